@@ -1,0 +1,320 @@
+"""A frozen encoder as a set of blobs: embeddings, one shard per layer, tokenizer, ``backbone.json``.
+
+The shards hold float32 tensors under transformers' own names, written canonically, so the digest of
+a layer says whether a fine-tuned checkpoint kept it frozen (paper section 3.1). The backbone's own
+digest is that of ``backbone.json``, which names all the others; where it came from is not part of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from centra.documents import Digest, FormattedDocument, canonical_json
+from centra.errors import FormatError, IncompatibleError, NotFoundError
+from centra.families import Family, family_of
+from centra.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+    from centra.blobs import BlobReader, BlobStore
+
+__all__ = [
+    "BackboneSpec",
+    "Shards",
+    "import_backbone",
+    "load_pretrained",
+    "shard",
+    "transformers_class",
+]
+
+_UNBOUNDED = 10**9  # transformers writes 1e30 for "no maximum length"
+_SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token", "bos_token", "eos_token")
+
+
+class BackboneSpec(FormattedDocument):
+    """What ``backbone.json`` says: the encoder's shape and the digests of its parts."""
+
+    FORMAT: ClassVar[str] = "centra/backbone"
+
+    family: str
+    """transformers' ``model_type``."""
+    config: dict[str, Any]
+    """The transformers settings that the layers depend on."""
+    num_layers: int
+    hidden_size: int
+    max_length: int
+    """Tokens an input may have, special tokens included."""
+    pad_token_id: int
+    token_types: bool
+    embeddings: Digest
+    layers: tuple[Digest, ...]
+    """The digest of each layer's shard; layer i of the paper is ``layers[i - 1]``."""
+    layer_tensors: dict[str, tuple[int, ...]]
+    """Name and shape of each tensor of one layer, as in transformers."""
+    tokenizer: dict[str, Digest]
+    """Tokenizer files by name; ``tokenizer.json`` is always among them."""
+
+    @property
+    def vocab_size(self) -> int:
+        """How many token ids the embeddings know."""
+        return int(self.config["vocab_size"])
+
+    @classmethod
+    def fetch(cls, digest: str, reader: BlobReader) -> BackboneSpec:
+        """Read a registered backbone's spec from a store or a release.
+
+        Raises:
+            BlobNotFoundError, CorruptBlobError, StoreError: see :meth:`BlobReader.fetch`.
+            FormatError: the blob is no backbone document of a supported version.
+        """
+        path = reader.fetch(digest)
+        return cls.from_bytes(path.read_bytes(), str(path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """The state dict of an encoder, cut into canonical safetensors bytes."""
+
+    embeddings: bytes
+    layers: list[bytes]
+
+
+def import_backbone(
+    source: str, store: BlobStore, *, revision: str | None = None, progress: Progress = silent
+) -> BackboneSpec:
+    """Take a transformers encoder into a store.
+
+    Args:
+        source: a folder written by ``save_pretrained``, or a Hugging Face hub name.
+        store: receives the shards, the tokenizer files and ``backbone.json``.
+        revision: the hub's branch, tag or commit.
+        progress: told of each part.
+
+    Returns:
+        The spec; its digest names the backbone.
+
+    Raises:
+        NotFoundError: there is no such folder or hub repository.
+        IncompatibleError: a family that Centra does not know, a decoder, relative positions.
+        FormatError: the weights are pickled or the tokenizer has no fast form.
+        StoreError, StoreNotWritableError: the store refused.
+    """
+    config = _load_config(source, revision)
+    family = family_of(config.model_type)
+    if getattr(config, "is_decoder", False):
+        raise IncompatibleError(f"{source}: is a decoder; Centra serves encoders")
+    if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
+        raise IncompatibleError(f"{source}: only absolute position embeddings are supported")
+    tokenizer = _tokenizer_files(source, revision)
+    model = load_pretrained(source, "AutoModel", revision=revision)
+    _check_weights(model, source)
+    shards = shard(model.state_dict(), family, progress)
+    settings = {key: getattr(config, key) for key in family.config_keys}
+    spec = BackboneSpec(
+        family=family.model_type,
+        config=settings,
+        num_layers=config.num_hidden_layers,
+        hidden_size=config.hidden_size,
+        max_length=_max_length(tokenizer, config, family),
+        pad_token_id=config.pad_token_id or 0,
+        token_types=family.token_types and config.type_vocab_size > 1,
+        embeddings=store.put(shards.embeddings),
+        layers=tuple(store.put(layer) for layer in shards.layers),
+        layer_tensors=_layer_tensors(model.state_dict(), family),
+        tokenizer={name: store.put(data) for name, data in tokenizer.items()},
+    )
+    store.put(spec.to_bytes())
+    return spec
+
+
+def load_pretrained(source: str, auto_class: str, *, revision: str | None = None) -> Any:
+    """Load a transformers model in float32 from safetensors weights, never from a pickle.
+
+    Args:
+        source: a folder or a hub name.
+        auto_class: a class of transformers, e.g. ``"AutoModel"``.
+        revision: the hub's branch, tag or commit.
+
+    Raises:
+        NotFoundError: there is no such folder or hub repository.
+        FormatError: the weights are missing, damaged, or only there as a pickle.
+    """
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # Centra shows its own
+    try:
+        model = getattr(transformers, auto_class).from_pretrained(
+            source, revision=revision, use_safetensors=True, dtype=torch.float32
+        )
+    except Exception as error:
+        _raise_not_found(source, error)
+        raise FormatError(
+            f"{source}: no usable safetensors weights ({_first_line(error)}). "
+            "Centra never reads pickled weights; save with safe_serialization=True."
+        ) from error
+    return model.eval()
+
+
+def shard(
+    state: Mapping[str, torch.Tensor], family: Family, progress: Progress = silent
+) -> Shards:
+    """Cut an encoder's state dict into canonical shards.
+
+    Args:
+        state: the encoder's own state dict, names without the family's checkpoint prefix.
+        family: which names are layers.
+        progress: told of each layer.
+    """
+    embeddings = {name: t for name, t in state.items() if name.startswith("embeddings")}
+    layers: list[dict[str, torch.Tensor]] = []
+    while part := _layer(state, family, len(layers)):
+        layers.append(part)
+    written = []
+    for number, layer in enumerate(layers, 1):
+        written.append(_canonical(layer))
+        progress("shard layers", number, len(layers))
+    return Shards(embeddings=_canonical(embeddings), layers=written)
+
+
+def _layer(
+    state: Mapping[str, torch.Tensor], family: Family, index: int
+) -> dict[str, torch.Tensor]:
+    prefix = f"{family.layer_prefix}{index}."
+    return {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _layer_tensors(
+    state: Mapping[str, torch.Tensor], family: Family
+) -> dict[str, tuple[int, ...]]:
+    prefix = f"{family.layer_prefix}0."
+    return {
+        name.removeprefix(prefix): tuple(tensor.shape)
+        for name, tensor in sorted(_layer(state, family, 0).items())
+    }
+
+
+def _canonical(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """Safetensors bytes that depend on names and values alone (float32, no metadata)."""
+    import torch
+    from safetensors.torch import save
+
+    return save(
+        {
+            name: tensors[name].detach().to("cpu", torch.float32).contiguous().clone()
+            for name in sorted(tensors)
+        }
+    )
+
+
+def _load_config(source: str, revision: str | None) -> Any:
+    import transformers
+
+    try:
+        return transformers.AutoConfig.from_pretrained(source, revision=revision)
+    except Exception as error:
+        _raise_not_found(source, error)
+        raise FormatError(
+            f"{source}: cannot read its config.json ({_first_line(error)})"
+        ) from error
+
+
+def _tokenizer_files(source: str, revision: str | None) -> dict[str, bytes]:
+    """The tokenizer's files as shipped, so that they do not depend on our library versions.
+
+    A tokenizer that only comes in slow form is converted to ``tokenizer.json``.
+    """
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
+    except Exception as error:
+        raise FormatError(f"{source}: no usable tokenizer ({_first_line(error)})") from error
+    if not tokenizer.is_fast:
+        raise FormatError(
+            f"{source}: its tokenizer has no fast form, so it cannot be served without transformers"
+        )
+    files = {"tokenizer.json": _shipped_tokenizer(source, revision)}
+    if files["tokenizer.json"] is None:
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            files["tokenizer.json"] = (Path(folder) / "tokenizer.json").read_bytes()
+    special = {name: getattr(tokenizer, name) for name in _SPECIAL_TOKENS}
+    files["tokenizer_config.json"] = canonical_json(
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": _limit(tokenizer.model_max_length),
+            **{name: str(token) for name, token in special.items() if token is not None},
+        }
+    )
+    return {name: data for name, data in files.items() if data is not None}
+
+
+def _shipped_tokenizer(source: str, revision: str | None) -> bytes | None:
+    from transformers.utils import cached_file
+
+    path = cached_file(
+        source,
+        "tokenizer.json",
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return Path(path).read_bytes() if path else None
+
+
+def _limit(max_length: int) -> int | None:
+    return int(max_length) if max_length < _UNBOUNDED else None
+
+
+def _max_length(tokenizer: Mapping[str, bytes], config: Any, family: Family) -> int:
+    limit = json.loads(tokenizer["tokenizer_config.json"])["model_max_length"]
+    positions = int(getattr(config, family.max_length_key))
+    if family.position_offset:
+        positions -= config.pad_token_id + 1
+    return positions if limit is None else min(limit, positions)
+
+
+def _check_weights(model: Any, source: str) -> None:
+    import torch
+
+    for name, tensor in model.state_dict().items():
+        if tensor.dtype != torch.float32:
+            raise IncompatibleError(f"{source}: tensor {name} is {tensor.dtype}, expected floats")
+        if not torch.isfinite(tensor).all():
+            raise FormatError(f"{source}: tensor {name} holds NaN or infinite values")
+
+
+def _raise_not_found(source: str, error: Exception) -> None:
+    if not Path(source).exists() and (
+        "404" in str(error)
+        or "not a local folder" in str(error)
+        or "not a valid model identifier" in str(error)
+        or "connect" in str(error).lower()
+        or "offline" in str(error).lower()
+    ):
+        raise NotFoundError(
+            f"{source}: no such folder here, and the hub could not give it ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def transformers_class(family: Family, name: str) -> Any:
+    """A class of the family's transformers module, imported now.
+
+    Args:
+        family: the encoder family.
+        name: the class name, e.g. ``family.layer``.
+    """
+    return getattr(importlib.import_module(family.module), name)

@@ -1,0 +1,179 @@
+"""Merging task modules into a release: the compatibility rules and the proof of parity."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from centra.backbone import BackboneSpec
+from centra.errors import (
+    BlobNotFoundError,
+    CentraError,
+    IncompatibleError,
+    UsageError,
+    VerificationError,
+)
+from centra.progress import Progress, silent
+from centra.release import ReleaseManifest
+from centra.task_module import read_spec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from centra.blobs import BlobReader, BlobStore
+    from centra.task_module import TaskSpec
+
+__all__ = ["ComposeError", "check_parity", "merge"]
+
+_TOLERANCE = 1e-4
+"""Largest difference of logits that counts as rounding. On one machine the difference is 0; other
+processors and library versions add up in another order."""
+
+
+class ComposeError(VerificationError):
+    """A set of modules that cannot become a release; names the task and the cause."""
+
+    def __init__(self, task: str, cause: str) -> None:
+        super().__init__(f"task {task}: {cause}")
+        self.task = task
+
+
+def merge(
+    modules: Mapping[str, str],
+    store: BlobStore,
+    *,
+    allow_two_backbones: bool = False,
+    progress: Progress = silent,
+) -> ReleaseManifest:
+    """Check a set of modules against each other and against the store, and merge them.
+
+    Args:
+        modules: per task the digest of its module's file.
+        store: must hold every blob of the release; each is hashed.
+        allow_two_backbones: accept tasks on two backbones, while they move from one to the other.
+        progress: told of each task.
+
+    Returns:
+        The manifest; nothing has been written.
+
+    Raises:
+        UsageError: there is no task.
+        ComposeError: a blob is missing or corrupt, a backbone differs, or a tap lies beyond its
+            backbone; the task is named.
+        StoreError: the store cannot be reached.
+    """
+    if not modules:
+        raise UsageError("there is no active task to compose; register one first")
+    specs: dict[str, TaskSpec] = {}
+    for done, (task, digest) in enumerate(sorted(modules.items()), 1):
+        with _naming(task):
+            _require(digest, store)
+            specs[task] = read_spec(store.fetch(digest))
+        progress("check modules", done, len(modules))
+    backbones = _backbones(specs, store, allow_two=allow_two_backbones)
+    manifest = ReleaseManifest.build(
+        {task: (modules[task], spec) for task, spec in specs.items()}, backbones
+    )
+    for trunk in manifest.trunks:
+        deepest = max(
+            (task for task in specs if specs[task].backbone == trunk.spec),
+            key=lambda task: specs[task].tap_layer,
+        )
+        with _naming(deepest):
+            for digest in (trunk.embeddings, *trunk.layers, *trunk.tokenizer.values()):
+                _require(digest, store)
+    return manifest
+
+
+def check_parity(
+    manifest: ReleaseManifest,
+    reader: BlobReader,
+    tasks: Collection[str],
+    progress: Progress = silent,
+) -> dict[str, float]:
+    """Run tasks of a merged release on the probes that their modules carry.
+
+    Args:
+        manifest: the release.
+        reader: where its blobs are.
+        tasks: those to check; loading follows them, so checking none costs nothing.
+        progress: told of each task.
+
+    Returns:
+        Per task the largest difference between the release's logits and the module's own.
+
+    Raises:
+        ComposeError: a task's logits differ by more than rounding, or it cannot run at all.
+    """
+    if not tasks:
+        return {}
+    import numpy as np
+
+    from centra.runtime.merged import Release
+
+    release = Release.load(manifest, reader, tasks=tasks)
+    differences = {}
+    for done, task in enumerate(release.tasks, 1):
+        own, recorded = release.probe_logits(task)
+        difference = float(np.abs(own - recorded).max(initial=0.0))
+        if not np.allclose(own, recorded, rtol=_TOLERANCE, atol=_TOLERANCE):
+            raise ComposeError(
+                task,
+                f"parity failed: merged, its logits differ by up to {difference:.3g} from those "
+                f"its module recorded (allowed: {_TOLERANCE:g}). The module was changed after its "
+                "probe was made, or made on another backbone; train or convert it again.",
+            )
+        differences[task] = difference
+        progress("check parity", done, len(release.tasks))
+    return differences
+
+
+def _require(digest: str, store: BlobStore) -> None:
+    """Refuse a blob that the store itself does not hold, even where a cache still has a copy."""
+    if not store.has(digest):
+        raise BlobNotFoundError(digest, store.url)
+    store.fetch(digest)
+
+
+def _backbones(
+    specs: Mapping[str, TaskSpec], store: BlobStore, *, allow_two: bool
+) -> dict[str, BackboneSpec]:
+    counts = Counter(spec.backbone for spec in specs.values())
+    if len(counts) > (2 if allow_two else 1):
+        (usual, _), *others = counts.most_common()
+        task = min(task for task, spec in specs.items() if spec.backbone == others[0][0])
+        hint = (
+            "a release holds at most two"
+            if allow_two
+            else "allow two backbones for the time of a migration, or move the task first"
+        )
+        raise ComposeError(
+            task,
+            f"is on backbone sha256:{others[0][0][:12]}, "
+            f"while {counts[usual]} other task(s) are on sha256:{usual[:12]}; {hint}",
+        )
+    backbones = {}
+    for task, spec in specs.items():
+        if spec.backbone not in backbones:
+            with _naming(task):
+                _require(spec.backbone, store)
+                backbones[spec.backbone] = BackboneSpec.fetch(spec.backbone, store)
+        backbone = backbones[spec.backbone]
+        if spec.tap_layer > backbone.num_layers:
+            raise ComposeError(
+                task,
+                f"taps layer {spec.tap_layer}, but its backbone has {backbone.num_layers} layers",
+            )
+    return backbones
+
+
+@contextmanager
+def _naming(task: str) -> Iterator[None]:
+    """Say which task a verification failed for; an unreachable store stays what it is."""
+    try:
+        yield
+    except (VerificationError, BlobNotFoundError, IncompatibleError) as error:
+        raise ComposeError(task, str(error)) from error
+    except CentraError:
+        raise

@@ -1,0 +1,111 @@
+"""From logits to answers, per kind; plain numpy, so that serving needs no torch for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from centra.data import Input, Row
+    from centra.task_module import TaskSpec
+
+__all__ = ["decode", "tagged_spans"]
+
+
+def decode(
+    spec: TaskSpec, logits: np.ndarray, inputs: Sequence[Input], rows: Sequence[Row]
+) -> list[dict[str, Any]]:
+    """The answers of a batch, one per input.
+
+    Args:
+        spec: kind, labels and threshold.
+        logits: ``(batch, outputs)``, or ``(batch, seq, outputs)`` for tagging.
+        inputs: the inputs, for their words.
+        rows: the same inputs encoded, for where each word's first token is.
+
+    Returns:
+        Per input, by kind: ``{"label", "score"}``; ``{"labels": [{"label", "score"}]}``, best
+        first; ``{"value"}``; ``{"spans": [{"label", "text", "start", "end", "words", "score"}]}``
+        with ``start`` and ``end`` in characters, ``words`` the first word and the one after the
+        last. Scores are probabilities, a span's the mean over its words.
+    """
+    if spec.kind == "regression":
+        return [{"value": float(row[0])} for row in logits]
+    if spec.kind == "multilabel":
+        return [_several(spec, row) for row in _sigmoid(logits)]
+    scores = _softmax(logits)
+    if spec.kind == "classification":
+        best = scores.argmax(axis=-1)
+        return [
+            {"label": spec.labels[i], "score": float(row[i])}
+            for i, row in zip(best, scores, strict=True)
+        ]
+    return [
+        {"spans": _spans(spec, score, item, row)}
+        for score, item, row in zip(scores, inputs, rows, strict=True)
+    ]
+
+
+def tagged_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Read BIO tags, one per word, as ``(label, first word, word after the last)``.
+
+    An ``I-`` tag that continues nothing starts a span, as the CoNLL scorer reads it.
+    """
+    spans: list[tuple[str, int, int]] = []
+    for i, tag in enumerate(tags):
+        if tag == "O":
+            continue
+        label = tag[2:]
+        continues = spans and spans[-1][0] == label and spans[-1][2] == i
+        if tag.startswith("I-") and continues:
+            spans[-1] = (label, spans[-1][1], i + 1)
+        else:
+            spans.append((label, i, i + 1))
+    return spans
+
+
+def _several(spec: TaskSpec, scores: np.ndarray) -> dict[str, Any]:
+    order = np.argsort(-scores, kind="stable")
+    return {
+        "labels": [
+            {"label": spec.labels[i], "score": float(scores[i])}
+            for i in order
+            if scores[i] >= spec.head.threshold
+        ]
+    }
+
+
+def _spans(spec: TaskSpec, scores: np.ndarray, item: Input, row: Row) -> list[dict[str, Any]]:
+    words = item.words
+    tokens = row.first_tokens(words)
+    best = [int(scores[token].argmax()) if token >= 0 else None for token in tokens]
+    tags = ["O" if i is None else spec.labels[i] for i in best]
+    found = []
+    for label, first, end in tagged_spans(tags):
+        start, stop = words[first][0], words[end - 1][1]
+        span = range(first, end)
+        found.append(
+            {
+                "label": label,
+                "text": item.text[start:stop],
+                "start": start,
+                "end": stop,
+                "words": [first, end],
+                "score": float(np.mean([scores[tokens[i]].max() for i in span])),
+            }
+        )
+    return found
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    scores: np.ndarray = shifted / shifted.sum(axis=-1, keepdims=True)
+    return scores
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    scores: np.ndarray = 1.0 / (1.0 + np.exp(-np.clip(logits, -60, 60)))
+    return scores

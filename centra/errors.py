@@ -1,0 +1,106 @@
+"""Every error that Centra raises on purpose, in one tree.
+
+Callers catch :class:`CentraError`. The five branches below it tell what kind of fault it was, and
+each carries the exit code that the command line ends with: 1 failed, 2 usage, 3 not found,
+4 not allowed, 5 conflict, 6 verification failed.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CentraError(Exception):
+    """A fault that a user can understand and mend; its text says what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(CentraError):
+    """The request itself is malformed: a bad name, a bad setting, options that exclude each other."""
+
+    exit_code = 2
+
+
+class NotFoundError(CentraError):
+    """Something named does not exist."""
+
+    exit_code = 3
+
+
+class NotAllowedError(CentraError):
+    """The actor or the credentials may not do this."""
+
+    exit_code = 4
+
+
+class ConflictError(CentraError):
+    """The request contradicts what is recorded: an existing name, another label set, a stale revision."""
+
+    exit_code = 5
+
+
+class VerificationError(CentraError):
+    """Bytes or numbers are not what they were declared to be."""
+
+    exit_code = 6
+
+
+class InvalidNameError(UsageError):
+    """A name that Centra does not accept, for example because it could leave its folder."""
+
+    def __init__(self, what: str, name: str, expected: str) -> None:
+        super().__init__(f"{name!r} is not a valid {what}: expected {expected}")
+        self.name = name
+
+
+class FormatError(VerificationError):
+    """A file is not readable as what it should be: truncated, corrupted, of another kind."""
+
+
+class UnsupportedFormatError(FormatError):
+    """A document of another major format version."""
+
+    def __init__(self, where: str, *, found: str, supported: str) -> None:
+        super().__init__(
+            f"{where}: format {found} is not supported; this Centra reads {supported}. "
+            "Use a Centra of that major version, or write the file again with this one."
+        )
+        self.found = found
+        self.supported = supported
+
+
+class IncompatibleError(VerificationError):
+    """A module and a backbone, or two modules, cannot be served together."""
+
+
+class DataError(CentraError):
+    """Training or prediction data that cannot be used; the text names file and line."""
+
+
+class StoreError(CentraError):
+    """The blob store cannot be reached or refuses to work."""
+
+
+class StoreNotWritableError(NotAllowedError):
+    """The blob store can be read but not written."""
+
+
+class BlobNotFoundError(NotFoundError):
+    """The store holds no blob with this digest."""
+
+    def __init__(self, digest: str, where: str) -> None:
+        super().__init__(f"blob sha256:{digest} is missing from {where}")
+        self.digest = digest
+
+
+class CorruptBlobError(VerificationError):
+    """A blob's bytes do not hash to its name."""
+
+    def __init__(self, digest: str, actual: str, where: str) -> None:
+        super().__init__(
+            f"{where} is corrupt: its SHA-256 is {actual}, expected {digest}. "
+            "Nothing was loaded from it; restore the file from a backup or put the original again."
+        )
+        self.digest = digest
+        self.actual = actual

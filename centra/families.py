@@ -1,0 +1,155 @@
+"""What differs between the encoder families, in one table.
+
+Everything else treats an encoder as an embedding module followed by N layers of one class. The
+differences that matter:
+
+- **Token types.** BERT and ELECTRA tell the two sentences of a pair apart by token types. RoBERTa
+  and XLM-R have the table but a single row, so all types are 0. DistilBERT has none.
+- **Position offset.** RoBERTa and XLM-R count positions from ``pad_token_id + 1``, so that a model
+  with 514 positions takes 512 tokens; their embedding module derives positions from the ids.
+- **Embedding projection.** ELECTRA's embeddings may be narrower than its layers; a linear
+  projection follows them and belongs to layer 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from centra.errors import IncompatibleError
+
+__all__ = ["FAMILIES", "Family", "family_of"]
+
+_BERT_CONFIG = (
+    "attention_probs_dropout_prob",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "hidden_size",
+    "intermediate_size",
+    "layer_norm_eps",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "pad_token_id",
+    "type_vocab_size",
+    "vocab_size",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """How to find the parts of one encoder family in transformers and in its checkpoints."""
+
+    model_type: str
+    """transformers' ``config.model_type``."""
+    module: str
+    """The transformers module that holds the classes below."""
+    config: str
+    model: str
+    embeddings: str
+    layer: str
+    layer_prefix: str
+    """Where layer i's tensors lie in the encoder's state dict, before ``<i>.``."""
+    prefix: str
+    """Where the encoder lies inside a fine-tuned checkpoint's state dict."""
+    config_keys: tuple[str, ...] = _BERT_CONFIG
+    """The settings that the layers depend on; nothing else enters the backbone's digest."""
+    max_length_key: str = "max_position_embeddings"
+    position_offset: bool = False
+    token_types: bool = True
+    sentence_head: tuple[str, str, str]
+    """Sentence classifier of a fine-tuned checkpoint: dense layer, activation, output layer."""
+    token_head: str = "classifier"
+
+
+FAMILIES = {
+    family.model_type: family
+    for family in (
+        Family(
+            model_type="bert",
+            module="transformers.models.bert.modeling_bert",
+            config="BertConfig",
+            model="BertModel",
+            embeddings="BertEmbeddings",
+            layer="BertLayer",
+            layer_prefix="encoder.layer.",
+            prefix="bert.",
+            sentence_head=("bert.pooler.dense", "tanh", "classifier"),
+        ),
+        Family(
+            model_type="roberta",
+            module="transformers.models.roberta.modeling_roberta",
+            config="RobertaConfig",
+            model="RobertaModel",
+            embeddings="RobertaEmbeddings",
+            layer="RobertaLayer",
+            layer_prefix="encoder.layer.",
+            prefix="roberta.",
+            position_offset=True,
+            token_types=False,
+            sentence_head=("classifier.dense", "tanh", "classifier.out_proj"),
+        ),
+        Family(
+            model_type="xlm-roberta",
+            module="transformers.models.xlm_roberta.modeling_xlm_roberta",
+            config="XLMRobertaConfig",
+            model="XLMRobertaModel",
+            embeddings="XLMRobertaEmbeddings",
+            layer="XLMRobertaLayer",
+            layer_prefix="encoder.layer.",
+            prefix="roberta.",
+            position_offset=True,
+            token_types=False,
+            sentence_head=("classifier.dense", "tanh", "classifier.out_proj"),
+        ),
+        Family(
+            model_type="distilbert",
+            module="transformers.models.distilbert.modeling_distilbert",
+            config="DistilBertConfig",
+            model="DistilBertModel",
+            embeddings="Embeddings",
+            layer="TransformerBlock",
+            layer_prefix="transformer.layer.",
+            prefix="distilbert.",
+            config_keys=(
+                "activation",
+                "attention_dropout",
+                "dim",
+                "dropout",
+                "hidden_dim",
+                "max_position_embeddings",
+                "n_heads",
+                "n_layers",
+                "pad_token_id",
+                "sinusoidal_pos_embds",
+                "vocab_size",
+            ),
+            token_types=False,
+            sentence_head=("pre_classifier", "relu", "classifier"),
+        ),
+        Family(
+            model_type="electra",
+            module="transformers.models.electra.modeling_electra",
+            config="ElectraConfig",
+            model="ElectraModel",
+            embeddings="ElectraEmbeddings",
+            layer="ElectraLayer",
+            layer_prefix="encoder.layer.",
+            prefix="electra.",
+            config_keys=(*_BERT_CONFIG, "embedding_size"),
+            sentence_head=("classifier.dense", "gelu", "classifier.out_proj"),
+        ),
+    )
+}
+
+
+def family_of(model_type: str) -> Family:
+    """The family of a transformers ``model_type``.
+
+    Raises:
+        IncompatibleError: Centra does not know this kind of encoder.
+    """
+    if model_type not in FAMILIES:
+        raise IncompatibleError(
+            f"model type {model_type!r} is not supported; Centra knows {', '.join(sorted(FAMILIES))}"
+        )
+    return FAMILIES[model_type]

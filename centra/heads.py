@@ -1,0 +1,65 @@
+"""Heads: from a branch's last hidden states to logits.
+
+A sentence head reads the first token, as BERT's pooler does; a token head reads every token. Both
+end in a linear layer with one output per label. Pooler and classifier of the supported
+transformers families differ only in the activation between the two linear layers, so one class
+serves them all.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+__all__ = ["FirstTokenHead", "TokenHead", "build_head"]
+
+_ACTIVATIONS = {"tanh": nn.Tanh, "gelu": nn.GELU, "relu": nn.ReLU}
+
+
+class FirstTokenHead(nn.Module):
+    """Logits of a whole input from its first token."""
+
+    def __init__(self, hidden_size: int, outputs: int, activation: str, dropout: float) -> None:
+        """Make a head with random weights.
+
+        Args:
+            hidden_size: the width of the hidden states.
+            outputs: how many logits.
+            activation: ``"tanh"``, ``"gelu"`` or ``"relu"``, after the dense layer.
+            dropout: probability before the output layer while training.
+        """
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.activation = _ACTIVATIONS[activation]()
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(hidden_size, outputs)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """From hidden states ``(batch, seq, hidden)`` to logits ``(batch, outputs)``."""
+        first = self.activation(self.dense(hidden_states[:, 0]))
+        logits: torch.Tensor = self.out(self.dropout(first))
+        return logits
+
+
+class TokenHead(nn.Module):
+    """Logits of every token."""
+
+    def __init__(self, hidden_size: int, outputs: int, dropout: float) -> None:
+        """Make a head with random weights; see :class:`FirstTokenHead`."""
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.out = nn.Linear(hidden_size, outputs)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """From hidden states ``(batch, seq, hidden)`` to logits ``(batch, seq, outputs)``."""
+        logits: torch.Tensor = self.out(self.dropout(hidden_states))
+        return logits
+
+
+def build_head(
+    hidden_size: int, outputs: int, activation: str | None, dropout: float = 0.0
+) -> nn.Module:
+    """The head with this activation; None is the head that reads every token."""
+    if activation is None:
+        return TokenHead(hidden_size, outputs, dropout)
+    return FirstTokenHead(hidden_size, outputs, activation, dropout)

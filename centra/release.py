@@ -1,0 +1,199 @@
+"""The manifest of a release: which modules, over which frozen layers. Pure: no disk, no database.
+
+It holds no time, no person and no version number: the same modules give the same digest anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from centra.documents import Digest, Document, FormattedDocument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from centra.backbone import BackboneSpec
+    from centra.task_module import TaskSpec
+
+__all__ = [
+    "ChannelPointer",
+    "LayerAccount",
+    "ReleaseManifest",
+    "TaskChange",
+    "TaskEntry",
+    "TrunkEntry",
+    "changes",
+]
+
+
+class TaskEntry(Document):
+    """One task of a release."""
+
+    module: Digest
+    """The digest of the task module's file."""
+    backbone: Digest
+    kind: str
+    input: str
+    labels: tuple[str, ...]
+    tap_layer: int
+    depth: int
+
+    @property
+    def contract(self) -> tuple[str, str, tuple[str, ...]]:
+        """What a caller relies on; a change of it is a redefinition."""
+        return self.kind, self.input, self.labels
+
+
+class TrunkEntry(Document):
+    """The frozen layers of one backbone, up to the deepest tap."""
+
+    spec: Digest
+    """The digest of ``backbone.json``, which is the backbone's own."""
+    num_layers: int
+    """N, of the whole backbone."""
+    embeddings: Digest
+    layers: tuple[Digest, ...]
+    tokenizer: dict[str, Digest]
+
+    @property
+    def short(self) -> str:
+        """The folder name of this backbone inside a release."""
+        return self.spec[:12]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerAccount:
+    """Transformer layers computed to answer all tasks: the paper's "Layers" and "Overhead"."""
+
+    shared: int
+    """The trunk; of both backbones while a release holds two."""
+    task: int
+    """Σ depth."""
+    total: int
+    single_task: int
+    """Layers that a full model per task would compute: tasks × N."""
+    overhead: float
+    """total / single_task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskChange:
+    """What happens to one task from one release to the next."""
+
+    task: str
+    change: Literal["added", "updated", "redefined", "removed"]
+
+
+class ReleaseManifest(FormattedDocument):
+    """Everything that a serving process must have, by digest."""
+
+    FORMAT: ClassVar[str] = "centra/release"
+
+    trunks: tuple[TrunkEntry, ...]
+    """One, or two while tasks move between backbones; in the order of their digests."""
+    tasks: dict[str, TaskEntry]
+
+    @classmethod
+    def build(
+        cls,
+        tasks: Mapping[str, tuple[str, TaskSpec]],
+        backbones: Mapping[str, BackboneSpec],
+    ) -> ReleaseManifest:
+        """Merge modules into a manifest (paper section 3.3).
+
+        Args:
+            tasks: per task the digest of its module's file and its spec.
+            backbones: the specs of the backbones the modules name, by digest.
+        """
+        entries = {
+            name: TaskEntry(
+                module=digest,
+                backbone=spec.backbone,
+                kind=spec.kind,
+                input=spec.input,
+                labels=spec.labels,
+                tap_layer=spec.tap_layer,
+                depth=spec.depth,
+            )
+            for name, (digest, spec) in sorted(tasks.items())
+        }
+        trunks = []
+        for digest in sorted({entry.backbone for entry in entries.values()}):
+            backbone = backbones[digest]
+            deepest = max(e.tap_layer for e in entries.values() if e.backbone == digest)
+            trunks.append(
+                TrunkEntry(
+                    spec=digest,
+                    num_layers=backbone.num_layers,
+                    embeddings=backbone.embeddings,
+                    layers=backbone.layers[:deepest],
+                    tokenizer=backbone.tokenizer,
+                )
+            )
+        return cls(trunks=tuple(trunks), tasks=entries)
+
+    @property
+    def account(self) -> LayerAccount:
+        """How many layers this release computes, and how many it saves."""
+        depth = {trunk.spec: trunk.num_layers for trunk in self.trunks}
+        shared = sum(len(trunk.layers) for trunk in self.trunks)
+        own = sum(entry.depth for entry in self.tasks.values())
+        single = sum(depth[entry.backbone] for entry in self.tasks.values())
+        return LayerAccount(
+            shared=shared,
+            task=own,
+            total=shared + own,
+            single_task=single,
+            overhead=round((shared + own) / single, 4) if single else 0.0,
+        )
+
+    def files(self) -> dict[str, str]:
+        """Every file of a release folder that is a blob: relative path to digest."""
+        files = {}
+        for trunk in self.trunks:
+            folder = f"backbone/{trunk.short}"
+            files[f"{folder}/backbone.json"] = trunk.spec
+            files[f"{folder}/embeddings.safetensors"] = trunk.embeddings
+            for number, digest in enumerate(trunk.layers, 1):
+                files[f"{folder}/layer-{number:02}.safetensors"] = digest
+            for name, digest in trunk.tokenizer.items():
+                files[f"tokenizer/{trunk.short}/{name}"] = digest
+        for name, entry in self.tasks.items():
+            files[f"tasks/{name}.safetensors"] = entry.module
+        return files
+
+
+class ChannelPointer(FormattedDocument):
+    """The published copy of a channel: which release it serves."""
+
+    FORMAT: ClassVar[str] = "centra/channel"
+
+    name: str
+    revision: int
+    """Grows by one with every move."""
+    release: int
+    manifest: Digest
+    """The digest of the release's manifest."""
+
+
+def changes(base: ReleaseManifest | None, new: ReleaseManifest) -> list[TaskChange]:
+    """What changes from one release to another, in the order of the task names.
+
+    A task counts as redefined when kind, input or labels differ, as updated when only its module
+    does. A task that is not listed has the same bytes in both.
+    """
+    before: Mapping[str, TaskEntry] = base.tasks if base else {}
+    found = []
+    for name in sorted(before.keys() | new.tasks.keys()):
+        old, now = before.get(name), new.tasks.get(name)
+        if old is None:
+            found.append(TaskChange(task=name, change="added"))
+        elif now is None:
+            found.append(TaskChange(task=name, change="removed"))
+        elif old.module != now.module:
+            kind: Literal["updated", "redefined"] = (
+                "updated" if old.contract == now.contract else "redefined"
+            )
+            found.append(TaskChange(task=name, change=kind))
+    return found

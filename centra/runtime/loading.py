@@ -1,0 +1,85 @@
+"""Find a release, in a folder or in a store, and load it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from centra.blobs import BlobReader, open_store
+from centra.errors import BlobNotFoundError, NotFoundError
+from centra.folder import ReleaseFolder
+from centra.release import ChannelPointer, ReleaseManifest
+from centra.runtime.merged import Release
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = ["find_release", "load_release"]
+
+_DEFAULT_CHANNEL = "latest"
+
+
+def load_release(
+    source: str | os.PathLike[str], *, tasks: Collection[str] | None = None
+) -> Release:
+    """Load a release for answering.
+
+    Every file is checked against its digest on the way.
+
+    Args:
+        source: a release folder (``centra compose --output``, ``centra release pull``), or a store:
+            a folder or ``s3://bucket/prefix``, followed by ``#CHANNEL`` or ``#DIGEST``; without
+            either, the channel ``latest``.
+        tasks: load these tasks alone, and the trunk only as deep as they need; default all.
+
+    Raises:
+        NotFoundError: no release there, no such channel, no such task.
+        FormatError, CorruptBlobError: a file is damaged or of another major version.
+        StoreError: the store cannot be reached.
+    """
+    manifest, reader = find_release(os.fspath(source))
+    return Release.load(manifest, reader, tasks=tasks)
+
+
+def find_release(source: str) -> tuple[ReleaseManifest, BlobReader]:
+    """The manifest of a release, and where its blobs are; see :func:`load_release`.
+
+    Raises:
+        NotFoundError, FormatError, CorruptBlobError, StoreError: see :func:`load_release`.
+    """
+    address, _, selected = source.partition("#")
+    if not selected and (Path(address) / "release.json").is_file():
+        folder = ReleaseFolder.open(Path(address))
+        return folder.manifest, folder
+    if "://" not in address and not Path(address).is_dir():
+        raise NotFoundError(
+            f"{address}: no such folder; expected a release folder or a store, optionally with "
+            "#CHANNEL"
+        )
+    store = open_store(address)
+    digest = selected if _is_digest(selected) else None
+    if digest is None:
+        channel = selected or _DEFAULT_CHANNEL
+        data = store.read_pointer(channel)
+        if data is None:
+            raise NotFoundError(f"{address}: there is no release here and no channel {channel!r}")
+        digest = ChannelPointer.from_bytes(data, f"{address} channel {channel}").manifest
+    return read_manifest(digest, store), store
+
+
+def read_manifest(digest: str, reader: BlobReader) -> ReleaseManifest:
+    """A published release's manifest, from a store.
+
+    Raises:
+        NotFoundError, CorruptBlobError, FormatError, StoreError: see :func:`load_release`.
+    """
+    try:
+        data = reader.fetch(digest).read_bytes()
+    except BlobNotFoundError as error:
+        raise NotFoundError(f"the manifest of release sha256:{digest} is missing") from error
+    return ReleaseManifest.from_bytes(data, f"release sha256:{digest}")
+
+
+def _is_digest(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")

@@ -1,0 +1,300 @@
+"""A task module: the weights and spec of one version of a task, in one safetensors file.
+
+The spec is JSON in the file's metadata, beside a checksum over spec and tensors, so that the two
+cannot part and a flipped bit shows. Judging a file (:func:`read_spec`, :func:`check_module`) needs
+no torch; loading its weights (:class:`TaskModule`) does.
+
+Tensors: ``layers.<i>.<name as in transformers>`` with i from 1, ``head.<name>``, and the probe:
+``probe.input_ids``, ``probe.attention_mask``, ``probe.token_type_ids`` of ``(batch, seq)`` and
+``probe.logits``, the module's own answer to them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from centra.blobs import file_digest, replacing
+from centra.documents import Digest, Document, FormattedDocument, canonical_json
+from centra.errors import FormatError, IncompatibleError, StoreNotWritableError
+from centra.tensors import RawTensor, check_finite, content_checksum, read_metadata, read_raw
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from centra.backbone import BackboneSpec
+
+__all__ = [
+    "HeadSpec",
+    "ModuleFile",
+    "TaskModule",
+    "TaskSpec",
+    "check_fits",
+    "check_module",
+    "read_spec",
+]
+
+Kind = Literal["classification", "multilabel", "regression", "tagging"]
+_KEY = "centra"
+_PROBE = ("probe.input_ids", "probe.attention_mask", "probe.token_type_ids", "probe.logits")
+
+
+class HeadSpec(Document):
+    """How logits come from the last hidden states."""
+
+    activation: Literal["tanh", "gelu", "relu"] | None = None
+    """After the dense layer of a head on the first token; None is a head on every token."""
+    threshold: float = 0.5
+    """Probability from which a multilabel task names a label."""
+
+
+class TaskSpec(FormattedDocument):
+    """What a task module says about itself."""
+
+    FORMAT: ClassVar[str] = "centra/task-module"
+
+    kind: Kind
+    input: Literal["single", "pair"]
+    labels: tuple[str, ...]
+    """In the order of the logits; BIO tags for tagging; empty for regression."""
+    backbone: Digest
+    tap_layer: int
+    """The backbone layer whose hidden state is read; 0 is the embedding output."""
+    depth: int
+    """Transformer layers of its own."""
+    head: HeadSpec
+    dtype: Literal["float32"] = "float32"
+    metrics: dict[str, float] = {}
+    """Reported by whoever trained it, on the dev set."""
+    training: dict[str, Any] = {}
+    """Data fingerprint, hyper-parameters, seed, library versions."""
+    teacher: Digest | None = None
+    """The module it was distilled from."""
+
+    @property
+    def outputs(self) -> int:
+        """How many logits the head gives per input, or per token for tagging."""
+        return 1 if self.kind == "regression" else len(self.labels)
+
+    @property
+    def contract(self) -> tuple[str, str, tuple[str, ...]]:
+        """What a caller of the task relies on: kind, input, labels in their order."""
+        return self.kind, self.input, self.labels
+
+    def check(self, where: str) -> None:
+        """Refuse a spec whose fields contradict each other.
+
+        Raises:
+            FormatError: naming the field.
+        """
+        if self.tap_layer < 0 or self.depth < 0:
+            raise FormatError(f"{where}: tap_layer and depth must not be negative")
+        if len(set(self.labels)) != len(self.labels) or "" in self.labels:
+            raise FormatError(f"{where}: labels must be distinct and not empty")
+        needed = {"classification": 2, "multilabel": 1, "tagging": 1, "regression": 0}[self.kind]
+        if len(self.labels) < needed or (self.kind == "regression" and self.labels):
+            raise FormatError(
+                f"{where}: a {self.kind} task with {len(self.labels)} labels; expected "
+                + ("none" if self.kind == "regression" else f"at least {needed}")
+            )
+        if self.kind == "tagging":
+            bad = [tag for tag in self.labels if tag != "O" and tag[:2] not in ("B-", "I-")]
+            if bad or "O" not in self.labels:
+                raise FormatError(
+                    f"{where}: tagging labels must be BIO tags with 'O' among them; "
+                    f"found {', '.join(bad[:5]) or 'no O'}"
+                )
+        if (self.kind == "tagging") != (self.head.activation is None):
+            raise FormatError(f"{where}: head.activation does not suit a {self.kind} task")
+        if self.kind == "tagging" and self.input == "pair":
+            raise FormatError(f"{where}: tagging takes single inputs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleFile:
+    """A task module's file that has been checked throughout."""
+
+    path: Path
+    spec: TaskSpec
+    digest: str
+    size: int
+    """Bytes."""
+    tensors: dict[str, RawTensor]
+
+
+def read_spec(path: Path) -> TaskSpec:
+    """Read a module's spec from the file's header alone.
+
+    Raises:
+        FormatError: no safetensors file, or not a task module.
+        UnsupportedFormatError: a task module of another major version.
+    """
+    spec, _ = _read_header(path)
+    return spec
+
+
+def check_module(path: Path) -> ModuleFile:
+    """Check all of a module that can be checked without its backbone and without torch.
+
+    Raises:
+        FormatError: truncated, a flipped bit, a pickle, NaN or infinite weights, labels that do not
+            match the head, missing or misshapen tensors; each named.
+        UnsupportedFormatError: a task module of another major version.
+    """
+    spec, header = _read_header(path)
+    tensors = read_raw(path)
+    where = str(path)
+    actual = content_checksum(header["spec"], tensors)
+    if header["checksum"] != actual:
+        raise FormatError(
+            f"{where}: is corrupt: its content's SHA-256 is {actual}, its header says "
+            f"{header['checksum']}. Copy or write the file again."
+        )
+    spec.check(where)
+    check_finite(tensors, where)
+    _check_shapes(spec, tensors, where)
+    return ModuleFile(
+        path=path,
+        spec=spec,
+        digest=file_digest(path),
+        size=path.stat().st_size,
+        tensors=tensors,
+    )
+
+
+def check_fits(module: ModuleFile, backbone: BackboneSpec, called: str) -> None:
+    """Check that a module can run on a backbone.
+
+    Args:
+        module: the checked file.
+        backbone: the spec whose digest the module names.
+        called: the backbone's name, for errors.
+
+    Raises:
+        IncompatibleError: another backbone, a tap beyond its layers, or layers of another shape.
+    """
+    spec, where = module.spec, str(module.path)
+    if spec.backbone != backbone.digest:
+        raise IncompatibleError(
+            f"{where}: was made for backbone sha256:{spec.backbone}, "
+            f"not for {called} (sha256:{backbone.digest})"
+        )
+    if spec.tap_layer > backbone.num_layers:
+        raise IncompatibleError(
+            f"{where}: taps layer {spec.tap_layer}, but {called} has {backbone.num_layers} layers"
+        )
+    expected = {
+        f"layers.{i}.{name}": shape
+        for i in range(1, spec.depth + 1)
+        for name, shape in backbone.layer_tensors.items()
+    } | {"head.out.weight": (spec.outputs, backbone.hidden_size)}
+    for name, shape in expected.items():
+        found = module.tensors[name].shape if name in module.tensors else None
+        if found != shape:
+            raise IncompatibleError(f"{where}: tensor {name} is {found}, {called} needs {shape}")
+    import numpy as np
+
+    probe = module.tensors["probe.input_ids"]
+    ids = np.frombuffer(probe.data, dtype="<i8")
+    if probe.shape[1] > backbone.max_length or ids.min() < 0 or ids.max() >= backbone.vocab_size:
+        raise IncompatibleError(f"{where}: its probe does not fit {called}'s vocabulary or length")
+
+
+@dataclass(frozen=True)
+class TaskModule:
+    """A task module in memory, with its weights as torch tensors."""
+
+    spec: TaskSpec
+    tensors: dict[str, torch.Tensor]
+
+    @classmethod
+    def read(cls, path: Path) -> TaskModule:
+        """Read a module that has been checked before, e.g. a blob of a store.
+
+        Raises:
+            FormatError, UnsupportedFormatError: see :func:`read_spec`.
+        """
+        from safetensors.torch import load_file
+
+        return cls(read_spec(path), load_file(path))
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes; the same spec and weights give the same bytes everywhere."""
+        from safetensors.torch import save
+
+        spec = json.loads(self.spec.to_bytes())
+        raw = {
+            name: RawTensor(
+                dtype=_DTYPES[str(tensor.dtype)],
+                shape=tuple(tensor.shape),
+                data=tensor.contiguous().view(-1).numpy().tobytes(),
+            )
+            for name, tensor in sorted(self.tensors.items())
+        }
+        header = {"checksum": content_checksum(spec, raw), "spec": spec}
+        # One metadata key, because safetensors does not promise an order among several.
+        return save(
+            {name: self.tensors[name].contiguous().clone() for name in raw},
+            metadata={_KEY: canonical_json(header).decode()},
+        )
+
+    def write(self, path: Path) -> None:
+        """Write the file in one step: readers never see half of it.
+
+        Raises:
+            StoreNotWritableError: the folder cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                temporary.write_bytes(self.to_bytes())
+        except OSError as error:
+            raise StoreNotWritableError(f"cannot write {path}: {error.strerror}") from error
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The tensors without the probe."""
+        return {name: t for name, t in self.tensors.items() if not name.startswith("probe.")}
+
+
+_DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
+
+
+def _read_header(path: Path) -> tuple[TaskSpec, dict[str, Any]]:
+    metadata = read_metadata(path)
+    if _KEY not in metadata:
+        raise FormatError(
+            f"{path}: is a safetensors file but not a Centra task module. For a Hugging Face "
+            "checkpoint give its folder; 'centra train' makes modules."
+        )
+    try:
+        header = json.loads(metadata[_KEY])
+        spec, _ = canonical_json(header["spec"]), header["checksum"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{path}: the task module's header is damaged ({error})") from error
+    return TaskSpec.from_bytes(spec, str(path)), header
+
+
+def _check_shapes(spec: TaskSpec, tensors: dict[str, RawTensor], where: str) -> None:
+    out = tensors.get("head.out.weight")
+    if out is None or len(out.shape) != 2:
+        raise FormatError(f"{where}: tensor head.out.weight is missing")
+    if out.shape[0] != spec.outputs:
+        raise FormatError(
+            f"{where}: {len(spec.labels)} labels but the head has {out.shape[0]} outputs"
+        )
+    for name in ("head.out.bias", *_PROBE):
+        if name not in tensors:
+            raise FormatError(f"{where}: tensor {name} is missing")
+    depth = {int(name.split(".")[1]) for name in tensors if name.startswith("layers.")}
+    if depth != set(range(1, spec.depth + 1)):
+        raise FormatError(f"{where}: depth is {spec.depth}, but the file has layers {sorted(depth)}")
+    batch_seq = tensors["probe.input_ids"].shape
+    logits = (*batch_seq, spec.outputs) if spec.kind == "tagging" else (batch_seq[0], spec.outputs)
+    expected = dict.fromkeys(_PROBE[:3], batch_seq) | {"probe.logits": logits}
+    for name, shape in expected.items():
+        if tensors[name].shape != shape:
+            raise FormatError(f"{where}: tensor {name} is {tensors[name].shape}, expected {shape}")

@@ -1,0 +1,1 @@
+"""Making task modules: partial fine-tuning on a frozen backbone."""
