@@ -145,15 +145,19 @@ def load_pretrained(source: str, auto_class: str, *, revision: str | None = None
 
     Raises:
         NotFoundError: there is no such folder or hub repository.
-        FormatError: the weights are missing, damaged, or only there as a pickle.
+        FormatError: weights are missing, damaged, or only there as a pickle.
     """
     import torch
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # Centra shows its own
     try:
-        model = getattr(transformers, auto_class).from_pretrained(
-            source, revision=revision, use_safetensors=True, dtype=torch.float32
+        model, loading = getattr(transformers, auto_class).from_pretrained(
+            source,
+            revision=revision,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
     except Exception as error:
         _raise_not_found(source, error)
@@ -161,6 +165,10 @@ def load_pretrained(source: str, auto_class: str, *, revision: str | None = None
             f"{source}: no usable safetensors weights ({_first_line(error)}). "
             "Centra never reads pickled weights; save with safe_serialization=True."
         ) from error
+    # transformers fills gaps with random numbers; only a pooler, which no task reads, may be one.
+    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise FormatError(f"{source}: has no weights for {', '.join(missing[:3])}")
     return model.eval()
 
 

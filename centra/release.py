@@ -6,7 +6,7 @@ It holds no time, no person and no version number: the same modules give the sam
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from centra.documents import Digest, Document, FormattedDocument
 
@@ -23,6 +23,7 @@ __all__ = [
     "TaskChange",
     "TaskEntry",
     "TrunkEntry",
+    "Versioned",
     "changes",
 ]
 
@@ -30,7 +31,7 @@ __all__ = [
 class TaskEntry(Document):
     """One task of a release."""
 
-    module: Digest
+    digest: Digest
     """The digest of the task module's file."""
     backbone: Digest
     kind: str
@@ -108,7 +109,7 @@ class ReleaseManifest(FormattedDocument):
         """
         entries = {
             name: TaskEntry(
-                module=digest,
+                digest=digest,
                 backbone=spec.backbone,
                 kind=spec.kind,
                 input=spec.input,
@@ -160,7 +161,7 @@ class ReleaseManifest(FormattedDocument):
             for name, digest in trunk.tokenizer.items():
                 files[f"tokenizer/{trunk.short}/{name}"] = digest
         for name, entry in self.tasks.items():
-            files[f"tasks/{name}.safetensors"] = entry.module
+            files[f"tasks/{name}.safetensors"] = entry.digest
         return files
 
 
@@ -177,23 +178,34 @@ class ChannelPointer(FormattedDocument):
     """The digest of the release's manifest."""
 
 
-def changes(base: ReleaseManifest | None, new: ReleaseManifest) -> list[TaskChange]:
-    """What changes from one release to another, in the order of the task names.
+class Versioned(Protocol):
+    """One version of a task: an entry of a manifest, or a row of the registry."""
+
+    @property
+    def digest(self) -> str:
+        """The digest of its module's file."""
+        ...
+
+    @property
+    def contract(self) -> tuple[str, str, tuple[str, ...]]:
+        """Kind, input and labels."""
+        ...
+
+
+def changes(before: Mapping[str, Versioned], after: Mapping[str, Versioned]) -> list[TaskChange]:
+    """What changes from one set of tasks to another, in the order of the task names.
 
     A task counts as redefined when kind, input or labels differ, as updated when only its module
     does. A task that is not listed has the same bytes in both.
     """
-    before: Mapping[str, TaskEntry] = base.tasks if base else {}
     found = []
-    for name in sorted(before.keys() | new.tasks.keys()):
-        old, now = before.get(name), new.tasks.get(name)
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
         if old is None:
             found.append(TaskChange(task=name, change="added"))
-        elif now is None:
+        elif new is None:
             found.append(TaskChange(task=name, change="removed"))
-        elif old.module != now.module:
-            kind: Literal["updated", "redefined"] = (
-                "updated" if old.contract == now.contract else "redefined"
-            )
-            found.append(TaskChange(task=name, change=kind))
+        elif old.digest != new.digest:
+            updated = old.contract == new.contract
+            found.append(TaskChange(task=name, change="updated" if updated else "redefined"))
     return found

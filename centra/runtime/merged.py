@@ -115,7 +115,7 @@ class Release:
             )
         loaded = {}
         for done, (name, entry) in enumerate(entries.items(), 1):
-            path = reader.fetch(entry.module)
+            path = reader.fetch(entry.digest)
             spec = read_spec(path)
             if (spec.contract, spec.backbone, spec.tap_layer, spec.depth) != (
                 entry.contract,

@@ -1,0 +1,36 @@
+# Everything happens in .venv; the environment is made once and again when its inputs change.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench setup clean
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	# torch first and by itself, so that no other requirement can pull in another build of it.
+	$(BIN)/pip install --quiet "torch$$(sed -n 's/^torch//p' constraints.txt)"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo]" --group dev
+	touch $@
+
+demo: setup
+	$(BIN)/centra demo
+
+test: setup
+	$(BIN)/pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	rm -rf build/check && mkdir -p build/check
+	CENTRA_DATABASE_URL=sqlite:///build/check/registry.db CENTRA_STORE=build/check/store \
+	  sh -c '$(BIN)/centra db upgrade && $(BIN)/alembic check'
+
+bench: setup
+	for script in benchmarks/*.py; do $(BIN)/python $$script $(BENCH_ARGS) || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

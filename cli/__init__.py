@@ -1,0 +1,79 @@
+"""The command line: options, one call, one print. ``centra NOUN VERB``, a few daily verbs flat."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from centra.errors import CentraError
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "init": "cli.init:init",
+    "db": "cli.db:db",
+    "backbone": "cli.backbone:backbone",
+    "train": "cli.train:train",
+    "task": "cli.task:task",
+    "compose": "cli.compose:compose",
+    "release": "cli.release:release",
+    "channel": "cli.channel:channel",
+    "predict": "cli.predict:predict",
+    "audit": "cli.audit:audit",
+    "demo": "cli.demo:demo",
+}
+"""In the order of a task's life. A command's module is imported when it is called, so that no
+command waits for another's libraries."""
+
+
+class _Root(click.Group):
+    """The root group: finds commands when they are needed, and turns our errors into exit codes."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module, _, attribute = _COMMANDS[name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CentraError as error:
+            # rich and tracebacks stay out: this text is the whole message.
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--database", metavar="URL", help="Database; default CENTRA_DATABASE_URL.")
+@click.option("--store", metavar="URL", help="Blob store; default CENTRA_STORE.")
+@click.option("--actor", metavar="TEAM/PERSON", help="Who acts; default CENTRA_ACTOR.")
+@click.version_option(package_name="centra")
+@click.pass_context
+def main(ctx: click.Context, **settings: str | None) -> None:
+    """Centra: a model registry and task lifecycle manager for modular teams.
+
+    Many teams' task modules on one frozen backbone, merged into one release. Settings come from
+    these options, then the environment, then centra.toml found upward from here.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 conflict,
+    6 verification failed.
+    """
+    ctx.obj = settings
+
+
+def run() -> None:
+    """The ``centra`` program."""
+    try:
+        main(prog_name="centra")
+    except BrokenPipeError:
+        # The reader of a pipe left, as 'head' does.
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,5 @@
+"""``python -m cli`` is ``centra``."""
+
+from cli import run
+
+run()

@@ -1,0 +1,66 @@
+"""``centra channel``."""
+
+from __future__ import annotations
+
+import click
+
+from cli.context import json_option, open_registry
+from cli.output import print_json, print_table, remark
+
+
+@click.group()
+def channel() -> None:
+    """Movable names for releases, which servers follow."""
+
+
+@channel.command("list")
+@json_option
+def list_command(*, as_json: bool) -> None:
+    """List channels and the releases they serve."""
+    from registry import channels
+
+    rows = channels.list_all(open_registry())
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(
+            ("channel", "release", "digest", "revision", "moved", "by"),
+            [
+                (r.name, r.release, r.digest[:12], r.revision, f"{r.moved_at:%Y-%m-%d %H:%M}",
+                 r.moved_by)
+                for r in rows
+            ],
+        )
+
+
+@channel.command()
+@click.argument("name")
+@json_option
+def show(name: str, *, as_json: bool) -> None:
+    """Show one channel."""
+    from registry import channels
+
+    row = channels.show(open_registry(), name)
+    if as_json:
+        print_json(row)
+    else:
+        click.echo(
+            f"{row.name} → release {row.release}  sha256:{row.digest}\n"
+            f"revision {row.revision}, {row.moved_at:%Y-%m-%d %H:%M} UTC by {row.moved_by}"
+        )
+
+
+@channel.command()
+@click.argument("name")
+@click.argument("reference", metavar="RELEASE")
+@json_option
+def move(name: str, reference: str, *, as_json: bool) -> None:
+    """Point a channel at a release; a new NAME makes a channel."""
+    from registry import channels
+
+    row, moved = channels.move(open_registry(), name, reference)
+    remark("moved" if moved else "nothing to do: already there")
+    if as_json:
+        print_json(row)
+    else:
+        click.echo(f"{row.name} → release {row.release}")

@@ -1,0 +1,21 @@
+"""What commands share: the opened registry, and the decorator that hands it over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from registry import Registry
+
+__all__ = ["json_option", "open_registry"]
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def open_registry() -> Registry:
+    """The registry that the root group's options, the environment and ``centra.toml`` name."""
+    from registry import Registry
+
+    return Registry.open(**click.get_current_context().find_root().obj)

@@ -1,0 +1,45 @@
+"""``centra db``: migrations."""
+
+from __future__ import annotations
+
+import click
+
+from cli.context import open_registry
+from cli.output import remark
+
+
+@click.group()
+def db() -> None:
+    """Create and migrate the database."""
+
+
+@db.command()
+def upgrade() -> None:
+    """Bring the database to this Centra's migration; harmless to repeat."""
+    from registry.db import SCHEMA
+    from registry.db import upgrade as migrate
+
+    migrate(open_registry().engine)
+    remark(f"database is at migration {SCHEMA}")
+
+
+@db.command()
+def check() -> None:
+    """Check that the tables are those this Centra works with."""
+    from registry.db import differences
+    from registry.errors import DatabaseError
+
+    found = differences(open_registry().engine)
+    if found:
+        raise DatabaseError("the tables differ from this Centra's:\n  " + "\n  ".join(found))
+    remark("database and code agree")
+
+
+@db.command()
+def current() -> None:
+    """Print the migration that the database is at."""
+    from registry.db import revision, translated
+
+    engine = open_registry().engine
+    with translated(engine), engine.connect() as connection:
+        click.echo(revision(connection) or "none")

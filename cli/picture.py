@@ -1,0 +1,46 @@
+"""A merged model as a picture in text: frozen layers down the side, branches at their taps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from centra.release import ReleaseManifest, TaskEntry
+
+__all__ = ["picture"]
+
+
+def picture(manifest: ReleaseManifest, versions: Mapping[str, str]) -> str:
+    """Draw a release.
+
+    Args:
+        manifest: the release.
+        versions: per task its version, for the labels.
+    """
+    blocks = []
+    for trunk in manifest.trunks:
+        tasks = {n: e for n, e in manifest.tasks.items() if e.backbone == trunk.spec}
+        lines = [f"backbone {trunk.short} (layers 1 to {trunk.num_layers})"]
+        for layer in range(len(trunk.layers) + 1):
+            here = [name for name, entry in tasks.items() if entry.tap_layer == layer]
+            name = "embeddings" if layer == 0 else f"layer {layer:>2}"
+            if layer:
+                lines.append("      │")
+            box = f" {name:<10} ┃"
+            first, *others = here or [None]
+            lines.append(box + (_branch(first, tasks[first], versions) if first else ""))
+            lines += [" " * 12 + "┃" + _branch(n, tasks[n], versions) for n in others]
+        unused = trunk.num_layers - len(trunk.layers)
+        if unused:
+            lines.append(f"      ({unused} more layers of the backbone are not needed)")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _branch(name: str, entry: TaskEntry, versions: Mapping[str, str]) -> str:
+    own = "".join("─[▒]" for _ in range(entry.depth))
+    labels = f", {len(entry.labels)} labels" if entry.labels else ""
+    form = " of pairs" if entry.input == "pair" else ""
+    return f"━●{own}─▶ {name}@{versions[name]}  {entry.kind}{form}{labels}"

@@ -1,0 +1,90 @@
+"""``centra predict``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.context import json_option, open_registry
+from cli.output import print_table, reporting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@click.command()
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option("--release", "reference", default="latest", show_default=True,
+              help="A number, channel or digest; a release folder; or STORE#CHANNEL.")
+@click.option("--task", "tasks", multiple=True, help="Only these; default all that fit the input.")
+@click.option("--text-pair", help="The second text, for tasks on pairs.")
+@click.option("--input", "file", type=click.File(encoding="utf-8"),
+              help="Lines of text, or of JSON objects with 'text' (and 'text_pair') or 'tokens'.")
+@json_option
+def predict(
+    *,
+    texts: tuple[str, ...],
+    reference: str,
+    tasks: tuple[str, ...],
+    text_pair: str | None,
+    file: Any,
+    as_json: bool,
+) -> None:
+    """Answer texts with a release.
+
+    With --json one object per line and input: task name to answer.
+    """
+    from registry import releases
+
+    inputs: list[Any] = [text if text_pair is None else (text, text_pair) for text in texts]
+    inputs += _lines(file) if file else []
+    if not inputs:
+        raise click.UsageError("give a TEXT or --input FILE (- for standard input)")
+    with reporting() as progress:
+        loaded = releases.load(open_registry(), reference, tasks=tasks or None, progress=progress)
+    answers = loaded.predict(inputs, tasks or None)
+    if as_json:
+        for answer in answers:
+            click.echo(json.dumps(answer, ensure_ascii=False))
+        return
+    rows = [
+        (_shown(item) if number == 0 else "", task, *answer_text(value))
+        for item, answer in zip(inputs, answers, strict=True)
+        for number, (task, value) in enumerate(answer.items())
+    ]
+    print_table(("input", "task", "answer", "score"), rows)
+
+
+def answer_text(answer: dict[str, Any]) -> tuple[str, str]:
+    """An answer and its score, for people."""
+    if "value" in answer:
+        return f"{answer['value']:.3f}", ""
+    if "label" in answer:
+        return answer["label"], f"{answer['score']:.3f}"
+    if "labels" in answer:
+        found = answer["labels"]
+        return ", ".join(a["label"] for a in found) or "-", _scores(found)
+    spans = answer["spans"]
+    return ", ".join(f"{s['label']}: {s['text']}" for s in spans) or "-", _scores(spans)
+
+
+def _scores(answers: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{answer['score']:.3f}" for answer in answers)
+
+
+def _lines(file: Any) -> Iterator[Any]:
+    for number, line in enumerate(file, 1):
+        text = line.strip()
+        try:
+            if text:
+                yield json.loads(text) if text.startswith("{") else text
+        except ValueError as error:
+            raise click.UsageError(f"{file.name}:{number}: not JSON ({error})") from error
+
+
+def _shown(item: Any) -> str:
+    text = item if isinstance(item, str) else " | ".join(item) if isinstance(item, tuple) else ""
+    text = text or str(item.get("text") or " ".join(item.get("tokens", [])))
+    return text if len(text) <= 48 else text[:47] + "…"

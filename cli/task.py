@@ -1,0 +1,270 @@
+"""``centra task``: the daily commands of a team."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from cli.context import json_option, open_registry
+from cli.output import metrics_text, print_json, print_table, remark, reporting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from registry.tasks import Checkpoint, Outcome
+
+_FORCE = click.option("--force", is_flag=True, help="Act for another team; the audit log shows it.")
+
+
+def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The arguments of the three commands that take weights."""
+    options = (
+        click.argument("name"),
+        click.argument("file", type=click.Path(path_type=Path), metavar="FILE_OR_CHECKPOINT"),
+        click.option("--backbone", help="A checkpoint's backbone; default the one it matches."),
+        click.option("--tap", type=int, help="A checkpoint's tap; default the highest that fits."),
+        click.option(
+            "--input",
+            "form",
+            type=click.Choice(["single", "pair"]),
+            help="What a checkpoint's task takes; default single.",
+        ),
+        _FORCE,
+        json_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def task() -> None:
+    """Register and change tasks, and read them."""
+
+
+@task.command()
+@_source_options
+@click.option("--team", help="The owner; default the actor's team.")
+def register(
+    name: str, file: Path, *, team: str | None, force: bool, as_json: bool, **checkpoint: Any
+) -> None:
+    """Register a new task as version 1.0.
+
+    FILE_OR_CHECKPOINT is a task module ('centra train' makes one), or the folder of a Hugging Face
+    checkpoint that was fine-tuned with its lower layers frozen.
+    """
+    from registry import tasks
+
+    with reporting() as progress:
+        outcome = tasks.register(
+            open_registry(),
+            name,
+            file,
+            team=team,
+            checkpoint=_checkpoint(**checkpoint),
+            force=force,
+            progress=progress,
+        )
+    _print_outcome(outcome, "registered", as_json=as_json)
+
+
+@task.command()
+@_source_options
+def update(name: str, file: Path, *, force: bool, as_json: bool, **checkpoint: Any) -> None:
+    """Give a task new weights under the same labels, kind and input: the next minor version."""
+    from registry import tasks
+
+    with reporting() as progress:
+        outcome = tasks.update(
+            open_registry(),
+            name,
+            file,
+            checkpoint=_checkpoint(**checkpoint),
+            force=force,
+            progress=progress,
+        )
+    _print_outcome(outcome, "updated", as_json=as_json)
+
+
+@task.command()
+@_source_options
+def redefine(name: str, file: Path, *, force: bool, as_json: bool, **checkpoint: Any) -> None:
+    """Give a task another label set, kind or input: the next major version."""
+    from registry import tasks
+
+    with reporting() as progress:
+        outcome = tasks.redefine(
+            open_registry(),
+            name,
+            file,
+            checkpoint=_checkpoint(**checkpoint),
+            force=force,
+            progress=progress,
+        )
+    _print_outcome(outcome, "redefined", as_json=as_json)
+
+
+@task.command()
+@click.argument("name")
+@_FORCE
+@json_option
+def retire(name: str, *, force: bool, as_json: bool) -> None:
+    """Take a task out of the live set; nothing is deleted."""
+    from registry import tasks
+
+    outcome = tasks.retire(open_registry(), name, force=force)
+    _print_outcome(outcome, "retired", as_json=as_json)
+
+
+@task.command()
+@click.argument("name")
+@_FORCE
+@json_option
+def restore(name: str, *, force: bool, as_json: bool) -> None:
+    """Bring a retired task back into the live set."""
+    from registry import tasks
+
+    outcome = tasks.restore(open_registry(), name, force=force)
+    _print_outcome(outcome, "restored", as_json=as_json)
+
+
+@task.command()
+@click.argument("reference", metavar="NAME@VERSION")
+@_FORCE
+@json_option
+def pin(reference: str, *, force: bool, as_json: bool) -> None:
+    """Make an earlier version the current one again."""
+    from registry import tasks
+
+    outcome = tasks.pin(open_registry(), reference, force=force)
+    _print_outcome(outcome, "pinned", as_json=as_json)
+
+
+@task.command("list")
+@click.option("--team", help="Only this team's.")
+@click.option("--kind", help="Only this kind.")
+@click.option("--state", type=click.Choice(["active", "retired"]), help="Only in this state.")
+@click.option("--backbone", help="Only on this backbone, NAME or NAME@VERSION.")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME>=VALUE", help="Only at least.")
+@json_option
+def list_command(*, metrics: tuple[str, ...], as_json: bool, **filters: str | None) -> None:
+    """List tasks with their current versions."""
+    from registry import tasks
+
+    rows = tasks.list_all(
+        open_registry(), metrics=[_metric(text) for text in metrics], **filters
+    )
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(
+            ("task", "team", "state", "kind", "backbone", "tap", "depth", "metrics"),
+            [
+                (
+                    f"{r.name}@{r.version}",
+                    r.team,
+                    r.state,
+                    r.kind if r.input == "single" else f"{r.kind} of pairs",
+                    r.backbone,
+                    r.tap_layer,
+                    r.depth,
+                    metrics_text(r.metrics),
+                )
+                for r in rows
+            ],
+        )
+
+
+@task.command()
+@click.argument("reference", metavar="NAME[@VERSION]")
+@json_option
+def show(reference: str, *, as_json: bool) -> None:
+    """Show a task and its versions."""
+    from registry import tasks
+
+    detail = tasks.show(open_registry(), reference)
+    if as_json:
+        print_json(detail)
+        return
+    click.echo(f"{detail.name}@{detail.current}  {detail.state}, owned by {detail.team}")
+    for version in detail.versions:
+        labels = ", ".join(version.labels[:12]) + (" …" if len(version.labels) > 12 else "")
+        click.echo(
+            f"\n{detail.name}@{version.version}  {version.kind}, {version.input} input, "
+            f"{version.backbone} tap {version.tap_layer} depth {version.depth}\n"
+            f"  labels   {len(version.labels)}: {labels or '-'}\n"
+            f"  metrics  {metrics_text(version.metrics)}\n"
+            f"  module   sha256:{version.digest}, {version.size:,} bytes\n"
+            f"  made     {version.created_at:%Y-%m-%d %H:%M} UTC by {version.created_by}"
+        )
+
+
+@task.command()
+@click.argument("before", metavar="NAME@VERSION")
+@click.argument("after", metavar="NAME[@VERSION]")
+@json_option
+def diff(before: str, after: str, *, as_json: bool) -> None:
+    """Compare two versions of a task, down to which tensors differ."""
+    from registry import tasks
+
+    found = tasks.diff(open_registry(), before, after)
+    if as_json:
+        print_json(found)
+        return
+    old, new = found.before, found.after
+    for what, a, b in (
+        ("backbone", old.backbone, new.backbone),
+        ("tap", old.tap_layer, new.tap_layer),
+        ("depth", old.depth, new.depth),
+        ("metrics", metrics_text(old.metrics), metrics_text(new.metrics)),
+        ("module", old.digest[:12], new.digest[:12]),
+    ):
+        click.echo(f"{what:<9}{a}" + (f" → {b}" if a != b else ""))
+    for line in found.contract.lines():
+        click.echo(line)
+    click.echo(
+        f"tensors  {len(found.tensors_changed)} differ, {found.tensors_same} are the same"
+    )
+
+
+@task.command()
+@click.argument("name")
+@json_option
+def history(name: str, *, as_json: bool) -> None:
+    """Show what happened to a task, oldest first."""
+    from cli.audit import print_events
+    from registry import audit
+
+    print_events(audit.events(open_registry(), task=name), as_json=as_json)
+
+
+def _checkpoint(
+    backbone: str | None, tap: int | None, form: Literal["single", "pair"] | None
+) -> Checkpoint | None:
+    from registry.tasks import Checkpoint
+
+    if backbone is None and tap is None and form is None:
+        return None
+    return Checkpoint(backbone=backbone, tap=tap, form=form or "single")
+
+
+def _metric(text: str) -> tuple[str, float]:
+    name, separator, value = text.partition(">=")
+    try:
+        if not separator or not name:
+            raise ValueError
+        return name.strip(), float(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: expected NAME>=VALUE", param_hint="--metric") from error
+
+
+def _print_outcome(outcome: Outcome, done: str, *, as_json: bool) -> None:
+    remark(done if outcome.changed else "nothing to do: already so")
+    if outcome.forced:
+        remark("forced: recorded in the audit log")
+    if as_json:
+        print_json(outcome)
+    else:
+        click.echo(f"{outcome.task}@{outcome.version}")

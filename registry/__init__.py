@@ -1,0 +1,18 @@
+"""The registry: the database of tasks, versions, releases and channels, and the decisions on them.
+
+Every use case is a function of one of the modules ``backbones``, ``tasks``, ``releases`` and
+``channels``; its first argument is a :class:`Registry`::
+
+    from pathlib import Path
+    from registry import Registry, releases, tasks
+
+    registry = Registry.open(actor="nlu/ada")
+    tasks.register(registry, "intent", Path("intent.safetensors"), team="nlu")
+    releases.publish(registry, releases.plan(registry))
+"""
+
+from __future__ import annotations
+
+from registry.connection import Registry
+
+__all__ = ["Registry"]

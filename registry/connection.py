@@ -1,0 +1,87 @@
+"""An opened registry: its database, its store, and who acts."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy.orm import Session
+
+from centra.blobs import BlobStore, open_store
+from registry.db import check_schema, make_engine, translated, writing
+from registry.lifecycle import Actor
+from registry.settings import Settings
+from registry.unit_of_work import UnitOfWork
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Engine
+
+__all__ = ["Registry"]
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What every use case takes as its first argument."""
+
+    engine: Engine
+    store: BlobStore
+    actor: Actor
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        database: str | None = None,
+        store: str | None = None,
+        actor: str | None = None,
+        folder: Path | None = None,
+    ) -> Registry:
+        """Open a registry; nothing is read or written yet.
+
+        Args:
+            database: see :func:`registry.db.make_engine`.
+            store: see :func:`centra.blobs.open_store`.
+            actor: ``team/person``.
+            folder: where to look for ``centra.toml``, and above; default the current folder.
+
+        What is not given comes from the environment or from ``centra.toml``; see
+        :meth:`registry.settings.Settings.load`.
+
+        Raises:
+            UsageError: a setting is malformed, or none says where the registry is.
+        """
+        settings = Settings.load(database=database, store=store, actor=actor, folder=folder)
+        return cls(
+            engine=make_engine(settings.database),
+            store=open_store(settings.store),
+            actor=settings.actor,
+        )
+
+    @contextmanager
+    def read(self) -> Iterator[UnitOfWork]:
+        """A transaction that sees one state and changes nothing.
+
+        Raises:
+            DatabaseError: the database cannot be reached or has other tables.
+        """
+        with translated(self.engine), self.engine.connect() as connection:
+            check_schema(connection)
+            with Session(connection, autoflush=False) as session:
+                yield UnitOfWork(session, self.actor)
+
+    @contextmanager
+    def write(self) -> Iterator[UnitOfWork]:
+        """A transaction that commits when its block ends, and not at all when it raises.
+
+        Raises:
+            DatabaseError: the database cannot be reached or has other tables.
+        """
+        with translated(self.engine), writing(self.engine).begin() as connection:
+            check_schema(connection)
+            with Session(connection) as session:
+                yield UnitOfWork(session, self.actor)
+                session.flush()

@@ -1,0 +1,240 @@
+"""The tables. Whatever must always hold is a constraint here, on SQLite and PostgreSQL alike."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+__all__ = [
+    "AuditEvent",
+    "Backbone",
+    "Base",
+    "Channel",
+    "Release",
+    "ReleaseTask",
+    "Task",
+    "TaskVersion",
+]
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time with its zone, UTC, also on SQLite, which forgets zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, _dialect: Any) -> datetime | None:
+        """Give what the database returned its zone."""
+        if value is None or value.tzinfo is not None:
+            return value
+        return value.replace(tzinfo=UTC)
+
+
+def now() -> datetime:
+    """The current time in UTC."""
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    """Common to all tables: predictable constraint names, for migrations."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_N_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+_DIGEST = String(64)
+_NAME = String(63)
+
+
+class Backbone(Base):
+    """One version of a frozen encoder: ``minilm@1``."""
+
+    __tablename__ = "backbones"
+    __table_args__ = (
+        UniqueConstraint("name", "version"),
+        CheckConstraint("length(digest) = 64", name="digest"),
+        CheckConstraint("version >= 1", name="version"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(_NAME)
+    version: Mapped[int]
+    digest: Mapped[str] = mapped_column(_DIGEST, unique=True)
+    family: Mapped[str] = mapped_column(String(32))
+    num_layers: Mapped[int]
+    hidden_size: Mapped[int]
+    max_length: Mapped[int]
+    source: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    created_by: Mapped[str] = mapped_column(String(127))
+
+    @property
+    def reference(self) -> str:
+        """``name@version``."""
+        return f"{self.name}@{self.version}"
+
+
+class Task(Base):
+    """A name owned by a team. Active tasks with their current version are the live set."""
+
+    __tablename__ = "tasks"
+    __table_args__ = (CheckConstraint("state IN ('active', 'retired')", name="state"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(_NAME, unique=True)
+    team: Mapped[str] = mapped_column(_NAME, index=True)
+    state: Mapped[str] = mapped_column(String(7), default="active")
+    created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+
+    versions: Mapped[list[TaskVersion]] = relationship(
+        back_populates="task", order_by="TaskVersion.major, TaskVersion.minor"
+    )
+
+
+class TaskVersion(Base):
+    """One immutable version of a task: its module's digest, and what its spec says."""
+
+    __tablename__ = "task_versions"
+    __table_args__ = (
+        UniqueConstraint("task_id", "major", "minor"),
+        UniqueConstraint("task_id", "digest"),
+        Index(
+            "uq_task_versions_current",
+            "task_id",
+            unique=True,
+            sqlite_where=text("is_current"),
+            postgresql_where=text("is_current"),
+        ),
+        CheckConstraint("length(digest) = 64", name="digest"),
+        CheckConstraint("major >= 1 AND minor >= 0", name="version"),
+        CheckConstraint("tap_layer >= 0 AND depth >= 0", name="layers"),
+        CheckConstraint(
+            "kind IN ('classification', 'multilabel', 'regression', 'tagging')", name="kind"
+        ),
+        CheckConstraint("input IN ('single', 'pair')", name="input"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
+    major: Mapped[int]
+    minor: Mapped[int]
+    is_current: Mapped[bool] = mapped_column(default=False)
+    """Exactly one version of a task is; while the task is active, it is in the live set."""
+    digest: Mapped[str] = mapped_column(_DIGEST, index=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    backbone_id: Mapped[int] = mapped_column(ForeignKey("backbones.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    input: Mapped[str] = mapped_column(String(6))
+    labels: Mapped[list[str]] = mapped_column(JSON)
+    tap_layer: Mapped[int]
+    depth: Mapped[int]
+    metrics: Mapped[dict[str, float]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    created_by: Mapped[str] = mapped_column(String(127))
+
+    task: Mapped[Task] = relationship(back_populates="versions")
+    backbone: Mapped[Backbone] = relationship(lazy="joined")
+
+    @property
+    def number(self) -> str:
+        """``major.minor``."""
+        return f"{self.major}.{self.minor}"
+
+    @property
+    def reference(self) -> str:
+        """``task@major.minor``."""
+        return f"{self.task.name}@{self.number}"
+
+    @property
+    def contract(self) -> tuple[str, str, tuple[str, ...]]:
+        """What a caller relies on: kind, input, labels in their order."""
+        return self.kind, self.input, tuple(self.labels)
+
+
+class Release(Base):
+    """A published composition, numbered from 1 and identified by its manifest's digest."""
+
+    __tablename__ = "releases"
+    __table_args__ = (
+        CheckConstraint("length(digest) = 64", name="digest"),
+        CheckConstraint("number >= 1", name="number"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(unique=True)
+    digest: Mapped[str] = mapped_column(_DIGEST, unique=True)
+    base_id: Mapped[int | None] = mapped_column(ForeignKey("releases.id"))
+    created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    created_by: Mapped[str] = mapped_column(String(127))
+
+    base: Mapped[Release | None] = relationship(remote_side=[id])
+    tasks: Mapped[list[ReleaseTask]] = relationship(back_populates="release")
+
+
+class ReleaseTask(Base):
+    """Which version of a task a release holds."""
+
+    __tablename__ = "release_tasks"
+
+    release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), primary_key=True)
+    task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"), primary_key=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("task_versions.id"), index=True)
+
+    release: Mapped[Release] = relationship(back_populates="tasks")
+    version: Mapped[TaskVersion] = relationship()
+
+
+class Channel(Base):
+    """A movable name for a release; its revision only grows."""
+
+    __tablename__ = "channels"
+    __table_args__ = (CheckConstraint("revision >= 1", name="revision"),)
+
+    name: Mapped[str] = mapped_column(_NAME, primary_key=True)
+    release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), index=True)
+    revision: Mapped[int]
+    moved_at: Mapped[datetime] = mapped_column(UtcTime, default=now, onupdate=now)
+    moved_by: Mapped[str] = mapped_column(String(127))
+
+    release: Mapped[Release] = relationship()
+
+
+class AuditEvent(Base):
+    """One change, written in the same transaction as the change itself."""
+
+    __tablename__ = "audit_events"
+
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
+    at: Mapped[datetime] = mapped_column(UtcTime, default=now, index=True)
+    actor: Mapped[str] = mapped_column(String(127))
+    action: Mapped[str] = mapped_column(String(40))
+    subject: Mapped[str] = mapped_column(String(127), index=True)
+    """The task, backbone, release or channel, without a version."""
+    forced: Mapped[bool] = mapped_column(default=False)
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)

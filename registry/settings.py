@@ -1,0 +1,141 @@
+"""Where the registry is and who acts: from arguments, then the environment, then ``centra.toml``."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, UsageError
+from registry.lifecycle import Actor
+
+__all__ = ["CONFIG", "Settings", "write_config"]
+
+CONFIG = "centra.toml"
+_KEYS = {"database", "store", "actor"}
+_DEFAULTS = {"database": "sqlite:///.centra/registry.db", "store": ".centra/store"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Typed settings; see :meth:`load`."""
+
+    database: str
+    store: str
+    actor: Actor
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        database: str | None = None,
+        store: str | None = None,
+        actor: str | None = None,
+        folder: Path | None = None,
+    ) -> Settings:
+        """Gather the settings.
+
+        Args:
+            database, store, actor: win over everything else.
+            folder: where to look for ``centra.toml``, and above; default the current folder.
+
+        The environment's ``CENTRA_DATABASE_URL``, ``CENTRA_STORE`` and ``CENTRA_ACTOR`` come next,
+        then ``centra.toml``, whose relative paths count from its own folder. Without an actor, the
+        account's name acts for no team.
+
+        Raises:
+            NotFoundError: nothing says where the registry is.
+            UsageError: ``centra.toml`` or the actor is malformed.
+        """
+        config = _find((folder or Path.cwd()).absolute())
+        file = _read(config) if config else {}
+        home = config.parent if config else Path.cwd()
+        address = database or os.environ.get("CENTRA_DATABASE_URL")
+        place = store or os.environ.get("CENTRA_STORE")
+        who = actor or os.environ.get("CENTRA_ACTOR") or file.get("actor")
+        address = address or _absolute_database(file.get("database"), home)
+        place = place or _absolute_store(file.get("store"), home)
+        if not address or not place:
+            missing = "database" if not address else "store"
+            raise NotFoundError(
+                f"no {missing} is configured: there is no {CONFIG} here or above. "
+                f"Run 'centra init', or set CENTRA_DATABASE_URL and CENTRA_STORE."
+            )
+        return cls(
+            database=address,
+            store=place,
+            actor=Actor.parse(who) if who else Actor(person=getpass.getuser()),
+        )
+
+
+def write_config(folder: Path, *, database: str | None, store: str | None) -> Path:
+    """Write ``centra.toml`` for a new registry.
+
+    Args:
+        folder: where to put it.
+        database, store: addresses; None for SQLite and a local store under ``.centra/``.
+
+    Returns:
+        The file. One that says the same already is left alone.
+
+    Raises:
+        ConflictError: there is one that says something else.
+        StoreNotWritableError: the folder cannot be written.
+    """
+    import json
+
+    path = folder / CONFIG
+    values = {"database": database or _DEFAULTS["database"], "store": store or _DEFAULTS["store"]}
+    if path.is_file():
+        found = _read(path)
+        if {key: found.get(key) for key in values} != values:
+            raise ConflictError(
+                f"{path} exists and names another registry "
+                f"({found.get('database')}, {found.get('store')}); edit or remove it first"
+            )
+        return path
+    # A TOML basic string is written like a JSON string.
+    text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".centra").mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreNotWritableError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def _find(folder: Path) -> Path | None:
+    for place in (folder, *folder.parents):
+        if (place / CONFIG).is_file():
+            return place / CONFIG
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
+    for key, value in content.items():
+        if key not in _KEYS:
+            raise UsageError(
+                f"{path}: unknown setting {key!r}; expected {', '.join(sorted(_KEYS))}"
+            )
+        if not isinstance(value, str):
+            raise UsageError(f"{path}: {key} must be a string, found {value!r}")
+    return content
+
+
+def _absolute_database(url: str | None, home: Path) -> str | None:
+    prefix = "sqlite:///"
+    if url is None or (":" in url and not url.startswith(prefix)):
+        return url
+    return f"{prefix}{home / url.removeprefix(prefix)}"
+
+
+def _absolute_store(url: str | None, home: Path) -> str | None:
+    return url if url is None or "://" in url else str(home / url)

@@ -1,0 +1,591 @@
+"""Tasks and their versions: registering, updating, redefining, retiring, and reading them.
+
+Registering reads straight down: check the file, decide, store the blob, decide again inside the
+writing transaction, write the row and its audit event. The first decision is there so that nothing
+is stored for a request that will be refused; the second is the one that counts.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import contains_eager
+
+from centra.errors import ConflictError, NotFoundError, UsageError
+from centra.names import parse_name, split_reference
+from centra.progress import Progress, silent
+from registry.errors import ContractChangedError, TaskExistsError
+from registry.lifecycle import ContractDifference, check_owner, compare, next_version
+from registry.models import Task, TaskVersion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    from centra.task_module import ModuleFile
+    from registry.connection import Registry
+    from registry.unit_of_work import UnitOfWork
+
+__all__ = [
+    "Outcome",
+    "TaskDetail",
+    "TaskDifference",
+    "TaskRow",
+    "VersionRow",
+    "diff",
+    "list_all",
+    "pin",
+    "redefine",
+    "register",
+    "restore",
+    "retire",
+    "show",
+    "update",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionRow:
+    """One version of a task."""
+
+    version: str
+    digest: str
+    size: int
+    """Bytes of the module's file."""
+    backbone: str
+    kind: str
+    input: str
+    labels: list[str]
+    tap_layer: int
+    depth: int
+    metrics: dict[str, float]
+    created_at: datetime
+    created_by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRow:
+    """A task with its current version, as listed."""
+
+    name: str
+    team: str
+    state: str
+    version: str
+    kind: str
+    input: str
+    backbone: str
+    tap_layer: int
+    depth: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskDetail:
+    """A task with all its versions."""
+
+    name: str
+    team: str
+    state: str
+    current: str
+    versions: list[VersionRow]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a change of a task led to."""
+
+    task: str
+    version: str
+    changed: bool
+    """False where the registry said so already."""
+    forced: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskDifference:
+    """How two versions of a task differ."""
+
+    task: str
+    before: VersionRow
+    after: VersionRow
+    contract: ContractDifference
+    tensors_changed: list[str]
+    tensors_same: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """How to read a Hugging Face checkpoint folder; see :func:`centra.checkpoint.convert`."""
+
+    backbone: str | None = None
+    """Its backbone's name; None tries all that are registered."""
+    tap: int | None = None
+    form: Literal["single", "pair"] = "single"
+
+
+def register(
+    registry: Registry,
+    name: str,
+    source: Path,
+    *,
+    team: str | None = None,
+    checkpoint: Checkpoint | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Outcome:
+    """Register a new task with its first version, 1.0.
+
+    Args:
+        registry: where.
+        name: the task's name.
+        source: a task module file, or a fine-tuned Hugging Face checkpoint's folder.
+        team: the owner; default the actor's team.
+        checkpoint: how to read a folder.
+        force: act for another team.
+        progress: told of a checkpoint's conversion.
+
+    Returns:
+        The version; unchanged where these bytes are registered for this task already.
+
+    Raises:
+        InvalidNameError, UsageError: the name or the team is not acceptable or missing.
+        FormatError, IncompatibleError: the file cannot be used; nothing is stored.
+        NotFoundError: there is no such file, or its backbone is not registered.
+        TaskExistsError: the name is taken by other bytes.
+        NotOwnerError: the actor is of another team.
+        StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
+    """
+    parse_name(name, "task name")
+    owner = parse_name(team or registry.actor.team or "", "team name") if team else None
+    owner = owner or registry.actor.team
+    if owner is None:
+        raise UsageError("say which team owns the task: --team TEAM")
+    # Whoever has not said otherwise registers a new task in the name of its team.
+    forced = registry.actor.team is not None and check_owner(
+        name, owner, registry.actor, force=force
+    )
+
+    def decide(uow: UnitOfWork, module: ModuleFile) -> Outcome | None:
+        task = uow.find_task(name)
+        if task is None:
+            return None
+        same = _same_bytes(task, module)
+        if same is None:
+            raise TaskExistsError(
+                f"task {name} exists (team {task.team}, version {uow.current(task).number}). "
+                f"For new weights with the same labels: centra task update {name} FILE; "
+                f"for another label set, kind or input: centra task redefine {name} FILE"
+            )
+        return Outcome(task=name, version=same.number, changed=False)
+
+    with _module(registry, source, checkpoint, progress) as module:
+        with registry.read() as uow:
+            known = decide(uow, module)
+        if known:
+            return known
+        registry.store.put(module.path)
+        with registry.write() as uow:
+            known = decide(uow, module)
+            if known:
+                return known
+            task = Task(name=name, team=owner, state="active")
+            version = _version(uow, task, module, (1, 0))
+            uow.session.add(task)
+            uow.record(
+                "task:register", name, {**_details(version), "team": owner}, forced=forced
+            )
+            return Outcome(task=name, version=version.number, changed=True, forced=forced)
+
+
+def update(
+    registry: Registry,
+    name: str,
+    source: Path,
+    *,
+    checkpoint: Checkpoint | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Outcome:
+    """Give a task new weights under the same contract: the next minor version.
+
+    Args and errors are those of :func:`register`, and:
+
+    Raises:
+        TaskNotFoundError: there is no such task.
+        ContractChangedError: kind, input or labels differ; it says how.
+        ConflictError: the task is retired.
+    """
+    return _add_version(registry, name, source, checkpoint, force, progress, redefined=False)
+
+
+def redefine(
+    registry: Registry,
+    name: str,
+    source: Path,
+    *,
+    checkpoint: Checkpoint | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Outcome:
+    """Give a task another contract (kind, input or labels): the next major version.
+
+    Args and errors are those of :func:`register`, and:
+
+    Raises:
+        TaskNotFoundError: there is no such task.
+        ConflictError: the contract is the same, or the task is retired.
+    """
+    return _add_version(registry, name, source, checkpoint, force, progress, redefined=True)
+
+
+def retire(registry: Registry, name: str, *, force: bool = False) -> Outcome:
+    """Take a task out of the live set; its versions and releases stay.
+
+    Raises:
+        TaskNotFoundError: there is no such task.
+        NotOwnerError: the actor is of another team.
+        DatabaseError: the registry cannot be used.
+    """
+    return _set_state(registry, name, "retired", "task:retire", force=force)
+
+
+def restore(registry: Registry, name: str, *, force: bool = False) -> Outcome:
+    """Bring a retired task back into the live set; errors as :func:`retire`."""
+    return _set_state(registry, name, "active", "task:restore", force=force)
+
+
+def pin(registry: Registry, reference: str, *, force: bool = False) -> Outcome:
+    """Make an earlier (or later) version of a task the current one.
+
+    Args:
+        registry: where.
+        reference: ``name@major.minor``.
+        force: act for another team.
+
+    Raises:
+        UsageError: the reference has no version.
+        TaskNotFoundError: there is no such task or version.
+        NotOwnerError: the actor is of another team.
+        DatabaseError: the registry cannot be used.
+    """
+    name, number = split_reference(reference, "task name")
+    if number is None:
+        raise UsageError(f"say which version: {name}@MAJOR.MINOR")
+    with registry.write() as uow:
+        version = uow.version(name, number)
+        forced = check_owner(name, version.task.team, uow.actor, force=force)
+        before = uow.current(version.task)
+        if before is version:
+            return Outcome(task=name, version=version.number, changed=False)
+        _make_current(uow, version, before)
+        uow.record("task:pin", name, {"from": before.number, "to": number}, forced=forced)
+        return Outcome(task=name, version=version.number, changed=True, forced=forced)
+
+
+def list_all(
+    registry: Registry,
+    *,
+    team: str | None = None,
+    kind: str | None = None,
+    state: str | None = None,
+    backbone: str | None = None,
+    metrics: Sequence[tuple[str, float]] = (),
+) -> list[TaskRow]:
+    """Tasks with their current versions, by name.
+
+    Args:
+        registry: where.
+        team, kind, state: keep only these.
+        backbone: keep tasks on this backbone, ``name`` or ``name@version``.
+        metrics: keep tasks whose current version reports each metric at or above the value.
+    """
+    query = (
+        select(TaskVersion)
+        .join(TaskVersion.task)
+        .options(contains_eager(TaskVersion.task))
+        .where(TaskVersion.is_current)
+        .order_by(Task.name)
+    )
+    for column, wanted in ((Task.team, team), (Task.state, state), (TaskVersion.kind, kind)):
+        if wanted is not None:
+            query = query.where(column == wanted)
+    with registry.read() as uow:
+        rows = [
+            TaskRow(
+                name=version.task.name,
+                team=version.task.team,
+                state=version.task.state,
+                version=version.number,
+                kind=version.kind,
+                input=version.input,
+                backbone=version.backbone.reference,
+                tap_layer=version.tap_layer,
+                depth=version.depth,
+                metrics=version.metrics,
+            )
+            for version in uow.session.scalars(query)
+        ]
+    return [
+        row
+        for row in rows
+        if backbone in (None, row.backbone, row.backbone.partition("@")[0])
+        and all(row.metrics.get(metric, float("-inf")) >= value for metric, value in metrics)
+    ]
+
+
+def show(registry: Registry, reference: str) -> TaskDetail:
+    """A task with its versions, or with the one that ``name@major.minor`` names.
+
+    Raises:
+        TaskNotFoundError: there is no such task or version.
+        DatabaseError: the registry cannot be used.
+    """
+    name, number = split_reference(reference, "task name")
+    with registry.read() as uow:
+        task = uow.task(name)
+        versions = task.versions if number is None else [uow.version(name, number)]
+        return TaskDetail(
+            name=task.name,
+            team=task.team,
+            state=task.state,
+            current=uow.current(task).number,
+            versions=[_row(version) for version in versions],
+        )
+
+
+def diff(registry: Registry, before: str, after: str) -> TaskDifference:
+    """Compare two versions of one task, down to which tensors differ.
+
+    Args:
+        registry: where.
+        before, after: ``name@major.minor``; ``name`` alone is the current version.
+
+    Raises:
+        UsageError: two different tasks.
+        TaskNotFoundError: there is no such task or version.
+        BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: they cannot be read.
+    """
+    from centra.tensors import read_raw
+
+    (name, first), (other, second) = (
+        split_reference(reference, "task name") for reference in (before, after)
+    )
+    if name != other:
+        raise UsageError(f"{before} and {after} are different tasks; compare versions of one")
+    with registry.read() as uow:
+        old, new = uow.version(name, first), uow.version(name, second)
+        rows, contract = (_row(old), _row(new)), compare(old.contract, new.contract)
+    tensors = [read_raw(registry.store.fetch(row.digest)) for row in rows]
+    names = sorted(tensors[0].keys() | tensors[1].keys())
+    changed = [n for n in names if tensors[0].get(n) != tensors[1].get(n)]
+    return TaskDifference(
+        task=name,
+        before=rows[0],
+        after=rows[1],
+        contract=contract,
+        tensors_changed=changed,
+        tensors_same=len(names) - len(changed),
+    )
+
+
+def _add_version(
+    registry: Registry,
+    name: str,
+    source: Path,
+    checkpoint: Checkpoint | None,
+    force: bool,  # noqa: FBT001
+    progress: Progress,
+    *,
+    redefined: bool,
+) -> Outcome:
+    verb = "redefine" if redefined else "update"
+
+    def decide(uow: UnitOfWork, module: ModuleFile) -> tuple[Outcome | None, ContractDifference]:
+        task = uow.task(name)
+        forced = check_owner(name, task.team, uow.actor, force=force)
+        current = uow.current(task)
+        difference = compare(current.contract, module.spec.contract)
+        same = _same_bytes(task, module)
+        if same is not None:
+            return Outcome(task=name, version=same.number, changed=False), difference
+        if task.state == "retired":
+            raise ConflictError(f"task {name} is retired; first: centra task restore {name}")
+        if difference and not redefined:
+            raise ContractChangedError(name, difference)
+        if redefined and not difference:
+            raise ConflictError(
+                f"task {name}: kind, input and labels are those of {current.number}, so nothing "
+                f"is redefined; use: centra task update {name} FILE"
+            )
+        return None, difference
+
+    with registry.read() as uow:
+        task = uow.task(name)
+        check_owner(name, task.team, uow.actor, force=force)
+    with _module(registry, source, checkpoint, progress) as module:
+        with registry.read() as uow:
+            known, _ = decide(uow, module)
+        if known:
+            return known
+        registry.store.put(module.path)
+        with registry.write() as uow:
+            known, difference = decide(uow, module)
+            if known:
+                return known
+            task = uow.task(name)
+            forced = check_owner(name, task.team, uow.actor, force=force)
+            before = uow.current(task)
+            number = next_version(
+                [(v.major, v.minor) for v in task.versions],
+                (before.major, before.minor),
+                redefined=redefined,
+            )
+            version = _version(uow, task, module, number, current=False)
+            _make_current(uow, version, before)
+            uow.record(
+                f"task:{verb}",
+                name,
+                {
+                    **_details(version),
+                    "from": before.number,
+                    **({"difference": difference.lines()} if redefined else {}),
+                },
+                forced=forced,
+            )
+            return Outcome(task=name, version=version.number, changed=True, forced=forced)
+
+
+def _set_state(registry: Registry, name: str, state: str, action: str, *, force: bool) -> Outcome:
+    with registry.write() as uow:
+        task = uow.task(name)
+        forced = check_owner(name, task.team, uow.actor, force=force)
+        number = uow.current(task).number
+        if task.state == state:
+            return Outcome(task=name, version=number, changed=False)
+        task.state = state
+        uow.record(action, name, {"version": number}, forced=forced)
+        return Outcome(task=name, version=number, changed=True, forced=forced)
+
+
+@contextmanager
+def _module(
+    registry: Registry, source: Path, checkpoint: Checkpoint | None, progress: Progress
+) -> Iterator[ModuleFile]:
+    """A checked module that fits its registered backbone, from a file or a checkpoint folder."""
+    from centra.backbone import BackboneSpec
+    from centra.task_module import check_fits, check_module
+
+    if not source.exists():
+        raise NotFoundError(f"{source}: no such file or folder")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = source
+        if source.is_dir():
+            path = Path(scratch) / "module.safetensors"
+            _convert(registry, source, checkpoint or Checkpoint(), path, progress)
+        elif checkpoint:
+            raise UsageError(
+                f"{source}: is a file; a backbone, tap or input is declared for checkpoint folders"
+            )
+        module = check_module(path)
+        with registry.read() as uow:
+            backbone = uow.backbone_by_digest(module.spec.backbone)
+            known = ", ".join(row.reference for row in uow.backbones()) or "none"
+            called = backbone.reference if backbone else ""
+        if backbone is None:
+            raise NotFoundError(
+                f"{source}: was made for backbone sha256:{module.spec.backbone[:12]}, which is not "
+                f"registered here (registered: {known}); register it first"
+            )
+        check_fits(module, BackboneSpec.fetch(module.spec.backbone, registry.store), called)
+        yield module
+
+
+def _convert(
+    registry: Registry, folder: Path, options: Checkpoint, path: Path, progress: Progress
+) -> None:
+    from centra.backbone import BackboneSpec
+    from centra.checkpoint import convert
+
+    with registry.read() as uow:
+        rows = [uow.backbone(options.backbone)] if options.backbone else uow.backbones()
+        digests = {row.reference: row.digest for row in rows}
+    backbones = {
+        name: BackboneSpec.fetch(digest, registry.store) for name, digest in digests.items()
+    }
+    module = convert(
+        folder,
+        backbones,
+        registry.store,
+        tap=options.tap,
+        form=options.form,
+        progress=progress,
+    )
+    module.write(path)
+
+
+def _same_bytes(task: Task, module: ModuleFile) -> TaskVersion | None:
+    return next((v for v in task.versions if v.digest == module.digest), None)
+
+
+def _version(
+    uow: UnitOfWork,
+    task: Task,
+    module: ModuleFile,
+    number: tuple[int, int],
+    *,
+    current: bool = True,
+) -> TaskVersion:
+    spec = module.spec
+    backbone = uow.backbone_by_digest(spec.backbone)
+    version = TaskVersion(
+        task=task,
+        major=number[0],
+        minor=number[1],
+        is_current=current,
+        digest=module.digest,
+        size=module.size,
+        backbone=backbone,
+        kind=spec.kind,
+        input=spec.input,
+        labels=list(spec.labels),
+        tap_layer=spec.tap_layer,
+        depth=spec.depth,
+        metrics=spec.metrics,
+        created_by=str(uow.actor),
+    )
+    uow.session.add(version)
+    return version
+
+
+def _make_current(uow: UnitOfWork, version: TaskVersion, before: TaskVersion) -> None:
+    # Two statements in this order: the database allows one current version at any moment.
+    before.is_current = False
+    uow.session.flush()
+    version.is_current = True
+    uow.session.flush()
+
+
+def _details(version: TaskVersion) -> dict[str, object]:
+    return {"version": version.number, "digest": version.digest}
+
+
+def _row(version: TaskVersion) -> VersionRow:
+    return VersionRow(
+        version=version.number,
+        digest=version.digest,
+        size=version.size,
+        backbone=version.backbone.reference,
+        kind=version.kind,
+        input=version.input,
+        labels=version.labels,
+        tap_layer=version.tap_layer,
+        depth=version.depth,
+        metrics=version.metrics,
+        created_at=version.created_at,
+        created_by=version.created_by,
+    )

@@ -1,0 +1,185 @@
+"""One transaction, and the questions a use case may ask in it.
+
+A read sees one consistent state. A write ends by itself: committed when its block ends, rolled back
+when it raises; its audit event lies inside it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from centra.errors import NotFoundError
+from centra.names import parse_version
+from registry.errors import TaskNotFoundError
+from registry.models import (
+    AuditEvent,
+    Backbone,
+    Channel,
+    Release,
+    ReleaseTask,
+    Task,
+    TaskVersion,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.orm import Session
+
+    from registry.lifecycle import Actor
+
+__all__ = ["UnitOfWork"]
+
+
+class UnitOfWork:
+    """The registry's content as seen and changed by one transaction."""
+
+    def __init__(self, session: Session, actor: Actor) -> None:
+        self.session = session
+        self.actor = actor
+
+    def record(
+        self, action: str, subject: str, details: dict[str, Any], *, forced: bool = False
+    ) -> None:
+        """Write the audit event of a change, in the change's own transaction.
+
+        Args:
+            action: ``noun:verb``, e.g. ``task:register``.
+            subject: the name of what changed.
+            details: plain values.
+            forced: whether the actor overrode an ownership check.
+        """
+        self.session.add(
+            AuditEvent(
+                actor=str(self.actor),
+                action=action,
+                subject=subject,
+                details=details,
+                forced=forced,
+            )
+        )
+
+    def task(self, name: str) -> Task:
+        """The task of this name.
+
+        Raises:
+            TaskNotFoundError: there is none.
+        """
+        task = self.find_task(name)
+        if task is None:
+            raise TaskNotFoundError(f"there is no task {name!r}; see: centra task list")
+        return task
+
+    def find_task(self, name: str) -> Task | None:
+        """The task of this name, or None."""
+        return self.session.scalar(select(Task).where(Task.name == name))
+
+    def version(self, name: str, number: str | None) -> TaskVersion:
+        """A version of a task; the current one where no number is given.
+
+        Raises:
+            TaskNotFoundError: there is no such task or version.
+            InvalidNameError: the number is malformed.
+        """
+        task = self.task(name)
+        if number is None:
+            return self.current(task)
+        wanted = parse_version(number)
+        for version in task.versions:
+            if (version.major, version.minor) == wanted:
+                return version
+        known = ", ".join(version.number for version in task.versions)
+        raise TaskNotFoundError(f"task {name} has no version {number}; it has {known}")
+
+    def current(self, task: Task) -> TaskVersion:
+        """The version in force."""
+        return self.session.scalars(
+            select(TaskVersion).where(TaskVersion.task_id == task.id, TaskVersion.is_current)
+        ).one()
+
+    def live(self) -> dict[str, TaskVersion]:
+        """The live set: the current version of every active task, by name."""
+        rows = self.session.scalars(
+            select(TaskVersion)
+            .join(Task)
+            .where(Task.state == "active", TaskVersion.is_current)
+            .order_by(Task.name)
+        )
+        return {version.task.name: version for version in rows}
+
+    def backbone(self, reference: str) -> Backbone:
+        """A backbone by ``name`` (its newest version) or ``name@version``.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        name, _, version = reference.partition("@")
+        query = select(Backbone).where(Backbone.name == name).order_by(Backbone.version.desc())
+        if version:
+            number = int(version) if version.isdecimal() and len(version) < 10 else 0
+            query = query.where(Backbone.version == number)
+        found = self.session.scalars(query).first()
+        if found is None:
+            raise NotFoundError(
+                f"there is no backbone {reference!r}; see: centra backbone list, or "
+                "register it: centra backbone register NAME FOLDER_OR_HUB_NAME"
+            )
+        return found
+
+    def backbone_by_digest(self, digest: str) -> Backbone | None:
+        """The backbone of this digest, or None."""
+        return self.session.scalar(select(Backbone).where(Backbone.digest == digest))
+
+    def backbones(self) -> list[Backbone]:
+        """All backbones, by name, the newest version of each first."""
+        query = select(Backbone).order_by(Backbone.name, Backbone.version.desc())
+        return list(self.session.scalars(query))
+
+    def channel(self, name: str) -> Channel | None:
+        """The channel of this name, or None."""
+        return self.session.get(Channel, name)
+
+    def release(self, reference: str) -> Release:
+        """A release by its number, a channel's name, or the start of its digest.
+
+        Raises:
+            NotFoundError: there is none, or several digests start so.
+        """
+        if reference.isdecimal() and len(reference) < 10:
+            query = select(Release).where(Release.number == int(reference))
+        elif channel := self.channel(reference):
+            return channel.release
+        elif len(reference) >= 8 and set(reference) <= set("0123456789abcdef"):
+            query = select(Release).where(Release.digest.startswith(reference))
+        else:
+            query = select(Release).where(False)
+        found = list(self.session.scalars(query.limit(2)))
+        if len(found) != 1:
+            raise NotFoundError(
+                f"there is no release {reference!r}; expected a number, a channel or a digest of "
+                "at least 8 digits; see: centra release list, centra channel list"
+            )
+        return found[0]
+
+    def release_by_digest(self, digest: str) -> Release | None:
+        """The release of this digest, or None."""
+        return self.session.scalar(select(Release).where(Release.digest == digest))
+
+    def released(self, release: Release) -> dict[str, TaskVersion]:
+        """What a release holds: a version per task name."""
+        rows = self.session.scalars(
+            select(TaskVersion)
+            .join(ReleaseTask)
+            .where(ReleaseTask.release_id == release.id)
+            .join(Task, TaskVersion.task_id == Task.id)
+            .order_by(Task.name)
+        )
+        return {version.task.name: version for version in rows}
+
+    def proven(self, versions: Iterable[TaskVersion]) -> set[int]:
+        """Ids of those versions that some release holds: their parity has been checked."""
+        ids = [version.id for version in versions]
+        query = select(ReleaseTask.version_id).where(ReleaseTask.version_id.in_(ids)).distinct()
+        return set(self.session.scalars(query))

