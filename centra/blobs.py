@@ -18,7 +18,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from centra.errors import (
     BlobNotFoundError,
@@ -31,6 +31,10 @@ from centra.names import parse_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from botocore.exceptions import ClientError
+
+    from centra.errors import CentraError
 
 __all__ = ["BlobReader", "BlobStore", "LocalStore", "S3Store", "file_digest", "open_store"]
 
@@ -101,14 +105,15 @@ def open_store(url: str, *, cache: Path | None = None) -> BlobStore:
             ``~/.cache/centra``.
 
     Raises:
-        UsageError: another scheme, or an S3 address without a bucket.
+        UsageError: another scheme or machine, an S3 address without a bucket, or options after it
+            that mean nothing.
     """
     parts = urlsplit(url)
     if parts.scheme == "s3":
         return S3Store(url, cache=LocalStore(cache or _default_cache()))
-    if parts.scheme == "file":
-        return LocalStore(Path(parts.path))
-    if "://" in url:
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
+        return LocalStore(Path(unquote(parts.path)))
+    if not url or "://" in url:
         raise UsageError(f"store {url!r}: expected a folder or s3://BUCKET/PREFIX")
     return LocalStore(Path(url))
 
@@ -128,7 +133,11 @@ class LocalStore:
 
     def has(self, digest: str) -> bool:
         """See :meth:`BlobStore.has`."""
-        return self._path(digest).is_file()
+        path = self._path(digest)
+        try:
+            return path.is_file()
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
     def fetch(self, digest: str) -> Path:
         """See :meth:`BlobReader.fetch`."""
@@ -148,10 +157,11 @@ class LocalStore:
         digest = (
             hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else file_digest(source)
         )
-        path = self._path(digest)
-        # A blob that is there but damaged is replaced: putting the original again is the mend.
-        if not path.is_file() or file_digest(path) != digest:
-            self._write(path, source)
+        try:
+            self.fetch(digest)
+        except (BlobNotFoundError, CorruptBlobError, StoreError):
+            # A blob that is there but damaged is replaced: putting the original again is the mend.
+            self._write(self._path(digest), source)
         return digest
 
     def read_pointer(self, channel: str) -> bytes | None:
@@ -197,12 +207,15 @@ class S3Store:
         self.cache = cache
         self._bucket = parts.netloc
         self._prefix = parts.path.strip("/")
-        self._options = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+        options = parse_qs(parts.query, keep_blank_values=True)
+        self._options = {key: values[-1] for key, values in options.items()}
         unknown = self._options.keys() - {"endpoint_url", "region", "addressing_style"}
-        if not self._bucket or unknown:
+        style = self._options.get("addressing_style", "path")
+        valid = not unknown and all(self._options.values()) and style in ("path", "virtual")
+        if not self._bucket or not valid:
             raise UsageError(
                 f"store {url!r}: expected s3://BUCKET/PREFIX, "
-                "optionally with ?endpoint_url=, ?region=, ?addressing_style="
+                "optionally with ?endpoint_url=, ?region=, ?addressing_style=path|virtual"
             )
         self._made_client: Any = None
 
@@ -217,14 +230,16 @@ class S3Store:
             # Several S3-compatible servers refuse the newer trailing checksums; every blob is
             # checked against its SHA-256 here anyway.
             config = Config(
-                connect_timeout=5,
-                retries={"mode": "standard", "max_attempts": 4},
+                connect_timeout=3,
+                retries={"mode": "standard", "total_max_attempts": 3},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 s3={"addressing_style": style} if style else None,
             )
             try:
-                self._made_client = boto3.client(
+                # Its own session: the shared one is not safe to use from several threads, and keeps
+                # the credentials of the first store that was opened.
+                self._made_client = boto3.Session().client(
                     "s3",
                     endpoint_url=self._options.get("endpoint_url"),
                     region_name=self._options.get("region"),
@@ -241,19 +256,20 @@ class S3Store:
 
     def fetch(self, digest: str) -> Path:
         """See :meth:`BlobReader.fetch`. A verified copy in the cache is used without a request."""
-        if self.cache.has(digest):
-            try:
-                return self.cache.fetch(digest)
-            except CorruptBlobError:
-                pass  # The cache is only a copy: take the original again.
+        try:
+            return self.cache.fetch(digest)
+        except (BlobNotFoundError, CorruptBlobError):
+            pass  # The cache is only a copy: take the original.
         path = self.cache._path(digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            with self._translated(digest):
-                self._client.download_file(self._bucket, self._key(digest), str(temporary))
-            actual = file_digest(temporary)
-            if actual != digest:
-                raise CorruptBlobError(digest, actual, f"{self.url} blob {digest}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                self._download(digest, temporary)
+        except OSError as error:
+            raise StoreError(
+                f"cannot write to the cache {self.cache.root}: {error.strerror}. "
+                "Check its permissions and free space, or set CENTRA_CACHE to another folder."
+            ) from error
         return path
 
     def put(self, source: Path | bytes) -> str:
@@ -276,9 +292,12 @@ class S3Store:
         """See :meth:`BlobStore.read_pointer`."""
         key = self._pointer(channel)
         with self._translated():
-            if not self._exists(key):
-                return None
-            body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+            try:
+                body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+            except self._client.exceptions.ClientError as error:
+                if self._is_missing_key(error):
+                    return None
+                raise
             return body
 
     def write_pointer(self, channel: str, data: bytes) -> None:
@@ -293,17 +312,32 @@ class S3Store:
             )
 
     def _exists(self, key: str) -> bool:
-        from botocore.exceptions import ClientError
-
         try:
             self._client.head_object(Bucket=self._bucket, Key=key)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
-                # A missing bucket answers the same; it must not look like a missing blob.
-                self._client.head_bucket(Bucket=self._bucket)
+        except self._client.exceptions.ClientError as error:
+            if self._is_missing_key(error):
                 return False
             raise
         return True
+
+    def _download(self, digest: str, target: Path) -> None:
+        with self._translated():
+            try:
+                self._client.download_file(self._bucket, self._key(digest), str(target))
+            except self._client.exceptions.ClientError as error:
+                if self._is_missing_key(error):
+                    raise BlobNotFoundError(digest, self.url) from error
+                raise
+        actual = file_digest(target)
+        if actual != digest:
+            raise CorruptBlobError(digest, actual, f"{self.url} blob {digest}")
+
+    def _is_missing_key(self, error: ClientError) -> bool:
+        code = error.response["Error"]["Code"]
+        if code == "404":
+            # A missing bucket answers the same; it must not look like a missing blob.
+            self._client.head_bucket(Bucket=self._bucket)
+        return code in ("404", "NoSuchKey")
 
     def _key(self, digest: str) -> str:
         return "/".join(filter(None, [self._prefix, "blobs", "sha256", digest[:2], digest]))
@@ -313,38 +347,36 @@ class S3Store:
         return "/".join(filter(None, [self._prefix, "channels", f"{name}.json"]))
 
     @contextmanager
-    def _translated(self, digest: str = "", *, writing: bool = False) -> Iterator[None]:
+    def _translated(self, *, writing: bool = False) -> Iterator[None]:
         """Turn boto3's errors into ours, in this one place."""
-        from boto3.exceptions import S3UploadFailedError
+        from boto3.exceptions import Boto3Error, S3UploadFailedError
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             yield
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-            if digest and code in ("404", "NoSuchKey"):
-                raise BlobNotFoundError(digest, self.url) from error
-            if status in (404, 400) and code in ("404", "NoSuchBucket", "InvalidBucketName"):
-                raise StoreError(
-                    f"store {self.url}: there is no bucket {self._bucket!r} at this endpoint"
-                ) from error
-            if writing and status in (401, 403, 405):
-                raise StoreNotWritableError(
-                    f"store {self.url}: these credentials may not write ({code})"
-                ) from error
-            raise StoreError(f"store {self.url}: {error}") from error
-        except S3UploadFailedError as error:
-            if "AccessDenied" in str(error) or "403" in str(error):
-                raise StoreNotWritableError(
-                    f"store {self.url}: these credentials may not write ({error})"
-                ) from error
-            raise StoreError(f"store {self.url}: {error}") from error
-        except BotoCoreError as error:
+        except (Boto3Error, BotoCoreError, ClientError) as error:
+            # An upload's error hides the server's answer that it was raised for.
+            cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
+            if isinstance(cause, ClientError):
+                raise self._refusal(cause, writing=writing) from error
             raise StoreError(
                 f"store {self.url} cannot be reached: {error}. "
                 "Check the address, the AWS settings and the network."
             ) from error
+
+    def _refusal(self, error: ClientError, *, writing: bool) -> CentraError:
+        """Our error for what the server answered."""
+        code = error.response["Error"]["Code"]
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if status in (404, 400) and code in ("404", "NoSuchBucket", "InvalidBucketName"):
+            return StoreError(
+                f"store {self.url}: there is no bucket {self._bucket!r} at this endpoint"
+            )
+        if writing and status in (401, 403, 405):
+            return StoreNotWritableError(
+                f"store {self.url}: these credentials may not write ({code})"
+            )
+        return StoreError(f"store {self.url}: {error}")
 
 
 @contextmanager
