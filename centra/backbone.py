@@ -36,7 +36,15 @@ __all__ = [
 ]
 
 _UNBOUNDED = 10**9  # transformers writes 1e30 for "no maximum length"
-_SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token", "bos_token", "eos_token")
+_SPECIAL_TOKENS = (
+    "cls_token",
+    "sep_token",
+    "pad_token",
+    "unk_token",
+    "mask_token",
+    "bos_token",
+    "eos_token",
+)
 
 
 class BackboneSpec(FormattedDocument):
@@ -172,9 +180,7 @@ def load_pretrained(source: str, auto_class: str, *, revision: str | None = None
     return model.eval()
 
 
-def shard(
-    state: Mapping[str, torch.Tensor], family: Family, progress: Progress = silent
-) -> Shards:
+def shard(state: Mapping[str, torch.Tensor], family: Family, progress: Progress = silent) -> Shards:
     """Cut an encoder's state dict into canonical shards.
 
     Args:
@@ -200,9 +206,7 @@ def _layer(
     return {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def _layer_tensors(
-    state: Mapping[str, torch.Tensor], family: Family
-) -> dict[str, tuple[int, ...]]:
+def _layer_tensors(state: Mapping[str, torch.Tensor], family: Family) -> dict[str, tuple[int, ...]]:
     prefix = f"{family.layer_prefix}0."
     return {
         name.removeprefix(prefix): tuple(tensor.shape)

@@ -133,7 +133,7 @@ class LocalStore:
 
     def has(self, digest: str) -> bool:
         """See :meth:`BlobStore.has`."""
-        path = self._path(digest)
+        path = self.path(digest)
         try:
             return path.is_file()
         except OSError as error:
@@ -141,7 +141,7 @@ class LocalStore:
 
     def fetch(self, digest: str) -> Path:
         """See :meth:`BlobReader.fetch`."""
-        path = self._path(digest)
+        path = self.path(digest)
         try:
             actual = file_digest(path)
         except FileNotFoundError as error:
@@ -161,7 +161,7 @@ class LocalStore:
             self.fetch(digest)
         except (BlobNotFoundError, CorruptBlobError, StoreError):
             # A blob that is there but damaged is replaced: putting the original again is the mend.
-            self._write(self._path(digest), source)
+            self._write(self.path(digest), source)
         return digest
 
     def read_pointer(self, channel: str) -> bytes | None:
@@ -177,7 +177,8 @@ class LocalStore:
         """See :meth:`BlobStore.write_pointer`."""
         self._write(self._pointer(channel), data)
 
-    def _path(self, digest: str) -> Path:
+    def path(self, digest: str) -> Path:
+        """Where a blob lies, or would lie; not checked."""
         return self.root / "blobs" / "sha256" / digest[:2] / digest
 
     def _pointer(self, channel: str) -> Path:
@@ -260,7 +261,7 @@ class S3Store:
             return self.cache.fetch(digest)
         except (BlobNotFoundError, CorruptBlobError):
             pass  # The cache is only a copy: take the original.
-        path = self.cache._path(digest)
+        path = self.cache.path(digest)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:

@@ -7,7 +7,6 @@ the tap is the last of the leading run of such layers.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from centra.backbone import BackboneSpec, load_pretrained, shard
@@ -20,12 +19,13 @@ from centra.task_module import HeadSpec, Kind, TaskModule, TaskSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import torch
 
     from centra.blobs import BlobReader
 
-__all__ = ["convert", "is_checkpoint"]
+__all__ = ["convert"]
 
 _HEADS = {
     "ForSequenceClassification": "AutoModelForSequenceClassification",
@@ -37,11 +37,6 @@ _PROBE_TEXTS = (
     "What will the weather be like in Lisbon tomorrow at 7 am?",
     "The film was long, but nobody in the audience wanted it to end.",
 )
-
-
-def is_checkpoint(path: Path) -> bool:
-    """Whether this folder looks like one that transformers' ``save_pretrained`` wrote."""
-    return (path / "config.json").is_file()
 
 
 def convert(
@@ -95,9 +90,22 @@ def convert(
             f"Layers 1 to {frozen} are frozen; declare a tap up to {frozen} or leave it out."
         )
     tap = frozen if tap is None else tap
-    spec = _spec(model.config, family, backbone, tap, len(layers) - tap, form, folder)
-    weights = _weights(state, encoder, family, spec)
-    return _with_probe(spec, weights, model, backbone, reader, folder)
+    tagging = model.config.architectures[0].endswith("ForTokenClassification")
+    kind = _kind(model.config, tagging=tagging)
+    labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    spec = TaskSpec(
+        kind=kind,
+        input=form,
+        labels=() if kind == "regression" else tuple(labels),
+        backbone=backbone.digest,
+        tap_layer=tap,
+        depth=len(layers) - tap,
+        head=HeadSpec.model_validate({"activation": None if tagging else family.sentence_head[1]}),
+        training={"checkpoint": model.config.architectures[0]},
+    )
+    spec.check(str(folder))
+    module = TaskModule(spec, _weights(state, encoder, family, spec))
+    return _with_probe(module, model, backbone, reader, folder)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -121,8 +129,7 @@ def _auto_class(config: dict[str, Any], folder: Path) -> str:
         if architecture.endswith(suffix):
             return auto_class
     raise FormatError(
-        f"{folder}: its architecture is {architecture}; expected a model "
-        f"{' or '.join(_HEADS)}"
+        f"{folder}: its architecture is {architecture}; expected a model {' or '.join(_HEADS)}"
     )
 
 
@@ -161,34 +168,6 @@ def _frozen(layers: list[str], backbone: BackboneSpec) -> int:
     return count
 
 
-def _spec(
-    config: Any,
-    family: Family,
-    backbone: BackboneSpec,
-    tap: int,
-    depth: int,
-    form: Literal["single", "pair"],
-    folder: Path,
-) -> TaskSpec:
-    tagging = config.architectures[0].endswith("ForTokenClassification")
-    kind = _kind(config, tagging=tagging)
-    labels = [str(config.id2label[i]) for i in range(config.num_labels)]
-    spec = TaskSpec(
-        kind=kind,
-        input=form,
-        labels=() if kind == "regression" else tuple(labels),
-        backbone=backbone.digest,
-        tap_layer=tap,
-        depth=depth,
-        head=HeadSpec.model_validate(
-            {"activation": None if tagging else family.sentence_head[1]}
-        ),
-        training={"checkpoint": config.architectures[0]},
-    )
-    spec.check(str(folder))
-    return spec
-
-
 def _kind(config: Any, *, tagging: bool) -> Kind:
     if tagging:
         return "tagging"
@@ -224,27 +203,25 @@ def _weights(
 
 
 def _with_probe(
-    spec: TaskSpec,
-    weights: dict[str, torch.Tensor],
-    model: Any,
-    backbone: BackboneSpec,
-    reader: BlobReader,
-    folder: Path,
+    module: TaskModule, model: Any, backbone: BackboneSpec, reader: BlobReader, folder: Path
 ) -> TaskModule:
     """Record the checkpoint's own logits, and refuse a module that does not reproduce them."""
     import torch
 
     from centra.encoder import Branch, Trunk
 
+    spec = module.spec
     pair = _PROBE_TEXTS[0] if spec.input == "pair" else None
     inputs = [Input(text, pair) for text in _PROBE_TEXTS]
     rows, batch = TextEncoder.of(backbone, reader).batch(inputs)
     _check_tokenizer(folder, inputs, [row.input_ids for row in rows])
     arrays = {name: torch.from_numpy(array) for name, array in vars(batch).items()}
     trunk = Trunk(backbone, reader, depth=spec.tap_layer)
-    branch = Branch(backbone, spec).load(weights).eval()
+    branch = Branch(backbone, spec).load(module.tensors).eval()
     with torch.inference_mode():
-        kinds = {} if spec_without_types(backbone) else {"token_type_ids": arrays["token_type_ids"]}
+        kinds = (
+            {} if backbone.family == "distilbert" else {"token_type_ids": arrays["token_type_ids"]}
+        )
         expected = model(
             input_ids=arrays["input_ids"], attention_mask=arrays["attention_mask"], **kinds
         ).logits
@@ -256,7 +233,7 @@ def _with_probe(
             f"{(own - expected).abs().max():.3g} from the checkpoint's own"
         )
     probe = {f"probe.{name}": tensor for name, tensor in arrays.items()}
-    return TaskModule(spec, weights | probe | {"probe.logits": expected.clone()})
+    return TaskModule(spec, module.tensors | probe | {"probe.logits": expected.clone()})
 
 
 def _check_tokenizer(folder: Path, inputs: list[Input], expected: list[list[int]]) -> None:
@@ -275,8 +252,3 @@ def _check_tokenizer(folder: Path, inputs: list[Input], expected: list[list[int]
         raise IncompatibleError(
             f"{folder}: its tokenizer gives other token ids than the backbone's"
         )
-
-
-def spec_without_types(backbone: BackboneSpec) -> bool:
-    """Whether the family's models take no token types at all."""
-    return backbone.family == "distilbert"

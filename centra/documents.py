@@ -99,7 +99,7 @@ class FormattedDocument(Document):
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or "document"
             raise FormatError(f"{where}: {place}: {first['msg']}") from error
-        document._read = data
+        document._read = data  # noqa: SLF001 - its own class
         return document
 
     @classmethod

@@ -162,9 +162,7 @@ def backbone_layer(spec: BackboneSpec, reader: BlobReader, number: int) -> dict[
 
 def _config(spec: BackboneSpec) -> Any:
     family = family_of(spec.family)
-    config = transformers_class(family, family.config)(**spec.config)
-    config._attn_implementation = "sdpa"
-    return config
+    return transformers_class(family, family.config)(**spec.config, attn_implementation="sdpa")
 
 
 def _empty_layer(spec: BackboneSpec, config: Any) -> nn.Module:

@@ -58,7 +58,7 @@ class Family:
     token_types: bool = True
     sentence_head: tuple[str, str, str]
     """Sentence classifier of a fine-tuned checkpoint: dense layer, activation, output layer."""
-    token_head: str = "classifier"
+    token_head: str = "classifier"  # noqa: S105 - no password
 
 
 FAMILIES = {

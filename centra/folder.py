@@ -17,7 +17,6 @@ same names. Each ``<id>`` is the start of a backbone's digest.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -189,11 +188,13 @@ def _read_sums(root: Path) -> dict[str, str]:
     try:
         lines = (root / _SUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{root / _SUMS}: missing or unreadable; pull the release again") from error
+        raise FormatError(
+            f"{root / _SUMS}: missing or unreadable; pull the release again"
+        ) from error
     sums = {}
     for line in lines:
         digest, separator, path = line.partition("  ")
-        if not separator or os.path.isabs(path) or ".." in Path(path).parts:
+        if not separator or Path(path).is_absolute() or ".." in Path(path).parts:
             raise FormatError(f"{root / _SUMS}: malformed line {line[:90]!r}")
         sums[path] = digest
     return sums

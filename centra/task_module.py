@@ -15,6 +15,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pydantic import Field
+
 from centra.blobs import file_digest, replacing
 from centra.documents import Digest, Document, FormattedDocument, canonical_json
 from centra.errors import FormatError, IncompatibleError, StoreNotWritableError
@@ -67,9 +69,9 @@ class TaskSpec(FormattedDocument):
     """Transformer layers of its own."""
     head: HeadSpec
     dtype: Literal["float32"] = "float32"
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)
     """Reported by whoever trained it, on the dev set."""
-    training: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default_factory=dict)
     """Data fingerprint, hyper-parameters, seed, library versions."""
     teacher: Digest | None = None
     """The module it was distilled from."""
@@ -291,7 +293,9 @@ def _check_shapes(spec: TaskSpec, tensors: dict[str, RawTensor], where: str) -> 
             raise FormatError(f"{where}: tensor {name} is missing")
     depth = {int(name.split(".")[1]) for name in tensors if name.startswith("layers.")}
     if depth != set(range(1, spec.depth + 1)):
-        raise FormatError(f"{where}: depth is {spec.depth}, but the file has layers {sorted(depth)}")
+        raise FormatError(
+            f"{where}: depth is {spec.depth}, but the file has layers {sorted(depth)}"
+        )
     batch_seq = tensors["probe.input_ids"].shape
     logits = (*batch_seq, spec.outputs) if spec.kind == "tagging" else (batch_seq[0], spec.outputs)
     expected = dict.fromkeys(_PROBE[:3], batch_seq) | {"probe.logits": logits}

@@ -49,8 +49,15 @@ def list_command(*, as_json: bool) -> None:
         print_table(
             ("backbone", "family", "layers", "hidden", "max length", "digest", "source"),
             [
-                (r.reference, r.family, r.num_layers, r.hidden_size, r.max_length, r.digest[:12],
-                 r.source)
+                (
+                    r.reference,
+                    r.family,
+                    r.num_layers,
+                    r.hidden_size,
+                    r.max_length,
+                    r.digest[:12],
+                    r.source,
+                )
                 for r in rows
             ],
         )

@@ -26,8 +26,14 @@ def list_command(*, as_json: bool) -> None:
         print_table(
             ("channel", "release", "digest", "revision", "moved", "by"),
             [
-                (r.name, r.release, r.digest[:12], r.revision, f"{r.moved_at:%Y-%m-%d %H:%M}",
-                 r.moved_by)
+                (
+                    r.name,
+                    r.release,
+                    r.digest[:12],
+                    r.revision,
+                    f"{r.moved_at:%Y-%m-%d %H:%M}",
+                    r.moved_by,
+                )
                 for r in rows
             ],
         )

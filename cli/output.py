@@ -62,7 +62,7 @@ def remark(text: str) -> None:
 
 
 def metrics_text(metrics: dict[str, float]) -> str:
-    """``accuracy 0.9512, …``"""
+    """Metrics in one line: ``accuracy 0.9512, macro_f1 0.9498``."""
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()) or "-"
 
 
@@ -85,9 +85,7 @@ def change_lines(changes: Sequence[Change]) -> list[str]:
 
 def change_fields(changes: Sequence[Change]) -> list[dict[str, str | None]]:
     """Changes as JSON fields."""
-    return [
-        {"task": c.task, "change": c.change, "from": c.before, "to": c.after} for c in changes
-    ]
+    return [{"task": c.task, "change": c.change, "from": c.before, "to": c.after} for c in changes]
 
 
 @contextmanager

@@ -16,12 +16,21 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@click.option("--release", "reference", default="latest", show_default=True,
-              help="A number, channel or digest; a release folder; or STORE#CHANNEL.")
+@click.option(
+    "--release",
+    "reference",
+    default="latest",
+    show_default=True,
+    help="A number, channel or digest; a release folder; or STORE#CHANNEL.",
+)
 @click.option("--task", "tasks", multiple=True, help="Only these; default all that fit the input.")
 @click.option("--text-pair", help="The second text, for tasks on pairs.")
-@click.option("--input", "file", type=click.File(encoding="utf-8"),
-              help="Lines of text, or of JSON objects with 'text' (and 'text_pair') or 'tokens'.")
+@click.option(
+    "--input",
+    "file",
+    type=click.File(encoding="utf-8"),
+    help="Lines of text, or of JSON objects with 'text' (and 'text_pair') or 'tokens'.",
+)
 @json_option
 def predict(
     *,

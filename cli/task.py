@@ -153,9 +153,7 @@ def list_command(*, metrics: tuple[str, ...], as_json: bool, **filters: str | No
     """List tasks with their current versions."""
     from registry import tasks
 
-    rows = tasks.list_all(
-        open_registry(), metrics=[_metric(text) for text in metrics], **filters
-    )
+    rows = tasks.list_all(open_registry(), metrics=[_metric(text) for text in metrics], **filters)
     if as_json:
         print_json(rows)
     else:
@@ -224,9 +222,7 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
         click.echo(f"{what:<9}{a}" + (f" → {b}" if a != b else ""))
     for line in found.contract.lines():
         click.echo(line)
-    click.echo(
-        f"tensors  {len(found.tensors_changed)} differ, {found.tensors_same} are the same"
-    )
+    click.echo(f"tensors  {len(found.tensors_changed)} differ, {found.tensors_same} are the same")
 
 
 @task.command()
@@ -257,7 +253,9 @@ def _metric(text: str) -> tuple[str, float]:
             raise ValueError
         return name.strip(), float(value)
     except ValueError as error:
-        raise click.BadParameter(f"{text!r}: expected NAME>=VALUE", param_hint="--metric") from error
+        raise click.BadParameter(
+            f"{text!r}: expected NAME>=VALUE", param_hint="--metric"
+        ) from error
 
 
 def _print_outcome(outcome: Outcome, done: str, *, as_json: bool) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from alembic import context
-from sqlalchemy import Connection
 
 from registry.db import make_engine, writing
 from registry.models import Base, UtcTime
 from registry.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 
 def _render(kind: str, item: Any, _context: Any) -> str | Literal[False]:

@@ -29,9 +29,7 @@ class Event:
     details: dict[str, Any]
 
 
-def events(
-    registry: Registry, *, task: str | None = None, actor: str | None = None
-) -> list[Event]:
+def events(registry: Registry, *, task: str | None = None, actor: str | None = None) -> list[Event]:
     """The log, oldest first.
 
     Args:

@@ -75,9 +75,7 @@ def register(
         known = uow.backbone_by_digest(imported.digest)
         if known is not None:
             return _row(known), False
-        newest = uow.session.scalar(
-            select(func.max(Backbone.version)).where(Backbone.name == name)
-        )
+        newest = uow.session.scalar(select(func.max(Backbone.version)).where(Backbone.name == name))
         backbone = Backbone(
             name=name,
             version=(newest or 0) + 1,

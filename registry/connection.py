@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from centra.blobs import BlobStore, open_store
 from registry.db import check_schema, make_engine, translated, writing
-from registry.lifecycle import Actor
 from registry.settings import Settings
 from registry.unit_of_work import UnitOfWork
 
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy import Engine
+
+    from registry.lifecycle import Actor
 
 __all__ = ["Registry"]
 

@@ -56,9 +56,7 @@ class ContractDifference:
     """The same labels in another order."""
 
     def __bool__(self) -> bool:
-        return any(
-            (self.kind, self.input, self.added, self.removed, self.renamed, self.reordered)
-        )
+        return any((self.kind, self.input, self.added, self.removed, self.renamed, self.reordered))
 
     def lines(self) -> list[str]:
         """One line for each difference, for people."""

@@ -191,7 +191,7 @@ class Release(Base):
     created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
     created_by: Mapped[str] = mapped_column(String(127))
 
-    base: Mapped[Release | None] = relationship(remote_side=[id])
+    base: Mapped[Release | None] = relationship(remote_side="Release.id")
     tasks: Mapped[list[ReleaseTask]] = relationship(back_populates="release")
 
 

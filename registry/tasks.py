@@ -196,9 +196,7 @@ def register(
             task = Task(name=name, team=owner, state="active")
             version = _version(uow, task, module, (1, 0))
             uow.session.add(task)
-            uow.record(
-                "task:register", name, {**_details(version), "team": owner}, forced=forced
-            )
+            uow.record("task:register", name, {**_details(version), "team": owner}, forced=forced)
             return Outcome(task=name, version=version.number, changed=True, forced=forced)
 
 
@@ -220,7 +218,15 @@ def update(
         ContractChangedError: kind, input or labels differ; it says how.
         ConflictError: the task is retired.
     """
-    return _add_version(registry, name, source, checkpoint, force, progress, redefined=False)
+    return _add_version(
+        registry,
+        name,
+        source,
+        redefined=False,
+        checkpoint=checkpoint,
+        force=force,
+        progress=progress,
+    )
 
 
 def redefine(
@@ -240,7 +246,15 @@ def redefine(
         TaskNotFoundError: there is no such task.
         ConflictError: the contract is the same, or the task is retired.
     """
-    return _add_version(registry, name, source, checkpoint, force, progress, redefined=True)
+    return _add_version(
+        registry,
+        name,
+        source,
+        redefined=True,
+        checkpoint=checkpoint,
+        force=force,
+        progress=progress,
+    )
 
 
 def retire(registry: Registry, name: str, *, force: bool = False) -> Outcome:
@@ -397,17 +411,17 @@ def _add_version(
     registry: Registry,
     name: str,
     source: Path,
-    checkpoint: Checkpoint | None,
-    force: bool,  # noqa: FBT001
-    progress: Progress,
     *,
     redefined: bool,
+    checkpoint: Checkpoint | None,
+    force: bool,
+    progress: Progress,
 ) -> Outcome:
     verb = "redefine" if redefined else "update"
 
     def decide(uow: UnitOfWork, module: ModuleFile) -> tuple[Outcome | None, ContractDifference]:
         task = uow.task(name)
-        forced = check_owner(name, task.team, uow.actor, force=force)
+        check_owner(name, task.team, uow.actor, force=force)
         current = uow.current(task)
         difference = compare(current.contract, module.spec.contract)
         same = _same_bytes(task, module)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import false, select
 
 from centra.errors import NotFoundError
 from centra.names import parse_version
@@ -154,7 +154,7 @@ class UnitOfWork:
         elif len(reference) >= 8 and set(reference) <= set("0123456789abcdef"):
             query = select(Release).where(Release.digest.startswith(reference))
         else:
-            query = select(Release).where(False)
+            query = select(Release).where(false())
         found = list(self.session.scalars(query.limit(2)))
         if len(found) != 1:
             raise NotFoundError(

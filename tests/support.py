@@ -140,7 +140,12 @@ def _corpus() -> list[str]:
     return [
         " ".join(words)
         for words in (
-            *([opening + text] for texts in _TOPICS.values() for text in texts for opening in _OPENINGS),
+            *(
+                [opening + text]
+                for texts in _TOPICS.values()
+                for text in texts
+                for opening in _OPENINGS
+            ),
             ["from", *_CITIES, "to", *_CITIES, "on", *_DAYS, "fly", "go", "we"],
             ["the film was", *_GOOD, *_BAD, "and", "yes it is", "no never", "maybe, why?"],
         )
@@ -197,9 +202,7 @@ def _metaspace_bpe() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=_BPE_TOKENS, show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=_BPE_TOKENS, show_progress=False)
     tokenizer.train_from_iterator(_corpus(), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
@@ -404,7 +407,9 @@ def _tagging() -> list[dict[str, Any]]:
         tokens = ["fly", "from"], city.split(), ["to"], other.split(), ["on"], [day]
         tags = ["O", "O"], _tags(city, "city"), ["O"], _tags(other, "city"), ["O"], ["B-day"]
         found.append({"tokens": sum(tokens, []), "labels": sum(tags, [])})
-        found.append({"tokens": ["go", "to", *city.split()], "labels": ["O", "O", *_tags(city, "city")]})
+        found.append(
+            {"tokens": ["go", "to", *city.split()], "labels": ["O", "O", *_tags(city, "city")]}
+        )
     return found
 
 

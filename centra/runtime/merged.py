@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from centra.backbone import BackboneSpec
 from centra.data import Encoded, Input, Row, TextEncoder
 from centra.decoding import decode
@@ -21,6 +19,8 @@ from centra.task_module import TaskSpec, read_spec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    import numpy as np
 
     from centra.blobs import BlobReader
     from centra.release import ReleaseManifest

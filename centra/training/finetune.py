@@ -147,7 +147,15 @@ def finetune(
     if kind == "regression":
         model.branch.head.out.bias.data.fill_(float(np.mean(datasets[0].targets)))
     resume = _prepare(work, spec)
-    trainer = _trainer(model, datasets, recipe, metric, work, encoder.pad_token_id, progress)
+    trainer = _trainer(
+        model,
+        datasets,
+        recipe,
+        metric=metric,
+        work=work,
+        pad_token_id=encoder.pad_token_id,
+        progress=progress,
+    )
     with _quiet():
         trainer.train(resume_from_checkpoint=resume)
         predicted = trainer.predict(datasets[1])
@@ -220,7 +228,7 @@ class _Model(nn.Module):
         self.register_state_dict_post_hook(_drop_trunk)
         self.register_load_state_dict_post_hook(_excuse_trunk)
 
-    def train(self, mode: bool = True) -> _Model:
+    def train(self, mode: bool = True) -> _Model:  # noqa: FBT001, FBT002 - torch's own signature
         super().train(mode)
         self.trunk.eval()
         return self
@@ -258,7 +266,7 @@ class _Report(TrainerCallback):  # type: ignore[misc]
         self._metric = metric
         self._best = ""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
         epoch = -(-state.global_step * args.num_train_epochs // state.max_steps)
         what = f"epoch {epoch:.0f}/{args.num_train_epochs:.0f}{self._best}"
         self._progress(what, state.global_step, state.max_steps)
@@ -277,6 +285,7 @@ def _trainer(
     model: _Model,
     datasets: Sequence[_Dataset],
     recipe: Recipe,
+    *,
     metric: str,
     work: Path,
     pad_token_id: int,

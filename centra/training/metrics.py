@@ -6,12 +6,12 @@ import math
 import warnings
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from centra.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy as np
 
 __all__ = ["METRICS", "check_metric", "classification", "multilabel", "regression", "tagging"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from torch.nn import functional
 
 from centra.errors import DataError
@@ -13,6 +12,8 @@ from centra.training import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
 
     from centra.data import Example, Row
     from centra.task_module import Kind, TaskSpec
@@ -99,9 +100,7 @@ def loss(kind: Kind, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
             return functional.binary_cross_entropy_with_logits(logits, targets)
         case "regression":
             return functional.mse_loss(logits[:, 0], targets)
-    return functional.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED
-    )
+    return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
 
 def dev_metrics(spec: TaskSpec, logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:

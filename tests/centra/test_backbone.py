@@ -401,7 +401,11 @@ def test_minilm_has_the_digest_that_it_had_on_every_machine_before(
 ) -> None:
     assert file_digest(minilm.folder / WEIGHTS) == MINILM_WEIGHTS
     assert minilm.spec.digest == MINILM_DIGEST
-    assert (minilm.spec.num_layers, minilm.spec.hidden_size, minilm.spec.max_length) == (6, 384, 512)
+    assert (minilm.spec.num_layers, minilm.spec.hidden_size, minilm.spec.max_length) == (
+        6,
+        384,
+        512,
+    )
 
 
 # Tokenizers

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
