@@ -227,7 +227,7 @@ class S3Store:
             from botocore.config import Config
             from botocore.exceptions import BotoCoreError
 
-            style = self._options.get("addressing_style")
+            style: Any = self._options.get("addressing_style")
             # Several S3-compatible servers refuse the newer trailing checksums; every blob is
             # checked against its SHA-256 here anyway.
             config = Config(

@@ -62,15 +62,15 @@ class Input:
                 return value
             case str():
                 parsed = cls(value)
-            case [str() as text, str() as pair]:
-                parsed = cls(text, pair)
+            case [str() as text, str() as second]:
+                parsed = cls(text, second)
             case {"tokens": [*tokens], **rest} if "text" not in rest:
                 if not all(isinstance(token, str) and token.strip() for token in tokens):
                     raise DataError(f"{where}: 'tokens' must be a list of non-empty strings")
                 parsed = cls(" ".join(tokens), None, tuple(tokens))
             case {"text": str() as text, **rest} if "tokens" not in rest:
                 pair = rest.get("text_pair")
-                if pair is not None and not isinstance(pair, str):
+                if not isinstance(pair, str | None):
                     raise DataError(f"{where}: 'text_pair' must be a string, found {pair!r}")
                 parsed = cls(text, pair)
             case _:

@@ -58,16 +58,15 @@ class ReleaseFolder:
             FormatError: a file is missing or malformed, or the format is of another major version.
         """
         sums = _read_sums(root)
-        blobs = ()
-        if _MANIFEST in sums:
-            data = _checked(root, _MANIFEST, sums[_MANIFEST])
-            manifest = ReleaseManifest.from_bytes(data, str(root / _MANIFEST))
-            blobs = manifest.files()
-        if _MANIFEST not in sums or {**sums, **blobs} != sums:
-            raise FormatError(f"{root / _SUMS}: does not list the files of release.json")
-        for path, digest in sums.items():
-            if path not in blobs:
-                _checked(root, path, digest)
+        if _MANIFEST not in sums:
+            raise FormatError(f"{root / _SUMS}: does not list {_MANIFEST}")
+        data = _checked(root, _MANIFEST, sums[_MANIFEST])
+        manifest = ReleaseManifest.from_bytes(data, str(root / _MANIFEST))
+        blobs = manifest.files()
+        if {**sums, **blobs} != sums:
+            raise FormatError(f"{root / _SUMS}: does not list the files of {_MANIFEST}")
+        for path in sorted(sums.keys() - blobs.keys()):
+            _checked(root, path, sums[path])
         return cls(root, manifest)
 
     def fetch(self, digest: str) -> Path:

@@ -66,7 +66,7 @@ def read_raw(path: Path) -> dict[str, RawTensor]:
     """
     _refuse_pickle(path)
     try:
-        tensors = deserialize(path.read_bytes())
+        tensors = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
     return {

@@ -57,7 +57,7 @@ class _Root(click.Group):
 @click.option("--actor", metavar="TEAM/PERSON", help="Who acts; default CENTRA_ACTOR.")
 @click.version_option(package_name="centra")
 @click.pass_context
-def main(ctx: click.Context, **settings: str | None) -> None:
+def main(ctx: click.Context, /, **settings: str | None) -> None:
     """Centra: a model registry and task lifecycle manager for modular teams.
 
     Many teams' task modules on one frozen backbone, merged into one release. Settings come from

@@ -24,14 +24,13 @@ def picture(manifest: ReleaseManifest, versions: Mapping[str, str]) -> str:
         tasks = {n: e for n, e in manifest.tasks.items() if e.backbone == trunk.spec}
         lines = [f"backbone {trunk.short} (layers 1 to {trunk.num_layers})"]
         for layer in range(len(trunk.layers) + 1):
-            here = [name for name, entry in tasks.items() if entry.tap_layer == layer]
+            here = [task for task, entry in tasks.items() if entry.tap_layer == layer]
             name = "embeddings" if layer == 0 else f"layer {layer:>2}"
             if layer:
                 lines.append("      │")
-            box = f" {name:<10} ┃"
-            first, *others = here or [None]
-            lines.append(box + (_branch(first, tasks[first], versions) if first else ""))
-            lines += [" " * 12 + "┃" + _branch(n, tasks[n], versions) for n in others]
+            branches = [_branch(task, tasks[task], versions) for task in here]
+            lines.append(f" {name:<10} ┃" + "".join(branches[:1]))
+            lines += [" " * 12 + "┃" + branch for branch in branches[1:]]
         unused = trunk.num_layers - len(trunk.layers)
         if unused:
             lines.append(f"      ({unused} more layers of the backbone are not needed)")

@@ -107,7 +107,8 @@ def revision(connection: Connection) -> str | None:
     # Alembic is asked only to migrate: importing it would double the time of a listing.
     if not connection.dialect.has_table(connection, "alembic_version"):
         return None
-    return connection.scalar(text("SELECT version_num FROM alembic_version"))
+    found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
 
 
 def upgrade(engine: Engine) -> None:

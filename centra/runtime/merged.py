@@ -108,10 +108,10 @@ class Release:
         entries = {name: _entry(manifest, name) for name in chosen}
         backbones, specs = {}, {}
         for digest in sorted({entry.backbone for entry in entries.values()}):
-            spec = specs[digest] = BackboneSpec.fetch(digest, reader)
+            backbone = specs[digest] = BackboneSpec.fetch(digest, reader)
             depth = max(e.tap_layer for e in entries.values() if e.backbone == digest)
             backbones[digest] = _Backbone(
-                TextEncoder.of(spec, reader), load_trunk(spec, reader, depth=depth)
+                TextEncoder.of(backbone, reader), load_trunk(backbone, reader, depth=depth)
             )
         loaded = {}
         for done, (name, entry) in enumerate(entries.items(), 1):

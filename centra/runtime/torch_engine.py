@@ -32,12 +32,13 @@ class TorchTrunk:
     @torch.inference_mode()
     def run(self, batch: Encoded, taps: Collection[int]) -> dict[int, torch.Tensor]:
         """Hidden states ``(batch, seq, hidden)`` at the taps."""
-        return self._trunk(
+        states: dict[int, torch.Tensor] = self._trunk(
             torch.from_numpy(batch.input_ids),
             torch.from_numpy(batch.attention_mask),
             torch.from_numpy(batch.token_type_ids),
             taps,
-        )  # type: ignore[no-any-return]
+        )
+        return states
 
 
 class TorchBranch:

@@ -145,7 +145,9 @@ def finetune(
     torch.manual_seed(recipe.seed)
     model = _Model(spec, backbone, reader, recipe)
     if kind == "regression":
-        model.branch.head.out.bias.data.fill_(float(np.mean(datasets[0].targets)))
+        # From the mean on: the head need not first learn the scale of the values.
+        bias = model.branch.head.get_parameter("out.bias")
+        nn.init.constant_(bias, float(np.mean(datasets[0].targets)))
     resume = _prepare(work, spec)
     trainer = _trainer(
         model,
@@ -225,8 +227,8 @@ class _Model(nn.Module):
             layer.load_state_dict(weights, assign=True)
         self.branch.requires_grad_(requires_grad=True)
         # Checkpoints hold what learns; the trunk is in the store.
-        self.register_state_dict_post_hook(_drop_trunk)
-        self.register_load_state_dict_post_hook(_excuse_trunk)
+        self.register_state_dict_post_hook(_drop_trunk)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_excuse_trunk)  # type: ignore[no-untyped-call]
 
     def train(self, mode: bool = True) -> _Model:  # noqa: FBT001, FBT002 - torch's own signature
         super().train(mode)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ from tests.services import s3_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from centra.blobs import BlobStore
 
@@ -104,10 +105,9 @@ def files_below(folder: Path) -> list[Path]:
 
 def python(script: str, *arguments: str) -> list[str]:
     """The command line of another Python process that can import centra."""
-    root = Path(centra.blobs.__file__).parents[1]
-    return [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(root)!r})\n{script}"] + [
-        *arguments
-    ]
+    root = str(Path(centra.blobs.__file__).parents[1])
+    path = f"import sys; sys.path.insert(0, {root!r})\n"
+    return [sys.executable, "-c", path + script, *arguments]
 
 
 # What every store promises.
@@ -634,14 +634,14 @@ def test_the_cache_is_where_the_environment_says(
     assert oct(path.stat().st_mode & 0o777) == "0o644"
 
 
-def test_a_cache_that_cannot_be_written_is_reported(s3_url: str, tmp_path: Path) -> None:
-    (tmp_path / "cache").write_bytes(b"not a folder")
-    store = open_store(s3_url, cache=tmp_path / "cache")
-    digest = store.put(DATA)
+def test_a_cache_that_cannot_be_used_is_reported(s3_url: str, tmp_path: Path) -> None:
+    (tmp_path / "a-file").write_bytes(b"not a folder")
+    digest = open_store(s3_url).put(DATA)
 
-    with pytest.raises(StoreError, match="cache") as caught:
-        store.fetch(digest)
-    assert str(tmp_path / "cache") in str(caught.value)
+    for cache in (tmp_path / "a-file", Path("/proc/centra-cache")):
+        with pytest.raises(StoreError, match=r"cannot (read|write)") as caught:
+            open_store(s3_url, cache=cache).fetch(digest)
+        assert str(cache) in str(caught.value)
 
 
 def every_use(store: BlobStore) -> list[Callable[[], object]]:
@@ -695,7 +695,7 @@ def test_wrong_credentials_are_refused(s3_url: str, monkeypatch: pytest.MonkeyPa
     store = open_store(s3_url)
 
     for use in every_use(store):
-        with pytest.raises((StoreError, NotAllowedError), match="403|SignatureDoesNotMatch"):
+        with pytest.raises((StoreError, NotAllowedError), match=r"403|SignatureDoesNotMatch"):
             use()
     with pytest.raises(StoreError):
         store.fetch(digest)
@@ -729,20 +729,34 @@ def nobody_listens() -> Iterator[int]:
 @contextmanager
 def nobody_answers() -> Iterator[int]:
     """A port whose queue is full, so that the kernel drops further connections silently."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as server:
-        waiting = [socket.socket() for _ in range(4)]
-        for client in waiting:
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex(server.getsockname())
         time.sleep(0.1)
         yield server.getsockname()[1]
-        for client in waiting:
-            client.close()
+
+
+@contextmanager
+def served_by(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The endpoint of a server on which everything goes as this handler says."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.mark.usefixtures("aws_settings")
 @pytest.mark.parametrize("endpoint", [nobody_listens, nobody_answers])
-def test_an_unreachable_endpoint_is_reported_soon(endpoint: Callable[[], Iterator[int]]) -> None:
+def test_an_unreachable_endpoint_is_reported_soon(
+    endpoint: Callable[[], AbstractContextManager[int]],
+) -> None:
     with endpoint() as port:
         store = open_store(s3_address("bucket", f"http://127.0.0.1:{port}"))
         started = time.monotonic()
@@ -768,13 +782,12 @@ def test_a_connection_that_breaks_while_reading_is_reported(tmp_path: Path) -> N
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Breaking) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        store = open_store(s3_address("bucket", f"http://127.0.0.1:{server.server_port}"))
-        for read in (lambda: store.fetch(digest_of(DATA)), lambda: store.read_pointer("staging")):
-            with pytest.raises(StoreError):
-                read()
-        server.shutdown()
+    with served_by(Breaking) as endpoint:
+        store = open_store(s3_address("bucket", endpoint))
+        with pytest.raises(StoreError, match="cannot be reached"):
+            store.fetch(digest_of(DATA))
+        with pytest.raises(StoreError, match="cannot be reached"):
+            store.read_pointer("production")
 
     assert not files_below(tmp_path / "cache")
 
@@ -799,12 +812,10 @@ def test_an_upload_that_fails_is_not_taken_for_missing_rights(tmp_path: Path) ->
 
     source = tmp_path / "403"  # Part of the error's text, as it may be of any digest.
     source.write_bytes(DATA)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        store = open_store(s3_address("bucket", f"http://127.0.0.1:{server.server_port}"))
+    with served_by(Failing) as endpoint:
+        store = open_store(s3_address("bucket", endpoint))
         with pytest.raises(StoreError, match="EntityTooLarge"):
             store.put(source)
-        server.shutdown()
 
 
 # Addresses.
