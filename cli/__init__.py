@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -49,6 +50,12 @@ class _Root(click.Group):
             # rich and tracebacks stay out: this text is the whole message.
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            # The reader of a pipe left, as 'head' does: nothing more is written, not even at exit.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(nowhere, stream.fileno())
+            ctx.exit(141)
 
 
 @click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,9 +78,4 @@ def main(ctx: click.Context, /, **settings: str | None) -> None:
 
 def run() -> None:
     """The ``centra`` program."""
-    try:
-        main(prog_name="centra")
-    except BrokenPipeError:
-        # The reader of a pipe left, as 'head' does.
-        sys.stderr.close()
-        sys.exit(141)
+    main(prog_name="centra")

@@ -15,7 +15,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def open_registry() -> Registry:
-    """The registry that the root group's options, the environment and ``centra.toml`` name."""
+    """The registry that the root group's options, the environment and ``centra.toml`` name.
+
+    Its database connections are closed when the command ends.
+    """
     from registry import Registry
 
-    return Registry.open(**click.get_current_context().find_root().obj)
+    context = click.get_current_context()
+    registry = Registry.open(**context.find_root().obj)
+    context.call_on_close(registry.engine.dispose)
+    return registry

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cli.context import open_registry
 from cli.output import remark
 
 
@@ -19,11 +20,10 @@ def init(ctx: click.Context) -> None:
 
         centra --database postgresql://centra@db/centra --store s3://models/centra init
     """
-    from registry import Registry
     from registry.db import upgrade
     from registry.settings import write_config
 
     options = ctx.find_root().obj
     path = write_config(Path.cwd(), database=options["database"], store=options["store"])
-    upgrade(Registry.open(**options).engine)
+    upgrade(open_registry().engine)
     remark(f"registry ready; settings in {path}")

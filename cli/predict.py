@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -12,6 +12,8 @@ from cli.output import print_table, reporting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from centra.data import Input
 
 
 @click.command()
@@ -38,19 +40,23 @@ def predict(
     reference: str,
     tasks: tuple[str, ...],
     text_pair: str | None,
-    file: Any,
+    file: TextIO | None,
     as_json: bool,
 ) -> None:
     """Answer texts with a release.
 
     With --json one object per line and input: task name to answer.
     """
+    from centra.data import Input
     from registry import releases
 
-    inputs: list[Any] = [text if text_pair is None else (text, text_pair) for text in texts]
+    given = [text if text_pair is None else (text, text_pair) for text in texts]
+    inputs = [Input.parse(item, f"input {number}") for number, item in enumerate(given, 1)]
     inputs += _lines(file) if file else []
     if not inputs:
         raise click.UsageError("give a TEXT or --input FILE (- for standard input)")
+    if text_pair is not None and not texts:
+        raise click.UsageError("--text-pair belongs to a TEXT; lines of --input name their own")
     with reporting() as progress:
         loaded = releases.load(open_registry(), reference, tasks=tasks or None, progress=progress)
     answers = loaded.predict(inputs, tasks or None)
@@ -83,17 +89,26 @@ def _scores(answers: list[dict[str, Any]]) -> str:
     return ", ".join(f"{answer['score']:.3f}" for answer in answers)
 
 
-def _lines(file: Any) -> Iterator[Any]:
-    for number, line in enumerate(file, 1):
-        text = line.strip()
+def _lines(file: TextIO) -> Iterator[Input]:
+    """The inputs of a file; the errors of each name its line."""
+    from centra.data import Input
+    from centra.errors import DataError
+
+    try:
+        lines = [line.strip() for line in file]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file.name}: cannot be read as UTF-8 text ({error})") from error
+    for number, line in enumerate(lines, 1):
+        where = f"{file.name}:{number}"
         try:
-            if text:
-                yield json.loads(text) if text.startswith("{") else text
+            value = json.loads(line) if line.startswith("{") else line
         except ValueError as error:
-            raise click.UsageError(f"{file.name}:{number}: not JSON ({error})") from error
+            raise DataError(f"{where}: not JSON ({error})") from error
+        if line:
+            yield Input.parse(value, where)
 
 
-def _shown(item: Any) -> str:
-    text = item if isinstance(item, str) else " | ".join(item) if isinstance(item, tuple) else ""
-    text = text or str(item.get("text") or " ".join(item.get("tokens", [])))
+def _shown(item: Input) -> str:
+    text = " | ".join(filter(None, (item.text, item.text_pair)))
+    text = " ".join(text.split())
     return text if len(text) <= 48 else text[:47] + "…"

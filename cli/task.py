@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from registry.tasks import Checkpoint, Outcome
 
+_KINDS = ["classification", "multilabel", "regression", "tagging"]
 _FORCE = click.option("--force", is_flag=True, help="Act for another team; the audit log shows it.")
 
 
@@ -144,7 +145,7 @@ def pin(reference: str, *, force: bool, as_json: bool) -> None:
 
 @task.command("list")
 @click.option("--team", help="Only this team's.")
-@click.option("--kind", help="Only this kind.")
+@click.option("--kind", type=click.Choice(_KINDS), help="Only this kind.")
 @click.option("--state", type=click.Choice(["active", "retired"]), help="Only in this state.")
 @click.option("--backbone", help="Only on this backbone, NAME or NAME@VERSION.")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME>=VALUE", help="Only at least.")

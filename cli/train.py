@@ -22,7 +22,9 @@ from cli.output import metrics_text, print_json, remark, reporting
 @click.option("--tap", required=True, type=int, help="Frozen layer to read; 0 is the embeddings.")
 @click.option("--depth", required=True, type=int, help="Layers that learn, above the tap.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), help="Module file; default TASK.safetensors."
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Module file; default TASK.safetensors.",
 )
 @click.option("--epochs", type=int, help="At most. Default 10.")
 @click.option("--learning-rate", type=float, help="At its peak. Default 1e-4.")

@@ -33,9 +33,10 @@ class Actor:
             UsageError: anything else.
         """
         team, slash, person = text.partition("/")
-        if not slash or not person.strip() or "/" in person or len(person) > 63:
+        person = person.strip()
+        if not slash or not person.isprintable() or "/" in person or not 0 < len(person) <= 63:
             raise UsageError(f"actor {text!r}: expected TEAM/PERSON, for example nlu/ada")
-        return cls(team=parse_name(team, "team name"), person=person.strip())
+        return cls(team=parse_name(team, "team name"), person=person)
 
     def __str__(self) -> str:
         return f"{self.team}/{self.person}" if self.team else self.person

@@ -11,14 +11,12 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     ForeignKey,
-    Index,
     Integer,
     MetaData,
     String,
     Text,
     TypeDecorator,
     UniqueConstraint,
-    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -35,16 +33,16 @@ __all__ = [
 
 
 class UtcTime(TypeDecorator[datetime]):
-    """A time with its zone, UTC, also on SQLite, which forgets zones."""
+    """A time in UTC, on SQLite, which forgets zones, and on PostgreSQL, which has its own."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_result_value(self, value: datetime | None, _dialect: Any) -> datetime | None:
-        """Give what the database returned its zone."""
-        if value is None or value.tzinfo is not None:
-            return value
-        return value.replace(tzinfo=UTC)
+        """Give what the database returned our zone."""
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def now() -> datetime:
@@ -111,7 +109,9 @@ class Task(Base):
     created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
 
     versions: Mapped[list[TaskVersion]] = relationship(
-        back_populates="task", order_by="TaskVersion.major, TaskVersion.minor"
+        foreign_keys="TaskVersion.task_id",
+        back_populates="task",
+        order_by="TaskVersion.major, TaskVersion.minor",
     )
 
 
@@ -122,13 +122,7 @@ class TaskVersion(Base):
     __table_args__ = (
         UniqueConstraint("task_id", "major", "minor"),
         UniqueConstraint("task_id", "digest"),
-        Index(
-            "uq_task_versions_current",
-            "task_id",
-            unique=True,
-            sqlite_where=text("is_current"),
-            postgresql_where=text("is_current"),
-        ),
+        CheckConstraint("current_of IS NULL OR current_of = task_id", name="current"),
         CheckConstraint("length(digest) = 64", name="digest"),
         CheckConstraint("major >= 1 AND minor >= 0", name="version"),
         CheckConstraint("tap_layer >= 0 AND depth >= 0", name="layers"),
@@ -142,8 +136,8 @@ class TaskVersion(Base):
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"))
     major: Mapped[int]
     minor: Mapped[int]
-    is_current: Mapped[bool] = mapped_column(default=False)
-    """Exactly one version of a task is; while the task is active, it is in the live set."""
+    current_of: Mapped[int | None] = mapped_column(ForeignKey("tasks.id"), unique=True)
+    """The task, where this is its current version: unique, so that each task has one at most."""
     digest: Mapped[str] = mapped_column(_DIGEST, index=True)
     size: Mapped[int] = mapped_column(BigInteger)
     backbone_id: Mapped[int] = mapped_column(ForeignKey("backbones.id"), index=True)
@@ -156,7 +150,7 @@ class TaskVersion(Base):
     created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
     created_by: Mapped[str] = mapped_column(String(127))
 
-    task: Mapped[Task] = relationship(back_populates="versions")
+    task: Mapped[Task] = relationship(foreign_keys=[task_id], back_populates="versions")
     backbone: Mapped[Backbone] = relationship(lazy="joined")
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from centra.blobs import replacing
 from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, UsageError
 from registry.lifecycle import Actor
 
@@ -60,14 +61,15 @@ class Settings:
         place = place or _absolute_store(file.get("store"), home)
         if not address or not place:
             missing = "database" if not address else "store"
+            where = f"{config} names none" if config else f"there is no {CONFIG} here or above"
             raise NotFoundError(
-                f"no {missing} is configured: there is no {CONFIG} here or above. "
+                f"no {missing} is configured: {where}. "
                 f"Run 'centra init', or set CENTRA_DATABASE_URL and CENTRA_STORE."
             )
         return cls(
             database=address,
             store=place,
-            actor=Actor.parse(who) if who else Actor(person=getpass.getuser()),
+            actor=Actor.parse(who) if who else Actor(person=_account()),
         )
 
 
@@ -97,15 +99,25 @@ def write_config(folder: Path, *, database: str | None, store: str | None) -> Pa
                 f"({found.get('database')}, {found.get('store')}); edit or remove it first"
             )
         return path
-    # A TOML basic string is written like a JSON string.
-    text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    # A TOML basic string is written like a JSON string, but knows no surrogate pairs.
+    text = "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items()
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".centra").mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StoreNotWritableError(f"cannot write {path}: {error.strerror}") from error
     return path
+
+
+def _account() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # A container may run under a number that has no name.
+        return f"uid-{os.getuid()}"
 
 
 def _find(folder: Path) -> Path | None:
@@ -132,10 +144,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _absolute_database(url: str | None, home: Path) -> str | None:
     prefix = "sqlite:///"
-    if url is None or (":" in url and not url.startswith(prefix)):
+    if not url or (":" in url and not url.startswith(prefix)):
         return url
     return f"{prefix}{home / url.removeprefix(prefix)}"
 
 
 def _absolute_store(url: str | None, home: Path) -> str | None:
-    return url if url is None or "://" in url else str(home / url)
+    return url if not url or "://" in url else str(home / url)

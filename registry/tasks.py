@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from sqlalchemy import select
 from sqlalchemy.orm import contains_eager
 
-from centra.errors import ConflictError, NotFoundError, UsageError
+from centra.errors import ConflictError, FormatError, NotFoundError, UsageError
 from centra.names import parse_name, split_reference
 from centra.progress import Progress, silent
 from registry.errors import ContractChangedError, TaskExistsError
@@ -185,9 +185,9 @@ def register(
     with _module(registry, source, checkpoint, progress) as module:
         with registry.read() as uow:
             known = decide(uow, module)
+        _store(registry, module)
         if known:
             return known
-        registry.store.put(module.path)
         with registry.write() as uow:
             known = decide(uow, module)
             if known:
@@ -195,6 +195,7 @@ def register(
             task = Task(name=name, team=owner, state="active")
             version = _version(uow, task, module, (1, 0))
             uow.session.add(task)
+            _make_current(uow, version, None)
             uow.record("task:register", name, {**_details(version), "team": owner}, forced=forced)
             return Outcome(task=name, version=version.number, changed=True, forced=forced)
 
@@ -321,7 +322,7 @@ def list_all(
         select(TaskVersion)
         .join(TaskVersion.task)
         .options(contains_eager(TaskVersion.task))
-        .where(TaskVersion.is_current)
+        .where(TaskVersion.current_of.is_not(None))
         .order_by(Task.name)
     )
     for column, wanted in ((Task.team, team), (Task.state, state), (TaskVersion.kind, kind)):
@@ -443,9 +444,9 @@ def _add_version(
     with _module(registry, source, checkpoint, progress) as module:
         with registry.read() as uow:
             known, _ = decide(uow, module)
+        _store(registry, module)
         if known:
             return known
-        registry.store.put(module.path)
         with registry.write() as uow:
             known, difference = decide(uow, module)
             if known:
@@ -458,7 +459,7 @@ def _add_version(
                 (before.major, before.minor),
                 redefined=redefined,
             )
-            version = _version(uow, task, module, number, current=False)
+            version = _version(uow, task, module, number)
             _make_current(uow, version, before)
             uow.record(
                 f"task:{verb}",
@@ -518,6 +519,12 @@ def _module(
         yield module
 
 
+def _store(registry: Registry, module: ModuleFile) -> None:
+    """Store a checked module's file; of a known one too, which mends a lost or damaged blob."""
+    if registry.store.put(module.path) != module.digest:
+        raise FormatError(f"{module.path}: was changed while it was being read; try again")
+
+
 def _convert(
     registry: Registry, folder: Path, options: Checkpoint, path: Path, progress: Progress
 ) -> None:
@@ -550,8 +557,6 @@ def _version(
     task: Task,
     module: ModuleFile,
     number: tuple[int, int],
-    *,
-    current: bool = True,
 ) -> TaskVersion:
     spec = module.spec
     backbone = uow.backbone_by_digest(spec.backbone)
@@ -559,7 +564,6 @@ def _version(
         task=task,
         major=number[0],
         minor=number[1],
-        is_current=current,
         digest=module.digest,
         size=module.size,
         backbone=backbone,
@@ -575,11 +579,12 @@ def _version(
     return version
 
 
-def _make_current(uow: UnitOfWork, version: TaskVersion, before: TaskVersion) -> None:
-    # Two statements in this order: the database allows one current version at any moment.
-    before.is_current = False
+def _make_current(uow: UnitOfWork, version: TaskVersion, before: TaskVersion | None) -> None:
+    if before is not None:
+        before.current_of = None
+    # In this order: the database allows one current version at any moment.
     uow.session.flush()
-    version.is_current = True
+    version.current_of = version.task_id
     uow.session.flush()
 
 

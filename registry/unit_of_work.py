@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import false, select
+from sqlalchemy.orm import contains_eager
 
 from centra.errors import NotFoundError
 from centra.names import parse_version
@@ -96,15 +97,16 @@ class UnitOfWork:
     def current(self, task: Task) -> TaskVersion:
         """The version in force."""
         return self.session.scalars(
-            select(TaskVersion).where(TaskVersion.task_id == task.id, TaskVersion.is_current)
+            select(TaskVersion).where(TaskVersion.current_of == task.id)
         ).one()
 
     def live(self) -> dict[str, TaskVersion]:
         """The live set: the current version of every active task, by name."""
         rows = self.session.scalars(
             select(TaskVersion)
-            .join(Task)
-            .where(Task.state == "active", TaskVersion.is_current)
+            .join(TaskVersion.task)
+            .options(contains_eager(TaskVersion.task))
+            .where(Task.state == "active", TaskVersion.current_of.is_not(None))
             .order_by(Task.name)
         )
         return {version.task.name: version for version in rows}
@@ -171,9 +173,10 @@ class UnitOfWork:
         """What a release holds: a version per task name."""
         rows = self.session.scalars(
             select(TaskVersion)
-            .join(ReleaseTask)
+            .join(ReleaseTask, ReleaseTask.version_id == TaskVersion.id)
+            .join(TaskVersion.task)
+            .options(contains_eager(TaskVersion.task))
             .where(ReleaseTask.release_id == release.id)
-            .join(Task, TaskVersion.task_id == Task.id)
             .order_by(Task.name)
         )
         return {version.task.name: version for version in rows}

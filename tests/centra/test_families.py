@@ -10,8 +10,8 @@ import transformers
 
 from centra.backbone import import_backbone
 from centra.blobs import LocalStore
-from centra.data import Encoded, Input, TextEncoder
-from centra.encoder import Branch, Trunk
+from centra.data import Input, TextEncoder
+from centra.encoder import Trunk
 from centra.errors import IncompatibleError
 from centra.families import family_of
 from tests import support
@@ -19,8 +19,6 @@ from tests import support
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from centra.backbone import BackboneSpec
 
 SINGLES = [Input("wake me at seven"), Input("play some jazz, please, and will it rain tomorrow?")]
 PAIRS = [Input("is there snow", "yes it is"), Input("go", "no never, we fly to new york on friday")]
@@ -186,88 +184,6 @@ def test_other_families_have_no_projection(
 ) -> None:
     backbone = imported(family)
     assert Trunk(backbone.spec, backbone.store, depth=0).projection is None
-
-
-@pytest.mark.parametrize("family", support.FAMILIES)
-@pytest.mark.parametrize("tap", [0, 2, 3])
-def test_branch_with_a_checkpoint_s_own_head_gives_its_sentence_logits(
-    family: str, tap: int, tmp_path: Path, store: LocalStore
-) -> None:
-    folder = support.make_checkpoint(family, "AutoModelForSequenceClassification", tmp_path)
-    spec = import_backbone(str(folder), store)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    dense, activation, out = family_of(family).sentence_head
-    head = {"dense": dense, "out": out}
-
-    own = _branch_logits(spec, store, _tensors(model, spec, tap, head), tap, activation)
-
-    assert torch.equal(own, _logits(model, spec, store))
-
-
-@pytest.mark.parametrize("family", support.FAMILIES)
-def test_branch_with_a_checkpoint_s_own_head_gives_its_token_logits(
-    family: str, tmp_path: Path, store: LocalStore
-) -> None:
-    folder = support.make_checkpoint(family, "AutoModelForTokenClassification", tmp_path)
-    spec = import_backbone(str(folder), store)
-    model = transformers.AutoModelForTokenClassification.from_pretrained(folder).eval()
-    head = {"out": family_of(family).token_head}
-
-    own = _branch_logits(spec, store, _tensors(model, spec, 1, head), 1, None)
-
-    assert own.ndim == 3
-    assert torch.equal(own, _logits(model, spec, store))
-
-
-def _tensors(
-    model: Any, spec: BackboneSpec, tap: int, head: dict[str, str]
-) -> dict[str, torch.Tensor]:
-    """A checkpoint's layers above the tap, and its head, under the names of a task module."""
-    family, state = family_of(spec.family), model.state_dict()
-    layers = {
-        f"layers.{i}.{name}": state[f"{family.prefix}{family.layer_prefix}{tap + i - 1}.{name}"]
-        for i in range(1, spec.num_layers - tap + 1)
-        for name in spec.layer_tensors
-    }
-    return layers | {
-        f"head.{ours}.{part}": state[f"{theirs}.{part}"]
-        for ours, theirs in head.items()
-        for part in ("weight", "bias")
-    }
-
-
-def _encoded(spec: BackboneSpec, store: LocalStore) -> Encoded:
-    return TextEncoder.of(spec, store).batch(SINGLES)[1]
-
-
-def _branch_logits(
-    spec: BackboneSpec,
-    store: LocalStore,
-    tensors: dict[str, torch.Tensor],
-    tap: int,
-    activation: str | None,
-) -> torch.Tensor:
-    task = support.make_spec(
-        spec.digest,
-        "tagging" if activation is None else "classification",
-        tap=tap,
-        depth=spec.num_layers - tap,
-        head={"activation": activation},
-    )
-    branch = Branch(spec, task).load(tensors).eval()
-    inputs = {k: torch.from_numpy(v) for k, v in vars(_encoded(spec, store)).items()}
-    with torch.inference_mode():
-        hidden = Trunk(spec, store, depth=tap)(**inputs, taps=[tap])[tap]
-        return branch(hidden, inputs["attention_mask"])
-
-
-def _logits(model: Any, spec: BackboneSpec, store: LocalStore) -> torch.Tensor:
-    encoded = _encoded(spec, store)
-    with torch.inference_mode():
-        return model(
-            input_ids=torch.from_numpy(encoded.input_ids),
-            attention_mask=torch.from_numpy(encoded.attention_mask),
-        ).logits
 
 
 def test_unknown_family_is_refused_and_the_known_ones_named() -> None:

@@ -1,0 +1,170 @@
+"""Merging modules: the rules, named tasks, and the proof of parity."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from centra.compose import ComposeError, check_parity, merge
+from centra.errors import UsageError
+from tests import support
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from centra.blobs import LocalStore
+    from centra.task_module import TaskModule
+
+
+@pytest.fixture
+def put(backbone_store: LocalStore, make_module: Callable[..., TaskModule]) -> Callable[..., str]:
+    """Put a module into the test's store; the digest of its file comes back."""
+
+    def put(module: TaskModule | None = None, **options: object) -> str:
+        return backbone_store.put((module or make_module(**options)).to_bytes())
+
+    return put
+
+
+def test_merging_gives_the_manifest_and_writes_nothing(
+    put: Callable[..., str], backbone_store: LocalStore, tiny_backbone: support.Backbone
+) -> None:
+    modules = {"slots": put(kind="tagging", tap=2, depth=0), "intent": put(tap=1, depth=2)}
+    before = sorted(backbone_store.root.rglob("*"))
+
+    manifest = merge(modules, backbone_store)
+
+    assert list(manifest.tasks) == ["intent", "slots"]
+    assert {name: entry.digest for name, entry in manifest.tasks.items()} == modules
+    assert manifest.trunks[0].layers == tiny_backbone.spec.layers[:2]
+    assert merge(dict(reversed(modules.items())), backbone_store).digest == manifest.digest
+    assert sorted(backbone_store.root.rglob("*")) == before
+
+
+def test_merging_nothing_is_refused(store: LocalStore) -> None:
+    with pytest.raises(UsageError, match="no active task"):
+        merge({}, store)
+
+
+def test_missing_module_is_named(put: Callable[..., str], backbone_store: LocalStore) -> None:
+    with pytest.raises(ComposeError, match=r"^task slots: blob sha256:0{64} is missing") as caught:
+        merge({"intent": put(), "slots": "0" * 64}, backbone_store)
+    assert caught.value.task == "slots"
+
+
+@pytest.mark.parametrize("part", ["module", "backbone", "embeddings", "tokenizer", "layer"])
+@pytest.mark.parametrize("damage", ["missing", "corrupt"])
+def test_missing_or_corrupt_blob_names_a_task_that_needs_it(
+    part: str,
+    damage: str,
+    put: Callable[..., str],
+    backbone_store: LocalStore,
+    tiny_backbone: support.Backbone,
+) -> None:
+    modules = {"deep": put(tap=3, depth=0), "shallow": put(tap=1, depth=0, seed=1)}
+    spec = tiny_backbone.spec
+    digest = {
+        "module": modules["deep"],
+        "backbone": spec.digest,
+        "embeddings": spec.embeddings,
+        "tokenizer": spec.tokenizer["tokenizer_config.json"],
+        "layer": spec.layers[2],
+    }[part]
+    path = backbone_store.fetch(digest)
+    if damage == "missing":
+        path.unlink()
+    else:
+        support.flip(path, 77)
+
+    with pytest.raises(ComposeError, match=f"^task deep: .*{digest}.*|^task deep: .*{damage}"):
+        merge(modules, backbone_store)
+
+
+def test_second_backbone_is_refused_unless_allowed(
+    put: Callable[..., str],
+    backbone_store: LocalStore,
+    imported: Callable[[str], support.Backbone],
+) -> None:
+    other = imported("distilbert")
+    support.copy_backbone(other, backbone_store)
+    moved = put(support.make_module("classification", other.spec, other.store))
+    modules = {"intent": put(), "slots": put(kind="tagging"), "moved": moved}
+
+    with pytest.raises(
+        ComposeError, match=f"^task moved: is on backbone sha256:{other.spec.digest[:12]}"
+    ):
+        merge(modules, backbone_store)
+
+    manifest = merge(modules, backbone_store, allow_two_backbones=True)
+    assert len(manifest.trunks) == 2
+    assert check_parity(manifest, backbone_store, list(modules)).keys() == modules.keys()
+
+
+def test_third_backbone_is_always_refused(
+    put: Callable[..., str],
+    backbone_store: LocalStore,
+    imported: Callable[[str], support.Backbone],
+) -> None:
+    modules = {"intent": put()}
+    for family in ("distilbert", "electra"):
+        other = imported(family)
+        support.copy_backbone(other, backbone_store)
+        modules[family] = put(support.make_module("classification", other.spec, other.store))
+
+    with pytest.raises(ComposeError, match="at most two"):
+        merge(modules, backbone_store, allow_two_backbones=True)
+
+
+def test_tap_beyond_the_backbone_is_refused(
+    put: Callable[..., str], backbone_store: LocalStore, make_module: Callable[..., TaskModule]
+) -> None:
+    module = make_module()
+    beyond = dataclasses.replace(module, spec=module.spec.model_copy(update={"tap_layer": 9}))
+
+    with pytest.raises(ComposeError, match="^task intent: taps layer 9, but its backbone has 3"):
+        merge({"intent": put(beyond)}, backbone_store)
+
+
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "tagging"])
+def test_parity_on_the_machine_that_made_the_module_is_exact(
+    kind: str, put: Callable[..., str], backbone_store: LocalStore
+) -> None:
+    manifest = merge({"task": put(kind=kind, tap=2, depth=1, seed=3)}, backbone_store)
+
+    assert check_parity(manifest, backbone_store, ["task"]) == {"task": 0.0}
+
+
+def test_parity_of_nothing_loads_nothing(
+    put: Callable[..., str], backbone_store: LocalStore
+) -> None:
+    manifest = merge({"task": put()}, backbone_store)
+    backbone_store.fetch(manifest.trunks[0].embeddings).unlink()
+
+    assert check_parity(manifest, backbone_store, []) == {}
+
+
+def test_module_that_was_changed_after_its_probe_fails_parity(
+    put: Callable[..., str], backbone_store: LocalStore, make_module: Callable[..., TaskModule]
+) -> None:
+    module = make_module()
+    bias = module.tensors["head.out.bias"] + 0.01
+    changed = dataclasses.replace(module, tensors=module.tensors | {"head.out.bias": bias})
+    manifest = merge({"fine": put(module), "odd": put(changed)}, backbone_store)
+
+    with pytest.raises(ComposeError, match=r"^task odd: parity failed.* up to 0\.01 ") as caught:
+        check_parity(manifest, backbone_store, ["fine", "odd"])
+    assert caught.value.task == "odd"
+
+
+def test_module_that_cannot_run_fails_parity_by_name(
+    put: Callable[..., str], backbone_store: LocalStore, make_module: Callable[..., TaskModule]
+) -> None:
+    """Registering would have refused it, but a store may hold anything."""
+    module = make_module()
+    tensors = {name: t for name, t in module.tensors.items() if name != "head.dense.weight"}
+    broken = put(dataclasses.replace(module, tensors=tensors))
+
+    with pytest.raises(ComposeError, match="^task broken"):
+        check_parity(merge({"broken": broken}, backbone_store), backbone_store, ["broken"])

@@ -1,0 +1,243 @@
+"""Dev metrics, and from logits and targets to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from centra.data import Example, Input, Row
+from centra.errors import DataError, UsageError
+from centra.training import metrics
+from centra.training.targets import IGNORED, dev_metrics, infer_contract, loss, target
+from tests import support
+
+BACKBONE = "0" * 64
+
+
+def example(label: object, text: str = "a b", pair: str | None = None, **fields: object) -> Example:
+    tokens = tuple(text.split()) if fields.get("split") else None
+    return Example(Input(text, pair, tokens), label, "train.jsonl:7")
+
+
+# Metrics
+
+
+def test_classification_metrics_of_known_answers() -> None:
+    found = metrics.classification(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]))
+
+    assert found["accuracy"] == 0.75
+    assert found["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
+    assert found["matthews"] == pytest.approx(1 / 3**0.5)
+
+
+def test_matthews_of_a_constant_answer_is_0() -> None:
+    assert metrics.classification(np.array([1, 1]), np.array([0, 1]))["matthews"] == 0
+
+
+def test_classification_of_a_single_label_is_silent(recwarn: pytest.WarningsRecorder) -> None:
+    """A small dev set may hold one label; warnings about it would only puzzle."""
+    found = metrics.classification(np.array([1, 1]), np.array([1, 1]))
+
+    assert (found["accuracy"], found["matthews"]) == (1, 0)
+    assert not recwarn.list
+
+
+def test_multilabel_metrics_of_known_answers() -> None:
+    found = metrics.multilabel(
+        np.array([[True, False], [True, True]]), np.array([[1.0, 0.0], [0.0, 1.0]])
+    )
+
+    assert found == {"micro_f1": pytest.approx(0.8), "macro_f1": pytest.approx(5 / 6)}
+
+
+def test_multilabel_f1_counts_labels_and_not_their_absence() -> None:
+    nothing, wanted = np.zeros((4, 2), dtype=bool), np.array([[1.0, 0], [0, 0], [0, 0], [0, 0]])
+
+    assert metrics.multilabel(nothing, wanted) == {"micro_f1": 0, "macro_f1": 0}
+
+
+def test_multilabel_f1_of_a_single_label_counts_the_same_way() -> None:
+    nothing, wanted = np.zeros((4, 1), dtype=bool), np.array([[1.0], [0], [0], [0]])
+
+    assert metrics.multilabel(nothing, wanted) == {"micro_f1": 0, "macro_f1": 0}
+    assert metrics.multilabel(wanted > 0, wanted) == {"micro_f1": 1, "macro_f1": 1}
+
+
+def test_regression_metrics_of_known_answers() -> None:
+    found = metrics.regression(np.array([1.0, 2.0, 4.0]), np.array([10.0, 20.0, 30.0]))
+
+    assert found["spearman"] == pytest.approx(1)
+    assert 0.9 < found["pearson"] < 1
+
+
+@pytest.mark.parametrize(
+    ("predicted", "expected"), [([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [5, 5, 5]), ([1], [2])]
+)
+def test_correlation_with_a_constant_is_0(predicted: list[float], expected: list[float]) -> None:
+    found = metrics.regression(np.array(predicted, float), np.array(expected, float))
+
+    assert found == {"pearson": 0, "spearman": 0}
+
+
+def test_entity_f1_counts_whole_spans() -> None:
+    expected = [["B-a", "I-a", "O"], ["B-b", "O", "O"]]
+
+    assert metrics.tagging(expected, expected) == {"entity_f1": 1.0}
+    half = [["B-a", "O", "O"], ["B-b", "O", "O"]]
+    assert metrics.tagging(half, expected) == {"entity_f1": 0.5}
+
+
+@pytest.mark.parametrize("expected", [["O", "O"], ["B-a", "O"]])
+def test_entity_f1_without_predicted_entities_is_0_and_silent(
+    expected: list[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    assert metrics.tagging([["O", "O"]], [expected]) == {"entity_f1": 0.0}
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("kind", metrics.METRICS)
+def test_first_metric_of_a_kind_is_the_default(kind: str) -> None:
+    assert metrics.check_metric(kind, None) == metrics.METRICS[kind][0]
+    for name in metrics.METRICS[kind]:
+        assert metrics.check_metric(kind, name) == name
+
+
+def test_metric_of_another_kind_is_refused_and_the_right_ones_named() -> None:
+    with pytest.raises(UsageError, match="no metric 'pearson'; expected one of accuracy, macro_f1"):
+        metrics.check_metric("classification", "pearson")
+
+
+# From logits to metrics
+
+
+@pytest.mark.parametrize(
+    ("kind", "logits", "targets"),
+    [
+        ("classification", [[1, 0, 0], [0, 0, 3]], [0, 2]),
+        ("multilabel", [[1, -1, 2], [-1, 4, -1]], [[1, 0, 1], [0, 1, 0]]),
+        ("regression", [[1], [2], [3]], [10, 20, 30]),
+        ("tagging", [[[9, 0, 0], [0, 9, 0], [0, 0, 9]]], [[IGNORED, 1, 2]]),
+    ],
+)
+def test_perfect_logits_have_the_best_metric(
+    kind: str, logits: list[object], targets: list[object]
+) -> None:
+    spec = support.make_spec(BACKBONE, kind)
+    found = dev_metrics(spec, np.array(logits, np.float32), np.array(targets))
+
+    assert found.keys() == set(metrics.METRICS[kind])
+    assert all(value == pytest.approx(1) for name, value in found.items() if name != "macro_f1")
+
+
+def test_multilabel_metrics_follow_the_task_s_threshold() -> None:
+    logits, targets = np.array([[1.0, 1, 1]], np.float32), np.array([[1.0, 1, 1]], np.float32)
+    careful = {"activation": "tanh", "threshold": 0.9}
+
+    usual = dev_metrics(support.make_spec(BACKBONE, "multilabel"), logits, targets)
+    strict = dev_metrics(support.make_spec(BACKBONE, "multilabel", head=careful), logits, targets)
+
+    assert (usual["micro_f1"], strict["micro_f1"]) == (1, 0)
+
+
+def test_tokens_without_a_tag_do_not_count() -> None:
+    spec = support.make_spec(BACKBONE, "tagging")
+    logits = np.zeros((1, 4, 3), np.float32)
+    logits[0, :, 1] = 9  # B-city everywhere
+    targets = np.array([[IGNORED, 1, IGNORED, IGNORED]])
+
+    assert dev_metrics(spec, logits, targets) == {"entity_f1": 1.0}
+
+
+# Targets
+
+
+def test_target_of_every_kind() -> None:
+    row = Row([2, 5, 6, 7, 3], [0] * 5, [(0, 0), (0, 1), (2, 3), (3, 4), (0, 0)])
+
+    def of(kind: str, label: object, text: str = "a bc", **fields: object) -> object:
+        spec = support.make_spec(BACKBONE, kind)
+        return target(spec, example(label, text, **fields), row).tolist()
+
+    assert of("classification", "music") == 1
+    assert of("multilabel", ("weather", "alarm")) == [1, 0, 1]
+    assert of("multilabel", ()) == [0, 0, 0]
+    assert of("regression", 2.5) == 2.5
+    tags = of("tagging", ("O", "B-city"), split=True)
+    assert tags == [IGNORED, 0, 1, IGNORED, IGNORED]
+
+
+def test_target_of_words_that_were_cut_off_is_ignored() -> None:
+    row = Row([2, 5, 3], [0] * 3, [(0, 0), (0, 1), (0, 0)])
+    spec = support.make_spec(BACKBONE, "tagging")
+
+    tags = target(spec, example(("B-city", "I-city"), split=True), row)
+
+    assert tags.tolist() == [IGNORED, 1, IGNORED]
+
+
+@pytest.mark.parametrize(
+    ("kind", "label"),
+    [("classification", "news"), ("multilabel", ("alarm", "news")), ("tagging", ("O", "B-news"))],
+)
+def test_label_that_the_task_does_not_know_is_refused_with_file_and_line(
+    kind: str, label: object
+) -> None:
+    row = Row([2, 5, 6, 3], [0] * 4, [(0, 0), (0, 1), (2, 3), (0, 0)])
+
+    with pytest.raises(DataError, match=r"^train\.jsonl:7: label '(B-)?news' does not occur"):
+        target(support.make_spec(BACKBONE, kind), example(label, split=kind == "tagging"), row)
+
+
+def test_loss_of_every_kind_is_lower_for_better_logits() -> None:
+    import torch
+
+    cases = {
+        "classification": ([[0.0, 5.0, 0.0]], torch.tensor([1])),
+        "multilabel": ([[5.0, -5.0, 5.0]], torch.tensor([[1.0, 0.0, 1.0]])),
+        "regression": ([[2.5]], torch.tensor([2.5])),
+        "tagging": ([[[9.0, 0.0, 0.0], [0.0, 5.0, 0.0]]], torch.tensor([[IGNORED, 1]])),
+    }
+    for kind, (logits, targets) in cases.items():
+        good = loss(kind, torch.tensor(logits), targets)
+        bad = loss(kind, -torch.tensor(logits), targets)
+        assert 0 <= good < 0.1 < bad
+
+
+# Contracts
+
+
+def test_contract_is_read_off_the_examples() -> None:
+    assert infer_contract([example("b"), example("a"), example("b")]) == (
+        "classification",
+        "single",
+        ("a", "b"),
+    )
+    assert infer_contract([example("x", pair="c"), example("y", pair="c")])[1] == "pair"
+    assert infer_contract([example(1.0)]) == ("regression", "single", ())
+    assert infer_contract([example(("b",)), example(("c", "a")), example(())]) == (
+        "multilabel",
+        "single",
+        ("a", "b", "c"),
+    )
+
+
+def test_tagging_contract_holds_both_marks_of_every_type() -> None:
+    found = infer_contract([example(("O", "B-b"), split=True), example(("I-a", "O"), split=True)])
+
+    assert found == ("tagging", "single", ("O", "B-a", "I-a", "B-b", "I-b"))
+
+
+@pytest.mark.parametrize("tag", ["city", "B-", "I-", "b-x", "S-x", "", "o", "-x"])
+def test_tag_that_is_not_bio_is_refused_with_file_and_line(tag: str) -> None:
+    with pytest.raises(DataError, match=r"^train\.jsonl:7: .* is not a BIO tag"):
+        infer_contract([example(("O", tag), split=True)])
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [example(1.0), example(("a",)), example("x", pair="b"), example(("O", "O"), split=True)],
+    ids=["regression", "multilabel", "pair", "tagging"],
+)
+def test_mixed_examples_are_refused_with_file_and_line(odd: Example) -> None:
+    with pytest.raises(DataError, match=r"^train\.jsonl:7: a .* example with a"):
+        infer_contract([example("x"), odd])

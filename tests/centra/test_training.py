@@ -1,0 +1,440 @@
+"""Fine-tuning: it learns, it is reproducible, it goes on after a kill, it refuses bad data."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from centra.compose import check_parity
+from centra.data import TextEncoder, fingerprint, read_examples
+from centra.encoder import Branch, Trunk, backbone_layer
+from centra.errors import CentraError, DataError, UsageError
+from centra.release import ReleaseManifest
+from centra.task_module import TaskModule, check_fits, check_module
+from centra.training import finetune as finetuning
+from centra.training.finetune import Recipe, finetune
+from tests import support
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from centra.blobs import LocalStore
+
+RECIPE = Recipe(
+    tap=1, depth=1, epochs=4, learning_rate=1e-2, batch_size=8, dropout=0.0, patience=10
+)
+
+# Kind of data: kind of task, its metric, and what no guess without learning reaches.
+KINDS = {
+    "single": ("classification", "accuracy", 0.5),
+    "pair": ("classification", "accuracy", 0.7),
+    "multilabel": ("multilabel", "micro_f1", 0.6),
+    "regression": ("regression", "pearson", 0.4),
+    "tagging": ("tagging", "entity_f1", 0.4),
+}
+
+Report = tuple[str, int, int]
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def train(
+    tiny_backbone: support.Backbone, tiny_data: Callable[[str], Path], work: Path
+) -> Callable[..., TaskModule]:
+    """Fine-tune on the tiny BERT; options change the recipe."""
+
+    def train(
+        data: str | Path = "single", progress: Callable[..., None] | None = None, **options: Any
+    ) -> TaskModule:
+        return finetune(
+            tiny_backbone.spec,
+            tiny_backbone.store,
+            tiny_data(data) if isinstance(data, str) else data,
+            Recipe(**(vars(RECIPE) | options)),
+            work=work,
+            progress=progress or (lambda *_: None),
+        )
+
+    return train
+
+
+@pytest.mark.parametrize("data", KINDS)
+def test_every_kind_learns_and_ends_in_a_valid_module_with_parity(
+    data: str,
+    train: Callable[..., TaskModule],
+    tiny_backbone: support.Backbone,
+    backbone_store: LocalStore,
+    tmp_path: Path,
+) -> None:
+    kind, metric, chance = KINDS[data]
+
+    module = train(data)
+
+    assert module.spec.kind == kind
+    assert module.spec.input == ("pair" if data == "pair" else "single")
+    assert module.spec.metrics[metric] > chance
+    module.write(tmp_path / "task.safetensors")
+    file = check_module(tmp_path / "task.safetensors")
+    check_fits(file, tiny_backbone.spec, "tiny@1")
+    manifest = ReleaseManifest.build(
+        {"task": (backbone_store.put(file.path), file.spec)},
+        {tiny_backbone.spec.digest: tiny_backbone.spec},
+    )
+    assert check_parity(manifest, backbone_store, ["task"])["task"] < 1e-5
+
+
+@pytest.mark.parametrize(("tap", "depth"), [(0, 0), (0, 3), (3, 0)])
+def test_every_corner_of_tap_and_depth_can_be_trained(
+    tap: int, depth: int, train: Callable[..., TaskModule]
+) -> None:
+    module = train(tap=tap, depth=depth, epochs=1)
+
+    assert (module.spec.tap_layer, module.spec.depth) == (tap, depth)
+    assert len({name.split(".")[1] for name in module.weights if "layers." in name}) == depth
+
+
+def test_module_says_how_it_was_made(
+    train: Callable[..., TaskModule], tiny_data: Callable[[str], Path], work: Path
+) -> None:
+    module = train(epochs=1, seed=3)
+    data = tiny_data("single")
+
+    training = module.spec.training
+    assert training["data"] == fingerprint([data / "train.jsonl", data / "dev.jsonl"])
+    assert training["examples"] == 72
+    assert training["recipe"] == {**vars(RECIPE), "epochs": 1, "seed": 3}
+    assert training["versions"] == {name: version(name) for name in ("torch", "transformers")}
+    assert module.spec.labels == ("alarm", "music", "weather")
+    assert not work.exists()
+
+
+def test_probe_is_taken_from_the_dev_set_and_recorded_by_the_module_itself(
+    train: Callable[..., TaskModule],
+    tiny_backbone: support.Backbone,
+    tiny_data: Callable[[str], Path],
+) -> None:
+    module = train(epochs=1)
+
+    probe = {
+        name: module.tensors[f"probe.{name}"]
+        for name in ("input_ids", "attention_mask", "token_type_ids")
+    }
+    trunk = Trunk(tiny_backbone.spec, tiny_backbone.store, depth=1)
+    branch = Branch(tiny_backbone.spec, module.spec).load(module.weights).eval()
+    with torch.inference_mode():
+        own = branch(trunk(**probe, taps=[1])[1], probe["attention_mask"])
+    assert torch.equal(own, module.tensors["probe.logits"])
+    dev = read_examples(tiny_data("single") / "dev.jsonl")[:8]
+    rows = TextEncoder.of(tiny_backbone.spec, tiny_backbone.store).encode(e.input for e in dev)
+    assert [
+        ids[mask.bool()].tolist()
+        for ids, mask in zip(probe["input_ids"], probe["attention_mask"], strict=True)
+    ] == [row.input_ids for row in rows]
+
+
+def test_trunk_stays_frozen_and_in_evaluation_mode(
+    train: Callable[..., TaskModule],
+    tiny_backbone: support.Backbone,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trunks: list[Trunk] = []
+    modes: list[bool] = []
+
+    class Watched(Trunk):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            trunks.append(self)
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            modes.append(any(part.training for part in self.modules()))
+            return super().forward(*args, **kwargs)
+
+    monkeypatch.setattr(finetuning, "Trunk", Watched)
+    train(tap=2, depth=1, epochs=2)
+
+    (trunk,) = trunks
+    assert len(modes) > 18
+    assert not any(modes)
+    assert not any(parameter.requires_grad for parameter in trunk.parameters())
+    untouched = Trunk(tiny_backbone.spec, tiny_backbone.store, depth=2).state_dict()
+    assert all(torch.equal(tensor, untouched[k]) for k, tensor in trunk.state_dict().items())
+
+
+def test_branch_starts_as_the_backbone_s_own_layers(
+    train: Callable[..., TaskModule], tiny_backbone: support.Backbone
+) -> None:
+    """At a learning rate of nearly nothing it ends as them, too."""
+    module = train(tap=1, depth=2, epochs=1, learning_rate=1e-12)
+
+    for i in (1, 2):
+        layer = backbone_layer(tiny_backbone.spec, tiny_backbone.store, 1 + i)
+        for name, tensor in layer.items():
+            assert torch.allclose(module.tensors[f"layers.{i}.{name}"], tensor, atol=1e-9)
+
+
+# Reproducible
+
+
+def test_same_seed_gives_the_same_bytes(train: Callable[..., TaskModule]) -> None:
+    first = train(epochs=1, dropout=0.1, seed=5).to_bytes()
+    torch.manual_seed(12345)
+    np.random.seed(12345)  # noqa: NPY002 - the global state is what must not matter
+
+    assert train(epochs=1, dropout=0.1, seed=5).to_bytes() == first
+
+
+def test_another_seed_gives_another_module(train: Callable[..., TaskModule]) -> None:
+    assert train(epochs=1, seed=1).to_bytes() != train(epochs=1, seed=2).to_bytes()
+
+
+def test_training_prints_nothing(
+    train: Callable[..., TaskModule], capfd: pytest.CaptureFixture[str]
+) -> None:
+    capfd.readouterr()
+    train(epochs=1)
+
+    assert capfd.readouterr() == ("", "")
+
+
+# Interrupted
+
+
+def killed_in_epoch(
+    number: int, seen: list[Report] | None = None
+) -> Callable[[str, int, int], None]:
+    def progress(what: str, done: int, total: int) -> None:
+        if seen is not None:
+            seen.append((what, done, total))
+        if what.startswith(f"epoch {number}/"):
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def watched(train: Callable[..., TaskModule], **options: Any) -> tuple[TaskModule, list[Report]]:
+    seen: list[Report] = []
+    module = train(progress=lambda *call: seen.append(call), **options)
+    return module, [report for report in seen if report[0].startswith("epoch ")]
+
+
+def test_progress_counts_steps_and_tells_the_dev_metric(train: Callable[..., TaskModule]) -> None:
+    seen: list[Report] = []
+
+    train(epochs=2, progress=lambda *call: seen.append(call))
+
+    steps = [report for report in seen if report[0].startswith("epoch")]
+    assert [done for _, done, _ in steps] == list(range(1, 19))
+    assert {total for *_, total in steps} == {18}
+    assert steps[0][0] == "epoch 1/2"
+    assert re.fullmatch(r"epoch 2/2 · dev accuracy [01]\.\d{4}", steps[-1][0])
+    assert re.fullmatch(r"trained, best dev accuracy [01]\.\d{4}", seen[-1][0])
+    assert seen[-1][1] == seen[-1][2]
+
+
+def test_killed_run_goes_on_from_its_last_finished_epoch(
+    train: Callable[..., TaskModule], work: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(progress=killed_in_epoch(3))
+    assert any(work.glob("checkpoint-*"))
+
+    module, seen = watched(train)
+
+    assert seen[0] == (seen[0][0], 19, 36), "two epochs of nine steps were done"
+    assert seen[0][0].startswith("epoch 3/4")
+    assert seen[-1][1] == 36
+    assert module.spec.metrics["accuracy"] > 0.5
+    assert not work.exists()
+
+
+def test_run_that_was_killed_ends_as_one_that_was_not(
+    train: Callable[..., TaskModule],
+) -> None:
+    whole = train(epochs=3, dropout=0.1).to_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        train(progress=killed_in_epoch(2), epochs=3, dropout=0.1)
+
+    assert train(epochs=3, dropout=0.1).to_bytes() == whole
+
+
+def test_run_killed_before_its_first_epoch_ended_starts_again(
+    train: Callable[..., TaskModule],
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(progress=killed_in_epoch(1))
+
+    _, seen = watched(train, epochs=4)
+
+    assert seen[0][1] == 1
+
+
+@pytest.mark.parametrize("change", [{"seed": 9}, {"learning_rate": 1e-3}, {"data": "regression"}])
+def test_run_with_other_settings_or_data_starts_again(
+    change: dict[str, Any], train: Callable[..., TaskModule]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(progress=killed_in_epoch(3))
+
+    _, seen = watched(train, **({"epochs": 1} | change))
+
+    assert seen[0][1] == 1
+
+
+def test_run_killed_while_it_wrote_a_checkpoint_goes_on(
+    train: Callable[..., TaskModule], work: Path
+) -> None:
+    """The newest folder is only half there; an earlier one is whole."""
+    with pytest.raises(KeyboardInterrupt):
+        train(progress=killed_in_epoch(3))
+    newest = max(work.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+    half = work / "checkpoint-27"
+    shutil.copytree(newest, half)
+    (half / "trainer_state.json").unlink()
+
+    module, seen = watched(train)
+
+    assert seen[0][1] <= 19
+    assert module.spec.metrics["accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("marker", ["", "{", "[]", None])
+def test_run_killed_while_it_made_its_folder_starts_again(
+    marker: str | None, train: Callable[..., TaskModule], work: Path
+) -> None:
+    work.mkdir()
+    if marker is not None:
+        (work / "run.json").write_text(marker)
+
+    _, seen = watched(train, epochs=1)
+
+    assert seen[0][1] == 1
+
+
+# Refusals
+
+
+def data_of(folder: Path, train: list[object], dev: list[object]) -> Path:
+    support.write_jsonl(folder / "train.jsonl", train)
+    support.write_jsonl(folder / "dev.jsonl", dev)
+    return folder
+
+
+SOME = [{"text": "go", "label": "a"}, {"text": "play", "label": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("dev", "match"),
+    [
+        ([*SOME, {"text": "x", "label": "news"}], r"dev\.jsonl:3: label 'news' does not occur"),
+        ([*SOME, {"text": "x", "label": 1.5}], r"dev\.jsonl:3: a regression example"),
+        ([{"text": "x", "label": 1.5}], r"dev\.jsonl: its examples are of another kind"),
+        ([{"text": "x", "text_pair": "y", "label": "a"}], r"dev\.jsonl: .* another kind or form"),
+        ([], r"dev\.jsonl: holds no examples"),
+        ([{"text": "x"}], r"dev\.jsonl:1: expected 'label'"),
+    ],
+    ids=["unseen label", "mixed", "other kind", "other form", "empty", "no label"],
+)
+def test_dev_data_that_does_not_suit_is_refused(
+    dev: list[object], match: str, train: Callable[..., TaskModule], tmp_path: Path, work: Path
+) -> None:
+    data = data_of(tmp_path / "data", SOME, dev)
+
+    with pytest.raises(DataError, match=match):
+        train(data)
+    assert not work.exists()
+
+
+@pytest.mark.parametrize(
+    ("labelled", "match"),
+    [
+        ([], r"train\.jsonl: holds no examples"),
+        ([{"text": "x"}], r"train\.jsonl:1: expected 'label'"),
+        ([{"text": "x", "label": "only"}], r"train\.jsonl.* 1 labels"),
+        ([{"text": "x", "labels": []}], r"train\.jsonl.* 0 labels"),
+    ],
+    ids=["empty", "no label", "one class", "no labels at all"],
+)
+def test_training_data_that_teaches_nothing_is_refused(
+    labelled: list[object], match: str, train: Callable[..., TaskModule], tmp_path: Path
+) -> None:
+    with pytest.raises(CentraError, match=match):
+        train(data_of(tmp_path / "data", labelled, labelled))
+
+
+def test_missing_data_is_refused(train: Callable[..., TaskModule], tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train\.jsonl: no such file"):
+        train(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"tap": 1, "depth": 3}, "depth 3: above tap 1 the backbone has 2 layers"),
+        ({"tap": 3, "depth": 1}, "depth 1: above tap 3 the backbone has 0 layers"),
+        ({"tap": 4, "depth": 0}, "tap 4: the backbone has layers 0 to 3"),
+        ({"tap": -1}, "tap -1"),
+        ({"depth": -1}, "depth -1"),
+        ({"epochs": 0}, "epochs must be greater than 0"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"patience": 0}, "patience"),
+        ({"warmup": -0.1}, "warmup"),
+        ({"warmup": 1.5}, "warmup"),
+        ({"dropout": 1.5}, "dropout"),
+        ({"dropout": -0.1}, "dropout"),
+        ({"weight_decay": -1.0}, "weight_decay"),
+        ({"max_length": -1}, "max_length"),
+        ({"max_length": 2}, "max_length"),
+        ({"metric": "pearson"}, "no metric 'pearson'"),
+    ],
+    ids=str,
+)
+def test_setting_that_cannot_be_trained_is_refused_by_name(
+    options: dict[str, Any], match: str, train: Callable[..., TaskModule], work: Path
+) -> None:
+    with pytest.raises(UsageError, match=match):
+        train(**options)
+    assert not work.exists()
+
+
+def test_tiny_dev_set_is_enough(train: Callable[..., TaskModule], tmp_path: Path) -> None:
+    numbers = [{"text": "go", "label": 1}, {"text": "play", "label": 2}]
+
+    assert train(data_of(tmp_path / "data", numbers, numbers[:1]), epochs=1).spec.metrics == {
+        "pearson": 0,
+        "spearman": 0,
+    }
+
+
+def test_data_longer_than_the_backbone_takes_is_cut(
+    train: Callable[..., TaskModule], tmp_path: Path
+) -> None:
+    tokens = ["go"] * 100
+    lines = [{"tokens": tokens, "labels": ["O"] * 98 + ["B-x", "I-x"]}] * 4
+    lines += [{"tokens": ["go", "rome"], "labels": ["O", "B-x"]}] * 4
+
+    module = train(data_of(tmp_path / "data", lines, lines), epochs=1)
+
+    assert module.tensors["probe.input_ids"].shape == (8, support.MAX_LENGTH)
+
+
+def test_diverged_training_does_not_pass_as_a_module(
+    train: Callable[..., TaskModule], tmp_path: Path
+) -> None:
+    path = tmp_path / "task.safetensors"
+
+    with pytest.raises(CentraError, match="NaN|infinite|diverged"):
+        train("regression", learning_rate=1e30, epochs=1).write(path)
+        check_module(path)

@@ -1,0 +1,94 @@
+"""What the tests of the command line share: running it, and what a registry holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+import cli
+from centra.blobs import file_digest
+from tests import support
+
+Arg = str | Path
+
+
+def centra(*args: Arg, code: int = 0, stdin: str | bytes | None = None) -> Result:
+    """Run a command in this process. Whatever would be a traceback is raised."""
+    words = [str(arg) for arg in args]
+    result = CliRunner().invoke(cli.main, words, input=stdin, catch_exceptions=False)
+    assert result.exit_code == code, f"exit code {result.exit_code}: {words}\n{result.output}"
+    return result
+
+
+def read(*args: Arg) -> Any:
+    """The one JSON document that a command prints."""
+    return json.loads(centra(*args, "--json").stdout)
+
+
+def read_repeated(*args: Arg) -> tuple[Any, Any]:
+    """What a change prints, and prints again when it is repeated, which changes nothing more."""
+    first = read(*args)
+    events = read("audit")
+    again = read(*args)
+    assert read("audit") == events
+    return first, again
+
+
+def answers(*args: Arg, stdin: str | None = None) -> list[Any]:
+    """What ``centra predict --json`` prints: one document per line."""
+    lines = centra("predict", *args, "--json", stdin=stdin).stdout.splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def refused(*args: Arg, code: int, says: str | tuple[str, ...], stdin: Any = None) -> str:
+    """Run a command that must fail with this exit code and a message that says this.
+
+    Standard output stays empty. Returns the message.
+    """
+    result = centra(*args, code=code, stdin=stdin)
+    assert result.stdout == ""
+    _, found, message = result.stderr.rpartition("Error: ")
+    assert found, result.stderr
+    for part in (says,) if isinstance(says, str) else says:
+        assert part in message, message
+    assert "Traceback" not in message
+    return message
+
+
+def state(home: Path) -> dict[str, str]:
+    """All that is in a registry's folder: each row of its database, and every other file."""
+    database = home / ".centra" / "registry.db"
+    with closing(sqlite3.connect(database)) as connection:
+        rows = "\n".join(connection.iterdump())
+    files = {
+        str(path.relative_to(home)): file_digest(path)
+        for path in sorted(home.rglob("*"))
+        if path.is_file() and not path.name.startswith(database.name)
+    }
+    return {"rows": rows, **files}
+
+
+def edit(home: Path, statement: str) -> None:
+    """Change a registry's database behind its back."""
+    with closing(sqlite3.connect(home / ".centra" / "registry.db")) as connection, connection:
+        connection.execute(statement)
+
+
+def process(*args: Arg, stdin: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m cli`` as a process of its own, from the current folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "cli", *args],
+        check=False,
+        capture_output=True,
+        text=True,
+        input=stdin,
+        env={**os.environ, "PYTHONPATH": str(support.ROOT), **options},
+    )

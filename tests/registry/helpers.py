@@ -1,0 +1,249 @@
+"""What the tests of the registry share: fresh databases, other actors, and what is in a registry."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import shutil
+import sqlite3
+import uuid
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+from sqlalchemy import make_url, select
+
+from centra.blobs import LocalStore
+from registry import Registry, audit, backbones
+from registry.db import make_engine, upgrade
+from registry.lifecycle import Actor
+from registry.models import Base
+from tests.services import _execute as execute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from centra.errors import CentraError
+    from tests.support import Backbone
+
+ADA = "nlu/ada"
+BOB = "vision/bob"
+
+
+class Databases(Protocol):
+    """A kind of database, and fresh ones of it."""
+
+    name: str
+
+    def empty(self, folder: Path) -> Any:
+        """A context whose value is the address of a database without any table."""
+
+    def migrated(self, folder: Path) -> Any:
+        """The same with all tables, and the backbones ``tiny@1`` and ``other@1``."""
+
+
+class Sqlite:
+    """SQLite: files, copied from one that was prepared once."""
+
+    name = "sqlite"
+
+    def __init__(self, template: Path) -> None:
+        self._template = template
+
+    @contextmanager
+    def empty(self, folder: Path) -> Iterator[str]:
+        """See :class:`Databases`."""
+        yield f"sqlite:///{folder}/{uuid.uuid4().hex}.db"
+
+    @contextmanager
+    def migrated(self, folder: Path) -> Iterator[str]:
+        """See :class:`Databases`."""
+        with self.empty(folder) as url:
+            shutil.copyfile(self._template, url.removeprefix("sqlite:///"))
+            yield url
+
+
+class Postgres:
+    """PostgreSQL: databases of one server, made from one that was prepared once."""
+
+    name = "postgresql"
+
+    def __init__(self, server: str, template: str) -> None:
+        self._server = server
+        self._template = template
+
+    @contextmanager
+    def empty(self, _folder: Path) -> Iterator[str]:
+        """See :class:`Databases`."""
+        with fresh_postgres(self._server, "template0") as url:
+            yield url
+
+    @contextmanager
+    def migrated(self, _folder: Path) -> Iterator[str]:
+        """See :class:`Databases`."""
+        with fresh_postgres(self._server, self._template) as url:
+            yield url
+
+
+@contextmanager
+def fresh_postgres(server: str, template: str) -> Iterator[str]:
+    """The address of a new database, dropped at the end."""
+    name = f"centra_test_{uuid.uuid4().hex}"
+    execute(server, f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
+    try:
+        yield make_url(server).set(database=name).render_as_string(hide_password=False)
+    finally:
+        execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def prepare(url: str, store: Path, tiny: Backbone, other: Backbone) -> None:
+    """Migrate a database and register the two tiny backbones in it."""
+    engine = make_engine(url)
+    try:
+        upgrade(engine)
+        registry = Registry(engine=engine, store=LocalStore(store), actor=Actor.parse(ADA))
+        backbones.register(registry, "tiny", str(tiny.folder))
+        backbones.register(registry, "other", str(other.folder))
+    finally:
+        engine.dispose()
+    if engine.dialect.name == "sqlite":
+        # What still lies in the write-ahead log must be in the file that is copied.
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+@contextmanager
+def new_registry(databases: Databases, template: Path, folder: Path) -> Iterator[Registry]:
+    """A registry of its own on a migrated database and a local store, acting as nlu/ada."""
+    store = folder / f"store-{uuid.uuid4().hex}"
+    shutil.copytree(template, store)
+    with databases.migrated(folder) as url, opened(url, store) as registry:
+        yield registry
+
+
+@contextmanager
+def opened(url: str, store: Path, actor: str = ADA) -> Iterator[Registry]:
+    """A registry at these addresses."""
+    engine = make_engine(url)
+    try:
+        yield Registry(engine=engine, store=LocalStore(store), actor=Actor.parse(actor))
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def reopened(registry: Registry, actor: str | None = None) -> Iterator[Registry]:
+    """The same registry with connections of its own, as another process would have them."""
+    with opened(url_of(registry), root_of(registry), actor or str(registry.actor)) as other:
+        yield other
+
+
+def url_of(registry: Registry) -> str:
+    """The address of a registry's database."""
+    return registry.engine.url.render_as_string(hide_password=False)
+
+
+def root_of(registry: Registry) -> Path:
+    """The folder of a registry's store."""
+    assert isinstance(registry.store, LocalStore)
+    return registry.store.root
+
+
+def acting(registry: Registry, actor: str) -> Registry:
+    """The same registry in the hands of someone else."""
+    return dataclasses.replace(registry, actor=Actor.parse(actor))
+
+
+def anonymous(registry: Registry) -> Registry:
+    """The same registry in the hands of someone who named no team."""
+    return dataclasses.replace(registry, actor=Actor(person="eve"))
+
+
+def blob_path(registry: Registry, digest: str) -> Path:
+    """Where a registry's store keeps a blob."""
+    assert isinstance(registry.store, LocalStore)
+    return registry.store.path(digest)
+
+
+def rows(registry: Registry) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row of every table."""
+    with registry.engine.connect() as connection:
+        return {
+            table.name: [
+                tuple(row)
+                for row in connection.execute(select(table).order_by(*table.primary_key))
+            ]
+            for table in Base.metadata.sorted_tables
+        }
+
+
+def files(registry: Registry) -> dict[str, bytes]:
+    """Every file of the store: blobs, pointers, and whatever should not be there."""
+    root = root_of(registry)
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def actions(registry: Registry) -> list[str]:
+    """``action subject`` of every audit event so far, but for the prepared backbones'."""
+    events = audit.events(registry)
+    assert [event.action for event in events[:2]] == ["backbone:register"] * 2
+    return [f"{event.action} {event.subject}" for event in events[2:]]
+
+
+@contextmanager
+def nothing_changes(registry: Registry) -> Iterator[None]:
+    """Assert that a block leaves no row, no event, no blob and no pointer behind."""
+    before = rows(registry), files(registry)
+    yield
+    assert (rows(registry), files(registry)) == before
+
+
+@contextmanager
+def refused(registry: Registry, error: type[CentraError], *mentions: str) -> Iterator[None]:
+    """Assert that a block is refused with an error that mentions all this, and changes nothing."""
+    with nothing_changes(registry), pytest.raises(error) as caught:
+        yield
+    for mention in mentions:
+        assert mention in str(caught.value)
+
+
+def in_child(function: Callable[[], object]) -> int:
+    """Run a function in a forked process, and give its exit status: minus the signal if killed.
+
+    The function must not use the parent's connections; see :func:`reopened`.
+    """
+    children = start_children([function])
+    return finish(children)[0]
+
+
+def start_children(functions: list[Callable[[], object]]) -> list[Any]:
+    """Start forked processes, each running one function."""
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=function) for function in functions]
+    for child in children:
+        child.start()
+    return children
+
+
+def finish(children: list[Any]) -> list[int]:
+    """Wait for forked processes and give their exit statuses."""
+    for child in children:
+        child.join(60)
+    codes = [child.exitcode for child in children]
+    for child in children:
+        if child.exitcode is None:
+            child.kill()
+            child.join()
+        child.close()
+    return codes
+
+
+def die() -> None:
+    """End this process at once, as if the machine had lost its power."""
+    os.kill(os.getpid(), 9)

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from centra.errors import InvalidNameError, UsageError
+from registry.errors import NotOwnerError
+from registry.lifecycle import Actor, Contract, check_owner, compare, next_version
+
+LABELS = st.lists(st.sampled_from("abcdef"), unique=True, max_size=6).map(tuple)
+CONTRACTS = st.tuples(
+    st.sampled_from(["classification", "multilabel"]), st.sampled_from(["single", "pair"]), LABELS
+)
+VERSIONS = st.sets(st.tuples(st.integers(1, 5), st.integers(0, 5)), min_size=1)
+
+
+def labelled(*labels: str) -> Contract:
+    return "classification", "single", labels
+
+
+# What changed between two contracts.
+
+
+@given(CONTRACTS)
+def test_a_contract_does_not_differ_from_itself(contract: Contract) -> None:
+    assert not compare(contract, contract)
+    assert compare(contract, contract).lines() == []
+
+
+@given(CONTRACTS, CONTRACTS)
+def test_every_difference_between_two_contracts_is_told(old: Contract, new: Contract) -> None:
+    difference = compare(old, new)
+    assert bool(difference) == (old != new)
+    assert bool(difference.lines()) == (old != new)
+
+
+@given(CONTRACTS, CONTRACTS)
+def test_a_difference_accounts_for_every_label_that_came_or_went(
+    old: Contract, new: Contract
+) -> None:
+    difference = compare(old, new)
+    gone = {*difference.removed, *(before for before, _ in difference.renamed)}
+    came = {*difference.added, *(after for _, after in difference.renamed)}
+    assert gone == set(old[2]) - set(new[2])
+    assert came == set(new[2]) - set(old[2])
+
+
+def test_an_added_label_is_named() -> None:
+    difference = compare(labelled("alarm", "music"), labelled("alarm", "music", "weather"))
+    assert difference.added == ("weather",)
+    assert difference.lines() == ["labels added: weather"]
+
+
+def test_a_label_added_in_front_is_not_a_renaming() -> None:
+    difference = compare(labelled("alarm", "music"), labelled("weather", "alarm", "music"))
+    assert difference.lines() == ["labels added: weather"]
+
+
+def test_removed_labels_are_named_in_their_order() -> None:
+    difference = compare(labelled("alarm", "music", "weather"), labelled("music"))
+    assert difference.removed == ("alarm", "weather")
+    assert difference.lines() == ["labels removed: alarm, weather"]
+
+
+def test_a_label_in_the_place_of_another_is_a_renaming() -> None:
+    difference = compare(labelled("alarm", "music", "x"), labelled("alarm", "song", "x"))
+    assert difference.renamed == (("music", "song"),)
+    assert not difference.added
+    assert not difference.removed
+    assert difference.lines() == ["labels renamed: music → song"]
+
+
+def test_labels_in_another_order_are_told_as_such() -> None:
+    difference = compare(labelled("alarm", "music", "x"), labelled("music", "alarm", "x"))
+    assert difference.reordered
+    assert difference.lines() == ["labels: the same, in another order"]
+
+
+def test_labels_replaced_and_moved_at_once_are_added_and_removed() -> None:
+    difference = compare(labelled("alarm", "music", "x"), labelled("music", "alarm", "y"))
+    assert (difference.added, difference.removed, difference.renamed) == (("y",), ("x",), ())
+
+
+def test_kind_and_input_are_told_before_and_after() -> None:
+    difference = compare(
+        ("classification", "single", ("a", "b")), ("multilabel", "pair", ("a", "b"))
+    )
+    assert difference.lines() == ["kind: classification → multilabel", "input: single → pair"]
+
+
+# Which version comes next.
+
+
+def test_an_update_counts_the_minor_and_a_redefinition_the_major() -> None:
+    assert next_version([(1, 0)], (1, 0), redefined=False) == (1, 1)
+    assert next_version([(1, 0), (1, 1)], (1, 1), redefined=True) == (2, 0)
+    assert next_version([(1, 0), (1, 1), (2, 0)], (2, 0), redefined=False) == (2, 1)
+
+
+def test_an_update_after_a_pin_goes_on_after_the_newest_minor_of_the_pinned_major() -> None:
+    versions = [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
+    assert next_version(versions, (1, 0), redefined=False) == (1, 3)
+    assert next_version(versions, (2, 0), redefined=False) == (2, 2)
+
+
+def test_a_redefinition_after_a_pin_goes_on_after_the_newest_major() -> None:
+    assert next_version([(1, 0), (2, 0), (2, 1)], (1, 0), redefined=True) == (3, 0)
+
+
+@given(VERSIONS, st.data(), st.booleans())
+def test_a_new_version_is_new_and_the_newest_of_its_kind(
+    versions: set[tuple[int, int]], data: st.DataObject, redefined: bool
+) -> None:
+    current = data.draw(st.sampled_from(sorted(versions)))
+    new = next_version(versions, current, redefined=redefined)
+    assert new not in versions
+    if redefined:
+        assert new > max(versions)
+        assert new[1] == 0
+    else:
+        assert new[0] == current[0]
+        assert new > max(version for version in versions if version[0] == current[0])
+
+
+# Who may.
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_the_owning_team_needs_no_force(force: bool) -> None:
+    assert check_owner("intent", "nlu", Actor.parse("nlu/ada"), force=force) is False
+
+
+def test_another_team_is_refused_and_told_whom_to_ask() -> None:
+    with pytest.raises(NotOwnerError, match=r"belongs to team nlu, and you are vision/bob"):
+        check_owner("intent", "nlu", Actor.parse("vision/bob"), force=False)
+
+
+def test_nobody_in_particular_is_told_how_to_say_who_they_are() -> None:
+    with pytest.raises(NotOwnerError, match="CENTRA_ACTOR=nlu/YOU"):
+        check_owner("intent", "nlu", Actor(person="eve"), force=False)
+
+
+@pytest.mark.parametrize("actor", [Actor.parse("vision/bob"), Actor(person="eve")])
+def test_force_allows_another_team_and_says_so(actor: Actor) -> None:
+    assert check_owner("intent", "nlu", actor, force=True) is True
+
+
+def test_a_team_whose_name_is_the_start_of_the_owner_is_another_team() -> None:
+    with pytest.raises(NotOwnerError):
+        check_owner("intent", "nlu-eu", Actor.parse("nlu/ada"), force=False)
+
+
+# Who acts.
+
+
+def test_an_actor_is_a_team_and_a_person() -> None:
+    actor = Actor.parse("nlu/Ada Lovelace")
+    assert (actor.team, actor.person) == ("nlu", "Ada Lovelace")
+    assert str(actor) == "nlu/Ada Lovelace"
+
+
+@given(st.from_regex(r"[a-z0-9][a-z0-9_-]{0,62}", fullmatch=True), st.text(max_size=63))
+def test_an_actor_that_is_accepted_reads_back_as_it_is_written(team: str, person: str) -> None:
+    try:
+        actor = Actor.parse(f"{team}/{person}")
+    except UsageError:
+        return
+    assert Actor.parse(str(actor)) == actor
+    assert len(str(actor)) <= 127
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ada", "/ada", "nlu/", "nlu/ ", "nlu/ada/x", "nlu/" + "x" * 64, "nlu/a\nb"]
+)
+def test_a_malformed_actor_is_refused_with_the_form_expected(text: str) -> None:
+    with pytest.raises(UsageError):
+        Actor.parse(text)
+
+
+@pytest.mark.parametrize("text", ["NLU/ada", "../ada", "n l u/ada", "..nlu/ada", "nlu../ada"])
+def test_an_actor_of_a_team_that_is_no_name_is_refused(text: str) -> None:
+    with pytest.raises((InvalidNameError, UsageError)):
+        Actor.parse(text)

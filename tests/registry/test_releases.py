@@ -1,0 +1,681 @@
+from __future__ import annotations
+
+import dataclasses
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from centra.blobs import LocalStore, file_digest
+from centra.compose import ComposeError, check_parity
+from centra.errors import (
+    BlobNotFoundError,
+    CentraError,
+    CorruptBlobError,
+    FormatError,
+    InvalidNameError,
+    NotFoundError,
+    StoreError,
+    UsageError,
+)
+from centra.release import ChannelPointer
+from centra.task_module import TaskModule
+from registry import audit, channels, releases, tasks
+from registry.errors import TaskNotFoundError
+from registry.releases import Change, compose
+from tests import support
+from tests.registry.helpers import (
+    actions,
+    blob_path,
+    files,
+    nothing_changes,
+    refused,
+    root_of,
+    rows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+    from pathlib import Path
+
+    from registry import Registry
+
+MORE = ("alarm", "music", "weather", "news")
+TEXTS = ["wake me at seven", "play some jazz"]
+
+
+@pytest.fixture
+def pair(registry: Registry, module: Callable[..., Path]) -> Registry:
+    """A registry with ``intent`` (tap 1, depth 1) and ``slots`` (tap 2, depth 1)."""
+    tasks.register(registry, "intent", module())
+    tasks.register(registry, "slots", module("tagging", tap=2))
+    return registry
+
+
+@pytest.fixture
+def published(pair: Registry) -> Registry:
+    """The same, published as release 1."""
+    compose(pair, publish=True)
+    return pair
+
+
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """The tasks whose parity was checked, by call."""
+    calls: list[set[str]] = []
+
+    def counting(manifest: Any, reader: Any, names: Collection[str], *rest: Any) -> Any:
+        calls.append(set(names))
+        return check_parity(manifest, reader, names, *rest)
+
+    monkeypatch.setattr(releases, "check_parity", counting)
+    return calls
+
+
+def lying(module: Path, path: Path) -> Path:
+    """A module whose probe records other logits than it gives; its checksum is right."""
+    honest = TaskModule.read(module)
+    logits = honest.tensors["probe.logits"] + 0.01
+    dataclasses.replace(honest, tensors={**honest.tensors, "probe.logits": logits}).write(path)
+    return path
+
+
+def latest(registry: Registry) -> tuple[int, int]:
+    """The release of ``latest`` and its revision; the store's pointer must say the same."""
+    row = channels.show(registry, "latest")
+    data = registry.store.read_pointer("latest")
+    assert data is not None
+    pointer = ChannelPointer.from_bytes(data, "latest")
+    assert (pointer.release, pointer.revision, pointer.manifest) == (
+        row.release,
+        row.revision,
+        row.digest,
+    )
+    return row.release, row.revision
+
+
+def same_logits(registry: Registry, one: str, other: str, task: str) -> bool:
+    first, second = (
+        releases.load(registry, reference, tasks=[task]).logits(TEXTS)[task]
+        for reference in (one, other)
+    )
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+# Planning and publishing.
+
+
+def test_a_plan_tells_what_a_release_would_hold_and_changes_nothing(pair: Registry) -> None:
+    with nothing_changes(pair):
+        plan = compose(pair)
+    assert (plan.release, plan.published, plan.base) == (None, False, None)
+    assert plan.tasks == {"intent": "1.0", "slots": "1.0"}
+    assert plan.changes == [
+        Change(task="intent", change="added", before=None, after="1.0"),
+        Change(task="slots", change="added", before=None, after="1.0"),
+    ]
+    assert plan.parity == {"intent": 0.0, "slots": 0.0}
+    assert plan.digest == plan.manifest.digest
+
+
+def test_publishing_makes_the_planned_release_and_latest_follows(pair: Registry) -> None:
+    plan = compose(pair)
+    done = compose(pair, publish=True)
+    assert (done.release, done.published, done.digest) == (1, True, plan.digest)
+    assert done.manifest == plan.manifest
+    assert latest(pair) == (1, 1)
+    assert pair.store.fetch(done.digest).read_bytes() == done.manifest.to_bytes()
+    assert actions(pair)[-2:] == ["release:publish 1", "channel:move latest"]
+    detail = releases.show(pair, "latest")
+    assert (detail.number, detail.digest, detail.base) == (1, done.digest, None)
+    assert detail.tasks == done.tasks
+    assert detail.channels == ["latest"]
+    assert detail.layers == done.layers
+
+
+def test_publishing_the_same_set_again_makes_nothing(published: Registry) -> None:
+    with nothing_changes(published):
+        again = compose(published, publish=True)
+    assert (again.release, again.published, again.changes) == (1, False, [])
+
+
+def test_a_plan_of_what_is_published_names_its_release(published: Registry) -> None:
+    plan = compose(published)
+    assert (plan.release, plan.published, plan.base) == (1, False, 1)
+
+
+def test_each_kind_of_change_is_told_with_the_versions_before_and_after(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.register(published, "emotion", module("multilabel"))
+    tasks.register(published, "score", module("regression"))
+    compose(published, publish=True)
+    tasks.update(published, "intent", module(seed=1))
+    tasks.redefine(published, "emotion", module("multilabel", labels=MORE))
+    tasks.retire(published, "slots")
+    tasks.register(published, "topic", module())
+    done = compose(published, publish=True)
+    assert done.changes == [
+        Change(task="emotion", change="redefined", before="1.0", after="2.0"),
+        Change(task="intent", change="updated", before="1.0", after="1.1"),
+        Change(task="slots", change="removed", before="1.0", after=None),
+        Change(task="topic", change="added", before=None, after="1.0"),
+    ]
+    assert (done.release, done.base) == (3, 2)
+    assert releases.show(published, "3").base == 2
+
+
+def test_retiring_a_task_leaves_the_earlier_release_as_it_was(published: Registry) -> None:
+    before = releases.show(published, "1")
+    tasks.retire(published, "slots")
+    done = compose(published, publish=True)
+    assert done.tasks == {"intent": "1.0"}
+    assert releases.load(published, "latest").tasks == ["intent"]
+    after = releases.show(published, "1")
+    assert after.channels == []
+    assert dataclasses.replace(after, channels=["latest"]) == before
+    assert releases.load(published, "1").tasks == ["intent", "slots"]
+
+
+def test_restoring_a_task_gives_the_earlier_release_again(published: Registry) -> None:
+    tasks.retire(published, "slots")
+    compose(published, publish=True)
+    tasks.restore(published, "slots")
+    done = compose(published, publish=True)
+    assert (done.release, done.published) == (1, False)
+    assert latest(published) == (1, 3)
+
+
+def test_pinning_back_gives_the_old_release_again_and_latest_follows(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.update(published, "intent", module(seed=1))
+    assert compose(published, publish=True).release == 2
+    tasks.pin(published, "intent@1.0")
+    before = len(actions(published))
+    done = compose(published, publish=True)
+    assert (done.release, done.published) == (1, False)
+    assert done.changes == [Change(task="intent", change="updated", before="1.1", after="1.0")]
+    assert latest(published) == (1, 3)
+    assert actions(published)[before:] == ["channel:move latest"]
+    assert [row.number for row in releases.list_all(published)] == [2, 1]
+
+
+# Starting from a release.
+
+
+def test_one_teams_change_is_shipped_alone(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    channels.move(published, "production", "1")
+    tasks.update(published, "intent", module(seed=1))
+    tasks.update(published, "slots", module("tagging", tap=2, seed=1))
+    tasks.register(published, "topic", module())
+    compose(published, publish=True)
+    done = compose(published, base="production", replace=["intent@1.1"], publish=True)
+    assert done.tasks == {"intent": "1.1", "slots": "1.0"}
+    assert (done.release, done.base) == (3, 1)
+    assert done.changes == [Change(task="intent", change="updated", before="1.0", after="1.1")]
+
+
+def test_a_replacement_may_add_a_task_or_bring_back_a_retired_one(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.register(published, "topic", module())
+    tasks.retire(published, "topic")
+    done = compose(published, base="1", replace=["topic@1.0"])
+    assert done.tasks == {"intent": "1.0", "slots": "1.0", "topic": "1.0"}
+
+
+def test_without_a_base_replacements_go_into_the_live_set(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.update(published, "intent", module(seed=1))
+    tasks.retire(published, "slots")
+    assert compose(published, replace=["intent@1.0"]).tasks == {"intent": "1.0"}
+
+
+@pytest.mark.parametrize("name", ["number", "channel", "digest", "start of digest"])
+def test_a_base_goes_by_number_channel_or_digest(published: Registry, name: str) -> None:
+    digest = releases.show(published, "1").digest
+    reference = {"number": "1", "channel": "latest", "digest": digest}.get(name, digest[:8])
+    plan = compose(published, base=reference)
+    assert (plan.release, plan.base, plan.changes) == (1, 1, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "mention"),
+    [
+        ({"replace": ["intent"]}, UsageError, "intent@MAJOR.MINOR"),
+        ({"replace": ["intent@2.0"]}, TaskNotFoundError, "it has 1.0"),
+        ({"replace": ["nothing@1.0"]}, TaskNotFoundError, "nothing"),
+        ({"replace": ["../intent@1.0"]}, InvalidNameError, "../intent"),
+        ({"base": "2"}, NotFoundError, "'2'"),
+        ({"base": "production"}, NotFoundError, "production"),
+        ({"base": "abcdef0"}, NotFoundError, "at least 8"),
+        ({"base": "%%%%%%%%"}, NotFoundError, "%%%%%%%%"),
+        ({"base": "99999999999999999999"}, NotFoundError, "9999"),
+        ({"base": ""}, NotFoundError, "''"),
+    ],
+    ids=str,
+)
+def test_a_request_that_names_nothing_is_refused(
+    published: Registry, options: dict[str, Any], error: type[CentraError], mention: str
+) -> None:
+    with refused(published, error, mention):
+        compose(published, publish=True, **options)
+
+
+def test_an_empty_live_set_is_refused(registry: Registry, module: Callable[..., Path]) -> None:
+    with refused(registry, UsageError, "no active task"):
+        compose(registry, publish=True)
+    tasks.register(registry, "intent", module())
+    tasks.retire(registry, "intent")
+    with refused(registry, UsageError, "no active task"):
+        compose(registry, publish=True)
+
+
+# Layers.
+
+
+def test_the_layers_of_a_release_are_counted_as_in_the_paper(
+    registry: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.register(registry, "intent", module(tap=1, depth=1))
+    tasks.register(registry, "slots", module("tagging", tap=2, depth=0))
+    layers = compose(registry).layers
+    assert (layers.shared, layers.task, layers.total) == (2, 1, 3)
+    assert (layers.single_task, layers.overhead) == (2 * support.LAYERS, 0.5)
+
+
+def test_a_release_holds_frozen_layers_only_up_to_the_deepest_tap(
+    registry: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.register(registry, "intent", module(tap=1, depth=1))
+    tasks.register(registry, "slots", module("tagging", tap=3, depth=1))
+    assert compose(registry).layers.shared == 3
+    tasks.retire(registry, "slots")
+    plan = compose(registry)
+    assert (plan.layers.shared, plan.layers.total, plan.layers.single_task) == (1, 2, 3)
+    assert [len(trunk.layers) for trunk in plan.manifest.trunks] == [1]
+
+
+# Two backbones.
+
+
+def test_two_backbones_need_to_be_allowed_and_are_counted_honestly(
+    pair: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.register(pair, "topic", module(on="other", tap=2))
+    with refused(pair, ComposeError, "task topic", "allow two backbones"):
+        compose(pair, publish=True)
+    done = compose(pair, publish=True, allow_two_backbones=True)
+    assert len(done.manifest.trunks) == 2
+    assert (done.layers.shared, done.layers.task, done.layers.single_task) == (4, 3, 9)
+    answers = releases.load(pair, "latest").predict(TEXTS)
+    assert [sorted(answer) for answer in answers] == [["intent", "slots", "topic"]] * 2
+
+
+# The proof.
+
+
+def test_a_difference_shows_what_changed_and_that_all_else_has_the_same_bytes(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.update(published, "intent", module(seed=1))
+    compose(published, publish=True)
+    difference = releases.diff(published, "1", "latest")
+    assert (difference.before, difference.after) == (1, 2)
+    assert difference.changes == [
+        Change(task="intent", change="updated", before="1.0", after="1.1")
+    ]
+    (unchanged,) = difference.unchanged
+    assert (unchanged.task, unchanged.version) == ("slots", "1.0")
+    assert unchanged.digest == file_digest(module("tagging", tap=2))
+    assert difference.layers_before == difference.layers_after
+    assert same_logits(published, "1", "2", "slots")
+    assert not same_logits(published, "1", "2", "intent")
+
+
+def test_a_difference_goes_backwards_and_to_itself(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.register(published, "topic", module(tap=3))
+    tasks.redefine(published, "intent", module(labels=MORE))
+    compose(published, publish=True)
+    back = releases.diff(published, "2", "1")
+    assert [(c.task, c.change, c.before, c.after) for c in back.changes] == [
+        ("intent", "redefined", "2.0", "1.0"),
+        ("topic", "removed", "1.0", None),
+    ]
+    assert (back.layers_before.shared, back.layers_after.shared) == (3, 2)
+    same = releases.diff(published, "2", "2")
+    assert same.changes == []
+    assert [entry.task for entry in same.unchanged] == ["intent", "slots", "topic"]
+
+
+def test_a_difference_to_a_damaged_manifest_is_refused(published: Registry) -> None:
+    support.flip(blob_path(published, releases.show(published, "1").digest), 300)
+    with refused(published, CorruptBlobError):
+        releases.diff(published, "1", "1")
+
+
+# What cannot become a release.
+
+
+@contextmanager
+def missing(path: Path) -> Iterator[None]:
+    data = path.read_bytes()
+    path.unlink()
+    yield
+    path.write_bytes(data)
+
+
+@contextmanager
+def flipped(path: Path) -> Iterator[None]:
+    bit = 8 * (path.stat().st_size // 2)
+    support.flip(path, bit)
+    yield
+    support.flip(path, bit)
+
+
+def parts_of(registry: Registry) -> dict[str, tuple[str, str]]:
+    """For each sort of blob of the planned release, one digest and the task that is named."""
+    manifest = compose(registry).manifest
+    (trunk,) = manifest.trunks
+    return {
+        "module": (manifest.tasks["slots"].digest, "slots"),
+        "backbone": (trunk.spec, "intent"),
+        "embeddings": (trunk.embeddings, "slots"),
+        "first layer": (trunk.layers[0], "slots"),
+        "last layer": (trunk.layers[-1], "slots"),
+        "tokenizer": (trunk.tokenizer["tokenizer.json"], "slots"),
+    }
+
+
+@pytest.mark.parametrize("damage", [missing, flipped])
+def test_a_blob_that_is_missing_or_corrupt_is_named_with_its_task(
+    pair: Registry, damage: Callable[[Path], Any]
+) -> None:
+    for digest, task in parts_of(pair).values():
+        with (
+            damage(blob_path(pair, digest)),
+            refused(pair, ComposeError, f"task {task}:", digest),
+        ):
+            compose(pair, publish=True)
+    assert compose(pair, publish=True).published
+
+
+def test_a_store_that_cannot_be_read_is_no_fault_of_a_task(pair: Registry) -> None:
+    class Unreachable(LocalStore):
+        def has(self, digest: str) -> bool:
+            raise StoreError("unreachable")
+
+    away = dataclasses.replace(pair, store=Unreachable(root_of(pair)))
+    with refused(pair, StoreError, "unreachable"):
+        compose(away, publish=True)
+
+
+def test_a_module_whose_probe_is_not_its_own_is_refused(
+    pair: Registry, module: Callable[..., Path], tmp_path: Path
+) -> None:
+    tasks.register(pair, "topic", lying(module(), tmp_path / "lying.safetensors"))
+    with refused(pair, ComposeError, "task topic: parity failed", "0.01"):
+        compose(pair)
+    with refused(pair, ComposeError, "task topic: parity failed"):
+        compose(pair, publish=True)
+    tasks.retire(pair, "topic")
+    assert compose(pair, publish=True).published
+
+
+def test_a_crash_before_the_row_leaves_no_release_and_a_rerun_makes_it(
+    pair: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rows(pair)
+    with monkeypatch.context() as patch:
+        patch.setattr(releases, "_record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            compose(pair, publish=True)
+    assert rows(pair) == before
+    done = compose(pair, publish=True)
+    assert (done.release, done.published) == (1, True)
+    assert latest(pair) == (1, 1)
+
+
+def test_a_crash_before_the_pointer_is_mended_by_a_rerun(
+    pair: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(releases, "publish_pointer", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            compose(pair, publish=True)
+    assert pair.store.read_pointer("latest") is None
+    again = compose(pair, publish=True)
+    assert (again.release, again.published) == (1, False)
+    assert latest(pair) == (1, 1)
+
+
+# Work follows the change.
+
+
+def test_parity_is_checked_once_for_a_version_that_a_release_holds(
+    pair: Registry, module: Callable[..., Path], checked: list[set[str]]
+) -> None:
+    compose(pair)
+    compose(pair, publish=True)
+    compose(pair, publish=True)
+    tasks.update(pair, "intent", module(seed=1))
+    compose(pair, publish=True)
+    tasks.register(pair, "topic", module(tap=3))
+    done = compose(pair, publish=True)
+    tasks.pin(pair, "intent@1.0")
+    compose(pair, publish=True)
+    assert checked == [{"intent", "slots"}, {"intent", "slots"}, set(), {"intent"}, {"topic"}, set()]
+    assert done.parity == {"topic": 0.0}
+
+
+def test_publishing_a_change_stores_one_manifest_and_nothing_else(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.update(published, "intent", module(seed=1))
+    before = files(published)
+    done = compose(published, publish=True)
+    after = files(published)
+    new = {name for name in after if name not in before}
+    assert [name.rpartition("/")[2] for name in new] == [done.digest]
+    assert [name for name in before if after[name] != before[name]] == ["channels/latest.json"]
+
+
+def test_progress_is_told_step_by_step(pair: Registry) -> None:
+    told: list[tuple[str, int, int]] = []
+    compose(pair, progress=lambda *step: told.append(step))
+    assert told == [
+        ("check modules", 1, 2),
+        ("check modules", 2, 2),
+        ("check parity", 1, 2),
+        ("check parity", 2, 2),
+    ]
+
+
+# Reproducible.
+
+
+def test_the_same_modules_give_the_same_release_whatever_happened_before(
+    make_registry: Callable[[], Registry], module: Callable[..., Path]
+) -> None:
+    plain, eventful = make_registry(), make_registry()
+    tasks.register(plain, "intent", module(seed=1))
+    tasks.register(plain, "slots", module("tagging", tap=2))
+    tasks.register(eventful, "zero", module())
+    tasks.register(eventful, "slots", module("tagging", tap=2, labels=("O", "B-x")), team="nlu")
+    tasks.register(eventful, "intent", module())
+    compose(eventful, publish=True)
+    tasks.redefine(eventful, "slots", module("tagging", tap=2))
+    tasks.update(eventful, "intent", module(seed=1))
+    tasks.retire(eventful, "zero")
+    one, other = compose(plain, publish=True), compose(eventful, publish=True)
+    assert one.digest == other.digest
+    assert one.manifest.to_bytes() == other.manifest.to_bytes()
+    assert (one.release, other.release) == (1, 2)
+    assert (one.tasks["slots"], other.tasks["slots"]) == ("1.0", "2.0")
+
+
+def test_a_release_holds_no_time_no_person_and_no_version(published: Registry) -> None:
+    text = releases.show(published, "1").manifest.to_bytes().decode()
+    for word in ("ada", "nlu", "1.1", '"version"', "created"):
+        assert word not in text
+
+
+# Listing and showing.
+
+
+def test_an_empty_registry_lists_no_release(registry: Registry) -> None:
+    assert releases.list_all(registry) == []
+
+
+def test_releases_are_listed_newest_first_with_their_channels(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    channels.move(published, "staging", "1")
+    channels.move(published, "production", "1")
+    tasks.register(published, "topic", module())
+    compose(published, publish=True)
+    newest, first = releases.list_all(published)
+    assert (newest.number, newest.tasks, newest.channels) == (2, 3, ["latest"])
+    assert (first.number, first.tasks, first.channels) == (1, 2, ["production", "staging"])
+    assert (first.created_by, first.digest) == ("nlu/ada", releases.show(published, "1").digest)
+    assert newest.created_at > first.created_at
+
+
+@pytest.mark.parametrize("reference", ["0", "2", "nothing", "abcdef01", "01234567" * 8, ""])
+def test_a_release_that_is_not_there_is_refused(published: Registry, reference: str) -> None:
+    for attempt in (releases.show, releases.verify, releases.load):
+        with refused(published, NotFoundError, repr(reference)):
+            attempt(published, reference)
+
+
+def test_a_release_whose_manifest_is_gone_is_refused(published: Registry) -> None:
+    digest = releases.show(published, "1").digest
+    blob_path(published, digest).unlink()
+    with refused(published, NotFoundError, digest):
+        releases.show(published, "1")
+
+
+# Verifying, pulling, loading.
+
+
+def test_verifying_hashes_every_file_and_runs_every_probe(published: Registry) -> None:
+    found = releases.verify(published, "latest")
+    manifest = releases.show(published, "1").manifest
+    digests = manifest.files().values()
+    assert found.digest == manifest.digest
+    assert found.files == len(digests)
+    assert found.size == sum(blob_path(published, digest).stat().st_size for digest in digests)
+    assert found.parity == {"intent": 0.0, "slots": 0.0}
+
+
+def test_verifying_finds_one_flipped_bit_and_one_missing_file_of_any_sort(
+    published: Registry,
+) -> None:
+    manifest = releases.show(published, "1").manifest
+    for digest in {*manifest.files().values(), manifest.digest}:
+        with flipped(blob_path(published, digest)), refused(published, CorruptBlobError, digest):
+            releases.verify(published, "1")
+        with (
+            missing(blob_path(published, digest)),
+            refused(published, NotFoundError, digest),
+        ):
+            releases.verify(published, "1")
+
+
+def test_a_release_with_one_flipped_bit_does_not_load(published: Registry) -> None:
+    digest = releases.show(published, "1").manifest.tasks["slots"].digest
+    support.flip(blob_path(published, digest), 54321)
+    with refused(published, CorruptBlobError, digest):
+        releases.load(published, "1")
+    assert releases.load(published, "1", tasks=["intent"]).tasks == ["intent"]
+
+
+def test_a_pulled_release_is_complete_without_the_registry(
+    published: Registry, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pulled"
+    digest, written = releases.pull(published, "latest", folder)
+    assert digest == releases.show(published, "1").digest
+    assert written == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    found = releases.verify(published, str(folder))
+    assert (found.digest, found.parity) == (digest, {"intent": 0.0, "slots": 0.0})
+    here = releases.load(published, str(folder)).predict(TEXTS)
+    assert here == releases.load(published, "1").predict(TEXTS)
+
+
+def test_pulling_again_moves_only_what_changed(
+    published: Registry, module: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "pulled"
+    releases.pull(published, "1", folder)
+    blobs = releases.show(published, "1").manifest.files()
+    before = {path: (folder / path).stat().st_ino for path in blobs}
+    _, small = releases.pull(published, "1", folder)
+    assert {path: (folder / path).stat().st_ino for path in blobs} == before
+    tasks.update(published, "intent", module(seed=1))
+    compose(published, publish=True)
+    _, written = releases.pull(published, "latest", folder)
+    after = {path: (folder / path).stat().st_ino for path in blobs}
+    assert [path for path in blobs if after[path] != before[path]] == ["tasks/intent.safetensors"]
+    assert written == small + module(seed=1).stat().st_size
+
+
+def test_pulling_a_smaller_release_removes_what_it_does_not_have(
+    published: Registry, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pulled"
+    releases.pull(published, "1", folder)
+    tasks.retire(published, "slots")
+    digest = compose(published, publish=True).digest
+    releases.pull(published, "latest", folder)
+    assert not (folder / "tasks" / "slots.safetensors").exists()
+    assert not list(folder.rglob("layer-02.safetensors"))
+    assert releases.verify(published, str(folder)).digest == digest
+
+
+def test_a_folder_with_something_else_in_it_is_left_alone(
+    published: Registry, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    with refused(published, FormatError, "not a release folder"):
+        releases.pull(published, "1", folder)
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_a_pull_that_lacks_a_blob_leaves_no_release_behind(
+    published: Registry, module: Callable[..., Path], tmp_path: Path
+) -> None:
+    blob_path(published, file_digest(module())).unlink()
+    with refused(published, BlobNotFoundError):
+        releases.pull(published, "1", tmp_path / "pulled")
+    assert not (tmp_path / "pulled" / "release.json").exists()
+
+
+def test_a_release_answers(published: Registry) -> None:
+    answers = releases.load(published, "latest").predict(TEXTS)
+    assert [sorted(answer) for answer in answers] == [["intent", "slots"]] * 2
+    assert answers[0]["intent"]["label"] in {"alarm", "music", "weather"}
+
+
+def test_some_tasks_of_a_release_can_be_loaded_alone(published: Registry) -> None:
+    assert releases.load(published, "1", tasks=["slots"]).tasks == ["slots"]
+    with pytest.raises(NotFoundError, match="it holds intent, slots"):
+        releases.load(published, "1", tasks=["topic"])
+
+
+def test_publishing_is_logged_with_what_it_holds(published: Registry) -> None:
+    event = audit.events(published)[-2]
+    assert event.details == {
+        "digest": releases.show(published, "1").digest,
+        "base": None,
+        "tasks": ["intent", "slots"],
+    }
