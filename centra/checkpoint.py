@@ -82,7 +82,7 @@ def convert(
     name, backbone = _backbone(folder, family, sha256(shards.embeddings), backbones)
     _check_config(folder, model.config, family, name, backbone)
     frozen = _frozen(layers, backbone)
-    if tap is not None and tap > len(backbone.layers):
+    if tap is not None and not 0 <= tap <= backbone.num_layers:
         raise UsageError(f"tap {tap}: {name} has {backbone.num_layers} layers")
     if tap is not None and tap > frozen:
         raise IncompatibleError(

@@ -173,8 +173,13 @@ def _empty_layer(spec: BackboneSpec, config: Any) -> nn.Module:
 
 
 def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors under a prefix, copied out of the mapped file.
+
+    Copies begin at aligned addresses. Products with one output add up in an order that depends on
+    the alignment, so without copies a value could depend on where in its file a weight lies.
+    """
     return {
-        name.removeprefix(prefix): tensor
+        name.removeprefix(prefix): tensor.clone()
         for name, tensor in tensors.items()
         if name.startswith(prefix)
     }

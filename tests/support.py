@@ -407,12 +407,11 @@ def _tagging() -> list[dict[str, Any]]:
     found = []
     for i, city in enumerate(_CITIES * 4):
         other, day = _CITIES[(i + i // 6 + 1) % 6], _DAYS[i % 3]
-        tokens = ["fly", "from"], city.split(), ["to"], other.split(), ["on"], [day]
-        tags = ["O", "O"], _tags(city, "city"), ["O"], _tags(other, "city"), ["O"], ["B-day"]
-        found.append({"tokens": sum(tokens, []), "labels": sum(tags, [])})
-        found.append(
-            {"tokens": ["go", "to", *city.split()], "labels": ["O", "O", *_tags(city, "city")]}
-        )
+        tokens = ["fly", "from", *city.split(), "to", *other.split(), "on", day]
+        tags = ["O", "O", *_tags(city, "city"), "O", *_tags(other, "city"), "O", "B-day"]
+        found.append({"tokens": tokens, "labels": tags})
+        short = ["go", "to", *city.split()]
+        found.append({"tokens": short, "labels": ["O", "O", *_tags(city, "city")]})
     return found
 
 

@@ -236,8 +236,7 @@ def test_half_precision_weights_are_taken_as_float32(
     tiny_backbone: support.Backbone, tmp_path: Path, store: LocalStore
 ) -> None:
     def change(state: dict[str, torch.Tensor]) -> None:
-        for name in state:
-            state[name] = state[name].half()
+        state.update({name: tensor.half() for name, tensor in state.items()})
 
     folder = resave(tiny_backbone.folder, tmp_path / "x", change)
     shard = load_file(store.fetch(import_backbone(str(folder), store).layers[0]))

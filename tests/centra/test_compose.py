@@ -123,7 +123,7 @@ def test_tap_beyond_the_backbone_is_refused(
     module = make_module()
     beyond = dataclasses.replace(module, spec=module.spec.model_copy(update={"tap_layer": 9}))
 
-    with pytest.raises(ComposeError, match="^task intent: taps layer 9, but its backbone has 3"):
+    with pytest.raises(ComposeError, match=r"^task intent: taps layer 9, but its backbone has 3"):
         merge({"intent": put(beyond)}, backbone_store)
 
 
@@ -166,5 +166,5 @@ def test_module_that_cannot_run_fails_parity_by_name(
     tensors = {name: t for name, t in module.tensors.items() if name != "head.dense.weight"}
     broken = put(dataclasses.replace(module, tensors=tensors))
 
-    with pytest.raises(ComposeError, match="^task broken"):
+    with pytest.raises(ComposeError, match=r"^task broken"):
         check_parity(merge({"broken": broken}, backbone_store), backbone_store, ["broken"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,7 @@ def test_input_reads_every_form(value: object, expected: Input) -> None:
     ids=ascii,
 )
 def test_input_that_is_none_of_these_is_refused(value: object) -> None:
-    with pytest.raises(DataError, match="^input 3: "):
+    with pytest.raises(DataError, match=r"^input 3: "):
         Input.parse(value, "input 3")
 
 
@@ -128,7 +129,7 @@ def test_words_cover_all_but_white_space_in_order(text: str) -> None:
 
     assert "".join(text[start:end] for start, end in words) == re.sub(r"\s", "", text)
     assert all(start < end for start, end in words)
-    assert all(a[1] <= b[0] for a, b in zip(words, words[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in pairwise(words))
 
 
 @given(tokens=st.lists(WORDS, min_size=1, max_size=8))

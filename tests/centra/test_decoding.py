@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -213,7 +214,7 @@ def test_spans_slice_back_to_the_text(
         first, end = span["words"]
         assert span["text"] == text[span["start"] : span["end"]] == " ".join(tokens[first:end])
         assert 0 <= span["score"] <= 1
-    assert all(a["end"] < b["start"] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a["end"] < b["start"] for a, b in pairwise(spans))
 
 
 @given(data=st.data())

@@ -187,5 +187,5 @@ def test_other_families_have_no_projection(
 
 
 def test_unknown_family_is_refused_and_the_known_ones_named() -> None:
-    with pytest.raises(IncompatibleError, match="'gpt2'.*bert.*xlm-roberta"):
+    with pytest.raises(IncompatibleError, match=r"'gpt2'.*bert.*xlm-roberta"):
         family_of("gpt2")

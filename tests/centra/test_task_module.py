@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
@@ -746,6 +746,7 @@ def test_outputs_follow_the_labels(kind: str, labels: tuple[str, ...], outputs: 
     assert support.make_spec("0" * 64, kind, labels=labels).outputs == outputs
 
 
+@settings(max_examples=50)
 @given(
     labels=st.lists(st.text(min_size=1, max_size=8), min_size=2, max_size=6, unique=True),
     tap=st.integers(0, 100),

@@ -272,9 +272,9 @@ def test_run_killed_before_its_first_epoch_ended_starts_again(
     train: Callable[..., TaskModule],
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(progress=killed_in_epoch(1))
+        train(progress=killed_in_epoch(1), epochs=1)
 
-    _, seen = watched(train, epochs=4)
+    _, seen = watched(train, epochs=1)
 
     assert seen[0][1] == 1
 
@@ -284,9 +284,9 @@ def test_run_with_other_settings_or_data_starts_again(
     change: dict[str, Any], train: Callable[..., TaskModule]
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(progress=killed_in_epoch(3))
+        train(progress=killed_in_epoch(2), epochs=2)
 
-    _, seen = watched(train, **({"epochs": 1} | change))
+    _, seen = watched(train, **({"epochs": 2} | change))
 
     assert seen[0][1] == 1
 
@@ -296,16 +296,16 @@ def test_run_killed_while_it_wrote_a_checkpoint_goes_on(
 ) -> None:
     """The newest folder is only half there; an earlier one is whole."""
     with pytest.raises(KeyboardInterrupt):
-        train(progress=killed_in_epoch(3))
+        train(progress=killed_in_epoch(2), epochs=3)
     newest = max(work.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
-    half = work / "checkpoint-27"
+    half = work / "checkpoint-18"
     shutil.copytree(newest, half)
     (half / "trainer_state.json").unlink()
 
-    module, seen = watched(train)
+    _, seen = watched(train, epochs=3)
 
-    assert seen[0][1] <= 19
-    assert module.spec.metrics["accuracy"] > 0.5
+    assert seen[0][1] == 10
+    assert seen[-1][1] == 27
 
 
 @pytest.mark.parametrize("marker", ["", "{", "[]", None])
@@ -435,6 +435,6 @@ def test_diverged_training_does_not_pass_as_a_module(
 ) -> None:
     path = tmp_path / "task.safetensors"
 
-    with pytest.raises(CentraError, match="NaN|infinite|diverged"):
+    with pytest.raises(CentraError, match=r"NaN|infinite|diverged"):
         train("regression", learning_rate=1e30, epochs=1).write(path)
         check_module(path)

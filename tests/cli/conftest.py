@@ -70,7 +70,7 @@ def checkpoint(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=3)
     with torch.no_grad():
         for parameter in model.bert.encoder.layer[2].parameters():
-            parameter += 0.1
+            parameter.add_(0.1)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
     return folder

@@ -1,17 +1,17 @@
 """Registries on SQLite and on PostgreSQL, and tiny modules to put into them.
 
-A database is migrated, and its backbones are registered, once a session; each test gets a copy.
+A database is migrated, and its backbones are registered, once a session; tests get copies.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import support
-from tests.registry.helpers import Postgres, Sqlite, fresh_postgres, new_registry, prepare
+from tests.registry.helpers import Postgres, Registries, Sqlite, fresh_postgres, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,13 +59,22 @@ def databases(request: pytest.FixtureRequest) -> Databases:
     return request.getfixturevalue(f"{request.param}_databases")
 
 
+@pytest.fixture(scope="session")
+def registries(
+    databases: Databases, template_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Registries]:
+    """Registries on either kind of database."""
+    with closing(
+        Registries(databases, template_store, tmp_path_factory.mktemp("databases"))
+    ) as registries:
+        yield registries
+
+
 @pytest.fixture
-def make_registry(
-    databases: Databases, template_store: Path, tmp_path: Path
-) -> Iterator[Callable[[], Registry]]:
+def make_registry(registries: Registries, tmp_path: Path) -> Iterator[Callable[[], Registry]]:
     """A function that makes registries, each with its own database and local store."""
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(new_registry(databases, template_store, tmp_path))
+        yield lambda: stack.enter_context(registries.lend(tmp_path))
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import os
 import shutil
 import sqlite3
 import uuid
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
-from sqlalchemy import make_url, select
+from sqlalchemy import delete, make_url, select, true
 
 from centra.blobs import LocalStore
 from registry import Registry, audit, backbones
@@ -24,6 +24,8 @@ from tests.services import _execute as execute
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from sqlalchemy import Engine
 
     from centra.errors import CentraError
     from tests.support import Backbone
@@ -114,13 +116,47 @@ def prepare(url: str, store: Path, tiny: Backbone, other: Backbone) -> None:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-@contextmanager
-def new_registry(databases: Databases, template: Path, folder: Path) -> Iterator[Registry]:
-    """A registry of its own on a migrated database and a local store, acting as nlu/ada."""
-    store = folder / f"store-{uuid.uuid4().hex}"
-    shutil.copytree(template, store)
-    with databases.migrated(folder) as url, opened(url, store) as registry:
-        yield registry
+class Registries:
+    """Registries for one test at a time, on one kind of database.
+
+    A database that was given back is emptied and lent again, with its engine: making either anew
+    takes longer than most tests.
+    """
+
+    def __init__(self, databases: Databases, store: Path, folder: Path) -> None:
+        self.databases = databases
+        self._store = store
+        self._folder = folder
+        self._free: list[Engine] = []
+        self._made = ExitStack()
+
+    @contextmanager
+    def lend(self, folder: Path) -> Iterator[Registry]:
+        """A registry with two backbones and no task, its store in the folder, acting as nlu/ada."""
+        engine = self._free.pop() if self._free else self._make()
+        empty(engine)
+        store = folder / f"store-{uuid.uuid4().hex}"
+        shutil.copytree(self._store, store)
+        try:
+            yield Registry(engine=engine, store=LocalStore(store), actor=Actor.parse(ADA))
+        finally:
+            engine.dispose()
+            self._free.append(engine)
+
+    def close(self) -> None:
+        """Drop the databases."""
+        self._made.close()
+
+    def _make(self) -> Engine:
+        return make_engine(self._made.enter_context(self.databases.migrated(self._folder)))
+
+
+def empty(engine: Engine) -> None:
+    """Delete whatever a test may have added to a prepared database."""
+    with engine.begin() as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            kept = table.name in ("backbones", "audit_events")
+            connection.execute(delete(table).where(table.c.id > 2 if kept else true()))
 
 
 @contextmanager
@@ -205,7 +241,9 @@ def nothing_changes(registry: Registry) -> Iterator[None]:
 
 
 @contextmanager
-def refused(registry: Registry, error: type[CentraError], *mentions: str) -> Iterator[None]:
+def refused(
+    registry: Registry, error: type[CentraError] | tuple[type[CentraError], ...], *mentions: str
+) -> Iterator[None]:
     """Assert that a block is refused with an error that mentions all this, and changes nothing."""
     with nothing_changes(registry), pytest.raises(error) as caught:
         yield

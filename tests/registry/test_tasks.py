@@ -39,7 +39,6 @@ from tests.registry.helpers import (
     anonymous,
     blob_path,
     files,
-    new_registry,
     nothing_changes,
     refused,
     root_of,
@@ -51,7 +50,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry import Registry
-    from tests.registry.helpers import Databases
+    from tests.registry.helpers import Registries
 
 BAD_NAMES = ["", ".", "..", "../intent", "a/b", "/etc/passwd", "a..b", "Intent", "a b", "x" * 64]
 MORE = ("alarm", "music", "weather", "news")
@@ -59,8 +58,7 @@ MORE = ("alarm", "music", "weather", "news")
 
 @pytest.fixture(scope="module")
 def settled(
-    databases: Databases,
-    template_store: Path,
+    registries: Registries,
     module: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Registry]:
@@ -68,8 +66,7 @@ def settled(
 
     ``intent`` has 1.0, 1.1 and its current 2.0; ``old`` is retired; both belong to nlu.
     """
-    folder = tmp_path_factory.mktemp("settled")
-    with new_registry(databases, template_store, folder) as registry:
+    with registries.lend(tmp_path_factory.mktemp("settled")) as registry:
         tasks.register(registry, "intent", module())
         tasks.update(registry, "intent", module(seed=1))
         tasks.redefine(registry, "intent", module(labels=MORE))

@@ -1,0 +1,136 @@
+"""What holds for the source as a whole: who may import whom, and that everything is described."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import ROOT, imported_by
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+PACKAGES = ("centra", "registry", "cli", "migrations")
+ALLOWED = {
+    "centra": {"centra"},
+    "registry": {"registry", "centra", "migrations"},
+    "migrations": {"migrations", "registry", "centra"},
+    "cli": {"cli", "registry", "centra"},
+}
+FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+
+every_file = pytest.mark.parametrize("path", FILES, ids=NAMES)
+
+
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """The top-level package of each import, wherever it stands, and of our own named in strings."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name.partition(".")[0] for alias in names)
+            case ast.ImportFrom(module=module, level=level):
+                assert level == 0, "imports are absolute"
+                yield str(module).partition(".")[0]
+            case ast.Call(
+                func=ast.Attribute(attr="import_module"), args=[ast.Constant(value=str() as name)]
+            ):
+                yield name.partition(".")[0]
+
+
+def bound(tree: ast.Module) -> set[str]:
+    """The names that a module binds at its top level, under ``if`` and ``try`` too."""
+    names: set[str] = set()
+    todo: list[ast.stmt] = list(tree.body)
+    while todo:
+        match todo.pop():
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.Assign(targets=targets):
+                names |= {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                names.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names |= {alias.asname or alias.name.partition(".")[0] for alias in aliases}
+            case ast.If(body=body, orelse=orelse):
+                todo += body + orelse
+            case _:
+                pass
+    return names
+
+
+def exported(tree: ast.Module) -> list[str]:
+    """``__all__``, or nothing."""
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="__all__")], value=value):
+                found: list[str] = ast.literal_eval(value)
+                return found
+    return []
+
+
+def undescribed(body: list[ast.stmt], inside: str = "") -> Iterator[str]:
+    """The public functions, classes and methods without a docstring."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            if node.name.startswith("_"):
+                continue
+            if not ast.get_docstring(node):
+                yield f"{inside}{node.name}"
+            if isinstance(node, ast.ClassDef):
+                yield from undescribed(node.body, f"{inside}{node.name}.")
+
+
+def test_every_package_is_a_package() -> None:
+    folders = {path.parent for path in FILES}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+@every_file
+def test_imports_run_from_cli_to_registry_to_centra_alone(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    ours = {name for name in imports(parsed(path)) if name in (*PACKAGES, "tests", "benchmarks")}
+    assert ours <= ALLOWED[package]
+
+
+@every_file
+def test_every_module_says_what_it_is(path: Path) -> None:
+    tree = parsed(path)
+    if tree.body:  # An empty __init__.py has nothing to say.
+        assert ast.get_docstring(tree)
+
+
+@every_file
+def test_what_a_module_exports_is_there(path: Path) -> None:
+    tree = parsed(path)
+    names = exported(tree)
+    assert sorted(set(names)) == sorted(names)
+    assert set(names) <= bound(tree)
+
+
+@every_file
+def test_every_public_function_class_and_method_is_described(path: Path) -> None:
+    if "versions" in path.parts:  # upgrade() and downgrade() say what they do themselves.
+        return
+    assert list(undescribed(parsed(path).body)) == []
+
+
+def test_migrating_imports_no_torch(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'registry.db'}"
+    imported = imported_by(
+        f"from registry.db import make_engine, upgrade; upgrade(make_engine({url!r}))"
+    )
+    assert {"alembic", "migrations"} <= imported
+    assert not imported & {"torch", "transformers", "boto3"}
+
+
+def test_migrations_stand_on_sqlalchemy_and_alembic_alone() -> None:
+    for path in (ROOT / "migrations" / "versions").glob("*.py"):
+        assert set(imports(parsed(path))) <= {"__future__", "alembic", "sqlalchemy"}
