@@ -28,7 +28,8 @@ _MOODS = {"joy": "positive", "neutral": "neutral"}
     type=click.Path(path_type=Path, file_okay=False),
     help="Where to make the registry; default a new temporary folder.",
 )
-def demo(folder: Path | None) -> None:
+@click.option("--epochs", default=5, show_default=True, help="Of each training.")
+def demo(folder: Path | None, epochs: int) -> None:
     """Train three small tasks on MiniLM, release them, and change each on its own.
 
     Three teams own intent, slots and emotion. Takes a few minutes on two cores and needs the extra:
@@ -43,9 +44,9 @@ def demo(folder: Path | None) -> None:
         _run("backbone", "register", "minilm", str(weights))
 
         _say("Each team trains only a few layers, above a tap of its own choice.")
-        _train("intent", corpus / "intent", tap=4, depth=2)
-        _train("slots", corpus / "slots", tap=3, depth=2)
-        _train("emotion", corpus / "emotion", tap=5, depth=1)
+        _train("intent", corpus / "intent", tap=4, depth=2, epochs=epochs)
+        _train("slots", corpus / "slots", tap=3, depth=2, epochs=epochs)
+        _train("emotion", corpus / "emotion", tap=5, depth=1, epochs=epochs)
         _run("task", "register", "intent", "intent.safetensors", actor="nlu/ada")
         _run("task", "register", "slots", "slots.safetensors", actor="dialog/bob")
         _run("task", "register", "emotion", "emotion.safetensors", actor="care/eve")
@@ -55,14 +56,21 @@ def demo(folder: Path | None) -> None:
         _run("predict", *_TEXTS)
 
         _say("Team nlu ships a smaller intent module. The others must not change by one byte.")
-        _train("intent", corpus / "intent", tap=4, depth=1, output="intent-small.safetensors")
+        _train(
+            "intent",
+            corpus / "intent",
+            tap=4,
+            depth=1,
+            epochs=epochs,
+            output="intent-small.safetensors",
+        )
         _run("task", "update", "intent", "intent-small.safetensors", actor="nlu/ada")
         _run("compose", "--release")
         _run("release", "diff", "1", "2")
 
         _say("Team care redefines emotion to three moods. That is another label set: a new major.")
         _write_moods(corpus / "emotion", Path("moods"))
-        _train("emotion", Path("moods"), tap=5, depth=1, output="moods.safetensors")
+        _train("emotion", Path("moods"), tap=5, depth=1, epochs=epochs, output="moods.safetensors")
         _run("task", "redefine", "emotion", "moods.safetensors", actor="care/eve")
         _say("Team dialog retires slots.")
         _run("task", "retire", "slots", actor="dialog/bob")
@@ -92,11 +100,11 @@ def _run(*args: str, actor: str | None = None) -> None:
         raise click.ClickException(f"the demo stopped at: {typed}")
 
 
-def _train(task: str, data: Path, *, tap: int, depth: int, output: str | None = None) -> None:
+def _train(task: str, data: Path, *, tap: int, depth: int, epochs: int, output: str = "") -> None:
     _run(
         *("train", "--task", task, "--backbone", "minilm", "--data", str(data)),
         *("--tap", str(tap), "--depth", str(depth)),
-        *("--epochs", "6", "--learning-rate", "5e-4", "--batch-size", "16"),
+        *("--epochs", str(epochs), "--learning-rate", "5e-4", "--batch-size", "16"),
         *(("--output", output) if output else ()),
     )
 

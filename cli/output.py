@@ -49,7 +49,7 @@ def print_json(value: Any) -> None:
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Aligned columns on standard output; plain text, so that pipes can read it."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[" ".join(str(cell).split()) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     for row in ([header.upper() for header in headers], *cells):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -33,7 +33,7 @@ def picture(manifest: ReleaseManifest, versions: Mapping[str, str]) -> str:
             lines += [" " * 12 + "┃" + branch for branch in branches[1:]]
         unused = trunk.num_layers - len(trunk.layers)
         if unused:
-            lines.append(f"      ({unused} more layers of the backbone are not needed)")
+            lines.append(f"      (not needed: {unused} of the backbone's layers)")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

@@ -110,5 +110,4 @@ def _lines(file: TextIO) -> Iterator[Input]:
 
 def _shown(item: Input) -> str:
     text = " | ".join(filter(None, (item.text, item.text_pair)))
-    text = " ".join(text.split())
     return text if len(text) <= 48 else text[:47] + "…"

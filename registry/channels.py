@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from centra.errors import FormatError, NotFoundError, UsageError
+from centra.errors import NotFoundError, UsageError
 from centra.names import parse_name
 from centra.release import ChannelPointer
 from registry.models import Channel
@@ -122,20 +122,12 @@ def publish_pointer(registry: Registry, name: str) -> None:
         row = show(registry, name)
         pointer = ChannelPointer(
             name=name, revision=row.revision, release=row.release, manifest=row.digest
-        )
-        if _published(registry, name) != pointer:
-            registry.store.write_pointer(name, pointer.to_bytes())
+        ).to_bytes()
+        if registry.store.read_pointer(name) != pointer:
+            registry.store.write_pointer(name, pointer)
         # Another mover may have published between our look and our write: look again.
         if show(registry, name).revision == row.revision:
             return
-
-
-def _published(registry: Registry, name: str) -> ChannelPointer | None:
-    data = registry.store.read_pointer(name)
-    try:
-        return ChannelPointer.from_bytes(data, f"channel {name}") if data else None
-    except FormatError:
-        return None  # Damaged: it is about to be replaced.
 
 
 def _row(channel: Channel) -> ChannelRow:

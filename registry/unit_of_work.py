@@ -117,9 +117,9 @@ class UnitOfWork:
         Raises:
             NotFoundError: there is none.
         """
-        name, _, version = reference.partition("@")
+        name, at, version = reference.partition("@")
         query = select(Backbone).where(Backbone.name == name).order_by(Backbone.version.desc())
-        if version:
+        if at:
             number = int(version) if version.isdecimal() and len(version) < 10 else 0
             query = query.where(Backbone.version == number)
         found = self.session.scalars(query).first()

@@ -718,11 +718,8 @@ def test_a_file_and_standard_input_give_one_answer_a_line(home: Path, tmp_path: 
     (tmp_path / "in.jsonl").write_text(content, encoding="utf-8")
     found = answers("--input", "-", stdin=content)
     assert found == answers("--input", tmp_path / "in.jsonl")
-    assert found == [
-        *answers(*TEXTS),
-        *answers("wake me", "--text-pair", "yes it is"),
-        *answers("fly to new york"),
-    ]
+    first, second, fourth = answers(*TEXTS, "fly to new york")
+    assert found == [first, second, *answers("wake me", "--text-pair", "yes it is"), fourth]
     assert answers(TEXTS[1], "--input", "-", stdin=TEXTS[0]) == answers(TEXTS[1], TEXTS[0])
 
 

@@ -48,14 +48,14 @@ def pointer_file(registry: Registry, name: str) -> Path:
     return root_of(registry) / "channels" / f"{name}.json"
 
 
-def pointer(registry: Registry, name: str) -> ChannelPointer:
-    return ChannelPointer.from_bytes(pointer_file(registry, name).read_bytes(), name)
+def pointer(registry: Registry, name: str) -> bytes:
+    return pointer_file(registry, name).read_bytes()
 
 
-def copy_of(row: ChannelRow) -> ChannelPointer:
+def copy_of(row: ChannelRow) -> bytes:
     return ChannelPointer(
         name=row.name, revision=row.revision, release=row.release, manifest=row.digest
-    )
+    ).to_bytes()
 
 
 # Moving.
@@ -83,6 +83,13 @@ def test_moving_to_where_it_is_changes_nothing(published: Registry) -> None:
     with nothing_changes(published):
         again, moved = channels.move(acting(published, BOB), "staging", "1")
     assert (again, moved) == (row, False)
+
+
+def test_a_pointer_that_is_right_is_not_written_again(published: Registry) -> None:
+    channels.move(published, "staging", "1")
+    before = pointer_file(published, "staging").stat().st_ino
+    channels.move(published, "staging", "1")
+    assert pointer_file(published, "staging").stat().st_ino == before
 
 
 def test_a_move_is_logged_with_where_from_and_who(published: Registry) -> None:

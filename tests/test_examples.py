@@ -1,0 +1,63 @@
+"""The examples run as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+
+DATA = Path(os.environ.get("CENTRA_DATA", ROOT.parent / "shared" / "data"))
+
+
+@pytest.mark.skipif(
+    not (DATA / "intent").is_dir(), reason=f"no labelled data sets in {DATA} (see CENTRA_DATA)"
+)
+def test_five_real_tasks_stay_apart_bit_for_bit(tmp_path: Path) -> None:
+    """On the first rows of real data, real MiniLM, through training, merging and three changes."""
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "examples" / "isolation.py")),
+            *("--data", str(DATA), "--work", str(tmp_path), "--rows", "48"),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Every comparison held." in done.stdout
+    merged = re.findall(r"(\w+) merged and alone: (\d+) inputs, identical to the bit", done.stdout)
+    after = re.findall(r"(\w+) before and after: (\d+) inputs, identical to the bit", done.stdout)
+    assert {name for name, _ in merged} == {"intent", "slots_snips", "stsb", "mrpc", "emotion"}
+    assert {name for name, _ in after} == {"intent", "stsb"}
+    assert all(int(count) > 48 for _, count in merged)
+    assert "mrpc: updated 1.0 → 1.1" in done.stdout
+    assert "emotion: redefined 1.0 → 2.0" in done.stdout
+    assert "slots_snips: removed 1.0 → None" in done.stdout
+
+
+def test_the_demo_runs_to_its_end(tmp_path: Path) -> None:
+    """With fewer epochs than a user sees; the corpus, weights and commands are the demo's own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "demo", "--folder", str(tmp_path), "--epochs", "1"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in (
+        "published release 3",
+        "  identical  emotion 1.0  sha256:",
+        "  identical  slots 1.0  sha256:",
+        "  identical  intent 1.1  sha256:",
+        "  redefined  emotion 1.0 → 2.0",
+        "  removed    slots 1.0",
+        "every digest is right",
+        " layer  5   ┃━●─[▒]─▶ emotion@2.0  classification, 3 labels",
+    ):
+        assert line in done.stdout
