@@ -387,8 +387,7 @@ def _measure(commands: Sequence[Command], rounds: int, warm_ups: int) -> list[Ti
     """Run every command once a round, in turn; every other round in the opposite order."""
     times = [Times() for _ in commands]
     for number in range(-warm_ups, rounds):
-        name = f"round {number + 1}" if number >= 0 else "warm-up"
-        print(f"{name} of {rounds if number >= 0 else warm_ups}", file=sys.stderr)
+        print("warming up" if number < 0 else f"round {number + 1} of {rounds}", file=sys.stderr)
         pairs = list(zip(commands, times, strict=True))
         for command, own in pairs[:: -1 if number % 2 else 1]:
             wall, cpu = _time(command)

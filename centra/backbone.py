@@ -310,6 +310,7 @@ def _raise_not_found(source: str, error: Exception) -> None:
         "404" in str(error)
         or "not a local folder" in str(error)
         or "not a valid model identifier" in str(error)
+        or "Repo id must" in str(error)
         or "connect" in str(error).lower()
         or "offline" in str(error).lower()
     ):

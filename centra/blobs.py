@@ -15,9 +15,10 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from centra.errors import (
@@ -30,13 +31,23 @@ from centra.errors import (
 from centra.names import parse_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from botocore.exceptions import ClientError
 
     from centra.errors import CentraError
 
-__all__ = ["BlobReader", "BlobStore", "LocalStore", "S3Store", "file_digest", "open_store"]
+__all__ = [
+    "BlobReader",
+    "BlobStore",
+    "LocalStore",
+    "S3Store",
+    "file_digest",
+    "open_store",
+    "replacing",
+]
+
+_T = TypeVar("_T")
 
 
 class BlobReader(Protocol):
@@ -292,14 +303,13 @@ class S3Store:
     def read_pointer(self, channel: str) -> bytes | None:
         """See :meth:`BlobStore.read_pointer`."""
         key = self._pointer(channel)
-        with self._translated():
-            try:
-                body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
-            except self._client.exceptions.ClientError as error:
-                if self._is_missing_key(error):
-                    return None
-                raise
+
+        def read() -> bytes:
+            body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
             return body
+
+        with self._translated():
+            return self._unless_missing(read)
 
     def write_pointer(self, channel: str, data: bytes) -> None:
         """See :meth:`BlobStore.write_pointer`."""
@@ -313,25 +323,38 @@ class S3Store:
             )
 
     def _exists(self, key: str) -> bool:
-        try:
+        def look() -> bool:
             self._client.head_object(Bucket=self._bucket, Key=key)
-        except self._client.exceptions.ClientError as error:
-            if self._is_missing_key(error):
-                return False
-            raise
-        return True
+            return True
+
+        return bool(self._unless_missing(look, attempts=1))
 
     def _download(self, digest: str, target: Path) -> None:
+        def save() -> bool:
+            self._client.download_file(self._bucket, self._key(digest), str(target))
+            return True
+
         with self._translated():
-            try:
-                self._client.download_file(self._bucket, self._key(digest), str(target))
-            except self._client.exceptions.ClientError as error:
-                if self._is_missing_key(error):
-                    raise BlobNotFoundError(digest, self.url) from error
-                raise
+            if not self._unless_missing(save):
+                raise BlobNotFoundError(digest, self.url)
         actual = file_digest(target)
         if actual != digest:
             raise CorruptBlobError(digest, actual, f"{self.url} blob {digest}")
+
+    def _unless_missing(self, request: Callable[[], _T], *, attempts: int = 3) -> _T | None:
+        """Make a request; None where there is no such key.
+
+        It is asked for again before that is believed: OpenStack Swift denies a key for a moment
+        while it is being replaced.
+        """
+        for attempt in range(attempts):
+            time.sleep(0.1 * attempt)
+            try:
+                return request()
+            except self._client.exceptions.ClientError as error:
+                if not self._is_missing_key(error):
+                    raise
+        return None
 
     def _is_missing_key(self, error: ClientError) -> bool:
         code = error.response["Error"]["Code"]

@@ -79,8 +79,9 @@ class Input:
                     f"{where}: expected a text, a pair of texts, or an object with 'text' "
                     f"(and 'text_pair') or 'tokens'; found {shown}"
                 )
-        if not parsed.text.strip() or parsed.text_pair == "":
-            raise DataError(f"{where}: the text is empty")
+        _check_text(parsed.text, where)
+        if parsed.text_pair is not None:
+            _check_text(parsed.text_pair, where)
         return parsed
 
     @cached_property
@@ -240,12 +241,24 @@ def fingerprint(paths: Sequence[Path]) -> str:
     return sha256(b"".join(bytes.fromhex(sha256(path.read_bytes())) for path in paths))
 
 
+def _check_text(text: str, where: str) -> None:
+    if not text.strip():
+        raise DataError(f"{where}: the text is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{where}: not valid Unicode text ({error.reason})") from error
+
+
 def _parse_example(line: str, where: str) -> Example:
     try:
         fields = json.loads(line)
     except ValueError as error:
         raise DataError(f"{where}: not JSON ({error})") from error
     item = Input.parse(fields if isinstance(fields, Mapping) else None, where)
+    for label in [fields.get("label", "-"), *(fields.get("labels") or [])]:
+        if isinstance(label, str):
+            _check_text(label, f"{where}: label")
     match fields:
         case {"labels": [*labels]} if all(isinstance(label, str) for label in labels):
             if item.tokens is not None and len(labels) != len(item.tokens):

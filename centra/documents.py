@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, StringConstraints, ValidationError
 
 from centra.errors import FormatError, UnsupportedFormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["Digest", "Document", "FormattedDocument", "canonical_json", "sha256"]
 
@@ -66,6 +69,12 @@ class FormattedDocument(Document):
                 **self.model_dump(mode="json"),
             }
         )
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields replaced, which is then no longer the document that was read."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy._read = None if update else self._read  # noqa: SLF001 - its own class
+        return copy
 
     @property
     def digest(self) -> str:

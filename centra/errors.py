@@ -78,6 +78,16 @@ class DataError(CentraError):
     """Training or prediction data that cannot be used; the text names file and line."""
 
 
+class TrainingDivergedError(CentraError):
+    """Training ended in weights that are NaN or infinite."""
+
+    def __init__(self, learning_rate: float) -> None:
+        super().__init__(
+            f"training diverged: the weights are NaN or infinite at learning rate "
+            f"{learning_rate:g}; try a lower one"
+        )
+
+
 class StoreError(CentraError):
     """The blob store cannot be reached or refuses to work."""
 

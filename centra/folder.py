@@ -36,7 +36,7 @@ from centra.release import ReleaseManifest
 if TYPE_CHECKING:
     from centra.blobs import BlobReader
 
-__all__ = ["ReleaseFolder", "write_folder"]
+__all__ = ["ReleaseFolder", "check_target", "write_folder"]
 
 _MANIFEST, _SUMS = "release.json", "SHA256SUMS"
 
@@ -112,30 +112,36 @@ def write_folder(
         FormatError: the folder holds something that is no release.
     """
     root = root.absolute()
-    stale = _owned_files(root) - manifest.files().keys()
     files = manifest.files()
+    small = {**_transformers_files(manifest, reader), _MANIFEST: manifest.to_bytes()}
+    sums = {**files, **{path: sha256(data) for path, data in small.items()}}
+    small[_SUMS] = "".join(f"{sums[path]}  {path}\n" for path in sorted(sums)).encode()
+    sums[_SUMS] = sha256(small[_SUMS])
+    stale = check_target(root) - sums.keys()
+    needed = [path for path, digest in sums.items() if not _is_right(root / path, digest)]
     written = 0
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        (root / _MANIFEST).unlink(missing_ok=True)
-        for done, (path, digest) in enumerate(files.items(), 1):
-            written += _place(root / path, digest, reader)
-            progress("write files", done, len(files))
-        small = {**_transformers_files(manifest, reader), _MANIFEST: manifest.to_bytes()}
-        sums = {**files, **{path: sha256(data) for path, data in small.items()}}
-        small[_SUMS] = "".join(f"{sums[path]}  {path}\n" for path in sorted(sums)).encode()
-        for path in sorted(stale - small.keys()):
+        if needed:
+            root.mkdir(parents=True, exist_ok=True)
+            (root / _MANIFEST).unlink(missing_ok=True)
+            needed = [path for path in needed if path != _MANIFEST] + [_MANIFEST]
+        for path in sorted(stale):
             (root / path).unlink(missing_ok=True)
-        for path in sorted(small, key=lambda path: path == _MANIFEST):
-            with replacing(root / path) as temporary:
-                written += temporary.write_bytes(small[path])
+        for done, path in enumerate(needed, 1):
+            source = small[path] if path in small else reader.fetch(files[path])
+            written += _place(root / path, source)
+            progress("write files", done, len(needed))
     except OSError as error:
         raise StoreNotWritableError(f"cannot write to {root}: {error.strerror}") from error
     return written
 
 
-def _owned_files(root: Path) -> set[str]:
-    """The files that an earlier release put into a folder; only those may be replaced."""
+def check_target(root: Path) -> set[str]:
+    """The files that an earlier release put into a folder; only those may be replaced.
+
+    Raises:
+        FormatError: the folder holds something that is no release.
+    """
     if (root / _SUMS).is_file():
         return set(_read_sums(root)) | {_SUMS}
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -143,14 +149,18 @@ def _owned_files(root: Path) -> set[str]:
     return set()
 
 
-def _place(path: Path, digest: str, reader: BlobReader) -> int:
-    """Put one blob at a path unless it is there already; returns the bytes written."""
-    if path.is_file() and file_digest(path) == digest:
-        return 0
-    source = reader.fetch(digest)
+def _is_right(path: Path, digest: str) -> bool:
+    return path.is_file() and file_digest(path) == digest
+
+
+def _place(path: Path, source: Path | bytes) -> int:
+    """Put a file at a path in one step; returns the bytes written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        shutil.copyfile(source, temporary)
+        if isinstance(source, bytes):
+            temporary.write_bytes(source)
+        else:
+            shutil.copyfile(source, temporary)
     return path.stat().st_size
 
 

@@ -33,9 +33,11 @@ def compose(
     Shows what changes and how many layers are computed. With --release the result is published and
     the channel 'latest' moves to it; the same set of modules is the same release.
     """
-    from centra.folder import write_folder
+    from centra.folder import check_target, write_folder
     from registry import releases
 
+    if output is not None:
+        check_target(output)  # Before anything is published.
     registry = open_registry()
     with reporting() as progress:
         found = releases.compose(
@@ -71,6 +73,6 @@ def compose(
     if found.published:
         click.echo(f"published release {found.release}  sha256:{found.digest}")
     elif found.release is not None:
-        click.echo(f"release {found.release} holds exactly this; nothing to publish")
+        click.echo(f"release {found.release} holds exactly this already; no new release was made")
     else:
         click.echo("a plan; publish it with: centra compose --release")

@@ -9,9 +9,16 @@ import click
 if TYPE_CHECKING:
     from registry import Registry
 
-__all__ = ["json_option", "open_registry"]
+__all__ = ["json_option", "open_registry", "registry_for"]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def registry_for(reference: str) -> Registry | None:
+    """The registry that a release's name is looked up in; none for an address of its own."""
+    from registry.releases import is_address
+
+    return None if is_address(reference) else open_registry()
 
 
 def open_registry() -> Registry:

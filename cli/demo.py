@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import shlex
 import tempfile
 from pathlib import Path
@@ -38,6 +39,8 @@ def demo(folder: Path | None, epochs: int) -> None:
     weights, corpus = _minilm(), _corpus()
     home = folder or Path(tempfile.mkdtemp(prefix="centra-demo-"))
     home.mkdir(parents=True, exist_ok=True)
+    for setting in ("CENTRA_DATABASE_URL", "CENTRA_STORE", "CENTRA_ACTOR"):
+        os.environ.pop(setting, None)  # The demo touches no registry but its own.
     with contextlib.chdir(home):
         _say("A registry, and a frozen backbone that three teams will share.")
         _run("init")

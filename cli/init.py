@@ -6,7 +6,6 @@ from pathlib import Path
 
 import click
 
-from cli.context import open_registry
 from cli.output import remark
 
 
@@ -16,14 +15,13 @@ def init(ctx: click.Context) -> None:
     """Make a registry in this folder.
 
     Writes centra.toml and creates the tables. By default the registry is SQLite and a local store
-    under .centra/; name others with the global options, before the command:
+    under .centra/; name others in the environment or with the global options, before the command:
 
         centra --database postgresql://centra@db/centra --store s3://models/centra init
     """
-    from registry.db import upgrade
-    from registry.settings import write_config
+    from registry import Registry
 
-    options = ctx.find_root().obj
-    path = write_config(Path.cwd(), database=options["database"], store=options["store"])
-    upgrade(open_registry().engine)
-    remark(f"registry ready; settings in {path}")
+    registry = Registry.create(Path.cwd(), **ctx.find_root().obj)
+    address = registry.engine.url.render_as_string(hide_password=True)
+    registry.engine.dispose()
+    remark(f"registry ready: database {address}, store {registry.store.url}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from cli.context import json_option, open_registry
+from cli.context import json_option, registry_for
 from cli.output import print_table, reporting
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ def predict(
     if text_pair is not None and not texts:
         raise click.UsageError("--text-pair belongs to a TEXT; lines of --input name their own")
     with reporting() as progress:
-        loaded = releases.load(open_registry(), reference, tasks=tasks or None, progress=progress)
+        loaded = releases.load(
+            registry_for(reference), reference, tasks=tasks or None, progress=progress
+        )
     answers = loaded.predict(inputs, tasks or None)
     if as_json:
         for answer in answers:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.context import json_option, open_registry
+from cli.context import json_option, open_registry, registry_for
 from cli.output import (
     account_line,
     change_fields,
@@ -118,7 +118,7 @@ def verify(reference: str, *, as_json: bool) -> None:
     from registry import releases
 
     with reporting() as progress:
-        found = releases.verify(open_registry(), reference, progress)
+        found = releases.verify(registry_for(reference), reference, progress)
     if as_json:
         print_json(found)
         return
@@ -136,7 +136,7 @@ def pull(reference: str, output: Path, *, as_json: bool) -> None:
     from registry import releases
 
     with reporting() as progress:
-        digest, written = releases.pull(open_registry(), reference, output, progress)
+        digest, written = releases.pull(registry_for(reference), reference, output, progress)
     remark(f"{written:,} bytes written, sha256:{digest}")
     if as_json:
         print_json({"output": str(output), "digest": digest, "bytes": written})

@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 TASKS = {
     "intent": Recipe(tap=4, depth=2, epochs=8, learning_rate=5e-4),
     "slots_snips": Recipe(tap=3, depth=2, epochs=3, learning_rate=3e-4),
-    "stsb": Recipe(tap=2, depth=3, epochs=4),
+    "stsb": Recipe(tap=2, depth=3, epochs=2),
     "mrpc": Recipe(tap=3, depth=3, epochs=5),
-    "emotion": Recipe(tap=5, depth=1, epochs=3, learning_rate=2e-4),
+    "emotion": Recipe(tap=5, depth=1, epochs=2, learning_rate=5e-4),
 }
-UPDATED = ("mrpc", Recipe(tap=4, depth=2, epochs=2, seed=1))
-REDEFINED = ("emotion", Recipe(tap=5, depth=1, epochs=1, learning_rate=2e-4))
+UPDATED = ("mrpc", Recipe(tap=4, depth=2, epochs=1, seed=1))
+REDEFINED = ("emotion", Recipe(tap=5, depth=1, epochs=1, learning_rate=5e-4))
 RETIRED = "slots_snips"
 MOODS = {"joy": "positive", "surprise": "positive", "neutral": "neutral"}
 

@@ -43,5 +43,7 @@ if context.is_offline_mode():
 elif (given := context.config.attributes.get("connection")) is not None:
     _run(given)
 else:
-    with writing(make_engine(Settings.load().database)).begin() as opened:
+    engine = make_engine(Settings.load().database)
+    with writing(engine).begin() as opened:
         _run(opened)
+    engine.dispose()

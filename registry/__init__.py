@@ -8,7 +8,7 @@ Every use case is a function of one of the modules ``backbones``, ``tasks``, ``r
 
     registry = Registry.open(actor="nlu/ada")
     tasks.register(registry, "intent", Path("intent.safetensors"), team="nlu")
-    releases.publish(registry, releases.plan(registry))
+    releases.compose(registry, publish=True)
 """
 
 from __future__ import annotations

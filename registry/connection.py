@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy.orm import Session
 
 from centra.blobs import BlobStore, open_store
-from registry.db import check_schema, make_engine, translated, writing
-from registry.settings import Settings
+from centra.errors import CentraError
+from registry.db import check_exists, check_schema, make_engine, translated, upgrade, writing
+from registry.settings import CONFIG, Settings, write_config
 from registry.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
@@ -62,6 +63,37 @@ class Registry:
             actor=settings.actor,
         )
 
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        database: str | None = None,
+        store: str | None = None,
+        actor: str | None = None,
+    ) -> Registry:
+        """Make a registry: write ``centra.toml`` and create the tables; harmless to repeat.
+
+        Args:
+            folder: where ``centra.toml`` goes; see :func:`registry.settings.write_config`.
+            database, store, actor: as for :meth:`open`.
+
+        Raises:
+            ConflictError: ``centra.toml`` names another registry.
+            UsageError, StoreNotWritableError, DatabaseError: it cannot be made; no
+                ``centra.toml`` is left behind.
+        """
+        existed = (folder / CONFIG).is_file()
+        path = write_config(folder, database=database, store=store)
+        try:
+            registry = cls.open(database=database, store=store, actor=actor, folder=folder)
+            upgrade(registry.engine)
+        except CentraError:
+            if not existed:
+                path.unlink(missing_ok=True)
+            raise
+        return registry
+
     @contextmanager
     def read(self) -> Iterator[UnitOfWork]:
         """A transaction that sees one state and changes nothing.
@@ -69,6 +101,7 @@ class Registry:
         Raises:
             DatabaseError: the database cannot be reached or has other tables.
         """
+        check_exists(self.engine)
         with translated(self.engine), self.engine.connect() as connection:
             check_schema(connection)
             with Session(connection, autoflush=False) as session:
@@ -81,6 +114,7 @@ class Registry:
         Raises:
             DatabaseError: the database cannot be reached or has other tables.
         """
+        check_exists(self.engine)
         with translated(self.engine), writing(self.engine).begin() as connection:
             check_schema(connection)
             with Session(connection) as session:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, OperationalError, ProgrammingError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 
 from centra.errors import UsageError
 from registry.errors import DatabaseError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SCHEMA",
+    "check_exists",
     "check_schema",
     "differences",
     "make_engine",
@@ -49,20 +50,23 @@ def make_engine(url: str) -> Engine:
     Raises:
         UsageError: another kind of database, or no address at all.
     """
+    if "://" not in url:
+        return _sqlite(URL.create("sqlite", database=url))
     try:
-        parsed = make_url(url if "://" in url else f"sqlite:///{url}")
-    except ArgumentError as error:
-        raise UsageError(f"database address {url!r} is malformed") from error
-    if parsed.drivername in ("postgres", "postgresql"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        # Not shown: there may be a password in it.
+        raise UsageError(
+            "the database address is malformed; expected sqlite:///FILE or "
+            "postgresql://USER:PASSWORD@HOST/NAME"
+        ) from error
     match parsed.get_backend_name():
         case "sqlite":
-            return _sqlite(parsed)
-        case "postgresql":
-            return _postgresql(parsed)
-    raise UsageError(
-        f"database {parsed.get_backend_name()!r} is not supported; use SQLite or PostgreSQL"
-    )
+            return _sqlite(parsed.set(drivername="sqlite"))
+        case "postgresql" | "postgres":
+            return _postgresql(parsed.set(drivername="postgresql+psycopg"))
+        case other:
+            raise UsageError(f"database {other!r} is not supported; use SQLite or PostgreSQL")
 
 
 def writing(engine: Engine) -> Engine:
@@ -75,10 +79,23 @@ def translated(engine: Engine) -> Iterator[None]:
     """Turn the driver's errors of reaching or using the database into :class:`DatabaseError`."""
     try:
         yield
-    except (OperationalError, ProgrammingError) as error:
+    except IntegrityError:
+        raise  # A constraint held where a decision should have: that is a fault of this code.
+    except DBAPIError as error:
         address = engine.url.render_as_string(hide_password=True)
         cause = str(error.orig).strip().split("\n")[0]
         raise DatabaseError(f"database {address}: {cause}") from error
+
+
+def check_exists(engine: Engine) -> None:
+    """Refuse an SQLite file that is not there, which connecting would make.
+
+    Raises:
+        DatabaseError: naming the file.
+    """
+    file = engine.url.database
+    if engine.dialect.name == "sqlite" and not Path(file or "").exists():
+        raise DatabaseError(f"there is no database {file} yet; run: centra db upgrade")
 
 
 def check_schema(connection: Connection) -> None:
@@ -120,12 +137,19 @@ def upgrade(engine: Engine) -> None:
         DatabaseError: the database cannot be reached or refuses.
     """
     from alembic import command
+    from alembic.util import CommandError
 
     with translated(engine), writing(engine).begin() as connection:
         found = revision(connection)
         if found is not None and found > SCHEMA:
             check_schema(connection)
-        command.upgrade(_alembic(connection), "head")
+        try:
+            command.upgrade(_alembic(connection), "head")
+        except CommandError as error:
+            raise DatabaseError(
+                f"the database is at migration {found}, which this Centra does not know; "
+                "is it another program's?"
+            ) from error
 
 
 def differences(engine: Engine) -> list[str]:
@@ -156,7 +180,7 @@ def _alembic(connection: Connection) -> Config:
     return config
 
 
-def _sqlite(url: Any) -> Engine:
+def _sqlite(url: URL) -> Engine:
     if not url.database or url.database == ":memory:":
         raise UsageError("a registry needs a database file, for example sqlite:///centra.db")
     engine = create_engine(url, connect_args={"timeout": _WAIT_S})
@@ -177,13 +201,18 @@ def _sqlite(url: Any) -> Engine:
     return engine
 
 
-def _postgresql(url: Any) -> Engine:
-    engine = create_engine(url, connect_args={"connect_timeout": 10})
+def _postgresql(url: URL) -> Engine:
+    # A connection may have broken while the blobs of a large release were read.
+    engine = create_engine(url, connect_args={"connect_timeout": 10}, pool_pre_ping=True)
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         if connection.get_execution_options().get("writes"):
             connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_WAIT_S}s'")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        else:
+            # All queries of a read see one state, as on SQLite. A writer needs none of this: what
+            # it sees must be what the one before it left, and nobody else writes.
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 
     return engine

@@ -29,6 +29,7 @@ __all__ = [
     "ReleaseTask",
     "Task",
     "TaskVersion",
+    "UtcTime",
 ]
 
 

@@ -37,9 +37,11 @@ __all__ = [
     "ReleaseDetail",
     "ReleaseDifference",
     "ReleaseRow",
+    "Unchanged",
     "Verification",
     "compose",
     "diff",
+    "is_address",
     "list_all",
     "load",
     "pull",
@@ -296,13 +298,18 @@ def diff(registry: Registry, before: str, after: str) -> ReleaseDifference:
     )
 
 
-def verify(registry: Registry, reference: str, progress: Progress = silent) -> Verification:
+def is_address(reference: str) -> bool:
+    """Whether this names a release folder or a store, which needs no registry, not a release."""
+    return any(mark in reference for mark in "/#") or reference in (".", "..")
+
+
+def verify(registry: Registry | None, reference: str, progress: Progress = silent) -> Verification:
     """Hash every blob of a release and run every task on its probe.
 
     Args:
-        registry: where.
-        reference: a number, a channel, the start of a digest, or a release folder or store address
-            as :func:`centra.load_release` takes it.
+        registry: where; None where the reference is an address.
+        reference: a number, a channel, the start of a digest, or the address of a release folder or
+            a store, as :func:`centra.load_release` takes it; see :func:`is_address`.
         progress: told of each step.
 
     Raises:
@@ -322,7 +329,7 @@ def verify(registry: Registry, reference: str, progress: Progress = silent) -> V
 
 
 def pull(
-    registry: Registry, reference: str, folder: Path, progress: Progress = silent
+    registry: Registry | None, reference: str, folder: Path, progress: Progress = silent
 ) -> tuple[str, int]:
     """Materialise a release as a folder; only files that are not there yet are copied.
 
@@ -342,7 +349,7 @@ def pull(
 
 
 def load(
-    registry: Registry,
+    registry: Registry | None,
     reference: str,
     *,
     tasks: Collection[str] | None = None,
@@ -428,9 +435,9 @@ def _channel_names(uow: UnitOfWork) -> dict[int, list[str]]:
     return names
 
 
-def _find(registry: Registry, reference: str) -> tuple[ReleaseManifest, BlobReader]:
-    """A release by its name in the registry, or by the address of a folder or store."""
-    if any(mark in reference for mark in "/#") or reference in (".", ".."):
+def _find(registry: Registry | None, reference: str) -> tuple[ReleaseManifest, BlobReader]:
+    """A release by the address of a folder or store, or by its name in the registry."""
+    if registry is None or is_address(reference):
         return find_release(reference)
     with registry.read() as uow:
         digest = uow.release(reference).digest

@@ -17,6 +17,7 @@ __all__ = ["CONFIG", "Settings", "write_config"]
 
 CONFIG = "centra.toml"
 _KEYS = {"database", "store", "actor"}
+_ENVIRONMENT = {"database": "CENTRA_DATABASE_URL", "store": "CENTRA_STORE"}
 _DEFAULTS = {"database": "sqlite:///.centra/registry.db", "store": ".centra/store"}
 
 
@@ -78,7 +79,8 @@ def write_config(folder: Path, *, database: str | None, store: str | None) -> Pa
 
     Args:
         folder: where to put it.
-        database, store: addresses; None for SQLite and a local store under ``.centra/``.
+        database, store: addresses; None for what the environment says, which is not written, or
+            else for SQLite and a local store under ``.centra/``.
 
     Returns:
         The file. One that says the same already is left alone.
@@ -90,7 +92,13 @@ def write_config(folder: Path, *, database: str | None, store: str | None) -> Pa
     import json
 
     path = folder / CONFIG
-    values = {"database": database or _DEFAULTS["database"], "store": store or _DEFAULTS["store"]}
+    given = {"database": database, "store": store}
+    # What the environment says stays there: it may be a secret, and it wins over the file anyway.
+    values = {
+        key: value or _DEFAULTS[key]
+        for key, value in given.items()
+        if value or not os.environ.get(_ENVIRONMENT[key])
+    }
     if path.is_file():
         found = _read(path)
         if {key: found.get(key) for key in values} != values:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from registry.unit_of_work import UnitOfWork
 
 __all__ = [
+    "Checkpoint",
     "Outcome",
     "TaskDetail",
     "TaskDifference",

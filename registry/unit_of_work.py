@@ -161,7 +161,7 @@ class UnitOfWork:
         if len(found) != 1:
             raise NotFoundError(
                 f"there is no release {reference!r}; expected a number, a channel or a digest of "
-                "at least 8 digits; see: centra release list, centra channel list"
+                "at least 8 digits (a release folder is written ./NAME); see: centra release list, centra channel list"
             )
         return found[0]
 

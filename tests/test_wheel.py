@@ -8,12 +8,17 @@ import sys
 import sysconfig
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from registry.db import SCHEMA
 from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def pip(*args: str | Path) -> None:
@@ -39,7 +44,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(installed: Path, tmp_path: Path) -> Any:
+def run(installed: Path, tmp_path: Path) -> Run:
     """A call that runs Python in an empty folder, with the installed wheel and its dependencies.
 
     ``-S`` leaves out the ``.pth`` files, and with them the checkout of an editable installation.
@@ -90,15 +95,14 @@ def test_the_wheel_holds_all_that_runs_and_nothing_else(wheel: Path) -> None:
     assert inside == expected | corpus
 
 
-def test_the_wheel_is_what_runs(run: Any, installed: Path) -> None:
-    code = "import centra, cli, migrations, registry as r; print(*map(vars, (centra, cli, r)))"
+def test_the_wheel_is_what_runs(run: Run, installed: Path) -> None:
     code = "import centra, cli, migrations, registry\n"
     code += "for module in (centra, cli, migrations, registry): print(module.__file__)"
     files = run("-c", code).stdout.split()
     assert [Path(file).parent.parent for file in files] == [installed] * 4
 
 
-def test_an_installed_centra_makes_checks_and_lists_a_registry(run: Any, tmp_path: Path) -> None:
+def test_an_installed_centra_makes_checks_and_lists_a_registry(run: Run, tmp_path: Path) -> None:
     run("-m", "cli", "init")
     assert (tmp_path / "centra.toml").is_file()
     assert run("-m", "cli", "db", "check").stderr == "database and code agree\n"
@@ -107,7 +111,7 @@ def test_an_installed_centra_makes_checks_and_lists_a_registry(run: Any, tmp_pat
     assert run("-m", "cli", "--version").stdout.startswith("centra, version ")
 
 
-def test_an_installed_centra_has_its_demo_and_the_corpus(run: Any, installed: Path) -> None:
+def test_an_installed_centra_has_its_demo_and_the_corpus(run: Run, installed: Path) -> None:
     assert "Usage: centra demo" in run(str(installed / "bin" / "centra"), "demo", "--help").stdout
     place = run("-c", "from cli.demo import _corpus; print(_corpus())").stdout.strip()
     assert Path(place) == installed / "cli" / "assistant"

@@ -15,7 +15,7 @@ from centra.runtime.merged import Release
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["find_release", "load_release"]
+__all__ = ["find_release", "load_release", "read_manifest"]
 
 _DEFAULT_CHANNEL = "latest"
 

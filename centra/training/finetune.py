@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,7 +24,13 @@ from transformers.trainer_callback import PrinterCallback
 from centra.data import Encoded, Example, Row, TextEncoder, fingerprint, read_examples
 from centra.documents import canonical_json, sha256
 from centra.encoder import Branch, Trunk, backbone_layer
-from centra.errors import DataError, UsageError
+from centra.errors import (
+    DataError,
+    FormatError,
+    StoreNotWritableError,
+    TrainingDivergedError,
+    UsageError,
+)
 from centra.progress import Progress, silent
 from centra.task_module import HeadSpec, TaskModule, TaskSpec
 from centra.training.metrics import check_metric
@@ -83,8 +90,10 @@ class Recipe:
                 f"{layers - self.tap} layers to start from"
             )
         for name in ("epochs", "batch_size", "learning_rate", "patience"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} must be greater than 0")
+        if self.max_length < 0 or not 0 <= self.seed < 2**32:
+            raise UsageError("max_length and seed must not be negative, and seed be below 2^32")
 
 
 def finetune(
@@ -116,6 +125,8 @@ def finetune(
     Raises:
         UsageError: a setting that does not suit the backbone or the kind.
         DataError: missing, empty or malformed data; a dev label that is not in train.
+        TrainingDivergedError: the weights became NaN or infinite.
+        StoreNotWritableError: ``work`` cannot be written.
     """
     recipe.check(backbone)
     files = [data / "train.jsonl", data / "dev.jsonl"]
@@ -136,7 +147,10 @@ def finetune(
             "versions": {name: version(name) for name in ("torch", "transformers")},
         },
     )
-    spec.check(str(files[0]))
+    try:
+        spec.check(str(files[0]))
+    except FormatError as error:
+        raise DataError(str(error)) from error
     metric = check_metric(kind, recipe.metric)
     if infer_contract(dev)[:2] != (kind, form):
         raise DataError(f"{files[1]}: its examples are of another kind or form than {files[0]}")
@@ -166,6 +180,8 @@ def finetune(
     model.eval().to("cpu")
     rows = datasets[1].rows[:_PROBE_SIZE]
     module = make_module(spec, model.trunk, model.branch, Encoded.pad(rows, encoder.pad_token_id))
+    if not all(bool(tensor.isfinite().all()) for tensor in module.tensors.values()):
+        raise TrainingDivergedError(recipe.learning_rate)
     shutil.rmtree(work, ignore_errors=True)
     return module
 
@@ -353,8 +369,11 @@ def _prepare(work: Path, spec: TaskSpec) -> bool:
     if marker.is_file() and json.loads(marker.read_text()).get("run") == run:
         return any(work.glob("checkpoint-*/trainer_state.json"))
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    marker.write_text(json.dumps({"run": run}))
+    try:
+        work.mkdir(parents=True)
+        marker.write_text(json.dumps({"run": run}))
+    except OSError as error:
+        raise StoreNotWritableError(f"cannot write {work}: {error.strerror}") from error
     return False
 
 

@@ -357,6 +357,18 @@ def test_missing_tokenizer_is_refused_instead_of_made_up(
     refused(folder, store, FormatError, "tokenizer")
 
 
+def test_tokenizer_with_ids_beyond_the_embeddings_is_refused(
+    tiny_backbone: support.Backbone, tmp_path: Path, store: LocalStore
+) -> None:
+    """It would end in an index error at the first text that holds such a token."""
+    folder = shutil.copytree(tiny_backbone.folder, tmp_path / "extended")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["beyond"])
+    tokenizer.save_pretrained(folder)
+
+    refused(folder, store, IncompatibleError, "tokenizer")
+
+
 @pytest.mark.parametrize("source", ["none", "deeply/nested/none", "./none"])
 def test_missing_folder_is_not_found(
     source: str, store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

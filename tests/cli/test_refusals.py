@@ -20,13 +20,13 @@ from tests import support
 from tests.cli.helpers import centra, edit, read, refused, state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 BOB = ("--actor", "dialog/bob")
 
 
 @pytest.fixture
-def unchanged(home: Path) -> Any:
+def unchanged(home: Path) -> Iterator[Path]:
     """The registry, which must be the same after the test."""
     before = state(home)
     yield home

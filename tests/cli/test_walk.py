@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,8 +45,14 @@ def place(
 
     if request.param == "sqlite and folder":
         return in_this_folder
+
+    from botocore.loaders import create_loader
+
     s3_url: str = request.getfixturevalue("s3_url")
     monkeypatch.setenv("CENTRA_STORE", s3_url)
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")  # Times are printed in UTC all the same.
+    # Each command is a process of its own in real life, and reads boto3's tables for itself.
+    monkeypatch.setattr("botocore.session.create_loader", cache(create_loader))
     monkeypatch.setenv("CENTRA_DATABASE_URL", request.getfixturevalue("postgres_database"))
     return by_environment
 
@@ -204,6 +211,7 @@ def test_tasks_of_three_teams_live_from_their_registration_to_their_retirement(
     assert history == [
         (f"task:{verb}", "nlu/ada") for verb in ("register", "update", "redefine", "pin")
     ]
+    assert all(is_utc(event["at"]) for event in read("audit"))
     folder_digest = read("release", "pull", f"{store}#production", "--output", "pulled")["digest"]
     assert folder_digest == release_1
     assert answers("--release", "./pulled", *TEXTS) == before

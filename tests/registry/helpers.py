@@ -208,8 +208,7 @@ def rows(registry: Registry) -> dict[str, list[tuple[Any, ...]]]:
     with registry.engine.connect() as connection:
         return {
             table.name: [
-                tuple(row)
-                for row in connection.execute(select(table).order_by(*table.primary_key))
+                tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key))
             ]
             for table in Base.metadata.sorted_tables
         }

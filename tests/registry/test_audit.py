@@ -139,9 +139,7 @@ def test_events_come_oldest_first(registry: Registry, module: Callable[..., Path
     assert [event.at for event in events] == sorted(event.at for event in events)
 
 
-def test_the_log_can_be_narrowed_to_a_task(
-    registry: Registry, module: Callable[..., Path]
-) -> None:
+def test_the_log_can_be_narrowed_to_a_task(registry: Registry, module: Callable[..., Path]) -> None:
     tasks.register(registry, "staging", module())
     tasks.register(registry, "intent", module())
     releases.compose(registry, publish=True)

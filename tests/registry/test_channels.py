@@ -113,9 +113,7 @@ def test_a_release_goes_by_number_channel_or_digest(published: Registry) -> None
 
 
 def test_a_channel_is_found_before_a_digest_that_begins_like_its_name(published: Registry) -> None:
-    name = releases.show(published, "1").digest[:8]
-    if name.isdecimal():
-        pytest.skip("a name of digits alone is no channel")
+    name = releases.show(published, "1").digest[:63]
     channels.move(published, name, "2")
     assert releases.show(published, name).number == 2
 

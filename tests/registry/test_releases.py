@@ -488,7 +488,14 @@ def test_parity_is_checked_once_for_a_version_that_a_release_holds(
     done = compose(pair, publish=True)
     tasks.pin(pair, "intent@1.0")
     compose(pair, publish=True)
-    assert checked == [{"intent", "slots"}, {"intent", "slots"}, set(), {"intent"}, {"topic"}, set()]
+    assert checked == [
+        {"intent", "slots"},
+        {"intent", "slots"},
+        set(),
+        {"intent"},
+        {"topic"},
+        set(),
+    ]
     assert done.parity == {"topic": 0.0}
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from centra.blobs import LocalStore, file_digest
-from centra.task_module import TaskModule, TaskSpec
 from centra.errors import (
     CentraError,
     ConflictError,
@@ -22,6 +21,7 @@ from centra.errors import (
     StoreNotWritableError,
     UsageError,
 )
+from centra.task_module import TaskModule, TaskSpec
 from registry import audit, tasks
 from registry.errors import (
     ContractChangedError,
@@ -317,7 +317,9 @@ UNUSABLE = [
 ]
 
 
-@pytest.mark.parametrize(("spoil", "error", "mention"), UNUSABLE, ids=[spoil.__name__ for spoil, *_ in UNUSABLE])
+@pytest.mark.parametrize(
+    ("spoil", "error", "mention"), UNUSABLE, ids=[spoil.__name__ for spoil, *_ in UNUSABLE]
+)
 def test_a_file_that_cannot_be_used_is_refused_and_not_stored(
     settled: Registry,
     module: Callable[..., Path],
@@ -439,9 +441,7 @@ def test_a_redefinition_that_redefines_nothing_is_refused(
         tasks.redefine(settled, "intent", module(labels=MORE, seed=9))
 
 
-def test_a_retired_task_gets_no_new_version(
-    settled: Registry, module: Callable[..., Path]
-) -> None:
+def test_a_retired_task_gets_no_new_version(settled: Registry, module: Callable[..., Path]) -> None:
     with refused(settled, ConflictError, "centra task restore old"):
         tasks.update(settled, "old", module(seed=9))
     with refused(settled, ConflictError, "centra task restore old"):
@@ -479,9 +479,7 @@ def test_a_retired_task_leaves_the_live_set_and_comes_back_as_it_was(
     registry: Registry, module: Callable[..., Path]
 ) -> None:
     tasks.register(registry, "intent", module())
-    assert tasks.retire(registry, "intent") == Outcome(
-        task="intent", version="1.0", changed=True
-    )
+    assert tasks.retire(registry, "intent") == Outcome(task="intent", version="1.0", changed=True)
     assert tasks.show(registry, "intent").state == "retired"
     with registry.read() as uow:
         assert uow.live() == {}
