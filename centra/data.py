@@ -253,7 +253,7 @@ def _check_text(text: str, where: str) -> None:
 def _parse_example(line: str, where: str) -> Example:
     try:
         fields = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
     item = Input.parse(fields if isinstance(fields, Mapping) else None, where)
     for label in [fields.get("label", "-"), *(fields.get("labels") or [])]:

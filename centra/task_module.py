@@ -275,7 +275,7 @@ def _read_header(path: Path) -> tuple[TaskSpec, dict[str, Any]]:
     try:
         header = json.loads(metadata[_KEY])
         spec, _ = canonical_json(header["spec"]), header["checksum"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"{path}: the task module's header is damaged ({error})") from error
     return TaskSpec.from_bytes(spec, str(path)), header
 
