@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from centra.errors import CentraError, ConflictError, NotAllowedError, NotFoundError
 
 if TYPE_CHECKING:
-    from registry.lifecycle import ContractDifference
+    from registry.contract import ContractDifference
 
 __all__ = [
     "ContractChangedError",

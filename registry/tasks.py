@@ -19,8 +19,9 @@ from sqlalchemy.orm import contains_eager
 from centra.errors import ConflictError, FormatError, NotFoundError, UsageError
 from centra.names import parse_name, split_reference
 from centra.progress import Progress, silent
+from registry.contract import ContractDifference, compare
 from registry.errors import ContractChangedError, TaskExistsError
-from registry.lifecycle import ContractDifference, check_owner, compare, next_version
+from registry.lifecycle import check_owner, next_version
 from registry.models import Task, TaskVersion
 
 if TYPE_CHECKING:

@@ -1,17 +1,17 @@
 """A loaded release: tokenise once, run the trunk once to the deepest tap needed, then each branch.
 
 The parts are held per backbone and per task and share nothing else, so a task's answer cannot
-depend on which other tasks are loaded. ``Release`` reaches trunks and branches only through the
-two calls in :class:`TrunkEngine` and :class:`BranchEngine`.
+depend on which other tasks are loaded. ``Release`` reaches trunks and branches only through
+:mod:`centra.runtime.engine`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from centra.backbone import BackboneSpec
-from centra.data import Encoded, Input, Row, TextEncoder
+from centra.data import Input, Row, TextEncoder
 from centra.decoding import decode
 from centra.errors import DataError, FormatError, NotFoundError
 from centra.progress import Progress, silent
@@ -24,34 +24,11 @@ if TYPE_CHECKING:
 
     from centra.blobs import BlobReader
     from centra.release import ReleaseManifest
+    from centra.runtime.engine import BranchEngine, Probe, TrunkEngine
 
-__all__ = ["BranchEngine", "Probe", "Release", "TrunkEngine"]
+__all__ = ["Release"]
 
 _BATCH = 32
-
-
-class TrunkEngine(Protocol):
-    """Computes the shared layers of one backbone."""
-
-    def run(self, batch: Encoded, taps: Collection[int]) -> Mapping[int, Any]:
-        """Hidden states at the taps, in whatever form the branches of this engine take."""
-        ...
-
-
-class BranchEngine(Protocol):
-    """Computes one task."""
-
-    def run(self, hidden_states: Any, batch: Encoded) -> np.ndarray:
-        """From the tap's hidden states to logits ``(batch, outputs)`` or ``(batch, seq, outputs)``."""
-        ...
-
-
-@dataclass(frozen=True)
-class Probe:
-    """The inputs that a module carries, and its own logits for them."""
-
-    batch: Encoded
-    logits: np.ndarray
 
 
 @dataclass(frozen=True)

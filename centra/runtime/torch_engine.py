@@ -8,7 +8,7 @@ import torch
 
 from centra.data import Encoded
 from centra.encoder import Branch, Trunk
-from centra.runtime.merged import Probe
+from centra.runtime.engine import Probe
 from centra.task_module import TaskModule
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ __all__ = ["TorchBranch", "TorchTrunk", "load_branch", "load_trunk"]
 
 
 class TorchTrunk:
-    """See :class:`centra.runtime.merged.TrunkEngine`."""
+    """See :class:`centra.runtime.engine.TrunkEngine`."""
 
     def __init__(self, trunk: Trunk) -> None:
         self._trunk = trunk
@@ -42,7 +42,7 @@ class TorchTrunk:
 
 
 class TorchBranch:
-    """See :class:`centra.runtime.merged.BranchEngine`."""
+    """See :class:`centra.runtime.engine.BranchEngine`."""
 
     def __init__(self, branch: Branch) -> None:
         self._branch = branch.eval()
