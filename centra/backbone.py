@@ -121,7 +121,7 @@ def import_backbone(
         raise IncompatibleError(f"{source}: is a decoder; Centra serves encoders")
     if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
         raise IncompatibleError(f"{source}: only absolute position embeddings are supported")
-    tokenizer = _tokenizer_files(source, revision)
+    tokenizer = _tokenizer_files(source, revision, int(config.vocab_size))
     model = load_pretrained(source, "AutoModel", revision=revision)
     _check_weights(model, source)
     shards = shard(model.state_dict(), family, progress)
@@ -239,7 +239,7 @@ def _load_config(source: str, revision: str | None) -> Any:
         ) from error
 
 
-def _tokenizer_files(source: str, revision: str | None) -> dict[str, bytes]:
+def _tokenizer_files(source: str, revision: str | None, vocab_size: int) -> dict[str, bytes]:
     """The tokenizer's files as shipped, so that they do not depend on our library versions.
 
     A tokenizer that only comes in slow form is converted to ``tokenizer.json``.
@@ -253,6 +253,15 @@ def _tokenizer_files(source: str, revision: str | None) -> dict[str, bytes]:
     if not tokenizer.is_fast:
         raise FormatError(
             f"{source}: its tokenizer has no fast form, so it cannot be served without transformers"
+        )
+    # transformers makes up an empty tokenizer where a folder has none.
+    ids = tokenizer.get_vocab().values()
+    if len(ids) <= len(tokenizer.all_special_ids):
+        raise FormatError(f"{source}: has no tokenizer; save it beside the weights")
+    if max(ids) >= vocab_size:
+        raise IncompatibleError(
+            f"{source}: its tokenizer gives ids up to {max(ids)}, but there are only "
+            f"{vocab_size} embeddings"
         )
     files = {"tokenizer.json": _shipped_tokenizer(source, revision)}
     if files["tokenizer.json"] is None:
@@ -310,7 +319,7 @@ def _raise_not_found(source: str, error: Exception) -> None:
         "404" in str(error)
         or "not a local folder" in str(error)
         or "not a valid model identifier" in str(error)
-        or "Repo id must" in str(error)
+        or "Repo id must" in str(error)  # a path: no hub name looks like it
         or "connect" in str(error).lower()
         or "offline" in str(error).lower()
     ):

@@ -16,7 +16,7 @@ from centra.errors import (
 )
 from centra.progress import Progress, silent
 from centra.release import ReleaseManifest
-from centra.task_module import read_spec
+from centra.task_module import check_fits, check_module, read_spec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -112,6 +112,11 @@ def check_parity(
 
     from centra.runtime.merged import Release
 
+    for task in tasks:
+        with _naming(task):
+            entry = manifest.tasks[task]
+            backbone = BackboneSpec.fetch(entry.backbone, reader)
+            check_fits(check_module(reader.fetch(entry.digest)), backbone, "its backbone")
     release = Release.load(manifest, reader, tasks=tasks)
     differences = {}
     for done, task in enumerate(release.tasks, 1):

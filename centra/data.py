@@ -33,6 +33,7 @@ __all__ = ["Encoded", "Example", "Input", "Row", "TextEncoder", "fingerprint", "
 Span = tuple[int, int]
 """Start and end (exclusive) in characters of a text."""
 
+_LARGEST = float(np.finfo(np.float32).max)
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -182,8 +183,9 @@ class TextEncoder:
             reader: where its tokenizer blob is.
             max_length: a shorter limit than the backbone's own, in tokens; 0 for the backbone's.
         """
+        files = {name: reader.fetch(digest) for name, digest in spec.tokenizer.items()}
         return cls(
-            reader.fetch(spec.tokenizer["tokenizer.json"]),
+            files["tokenizer.json"],
             max_length=min(max_length or spec.max_length, spec.max_length),
             pad_token_id=spec.pad_token_id,
             token_types=spec.token_types,
@@ -256,19 +258,19 @@ def _parse_example(line: str, where: str) -> Example:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
     item = Input.parse(fields if isinstance(fields, Mapping) else None, where)
-    for label in [fields.get("label", "-"), *(fields.get("labels") or [])]:
-        if isinstance(label, str):
-            _check_text(label, f"{where}: label")
     match fields:
         case {"labels": [*labels]} if all(isinstance(label, str) for label in labels):
+            for label in labels:
+                _check_text(label, f"{where}: label")
             if item.tokens is not None and len(labels) != len(item.tokens):
                 raise DataError(f"{where}: {len(item.tokens)} tokens but {len(labels)} labels")
             return Example(item, tuple(labels), where)
         case {"label": str() as label} if item.tokens is None:
+            _check_text(label, f"{where}: label")
             return Example(item, label, where)
         case {"label": bool()}:
             pass
-        case {"label": int() | float() as number} if item.tokens is None and np.isfinite(number):
+        case {"label": int() | float() as number} if item.tokens is None and abs(number) < _LARGEST:
             return Example(item, float(number), where)
     raise DataError(
         f"{where}: expected 'label' (a string or a finite number), or 'labels' (a list of strings)"

@@ -47,7 +47,9 @@ class ReleaseFolder:
     def __init__(self, root: Path, manifest: ReleaseManifest) -> None:
         self.root = root
         self.manifest = manifest
-        self._paths = {digest: root / path for path, digest in manifest.files().items()}
+        self._paths: dict[str, list[Path]] = {}
+        for path, digest in manifest.files().items():
+            self._paths.setdefault(digest, []).append(root / path)
 
     @classmethod
     def open(cls, root: Path) -> ReleaseFolder:
@@ -71,13 +73,16 @@ class ReleaseFolder:
 
     def fetch(self, digest: str) -> Path:
         """See :meth:`centra.blobs.BlobReader.fetch`."""
-        path = self._paths.get(digest)
-        if path is None or not path.is_file():
-            raise BlobNotFoundError(digest, str(path or self.root))
-        actual = file_digest(path)
-        if actual != digest:
-            raise CorruptBlobError(digest, actual, str(path))
-        return path
+        paths = self._paths.get(digest, [])
+        for path in paths:  # two tasks may have the same module
+            if not path.is_file():
+                raise BlobNotFoundError(digest, str(path))
+            actual = file_digest(path)
+            if actual != digest:
+                raise CorruptBlobError(digest, actual, str(path))
+        if not paths:
+            raise BlobNotFoundError(digest, str(self.root))
+        return paths[0]
 
     def verify(self) -> None:
         """Check every file of the folder.
@@ -115,16 +120,21 @@ def write_folder(
     files = manifest.files()
     small = {**_transformers_files(manifest, reader), _MANIFEST: manifest.to_bytes()}
     sums = {**files, **{path: sha256(data) for path, data in small.items()}}
-    small[_SUMS] = "".join(f"{sums[path]}  {path}\n" for path in sorted(sums)).encode()
+    small[_SUMS] = _sums_text(sums)
+    owned = check_target(root)
+    # Until the end it lists the earlier release's files too: a rerun knows what is ours.
+    union = _sums_text({**owned, **sums})
     sums[_SUMS] = sha256(small[_SUMS])
-    stale = check_target(root) - sums.keys()
+    stale = owned.keys() - sums.keys()
     needed = [path for path, digest in sums.items() if not _is_right(root / path, digest)]
     written = 0
     try:
         if needed:
             root.mkdir(parents=True, exist_ok=True)
             (root / _MANIFEST).unlink(missing_ok=True)
-            needed = [path for path in needed if path != _MANIFEST] + [_MANIFEST]
+            _place(root / _SUMS, union)
+            last = (_SUMS, _MANIFEST)
+            needed = [*(path for path in needed if path not in last), *last]
         for path in sorted(stale):
             (root / path).unlink(missing_ok=True)
         for done, path in enumerate(needed, 1):
@@ -136,17 +146,23 @@ def write_folder(
     return written
 
 
-def check_target(root: Path) -> set[str]:
+def _sums_text(sums: dict[str, str]) -> bytes:
+    return "".join(f"{sums[path]}  {path}\n" for path in sorted(sums)).encode()
+
+
+def check_target(root: Path) -> dict[str, str]:
     """The files that an earlier release put into a folder; only those may be replaced.
 
     Raises:
         FormatError: the folder holds something that is no release.
     """
     if (root / _SUMS).is_file():
-        return set(_read_sums(root)) | {_SUMS}
+        sums = _read_sums(root)
+        if _MANIFEST in sums:
+            return sums
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FormatError(f"{root}: exists and is not a release folder; give an empty or new one")
-    return set()
+    return {}
 
 
 def _is_right(path: Path, digest: str) -> bool:
@@ -195,7 +211,7 @@ def _pretty(value: object) -> bytes:
 
 def _read_sums(root: Path) -> dict[str, str]:
     try:
-        lines = (root / _SUMS).read_text(encoding="utf-8").splitlines()
+        *lines, end = (root / _SUMS).read_bytes().decode().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(
             f"{root / _SUMS}: missing or unreadable; pull the release again"
@@ -206,6 +222,8 @@ def _read_sums(root: Path) -> dict[str, str]:
         if not separator or Path(path).is_absolute() or ".." in Path(path).parts:
             raise FormatError(f"{root / _SUMS}: malformed line {line[:90]!r}")
         sums[path] = digest
+    if end:
+        raise FormatError(f"{root / _SUMS}: its last line is cut off")
     return sums
 
 

@@ -6,7 +6,9 @@ It holds no time, no person and no version number: the same modules give the sam
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol
+
+from pydantic import StringConstraints
 
 from centra.documents import Digest, Document, FormattedDocument
 
@@ -26,6 +28,12 @@ __all__ = [
     "Versioned",
     "changes",
 ]
+
+
+FileName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*\.?$", max_length=63)
+]
+"""A name that becomes part of a path; see :func:`centra.names.parse_name`."""
 
 
 class TaskEntry(Document):
@@ -55,7 +63,7 @@ class TrunkEntry(Document):
     """N, of the whole backbone."""
     embeddings: Digest
     layers: tuple[Digest, ...]
-    tokenizer: dict[str, Digest]
+    tokenizer: dict[FileName, Digest]
 
     @property
     def short(self) -> str:
@@ -93,7 +101,7 @@ class ReleaseManifest(FormattedDocument):
 
     trunks: tuple[TrunkEntry, ...]
     """One, or two while tasks move between backbones; in the order of their digests."""
-    tasks: dict[str, TaskEntry]
+    tasks: dict[FileName, TaskEntry]
 
     @classmethod
     def build(

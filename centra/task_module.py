@@ -12,6 +12,7 @@ Tensors: ``layers.<i>.<name as in transformers>`` with i from 1, ``head.<name>``
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -25,6 +26,7 @@ from centra.tensors import RawTensor, check_finite, content_checksum, read_metad
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     import torch
 
     from centra.backbone import BackboneSpec
@@ -41,6 +43,7 @@ __all__ = [
 
 Kind = Literal["classification", "multilabel", "regression", "tagging"]
 _KEY = "centra"
+_LAYER = re.compile(r"layers\.([1-9][0-9]{0,3})\..")
 _PROBE = ("probe.input_ids", "probe.attention_mask", "probe.token_type_ids", "probe.logits")
 
 
@@ -103,7 +106,11 @@ class TaskSpec(FormattedDocument):
                 + ("none" if self.kind == "regression" else f"at least {needed}")
             )
         if self.kind == "tagging":
-            bad = [tag for tag in self.labels if tag != "O" and tag[:2] not in ("B-", "I-")]
+            bad = [
+                tag
+                for tag in self.labels
+                if tag != "O" and (tag[:2] not in ("B-", "I-") or not tag[2:])
+            ]
             if bad or "O" not in self.labels:
                 raise FormatError(
                     f"{where}: tagging labels must be BIO tags with 'O' among them; "
@@ -146,9 +153,11 @@ def check_module(path: Path) -> ModuleFile:
             match the head, missing or misshapen tensors; each named.
         UnsupportedFormatError: a task module of another major version.
     """
-    spec, header = _read_header(path)
-    tensors = read_raw(path)
     where = str(path)
+    spec, header = _read_header(path)
+    if read_metadata(path)[_KEY].encode() != canonical_json(header):
+        raise FormatError(f"{where}: is corrupt: its header is not as Centra writes it")
+    tensors = read_raw(path)
     actual = content_checksum(header["spec"], tensors)
     if header["checksum"] != actual:
         raise FormatError(
@@ -197,12 +206,25 @@ def check_fits(module: ModuleFile, backbone: BackboneSpec, called: str) -> None:
         found = module.tensors[name].shape if name in module.tensors else None
         if found != shape:
             raise IncompatibleError(f"{where}: tensor {name} is {found}, {called} needs {shape}")
+    for name in module.tensors:
+        if name.startswith("layers.") and name not in expected:
+            raise IncompatibleError(f"{where}: tensor {name} is unknown to {called}'s layers")
+    limits = {
+        "probe.input_ids": backbone.vocab_size,
+        "probe.token_type_ids": int(backbone.config.get("type_vocab_size", 2)),
+    }
+    fits = module.tensors["probe.input_ids"].shape[1] <= backbone.max_length
+    for name, limit in limits.items():
+        ids = _integers(module.tensors[name])
+        fits = fits and ids.min() >= 0 and ids.max() < limit
+    if not fits:
+        raise IncompatibleError(f"{where}: its probe does not fit {called}'s vocabulary or length")
+
+
+def _integers(tensor: RawTensor) -> np.ndarray:
     import numpy as np
 
-    probe = module.tensors["probe.input_ids"]
-    ids = np.frombuffer(probe.data, dtype="<i8")
-    if probe.shape[1] > backbone.max_length or ids.min() < 0 or ids.max() >= backbone.vocab_size:
-        raise IncompatibleError(f"{where}: its probe does not fit {called}'s vocabulary or length")
+    return np.frombuffer(tensor.data, dtype="<i8")
 
 
 @dataclass(frozen=True)
@@ -288,17 +310,30 @@ def _check_shapes(spec: TaskSpec, tensors: dict[str, RawTensor], where: str) -> 
         raise FormatError(
             f"{where}: {len(spec.labels)} labels but the head has {out.shape[0]} outputs"
         )
-    for name in ("head.out.bias", *_PROBE):
+    outputs, hidden = out.shape
+    expected = {"head.out.weight": (outputs, hidden), "head.out.bias": (outputs,)}
+    if spec.head.activation is not None:
+        expected |= {"head.dense.weight": (hidden, hidden), "head.dense.bias": (hidden,)}
+    inputs = tensors.get("probe.input_ids")
+    shape = () if inputs is None else inputs.shape
+    if inputs is not None and (len(shape) != 2 or 0 in shape):
+        raise FormatError(f"{where}: tensor probe.input_ids is {shape}, expected (batch, seq)")
+    expected |= dict.fromkeys(_PROBE[:3], shape)
+    expected["probe.logits"] = (*(shape if spec.kind == "tagging" else shape[:1]), outputs)
+    for name, wanted in expected.items():
         if name not in tensors:
             raise FormatError(f"{where}: tensor {name} is missing")
-    depth = {int(name.split(".")[1]) for name in tensors if name.startswith("layers.")}
+        if tensors[name].shape != wanted:
+            raise FormatError(f"{where}: tensor {name} is {tensors[name].shape}, expected {wanted}")
+    layers = {name: _LAYER.match(name) for name in tensors if name not in expected}
+    for name, tensor in tensors.items():
+        if name in layers and not layers[name]:
+            raise FormatError(f"{where}: tensor {name} is no part of a task module")
+        dtype = "I64" if name in _PROBE[:3] else "F32"
+        if tensor.dtype != dtype:
+            raise FormatError(f"{where}: tensor {name} holds {tensor.dtype}, expected {dtype}")
+    depth = {int(match[1]) for match in layers.values() if match}
     if depth != set(range(1, spec.depth + 1)):
         raise FormatError(
             f"{where}: depth is {spec.depth}, but the file has layers {sorted(depth)}"
         )
-    batch_seq = tensors["probe.input_ids"].shape
-    logits = (*batch_seq, spec.outputs) if spec.kind == "tagging" else (batch_seq[0], spec.outputs)
-    expected = dict.fromkeys(_PROBE[:3], batch_seq) | {"probe.logits": logits}
-    for name, shape in expected.items():
-        if tensors[name].shape != shape:
-            raise FormatError(f"{where}: tensor {name} is {tensors[name].shape}, expected {shape}")

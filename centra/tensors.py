@@ -110,10 +110,11 @@ def check_finite(tensors: dict[str, RawTensor], where: str) -> None:
 def _refuse_pickle(path: Path) -> None:
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(9)
     except OSError as error:
         raise _unreadable(path, error) from error
-    if start.startswith(_PICKLE_STARTS):
+    # A safetensors header of 640 bytes starts like a pickle of protocol 2, but "{" follows.
+    if start.startswith(_PICKLE_STARTS) and start[8:] != b"{":
         raise FormatError(
             f"{path}: this is a pickle (or a torch zip archive), which can run code when read; "
             "Centra never reads one. Save the weights as safetensors."

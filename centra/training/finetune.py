@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["Recipe", "finetune", "make_module"]
 
 _PROBE_SIZE = 8
+_SHORTEST = 8
+"""Tokens: the special ones of a pair and a few words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +94,13 @@ class Recipe:
         for name in ("epochs", "batch_size", "learning_rate", "patience"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} must be greater than 0")
-        if self.max_length < 0 or not 0 <= self.seed < 2**32:
-            raise UsageError("max_length and seed must not be negative, and seed be below 2^32")
+        for name in ("warmup", "weight_decay", "dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must lie between 0 and 1")
+        if self.max_length != 0 and self.max_length < _SHORTEST:
+            raise UsageError(f"max_length must be 0 or at least {_SHORTEST} tokens")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError("seed must not be negative, and be below 2^32")
 
 
 def finetune(
@@ -365,16 +372,31 @@ def _trainer(
 def _prepare(work: Path, spec: TaskSpec) -> bool:
     """Make the work folder; true where a run with the same settings and data left a checkpoint."""
     run = sha256(canonical_json(json.loads(spec.to_bytes())))
-    marker = work / "run.json"
-    if marker.is_file() and json.loads(marker.read_text()).get("run") == run:
-        return any(work.glob("checkpoint-*/trainer_state.json"))
+    marker = work / "run"
+    if marker.is_file() and marker.read_bytes() == run.encode():
+        whole = False
+        for checkpoint in work.glob("checkpoint-*"):
+            # Trainer writes its state last: without it the process died while writing.
+            if _is_json(checkpoint / "trainer_state.json"):
+                whole = True
+            else:
+                shutil.rmtree(checkpoint)
+        return whole
     shutil.rmtree(work, ignore_errors=True)
     try:
         work.mkdir(parents=True)
-        marker.write_text(json.dumps({"run": run}))
+        marker.write_bytes(run.encode())
     except OSError as error:
         raise StoreNotWritableError(f"cannot write {work}: {error.strerror}") from error
     return False
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @contextmanager
