@@ -35,11 +35,9 @@ def check() -> None:
     remark("database and code agree")
 
 
-@db.command()
-def current() -> None:
+@db.command("current")
+def current_command() -> None:
     """Print the migration that the database is at."""
-    from registry.db import revision, translated
+    from registry.db import current
 
-    engine = open_registry().engine
-    with translated(engine), engine.connect() as connection:
-        click.echo(revision(connection) or "none")
+    click.echo(current(open_registry().engine) or "none")

@@ -26,6 +26,7 @@ __all__ = [
     "SCHEMA",
     "check_exists",
     "check_schema",
+    "current",
     "differences",
     "make_engine",
     "revision",
@@ -128,6 +129,17 @@ def revision(connection: Connection) -> str | None:
     return found
 
 
+def current(engine: Engine) -> str | None:
+    """The migration that a database is at; None before the first.
+
+    Raises:
+        DatabaseError: the database is not there or cannot be reached.
+    """
+    check_exists(engine)
+    with translated(engine), engine.connect() as connection:
+        return revision(connection)
+
+
 def upgrade(engine: Engine) -> None:
     """Bring the database to the newest migration; harmless when it is there already.
 
@@ -163,6 +175,7 @@ def differences(engine: Engine) -> list[str]:
 
     from registry.models import Base
 
+    check_exists(engine)
     with translated(engine), engine.connect() as connection:
         check_schema(connection)
         context = MigrationContext.configure(connection)

@@ -342,7 +342,7 @@ def test_interrupted_update_is_no_release_and_is_finished_by_a_rerun(
     final = compose(intent=make_module(tap=0, depth=1, seed=8))
 
     def stop(_what: str, done: int, total: int) -> None:
-        if done == total:
+        if done == total - 1:  # Only the manifest is missing.
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

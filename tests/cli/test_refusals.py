@@ -519,7 +519,7 @@ def test_a_database_from_a_newer_centra_is_refused(home: Path) -> None:
 
 def test_a_database_without_tables_is_refused_until_it_is_upgraded(home: Path) -> None:
     (home / ".centra" / "registry.db").unlink()
-    refused("task", "list", code=1, says=("no Centra tables yet", "centra db upgrade"))
+    refused("task", "list", code=1, says=("there is no database", "centra db upgrade"))
     centra("db", "upgrade")
     assert read("task", "list") == []
 

@@ -224,7 +224,10 @@ def test_init_makes_a_registry_here_and_repeats_harmlessly(tmp_path: Path) -> No
     folder = tmp_path / "work"
     result = centra("init")
     assert result.stdout == ""
-    assert result.stderr == f"registry ready; settings in {folder / 'centra.toml'}\n"
+    assert result.stderr == (
+        f"registry ready: database sqlite:///{folder}/.centra/registry.db, "
+        f"store {folder}/.centra/store\n"
+    )
     assert (folder / "centra.toml").read_text() == (
         'database = "sqlite:///.centra/registry.db"\nstore = ".centra/store"\n'
     )
@@ -527,7 +530,7 @@ def test_a_plan_says_in_words_what_would_change(home: Path, modules: dict[str, P
     assert published == f"published release 2  sha256:{read('release', 'show', '2')['digest']}"
     assert centra("compose").stdout.splitlines()[1::2] == [
         "  no change",
-        "release 2 holds exactly this; nothing to publish",
+        "release 2 holds exactly this already; no new release was made",
     ]
 
 
