@@ -75,6 +75,10 @@ class BackboneSpec(FormattedDocument):
         """How many token ids the embeddings know."""
         return int(self.config["vocab_size"])
 
+    def blobs(self) -> set[str]:
+        """The digests of all its parts, ``backbone.json`` included."""
+        return {self.digest, self.embeddings, *self.layers, *self.tokenizer.values()}
+
     @classmethod
     def fetch(cls, digest: str, reader: BlobReader) -> BackboneSpec:
         """Read a registered backbone's spec from a store or a release.

@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -42,12 +45,25 @@ __all__ = [
     "BlobStore",
     "LocalStore",
     "S3Store",
+    "StoredBlob",
     "file_digest",
     "open_store",
     "replacing",
 ]
 
 _T = TypeVar("_T")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredBlob:
+    """A blob as a listing shows it, not checked."""
+
+    digest: str
+    size: int
+    """Bytes."""
+    modified: datetime
+    """When it was last written, in UTC by the store's clock."""
 
 
 class BlobReader(Protocol):
@@ -83,6 +99,31 @@ class BlobStore(BlobReader, Protocol):
 
         Raises:
             StoreNotWritableError: the store or the credentials are read-only.
+            StoreError: the store cannot be reached.
+        """
+        ...
+
+    def blobs(self) -> Iterator[StoredBlob]:
+        """Every blob that is there, in no particular order.
+
+        Raises:
+            StoreError: the store cannot be reached.
+        """
+        ...
+
+    def remove(self, digest: str) -> None:
+        """Remove a blob, if it is there; only garbage collection does.
+
+        Raises:
+            StoreNotWritableError: the store or the credentials are read-only.
+            StoreError: the store cannot be reached.
+        """
+        ...
+
+    def pointers(self) -> list[str]:
+        """The channels that have a pointer document, sorted.
+
+        Raises:
             StoreError: the store cannot be reached.
         """
         ...
@@ -175,6 +216,30 @@ class LocalStore:
             self._write(self.path(digest), source)
         return digest
 
+    def blobs(self) -> Iterator[StoredBlob]:
+        """See :meth:`BlobStore.blobs`."""
+        try:
+            for path in (self.root / "blobs" / "sha256").glob("??/*"):
+                if _DIGEST.fullmatch(path.name) and (found := _stat(path)):
+                    yield StoredBlob(
+                        digest=path.name,
+                        size=found.st_size,
+                        modified=datetime.fromtimestamp(found.st_mtime, UTC),
+                    )
+        except OSError as error:
+            raise StoreError(f"cannot list the store {self.url}: {error.strerror}") from error
+
+    def remove(self, digest: str) -> None:
+        """See :meth:`BlobStore.remove`."""
+        try:
+            self.path(digest).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._not_writable(error) from error
+
+    def pointers(self) -> list[str]:
+        """See :meth:`BlobStore.pointers`."""
+        return sorted(path.stem for path in (self.root / "channels").glob("[!.]*.json"))
+
     def read_pointer(self, channel: str) -> bytes | None:
         """See :meth:`BlobStore.read_pointer`."""
         try:
@@ -204,10 +269,13 @@ class LocalStore:
                 else:
                     shutil.copyfile(source, temporary)
         except OSError as error:
-            raise StoreNotWritableError(
-                f"cannot write to the store {self.url}: {error.strerror}. "
-                "Check the folder's permissions and free space."
-            ) from error
+            raise self._not_writable(error) from error
+
+    def _not_writable(self, error: OSError) -> StoreNotWritableError:
+        return StoreNotWritableError(
+            f"cannot write to the store {self.url}: {error.strerror}. "
+            "Check the folder's permissions and free space."
+        )
 
 
 class S3Store:
@@ -300,6 +368,30 @@ class S3Store:
                 self._client.upload_file(str(source), self._bucket, key)
         return digest
 
+    def blobs(self) -> Iterator[StoredBlob]:
+        """See :meth:`BlobStore.blobs`."""
+        with self._translated():
+            for item in self._list(self._path("blobs", "sha256", "")):
+                digest = item["Key"].rpartition("/")[2]
+                if _DIGEST.fullmatch(digest):
+                    yield StoredBlob(
+                        digest=digest,
+                        size=item["Size"],
+                        modified=item["LastModified"].astimezone(UTC),
+                    )
+
+    def remove(self, digest: str) -> None:
+        """See :meth:`BlobStore.remove`."""
+        with self._translated(writing=True):
+            self._client.delete_object(Bucket=self._bucket, Key=self._key(digest))
+
+    def pointers(self) -> list[str]:
+        """See :meth:`BlobStore.pointers`."""
+        with self._translated():
+            keys = [item["Key"] for item in self._list(self._path("channels", ""))]
+        names = (key.rpartition("/")[2] for key in keys)
+        return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
     def read_pointer(self, channel: str) -> bytes | None:
         """See :meth:`BlobStore.read_pointer`."""
         key = self._pointer(channel)
@@ -363,12 +455,19 @@ class S3Store:
             self._client.head_bucket(Bucket=self._bucket)
         return code in ("404", "NoSuchKey")
 
+    def _list(self, prefix: str) -> Iterator[Any]:
+        pages = self._client.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
+            yield from page.get("Contents", [])
+
     def _key(self, digest: str) -> str:
-        return "/".join(filter(None, [self._prefix, "blobs", "sha256", digest[:2], digest]))
+        return self._path("blobs", "sha256", digest[:2], digest)
 
     def _pointer(self, channel: str) -> str:
-        name = parse_name(channel, "channel name")
-        return "/".join(filter(None, [self._prefix, "channels", f"{name}.json"]))
+        return self._path("channels", f"{parse_name(channel, 'channel name')}.json")
+
+    def _path(self, *parts: str) -> str:
+        return "/".join([self._prefix, *parts] if self._prefix else parts)
 
     @contextmanager
     def _translated(self, *, writing: bool = False) -> Iterator[None]:
@@ -420,6 +519,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:  # Removed since it was listed.
+        return None
 
 
 def _default_cache() -> Path:

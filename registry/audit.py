@@ -1,41 +1,71 @@
-"""Reading the log of changes; writing it is :meth:`registry.unit_of_work.UnitOfWork.record`."""
+"""The log of changes: each event is chained to the one before it, and none is ever changed.
+
+Writing is :meth:`registry.unit_of_work.UnitOfWork.record`, in the change's own transaction. The
+database itself refuses to update or delete an event. An event's digest covers its content and the
+digest before it, and the log's head holds the last one, so that a row which somebody changed, took
+out or put in behind the database's back shows.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from registry.models import AuditEvent
+from centra.errors import VerificationError
+from registry.models import AuditEvent, AuditHead
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from registry.connection import Registry
 
-__all__ = ["Event", "events"]
+__all__ = ["AuditError", "Event", "chain_digest", "events", "verify"]
+
+_START = "0" * 64
+
+
+class AuditError(VerificationError):
+    """The log is not as it was written; says from which event on."""
+
+    def __init__(self, event: int, cause: str) -> None:
+        super().__init__(
+            f"audit event {event}: {cause}. Nothing from there on can be trusted; compare with a "
+            "backup of the database."
+        )
+        self.event = event
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
     """One change."""
 
+    id: int
     at: datetime
     actor: str
     action: str
     subject: str
     forced: bool
     details: dict[str, Any]
+    digest: str
 
 
-def events(registry: Registry, *, task: str | None = None, actor: str | None = None) -> list[Event]:
+def events(
+    registry: Registry,
+    *,
+    task: str | None = None,
+    actor: str | None = None,
+    since: datetime | None = None,
+) -> list[Event]:
     """The log, oldest first.
 
     Args:
         registry: where.
         task: keep the changes of this task.
         actor: keep the changes by this actor (``team/person``), or by this team (``team``).
+        since: keep what happened at this time or later.
 
     Raises:
         TaskNotFoundError: there is no such task.
@@ -52,14 +82,65 @@ def events(registry: Registry, *, task: str | None = None, actor: str | None = N
                 (AuditEvent.actor == actor)
                 | AuditEvent.actor.startswith(f"{actor}/", autoescape=True)
             )
+        if since is not None:
+            query = query.where(AuditEvent.at >= since)
         return [
             Event(
+                id=event.id,
                 at=event.at,
                 actor=event.actor,
                 action=event.action,
                 subject=event.subject,
                 forced=event.forced,
                 details=event.details,
+                digest=event.digest,
             )
             for event in uow.session.scalars(query)
         ]
+
+
+def verify(registry: Registry) -> tuple[int, str]:
+    """Follow the chain from the first event to the head.
+
+    Returns:
+        How many events there are, and the digest of the last. Kept elsewhere, it also shows a log
+        that somebody wrote anew as a whole.
+
+    Raises:
+        AuditError: an event was changed, taken out or put in; the first that does not fit is named.
+        DatabaseError: the registry cannot be used.
+    """
+    count, digest = 0, _START
+    with registry.read() as uow:
+        for event in uow.session.scalars(select(AuditEvent).order_by(AuditEvent.id)):
+            if event.id != count + 1:
+                raise AuditError(count + 1, "is missing")
+            digest = chain_digest(digest, event)
+            if event.digest != digest:
+                raise AuditError(event.id, "was changed, or one before it was")
+            count = event.id
+        head = uow.session.get(AuditHead, 1)
+        if head is None or (head.count, head.digest) != (count, digest):
+            raise AuditError(count + 1, "is missing, or the last one was not written by Centra")
+    return count, digest
+
+
+def chain_digest(previous: str, event: AuditEvent) -> str:
+    """The digest of an event: over its content, and over the digest of the one before it."""
+    # Late: a listing, which writes nothing, should not wait for pydantic.
+    from centra.documents import canonical_json, sha256
+
+    return sha256(
+        canonical_json(
+            {
+                "id": event.id,
+                "previous": previous,
+                "at": event.at.astimezone(UTC).isoformat(timespec="microseconds"),
+                "actor": event.actor,
+                "action": event.action,
+                "subject": event.subject,
+                "forced": event.forced,
+                "details": event.details,
+            }
+        )
+    )

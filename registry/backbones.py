@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from centra.backbone import BackboneSpec
+from centra.errors import StoreError
 from centra.names import parse_name
 from centra.progress import Progress, silent
 from registry.models import Backbone
@@ -75,6 +76,9 @@ def register(
         known = uow.backbone_by_digest(imported.digest)
         if known is not None:
             return _row(known), False
+        # Garbage collection removes in writing transactions alone: what is here now stays.
+        if not all(registry.store.has(blob) for blob in imported.blobs()):
+            raise StoreError(f"blobs of {source} were removed while it was registered; try again")
         newest = uow.session.scalar(select(func.max(Backbone.version)).where(Backbone.name == name))
         backbone = Backbone(
             name=name,

@@ -7,14 +7,14 @@ or a slower writer left behind is put right by the next move, or by moving the c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import select
 
 from centra.errors import NotFoundError, UsageError
 from centra.names import parse_name
 from centra.release import ChannelPointer
-from registry.models import Channel
+from registry.models import Channel, ChannelMove
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LATEST", "ChannelRow", "advance", "list_all", "move", "publish_pointer", "show"]
 
+MoveKind = Literal["publish", "move", "promote", "rollback"]
 LATEST = "latest"
 """The channel that follows ``centra compose --release`` by itself."""
 
@@ -83,18 +84,18 @@ def move(registry: Registry, name: str, reference: str) -> tuple[ChannelRow, boo
     if name.isdecimal():
         raise UsageError(f"channel {name!r}: a name of digits alone would read as a release number")
     with registry.write() as uow:
-        channel, moved = advance(uow, name, uow.release(reference))
+        channel, moved = advance(uow, name, uow.release(reference), "move")
         row = _row(channel)
     publish_pointer(registry, name)
     return row, moved
 
 
-def advance(uow: UnitOfWork, name: str, release: Release) -> tuple[Channel, bool]:
+def advance(uow: UnitOfWork, name: str, release: Release, kind: MoveKind) -> tuple[Channel, bool]:
     """Move a channel inside a transaction; it counts its revision only when it really moves."""
     channel = uow.channel(name)
     if channel is not None and channel.release_id == release.id:
         return channel, False
-    before = channel.release.number if channel else None
+    before = channel.release if channel else None
     if channel is None:
         channel = Channel(name=name, release=release, revision=1, moved_by=str(uow.actor))
         uow.session.add(channel)
@@ -103,10 +104,24 @@ def advance(uow: UnitOfWork, name: str, release: Release) -> tuple[Channel, bool
         channel.revision += 1
         channel.moved_by = str(uow.actor)
     uow.session.flush()
+    uow.session.add(
+        ChannelMove(
+            channel=name,
+            revision=channel.revision,
+            kind=kind,
+            release=release,
+            before=before,
+            by=str(uow.actor),
+        )
+    )
     uow.record(
-        "channel:move",
+        "channel:move" if kind == "publish" else f"channel:{kind}",
         name,
-        {"from": before, "to": release.number, "revision": channel.revision},
+        {
+            "from": before.number if before else None,
+            "to": release.number,
+            "revision": channel.revision,
+        },
     )
     return channel, True
 

@@ -22,14 +22,18 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 __all__ = [
     "AuditEvent",
+    "AuditHead",
     "Backbone",
     "Base",
     "Channel",
+    "ChannelMove",
+    "Evaluation",
     "Release",
     "ReleaseTask",
     "Task",
     "TaskVersion",
     "UtcTime",
+    "now",
 ]
 
 
@@ -77,11 +81,14 @@ class Backbone(Base):
         UniqueConstraint("name", "version"),
         CheckConstraint("length(digest) = 64", name="digest"),
         CheckConstraint("version >= 1", name="version"),
+        CheckConstraint("state IN ('active', 'retired')", name="state"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(_NAME)
     version: Mapped[int]
+    state: Mapped[str] = mapped_column(String(7), default="active")
+    """No module may be registered on a retired one."""
     digest: Mapped[str] = mapped_column(_DIGEST, unique=True)
     family: Mapped[str] = mapped_column(String(32))
     num_layers: Mapped[int]
@@ -218,14 +225,64 @@ class Channel(Base):
     release: Mapped[Release] = relationship()
 
 
+class ChannelMove(Base):
+    """One move of a channel: what it served from then on, and what before."""
+
+    __tablename__ = "channel_moves"
+    __table_args__ = (
+        CheckConstraint("revision >= 1", name="revision"),
+        CheckConstraint("kind IN ('publish', 'move', 'promote', 'rollback')", name="kind"),
+    )
+
+    channel: Mapped[str] = mapped_column(ForeignKey("channels.name"), primary_key=True)
+    revision: Mapped[int] = mapped_column(primary_key=True)
+    """The channel's revision after the move."""
+    kind: Mapped[str] = mapped_column(String(8))
+    release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), index=True)
+    before_id: Mapped[int | None] = mapped_column(ForeignKey("releases.id"))
+    at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    by: Mapped[str] = mapped_column(String(127))
+
+    release: Mapped[Release] = relationship(foreign_keys=[release_id])
+    before: Mapped[Release | None] = relationship(foreign_keys=[before_id])
+
+
+class Evaluation(Base):
+    """A version measured on data, inside a release: one run of ``centra release evaluate``."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = (
+        CheckConstraint("length(data) = 64", name="data"),
+        CheckConstraint("examples >= 1", name="examples"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), index=True)
+    version_id: Mapped[int] = mapped_column(ForeignKey("task_versions.id"), index=True)
+    data: Mapped[str] = mapped_column(_DIGEST)
+    """The fingerprint of the file that it was measured on."""
+    examples: Mapped[int]
+    metrics: Mapped[dict[str, float]] = mapped_column(JSON)
+    at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    by: Mapped[str] = mapped_column(String(127))
+
+    release: Mapped[Release] = relationship()
+    version: Mapped[TaskVersion] = relationship()
+
+
 class AuditEvent(Base):
-    """One change, written in the same transaction as the change itself."""
+    """One change, written in the same transaction as the change itself.
+
+    The database refuses to update or delete a row; see :mod:`registry.audit` for the chain.
+    """
 
     __tablename__ = "audit_events"
+    __table_args__ = (CheckConstraint("length(digest) = 64", name="digest"),)
 
     id: Mapped[int] = mapped_column(
-        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False
     )
+    """Counts from 1 without a gap."""
     at: Mapped[datetime] = mapped_column(UtcTime, default=now, index=True)
     actor: Mapped[str] = mapped_column(String(127))
     action: Mapped[str] = mapped_column(String(40))
@@ -233,3 +290,19 @@ class AuditEvent(Base):
     """The task, backbone, release or channel, without a version."""
     forced: Mapped[bool] = mapped_column(default=False)
     details: Mapped[dict[str, Any]] = mapped_column(JSON)
+    digest: Mapped[str] = mapped_column(_DIGEST, unique=True)
+    """Over this event and the digest of the one before it."""
+
+
+class AuditHead(Base):
+    """Where the log ends: its one row shows events that were cut off at the end."""
+
+    __tablename__ = "audit_head"
+    __table_args__ = (
+        CheckConstraint("id = 1", name="single"),
+        CheckConstraint("length(digest) = 64", name="digest"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    count: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str] = mapped_column(_DIGEST)

@@ -401,6 +401,8 @@ def _record(
 ) -> tuple[int, bool]:
     """Write the release's row unless it is there, and move ``latest``; its number, and if new."""
     with registry.write() as uow:
+        # Again, and now it stays: garbage collection removes in writing transactions alone.
+        registry.store.put(manifest.to_bytes())
         release = uow.release_by_digest(manifest.digest)
         made = release is None
         if release is None:
@@ -422,7 +424,7 @@ def _record(
                 str(release.number),
                 {"digest": release.digest, "base": base, "tasks": sorted(ids)},
             )
-        advance(uow, LATEST, release)
+        advance(uow, LATEST, release, "publish")
         return release.number, made
 
 

@@ -194,6 +194,7 @@ def register(
             known = decide(uow, module)
             if known:
                 return known
+            _ensure_stored(registry, module)
             task = Task(name=name, team=owner, state="active")
             version = _version(uow, task, module, (1, 0))
             uow.session.add(task)
@@ -453,6 +454,7 @@ def _add_version(
             known, difference = decide(uow, module)
             if known:
                 return known
+            _ensure_stored(registry, module)
             task = uow.task(name)
             forced = check_owner(name, task.team, uow.actor, force=force)
             before = uow.current(task)
@@ -525,6 +527,15 @@ def _store(registry: Registry, module: ModuleFile) -> None:
     """Store a checked module's file; of a known one too, which mends a lost or damaged blob."""
     if registry.store.put(module.path) != module.digest:
         raise FormatError(f"{module.path}: was changed while it was being read; try again")
+
+
+def _ensure_stored(registry: Registry, module: ModuleFile) -> None:
+    """Store the file again where garbage collection took it since :func:`_store`.
+
+    Collection removes only in a writing transaction, and this is one: from here on it is safe.
+    """
+    if not registry.store.has(module.digest):
+        _store(registry, module)
 
 
 def _convert(

@@ -13,15 +13,18 @@ from sqlalchemy.orm import contains_eager
 
 from centra.errors import NotFoundError
 from centra.names import parse_version
+from registry.audit import chain_digest
 from registry.errors import TaskNotFoundError
 from registry.models import (
     AuditEvent,
+    AuditHead,
     Backbone,
     Channel,
     Release,
     ReleaseTask,
     Task,
     TaskVersion,
+    now,
 )
 
 if TYPE_CHECKING:
@@ -52,15 +55,20 @@ class UnitOfWork:
             details: plain values.
             forced: whether the actor overrode an ownership check.
         """
-        self.session.add(
-            AuditEvent(
-                actor=str(self.actor),
-                action=action,
-                subject=subject,
-                details=details,
-                forced=forced,
-            )
+        head = self.session.get_one(AuditHead, 1)
+        event = AuditEvent(
+            id=head.count + 1,
+            at=now(),
+            actor=str(self.actor),
+            action=action,
+            subject=subject,
+            details=details,
+            forced=forced,
         )
+        # Writers take turns, so nobody else links to the same head.
+        head.count, head.digest = event.id, chain_digest(head.digest, event)
+        event.digest = head.digest
+        self.session.add(event)
 
     def task(self, name: str) -> Task:
         """The task of this name.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from centra.blobs import replacing
+from centra.blobs import StoredBlob, replacing
 from centra.errors import BlobNotFoundError, CorruptBlobError, StoreNotWritableError
 from centra.names import parse_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from centra.names import Name
@@ -27,22 +29,24 @@ class MemoryStore:
             folder: where :meth:`fetch` writes verified files. Not made before that.
         """
         self.url = "memory:"
-        self.blobs: dict[str, bytes] = {}
-        self.pointers: dict[Name, bytes] = {}
+        self.content: dict[str, bytes] = {}
+        self.documents: dict[Name, bytes] = {}
         self.writes: list[str] = []
         """The digest or channel of every write, in order."""
         self.writable = True
+        self.modified: dict[str, datetime] = {}
+        """When each blob was last written; a test may set it back."""
         self._folder = folder
 
     def has(self, digest: str) -> bool:
         """See :meth:`centra.blobs.BlobStore.has`."""
-        return digest in self.blobs
+        return digest in self.content
 
     def fetch(self, digest: str) -> Path:
         """See :meth:`centra.blobs.BlobReader.fetch`."""
-        if digest not in self.blobs:
+        if digest not in self.content:
             raise BlobNotFoundError(digest, self.url)
-        data = self.blobs[digest]
+        data = self.content[digest]
         actual = hashlib.sha256(data).hexdigest()
         if actual != digest:
             raise CorruptBlobError(digest, actual, f"{self.url} blob {digest}")
@@ -56,21 +60,36 @@ class MemoryStore:
         """See :meth:`centra.blobs.BlobStore.put`. Putting a damaged blob again mends it."""
         data = source if isinstance(source, bytes) else source.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
-        if self.blobs.get(digest) != data:
+        if self.content.get(digest) != data:
             self._check_writable()
-            self.blobs[digest] = data
+            self.content[digest] = data
+            self.modified[digest] = datetime.now(UTC)
             self.writes.append(digest)
         return digest
 
+    def blobs(self) -> Iterator[StoredBlob]:
+        """See :meth:`centra.blobs.BlobStore.blobs`."""
+        for digest, data in list(self.content.items()):
+            yield StoredBlob(digest=digest, size=len(data), modified=self.modified[digest])
+
+    def remove(self, digest: str) -> None:
+        """See :meth:`centra.blobs.BlobStore.remove`."""
+        self._check_writable()
+        self.content.pop(digest, None)
+
+    def pointers(self) -> list[str]:
+        """See :meth:`centra.blobs.BlobStore.pointers`."""
+        return sorted(self.documents)
+
     def read_pointer(self, channel: str) -> bytes | None:
         """See :meth:`centra.blobs.BlobStore.read_pointer`."""
-        return self.pointers.get(parse_name(channel, "channel name"))
+        return self.documents.get(parse_name(channel, "channel name"))
 
     def write_pointer(self, channel: str, data: bytes) -> None:
         """See :meth:`centra.blobs.BlobStore.write_pointer`."""
         name = parse_name(channel, "channel name")
         self._check_writable()
-        self.pointers[name] = data
+        self.documents[name] = data
         self.writes.append(name)
 
     def _check_writable(self) -> None:

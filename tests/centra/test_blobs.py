@@ -65,7 +65,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
 def tamper(store: BlobStore, digest: str, data: bytes) -> None:
     """Change a stored blob's bytes behind the store's back."""
     if isinstance(store, MemoryStore):
-        store.blobs[digest] = data
+        store.content[digest] = data
     elif isinstance(store, LocalStore):
         (store.root / "blobs" / "sha256" / digest[:2] / digest).write_bytes(data)
     else:

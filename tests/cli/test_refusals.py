@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 from centra.blobs import file_digest
 from centra.task_module import TaskModule
+from registry.db import SCHEMA
 from tests import support
 from tests.cli.helpers import centra, edit, read, refused, state
 
@@ -496,8 +497,8 @@ def test_init_leaves_another_registry_s_settings_alone(unchanged: Path) -> None:
 def test_a_database_one_migration_behind_is_refused(
     unchanged: Path, modules: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.db.SCHEMA", "0002")
-    says = ("is at migration 0001, this Centra needs 0002", "centra db upgrade")
+    monkeypatch.setattr("registry.db.SCHEMA", "9999")
+    says = (f"is at migration {SCHEMA}, this Centra needs 9999", "centra db upgrade")
     for command in (
         ("task", "list"),
         ("task", "register", "new", str(modules["stars"])),

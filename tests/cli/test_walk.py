@@ -13,6 +13,7 @@ import pytest
 from centra.blobs import file_digest
 from centra.release import ReleaseManifest
 from centra.task_module import TaskModule, read_spec
+from registry.db import SCHEMA
 from tests import support
 from tests.cli.helpers import answers, centra, read, read_repeated, state
 
@@ -258,10 +259,10 @@ def test_a_registry_is_found_from_a_folder_below_it(
 
 def test_db_commands_report_the_migration(home: Path) -> None:
     before = state(home)
-    assert centra("db", "current").stdout == "0001\n"
+    assert centra("db", "current").stdout == f"{SCHEMA}\n"
     check, upgrade = centra("db", "check"), centra("db", "upgrade")
     assert (check.stdout, check.stderr) == ("", "database and code agree\n")
-    assert (upgrade.stdout, upgrade.stderr) == ("", "database is at migration 0001\n")
+    assert (upgrade.stdout, upgrade.stderr) == ("", f"database is at migration {SCHEMA}\n")
     assert state(home) == before
 
 
@@ -441,7 +442,9 @@ def test_force_acts_for_another_team_and_the_log_shows_it(home: Path) -> None:
     )
     event = read("task", "history", "intent")[-1]
     assert is_utc(event.pop("at"))
+    assert len(event.pop("digest")) == 64
     assert event == {
+        "id": 7,
         "actor": "dialog/bob",
         "action": "task:retire",
         "subject": "intent",

@@ -24,9 +24,12 @@ from registry.db import SCHEMA, differences, make_engine, revision, upgrade, wri
 from registry.errors import DatabaseError
 from registry.models import (
     AuditEvent,
+    AuditHead,
     Backbone,
     Base,
     Channel,
+    ChannelMove,
+    Evaluation,
     Release,
     ReleaseTask,
     Task,
@@ -230,6 +233,7 @@ def test_a_database_of_a_number_that_nobody_knows_is_not_upgraded(migrated: Regi
 def test_a_table_that_is_missing_is_named(migrated: Registry) -> None:
     with migrated.engine.begin() as connection:
         connection.execute(text("DROP TABLE release_tasks"))
+        connection.execute(text("DROP TABLE channel_moves"))
         connection.execute(text("DROP TABLE channels"))
     with pytest.raises(DatabaseError, match="channels"):
         releases.list_all(migrated)
@@ -298,6 +302,42 @@ def channel_row(**fields: Any) -> dict[str, Any]:
     return {"name": "staging", "release_id": 1, "revision": 1, "moved_by": "nlu/ada", **fields}
 
 
+def move_row(**fields: Any) -> dict[str, Any]:
+    return {
+        "channel": "latest",
+        "revision": 2,
+        "kind": "promote",
+        "release_id": 1,
+        "before_id": 1,
+        "by": "nlu/ada",
+        **fields,
+    }
+
+
+def evaluation_row(**fields: Any) -> dict[str, Any]:
+    return {
+        "release_id": 1,
+        "version_id": 1,
+        "data": "b" * 64,
+        "examples": 10,
+        "metrics": {"accuracy": 0.5},
+        "by": "nlu/ada",
+        **fields,
+    }
+
+
+def event_row(**fields: Any) -> dict[str, Any]:
+    return {
+        "actor": "nlu/ada",
+        "action": "a:b",
+        "subject": "c",
+        "forced": False,
+        "details": {},
+        "digest": "1" * 64,
+        **fields,
+    }
+
+
 GOOD: list[tuple[type[Base], dict[str, Any]]] = [
     (Backbone, backbone_row()),
     (Task, {"name": "slots", "team": "nlu", "state": "retired"}),
@@ -305,6 +345,9 @@ GOOD: list[tuple[type[Base], dict[str, Any]]] = [
     (Release, release_row(base_id=1)),
     (ReleaseTask, {"release_id": 1, "task_id": 2, "version_id": 2}),
     (Channel, channel_row()),
+    (ChannelMove, move_row()),
+    (Evaluation, evaluation_row()),
+    (AuditEvent, event_row()),
 ]
 BAD: dict[str, tuple[type[Base], dict[str, Any]]] = {
     "a second current version": (TaskVersion, version_row(current_of=1)),
@@ -340,10 +383,19 @@ BAD: dict[str, tuple[type[Base], dict[str, Any]]] = {
     "a channel twice": (Channel, channel_row(name="latest")),
     "a channel of no release": (Channel, channel_row(release_id=9)),
     "a channel's revision 0": (Channel, channel_row(revision=0)),
-    "an event of nobody": (
-        AuditEvent,
-        {"actor": None, "action": "a:b", "subject": "c", "forced": False, "details": {}},
-    ),
+    "an event of nobody": (AuditEvent, event_row(actor=None)),
+    "an event twice": (AuditEvent, event_row(digest="2" * 64)),
+    "an event's short digest": (AuditEvent, event_row(digest="3")),
+    "a second head of the log": (AuditHead, {"id": 2, "count": 3, "digest": "4" * 64}),
+    "a backbone's unknown state": (Backbone, backbone_row(state="gone")),
+    "a move of no channel": (ChannelMove, move_row(channel="nope")),
+    "a move to no release": (ChannelMove, move_row(release_id=9)),
+    "a move of no known kind": (ChannelMove, move_row(kind="jump")),
+    "a move twice": (ChannelMove, move_row(revision=1)),
+    "an evaluation of no release": (Evaluation, evaluation_row(release_id=9)),
+    "an evaluation of no version": (Evaluation, evaluation_row(version_id=9)),
+    "an evaluation on nothing": (Evaluation, evaluation_row(examples=0)),
+    "an evaluation on a short digest": (Evaluation, evaluation_row(data="5")),
 }
 
 
@@ -364,6 +416,8 @@ def constrained(databases: Databases, tmp_path_factory: pytest.TempPathFactory) 
                 (Release, release_row(id=1, number=1, digest="e" * 64)),
                 (ReleaseTask, {"release_id": 1, "task_id": 1, "version_id": 1}),
                 (Channel, channel_row(name="latest")),
+                (ChannelMove, move_row(revision=1)),
+                (AuditEvent, event_row(id=3, digest="2" * 64)),
             ):
                 connection.execute(insert(model).values(**row))
         yield engine
@@ -374,7 +428,7 @@ def attempt(engine: Engine, model: type[Base], row: dict[str, Any]) -> None:
     with engine.connect() as connection:
         # Ids of our own: those that were given by hand above did not count.
         with_id = {"id": 99} if "id" in model.__table__.c else {}
-        connection.execute(insert(model).values(**with_id, **row))
+        connection.execute(insert(model).values(**with_id | row))
         connection.rollback()
 
 
@@ -637,4 +691,5 @@ def test_the_tests_registry_is_as_expected(registry: Registry) -> None:
     assert {name: len(found) for name, found in rows(registry).items() if found} == {
         "backbones": 2,
         "audit_events": 2,
+        "audit_head": 1,
     }
