@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
@@ -15,12 +16,12 @@ from registry.settings import CONFIG, Settings, write_config
 from registry.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Engine
 
     from registry.lifecycle import Actor
+    from registry.policy import Policy
 
 __all__ = ["Registry"]
 
@@ -32,6 +33,21 @@ class Registry:
     engine: Engine
     store: BlobStore
     actor: Actor
+    rules: Mapping[str, Any] = field(default_factory=dict)
+    """See :attr:`registry.settings.Settings.rules`."""
+    folder: Path = Path()
+    """Where relative paths in the rules count from."""
+
+    @property
+    def policy(self) -> Policy:
+        """What ``centra.toml`` demands of releases and channels.
+
+        Raises:
+            UsageError: it is malformed; the setting is named.
+        """
+        from registry.policy import Policy
+
+        return Policy.parse(self.rules, self.folder)
 
     @classmethod
     def open(
@@ -61,6 +77,8 @@ class Registry:
             engine=make_engine(settings.database),
             store=open_store(settings.store),
             actor=settings.actor,
+            rules=settings.rules,
+            folder=settings.folder,
         )
 
     @classmethod

@@ -20,6 +20,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from registry.lineage import MoveKind  # noqa: TC001 - SQLAlchemy reads the annotations
+
 __all__ = [
     "AuditEvent",
     "AuditHead",
@@ -29,6 +31,7 @@ __all__ = [
     "ChannelMove",
     "Evaluation",
     "Release",
+    "ReleaseBase",
     "ReleaseTask",
     "Task",
     "TaskVersion",
@@ -197,6 +200,19 @@ class Release(Base):
     tasks: Mapped[list[ReleaseTask]] = relationship(back_populates="release")
 
 
+class ReleaseBase(Base):
+    """A release onto which another was composed.
+
+    The same set of modules is the same release, so one may have been composed onto several.
+    """
+
+    __tablename__ = "release_bases"
+
+    release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), primary_key=True)
+    base_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+
+
 class ReleaseTask(Base):
     """Which version of a task a release holds."""
 
@@ -237,7 +253,7 @@ class ChannelMove(Base):
     channel: Mapped[str] = mapped_column(ForeignKey("channels.name"), primary_key=True)
     revision: Mapped[int] = mapped_column(primary_key=True)
     """The channel's revision after the move."""
-    kind: Mapped[str] = mapped_column(String(8))
+    kind: Mapped[MoveKind] = mapped_column(String(8))
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), index=True)
     before_id: Mapped[int | None] = mapped_column(ForeignKey("releases.id"))
     at: Mapped[datetime] = mapped_column(UtcTime, default=now)

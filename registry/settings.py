@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ __all__ = ["CONFIG", "Settings", "write_config"]
 
 CONFIG = "centra.toml"
 _KEYS = {"database", "store", "actor"}
+_TABLES = {"compose", "channels"}
 _ENVIRONMENT = {"database": "CENTRA_DATABASE_URL", "store": "CENTRA_STORE"}
 _DEFAULTS = {"database": "sqlite:///.centra/registry.db", "store": ".centra/store"}
 
@@ -28,6 +29,11 @@ class Settings:
     database: str
     store: str
     actor: Actor
+    rules: dict[str, Any] = field(default_factory=dict)
+    """The tables ``[compose]`` and ``[channels.NAME]`` of ``centra.toml``, as they stand there; see
+    :meth:`registry.policy.Policy.parse`."""
+    folder: Path = Path()
+    """Where ``centra.toml`` is: its relative paths count from here."""
 
     @classmethod
     def load(
@@ -71,6 +77,8 @@ class Settings:
             database=address,
             store=place,
             actor=Actor.parse(who) if who else Actor(person=_account()),
+            rules={name: file[name] for name in _TABLES & file.keys()},
+            folder=home,
         )
 
 
@@ -141,12 +149,14 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
     for key, value in content.items():
-        if key not in _KEYS:
+        if key not in _KEYS | _TABLES:
             raise UsageError(
-                f"{path}: unknown setting {key!r}; expected {', '.join(sorted(_KEYS))}"
+                f"{path}: unknown setting {key!r}; expected {', '.join(sorted(_KEYS | _TABLES))}"
             )
-        if not isinstance(value, str):
+        if key in _KEYS and not isinstance(value, str):
             raise UsageError(f"{path}: {key} must be a string, found {value!r}")
+        if key in _TABLES and not isinstance(value, dict):
+            raise UsageError(f"{path}: {key} must be a table, found {value!r}")
     return content
 
 

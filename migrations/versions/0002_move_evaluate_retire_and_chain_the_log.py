@@ -55,6 +55,22 @@ def upgrade() -> None:
     op.create_index("ix_channel_moves_release_id", "channel_moves", ["release_id"], unique=False)
 
     op.create_table(
+        "release_bases",
+        sa.Column("release_id", sa.Integer(), nullable=False),
+        sa.Column("base_id", sa.Integer(), nullable=False),
+        sa.Column("at", TIME, nullable=False),
+        sa.ForeignKeyConstraint(
+            ["release_id"], ["releases.id"], name="fk_release_bases_release_id"
+        ),
+        sa.ForeignKeyConstraint(["base_id"], ["releases.id"], name="fk_release_bases_base_id"),
+        sa.PrimaryKeyConstraint("release_id", "base_id", name="pk_release_bases"),
+    )
+    op.execute(
+        "INSERT INTO release_bases (release_id, base_id, at) "
+        "SELECT id, base_id, created_at FROM releases WHERE base_id IS NOT NULL"
+    )
+
+    op.create_table(
         "evaluations",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("release_id", sa.Integer(), nullable=False),
@@ -97,6 +113,7 @@ def downgrade() -> None:
     _replace_events(chained=False)
     op.drop_table("audit_head")
     op.drop_table("evaluations")
+    op.drop_table("release_bases")
     op.drop_table("channel_moves")
     op.execute("ALTER TABLE backbones DROP COLUMN state")
 

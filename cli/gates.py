@@ -1,0 +1,75 @@
+"""The gates of a promotion, for a terminal, for a CI summary, and for a CI's test report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cli.output import print_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from registry.promotion import Promotion
+
+__all__ = ["markdown", "print_gates", "write_junit"]
+
+_COLUMNS = ("gate", "task", "wanted", "found", "result")
+
+
+def print_gates(promotion: Promotion) -> None:
+    """One row a gate on standard output."""
+    if promotion.gates:
+        print_table(_COLUMNS, _rows(promotion))
+
+
+def markdown(promotion: Promotion) -> str:
+    """The same as a Markdown section."""
+    passed = all(gate.passed for gate in promotion.gates)
+    before = f"release {promotion.before}" if promotion.before else "nothing"
+    lines = [
+        f"### Release {promotion.release} → {promotion.channel}: "
+        + ("all gates pass" if passed else "refused"),
+        "",
+        f"{promotion.channel} served {before} before.",
+        "",
+    ]
+    if promotion.gates:
+        rows = [_COLUMNS, ("---",) * len(_COLUMNS), *_rows(promotion)]
+        lines += [
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
+        ]
+    else:
+        lines.append("The channel has no gates.")
+    return "\n".join(lines)
+
+
+def write_junit(promotion: Promotion, path: Path) -> None:
+    """Write the gates as JUnit XML, a test case each."""
+    from xml.etree import ElementTree as ET
+
+    from centra.blobs import replacing
+
+    failures = sum(not gate.passed for gate in promotion.gates)
+    suite = ET.Element(
+        "testsuite",
+        name=f"centra promote {promotion.release} --to {promotion.channel}",
+        tests=str(len(promotion.gates)),
+        failures=str(failures),
+    )
+    for gate in promotion.gates:
+        name = f"{gate.gate} {gate.task}" if gate.task else gate.gate
+        case = ET.SubElement(
+            suite, "testcase", classname=f"gates.{promotion.channel}", name=name
+        )
+        if not gate.passed:
+            message = f"wanted {gate.wanted}, found {gate.found}"
+            ET.SubElement(case, "failure", message=message)
+    with replacing(path) as temporary:
+        ET.ElementTree(suite).write(temporary, encoding="utf-8", xml_declaration=True)
+
+
+def _rows(promotion: Promotion) -> list[tuple[str, ...]]:
+    return [
+        (gate.gate, gate.task or "-", gate.wanted, gate.found, "pass" if gate.passed else "FAIL")
+        for gate in promotion.gates
+    ]

@@ -1,0 +1,111 @@
+"""``centra promote`` and ``centra rollback``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.context import json_option, open_registry
+from cli.output import print_json, remark, reporting
+
+if TYPE_CHECKING:
+    from registry.promotion import Promotion
+
+
+@click.command()
+@click.argument("reference", metavar="RELEASE")
+@click.option("--to", "channel", required=True, metavar="CHANNEL", help="Which channel.")
+@click.option(
+    "--rebase",
+    is_flag=True,
+    help="Where the channel has moved meanwhile, take the release's change onto what it serves.",
+)
+@click.option("--accept-redefined", is_flag=True, help="Tasks with another contract are wanted.")
+@click.option("--dry-run", is_flag=True, help="Show the gates; change nothing.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print the gates as Markdown.")
+@click.option(
+    "--junit",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the gates to this file, as JUnit XML.",
+)
+@json_option
+def promote(
+    reference: str,
+    *,
+    channel: str,
+    rebase: bool,
+    accept_redefined: bool,
+    dry_run: bool,
+    as_markdown: bool,
+    junit: Path | None,
+    as_json: bool,
+) -> None:
+    """Let a channel serve a release, if it passes the gates of centra.toml.
+
+    Refused (exit 5) where tasks have moved on the channel since the release was composed, and
+    (exit 6) where a gate is not met; every gate is shown.
+    """
+    from registry import promotion
+
+    if as_json and as_markdown:
+        raise click.UsageError("--json and --markdown exclude each other")
+    if dry_run and rebase:
+        raise click.UsageError("--rebase composes a release, which --dry-run may not")
+
+    def show(result: Promotion) -> None:
+        from cli.gates import markdown, print_gates, write_junit
+
+        if junit is not None:
+            write_junit(result, junit)
+        if as_json:
+            print_json(result)
+        elif as_markdown:
+            click.echo(markdown(result))
+        else:
+            print_gates(result)
+
+    try:
+        with reporting() as progress:
+            result = promotion.promote(
+                open_registry(),
+                reference,
+                channel,
+                accept_redefined=accept_redefined,
+                rebase=rebase,
+                dry_run=dry_run,
+                progress=progress,
+            )
+    except promotion.GateError as error:
+        show(error.promotion)
+        raise
+    show(result)
+    if result.rebased_from is not None:
+        remark(f"the change of release {result.rebased_from} is release {result.release} now")
+    if dry_run:
+        remark("every gate passes; nothing was changed")
+    elif not result.promoted:
+        remark("nothing to do: already there")
+    if not (as_json or as_markdown or dry_run):
+        click.echo(f"{channel} → release {result.release}")
+
+
+@click.command()
+@click.argument("channel")
+@click.option("--to", metavar="RELEASE", help="One it has served; default the one before.")
+@json_option
+def rollback(channel: str, *, to: str | None, as_json: bool) -> None:
+    """Point a channel at the release it served before.
+
+    Rolling back twice goes back two steps. The release that is left may be damaged.
+    """
+    from registry import channels
+
+    with reporting() as progress:
+        row, before, moved = channels.rollback(open_registry(), channel, to=to, progress=progress)
+    remark(f"rolled back from release {before}" if moved else "nothing to do: already there")
+    if as_json:
+        print_json({**vars(row), "from": before, "moved": moved})
+    else:
+        click.echo(f"{row.name} → release {row.release}")

@@ -1,0 +1,135 @@
+"""Measuring a released task on data, and recording what came out with the data's fingerprint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from centra.data import fingerprint, read_examples
+from centra.errors import NotFoundError
+from centra.evaluation import measure
+from centra.progress import Progress, silent
+from registry import releases
+from registry.models import Evaluation
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from registry.connection import Registry
+    from registry.models import TaskVersion
+    from registry.unit_of_work import UnitOfWork
+
+__all__ = ["EvaluationRow", "evaluate", "of_version"]
+
+_DEFAULT = "dev.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRow:
+    """A version measured on data, inside a release."""
+
+    release: int
+    task: str
+    version: str
+    data: str
+    """The fingerprint of the file."""
+    examples: int
+    metrics: dict[str, float]
+    at: datetime
+    by: str
+
+
+def evaluate(
+    registry: Registry, reference: str, task: str, data: Path, progress: Progress = silent
+) -> tuple[EvaluationRow, bool]:
+    """Measure a task of the merged release on labelled data, and record it.
+
+    Args:
+        registry: where.
+        reference: a release's number, a channel's name, or the start of a digest.
+        task: a task that the release holds.
+        data: a JSONL file, or a folder whose ``dev.jsonl`` is taken; see
+            :func:`centra.data.read_examples`.
+        progress: told of each step.
+
+    Returns:
+        What was measured, and whether it is news: the same release measured on the same data with
+        the same result is recorded once.
+
+    Raises:
+        NotFoundError: there is no such release, or it holds no such task.
+        DataError: missing, empty or malformed data, or a label that the task does not know.
+        FormatError, BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: it cannot be
+            read.
+    """
+    file = data / _DEFAULT if data.is_dir() else data
+    with registry.read() as uow:
+        number = uow.release(reference).number
+        _version(uow, number, task)
+    examples = read_examples(file, progress)
+    loaded = releases.load(registry, str(number), tasks=[task], progress=progress)
+    found = measure(loaded, task, examples, progress)
+    metrics = {name: round(value, 6) for name, value in found.items()}
+    digest = fingerprint([file])
+    with registry.write() as uow:
+        release, version = uow.release(str(number)), _version(uow, number, task)
+        query = (
+            select(Evaluation)
+            .where(Evaluation.release_id == release.id, Evaluation.version_id == version.id)
+            .where(Evaluation.data == digest)
+            .order_by(Evaluation.id.desc())
+        )
+        newest = uow.session.scalars(query).first()
+        if newest is not None and newest.metrics == metrics:
+            return _row(newest), False
+        evaluation = Evaluation(
+            release=release,
+            version=version,
+            data=digest,
+            examples=len(examples),
+            metrics=metrics,
+            by=str(uow.actor),
+        )
+        uow.session.add(evaluation)
+        details = {"release": number, "version": version.number, "data": digest, **metrics}
+        uow.record("task:evaluate", task, details)
+        uow.session.flush()
+        return _row(evaluation), True
+
+
+def of_version(uow: UnitOfWork, version: TaskVersion) -> list[EvaluationRow]:
+    """All measurements of a version, the newest first.
+
+    They count for every release that holds the version: its bytes are the same in each.
+    """
+    query = (
+        select(Evaluation)
+        .where(Evaluation.version_id == version.id)
+        .order_by(Evaluation.at.desc(), Evaluation.id.desc())
+    )
+    return [_row(evaluation) for evaluation in uow.session.scalars(query)]
+
+
+def _version(uow: UnitOfWork, release: int, task: str) -> TaskVersion:
+    versions = uow.released(uow.release(str(release)))
+    if task not in versions:
+        raise NotFoundError(
+            f"release {release} holds no task {task!r}; it holds {', '.join(versions)}"
+        )
+    return versions[task]
+
+
+def _row(evaluation: Evaluation) -> EvaluationRow:
+    return EvaluationRow(
+        release=evaluation.release.number,
+        task=evaluation.version.task.name,
+        version=evaluation.version.number,
+        data=evaluation.data,
+        examples=evaluation.examples,
+        metrics=evaluation.metrics,
+        at=evaluation.at,
+        by=evaluation.by,
+    )

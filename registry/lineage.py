@@ -1,0 +1,113 @@
+"""Where a release comes from and what a channel has served: pure decisions on plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+__all__ = ["Move", "MoveKind", "Moved", "ancestors", "moved", "stack", "withdrawn"]
+
+MoveKind = Literal["publish", "move", "promote", "rollback"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Move:
+    """One step of a channel's history."""
+
+    kind: MoveKind
+    release: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moved:
+    """A task for which a channel serves something that a candidate would undo."""
+
+    task: str
+    serving: str | None
+    """The version that the channel serves; None where it does not serve the task."""
+    candidate: str | None
+    withdrawn: bool = False
+    """Whether the candidate's version came with a release that was rolled back."""
+
+    def __str__(self) -> str:
+        if self.withdrawn:
+            return f"{self.task} {self.candidate or 'removed'} was rolled back"
+        serving, candidate = self.serving or "not served", self.candidate or "without it"
+        return f"{self.task} is {serving} there, {candidate} here"
+
+
+def stack(moves: Sequence[Move]) -> list[int]:
+    """The releases that rollbacks go down through, the one that is served last.
+
+    A rollback takes off what was moved to since; rolling back twice goes back two steps.
+    """
+    return _replay(moves)[0]
+
+
+def withdrawn(moves: Sequence[Move]) -> set[int]:
+    """The releases that were rolled back and have not been served since."""
+    return _replay(moves)[1]
+
+
+def _replay(moves: Sequence[Move]) -> tuple[list[int], set[int]]:
+    served: list[int] = []
+    gone: set[int] = set()
+    for move in moves:
+        if move.kind == "rollback" and move.release in served:
+            while served[-1] != move.release:
+                gone.add(served.pop())
+        else:
+            served.append(move.release)
+    return served, gone - {*served}
+
+
+def ancestors(
+    release: int, bases: Mapping[int, Sequence[int]], *, without: Collection[int] = ()
+) -> list[int]:
+    """A release and all that it stands on, the nearest first.
+
+    Args:
+        release: where to begin.
+        bases: per release those it was composed onto. There may be circles: a set of modules that
+            comes back is the same release again.
+        without: releases through which no way leads.
+    """
+    found, todo = [release], [release]
+    while todo:
+        for base in bases.get(todo.pop(0), ()):
+            if base not in found and base not in without:
+                found.append(base)
+                todo.append(base)
+    return found
+
+
+def moved(
+    candidate: Mapping[str, str],
+    serving: Mapping[str, str],
+    common: Mapping[str, str] | None,
+    rolled_back: Sequence[Mapping[str, str]] = (),
+) -> list[Moved]:
+    """The tasks for which serving the candidate would undo what has happened to the channel.
+
+    Args:
+        candidate: task → version of the release that is to be served.
+        serving: the same of the release that is served.
+        common: the same of the nearest release that both stand on; None where there is none, and so
+            nothing that can have moved since.
+        rolled_back: the same of the candidate's ancestors that were rolled back.
+    """
+    found = {}
+    base = serving if common is None else common
+    for task in base.keys() | serving.keys():
+        here, there = candidate.get(task), serving.get(task)
+        if there != base.get(task) and here != there:
+            found[task] = Moved(task=task, serving=there, candidate=here)
+    for versions in rolled_back:
+        for task in versions.keys() | serving.keys():
+            there, here = serving.get(task), candidate.get(task)
+            if versions.get(task) != there and here == versions.get(task):
+                found[task] = Moved(task=task, serving=there, candidate=here, withdrawn=True)
+    return [found[task] for task in sorted(found)]

@@ -1,0 +1,270 @@
+"""The release train on the command line: promotion, gates, rollback, evaluation, migration."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from tests import support
+from tests.cli.helpers import centra, read, read_repeated, refused, state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+POLICY = """
+[channels.production]
+from = "staging"
+max_layers = 40
+
+[channels.production.min_metrics.intent]
+accuracy = 0.93
+"""
+
+
+def demand(home: Path, rules: str) -> None:
+    file = home / "centra.toml"
+    file.write_text(file.read_text() + rules)
+
+
+def ship(modules: dict[str, Path]) -> str:
+    """Update intent and compose that onto production; gives the release."""
+    centra("task", "update", "intent", modules["intent update"])
+    composed = read("compose", "--base", "production", "--set", "intent@1.1", "--release")
+    return str(composed["release"])
+
+
+@pytest.fixture
+def production(home: Path) -> Path:
+    """Production serves release 1."""
+    centra("promote", "1", "--to", "production")
+    return home
+
+
+def test_a_release_goes_through_staging_to_production_and_back(
+    production: Path, modules: dict[str, Path]
+) -> None:
+    demand(production, POLICY)
+    number = ship(modules)
+    first, again = read_repeated("promote", number, "--to", "staging")
+    assert (first["promoted"], again["promoted"]) == (True, False)
+    first, again = read_repeated("promote", number, "--to", "production")
+    assert first == {
+        "channel": "production",
+        "release": 2,
+        "rebased_from": None,
+        "before": 1,
+        "revision": 2,
+        "promoted": True,
+        "gates": [
+            {
+                "gate": "from",
+                "task": None,
+                "passed": True,
+                "wanted": "served by staging",
+                "found": "latest, staging",
+            },
+            {
+                "gate": "min accuracy",
+                "task": "intent",
+                "passed": True,
+                "wanted": "at least 0.93",
+                "found": "0.9500",
+            },
+            {
+                "gate": "layers",
+                "task": None,
+                "passed": True,
+                "wanted": "at most 40",
+                "found": "6",
+            },
+        ],
+    }
+    back, _ = read_repeated_rollback()
+    assert (back["release"], back["from"], back["moved"]) == (1, 2, True)
+    steps = [(row["kind"], row["release"]) for row in read("channel", "history", "production")]
+    assert steps == [("rollback", 1), ("promote", 2), ("promote", 1)]
+    lines = centra("channel", "history", "production").stdout.splitlines()
+    assert lines[0].split() == ["REVISION", "KIND", "RELEASE", "BEFORE", "TIME", "BY"]
+    assert lines[1].split()[:4] == ["3", "rollback", "1", "2"]
+
+
+def read_repeated_rollback() -> tuple[dict[str, object], dict[str, object]]:
+    return read_repeated("rollback", "production", "--to", "1")
+
+
+def test_every_gate_is_shown_and_a_failed_one_ends_with_6(
+    production: Path, modules: dict[str, Path], tmp_path: Path
+) -> None:
+    demand(production, POLICY.replace("0.93", "0.99"))
+    number = ship(modules)
+    before = state(production)
+    for options in ((), ("--dry-run",)):
+        result = centra("promote", number, "--to", "production", *options, code=6)
+        lines = [line.split() for line in result.stdout.splitlines()]
+        assert lines[0] == ["GATE", "TASK", "WANTED", "FOUND", "RESULT"]
+        assert [line[-1] for line in lines[1:]] == ["FAIL", "FAIL", "pass"]
+        assert "2 of 3 gates failed" in result.stderr
+    printed = json.loads(centra("promote", number, "--to", "production", "--json", code=6).stdout)
+    assert [gate["passed"] for gate in printed["gates"]] == [False, False, True]
+    file = tmp_path / "gates.xml"
+    text = centra(
+        *("promote", number, "--to", "production", "--markdown", "--junit", file), code=6
+    ).stdout
+    assert text.startswith("### Release 2 → production: refused\n")
+    assert "| min accuracy | intent | at least 0.99 | 0.9500 | FAIL |" in text
+    suite = ET.parse(file).getroot()
+    assert (suite.tag, suite.get("tests"), suite.get("failures")) == ("testsuite", "3", "2")
+    failures = {case.get("name"): case.find("failure") is not None for case in suite}
+    assert failures == {"from": True, "min accuracy intent": True, "layers": False}
+    assert state(production) == before
+
+
+def test_a_dry_run_says_so_and_changes_nothing(production: Path, modules: dict[str, Path]) -> None:
+    number = ship(modules)
+    before = state(production)
+    result = centra("promote", number, "--to", "production", "--dry-run")
+    assert (result.stdout, result.stderr) == ("", "every gate passes; nothing was changed\n")
+    assert state(production) == before
+
+
+def test_a_stale_release_ends_with_5_and_is_rebased_on_request(
+    production: Path, modules: dict[str, Path]
+) -> None:
+    mine = ship(modules)
+    other = read("compose", "--base", "production", "--remove", "same", "--release")["release"]
+    centra("promote", other, "--to", "production")
+    says = ("same is not served there, 1.0 here", "--rebase")
+    refused("promote", mine, "--to", "production", code=5, says=says)
+    result = centra("promote", mine, "--to", "production", "--rebase")
+    assert result.stdout == "production → release 4\n"
+    assert f"the change of release {mine} is release 4 now" in result.stderr
+    assert read("release", "show", "production")["tasks"] == {"intent": "1.1", "slots": "1.0"}
+
+
+def test_a_release_is_measured_and_the_gate_takes_it(
+    production: Path, tiny_data: Callable[[str], Path], modules: dict[str, Path]
+) -> None:
+    number = ship(modules)
+    demand(
+        production,
+        "[channels.production]\nmeasured = true\nmin_metrics.intent.accuracy = 0.0\n",
+    )
+    message = centra("promote", number, "--to", "production", code=6).stdout
+    assert f"centra release evaluate {number} --task intent --data DIR" in message
+    data = tiny_data("single")
+    words = ("release", "evaluate", number, "--task", "intent", "--data", data)
+    first, again = read_repeated(*words)
+    assert (first["recorded"], again["recorded"]) == (True, False)
+    assert first["metrics"].keys() == {"accuracy", "macro_f1", "matthews"}
+    assert centra(*words).stdout.startswith(f"intent@1.1 in release {number}: accuracy ")
+    centra("promote", number, "--to", "production")
+
+
+def test_a_malformed_policy_is_named(home: Path) -> None:
+    demand(home, "[channels.production]\nmax_layer = 4\n")
+    says = "centra.toml: channels.production.max_layer"
+    refused("promote", "1", "--to", "production", code=2, says=says)
+    centra("task", "list")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        ("promote 1", 2, "Missing option '--to'"),
+        ("promote 1 --to latest", 2, "follows 'centra compose --release'"),
+        ("promote 1 --to staging --json --markdown", 2, "exclude each other"),
+        ("promote 1 --to staging --rebase --dry-run", 2, "--dry-run may not"),
+        ("promote 9 --to staging", 3, "there is no release '9'"),
+        ("rollback nope", 3, "there is no channel 'nope'"),
+        ("rollback production", 3, "served nothing before release 1"),
+        ("rollback production --to 9", 3, "there is no release '9'"),
+        ("channel history nope", 3, "there is no channel 'nope'"),
+        ("release evaluate 1 --task nope --data .", 3, "holds no task 'nope'"),
+        ("release evaluate 1 --task intent --data nope", 1, "no such file"),
+        ("compose --remove nope", 3, "there is no task 'nope' to leave out"),
+        ("backbone status nope", 3, "there is no backbone 'nope'"),
+        ("backbone retire tiny", 2, "say which version: tiny@VERSION"),
+        ("backbone retire tiny@1", 5, "task intent@1.0"),
+    ],
+)
+def test_what_cannot_be_done_changes_nothing(
+    production: Path, words: str, code: int, says: str
+) -> None:
+    before = state(production)
+    refused(*words.split(), code=code, says=says)
+    assert state(production) == before
+
+
+# Another backbone, team by team
+
+
+def test_tasks_move_to_another_backbone_one_by_one(
+    home: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from centra.backbone import BackboneSpec, import_backbone
+    from centra.blobs import LocalStore
+
+    encoder = support.make_encoder("bert", tmp_path_factory.mktemp("next"), seed=5)
+    store = LocalStore(tmp_path / "next")
+    spec: BackboneSpec = import_backbone(str(encoder), store)
+    moved: dict[str, Path] = {}
+    for task, kind, options in (
+        ("intent", "classification", {}),
+        ("slots", "tagging", {"tap": 2}),
+        ("same", "classification", {"form": "pair", "labels": ("agrees", "denies")}),
+    ):
+        moved[task] = tmp_path / f"{task}.safetensors"
+        support.make_module(kind, spec, store, **options).write(moved[task])  # type: ignore[arg-type]
+    assert read("backbone", "register", "tiny", encoder)["version"] == 2
+    centra("promote", "1", "--to", "production")
+
+    centra("task", "update", "intent", moved["intent"])
+    refused("compose", "--release", code=6, says=("task intent: ", "allow two backbones"))
+    demand(home, "[compose]\nallow_two_backbones = true\n")
+    both = read("compose", "--release")
+    assert both["layers"] == {
+        "shared": 3, "task": 4, "total": 7, "single_task": 9, "overhead": 0.7778
+    }  # fmt: skip
+    assert read("release", "verify", "latest")["parity"] == {"intent": 0, "same": 0, "slots": 0}
+    new, old = read("backbone", "status", "tiny")
+    assert (new["backbone"], new["tasks"]) == ("tiny@2", {"intent": "1.1"})
+    assert (old["backbone"], old["tasks"]) == ("tiny@1", {"same": "1.0", "slots": "1.0"})
+    assert old["channels"] == {"latest": 2, "production": 1}
+    says = ("task same@1.0", "task slots@1.0", "channel production (release 1)")
+    refused("backbone", "retire", "tiny@1", code=5, says=says)
+
+    centra("--actor", "dialog/bob", "task", "update", "slots", moved["slots"])
+    centra("--actor", "quality/cy", "task", "update", "same", moved["same"])
+    centra("compose", "--release")
+    refused("backbone", "retire", "tiny@1", code=5, says="channel production (release 1)")
+    centra("promote", "latest", "--to", "production")
+    first, again = read_repeated("backbone", "retire", "tiny@1")
+    assert first == again
+    assert first["state"] == "retired"
+
+    # What is on it stays readable, but does not come back to life.
+    says = ("backbone tiny@1 is retired", "centra backbone restore tiny@1")
+    refused("task", "pin", "intent@1.0", code=5, says=says)
+    assert read("release", "verify", "1")["parity"].keys() == {"intent", "same", "slots"}
+    centra("rollback", "production")
+    centra("backbone", "restore", "tiny@1")
+    centra("task", "pin", "intent@1.0")
+    text = centra("backbone", "status").stdout.splitlines()
+    assert text[0].split() == ["BACKBONE", "STATE", "ACTIVE", "TASKS", "CHANNELS", "RELEASES"]
+
+
+def test_a_module_on_a_retired_backbone_is_refused(
+    home: Path, modules: dict[str, Path], encoder: Path
+) -> None:
+    from tests.cli.helpers import edit
+
+    edit(home, "UPDATE backbones SET state = 'retired'")
+    before = state(home)
+    refused("task", "register", "stars", modules["stars"], code=5, says="tiny@1 is retired")
+    refused("task", "update", "intent", modules["intent update"], code=5, says="is retired")
+    assert state(home) == before
+    assert read("backbone", "register", "tiny", encoder)["state"] == "retired"

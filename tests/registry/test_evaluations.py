@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from centra.data import fingerprint, read_examples
+from centra.errors import DataError, NotFoundError
+from centra.evaluation import measure
+from registry import audit, evaluations, releases, tasks
+from tests import support
+from tests.registry.helpers import nothing_changes, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from registry import Registry
+
+
+@pytest.fixture
+def published(registry: Registry, module: Callable[..., Path]) -> Registry:
+    """``intent`` and ``slots`` in release 1."""
+    tasks.register(registry, "intent", module())
+    tasks.register(
+        registry, "slots", module("tagging", labels=("O", "B-city", "I-city", "B-day", "I-day"))
+    )
+    releases.compose(registry, publish=True)
+    return registry
+
+
+def test_a_measurement_is_recorded_with_the_fingerprint_of_its_data(
+    published: Registry, tiny_data: Callable[[str], Path]
+) -> None:
+    data = tiny_data("single")
+    row, new = evaluations.evaluate(published, "latest", "intent", data)
+    examples = read_examples(data / "dev.jsonl")
+    assert new
+    assert (row.release, row.task, row.version, row.by) == (1, "intent", "1.0", "nlu/ada")
+    assert (row.data, row.examples) == (fingerprint([data / "dev.jsonl"]), len(examples))
+    loaded = releases.load(published, "1")
+    expected = [a["intent"]["label"] for a in loaded.predict([e.input for e in examples])]
+    right = sum(label == e.label for label, e in zip(expected, examples, strict=True))
+    assert row.metrics["accuracy"] == round(right / len(examples), 6)
+    event = audit.events(published, task="intent")[-1]
+    assert (event.action, event.details["data"]) == ("task:evaluate", row.data)
+
+
+def test_the_same_measurement_is_recorded_once(
+    published: Registry, tiny_data: Callable[[str], Path]
+) -> None:
+    first, _ = evaluations.evaluate(published, "1", "intent", tiny_data("single"))
+    with nothing_changes(published):
+        again, new = evaluations.evaluate(published, "1", "intent", tiny_data("single"))
+    assert (again, new) == (first, False)
+    other, new = evaluations.evaluate(published, "1", "intent", tiny_data("single") / "train.jsonl")
+    assert new
+    assert other.data != first.data
+
+
+def test_measurements_of_a_version_come_newest_first(
+    published: Registry, tiny_data: Callable[[str], Path]
+) -> None:
+    data = tiny_data("single")
+    rows = [
+        evaluations.evaluate(published, "1", "intent", data / name)[0]
+        for name in ("dev.jsonl", "train.jsonl")
+    ]
+    with published.read() as uow:
+        assert evaluations.of_version(uow, uow.version("intent", "1.0")) == rows[::-1]
+
+
+def test_spans_are_measured_by_entity(
+    published: Registry, tiny_data: Callable[[str], Path]
+) -> None:
+    row, _ = evaluations.evaluate(published, "1", "slots", tiny_data("tagging"))
+    assert 0 <= row.metrics["entity_f1"] <= 1
+
+
+def test_what_cannot_be_measured_is_refused(
+    published: Registry, tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    with refused(published, NotFoundError, "holds no task 'nope'", "intent, slots"):
+        evaluations.evaluate(published, "1", "nope", tiny_data("single"))
+    with refused(published, DataError, "no such file"):
+        evaluations.evaluate(published, "1", "intent", tmp_path / "nope")
+    unknown = support.write_jsonl(tmp_path / "x.jsonl", [{"text": "hm", "label": "unheard"}])
+    with refused(published, DataError, "x.jsonl:1", "no label 'unheard'"):
+        evaluations.evaluate(published, "1", "intent", unknown)
+    with refused(published, DataError):
+        evaluations.evaluate(published, "1", "intent", tiny_data("regression"))
+    with refused(published, DataError):
+        evaluations.evaluate(published, "1", "intent", tiny_data("tagging"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "form", "labels", "data", "metrics"),
+    [
+        (
+            "classification",
+            "pair",
+            ("agrees", "denies"),
+            "pair",
+            {"accuracy", "macro_f1", "matthews"},
+        ),
+        ("multilabel", "single", None, "multilabel", {"micro_f1", "macro_f1"}),
+        ("regression", "single", None, "regression", {"pearson", "spearman"}),
+        (
+            "tagging",
+            "single",
+            ("O", "B-city", "I-city", "B-day", "I-day"),
+            "tagging",
+            {"entity_f1"},
+        ),
+    ],
+)
+def test_every_kind_is_measured_with_its_own_metrics(
+    tiny_backbone: support.Backbone,
+    make_module: Callable[..., object],
+    backbone_store: object,
+    tiny_data: Callable[[str], Path],
+    kind: str,
+    form: str,
+    labels: tuple[str, ...] | None,
+    data: str,
+    metrics: set[str],
+) -> None:
+    from centra.runtime import Release
+
+    module = make_module(kind, form=form, labels=labels)
+    manifest = support.put_release({"task": module}, [tiny_backbone.spec], backbone_store)  # type: ignore[dict-item, arg-type]
+    release = Release.load(manifest, backbone_store)  # type: ignore[arg-type]
+    told: list[tuple[str, int, int]] = []
+    examples = read_examples(tiny_data(data) / "dev.jsonl")
+    found = measure(release, "task", examples, lambda *step: told.append(step))
+    assert found.keys() == metrics
+    assert told[-1] == ("measure task", len(examples), len(examples))

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.lineage import Move, Moved, ancestors, moved, stack, withdrawn
+
+
+def moves(*steps: int | str) -> list[Move]:
+    """Promotions of numbered releases; ``"-3"`` is a rollback to release 3."""
+    return [
+        Move(kind="rollback", release=int(step[1:]))
+        if isinstance(step, str)
+        else Move(kind="promote", release=step)
+        for step in steps
+    ]
+
+
+def test_rolling_back_twice_goes_back_two_steps() -> None:
+    assert stack(moves(1, 2, 3)) == [1, 2, 3]
+    assert stack(moves(1, 2, 3, "-2")) == [1, 2]
+    assert stack(moves(1, 2, 3, "-2", "-1")) == [1]
+    assert stack(moves(1, 2, 3, "-1")) == [1]
+
+
+def test_a_promotion_after_a_rollback_stands_on_what_was_gone_back_to() -> None:
+    assert stack(moves(1, 2, "-1", 3)) == [1, 3]
+
+
+def test_a_release_that_was_served_twice_is_gone_back_to_where_it_was_served_last() -> None:
+    assert stack(moves(1, 2, 1, 3, "-1")) == [1, 2, 1]
+
+
+def test_a_rollback_to_what_an_earlier_rollback_left_is_a_step_of_its_own() -> None:
+    assert stack(moves(1, 2, "-1", "-2")) == [1, 2]
+    assert withdrawn(moves(1, 2, "-1", "-2")) == set()
+
+
+def test_what_was_rolled_back_is_withdrawn_until_it_is_served_again() -> None:
+    assert withdrawn(moves(1, 2, 3)) == set()
+    assert withdrawn(moves(1, 2, 3, "-1")) == {2, 3}
+    assert withdrawn(moves(1, 2, 3, "-1", 3)) == {2}
+
+
+@given(st.lists(st.integers(1, 5), min_size=1), st.lists(st.integers(1, 5)))
+def test_what_is_served_is_on_top_and_never_withdrawn(promoted: list[int], back: list[int]) -> None:
+    history = moves(*promoted, *(f"-{number}" for number in back))
+    assert stack(history)[-1] == history[-1].release
+    assert not {*stack(history)} & withdrawn(history)
+
+
+def test_ancestors_come_nearest_first_and_circles_end() -> None:
+    bases = {6: [4, 2], 4: [3], 3: [1], 2: [1], 1: [6]}
+    assert ancestors(6, bases) == [6, 4, 2, 3, 1]
+    assert ancestors(6, bases, without={4}) == [6, 2, 1]
+    assert ancestors(9, bases) == [9]
+
+
+# Moved tasks: candidate, serving, common.
+
+
+def test_nothing_has_moved_where_the_candidate_stands_on_what_is_served() -> None:
+    served = {"intent": "1.0", "slots": "1.0"}
+    assert moved({"intent": "1.1", "slots": "1.0"}, served, served) == []
+
+
+def test_a_task_that_others_changed_since_has_moved() -> None:
+    base = {"intent": "1.0", "slots": "1.0"}
+    serving = {"intent": "1.0", "slots": "1.1"}
+    assert moved({"intent": "1.1", "slots": "1.0"}, serving, base) == [
+        Moved(task="slots", serving="1.1", candidate="1.0")
+    ]
+
+
+def test_a_task_that_others_added_or_removed_since_has_moved() -> None:
+    candidate = {"intent": "1.1", "slots": "1.0"}
+    found = moved(candidate, {"intent": "1.0", "mood": "1.0"}, {"intent": "1.0", "slots": "1.0"})
+    assert found == [
+        Moved(task="mood", serving="1.0", candidate=None),
+        Moved(task="slots", serving=None, candidate="1.0"),
+    ]
+
+
+def test_the_same_change_made_by_both_has_not_moved() -> None:
+    assert moved({"intent": "1.1"}, {"intent": "1.1"}, {"intent": "1.0"}) == []
+
+
+def test_without_a_common_ancestor_nothing_can_have_moved() -> None:
+    assert moved({"intent": "1.1"}, {"intent": "1.0"}, None) == []
+
+
+def test_a_change_that_was_rolled_back_does_not_come_back_by_the_way() -> None:
+    serving = {"intent": "1.0", "slots": "1.0"}
+    bad = {"intent": "1.1", "slots": "1.0"}
+    candidate = {"intent": "1.1", "slots": "1.1"}
+    assert moved(candidate, serving, serving, [bad]) == [
+        Moved(task="intent", serving="1.0", candidate="1.1", withdrawn=True)
+    ]
+    mended = {"intent": "1.2", "slots": "1.1"}
+    assert moved(mended, serving, serving, [bad]) == []

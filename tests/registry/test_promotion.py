@@ -1,0 +1,419 @@
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from centra.compose import ComposeError
+from centra.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
+from centra.release import ChannelPointer
+from registry import audit, channels, evaluations, releases, tasks
+from registry.promotion import GateError, Promotion, StaleReleaseError, promote
+from registry.releases import compose
+from tests import support
+from tests.registry.helpers import acting, blob_path, nothing_changes, refused, reopened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from registry import Registry
+    from registry.policy import Gate
+
+MORE = ("alarm", "music", "weather", "news")
+
+
+@pytest.fixture
+def published(registry: Registry, module: Callable[..., Path]) -> Registry:
+    """``intent``, ``slots`` and ``mood`` in release 1, which production serves."""
+    for seed, name in enumerate(("intent", "slots", "mood")):
+        tasks.register(registry, name, module(seed=seed))
+    compose(registry, publish=True)
+    promote(registry, "1", "production")
+    return registry
+
+
+@pytest.fixture
+def ship(published: Registry, module: Callable[..., Path]) -> Callable[..., int]:
+    """A call that updates one task and composes it onto a base; gives the release's number."""
+
+    def ship(task: str, seed: int, base: str = "production") -> int:
+        version = tasks.update(published, task, module(seed=seed)).version
+        composed = compose(published, base=base, replace=[f"{task}@{version}"], publish=True)
+        assert composed.release is not None
+        return composed.release
+
+    return ship
+
+
+def ruled(registry: Registry, **rules: Any) -> Registry:
+    """The same registry with rules for production."""
+    return dataclasses.replace(registry, rules={"channels": {"production": rules}})
+
+
+def served(registry: Registry, channel: str = "production") -> dict[str, str]:
+    """What a channel serves: a version per task; its pointer must agree."""
+    row = channels.show(registry, channel)
+    pointer = ChannelPointer.from_bytes(registry.store.read_pointer(channel) or b"", channel)
+    assert (pointer.release, pointer.revision) == (row.release, row.revision)
+    return releases.show(registry, str(row.release)).tasks
+
+
+def failed(caught: pytest.ExceptionInfo[GateError]) -> list[Gate]:
+    return [gate for gate in caught.value.promotion.gates if not gate.passed]
+
+
+# Shipping one change alone
+
+
+def test_a_change_ships_alone_whatever_else_is_pending(
+    published: Registry, module: Callable[..., Path], ship: Callable[..., int]
+) -> None:
+    tasks.update(published, "slots", module(seed=10))
+    tasks.retire(published, "mood")
+    number = ship("intent", 11)
+    assert promote(published, str(number), "production") == Promotion(
+        channel="production",
+        release=number,
+        rebased_from=None,
+        before=1,
+        revision=2,
+        promoted=True,
+        gates=[],
+    )
+    assert served(published) == {"intent": "1.1", "slots": "1.0", "mood": "1.0"}
+    event = audit.events(published)[-1]
+    assert (event.action, event.subject) == ("channel:promote", "production")
+    assert event.details == {"from": 1, "to": number, "revision": 2}
+
+
+def test_a_removal_ships_alone(published: Registry, module: Callable[..., Path]) -> None:
+    tasks.update(published, "slots", module(seed=10))
+    composed = compose(published, base="production", remove=["mood"], publish=True)
+    assert [(c.task, c.change) for c in composed.changes] == [("mood", "removed")]
+    promote(published, str(composed.release), "production")
+    assert served(published) == {"intent": "1.0", "slots": "1.0"}
+
+
+def test_a_task_that_is_not_there_cannot_be_left_out(published: Registry) -> None:
+    with refused(published, NotFoundError, "'nope'"):
+        compose(published, base="production", remove=["nope"])
+
+
+def test_promoting_again_does_nothing(published: Registry) -> None:
+    with nothing_changes(published):
+        result = promote(published, "1", "production")
+    assert (result.promoted, result.revision) == (False, 1)
+
+
+def test_promoting_again_mends_a_pointer_that_a_crash_left_behind(published: Registry) -> None:
+    published.store.write_pointer("production", b"stale")
+    promote(published, "1", "production")
+    served(published)
+
+
+def test_a_live_composition_is_promoted_over_what_was_shipped_alone(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    promote(published, str(ship("intent", 11)), "production")
+    ship("slots", 12, base="1")
+    live = compose(published, publish=True)
+    promote(published, str(live.release), "production")
+    assert served(published) == {"intent": "1.1", "slots": "1.1", "mood": "1.0"}
+
+
+@pytest.mark.parametrize(
+    ("channel", "error"),
+    [("latest", UsageError), ("7", UsageError), ("../evil", UsageError)],
+)
+def test_a_channel_that_cannot_be_moved_is_refused(
+    published: Registry, channel: str, error: type[Exception]
+) -> None:
+    with refused(published, error):  # type: ignore[arg-type]
+        promote(published, "1", channel)
+
+
+def test_a_release_that_is_not_there_is_refused(published: Registry) -> None:
+    with refused(published, NotFoundError, "'9'"):
+        promote(published, "9", "production")
+
+
+# Somebody else was faster
+
+
+def test_a_release_that_would_undo_what_others_shipped_is_refused_and_says_what(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    mine, theirs = ship("intent", 11), ship("slots", 12)
+    promote(published, str(theirs), "production")
+    with refused(published, StaleReleaseError, "slots is 1.1 there, 1.0 here", "--rebase"):
+        promote(published, str(mine), "production")
+    assert served(published)["slots"] == "1.1"
+
+
+def test_a_change_is_rebased_onto_what_is_served(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    mine, theirs = ship("intent", 11), ship("slots", 12)
+    promote(published, str(theirs), "production")
+    result = promote(published, str(mine), "production", rebase=True)
+    assert (result.rebased_from, result.promoted, result.before) == (mine, True, theirs)
+    assert releases.show(published, str(result.release)).base == theirs
+    assert served(published) == {"intent": "1.1", "slots": "1.1", "mood": "1.0"}
+
+
+def test_a_removal_and_an_addition_are_rebased_too(
+    published: Registry, module: Callable[..., Path], ship: Callable[..., int]
+) -> None:
+    tasks.register(published, "new", module(seed=20))
+    mine = compose(published, base="production", replace=["new@1.0"], remove=["mood"], publish=True)
+    promote(published, str(ship("slots", 12)), "production")
+    promote(published, str(mine.release), "production", rebase=True)
+    assert served(published) == {"intent": "1.0", "slots": "1.1", "new": "1.0"}
+
+
+def test_a_task_that_both_changed_is_not_rebased(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    mine, theirs = ship("intent", 11), ship("intent", 12)
+    promote(published, str(theirs), "production")
+    with refused(published, ConflictError, "both change intent (served: 1.2)"):
+        promote(published, str(mine), "production", rebase=True)
+
+
+def test_going_back_is_for_rollback(published: Registry, ship: Callable[..., int]) -> None:
+    promote(published, str(ship("intent", 11)), "production")
+    with refused(published, StaleReleaseError, "intent is 1.1 there", "centra rollback production"):
+        promote(published, "1", "production")
+
+
+def test_a_channel_may_be_open_to_overwriting(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    mine, theirs = ship("intent", 11), ship("slots", 12)
+    open_to_all = ruled(published, overwrite=True)
+    promote(open_to_all, str(theirs), "production")
+    promote(open_to_all, str(mine), "production")
+    assert served(published) == {"intent": "1.1", "slots": "1.0", "mood": "1.0"}
+
+
+def test_a_change_that_was_rolled_back_does_not_come_back_with_the_next_one(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    bad = ship("intent", 11)
+    promote(published, str(bad), "production")
+    good = ship("slots", 12)  # Composed onto the bad one, before anybody knew.
+    channels.rollback(published, "production")
+    with refused(published, StaleReleaseError, "intent 1.1 was rolled back"):
+        promote(published, str(good), "production")
+    result = promote(published, str(good), "production", rebase=True)
+    assert served(published) == {"intent": "1.0", "slots": "1.1", "mood": "1.0"}
+    assert result.rebased_from == good
+    # Who wants it back says so.
+    rebased = compose(published, base="production", replace=["intent@1.1"], publish=True)
+    promote(published, str(rebased.release), "production")
+    assert served(published)["intent"] == "1.1"
+
+
+def test_a_channel_that_moves_between_the_look_and_the_swap_is_looked_at_again(
+    published: Registry, ship: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, theirs = ship("intent", 11), ship("slots", 12)
+    write, intruded = type(published).write, []
+
+    def intruding(self: Registry) -> Any:
+        if not intruded:
+            intruded.append(True)
+            promote(self, str(theirs), "production")
+        return write(self)
+
+    monkeypatch.setattr(type(published), "write", intruding)
+    with pytest.raises(StaleReleaseError):
+        promote(published, str(mine), "production")
+    assert served(published) == {"intent": "1.0", "slots": "1.1", "mood": "1.0"}
+
+
+def test_teams_that_ship_at_the_same_moment_all_end_up_in_production(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    numbers = [ship(task, 10 + i) for i, task in enumerate(("intent", "slots", "mood"))]
+
+    def run(number: int) -> Promotion:
+        with reopened(published) as own:
+            return promote(own, str(number), "production", rebase=True)
+
+    with ThreadPoolExecutor(3) as pool:
+        results = list(pool.map(run, numbers))
+    assert all(result.promoted for result in results)
+    assert served(published) == {"intent": "1.1", "slots": "1.1", "mood": "1.1"}
+    assert [row.revision for row in channels.history(published, "production")] == [4, 3, 2, 1]
+
+
+# Gates
+
+
+def test_every_gate_that_fails_is_shown_and_nothing_moves(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.redefine(published, "intent", module(labels=MORE, metrics={"accuracy": 0.5}))
+    tasks.update(published, "slots", module(seed=9, metrics={"accuracy": 0.7}))
+    compose(published, publish=True)
+    strict = ruled(
+        published,
+        **{"from": "staging", "promoters": ["release"], "max_layers": 1, "max_size": "1 KB"},
+        min_metrics={"intent": {"accuracy": 0.9}},
+        parity=True,
+    )
+    with nothing_changes(published), pytest.raises(GateError) as caught:
+        promote(strict, "latest", "production")
+    assert [(gate.gate, gate.task) for gate in failed(caught)] == [
+        ("promoter", None),
+        ("from", None),
+        ("redefined", "intent"),
+        ("min accuracy", "intent"),
+        ("layers", None),
+        ("size", None),
+    ]
+    assert [g.gate for g in caught.value.promotion.gates if g.passed] == ["parity"]
+    assert "6 of 7 gates failed" in str(caught.value)
+
+
+def test_a_dry_run_shows_the_same_and_changes_nothing(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    number = str(ship("intent", 11))
+    with nothing_changes(published):
+        plan = promote(ruled(published, max_layers=9), number, "production", dry_run=True)
+        with pytest.raises(GateError):
+            promote(ruled(published, max_layers=1), number, "production", dry_run=True)
+    assert not plan.promoted
+    done = promote(ruled(published, max_layers=9), number, "production")
+    assert (done.gates, done.promoted) == (plan.gates, True)
+
+
+def test_a_release_passes_through_the_earlier_channel(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    number = str(ship("intent", 11))
+    ruled_registry = ruled(published, **{"from": "staging"})
+    with pytest.raises(GateError):
+        promote(ruled_registry, number, "production")
+    promote(ruled_registry, number, "staging")
+    assert promote(ruled_registry, number, "production").promoted
+
+
+def test_redefined_tasks_are_accepted_by_saying_so(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.redefine(published, "intent", module(labels=MORE))
+    compose(published, publish=True)
+    registry = ruled(published, max_layers=99)
+    with pytest.raises(GateError):
+        promote(registry, "latest", "production")
+    assert promote(registry, "latest", "production", accept_redefined=True).promoted
+
+
+def test_a_drop_is_measured_on_both_releases_on_the_same_data(
+    published: Registry, ship: Callable[..., int], tiny_data: Callable[[str], Path]
+) -> None:
+    number, data = str(ship("intent", 11)), tiny_data("single")
+    registry = ruled(published, measured=True, max_drop={"intent": {"accuracy": 0.0}})
+    with pytest.raises(GateError) as caught:
+        promote(registry, number, "production")
+    assert [gate.found for gate in failed(caught)] == ["not measured on the same data"]
+    rows = [evaluations.evaluate(registry, r, "intent", data)[0] for r in ("production", number)]
+    old, new = (row.metrics["accuracy"] for row in rows)
+    if new >= old:
+        assert promote(registry, number, "production").promoted
+    else:
+        with pytest.raises(GateError):
+            promote(registry, number, "production")
+
+
+def test_a_release_whose_parity_fails_on_this_machine_does_not_pass_the_parity_gate(
+    published: Registry, ship: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = str(ship("intent", 11))
+
+    def failing(*_: object) -> None:
+        raise ComposeError("intent", "parity failed")
+
+    monkeypatch.setattr("registry.promotion.check_parity", failing)
+    with pytest.raises(GateError) as caught:
+        promote(ruled(published, parity=True), number, "production")
+    assert [gate.found for gate in failed(caught)] == ["task intent: parity failed"]
+
+
+def test_a_channel_with_a_policy_moves_by_promotion_alone(published: Registry) -> None:
+    registry = ruled(published, max_layers=99)
+    with refused(registry, NotAllowedError, "centra promote 1 --to production"):
+        channels.move(registry, "production", "1")
+    assert channels.move(registry, "staging", "1")[1]
+
+
+# Rollback
+
+
+def test_rolling_back_goes_to_the_release_before_and_is_history_itself(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    second = ship("intent", 11)
+    promote(published, str(second), "production")
+    row, before, moved = channels.rollback(published, "production")
+    assert (row.release, row.revision, before, moved) == (1, 3, second, True)
+    assert served(published)["intent"] == "1.0"
+    steps = [
+        (row.kind, row.release, row.before) for row in channels.history(published, "production")
+    ]
+    assert steps == [("rollback", 1, second), ("promote", second, 1), ("promote", 1, None)]
+    assert audit.events(published)[-1].action == "channel:rollback"
+
+
+def test_rolling_back_works_however_broken_the_newest_release_is(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    number = ship("intent", 11)
+    promote(published, str(number), "production")
+    broken = releases.show(published, str(number))
+    support.flip(blob_path(published, broken.manifest.tasks["intent"].digest), 99)
+    blob_path(published, broken.digest).unlink()
+    assert channels.rollback(published, "production")[0].release == 1
+
+
+def test_rolling_back_to_a_release_that_is_damaged_itself_is_refused(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    promote(published, str(ship("intent", 11)), "production")
+    digest = releases.show(published, "1").manifest.tasks["intent"].digest
+    support.flip(blob_path(published, digest), 99)
+    with refused(published, (ConflictError, Exception), "is corrupt"):  # type: ignore[arg-type]
+        channels.rollback(published, "production")
+
+
+def test_a_rollback_goes_to_any_release_that_was_served(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    for seed in (11, 12):
+        promote(published, str(ship("intent", seed)), "production")
+    assert channels.rollback(published, "production", to="1")[0].release == 1
+    assert channels.rollback(published, "production", to="1")[2] is False
+    other = ship("slots", 13)
+    with refused(published, NotFoundError, f"never served release {other}"):
+        channels.rollback(published, "production", to=str(other))
+
+
+def test_there_must_be_something_to_go_back_to(published: Registry) -> None:
+    with refused(published, NotFoundError, "served nothing before release 1"):
+        channels.rollback(published, "production")
+    with refused(published, NotFoundError, "no channel 'nope'"):
+        channels.rollback(published, "nope")
+
+
+def test_only_promoters_roll_back(published: Registry, ship: Callable[..., int]) -> None:
+    promote(published, str(ship("intent", 11)), "production")
+    registry = ruled(published, promoters=["release"])
+    with refused(registry, NotAllowedError, "promoters are release"):
+        channels.rollback(registry, "production")
+    assert channels.rollback(acting(registry, "release/eve"), "production")[2]
