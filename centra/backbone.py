@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BackboneSpec",
     "Shards",
+    "check_shards",
     "import_backbone",
     "load_pretrained",
     "shard",
@@ -145,6 +146,39 @@ def import_backbone(
     )
     store.put(spec.to_bytes())
     return spec
+
+
+def check_shards(spec: BackboneSpec, reader: BlobReader) -> None:
+    """Check without torch that a backbone's parts are what its spec says, for one made elsewhere.
+
+    Args:
+        spec: what ``backbone.json`` says.
+        reader: has all its parts.
+
+    Raises:
+        FormatError: a part is damaged, or not what the spec says; it is named.
+        IncompatibleError: a family that Centra does not know.
+        BlobNotFoundError, CorruptBlobError, StoreError: a part cannot be had.
+    """
+    from centra.tensors import check_finite, read_raw
+
+    where, family = f"backbone sha256:{spec.digest}", family_of(spec.family)
+    prefix = family.layer_prefix
+    if len(spec.layers) != spec.num_layers or "tokenizer.json" not in spec.tokenizer:
+        raise FormatError(f"{where}: lacks layers or its tokenizer")
+    for key in {"vocab_size", "type_vocab_size"}.intersection(family.config_keys):
+        if type(spec.config.get(key)) is not int:
+            raise FormatError(f"{where}: config.{key}: expected a whole number")
+    for index, digest in enumerate((spec.embeddings, *spec.layers)):
+        part = f"{where}: layer {index}" if index else f"{where}: embeddings"
+        tensors = read_raw(reader.fetch(digest))
+        check_finite(tensors, part)
+        expected = {
+            f"{prefix}{index - 1}.{name}": shape for name, shape in spec.layer_tensors.items()
+        }
+        found = {name: tensor.shape for name, tensor in tensors.items()}
+        if any(t.dtype != "F32" for t in tensors.values()) or (index and found != expected):
+            raise FormatError(f"{part}: does not hold the tensors that its spec names")
 
 
 def load_pretrained(source: str, auto_class: str, *, revision: str | None = None) -> Any:

@@ -4,6 +4,7 @@ A store is a local folder or an S3 bucket with a prefix::
 
     blobs/sha256/ab/abcd...   immutable, written once
     channels/NAME.json        a pointer with a revision that only grows
+    signatures/abcd.../*.json the signatures of a release, under its manifest's digest
 
 Whatever is read is checked against its digest first. No store needs conditional writes: a blob's
 name is its content, so writing it twice is harmless.
@@ -15,11 +16,13 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BlobReader",
     "BlobStore",
+    "Leftover",
     "LocalStore",
     "S3Store",
     "StoredBlob",
@@ -53,6 +57,9 @@ __all__ = [
 
 _T = TypeVar("_T")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_SIGNATURE = re.compile(r"[0-9a-f]{64}\.json")
+_TEMPORARY = re.compile(r"\.([0-9a-f]{64}|[a-z0-9][a-z0-9_.-]*\.json)\.[a-z0-9_]{8}")
+"""What :func:`replacing` calls its files beside a blob or a pointer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +67,21 @@ class StoredBlob:
     """A blob as a listing shows it, not checked."""
 
     digest: str
+    size: int
+    """Bytes."""
+    modified: datetime
+    """When it was last written, in UTC by the store's clock."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leftover:
+    """A file that a write made beside a blob or a pointer, and left there when it was killed.
+
+    A write that still runs has one, too.
+    """
+
+    name: str
+    """Its path inside the store."""
     size: int
     """Bytes."""
     modified: datetime
@@ -75,6 +97,17 @@ class BlobReader(Protocol):
         Raises:
             BlobNotFoundError: there is no such blob.
             CorruptBlobError: its bytes do not hash to the digest.
+            StoreError: the store cannot be reached.
+        """
+        ...
+
+    def signatures(self, manifest: str) -> list[bytes]:
+        """The signatures of a release, the oldest first; none of them has been verified.
+
+        Args:
+            manifest: the digest of the release's manifest.
+
+        Raises:
             StoreError: the store cannot be reached.
         """
         ...
@@ -99,6 +132,22 @@ class BlobStore(BlobReader, Protocol):
 
         Raises:
             StoreNotWritableError: the store or the credentials are read-only.
+            StoreError: the store cannot be reached.
+        """
+        ...
+
+    def stat(self, digest: str) -> StoredBlob | None:
+        """A blob's size and time, without reading it; None where it is not there.
+
+        Raises:
+            StoreError: the store cannot be reached.
+        """
+        ...
+
+    def clock(self) -> datetime:
+        """What time it is now, in UTC by the clock that also dates the blobs.
+
+        Raises:
             StoreError: the store cannot be reached.
         """
         ...
@@ -138,6 +187,15 @@ class BlobStore(BlobReader, Protocol):
 
     def write_pointer(self, channel: str, data: bytes) -> None:
         """Replace the pointer document of a channel.
+
+        Raises:
+            StoreNotWritableError: the store or the credentials are read-only.
+            StoreError: the store cannot be reached.
+        """
+        ...
+
+    def write_signature(self, manifest: str, data: bytes) -> None:
+        """Add a signature to those of a release; one that is there already is not added twice.
 
         Raises:
             StoreNotWritableError: the store or the credentials are read-only.
@@ -216,18 +274,30 @@ class LocalStore:
             self._write(self.path(digest), source)
         return digest
 
+    def stat(self, digest: str) -> StoredBlob | None:
+        """See :meth:`BlobStore.stat`."""
+        path = self.path(digest)
+        try:
+            return _stored_blob(path)
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror}") from error
+
+    def clock(self) -> datetime:
+        """See :meth:`BlobStore.clock`."""
+        try:
+            # The folder may lie on another machine, whose clock dates what is written. Where the
+            # file system can, this file never has a name.
+            with tempfile.TemporaryFile(dir=self.root) as file:
+                return datetime.fromtimestamp(os.fstat(file.fileno()).st_mtime, UTC)
+        except OSError:
+            return datetime.now(UTC)
+
     def blobs(self) -> Iterator[StoredBlob]:
         """See :meth:`BlobStore.blobs`."""
-        try:
-            for path in (self.root / "blobs" / "sha256").glob("??/*"):
-                if _DIGEST.fullmatch(path.name) and (found := _stat(path)):
-                    yield StoredBlob(
-                        digest=path.name,
-                        size=found.st_size,
-                        modified=datetime.fromtimestamp(found.st_mtime, UTC),
-                    )
-        except OSError as error:
-            raise StoreError(f"cannot list the store {self.url}: {error.strerror}") from error
+        with self._listing():
+            for path in self._beside_blobs():
+                if _DIGEST.fullmatch(path.name) and (found := _stored_blob(path)):
+                    yield found
 
     def remove(self, digest: str) -> None:
         """See :meth:`BlobStore.remove`."""
@@ -236,9 +306,40 @@ class LocalStore:
         except OSError as error:
             raise self._not_writable(error) from error
 
+    def leftovers(self) -> Iterator[Leftover]:
+        """The temporary files of writes that were killed, or that still run.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        with self._listing():
+            signed = (path for path in _entries(self.root / "signatures") if path.is_dir())
+            folders = (self.root / "channels", *signed)
+            beside = (path for folder in folders for path in _entries(folder))
+            for path in (*self._beside_blobs(), *beside):
+                if _TEMPORARY.fullmatch(path.name) and (found := _stat(path)):
+                    yield Leftover(
+                        name=str(path.relative_to(self.root)),
+                        size=found.st_size,
+                        modified=_modified(found),
+                    )
+
+    def remove_leftover(self, name: str) -> None:
+        """Remove a temporary file, if it is there; only garbage collection does.
+
+        Raises:
+            StoreNotWritableError: the folder is read-only.
+        """
+        try:
+            (self.root / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._not_writable(error) from error
+
     def pointers(self) -> list[str]:
         """See :meth:`BlobStore.pointers`."""
-        return sorted(path.stem for path in (self.root / "channels").glob("[!.]*.json"))
+        with self._listing():
+            files = _entries(self.root / "channels")
+        return sorted(path.stem for path in files if path.suffix == ".json" and path.name[0] != ".")
 
     def read_pointer(self, channel: str) -> bytes | None:
         """See :meth:`BlobStore.read_pointer`."""
@@ -253,12 +354,44 @@ class LocalStore:
         """See :meth:`BlobStore.write_pointer`."""
         self._write(self._pointer(channel), data)
 
+    def signatures(self, manifest: str) -> list[bytes]:
+        """See :meth:`BlobReader.signatures`."""
+        folder = self._signatures(manifest)
+        try:
+            files = [path for path in _entries(folder) if _SIGNATURE.fullmatch(path.name)]
+            files.sort(key=lambda path: (path.stat().st_mtime_ns, path.name))
+            return [path.read_bytes() for path in files]
+        except OSError as error:
+            raise StoreError(f"cannot read {folder}: {error.strerror}") from error
+
+    def write_signature(self, manifest: str, data: bytes) -> None:
+        """See :meth:`BlobStore.write_signature`."""
+        path = self._signatures(manifest) / _signature_name(data)
+        if data not in self.signatures(manifest):  # Its time, and so its place, stays as it is.
+            self._write(path, data)
+
     def path(self, digest: str) -> Path:
         """Where a blob lies, or would lie; not checked."""
         return self.root / "blobs" / "sha256" / digest[:2] / digest
 
+    def _beside_blobs(self) -> Iterator[Path]:
+        """Every entry of the folders that blobs lie in."""
+        for folder in _entries(self.root / "blobs" / "sha256"):
+            if len(folder.name) == 2 and folder.is_dir():
+                yield from _entries(folder)
+
+    @contextmanager
+    def _listing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"cannot list the store {self.url}: {error.strerror}") from error
+
     def _pointer(self, channel: str) -> Path:
         return self.root / "channels" / f"{parse_name(channel, 'channel name')}.json"
+
+    def _signatures(self, manifest: str) -> Path:
+        return self.root / "signatures" / manifest
 
     def _write(self, path: Path, source: Path | bytes) -> None:
         try:
@@ -368,12 +501,49 @@ class S3Store:
                 self._client.upload_file(str(source), self._bucket, key)
         return digest
 
+    def stat(self, digest: str) -> StoredBlob | None:
+        """See :meth:`BlobStore.stat`."""
+        with self._translated():
+            found = self._head(self._key(digest))
+        if found is None:
+            return None
+        return StoredBlob(
+            digest=digest,
+            size=found["ContentLength"],
+            modified=found["LastModified"].astimezone(UTC),
+        )
+
+    def clock(self) -> datetime:
+        """See :meth:`BlobStore.clock`."""
+        with self._translated():
+            try:
+                response = self._client.head_bucket(Bucket=self._bucket)
+            except self._client.exceptions.ClientError as error:
+                response = error.response  # A refusal has a date, too.
+        try:
+            date = response["ResponseMetadata"]["HTTPHeaders"]["date"]
+            return parsedate_to_datetime(date).astimezone(UTC)
+        except (KeyError, ValueError) as error:
+            raise StoreError(f"store {self.url}: its server does not say the time") from error
+
+    def credentials(self) -> str | None:
+        """Whose credentials are used and where they come from, for people; None without any.
+
+        Raises:
+            StoreError: the AWS settings contradict each other.
+        """
+        import boto3
+
+        with self._translated():
+            found = boto3.Session().get_credentials()
+            return f"access key {found.access_key}, from {found.method}" if found else None
+
     def blobs(self) -> Iterator[StoredBlob]:
         """See :meth:`BlobStore.blobs`."""
         with self._translated():
             for item in self._list(self._path("blobs", "sha256", "")):
                 digest = item["Key"].rpartition("/")[2]
-                if _DIGEST.fullmatch(digest):
+                if _DIGEST.fullmatch(digest) and item["Key"] == self._key(digest):
                     yield StoredBlob(
                         digest=digest,
                         size=item["Size"],
@@ -387,21 +557,19 @@ class S3Store:
 
     def pointers(self) -> list[str]:
         """See :meth:`BlobStore.pointers`."""
+        folder = self._path("channels", "")
         with self._translated():
-            keys = [item["Key"] for item in self._list(self._path("channels", ""))]
-        names = (key.rpartition("/")[2] for key in keys)
-        return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+            names = [item["Key"].removeprefix(folder) for item in self._list(folder)]
+        return sorted(
+            name.removesuffix(".json")
+            for name in names
+            if name.endswith(".json") and name[0] != "." and "/" not in name
+        )
 
     def read_pointer(self, channel: str) -> bytes | None:
         """See :meth:`BlobStore.read_pointer`."""
-        key = self._pointer(channel)
-
-        def read() -> bytes:
-            body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
-            return body
-
         with self._translated():
-            return self._unless_missing(read)
+            return self._read(self._pointer(channel), attempts=3)
 
     def write_pointer(self, channel: str, data: bytes) -> None:
         """See :meth:`BlobStore.write_pointer`."""
@@ -414,12 +582,43 @@ class S3Store:
                 CacheControl="no-cache",
             )
 
-    def _exists(self, key: str) -> bool:
-        def look() -> bool:
-            self._client.head_object(Bucket=self._bucket, Key=key)
-            return True
+    def signatures(self, manifest: str) -> list[bytes]:
+        """See :meth:`BlobReader.signatures`."""
+        folder = self._path("signatures", manifest, "")
+        with self._translated():
+            items = [
+                item
+                for item in self._list(folder)
+                if _SIGNATURE.fullmatch(item["Key"].removeprefix(folder))
+            ]
+            items.sort(key=lambda item: (item["LastModified"], item["Key"]))
+            found = [self._read(item["Key"]) for item in items]
+        return [data for data in found if data is not None]
 
-        return bool(self._unless_missing(look, attempts=1))
+    def write_signature(self, manifest: str, data: bytes) -> None:
+        """See :meth:`BlobStore.write_signature`."""
+        key = self._path("signatures", manifest, _signature_name(data))
+        with self._translated(writing=True):
+            if self._read(key) != data:  # Its time, and so its place, stays as it is.
+                self._client.put_object(
+                    Bucket=self._bucket, Key=key, Body=data, ContentType="application/json"
+                )
+
+    def _read(self, key: str, *, attempts: int = 1) -> bytes | None:
+        def read() -> bytes:
+            body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
+            return body
+
+        return self._unless_missing(read, attempts=attempts)
+
+    def _exists(self, key: str) -> bool:
+        return self._head(key) is not None
+
+    def _head(self, key: str) -> Any:
+        """What the server says about a key; None where there is none."""
+        return self._unless_missing(
+            lambda: self._client.head_object(Bucket=self._bucket, Key=key), attempts=1
+        )
 
     def _download(self, digest: str, target: Path) -> None:
         def save() -> bool:
@@ -521,11 +720,37 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _stat(path: Path) -> os.stat_result | None:
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where there is none."""
     try:
-        return path.stat()
-    except FileNotFoundError:  # Removed since it was listed.
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _signature_name(data: bytes) -> str:
+    return f"{hashlib.sha256(data).hexdigest()}.json"
+
+
+def _stored_blob(path: Path) -> StoredBlob | None:
+    """What a listing shows of a blob; None for what is not at its own place, or no longer there."""
+    found = _stat(path)
+    if found is None or not path.name.startswith(path.parent.name):
         return None
+    return StoredBlob(digest=path.name, size=found.st_size, modified=_modified(found))
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """A file's size and time; None for a folder, or where it has been removed."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
+
+
+def _modified(found: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(found.st_mtime, UTC)
 
 
 def _default_cache() -> Path:

@@ -9,15 +9,19 @@
     backbone/<id>/...               backbone.json, embeddings and layers up to the deepest tap
     tokenizer/<id>/...              tokenizer.json, tokenizer_config.json
     tasks/<name>.safetensors        the task modules, byte for byte as registered
+    model.sig                       the first signature, where there is one
+    signatures/2.sig ...            more of them
 
 ``config.json`` and the index are left out of a release with two backbones: their tensors have the
-same names. Each ``<id>`` is the start of a backbone's digest.
+same names. Each ``<id>`` is the start of a backbone's digest. A signature covers every file but the
+signatures, ``SHA256SUMS`` among them; see :mod:`centra.signing`.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,25 +32,43 @@ from centra.errors import (
     BlobNotFoundError,
     CorruptBlobError,
     FormatError,
+    StoreError,
     StoreNotWritableError,
 )
 from centra.progress import Progress, silent
 from centra.release import ReleaseManifest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from centra.blobs import BlobReader
 
-__all__ = ["ReleaseFolder", "check_target", "write_folder"]
+__all__ = [
+    "ACCESSORIES",
+    "SIGNATURES",
+    "ReleaseFolder",
+    "check_target",
+    "listing",
+    "write_folder",
+]
 
 _MANIFEST, _SUMS = "release.json", "SHA256SUMS"
+_CONFIG, _INDEX = "config.json", "model.safetensors.index.json"
+ACCESSORIES = (_SUMS, _CONFIG, _INDEX)
+"""What a folder holds for other programs' use; all of it follows from the manifest."""
+_FIRST, _MORE = "model.sig", "signatures"
+SIGNATURES = (_FIRST, _MORE)
+"""What a signature cannot cover."""
 
 
 class ReleaseFolder:
     """A release folder, opened for reading; it hands out its files by digest, verified."""
 
-    def __init__(self, root: Path, manifest: ReleaseManifest) -> None:
+    def __init__(self, root: Path, manifest: ReleaseManifest, listing: dict[str, str]) -> None:
         self.root = root
         self.manifest = manifest
+        self.listing = listing
+        """Every file but the signatures, by path: the digest that it has or, for a blob, must have."""
         self._paths: dict[str, list[Path]] = {}
         for path, digest in manifest.files().items():
             self._paths.setdefault(digest, []).append(root / path)
@@ -69,7 +91,7 @@ class ReleaseFolder:
             raise FormatError(f"{root / _SUMS}: does not list the files of {_MANIFEST}")
         for path in sorted(sums.keys() - blobs.keys()):
             _checked(root, path, sums[path])
-        return cls(root, manifest)
+        return cls(root, manifest, {**sums, _SUMS: file_digest(root / _SUMS)})
 
     def fetch(self, digest: str) -> Path:
         """See :meth:`centra.blobs.BlobReader.fetch`."""
@@ -83,6 +105,15 @@ class ReleaseFolder:
         if not paths:
             raise BlobNotFoundError(digest, str(self.root))
         return paths[0]
+
+    def signatures(self, manifest: str) -> list[bytes]:
+        """See :meth:`centra.blobs.BlobReader.signatures`."""
+        if manifest != self.manifest.digest:
+            return []
+        try:
+            return [path.read_bytes() for path in _signature_files(self.root)]
+        except OSError as error:
+            raise StoreError(f"cannot read {error.filename}: {error.strerror}") from error
 
     def verify(self) -> None:
         """Check every file of the folder.
@@ -99,8 +130,9 @@ def write_folder(
 ) -> int:
     """Materialise a release; files that are already right are left alone.
 
-    Files of an earlier release in the same folder that this one does not have are removed, and
-    nothing else is. The manifest comes last, so an interrupted write is no release.
+    Files of an earlier release in the same folder that this one does not have are removed, its
+    signatures too, and nothing else is. The manifest comes last, so an interrupted write is no
+    release.
 
     Args:
         manifest: the release.
@@ -118,17 +150,19 @@ def write_folder(
     """
     root = root.absolute()
     files = manifest.files()
-    small = {**_transformers_files(manifest, reader), _MANIFEST: manifest.to_bytes()}
-    sums = {**files, **{path: sha256(data) for path, data in small.items()}}
-    small[_SUMS] = _sums_text(sums)
+    sums, small = _contents(manifest, reader)
+    signatures = dict(zip(_signature_names(), reader.signatures(manifest.digest), strict=False))
     owned = check_target(root)
     # Until the end it lists the earlier release's files too: a rerun knows what is ours.
-    union = _sums_text({**owned, **sums})
-    sums[_SUMS] = sha256(small[_SUMS])
+    union = _sums_text({path: d for path, d in {**owned, **sums}.items() if path != _SUMS})
     stale = owned.keys() - sums.keys()
     needed = [path for path, digest in sums.items() if not _is_right(root / path, digest)]
     written = 0
     try:
+        if owned and owned[_MANIFEST] != manifest.digest:
+            # Before the folder is known as the new release's, whose signatures they are not.
+            for signature in _signature_files(root):
+                signature.unlink()
         if needed:
             root.mkdir(parents=True, exist_ok=True)
             (root / _MANIFEST).unlink(missing_ok=True)
@@ -141,9 +175,46 @@ def write_folder(
             source = small[path] if path in small else reader.fetch(files[path])
             written += _place(root / path, source)
             progress("write files", done, len(needed))
+        for name, data in signatures.items():
+            if not _is_right(root / name, sha256(data)):
+                written += _place(root / name, data)
     except OSError as error:
         raise StoreNotWritableError(f"cannot write to {root}: {error.strerror}") from error
     return written
+
+
+def listing(manifest: ReleaseManifest, reader: BlobReader) -> dict[str, str]:
+    """Every file that :func:`write_folder` writes, but the signatures: relative path to digest.
+
+    Raises:
+        BlobNotFoundError, CorruptBlobError, StoreError: a trunk's blob cannot be had.
+    """
+    return _contents(manifest, reader)[0]
+
+
+def _contents(
+    manifest: ReleaseManifest, reader: BlobReader
+) -> tuple[dict[str, str], dict[str, bytes]]:
+    """The digest of every file, and the bytes of those that are no blobs, by path."""
+    small = {**_transformers_files(manifest, reader), _MANIFEST: manifest.to_bytes()}
+    sums = {**manifest.files(), **{path: sha256(data) for path, data in small.items()}}
+    small[_SUMS] = _sums_text(sums)
+    return {**sums, _SUMS: sha256(small[_SUMS])}, small
+
+
+def _signature_names() -> Iterator[str]:
+    yield _FIRST
+    for number in count(2):
+        yield f"{_MORE}/{number}.sig"
+
+
+def _signature_files(root: Path) -> list[Path]:
+    """The signatures of a folder, in their order."""
+    more = sorted(
+        (path for path in (root / _MORE).glob("*.sig") if path.stem.isdecimal()),
+        key=lambda path: int(path.stem),
+    )
+    return [path for path in (root / _FIRST, *more) if path.is_file()]
 
 
 def _sums_text(sums: dict[str, str]) -> bytes:
@@ -200,8 +271,8 @@ def _transformers_files(manifest: ReleaseManifest, reader: BlobReader) -> dict[s
                 weights |= dict.fromkeys(file.keys(), path)
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weights.items()))}
     return {
-        "config.json": _pretty(config),
-        "model.safetensors.index.json": _pretty(index),
+        _CONFIG: _pretty(config),
+        _INDEX: _pretty(index),
     }
 
 

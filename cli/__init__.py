@@ -21,9 +21,15 @@ _COMMANDS = {
     "task": "cli.task:task",
     "compose": "cli.compose:compose",
     "release": "cli.release:release",
+    "promote": "cli.promote:promote",
+    "rollback": "cli.promote:rollback",
     "channel": "cli.channel:channel",
     "predict": "cli.predict:predict",
+    "export": "cli.transfer:export",
+    "import": "cli.transfer:import_command",
     "audit": "cli.audit:audit",
+    "gc": "cli.gc:gc",
+    "doctor": "cli.doctor:doctor",
     "demo": "cli.demo:demo",
 }
 """In the order of a task's life. A command's module is imported when it is called, so that no

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from cli.context import json_option, open_registry
 from cli.output import print_json, print_table, remark, reporting
+
+if TYPE_CHECKING:
+    from registry.backbones import BackboneRow
 
 
 @click.group()
@@ -37,20 +42,23 @@ def register(name: str, source: str, revision: str | None, *, as_json: bool) -> 
 
 
 @backbone.command("list")
+@click.option("--state", type=click.Choice(["active", "retired"]), help="Only in this state.")
+@click.option("--family", help="Only of this family: bert, roberta …")
 @json_option
-def list_command(*, as_json: bool) -> None:
-    """List all backbones."""
+def list_command(*, state: str | None, family: str | None, as_json: bool) -> None:
+    """List backbones."""
     from registry import backbones
 
-    rows = backbones.list_all(open_registry())
+    rows = backbones.list_all(open_registry(), state=state, family=family)
     if as_json:
         print_json(rows)
     else:
         print_table(
-            ("backbone", "family", "layers", "hidden", "max length", "digest", "source"),
+            ("backbone", "state", "family", "layers", "hidden", "max length", "digest", "source"),
             [
                 (
                     r.reference,
+                    r.state,
                     r.family,
                     r.num_layers,
                     r.hidden_size,
@@ -84,3 +92,59 @@ def show(name: str, *, as_json: bool) -> None:
         f"up to {row.max_length} tokens\nfrom {row.source}\nsha256:{row.digest}"
     )
     print_table(("part", "sha256"), list(layers.items()))
+
+
+@backbone.command()
+@click.argument("name", required=False)
+@json_option
+def status(name: str | None, *, as_json: bool) -> None:
+    """Show who is on which backbone: how far a migration has come."""
+    from registry import backbones
+
+    rows = backbones.status(open_registry(), name)
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ("backbone", "state", "active tasks", "channels", "releases"),
+        [
+            (
+                r.backbone,
+                r.state,
+                ", ".join(f"{task}@{version}" for task, version in r.tasks.items()) or "-",
+                ", ".join(f"{channel} ({number})" for channel, number in r.channels.items()) or "-",
+                r.releases,
+            )
+            for r in rows
+        ],
+    )
+
+
+@backbone.command()
+@click.argument("reference", metavar="NAME@VERSION")
+@json_option
+def retire(reference: str, *, as_json: bool) -> None:
+    """Close a backbone to new modules; refused while something live uses it."""
+    from registry import backbones
+
+    row, changed = backbones.retire(open_registry(), reference)
+    _print_change(row, "retired", changed=changed, as_json=as_json)
+
+
+@backbone.command()
+@click.argument("reference", metavar="NAME@VERSION")
+@json_option
+def restore(reference: str, *, as_json: bool) -> None:
+    """Open a retired backbone again."""
+    from registry import backbones
+
+    row, changed = backbones.restore(open_registry(), reference)
+    _print_change(row, "restored", changed=changed, as_json=as_json)
+
+
+def _print_change(row: BackboneRow, done: str, *, changed: bool, as_json: bool) -> None:
+    remark(done if changed else "nothing to do: already so")
+    if as_json:
+        print_json(row)
+    else:
+        click.echo(row.reference)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from cli.context import json_option, open_registry
+from cli.listing import time_options
 from cli.output import print_json, print_table, remark
 
 
@@ -14,12 +17,17 @@ def channel() -> None:
 
 
 @channel.command("list")
+@click.option("--release", metavar="RELEASE", help="Only those that serve this release.")
+@click.option(
+    "--task", metavar="NAME[@VERSION]", help="Only those that serve this task or version."
+)
+@time_options("moved")
 @json_option
-def list_command(*, as_json: bool) -> None:
+def list_command(*, as_json: bool, **filters: Any) -> None:
     """List channels and the releases they serve."""
     from registry import channels
 
-    rows = channels.list_all(open_registry())
+    rows = channels.list_all(open_registry(), **filters)
     if as_json:
         print_json(rows)
     else:
@@ -70,3 +78,42 @@ def move(name: str, reference: str, *, as_json: bool) -> None:
         print_json(row)
     else:
         click.echo(f"{row.name} → release {row.release}")
+
+
+@channel.command()
+@click.argument("name")
+@json_option
+def history(name: str, *, as_json: bool) -> None:
+    """Show all that a channel has served, the newest first."""
+    from registry import channels
+
+    rows = channels.history(open_registry(), name)
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(
+            ("revision", "kind", "release", "before", "time", "by"),
+            [
+                (r.revision, r.kind, r.release, r.before or "-", f"{r.at:%Y-%m-%d %H:%M:%S}", r.by)
+                for r in rows
+            ],
+        )
+
+
+@channel.command()
+@click.argument("name", required=False)
+@json_option
+def sync(name: str | None, *, as_json: bool) -> None:
+    """Publish the pointer of a channel, or of all, as the database has it; harmless to repeat."""
+    from registry import channels
+
+    rows = channels.sync(open_registry(), name)
+    stale = [row.name for row in rows if row.stale]
+    remark(f"was stale: {', '.join(stale)}" if stale else "nothing to do: no pointer was stale")
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(
+            ("channel", "release", "revision", "pointer"),
+            [(r.name, r.release, r.revision, "was stale" if r.stale else "right") for r in rows],
+        )

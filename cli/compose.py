@@ -16,6 +16,7 @@ from cli.output import account_line, change_fields, change_lines, print_json, re
 @click.option(
     "--set", "replace", multiple=True, metavar="TASK@VERSION", help="Put this version in."
 )
+@click.option("--remove", multiple=True, metavar="TASK", help="Leave this task out.")
 @click.option("--output", type=click.Path(path_type=Path), help="Also write it as a folder.")
 @click.option("--allow-two-backbones", is_flag=True, help="While tasks move to another backbone.")
 @json_option
@@ -24,6 +25,7 @@ def compose(
     publish: bool,
     base: str | None,
     replace: tuple[str, ...],
+    remove: tuple[str, ...],
     output: Path | None,
     allow_two_backbones: bool,
     as_json: bool,
@@ -44,6 +46,7 @@ def compose(
             registry,
             base=base,
             replace=replace,
+            remove=remove,
             publish=publish,
             allow_two_backbones=allow_two_backbones,
             progress=progress,

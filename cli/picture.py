@@ -5,41 +5,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from registry.graphs import Branch, Graph, Trunk
 
-    from centra.release import ReleaseManifest, TaskEntry
-
-__all__ = ["picture"]
+__all__ = ["branch_label", "picture"]
 
 
-def picture(manifest: ReleaseManifest, versions: Mapping[str, str]) -> str:
-    """Draw a release.
-
-    Args:
-        manifest: the release.
-        versions: per task its version, for the labels.
-    """
-    blocks = []
-    for trunk in manifest.trunks:
-        tasks = {n: e for n, e in manifest.tasks.items() if e.backbone == trunk.spec}
-        lines = [f"backbone {trunk.short} (layers 1 to {trunk.num_layers})"]
-        for layer in range(len(trunk.layers) + 1):
-            here = [task for task, entry in tasks.items() if entry.tap_layer == layer]
-            name = "embeddings" if layer == 0 else f"layer {layer:>2}"
-            if layer:
-                lines.append("      │")
-            branches = [_branch(task, tasks[task], versions) for task in here]
-            lines.append(f" {name:<10} ┃" + "".join(branches[:1]))
-            lines += [" " * 12 + "┃" + branch for branch in branches[1:]]
-        unused = trunk.num_layers - len(trunk.layers)
-        if unused:
-            lines.append(f"      (not needed: {unused} of the backbone's layers)")
-        blocks.append("\n".join(lines))
-    return "\n\n".join(blocks)
+def picture(graph: Graph) -> str:
+    """Draw a release."""
+    return "\n\n".join(_trunk(trunk) for trunk in graph.trunks)
 
 
-def _branch(name: str, entry: TaskEntry, versions: Mapping[str, str]) -> str:
-    own = "".join("─[▒]" for _ in range(entry.depth))
-    labels = f", {len(entry.labels)} labels" if entry.labels else ""
-    form = " of pairs" if entry.input == "pair" else ""
-    return f"━●{own}─▶ {name}@{versions[name]}  {entry.kind}{form}{labels}"
+def branch_label(branch: Branch) -> str:
+    """What a branch answers, in a few words: ``classification of pairs, 3 labels``."""
+    labels = f", {branch.labels} label{'s' if branch.labels > 1 else ''}" if branch.labels else ""
+    return f"{branch.kind}{' of pairs' if branch.input == 'pair' else ''}{labels}"
+
+
+def _trunk(trunk: Trunk) -> str:
+    shared = [layer.number for layer in trunk.layers if layer.digest is not None]
+    lines = [f"backbone {trunk.backbone} {trunk.digest[:12]} (layers 1 to {len(trunk.layers)})"]
+    for layer in (0, *shared):
+        name = f"layer {layer:>2}" if layer else "embeddings"
+        first, *others = [_branch(b) for b in trunk.branches if b.tap_layer == layer] or [""]
+        if layer:
+            lines.append("      │")
+        lines.append(f" {name:<10} ┃{first}")
+        lines += [" " * 12 + "┃" + branch for branch in others]
+    unused = len(trunk.layers) - len(shared)
+    if unused:
+        lines.append(f"      (not needed: {unused} of the backbone's layers)")
+    return "\n".join(lines)
+
+
+def _branch(branch: Branch) -> str:
+    own = "─[▒]" * branch.depth
+    return f"━●{own}─▶ {branch.task}@{branch.version}  {branch_label(branch)}"

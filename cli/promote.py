@@ -94,8 +94,9 @@ def promote(
 @click.command()
 @click.argument("channel")
 @click.option("--to", metavar="RELEASE", help="One it has served; default the one before.")
+@click.option("--from", "serving", metavar="RELEASE", help="Only while the channel serves this one.")
 @json_option
-def rollback(channel: str, *, to: str | None, as_json: bool) -> None:
+def rollback(channel: str, *, to: str | None, serving: str | None, as_json: bool) -> None:
     """Point a channel at the release it served before.
 
     Rolling back twice goes back two steps. The release that is left may be damaged.
@@ -103,7 +104,9 @@ def rollback(channel: str, *, to: str | None, as_json: bool) -> None:
     from registry import channels
 
     with reporting() as progress:
-        row, before, moved = channels.rollback(open_registry(), channel, to=to, progress=progress)
+        row, before, moved = channels.rollback(
+            open_registry(), channel, to=to, serving=serving, progress=progress
+        )
     remark(f"rolled back from release {before}" if moved else "nothing to do: already there")
     if as_json:
         print_json({**vars(row), "from": before, "moved": moved})

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from centra.errors import VerificationError
 from cli.context import json_option, open_registry, registry_for
+from cli.differences import module_lines
+from cli.listing import cut, page_options, time_options, window
 from cli.output import (
     account_line,
     change_fields,
     change_lines,
+    metrics_text,
     print_json,
     print_table,
     remark,
     reporting,
 )
+
+if TYPE_CHECKING:
+    from registry.releases import ReleaseDifference, Unchanged
 
 
 @click.group()
@@ -24,12 +33,17 @@ def release() -> None:
 
 
 @release.command("list")
+@click.option("--channel", help="Only the one that this channel serves.")
+@click.option("--task", metavar="NAME[@VERSION]", help="Only those that hold this task or version.")
+@time_options("published")
+@page_options
 @json_option
-def list_command(*, as_json: bool) -> None:
+def list_command(*, limit: int | None, page: int, as_json: bool, **filters: Any) -> None:
     """List releases, the newest first."""
     from registry import releases
 
-    rows = releases.list_all(open_registry())
+    rows = releases.list_all(open_registry(), **filters, **window(limit, page))
+    rows = cut(rows, limit, page)
     if as_json:
         print_json(rows)
     else:
@@ -55,9 +69,11 @@ def list_command(*, as_json: bool) -> None:
 def show(reference: str, *, as_json: bool) -> None:
     """Show a release: its tasks, layers, taps and branches."""
     from cli.picture import picture
-    from registry import releases
+    from registry import graphs, releases, signatures
 
-    detail = releases.show(open_registry(), reference)
+    registry = open_registry()
+    detail = releases.show(registry, reference)
+    signed = signatures.list_all(registry, detail.digest)
     if as_json:
         print_json(
             {
@@ -67,6 +83,7 @@ def show(reference: str, *, as_json: bool) -> None:
                 "channels": detail.channels,
                 "tasks": detail.tasks,
                 "layers": vars(detail.layers),
+                "signatures": signed,
                 "created_at": detail.created_at,
                 "created_by": detail.created_by,
             }
@@ -76,9 +93,36 @@ def show(reference: str, *, as_json: bool) -> None:
         f"release {detail.number}  sha256:{detail.digest}\n"
         f"made {detail.created_at:%Y-%m-%d %H:%M} UTC by {detail.created_by}"
         + (f", served by {', '.join(detail.channels)}" if detail.channels else "")
-        + f"\n{account_line(detail.layers)}\n"
+        + f"\n{account_line(detail.layers)}"
     )
-    click.echo(picture(detail.manifest, detail.tasks))
+    for row in signed:
+        key = f"key sha256:{row.key}" if row.key else "a key that the log does not know"
+        by = f", by {row.signed_by}" if row.signed_by else ""
+        click.echo(f"has a signature with {key}{by}; check it: centra release verify --key")
+    click.echo(f"\n{picture(graphs.build(detail))}")
+
+
+@release.command()
+@click.argument("reference", metavar="RELEASE")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draw it into this file."
+)
+@json_option
+def graph(reference: str, *, output: Path | None, as_json: bool) -> None:
+    """Draw a release: its frozen layers, the taps, each task's own layers and head."""
+    from cli.drawing import write_svg
+    from cli.picture import picture
+    from registry import graphs, releases
+
+    found = graphs.build(releases.show(open_registry(), reference))
+    if output is not None:
+        write_svg(found, output)
+    if as_json:
+        print_json(found)
+    elif output is not None:
+        click.echo(str(output))
+    else:
+        click.echo(f"release {found.release}  {account_line(found.layers)}\n\n{picture(found)}")
 
 
 @release.command()
@@ -86,7 +130,11 @@ def show(reference: str, *, as_json: bool) -> None:
 @click.argument("after", metavar="RELEASE")
 @json_option
 def diff(before: str, after: str, *, as_json: bool) -> None:
-    """Compare two releases; tasks that did not change are shown by their digest."""
+    """Compare two releases: what changed in which task, and the proof for all others.
+
+    A task that did not change has the same module, and reads the same frozen layers, digest by
+    digest. Where one does not, that is shown, and the command ends with exit code 6.
+    """
     from registry import releases
 
     found = releases.diff(open_registry(), before, after)
@@ -96,35 +144,78 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
                 "from": found.before,
                 "to": found.after,
                 "changes": change_fields(found.changes),
+                "modules": found.modules,
                 "unchanged": found.unchanged,
                 "layers": {"from": vars(found.layers_before), "to": vars(found.layers_after)},
             }
         )
-        return
-    click.echo(f"release {found.before} → {found.after}")
-    for line in change_lines(found.changes) or ["no change"]:
-        click.echo(f"  {line}")
-    for same in found.unchanged:
-        click.echo(f"  {'identical':<10} {same.task} {same.version}  sha256:{same.digest}")
-    click.echo(f"before  {account_line(found.layers_before)}")
-    click.echo(f"after   {account_line(found.layers_after)}")
+    else:
+        _print_difference(found)
+    broken = [same.task for same in found.unchanged if not same.identical]
+    if broken:
+        raise VerificationError(
+            f"{', '.join(broken)}: the module is the same, but what it reads is not; do not serve "
+            f"release {found.after} before you know why"
+        )
 
 
 @release.command()
 @click.argument("reference", metavar="RELEASE|FOLDER|STORE#CHANNEL")
+@click.option(
+    "--key",
+    "keys",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PUBLIC_KEY.pem",
+    help="Require a signature by this key, or another that is given.",
+)
 @json_option
-def verify(reference: str, *, as_json: bool) -> None:
+def verify(reference: str, *, keys: tuple[Path, ...], as_json: bool) -> None:
     """Hash every file of a release and run every task on its probe."""
     from registry import releases
 
     with reporting() as progress:
-        found = releases.verify(registry_for(reference), reference, progress)
+        found = releases.verify(registry_for(reference), reference, progress, keys=keys)
     if as_json:
         print_json(found)
         return
+    if found.signed_by:
+        click.echo(f"signed with key sha256:{found.signed_by}")
     click.echo(f"{found.files} files, {found.size:,} bytes: every digest is right")
     for task, difference in found.parity.items():
         click.echo(f"  {task:<24} parity, logits differ by at most {difference:.1e}")
+
+
+@release.command()
+@click.argument("reference", metavar="RELEASE")
+@click.option(
+    "--key",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="PRIVATE_KEY.pem",
+    help="An elliptic-curve key: P-256, P-384 or P-521.",
+)
+@click.option("--passphrase-env", metavar="VARIABLE", help="What holds the key's passphrase.")
+@json_option
+def sign(reference: str, *, key: Path, passphrase_env: str | None, as_json: bool) -> None:
+    """Sign a release with an offline key.
+
+    The signature lies in the store and in pulled folders, where 'model_signing verify key' of the
+    package model-signing accepts it too.
+    """
+    from registry import signatures
+
+    if passphrase_env is not None and passphrase_env not in os.environ:
+        raise click.BadParameter(
+            f"the variable {passphrase_env} is not set", param_hint="--passphrase-env"
+        )
+    passphrase = os.environ[passphrase_env] if passphrase_env else None
+    done = signatures.sign(open_registry(), reference, key, passphrase=passphrase)
+    remark("signed" if done.changed else "nothing to do: signed with this key already")
+    if as_json:
+        print_json(done)
+    else:
+        click.echo(f"release {done.release}  key sha256:{done.key}")
 
 
 @release.command()
@@ -142,3 +233,56 @@ def pull(reference: str, output: Path, *, as_json: bool) -> None:
         print_json({"output": str(output), "digest": digest, "bytes": written})
     else:
         click.echo(str(output))
+
+
+@release.command()
+@click.argument("reference", metavar="RELEASE")
+@click.option("--task", required=True, help="A task that the release holds.")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A JSONL file, or a folder with dev.jsonl.",
+)
+@json_option
+def evaluate(reference: str, *, task: str, data: Path, as_json: bool) -> None:
+    """Measure a task of the merged release on data, and record the metrics.
+
+    Gates can demand metrics that were measured so, on data with the same fingerprint.
+    """
+    from registry import evaluations
+
+    with reporting() as progress:
+        row, new = evaluations.evaluate(open_registry(), reference, task, data, progress)
+    remark("recorded" if new else "nothing to do: recorded already")
+    if as_json:
+        print_json({**vars(row), "recorded": new})
+    else:
+        click.echo(
+            f"{row.task}@{row.version} in release {row.release}: {metrics_text(row.metrics)}\n"
+            f"on {row.examples} examples, data sha256:{row.data}"
+        )
+
+
+def _print_difference(found: ReleaseDifference) -> None:
+    click.echo(f"release {found.before} → {found.after}")
+    modules = {module.task: module for module in found.modules}
+    for change, line in zip(found.changes, change_lines(found.changes), strict=True):
+        click.echo(f"  {line}")
+        for detail in module_lines(modules[change.task]) if change.task in modules else ():
+            click.echo(f"             {detail}")
+    if not found.changes:
+        click.echo("  no change")
+    for same in found.unchanged:
+        word = "identical" if same.identical else "NOT identical"
+        click.echo(f"  {word:<10} {same.task} {same.version}  sha256:{same.digest}, {_proof(same)}")
+    click.echo(f"before  {account_line(found.layers_before)}")
+    click.echo(f"after   {account_line(found.layers_after)}")
+
+
+def _proof(same: Unchanged) -> str:
+    """What below a module is the same, or is not."""
+    if not same.identical:
+        return f"but below it: {', '.join(same.differs)}"
+    layers = f" and {same.layers} layer{'' if same.layers == 1 else 's'}" if same.layers else ""
+    return f"with the embeddings{layers} below it"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from cli.context import json_option, open_registry
+from cli.listing import cut, page_options, time_options, window
 from cli.output import metrics_text, print_json, print_table, remark, reporting
 
 if TYPE_CHECKING:
@@ -148,18 +149,48 @@ def pin(reference: str, *, force: bool, as_json: bool) -> None:
 @click.option("--kind", type=click.Choice(_KINDS), help="Only this kind.")
 @click.option("--state", type=click.Choice(["active", "retired"]), help="Only in this state.")
 @click.option("--backbone", help="Only on this backbone, NAME or NAME@VERSION.")
-@click.option("--metric", "metrics", multiple=True, metavar="NAME>=VALUE", help="Only at least.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="'NAME>=VALUE'",
+    help="Only what reports at least so much; <=, >, <, = likewise. Twice for a range.",
+)
+@time_options("made, as the current version,")
+@click.option(
+    "--sort",
+    default="name",
+    metavar="name|team|created|METRIC",
+    help="Newest and highest come first. Default name.",
+)
+@click.option("--reverse", is_flag=True, help="Turn the order round.")
+@page_options
 @json_option
-def list_command(*, metrics: tuple[str, ...], as_json: bool, **filters: str | None) -> None:
+def list_command(
+    *,
+    metrics: tuple[str, ...],
+    sort: str,
+    limit: int | None,
+    page: int,
+    as_json: bool,
+    **filters: Any,
+) -> None:
     """List tasks with their current versions."""
     from registry import tasks
+    from registry.listing import MetricBound
 
-    rows = tasks.list_all(open_registry(), metrics=[_metric(text) for text in metrics], **filters)
+    bounds = [MetricBound.parse(text) for text in metrics]
+    rows = tasks.list_all(
+        open_registry(), metrics=bounds, sort=sort, **filters, **window(limit, page)
+    )
+    rows = cut(rows, limit, page)
+    if sort not in ("name", "team", "created") and not any(sort in row.metrics for row in rows):
+        remark(f"none of these reports the metric {sort!r}, so they are sorted by name")
     if as_json:
         print_json(rows)
     else:
         print_table(
-            ("task", "team", "state", "kind", "backbone", "tap", "depth", "metrics"),
+            ("task", "team", "state", "kind", "backbone", "tap", "depth", "made", "metrics"),
             [
                 (
                     f"{r.name}@{r.version}",
@@ -169,6 +200,7 @@ def list_command(*, metrics: tuple[str, ...], as_json: bool, **filters: str | No
                     r.backbone,
                     r.tap_layer,
                     r.depth,
+                    f"{r.created_at:%Y-%m-%d %H:%M}",
                     metrics_text(r.metrics),
                 )
                 for r in rows
@@ -178,11 +210,21 @@ def list_command(*, metrics: tuple[str, ...], as_json: bool, **filters: str | No
 
 @task.command()
 @click.argument("reference", metavar="NAME[@VERSION]")
+@click.option("--markdown", is_flag=True, help="Print the model card as Markdown.")
 @json_option
-def show(reference: str, *, as_json: bool) -> None:
-    """Show a task and its versions."""
+def show(reference: str, *, markdown: bool, as_json: bool) -> None:
+    """Show a task and its versions; of NAME@VERSION, the model card.
+
+    The card tells what the version takes and gives, how it was trained and measured, who made it,
+    and which releases and channels hold it. With --markdown and no version, the current one's.
+    """
     from registry import tasks
 
+    if markdown and as_json:
+        raise click.UsageError("--markdown and --json exclude each other")
+    if markdown or "@" in reference:
+        _show_card(reference, markdown=markdown, as_json=as_json)
+        return
     detail = tasks.show(open_registry(), reference)
     if as_json:
         print_json(detail)
@@ -206,6 +248,7 @@ def show(reference: str, *, as_json: bool) -> None:
 @json_option
 def diff(before: str, after: str, *, as_json: bool) -> None:
     """Compare two versions of a task, down to which tensors differ."""
+    from cli.differences import contract_lines, tensor_lines
     from registry import tasks
 
     found = tasks.diff(open_registry(), before, after)
@@ -221,9 +264,10 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
         ("module", old.digest[:12], new.digest[:12]),
     ):
         click.echo(f"{what:<9}{a}" + (f" → {b}" if a != b else ""))
-    for line in found.contract.lines():
+    for line in contract_lines(found.contract):
         click.echo(line)
-    click.echo(f"tensors  {len(found.tensors_changed)} differ, {found.tensors_same} are the same")
+    for line in tensor_lines(found.tensors_changed, found.tensors_same):
+        click.echo(line)
 
 
 @task.command()
@@ -247,16 +291,19 @@ def _checkpoint(
     return Checkpoint(backbone=backbone, tap=tap, form=form or "single")
 
 
-def _metric(text: str) -> tuple[str, float]:
-    name, separator, value = text.partition(">=")
-    try:
-        if not separator or not name:
-            raise ValueError
-        return name.strip(), float(value)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{text!r}: expected NAME>=VALUE", param_hint="--metric"
-        ) from error
+def _show_card(reference: str, *, markdown: bool, as_json: bool) -> None:
+    from cli import card
+    from registry import cards
+
+    found = cards.show(open_registry(), reference)
+    if found.remark:
+        remark(found.remark)
+    if as_json:
+        # The version is where, and as, it is among all versions of a task.
+        fields = {"versions" if k == "version" else k: v for k, v in vars(found).items()}
+        print_json({**fields, "versions": [found.version]})
+    else:
+        click.echo(card.markdown(found) if markdown else card.text(found))
 
 
 def _print_outcome(outcome: Outcome, done: str, *, as_json: bool) -> None:

@@ -13,11 +13,13 @@ from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
+from sqlalchemy.exc import DataError
 
 from centra.errors import VerificationError
 from registry.models import AuditEvent, AuditHead
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from registry.connection import Registry
@@ -83,7 +85,7 @@ def events(
                 | AuditEvent.actor.startswith(f"{actor}/", autoescape=True)
             )
         if since is not None:
-            query = query.where(AuditEvent.at >= since)
+            query = query.where(AuditEvent.at >= since.astimezone(UTC))
         return [
             Event(
                 id=event.id,
@@ -111,18 +113,40 @@ def verify(registry: Registry) -> tuple[int, str]:
         DatabaseError: the registry cannot be used.
     """
     count, digest = 0, _START
+    # Row by row: one that cannot be read must not hide which one it is.
+    query = select(AuditEvent.__table__).order_by(AuditEvent.id)
     with registry.read() as uow:
-        for event in uow.session.scalars(select(AuditEvent).order_by(AuditEvent.id)):
+        rows = iter(uow.session.connection().execute(query))
+        while (event := _next_row(rows, count + 1)) is not None:
             if event.id != count + 1:
                 raise AuditError(count + 1, "is missing")
-            digest = chain_digest(digest, event)
+            digest = _link(digest, event)
             if event.digest != digest:
                 raise AuditError(event.id, "was changed, or one before it was")
             count = event.id
         head = uow.session.get(AuditHead, 1)
-        if head is None or (head.count, head.digest) != (count, digest):
-            raise AuditError(count + 1, "is missing, or the last one was not written by Centra")
+        if head is None or head.count > count:
+            raise AuditError(count + 1, "is missing")
+        if head.count < count:
+            raise AuditError(head.count + 1, "was not written by Centra: the log ended before it")
+        if head.digest != digest:
+            raise AuditError(count, "is not the one that the log ended with")
     return count, digest
+
+
+def _next_row(rows: Iterator[Any], number: int) -> Any:
+    try:
+        return next(rows, None)
+    except (ValueError, TypeError, RecursionError, DataError) as error:
+        cause = error.orig if isinstance(error, DataError) else error
+        raise AuditError(number, f"cannot be read ({cause})") from error
+
+
+def _link(previous: str, event: Any) -> str:
+    try:
+        return chain_digest(previous, event)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise AuditError(event.id, f"cannot be read ({error})") from error
 
 
 def chain_digest(previous: str, event: AuditEvent) -> str:

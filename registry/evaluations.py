@@ -56,8 +56,8 @@ def evaluate(
         progress: told of each step.
 
     Returns:
-        What was measured, and whether it is news: the same release measured on the same data with
-        the same result is recorded once.
+        What was measured, and whether it is news: a version is measured once on the same data,
+        whichever release held it then, because its bytes and so its answers are the same in all.
 
     Raises:
         NotFoundError: there is no such release, or it holds no such task.
@@ -66,27 +66,23 @@ def evaluate(
             read.
     """
     file = data / _DEFAULT if data.is_dir() else data
+    examples = read_examples(file, progress)
+    digest = fingerprint([file])
     with registry.read() as uow:
         number = uow.release(reference).number
-        _version(uow, number, task)
-    examples = read_examples(file, progress)
+        known = _known(uow, _version(uow, number, task), digest)
+    if known is not None:
+        return known, False
     loaded = releases.load(registry, str(number), tasks=[task], progress=progress)
     found = measure(loaded, task, examples, progress)
     metrics = {name: round(value, 6) for name, value in found.items()}
-    digest = fingerprint([file])
     with registry.write() as uow:
-        release, version = uow.release(str(number)), _version(uow, number, task)
-        query = (
-            select(Evaluation)
-            .where(Evaluation.release_id == release.id, Evaluation.version_id == version.id)
-            .where(Evaluation.data == digest)
-            .order_by(Evaluation.id.desc())
-        )
-        newest = uow.session.scalars(query).first()
-        if newest is not None and newest.metrics == metrics:
-            return _row(newest), False
+        version = _version(uow, number, task)
+        known = _known(uow, version, digest)
+        if known is not None:
+            return known, False
         evaluation = Evaluation(
-            release=release,
+            release=uow.release(str(number)),
             version=version,
             data=digest,
             examples=len(examples),
@@ -111,6 +107,10 @@ def of_version(uow: UnitOfWork, version: TaskVersion) -> list[EvaluationRow]:
         .order_by(Evaluation.at.desc(), Evaluation.id.desc())
     )
     return [_row(evaluation) for evaluation in uow.session.scalars(query)]
+
+
+def _known(uow: UnitOfWork, version: TaskVersion, data: str) -> EvaluationRow | None:
+    return next((row for row in of_version(uow, version) if row.data == data), None)
 
 
 def _version(uow: UnitOfWork, release: int, task: str) -> TaskVersion:

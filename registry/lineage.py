@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
-__all__ = ["Move", "MoveKind", "Moved", "ancestors", "moved", "stack", "withdrawn"]
+__all__ = ["Composed", "Move", "MoveKind", "Moved", "chain", "moved", "stack", "withdrawn"]
 
 MoveKind = Literal["publish", "move", "promote", "rollback"]
 
@@ -19,6 +20,14 @@ class Move:
 
     kind: MoveKind
     release: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed:
+    """One composition of a release: onto which other, and when."""
+
+    base: int
+    at: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,24 +73,27 @@ def _replay(moves: Sequence[Move]) -> tuple[list[int], set[int]]:
     return served, gone - {*served}
 
 
-def ancestors(
-    release: int, bases: Mapping[int, Sequence[int]], *, without: Collection[int] = ()
+def chain(
+    release: int, compositions: Mapping[int, Sequence[Composed]], at: datetime | None = None
 ) -> list[int]:
-    """A release and all that it stands on, the nearest first.
+    """A release and what it stands on, the nearest first.
+
+    A set of modules that comes back is the same release again. So each step goes to what a release
+    was last composed onto before the step ahead of it was made: time only falls, and the chain ends.
 
     Args:
         release: where to begin.
-        bases: per release those it was composed onto. There may be circles: a set of modules that
-            comes back is the same release again.
-        without: releases through which no way leads.
+        compositions: per release its compositions, the latest first.
+        at: as it was at this time; default now.
     """
-    found, todo = [release], [release]
-    while todo:
-        for base in bases.get(todo.pop(0), ()):
-            if base not in found and base not in without:
-                found.append(base)
-                todo.append(base)
-    return found
+    found = [release]
+    while True:
+        made = compositions.get(found[-1], ())
+        last = next((one for one in made if at is None or one.at < at), None)
+        if last is None:
+            return found
+        found.append(last.base)
+        at = last.at
 
 
 def moved(

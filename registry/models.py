@@ -201,16 +201,16 @@ class Release(Base):
 
 
 class ReleaseBase(Base):
-    """A release onto which another was composed.
+    """A composition: onto which release, and when.
 
-    The same set of modules is the same release, so one may have been composed onto several.
+    The same set of modules is the same release, so one may have been composed several times.
     """
 
     __tablename__ = "release_bases"
 
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), primary_key=True)
-    base_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), primary_key=True)
-    at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    at: Mapped[datetime] = mapped_column(UtcTime, primary_key=True, default=now)
+    base_id: Mapped[int] = mapped_column(ForeignKey("releases.id"))
 
 
 class ReleaseTask(Base):

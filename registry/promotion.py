@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from centra.release import ReleaseManifest
     from registry.connection import Registry
     from registry.lineage import Moved
-    from registry.models import Release, TaskVersion
+    from registry.models import Channel, Release, TaskVersion
     from registry.unit_of_work import UnitOfWork
 
 __all__ = ["GateError", "Promotion", "StaleReleaseError", "promote"]
@@ -174,8 +174,8 @@ def _look(uow: UnitOfWork, reference: str, name: str, *, overwrite: bool) -> _Lo
     here = uow.released(release)
     there = uow.released(serving) if serving else {}
     moved: list[Moved] = []
-    if serving is not None and not overwrite:
-        moved = _moved(uow, name, release, serving)
+    if channel is not None and not overwrite:
+        moved = _moved(uow, channel, release)
     served = select(ChannelMove.channel).where(ChannelMove.release_id == release.id)
     return _Look(
         release=release.number,
@@ -189,18 +189,20 @@ def _look(uow: UnitOfWork, reference: str, name: str, *, overwrite: bool) -> _Lo
     )
 
 
-def _moved(uow: UnitOfWork, name: str, release: Release, serving: Release) -> list[Moved]:
-    bases, gone = uow.bases(), lineage.withdrawn(moves_of(uow, name))
-    if serving.number in lineage.ancestors(release.number, bases, without=gone):
-        return []
-    mine = lineage.ancestors(release.number, bases)
-    theirs = lineage.ancestors(serving.number, bases)
-    common = next((number for number in mine if number in theirs), None)
+def _moved(uow: UnitOfWork, channel: Channel, release: Release) -> list[Moved]:
+    serving = channel.release
+    compositions = uow.compositions()
+    gone = lineage.withdrawn(moves_of(uow, channel.name))
+    mine = lineage.chain(release.number, compositions)
+    # As it was when it was moved there; it may have been composed anew since.
+    theirs = lineage.chain(serving.number, compositions, channel.moved_at)
+    shared = next((i for i, number in enumerate(mine) if number in theirs), None)
+    own = mine[1:shared]
     return lineage.moved(
         _numbers(uow, release),
         _numbers(uow, serving),
-        None if common is None else _numbers(uow, uow.release(str(common))),
-        [_numbers(uow, uow.release(str(n))) for n in mine[1:] if n in gone and n not in theirs],
+        None if shared is None else _numbers(uow, uow.release(str(mine[shared]))),
+        [_numbers(uow, uow.release(str(number))) for number in own if number in gone],
     )
 
 
@@ -235,13 +237,13 @@ def _rebased(registry: Registry, reference: str, serving: int, progress: Progres
     """Compose a release's own change onto what a channel serves; the new release's number."""
     with registry.read() as uow:
         release, onto = uow.release(reference), uow.release(str(serving))
-        bases = uow.bases().get(release.number)
-        if not bases:
+        onto_what = uow.compositions().get(release.number)
+        if not onto_what:
             raise ConflictError(
                 f"release {release.number} has no base to tell its change from; "
                 f"compose it anew: centra compose --base {serving} --set TASK@VERSION --release"
             )
-        before, after = _numbers(uow, uow.release(str(bases[0]))), _numbers(uow, release)
+        before, after = _numbers(uow, uow.release(str(onto_what[0].base))), _numbers(uow, release)
         there = _numbers(uow, onto)
     changed = {t for t in before.keys() | after.keys() if before.get(t) != after.get(t)}
     both = sorted(t for t in changed if there.get(t) not in (before.get(t), after.get(t)))

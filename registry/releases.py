@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from centra.compose import check_parity, merge
-from centra.errors import UsageError
+from centra.errors import NotFoundError, UsageError
 from centra.names import split_reference
 from centra.progress import Progress, silent
 from centra.release import LayerAccount, ReleaseManifest, changes
 from centra.runtime.loading import find_release, read_manifest
 from registry.channels import LATEST, advance, publish_pointer
-from registry.models import Release, ReleaseTask
+from registry.contract import ContractDifference, compare
+from registry.listing import holds, paged, within
+from registry.models import Release, ReleaseBase, ReleaseTask
+from registry.tasks import compare_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
     import centra.runtime
     from centra.blobs import BlobReader
+    from centra.release import TaskEntry
     from registry.connection import Registry
     from registry.models import TaskVersion
     from registry.unit_of_work import UnitOfWork
@@ -34,11 +38,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Change",
     "Composition",
+    "ModuleDifference",
     "ReleaseDetail",
     "ReleaseDifference",
     "ReleaseRow",
     "Unchanged",
     "Verification",
+    "add",
     "compose",
     "diff",
     "is_address",
@@ -102,6 +108,8 @@ class ReleaseDetail:
     channels: list[str]
     tasks: dict[str, str]
     """Per task the version."""
+    backbones: dict[str, str]
+    """Per digest of a backbone that it holds layers of, its name: ``minilm@1``."""
     layers: LayerAccount
     manifest: ReleaseManifest
     created_at: datetime
@@ -110,11 +118,31 @@ class ReleaseDetail:
 
 @dataclass(frozen=True, kw_only=True)
 class Unchanged:
-    """A task whose module is the same file in both releases."""
+    """A task whose module is the same file in both releases, and the proof that all it reads is."""
 
     task: str
     version: str
     digest: str
+    layers: int
+    """How many frozen layers it reads, above the embeddings."""
+    identical: bool
+    """Whether embeddings, tokenizer and each of these layers have the same digest in both."""
+    differs: list[str]
+    """What has not, where something has not: ``layer 2``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleDifference:
+    """How a task's modules in two releases differ; before and after, where something does."""
+
+    task: str
+    backbone: tuple[str, str] | None
+    tap_layer: tuple[int, int] | None
+    depth: tuple[int, int] | None
+    contract: ContractDifference
+    tensors_changed: list[str]
+    """In both with other bytes, or in one alone."""
+    tensors_same: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +152,9 @@ class ReleaseDifference:
     before: int
     after: int
     changes: list[Change]
+    modules: list[ModuleDifference]
+    """Per changed task that both releases hold."""
     unchanged: list[Unchanged]
-    """Same digest, so the same bytes; and the frozen layers they read have the same digests."""
     layers_before: LayerAccount
     layers_after: LayerAccount
 
@@ -140,6 +169,8 @@ class Verification:
     """Bytes."""
     parity: dict[str, float]
     """Per task the largest difference of logits."""
+    signed_by: str | None = None
+    """The fingerprint of the key, of those asked for, that signed it."""
 
 
 def compose(
@@ -147,6 +178,7 @@ def compose(
     *,
     base: str | None = None,
     replace: Sequence[str] = (),
+    remove: Sequence[str] = (),
     publish: bool = False,
     allow_two_backbones: bool = False,
     progress: Progress = silent,
@@ -157,8 +189,9 @@ def compose(
         registry: where.
         base: a release to start from, instead of the live set: number, channel or digest.
         replace: versions to put in, ``name@major.minor``, whatever the live set says.
+        remove: tasks to leave out.
         publish: make it a release and move the channel ``latest`` to it; otherwise this is a plan.
-        allow_two_backbones: see :func:`centra.compose.merge`.
+        allow_two_backbones: see :func:`centra.compose.merge`; the policy may allow it too.
         progress: told of each step.
 
     Returns:
@@ -172,7 +205,7 @@ def compose(
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
     with registry.read() as uow:
-        start, versions = _resolve(uow, base, replace)
+        start, versions = _resolve(uow, base, replace, remove)
         before = uow.released(start) if start else {}
         found = [
             Change(
@@ -189,7 +222,10 @@ def compose(
         proven = uow.proven(versions.values())
         start_number = start.number if start else None
     manifest = merge(
-        modules, registry.store, allow_two_backbones=allow_two_backbones, progress=progress
+        modules,
+        registry.store,
+        allow_two_backbones=allow_two_backbones or registry.policy.compose.allow_two_backbones,
+        progress=progress,
     )
     unproven = [name for name in versions if ids[name][1] not in proven]
     parity = check_parity(manifest, registry.store, unproven, progress)
@@ -211,15 +247,41 @@ def compose(
     )
 
 
-def list_all(registry: Registry) -> list[ReleaseRow]:
-    """All releases, the newest first."""
-    query = (
-        select(Release, func.count(ReleaseTask.task_id))
-        .join(ReleaseTask)
-        .group_by(Release.id)
-        .order_by(Release.number.desc())
-    )
+def list_all(
+    registry: Registry,
+    *,
+    channel: str | None = None,
+    task: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int | None = None,
+    offset: int = 0,
+) -> list[ReleaseRow]:
+    """Releases, the newest first.
+
+    Args:
+        registry: where.
+        channel: keep the release that this channel serves.
+        task: keep the releases that hold this task, or this version of it: ``name@major.minor``.
+        since, until: keep what was published at ``since`` or later, and before ``until``.
+        limit, offset: give at most so many, after leaving out so many.
+
+    Raises:
+        NotFoundError: there is no such channel, task or version.
+        UsageError: the task's name, the limit or the offset is not acceptable.
+        DatabaseError: the registry cannot be used.
+    """
+    tasks = select(func.count()).where(ReleaseTask.release_id == Release.id).scalar_subquery()
+    query = select(Release, tasks).order_by(Release.number.desc())
+    query = paged(within(query, Release.created_at, since, until), limit, offset)
     with registry.read() as uow:
+        if channel is not None:
+            found = uow.channel(channel)
+            if found is None:
+                raise NotFoundError(f"there is no channel {channel!r}; see: centra channel list")
+            query = query.where(Release.id == found.release_id)
+        if task is not None:
+            query = query.where(holds(uow, Release.id, task))
         names = _channel_names(uow)
         return [
             ReleaseRow(
@@ -247,7 +309,9 @@ def show(registry: Registry, reference: str) -> ReleaseDetail:
     """
     with registry.read() as uow:
         release = uow.release(reference)
-        tasks = {name: version.number for name, version in uow.released(release).items()}
+        versions = uow.released(release)
+        tasks = {name: version.number for name, version in versions.items()}
+        backbones = {v.backbone.digest: v.backbone.reference for v in versions.values()}
         base = release.base.number if release.base else None
         names = _channel_names(uow).get(release.id, [])
     manifest = read_manifest(release.digest, registry.store)
@@ -257,6 +321,7 @@ def show(registry: Registry, reference: str) -> ReleaseDetail:
         base=base,
         channels=names,
         tasks=tasks,
+        backbones=backbones,
         layers=manifest.account,
         manifest=manifest,
         created_at=release.created_at,
@@ -265,17 +330,20 @@ def show(registry: Registry, reference: str) -> ReleaseDetail:
 
 
 def diff(registry: Registry, before: str, after: str) -> ReleaseDifference:
-    """Which tasks changed between two releases, and the proof for all others.
+    """Which tasks changed between two releases and how, and the proof for all others.
 
-    The comparison is of digests in the two manifests, which are themselves checked against theirs:
-    equal digests are equal bytes, of the module and of every frozen layer below its tap.
+    The proof compares digests in the two manifests, which are themselves checked against theirs:
+    equal digests are equal bytes, of the module and of every frozen layer below its tap. Modules
+    are read only of tasks that changed.
 
     Raises:
         NotFoundError, CorruptBlobError, StoreError, DatabaseError: as :func:`show`.
+        BlobNotFoundError: a changed task's module is missing.
     """
     old, new = show(registry, before), show(registry, after)
     found = changes(old.manifest.tasks, new.manifest.tasks)
     changed = {change.task for change in found}
+    names = old.backbones | new.backbones
     return ReleaseDifference(
         before=old.number,
         after=new.number,
@@ -288,10 +356,13 @@ def diff(registry: Registry, before: str, after: str) -> ReleaseDifference:
             )
             for change in found
         ],
+        modules=[
+            _compare(registry, task, old.manifest.tasks[task], new.manifest.tasks[task], names)
+            for task in sorted(changed & old.tasks.keys() & new.tasks.keys())
+        ],
         unchanged=[
-            Unchanged(task=name, version=new.tasks[name], digest=entry.digest)
-            for name, entry in sorted(new.manifest.tasks.items())
-            if name not in changed
+            _prove(old.manifest, new.manifest, task, new.tasks[task])
+            for task in sorted(new.manifest.tasks.keys() - changed)
         ],
         layers_before=old.layers,
         layers_after=new.layers,
@@ -303,7 +374,13 @@ def is_address(reference: str) -> bool:
     return any(mark in reference for mark in "/#") or reference in (".", "..")
 
 
-def verify(registry: Registry | None, reference: str, progress: Progress = silent) -> Verification:
+def verify(
+    registry: Registry | None,
+    reference: str,
+    progress: Progress = silent,
+    *,
+    keys: Sequence[Path] = (),
+) -> Verification:
     """Hash every blob of a release and run every task on its probe.
 
     Args:
@@ -311,21 +388,34 @@ def verify(registry: Registry | None, reference: str, progress: Progress = silen
         reference: a number, a channel, the start of a digest, or the address of a release folder or
             a store, as :func:`centra.load_release` takes it; see :func:`is_address`.
         progress: told of each step.
+        keys: public keys, as PEM; a valid signature by one of them is required.
 
     Raises:
-        NotFoundError: there is no such release.
+        NotFoundError: there is no such release or key.
+        SignatureError: keys are given, and the release is not signed by any of them.
         BlobNotFoundError, CorruptBlobError, FormatError: a file is missing or damaged.
         ComposeError: a task's parity fails.
         StoreError, DatabaseError: the registry cannot be used.
     """
     manifest, reader = _find(registry, reference)
+    signed_by = None
+    if keys:
+        from centra.signing import verify_release
+
+        signed_by = verify_release(manifest, reader, keys)
     files = manifest.files()
     size = 0
     for done, digest in enumerate(files.values(), 1):
         size += reader.fetch(digest).stat().st_size
         progress("hash files", done, len(files))
     parity = check_parity(manifest, reader, list(manifest.tasks), progress)
-    return Verification(digest=manifest.digest, files=len(files), size=size, parity=parity)
+    return Verification(
+        digest=manifest.digest,
+        files=len(files),
+        size=size,
+        parity=parity,
+        signed_by=signed_by,
+    )
 
 
 def pull(
@@ -369,7 +459,7 @@ def load(
 
 
 def _resolve(
-    uow: UnitOfWork, base: str | None, replace: Sequence[str]
+    uow: UnitOfWork, base: str | None, replace: Sequence[str], remove: Sequence[str]
 ) -> tuple[Release | None, dict[str, TaskVersion]]:
     """The release to compare with, and the version of each task to compose."""
     if base is not None:
@@ -384,6 +474,10 @@ def _resolve(
         if number is None:
             raise UsageError(f"say which version of {name}: {name}@MAJOR.MINOR")
         versions[name] = uow.version(name, number)
+    for task in remove:
+        if task not in versions:
+            raise NotFoundError(f"there is no task {task!r} to leave out: it is not in the set")
+        del versions[task]
     return start, versions
 
 
@@ -406,26 +500,98 @@ def _record(
         release = uow.release_by_digest(manifest.digest)
         made = release is None
         if release is None:
-            newest = uow.session.scalar(select(func.max(Release.number))) or 0
-            release = Release(
-                number=newest + 1,
-                digest=manifest.digest,
-                base=uow.release(str(base)) if base else None,
-                created_by=str(uow.actor),
-                tasks=[
-                    ReleaseTask(task_id=task_id, version_id=version_id)
-                    for task_id, version_id in ids.values()
-                ],
-            )
-            uow.session.add(release)
-            uow.session.flush()
-            uow.record(
-                "release:publish",
-                str(release.number),
-                {"digest": release.digest, "base": base, "tasks": sorted(ids)},
-            )
+            release = add(uow, manifest.digest, ids, base=base)
+        _remember_base(uow, release, base)
         advance(uow, LATEST, release, "publish")
         return release.number, made
+
+
+def add(
+    uow: UnitOfWork, digest: str, ids: Mapping[str, tuple[int, int]], *, base: int | None = None
+) -> Release:
+    """Write a release whose manifest is stored, and that is not known yet, under the next number.
+
+    Args:
+        uow: the transaction that it becomes part of.
+        digest: the manifest's.
+        ids: per task name the ids of the task and of its version.
+        base: the number of the release that it was composed onto.
+    """
+    newest = uow.session.scalar(select(func.max(Release.number))) or 0
+    release = Release(
+        number=newest + 1,
+        digest=digest,
+        base=uow.release(str(base)) if base else None,
+        created_by=str(uow.actor),
+        tasks=[
+            ReleaseTask(task_id=task_id, version_id=version_id)
+            for task_id, version_id in ids.values()
+        ],
+    )
+    uow.session.add(release)
+    uow.session.flush()
+    uow.record(
+        "release:publish",
+        str(release.number),
+        {"digest": release.digest, "base": base, "tasks": sorted(ids)},
+    )
+    return release
+
+
+def _remember_base(uow: UnitOfWork, release: Release, number: int | None) -> None:
+    """Note that a release was composed onto another, unless that is what it was composed onto last."""
+    if number is None or number == release.number:
+        return
+    last = uow.compositions().get(release.number)
+    if not last or last[0].base != number:
+        base = uow.release(str(number))
+        uow.session.add(ReleaseBase(release_id=release.id, base_id=base.id))
+
+
+def _compare(
+    registry: Registry, task: str, old: TaskEntry, new: TaskEntry, names: Mapping[str, str]
+) -> ModuleDifference:
+    """How a task's two modules differ; ``names`` are those of the backbones, by digest."""
+    backbones = names.get(old.backbone, ""), names.get(new.backbone, "")
+    tensors, same = compare_tensors(registry.store, old.digest, new.digest)
+    return ModuleDifference(
+        task=task,
+        backbone=backbones if old.backbone != new.backbone else None,
+        tap_layer=(old.tap_layer, new.tap_layer) if old.tap_layer != new.tap_layer else None,
+        depth=(old.depth, new.depth) if old.depth != new.depth else None,
+        contract=compare(old.contract, new.contract),
+        tensors_changed=tensors,
+        tensors_same=same,
+    )
+
+
+def _prove(old: ReleaseManifest, new: ReleaseManifest, task: str, version: str) -> Unchanged:
+    """Hold all that a task reads in one release against the other."""
+    before, after = old.tasks[task], new.tasks[task]
+    differs = [name for name, value in before if value != getattr(after, name)]
+    first, second = (
+        next(trunk for trunk in manifest.trunks if trunk.spec == manifest.tasks[task].backbone)
+        for manifest in (old, new)
+    )
+    differs += [
+        part
+        for part in ("embeddings", "tokenizer")
+        if getattr(first, part) != getattr(second, part)
+    ]
+    # Slices, so that a layer which a trunk does not have counts as another.
+    differs += [
+        f"layer {number}"
+        for number in range(1, after.tap_layer + 1)
+        if first.layers[number - 1 : number] != second.layers[number - 1 : number]
+    ]
+    return Unchanged(
+        task=task,
+        version=version,
+        digest=after.digest,
+        layers=after.tap_layer,
+        identical=not differs,
+        differs=differs,
+    )
 
 
 def _channel_names(uow: UnitOfWork) -> dict[int, list[str]]:

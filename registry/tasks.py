@@ -11,10 +11,9 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import select
-from sqlalchemy.orm import contains_eager
 
 from centra.errors import ConflictError, FormatError, NotFoundError, UsageError
 from centra.names import parse_name, split_reference
@@ -22,14 +21,20 @@ from centra.progress import Progress, silent
 from registry.contract import ContractDifference, compare
 from registry.errors import ContractChangedError, TaskExistsError
 from registry.lifecycle import check_owner, next_version
-from registry.models import Task, TaskVersion
+from registry.listing import by_name, is_backbone, metric, paged, within
+from registry.models import Backbone, Task, TaskVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
+    from sqlalchemy import ColumnElement
+
+    from centra.blobs import BlobReader
     from centra.task_module import ModuleFile
     from registry.connection import Registry
+    from registry.lifecycle import Actor
+    from registry.listing import MetricBound
     from registry.unit_of_work import UnitOfWork
 
 __all__ = [
@@ -39,6 +44,9 @@ __all__ = [
     "TaskDifference",
     "TaskRow",
     "VersionRow",
+    "Way",
+    "admit",
+    "compare_tensors",
     "diff",
     "list_all",
     "pin",
@@ -48,7 +56,12 @@ __all__ = [
     "retire",
     "show",
     "update",
+    "version_row",
+    "way_in",
 ]
+
+Way = Literal["register", "update", "redefine"]
+"""How a module becomes a version of a task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +97,8 @@ class TaskRow:
     tap_layer: int
     depth: int
     metrics: dict[str, float]
+    created_at: datetime
+    """When this version was made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,10 +181,7 @@ def register(
     owner = parse_name(team, "team name") if team else registry.actor.team
     if owner is None:
         raise UsageError("say which team owns the task: --team TEAM")
-    # Whoever has not said otherwise registers a new task in the name of its team.
-    forced = registry.actor.team is not None and check_owner(
-        name, owner, registry.actor, force=force
-    )
+    forced = _check_founder(registry.actor, name, owner, force=force)
 
     def decide(uow: UnitOfWork, module: ModuleFile) -> Outcome | None:
         task = uow.find_task(name)
@@ -195,12 +207,7 @@ def register(
             if known:
                 return known
             _ensure_stored(registry, module)
-            task = Task(name=name, team=owner, state="active")
-            version = _version(uow, task, module, (1, 0))
-            uow.session.add(task)
-            _make_current(uow, version, None)
-            uow.record("task:register", name, {**_details(version), "team": owner}, forced=forced)
-            return Outcome(task=name, version=version.number, changed=True, forced=forced)
+            return _add_task(uow, name, owner, module, forced=forced)
 
 
 def update(
@@ -260,6 +267,60 @@ def redefine(
     )
 
 
+def way_in(
+    uow: UnitOfWork, name: str, module: ModuleFile, *, team: str, force: bool = False
+) -> Way | None:
+    """How a module of another registry becomes a version of a task; None for one that is one.
+
+    Args:
+        uow: the transaction that it would be part of.
+        name: the task's name, which need not exist here.
+        module: the checked module.
+        team: the owner of a new task.
+        force: act for another team.
+
+    Raises:
+        NotOwnerError: the actor is of another team.
+        ConflictError: the task or its backbone is retired.
+    """
+    task = uow.find_task(name)
+    if task is not None and _same_bytes(task, module):
+        return None
+    backbone = uow.backbone_by_digest(module.spec.backbone)
+    if backbone is not None:
+        _check_open(backbone)
+    if task is None:
+        _check_founder(uow.actor, name, team, force=force)
+        return "register"
+    check_owner(name, task.team, uow.actor, force=force)
+    _check_active(task)
+    return "redefine" if compare(uow.current(task).contract, module.spec.contract) else "update"
+
+
+def admit(
+    uow: UnitOfWork, name: str, module: ModuleFile, *, team: str, force: bool = False
+) -> tuple[TaskVersion, Way | None, bool]:
+    """Go the :func:`way_in` inside a transaction; the module must be stored, its backbone known.
+
+    Returns:
+        The version, how it came in, and whether that took force.
+
+    Raises:
+        NotOwnerError, ConflictError: as :func:`way_in`.
+    """
+    way, forced = way_in(uow, name, module, team=team, force=force), False
+    if way == "register":
+        forced = _check_founder(uow.actor, name, team, force=force)
+        _add_task(uow, name, team, module, forced=forced)
+    elif way is not None:
+        task = uow.task(name)
+        forced = check_owner(name, task.team, uow.actor, force=force)
+        _extend_task(uow, task, module, redefined=way == "redefine", forced=forced)
+    version = _same_bytes(uow.task(name), module)
+    assert version is not None
+    return version, way, forced
+
+
 def retire(registry: Registry, name: str, *, force: bool = False) -> Outcome:
     """Take a task out of the live set; its versions and releases stay.
 
@@ -299,6 +360,7 @@ def pin(registry: Registry, reference: str, *, force: bool = False) -> Outcome:
         before = uow.current(version.task)
         if before is version:
             return Outcome(task=name, version=version.number, changed=False)
+        _check_open(version.backbone)
         _make_current(uow, version, before)
         uow.record("task:pin", name, {"from": before.number, "to": number}, forced=forced)
         return Outcome(task=name, version=version.number, changed=True, forced=forced)
@@ -311,48 +373,72 @@ def list_all(
     kind: str | None = None,
     state: str | None = None,
     backbone: str | None = None,
-    metrics: Sequence[tuple[str, float]] = (),
+    metrics: Sequence[MetricBound] = (),
+    since: datetime | None = None,
+    until: datetime | None = None,
+    sort: str = "name",
+    reverse: bool = False,
+    limit: int | None = None,
+    offset: int = 0,
 ) -> list[TaskRow]:
-    """Tasks with their current versions, by name.
+    """Tasks with their current versions.
 
     Args:
         registry: where.
         team, kind, state: keep only these.
         backbone: keep tasks on this backbone, ``name`` or ``name@version``.
-        metrics: keep tasks whose current version reports each metric at or above the value.
+        metrics: keep tasks whose current version reports each metric within its bound.
+        since, until: keep tasks whose current version was made at ``since`` or later, and before
+            ``until``.
+        sort: ``name`` or ``team`` from a to z, ``created`` with the newest version first, or a
+            metric, the highest first and tasks that do not report it last; ties go by name.
+        reverse: turn that round; ties still go by name, and what is not reported still comes last.
+        limit, offset: give at most so many, after leaving out so many.
+
+    Raises:
+        UsageError: a metric's name, the limit or the offset is not acceptable.
+        DatabaseError: the registry cannot be used.
     """
+    encoder, number = Backbone.name.label("encoder"), Backbone.version.label("number")
     query = (
-        select(TaskVersion)
-        .join(TaskVersion.task)
-        .options(contains_eager(TaskVersion.task))
-        .where(TaskVersion.current_of.is_not(None))
-        .order_by(Task.name)
+        # Columns, not entities: no labels are read, and no object is made for a row.
+        select(
+            *(Task.name, Task.team, Task.state, TaskVersion.major, TaskVersion.minor),
+            *(TaskVersion.kind, TaskVersion.input, encoder, number, TaskVersion.tap_layer),
+            *(TaskVersion.depth, TaskVersion.metrics, TaskVersion.created_at),
+        )
+        .join(TaskVersion, TaskVersion.current_of == Task.id)
+        .join(TaskVersion.backbone)
+        .where(*(bound.holds(registry, TaskVersion.metrics) for bound in metrics))
     )
     for column, wanted in ((Task.team, team), (Task.state, state), (TaskVersion.kind, kind)):
         if wanted is not None:
             query = query.where(column == wanted)
+    if backbone is not None:
+        query = query.where(is_backbone(backbone))
+    query = within(query, TaskVersion.created_at, since, until)
+    if kind or backbone or metrics or since or until or sort not in ("name", "team"):
+        # The join says so too; said again, it leads databases past all earlier versions.
+        query = query.where(TaskVersion.current_of > 0)
+    first = _order(registry, sort, reverse=reverse)
+    query = paged(query.order_by(first, by_name(registry, Task.name)), limit, offset)
     with registry.read() as uow:
-        rows = [
+        return [
             TaskRow(
-                name=version.task.name,
-                team=version.task.team,
-                state=version.task.state,
-                version=version.number,
-                kind=version.kind,
-                input=version.input,
-                backbone=version.backbone.reference,
-                tap_layer=version.tap_layer,
-                depth=version.depth,
-                metrics=version.metrics,
+                name=row.name,
+                team=row.team,
+                state=row.state,
+                version=f"{row.major}.{row.minor}",
+                kind=row.kind,
+                input=row.input,
+                backbone=f"{row.encoder}@{row.number}",
+                tap_layer=row.tap_layer,
+                depth=row.depth,
+                metrics=row.metrics,
+                created_at=row.created_at,
             )
-            for version in uow.session.scalars(query)
+            for row in uow.session.execute(query)
         ]
-    return [
-        row
-        for row in rows
-        if backbone in (None, row.backbone, row.backbone.partition("@")[0])
-        and all(row.metrics.get(metric, float("-inf")) >= value for metric, value in metrics)
-    ]
 
 
 def show(registry: Registry, reference: str) -> TaskDetail:
@@ -371,7 +457,7 @@ def show(registry: Registry, reference: str) -> TaskDetail:
             team=task.team,
             state=task.state,
             current=uow.current(task).number,
-            versions=[_row(version) for version in versions],
+            versions=[version_row(version) for version in versions],
         )
 
 
@@ -387,8 +473,6 @@ def diff(registry: Registry, before: str, after: str) -> TaskDifference:
         TaskNotFoundError: there is no such task or version.
         BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: they cannot be read.
     """
-    from centra.tensors import read_raw
-
     (name, first), (other, second) = (
         split_reference(reference, "task name") for reference in (before, after)
     )
@@ -396,18 +480,70 @@ def diff(registry: Registry, before: str, after: str) -> TaskDifference:
         raise UsageError(f"{before} and {after} are different tasks; compare versions of one")
     with registry.read() as uow:
         old, new = uow.version(name, first), uow.version(name, second)
-        rows, contract = (_row(old), _row(new)), compare(old.contract, new.contract)
-    tensors = [read_raw(registry.store.fetch(row.digest)) for row in rows]
-    names = sorted(tensors[0].keys() | tensors[1].keys())
-    changed = [n for n in names if tensors[0].get(n) != tensors[1].get(n)]
+        rows = version_row(old), version_row(new)
+        contract = compare(old.contract, new.contract)
+    changed, same = compare_tensors(registry.store, rows[0].digest, rows[1].digest)
     return TaskDifference(
         task=name,
         before=rows[0],
         after=rows[1],
         contract=contract,
         tensors_changed=changed,
-        tensors_same=len(names) - len(changed),
+        tensors_same=same,
     )
+
+
+def compare_tensors(reader: BlobReader, before: str, after: str) -> tuple[list[str], int]:
+    """Which tensors of two modules differ, in type, shape or any byte, or are in one alone.
+
+    Args:
+        reader: where the modules are.
+        before, after: their digests.
+
+    Returns:
+        The names, sorted, and how many tensors are the same.
+
+    Raises:
+        BlobNotFoundError, CorruptBlobError, FormatError, StoreError: they cannot be read.
+    """
+    from centra.tensors import read_raw
+
+    old, new = (read_raw(reader.fetch(digest)) for digest in (before, after))
+    names = sorted(old.keys() | new.keys())
+    changed = [name for name in names if old.get(name) != new.get(name)]
+    return changed, len(names) - len(changed)
+
+
+def version_row(version: TaskVersion) -> VersionRow:
+    """A version as plain values."""
+    return VersionRow(
+        version=version.number,
+        digest=version.digest,
+        size=version.size,
+        backbone=version.backbone.reference,
+        kind=version.kind,
+        input=version.input,
+        labels=version.labels,
+        tap_layer=version.tap_layer,
+        depth=version.depth,
+        metrics=version.metrics,
+        created_at=version.created_at,
+        created_by=version.created_by,
+    )
+
+
+def _order(registry: Registry, sort: str, *, reverse: bool) -> ColumnElement[Any]:
+    """What tasks are ordered by first; see :func:`list_all`."""
+    match sort:
+        case "name" | "team":
+            named = Task.name if sort == "name" else Task.team
+            column: ColumnElement[Any] = by_name(registry, named)
+            descending = reverse
+        case "created":
+            column, descending = TaskVersion.created_at.expression, not reverse
+        case _:
+            column, descending = metric(registry, TaskVersion.metrics, sort), not reverse
+    return (column.desc() if descending else column.asc()).nulls_last()
 
 
 def _add_version(
@@ -420,18 +556,16 @@ def _add_version(
     force: bool,
     progress: Progress,
 ) -> Outcome:
-    verb = "redefine" if redefined else "update"
 
-    def decide(uow: UnitOfWork, module: ModuleFile) -> tuple[Outcome | None, ContractDifference]:
+    def decide(uow: UnitOfWork, module: ModuleFile) -> Outcome | None:
         task = uow.task(name)
         check_owner(name, task.team, uow.actor, force=force)
-        current = uow.current(task)
-        difference = compare(current.contract, module.spec.contract)
         same = _same_bytes(task, module)
         if same is not None:
-            return Outcome(task=name, version=same.number, changed=False), difference
-        if task.state == "retired":
-            raise ConflictError(f"task {name} is retired; first: centra task restore {name}")
+            return Outcome(task=name, version=same.number, changed=False)
+        _check_active(task)
+        current = uow.current(task)
+        difference = compare(current.contract, module.spec.contract)
         if difference and not redefined:
             raise ContractChangedError(name, difference)
         if redefined and not difference:
@@ -439,43 +573,74 @@ def _add_version(
                 f"task {name}: kind, input and labels are those of {current.number}, so nothing "
                 f"is redefined; use: centra task update {name} FILE"
             )
-        return None, difference
+        return None
 
     with registry.read() as uow:
         task = uow.task(name)
         check_owner(name, task.team, uow.actor, force=force)
     with _module(registry, source, checkpoint, progress) as module:
         with registry.read() as uow:
-            known, _ = decide(uow, module)
+            known = decide(uow, module)
         _store(registry, module)
         if known:
             return known
         with registry.write() as uow:
-            known, difference = decide(uow, module)
+            known = decide(uow, module)
             if known:
                 return known
             _ensure_stored(registry, module)
             task = uow.task(name)
             forced = check_owner(name, task.team, uow.actor, force=force)
-            before = uow.current(task)
-            number = next_version(
-                [(v.major, v.minor) for v in task.versions],
-                (before.major, before.minor),
-                redefined=redefined,
-            )
-            version = _version(uow, task, module, number)
-            _make_current(uow, version, before)
-            uow.record(
-                f"task:{verb}",
-                name,
-                {
-                    **_details(version),
-                    "from": before.number,
-                    **({"difference": difference.lines()} if redefined else {}),
-                },
-                forced=forced,
-            )
-            return Outcome(task=name, version=version.number, changed=True, forced=forced)
+            return _extend_task(uow, task, module, redefined=redefined, forced=forced)
+
+
+def _add_task(
+    uow: UnitOfWork, name: str, team: str, module: ModuleFile, *, forced: bool
+) -> Outcome:
+    """Write a new task with its first version."""
+    task = Task(name=name, team=team, state="active")
+    version = _version(uow, task, module, (1, 0))
+    uow.session.add(task)
+    _make_current(uow, version, None)
+    uow.record("task:register", name, {**_details(version), "team": team}, forced=forced)
+    return Outcome(task=name, version=version.number, changed=True, forced=forced)
+
+
+def _extend_task(
+    uow: UnitOfWork, task: Task, module: ModuleFile, *, redefined: bool, forced: bool
+) -> Outcome:
+    """Write a task's next version."""
+    before = uow.current(task)
+    difference = compare(before.contract, module.spec.contract)
+    number = next_version(
+        [(v.major, v.minor) for v in task.versions],
+        (before.major, before.minor),
+        redefined=redefined,
+    )
+    version = _version(uow, task, module, number)
+    _make_current(uow, version, before)
+    uow.record(
+        "task:redefine" if redefined else "task:update",
+        task.name,
+        {
+            **_details(version),
+            "from": before.number,
+            **({"difference": difference.lines()} if redefined else {}),
+        },
+        forced=forced,
+    )
+    return Outcome(task=task.name, version=version.number, changed=True, forced=forced)
+
+
+def _check_founder(actor: Actor, name: str, team: str, *, force: bool) -> bool:
+    """Whether force is what allows the actor to register a new task for a team."""
+    # Whoever has not said otherwise registers a new task in the name of its team.
+    return actor.team is not None and check_owner(name, team, actor, force=force)
+
+
+def _check_active(task: Task) -> None:
+    if task.state == "retired":
+        raise ConflictError(f"task {task.name} is retired; first: centra task restore {task.name}")
 
 
 def _set_state(registry: Registry, name: str, state: str, action: str, *, force: bool) -> Outcome:
@@ -485,6 +650,8 @@ def _set_state(registry: Registry, name: str, state: str, action: str, *, force:
         number = uow.current(task).number
         if task.state == state:
             return Outcome(task=name, version=number, changed=False)
+        if state == "active":
+            _check_open(uow.current(task).backbone)
         task.state = state
         uow.record(action, name, {"version": number}, forced=forced)
         return Outcome(task=name, version=number, changed=True, forced=forced)
@@ -514,6 +681,8 @@ def _module(
             backbone = uow.backbone_by_digest(module.spec.backbone)
             known = ", ".join(row.reference for row in uow.backbones()) or "none"
             called = backbone.reference if backbone else ""
+            if backbone is not None:
+                _check_open(backbone)
         if backbone is None:
             raise NotFoundError(
                 f"{source}: was made for backbone sha256:{module.spec.backbone[:12]}, which is not "
@@ -527,6 +696,15 @@ def _store(registry: Registry, module: ModuleFile) -> None:
     """Store a checked module's file; of a known one too, which mends a lost or damaged blob."""
     if registry.store.put(module.path) != module.digest:
         raise FormatError(f"{module.path}: was changed while it was being read; try again")
+
+
+def _check_open(backbone: Backbone) -> None:
+    """Refuse a backbone that was retired: what is on it does not come back to life."""
+    if backbone.state == "retired":
+        raise ConflictError(
+            f"backbone {backbone.reference} is retired; make the module on another, or bring it "
+            f"back: centra backbone restore {backbone.reference}"
+        )
 
 
 def _ensure_stored(registry: Registry, module: ModuleFile) -> None:
@@ -573,6 +751,8 @@ def _version(
 ) -> TaskVersion:
     spec = module.spec
     backbone = uow.backbone_by_digest(spec.backbone)
+    if backbone is not None:
+        _check_open(backbone)
     version = TaskVersion(
         task=task,
         major=number[0],
@@ -603,20 +783,3 @@ def _make_current(uow: UnitOfWork, version: TaskVersion, before: TaskVersion | N
 
 def _details(version: TaskVersion) -> dict[str, object]:
     return {"version": version.number, "digest": version.digest}
-
-
-def _row(version: TaskVersion) -> VersionRow:
-    return VersionRow(
-        version=version.number,
-        digest=version.digest,
-        size=version.size,
-        backbone=version.backbone.reference,
-        kind=version.kind,
-        input=version.input,
-        labels=version.labels,
-        tap_layer=version.tap_layer,
-        depth=version.depth,
-        metrics=version.metrics,
-        created_at=version.created_at,
-        created_by=version.created_by,
-    )

@@ -9,18 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import false, select
-from sqlalchemy.orm import contains_eager
+from sqlalchemy.orm import aliased, contains_eager
 
 from centra.errors import NotFoundError
 from centra.names import parse_version
 from registry.audit import chain_digest
 from registry.errors import TaskNotFoundError
+from registry.lineage import Composed
 from registry.models import (
     AuditEvent,
     AuditHead,
     Backbone,
     Channel,
     Release,
+    ReleaseBase,
     ReleaseTask,
     Task,
     TaskVersion,
@@ -95,10 +97,13 @@ class UnitOfWork:
         task = self.task(name)
         if number is None:
             return self.current(task)
-        wanted = parse_version(number)
-        for version in task.versions:
-            if (version.major, version.minor) == wanted:
-                return version
+        major, minor = parse_version(number)
+        query = select(TaskVersion).where(
+            TaskVersion.task_id == task.id, TaskVersion.major == major, TaskVersion.minor == minor
+        )
+        found = self.session.scalar(query)
+        if found is not None:
+            return found
         known = ", ".join(version.number for version in task.versions)
         raise TaskNotFoundError(f"task {name} has no version {number}; it has {known}")
 
@@ -188,6 +193,21 @@ class UnitOfWork:
             .order_by(Task.name)
         )
         return {version.task.name: version for version in rows}
+
+    def compositions(self) -> dict[int, list[Composed]]:
+        """Per release number what it was composed onto, the latest first."""
+        release, base = aliased(Release), aliased(Release)
+        query = (
+            select(release.number, base.number, ReleaseBase.at)
+            .select_from(ReleaseBase)
+            .join(release, ReleaseBase.release_id == release.id)
+            .join(base, ReleaseBase.base_id == base.id)
+            .order_by(ReleaseBase.at.desc())
+        )
+        found: dict[int, list[Composed]] = {}
+        for number, onto, at in self.session.execute(query):
+            found.setdefault(number, []).append(Composed(base=onto, at=at))
+        return found
 
     def proven(self, versions: Iterable[TaskVersion]) -> set[int]:
         """Ids of those versions that some release holds: their parity has been checked."""

@@ -31,6 +31,8 @@ class MemoryStore:
         self.url = "memory:"
         self.content: dict[str, bytes] = {}
         self.documents: dict[Name, bytes] = {}
+        self.signed: dict[str, list[bytes]] = {}
+        """The signatures of each manifest."""
         self.writes: list[str] = []
         """The digest or channel of every write, in order."""
         self.writable = True
@@ -67,6 +69,14 @@ class MemoryStore:
             self.writes.append(digest)
         return digest
 
+    def stat(self, digest: str) -> StoredBlob | None:
+        """See :meth:`centra.blobs.BlobStore.stat`."""
+        return next((blob for blob in self.blobs() if blob.digest == digest), None)
+
+    def clock(self) -> datetime:
+        """See :meth:`centra.blobs.BlobStore.clock`."""
+        return datetime.now(UTC)
+
     def blobs(self) -> Iterator[StoredBlob]:
         """See :meth:`centra.blobs.BlobStore.blobs`."""
         for digest, data in list(self.content.items()):
@@ -91,6 +101,16 @@ class MemoryStore:
         self._check_writable()
         self.documents[name] = data
         self.writes.append(name)
+
+    def signatures(self, manifest: str) -> list[bytes]:
+        """See :meth:`centra.blobs.BlobReader.signatures`."""
+        return list(self.signed.get(manifest, []))
+
+    def write_signature(self, manifest: str, data: bytes) -> None:
+        """See :meth:`centra.blobs.BlobStore.write_signature`."""
+        self._check_writable()
+        if data not in self.signatures(manifest):
+            self.signed.setdefault(manifest, []).append(data)
 
     def _check_writable(self) -> None:
         if not self.writable:

@@ -419,6 +419,39 @@ def _tags(words: str, label: str) -> list[str]:
     return [f"{mark}-{label}" for mark, _ in zip("BIII", words.split(), strict=False)]
 
 
+# Keys
+
+
+def make_key(path: Path, private: Any = None, passphrase: bytes | None = None) -> Path:
+    """Write a private key as PEM, with its public key beside it: see :func:`public`.
+
+    Args:
+        path: where to.
+        private: the key; default a new one on P-256.
+        passphrase: to encrypt it with.
+    """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    private = private or ec.generate_private_key(ec.SECP256R1())
+    encryption = (
+        serialization.BestAvailableEncryption(passphrase)
+        if passphrase
+        else serialization.NoEncryption()
+    )
+    pem = serialization.Encoding.PEM
+    path.write_bytes(private.private_bytes(pem, serialization.PrivateFormat.PKCS8, encryption))
+    public(path).write_bytes(
+        private.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    return path
+
+
+def public(path: Path) -> Path:
+    """The public key beside a private one."""
+    return path.with_name(f"{path.name}.pub")
+
+
 # Files
 
 

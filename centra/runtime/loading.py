@@ -13,7 +13,7 @@ from centra.release import ChannelPointer, ReleaseManifest
 from centra.runtime.merged import Release
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 __all__ = ["find_release", "load_release", "read_manifest"]
 
@@ -21,7 +21,10 @@ _DEFAULT_CHANNEL = "latest"
 
 
 def load_release(
-    source: str | os.PathLike[str], *, tasks: Collection[str] | None = None
+    source: str | os.PathLike[str],
+    *,
+    tasks: Collection[str] | None = None,
+    keys: Sequence[str | os.PathLike[str]] = (),
 ) -> Release:
     """Load a release for answering.
 
@@ -32,13 +35,19 @@ def load_release(
             a folder or ``s3://bucket/prefix``, followed by ``#CHANNEL`` or ``#DIGEST``; without
             either, the channel ``latest``.
         tasks: load these tasks alone, and the trunk only as deep as they need; default all.
+        keys: public keys, as PEM files; a valid signature by one of them is required.
 
     Raises:
-        NotFoundError: no release there, no such channel, no such task.
+        NotFoundError: no release there, no such channel, no such task, no such key.
+        SignatureError: keys are given, and the release is not signed by any of them.
         FormatError, CorruptBlobError: a file is damaged or of another major version.
         StoreError: the store cannot be reached.
     """
     manifest, reader = find_release(os.fspath(source))
+    if keys:
+        from centra.signing import verify_release
+
+        verify_release(manifest, reader, [Path(key) for key in keys])
     return Release.load(manifest, reader, tasks=tasks)
 
 

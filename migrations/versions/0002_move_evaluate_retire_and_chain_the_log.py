@@ -57,13 +57,13 @@ def upgrade() -> None:
     op.create_table(
         "release_bases",
         sa.Column("release_id", sa.Integer(), nullable=False),
-        sa.Column("base_id", sa.Integer(), nullable=False),
         sa.Column("at", TIME, nullable=False),
+        sa.Column("base_id", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(
             ["release_id"], ["releases.id"], name="fk_release_bases_release_id"
         ),
         sa.ForeignKeyConstraint(["base_id"], ["releases.id"], name="fk_release_bases_base_id"),
-        sa.PrimaryKeyConstraint("release_id", "base_id", name="pk_release_bases"),
+        sa.PrimaryKeyConstraint("release_id", "at", name="pk_release_bases"),
     )
     op.execute(
         "INSERT INTO release_bases (release_id, base_id, at) "

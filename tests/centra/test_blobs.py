@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 import signal
@@ -10,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from centra.blobs import BlobStore
 
 MIB = 1 << 20
+SECOND = timedelta(seconds=1)
 DATA = b"frozen layers\n" * 1000
 OTHER = b"distilled layers\n" * 1000
 MISSING = "ab" * 32
@@ -247,7 +250,133 @@ def test_threads_may_put_and_fetch_the_same_blob_at_once(store: BlobStore, tmp_p
     assert set(results) == {source.read_bytes()}
 
 
+def listed(store: BlobStore) -> dict[str, int]:
+    found = list(store.blobs())
+    assert len({blob.digest for blob in found}) == len(found)
+    return {blob.digest: blob.size for blob in found}
+
+
+def test_a_listing_names_every_blob_with_its_size(store: BlobStore) -> None:
+    assert listed(store) == {}
+    first, second, empty = store.put(DATA), store.put(OTHER), store.put(b"")
+    store.write_pointer("production", b"{}")
+
+    assert listed(store) == {first: len(DATA), second: len(OTHER), empty: 0}
+
+
+def test_a_blob_is_dated_by_the_stores_own_clock(store: BlobStore) -> None:
+    before = store.clock()
+    digest = store.put(DATA)
+    after = store.clock()
+
+    (blob,) = store.blobs()
+    found = store.stat(digest)
+    assert found is not None
+    assert (found.digest, found.size) == (digest, len(DATA))
+    for one in (blob, found):
+        assert one.modified.tzinfo is UTC
+        # A server tells times in whole seconds, up or down.
+        assert before - SECOND <= one.modified <= after + SECOND
+
+
+def test_what_is_not_there_has_no_size_and_no_time(store: BlobStore) -> None:
+    assert store.stat(MISSING) is None
+    store.remove(store.put(DATA))
+    assert store.stat(digest_of(DATA)) is None
+
+
+def test_a_stores_clock_goes_right(store: BlobStore) -> None:
+    assert store.clock().tzinfo is UTC
+    assert abs(store.clock() - datetime.now(UTC)) < 2 * SECOND
+
+
+def test_a_removed_blob_is_gone_and_can_be_put_again(store: BlobStore) -> None:
+    digest, other = store.put(DATA), store.put(OTHER)
+
+    store.remove(digest)
+
+    assert not store.has(digest)
+    assert listed(store) == {other: len(OTHER)}
+    assert store.fetch(other).read_bytes() == OTHER
+    assert store.put(DATA) == digest
+    assert store.fetch(digest).read_bytes() == DATA
+
+
+def test_removing_twice_or_what_never_was_does_no_harm(store: BlobStore) -> None:
+    digest, other = store.put(DATA), store.put(OTHER)
+
+    for _ in range(2):
+        store.remove(digest)
+        store.remove(MISSING)
+
+    assert listed(store) == {other: len(OTHER)}
+
+
+def test_the_pointers_are_listed_by_their_channels(store: BlobStore) -> None:
+    assert store.pointers() == []
+    for channel in ("staging", "production", "v1.json", "a-b_c.d"):
+        store.write_pointer(channel, b"{}")
+    store.put(DATA)
+
+    assert store.pointers() == ["a-b_c.d", "production", "staging", "v1.json"]
+    assert [store.read_pointer(channel) for channel in store.pointers()] == [b"{}"] * 4
+
+
 # What every store that lies outside this process promises.
+
+
+def place(url: str, path: str, data: bytes) -> None:
+    """Put a file into a store behind its back."""
+    if url.startswith("s3:"):
+        bucket, prefix = bucket_and_prefix(url)
+        s3_client(url).put_object(Bucket=bucket, Key=f"{prefix}/{path}", Body=data)
+    else:
+        file = Path(url, path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+
+
+def test_what_is_no_blob_and_no_pointer_is_not_listed(url: str) -> None:
+    store = open_store(url)
+    digest = store.put(DATA)
+    store.write_pointer("production", b"{}")
+    for path in (
+        "README",
+        f"blobs/sha256/{digest}",
+        f"blobs/sha256/{digest[:2]}/README",
+        f"blobs/sha256/{digest[:2]}/{digest.upper()}",
+        f"blobs/sha256/{digest[:2]}/.{digest}.abcdefgh",
+        f"blobs/sha256/{digest[:2]}/{digest[:-1]}",
+        f"blobs/sha256/zz/{digest}",
+        f"blobs/sha256/{digest[:2]}/more/{digest}",
+        f"blobs/{digest[:2]}/{digest_of(OTHER)}",
+        "channels/README",
+        "channels/.production.json.abcdefgh",
+        "channels/.json",
+        "channels/old/staging.json",
+    ):
+        place(url, path, OTHER)
+
+    assert listed(store) == {digest: len(DATA)}
+    assert store.pointers() == ["production"]
+
+
+def test_stores_beside_and_inside_each_other_list_and_remove_their_own(url: str) -> None:
+    outer = open_store(url)
+    head, mark, options = url.partition("?")
+    inner, beside = (open_store(f"{head}{end}{mark}{options}") for end in ("/inner", "-beside"))
+    for store, data in ((outer, b"1"), (inner, b"2"), (beside, b"3")):
+        store.put(data)
+        store.put(DATA)
+        store.write_pointer(f"channel-{data.decode()}", b"{}")
+
+    inner.remove(digest_of(DATA))
+
+    assert listed(inner) == {digest_of(b"2"): 1}
+    assert listed(outer) == {digest_of(b"1"): 1, digest_of(DATA): len(DATA)}
+    assert listed(beside) == {digest_of(b"3"): 1, digest_of(DATA): len(DATA)}
+    stores = (outer, inner, beside)
+    assert [store.pointers() for store in stores] == [["channel-1"], ["channel-2"], ["channel-3"]]
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -321,6 +450,16 @@ def test_putting_twice_writes_once_in_memory(tmp_path: Path) -> None:
     assert store.put(DATA) == store.put(DATA)
 
     assert store.writes == [digest_of(DATA)]
+
+
+def test_a_locked_store_refuses_removal_in_memory(tmp_path: Path) -> None:
+    store = MemoryStore(tmp_path)
+    digest = store.put(DATA)
+    store.writable = False
+
+    with pytest.raises(StoreNotWritableError):
+        store.remove(digest)
+    assert store.has(digest)
 
 
 def test_putting_twice_writes_once_in_a_folder(tmp_path: Path) -> None:
@@ -437,6 +576,66 @@ def test_a_folder_that_cannot_be_read_says_so(tmp_path: Path) -> None:
             read(MISSING)
     with pytest.raises(StoreError, match="cannot read"):
         store.read_pointer("production")
+
+
+def test_a_folder_that_cannot_be_listed_says_so_instead_of_being_empty(tmp_path: Path) -> None:
+    for name in ("blobs", "channels"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "blobs" / "sha256").write_bytes(b"not a folder")
+    (tmp_path / "channels").rmdir()
+    (tmp_path / "channels").write_bytes(b"not a folder")
+    store = LocalStore(tmp_path)
+
+    for read in (store.pointers, lambda: list(store.blobs()), lambda: list(store.leftovers())):
+        with pytest.raises(StoreError, match="cannot list the store") as caught:
+            read()
+        assert str(tmp_path) in str(caught.value)
+
+
+def test_a_blob_that_cannot_be_removed_says_so(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    (tmp_path / "blobs").write_bytes(b"not a folder")
+
+    with pytest.raises(StoreNotWritableError, match="cannot write to the store"):
+        store.remove(MISSING)
+
+
+def test_the_clock_of_a_folder_leaves_nothing_in_it(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.clock()
+    assert not store.root.exists()
+    store.put(DATA)
+    before = files_below(tmp_path)
+
+    store.clock()
+
+    assert files_below(tmp_path) == before
+
+
+def test_what_a_killed_write_left_is_listed_and_can_be_removed(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    digest = store.put(DATA)
+    store.write_pointer("production", b"{}")
+    own = [f"blobs/sha256/{digest[:2]}/.{digest}.abcd_fg8", "channels/.production.json.abcdefgh"]
+    others = [
+        "channels/.nfs0001",
+        f"blobs/sha256/{digest[:2]}/.DS_Store",
+        ".production.json.abcdefgh",
+    ]
+    for name in (*own, *others):
+        (tmp_path / name).write_bytes(b"half")
+
+    found = list(store.leftovers())
+    assert sorted(left.name for left in found) == own
+    assert {left.size for left in found} == {4}
+    assert all(abs(left.modified - store.clock()) < SECOND for left in found)
+    for left in [*found, *found]:
+        store.remove_leftover(left.name)
+
+    assert list(store.leftovers()) == []
+    assert store.fetch(digest).read_bytes() == DATA
+    assert store.read_pointer("production") == b"{}"
+    assert all((tmp_path / name).is_file() for name in others)
 
 
 def test_a_folder_in_place_of_a_blob_is_reported(tmp_path: Path) -> None:
@@ -651,6 +850,10 @@ def every_use(store: BlobStore) -> list[Callable[[], object]]:
         lambda: store.read_pointer("production"),
         lambda: store.put(DATA),
         lambda: store.write_pointer("production", b"{}"),
+        lambda: list(store.blobs()),
+        lambda: store.stat(MISSING),
+        lambda: store.remove(MISSING),
+        store.pointers,
     ]
 
 
@@ -687,6 +890,12 @@ def test_a_reader_of_the_bucket_reads_but_does_not_write(
     with pytest.raises(StoreNotWritableError, match="may not write"):
         reader.write_pointer("production", b"other")
     assert owner.read_pointer("production") == b"{}"
+    assert listed(reader) == {digest: len(DATA)}
+    assert reader.stat(digest) is not None
+    assert reader.pointers() == ["production"]
+    with pytest.raises(StoreNotWritableError, match="may not write"):
+        reader.remove(digest)
+    assert owner.fetch(digest).read_bytes() == DATA
 
 
 def test_wrong_credentials_are_refused(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -699,6 +908,57 @@ def test_wrong_credentials_are_refused(s3_url: str, monkeypatch: pytest.MonkeyPa
             use()
     with pytest.raises(StoreError):
         store.fetch(digest)
+
+
+def test_a_bucket_of_many_pages_is_listed_whole(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(s3_url)
+    assert isinstance(store, S3Store)
+    digests = {store.put(b"%d" % number) for number in range(7)}
+    requests = requests_of(store)
+    pages = store._client.get_paginator
+
+    def of_three(name: str) -> object:
+        paginator = pages(name)
+        monkeypatch.setattr(
+            paginator,
+            "paginate",
+            functools.partial(paginator.paginate, PaginationConfig={"PageSize": 3}),
+        )
+        return paginator
+
+    monkeypatch.setattr(store._client, "get_paginator", of_three)
+
+    assert listed(store).keys() == digests
+    assert len(requests) == 3
+
+
+def test_a_server_that_refuses_tells_the_time_all_the_same(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+
+    assert abs(open_store(s3_url).clock() - datetime.now(UTC)) < 2 * SECOND
+
+
+def test_a_store_says_whose_credentials_it_uses_but_not_the_secret(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(s3_url)
+    assert isinstance(store, S3Store)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "the-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-secret")
+    found = store.credentials()
+    assert found is not None
+    assert "the-key" in found
+    assert "env" in found
+    assert "the-secret" not in found
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(StoreError, match="AWS_SECRET_ACCESS_KEY"):
+        store.credentials()
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    assert store.credentials() is None
 
 
 def test_no_credentials_are_reported(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,10 +69,11 @@ def test_listing_commands_import_the_database_alone(home: Path) -> None:
     found = imported_by_commands(
         ("task", "list"),
         ("task", "list", "--json", "--team", "nlu", "--metric", "accuracy>=0.5"),
+        ("task", "list", "--since", "7d", "--sort", "accuracy", "--limit", "1"),
         ("task", "show", "intent"),
         ("task", "history", "intent"),
-        ("release", "list", "--json"),
-        ("channel", "list"),
+        ("release", "list", "--json", "--task", "intent@1.0", "--limit", "1"),
+        ("channel", "list", "--task", "intent"),
         ("channel", "show", "latest"),
         ("backbone", "list"),
         ("audit",),
@@ -98,6 +99,8 @@ def test_registering_a_module_and_composing_what_is_proven_import_no_torch(
     found = imported_by_commands(
         ("release", "show", "1"),
         ("release", "diff", "1", "latest"),
+        ("release", "graph", "1", "--output", "model.svg"),
+        ("task", "show", "intent@1.0", "--markdown"),
         ("compose",),
         ("compose", "--release", "--json"),
         ("release", "pull", "1", "--output", "out"),

@@ -79,6 +79,17 @@ def change(task: str, what: str, before: str | None, after: str | None) -> dict[
     return {"task": task, "change": what, "from": before, "to": after}
 
 
+def unchanged(task: str, module: Path, *, layers: int) -> dict[str, Any]:
+    return {
+        "task": task,
+        "version": "1.0",
+        "digest": file_digest(module),
+        "layers": layers,
+        "identical": True,
+        "differs": [],
+    }
+
+
 def outcome(task: str, version: str, *, changed: bool, forced: bool = False) -> dict[str, Any]:
     return {"task": task, "version": version, "changed": changed, "forced": forced}
 
@@ -155,8 +166,8 @@ def test_tasks_of_three_teams_live_from_their_registration_to_their_retirement(
     difference = read("release", "diff", "production", "latest")
     assert difference["changes"] == published["changes"]
     assert difference["unchanged"] == [
-        {"task": task, "version": "1.0", "digest": file_digest(modules[task])}
-        for task in ("same", "slots")
+        unchanged("same", modules["same"], layers=1),
+        unchanged("slots", modules["slots"], layers=2),
     ]
     before, after = (answers("--release", number, *TEXTS) for number in ("1", "2"))
     assert [a["slots"] for a in before] == [a["slots"] for a in after]
@@ -282,6 +293,7 @@ def test_backbones_are_listed_and_shown(home: Path, tiny_backbone: support.Backb
         "num_layers": support.LAYERS,
         "hidden_size": support.HIDDEN,
         "max_length": support.MAX_LENGTH,
+        "state": "active",
         "created_by": "nlu/ada",
     }
     for reference in ("tiny", "tiny@1"):
@@ -295,9 +307,9 @@ def test_backbones_are_listed_and_shown(home: Path, tiny_backbone: support.Backb
         }
     listed = centra("backbone", "list").stdout.splitlines()
     assert listed[0].split() == (
-        ["BACKBONE", "FAMILY", "LAYERS", "HIDDEN", "MAX", "LENGTH", "DIGEST", "SOURCE"]
+        ["BACKBONE", "STATE", "FAMILY", "LAYERS", "HIDDEN", "MAX", "LENGTH", "DIGEST", "SOURCE"]
     )
-    assert listed[1].split()[:3] == ["tiny@1", "bert", "3"]
+    assert listed[1].split()[:4] == ["tiny@1", "active", "bert", "3"]
     text = centra("backbone", "show", "tiny").stdout
     assert text.startswith("tiny@1  bert, 3 layers of 32, up to 64 tokens\n")
     for number, digest in enumerate(spec.layers, 1):
@@ -390,13 +402,16 @@ def test_task_list_keeps_what_the_filters_ask_for(
         "BACKBONE",
         "TAP",
         "DEPTH",
+        "MADE",
         "METRICS",
     ]
     assert [line.split("@")[0] for line in lines[1:]] == names
 
 
 def test_task_list_prints_current_versions_as_json(home: Path) -> None:
-    assert read("task", "list")[1] == {
+    row = read("task", "list")[1]
+    assert is_utc(row.pop("created_at"))
+    assert row == {
         "name": "same",
         "team": "quality",
         "state": "active",
@@ -433,7 +448,8 @@ def test_task_diff_says_how_two_versions_differ(home: Path, modules: dict[str, P
     lines = centra("task", "diff", "intent@1.0", "intent@2.0").stdout.splitlines()
     assert "tap      1" in lines
     assert "labels renamed: weather → snow" in lines
-    assert lines[-1] == f"tensors  {len(found['tensors_changed'])} differ, 3 are the same"
+    assert f"tensors  {len(found['tensors_changed'])} differ, 3 are the same" in lines
+    assert lines[-1] == "  probe: logits"
 
 
 def test_force_acts_for_another_team_and_the_log_shows_it(home: Path) -> None:
@@ -602,6 +618,7 @@ def test_a_release_is_listed_shown_and_drawn(home: Path) -> None:
         "channels": ["latest"],
         "tasks": {"intent": "1.0", "same": "1.0", "slots": "1.0"},
         "layers": LAYERS,
+        "signatures": [],
         "created_by": "nlu/ada",
     }
     header, line = centra("release", "list").stdout.splitlines()
@@ -619,13 +636,16 @@ def test_release_diff_prints_the_proof_for_what_did_not_change(
 ) -> None:
     centra("task", "update", "intent", modules["intent update"])
     centra("compose", "--release")
-    assert read("release", "diff", "1", "2") == {
+    difference = read("release", "diff", "1", "2")
+    (module,) = difference.pop("modules")
+    assert (module["task"], module["tensors_same"]) == ("intent", 3)  # The probe's inputs.
+    assert difference == {
         "from": 1,
         "to": 2,
         "changes": [change("intent", "updated", "1.0", "1.1")],
         "unchanged": [
-            {"task": task, "version": "1.0", "digest": file_digest(modules[task])}
-            for task in ("same", "slots")
+            unchanged("same", modules["same"], layers=1),
+            unchanged("slots", modules["slots"], layers=2),
         ],
         "layers": {"from": LAYERS, "to": LAYERS},
     }
@@ -635,7 +655,9 @@ def test_release_diff_prints_the_proof_for_what_did_not_change(
     assert (nothing["changes"], len(nothing["unchanged"])) == ([], 3)
     text = centra("release", "diff", "1", "2").stdout
     assert "  updated    intent 1.0 → 1.1\n" in text
-    assert f"  identical  slots 1.0  sha256:{file_digest(modules['slots'])}\n" in text
+    digest = file_digest(modules["slots"])
+    proof = f"sha256:{digest}, with the embeddings and 2 layers below it"
+    assert f"  identical  slots 1.0  {proof}\n" in text
 
 
 def test_release_verify_counts_files_and_runs_every_probe(home: Path) -> None:
@@ -643,7 +665,7 @@ def test_release_verify_counts_files_and_runs_every_probe(home: Path) -> None:
     centra("release", "pull", "1", "--output", "out")
     for reference in ("1", "latest", "./out", ".centra/store#latest"):
         found = read("release", "verify", reference)
-        assert found.keys() == {"digest", "files", "size", "parity"}
+        assert found.keys() == {"digest", "files", "size", "parity", "signed_by"}
         assert found["digest"] == digest
         assert found["files"] == 9  # backbone.json, embeddings, 2 layers, 2 of tokenizer, 3 tasks
         assert found["parity"] == {"intent": 0, "same": 0, "slots": 0}

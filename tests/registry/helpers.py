@@ -18,7 +18,7 @@ from centra.blobs import LocalStore
 from registry import Registry, audit, backbones
 from registry.db import make_engine, upgrade
 from registry.lifecycle import Actor
-from registry.models import AuditEvent, AuditHead, Backbone, Base
+from registry.models import AuditEvent, AuditHead, Backbone, Base, Release, ReleaseTask
 from tests.services import _execute as execute
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from centra.errors import CentraError
+    from centra.release import ReleaseManifest
     from tests.support import Backbone
 
 ADA = "nlu/ada"
@@ -242,6 +243,15 @@ def files(registry: Registry) -> dict[str, bytes]:
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }
+
+
+def forge(registry: Registry, manifest: ReleaseManifest) -> None:
+    """Put a manifest with the tasks of release 1 behind the registry's back, as release 2."""
+    digest = registry.store.put(manifest.to_bytes())
+    with registry.write() as uow:
+        versions = uow.released(uow.release("1")).values()
+        held = [ReleaseTask(task_id=v.task_id, version_id=v.id) for v in versions]
+        uow.session.add(Release(number=2, digest=digest, created_by="eve", tasks=held))
 
 
 def actions(registry: Registry) -> list[str]:

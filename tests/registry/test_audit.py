@@ -1,20 +1,34 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy.exc import DBAPIError
 
 from centra.blobs import file_digest
 from registry import audit, backbones, channels, releases, tasks
 from registry.errors import TaskNotFoundError
+from registry.models import AuditEvent, AuditHead
 from registry.unit_of_work import UnitOfWork
 from tests import support
-from tests.registry.helpers import ADA, BOB, acting, actions, anonymous, nothing_changes, rows
+from tests.registry.helpers import (
+    ADA,
+    BOB,
+    acting,
+    actions,
+    anonymous,
+    nothing_changes,
+    rows,
+    unguarded,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from sqlalchemy import Connection, Executable
 
     from registry import Registry
 
@@ -169,6 +183,274 @@ def test_the_log_can_be_narrowed_to_a_person_or_a_team(
     assert audit.events(registry, task="task-1", actor="axb") == []
 
 
+def test_the_log_can_be_narrowed_to_what_happened_since_a_moment_in_any_zone(
+    registry: Registry, module: Callable[..., Path]
+) -> None:
+    for seed in range(3):
+        tasks.register(registry, f"task-{seed}", module(seed=seed))
+    events = audit.events(registry)
+    moment = events[-2].at
+    for zone in (UTC, timezone(timedelta(hours=14)), timezone(-timedelta(hours=11))):
+        found = audit.events(registry, since=moment.astimezone(zone))
+        assert [event.subject for event in found] == ["task-1", "task-2"]
+        later = moment.astimezone(zone) + timedelta(microseconds=1)
+        assert [e.subject for e in audit.events(registry, since=later)] == ["task-2"]
+    assert audit.events(registry, since=events[0].at) == events
+    assert audit.events(registry, since=datetime.now(UTC) + timedelta(hours=1)) == []
+    assert audit.events(registry, task="task-0", since=moment) == []
+    assert len(audit.events(registry, task="task-1", actor="nlu", since=moment)) == 1
+
+
 def test_the_log_of_a_task_that_never_was_is_refused(registry: Registry) -> None:
     with pytest.raises(TaskNotFoundError):
         audit.events(registry, task="intent")
+
+
+# The chain.
+
+
+@pytest.fixture
+def logged(registry: Registry, module: Callable[..., Path]) -> Iterator[Registry]:
+    """A registry whose log has five events. What a test does to it is undone: it is lent again."""
+    for seed in range(3):
+        tasks.register(registry, f"task-{seed}", module(seed=seed))
+    assert len(audit.events(registry)) == 5
+    tables = AuditEvent.__table__, AuditHead.__table__
+    before = rows(registry)
+    yield registry
+    tamper(registry, *(delete(table) for table in tables))
+    tamper(registry, *(insert(table).values(before[table.name]) for table in tables))
+
+
+def tamper(registry: Registry, *changes: Executable) -> None:
+    """Change the log behind the database's back."""
+    with registry.engine.begin() as connection, unguarded(connection):
+        for change in changes:
+            connection.execute(change)
+
+
+def chain_breaks_at(registry: Registry, event: int, *says: str) -> None:
+    for _ in range(2):
+        with pytest.raises(audit.AuditError) as caught:
+            audit.verify(registry)
+        assert caught.value.event == event
+        assert caught.value.exit_code == 6
+        for part in (f"audit event {event}: ", *says):
+            assert part in str(caught.value)
+
+
+def test_an_untouched_log_is_whole_and_its_last_digest_grows_with_it(
+    logged: Registry, module: Callable[..., Path]
+) -> None:
+    with nothing_changes(logged):
+        count, digest = audit.verify(logged)
+    events = audit.events(logged)
+    assert (count, digest) == (5, events[-1].digest)
+    assert len({event.digest for event in events}) == 5
+    tasks.retire(logged, "task-0")
+    count, after = audit.verify(logged)
+    assert count == 6
+    assert after != digest
+    with nothing_changes(logged):
+        tasks.retire(logged, "task-0")
+    assert audit.verify(logged) == (6, after)
+
+
+def event(number: int, **values: object) -> Executable:
+    return update(AuditEvent).where(AuditEvent.id == number).values(**values)
+
+
+@pytest.mark.parametrize("number", [1, 3, 5])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"at": datetime(2020, 1, 1, tzinfo=UTC)},
+        {"actor": "nlu/eve"},
+        {"action": "task:retire"},
+        {"subject": "task-9"},
+        {"forced": True},
+        {"details": {}},
+        {"digest": "f" * 64},
+    ],
+    ids=lambda values: next(iter(values)),
+)
+def test_a_changed_column_is_found_and_its_event_named(
+    logged: Registry, number: int, values: dict[str, object]
+) -> None:
+    tamper(logged, event(number, **values))
+    chain_breaks_at(logged, number, "was changed")
+
+
+def test_the_smallest_changes_are_found(logged: Registry) -> None:
+    third = audit.events(logged)[2]
+    details = {key: value for key, value in third.details.items() if key != "team"}
+    for values in (
+        {"at": third.at + timedelta(microseconds=1)},
+        {"actor": f"{third.actor} "},
+        {"details": details},
+        {"details": {**third.details, "more": None}},
+        {"details": {**third.details, "version": 1.0}},
+    ):
+        tamper(logged, event(3, **values))
+        chain_breaks_at(logged, 3)
+        tamper(logged, event(3, at=third.at, actor=third.actor, details=third.details))
+        assert audit.verify(logged)[0] == 5
+
+
+@pytest.mark.parametrize("number", [1, 3, 5], ids=["start", "middle", "end"])
+def test_a_row_that_was_taken_out_is_found(logged: Registry, number: int) -> None:
+    tamper(logged, delete(AuditEvent).where(AuditEvent.id == number))
+    chain_breaks_at(logged, number, "is missing")
+
+
+def test_a_row_that_was_taken_out_is_found_where_the_others_moved_up(logged: Registry) -> None:
+    tamper(
+        logged,
+        delete(AuditEvent).where(AuditEvent.id == 3),
+        event(4, id=3),
+        event(5, id=4),
+        update(AuditHead).values(count=4),
+    )
+    chain_breaks_at(logged, 3, "was changed")
+
+
+def test_a_log_that_was_emptied_is_found(logged: Registry) -> None:
+    tamper(logged, delete(AuditEvent))
+    chain_breaks_at(logged, 1, "is missing")
+    tamper(logged, delete(AuditHead))
+    chain_breaks_at(logged, 1, "is missing")
+
+
+@pytest.mark.parametrize("number", [0, 30, -1])
+def test_a_changed_id_is_found(logged: Registry, number: int) -> None:
+    tamper(logged, event(3, id=number))
+    chain_breaks_at(logged, 1 if number < 1 else 3, "is missing")
+
+
+def test_two_rows_that_changed_places_are_found(logged: Registry) -> None:
+    tamper(logged, event(3, id=30), event(4, id=3), event(30, id=4))
+    chain_breaks_at(logged, 3, "was changed")
+
+
+def forged(registry: Registry, number: int) -> Executable:
+    """An event that nobody recorded, rightly linked to the one before it."""
+    previous = audit.events(registry)[number - 2].digest
+    row = AuditEvent(
+        id=number,
+        at=datetime.now(UTC),
+        actor="nlu/eve",
+        action="task:retire",
+        subject="task-0",
+        forced=False,
+        details={},
+    )
+    values = {column.name: getattr(row, column.name) for column in AuditEvent.__table__.columns}
+    return insert(AuditEvent).values({**values, "digest": audit.chain_digest(previous, row)})
+
+
+def test_a_row_that_was_put_in_at_the_end_is_found(logged: Registry) -> None:
+    tamper(logged, forged(logged, 6))
+    chain_breaks_at(logged, 6, "was not written by Centra")
+
+
+def test_a_row_that_was_put_in_between_is_found_at_the_next(logged: Registry) -> None:
+    tamper(logged, event(5, id=6), event(4, id=5), event(3, id=4), forged(logged, 3))
+    chain_breaks_at(logged, 4, "was changed, or one before it was")
+
+
+def test_a_row_that_was_exchanged_for_another_is_found_at_the_next(logged: Registry) -> None:
+    tamper(logged, delete(AuditEvent).where(AuditEvent.id == 3), forged(logged, 3))
+    chain_breaks_at(logged, 4, "one before it was")
+    tamper(logged, delete(AuditEvent).where(AuditEvent.id > 3))
+    chain_breaks_at(logged, 4, "is missing")
+
+
+@pytest.mark.parametrize(
+    ("change", "number"),
+    [
+        (update(AuditHead).values(count=4), 5),
+        (update(AuditHead).values(count=0), 1),
+        (update(AuditHead).values(count=7), 6),
+        (update(AuditHead).values(digest="f" * 64), 5),
+        (delete(AuditHead), 6),
+    ],
+    ids=["shorter", "zero", "longer", "digest", "gone"],
+)
+def test_a_changed_head_is_found(logged: Registry, change: Executable, number: int) -> None:
+    tamper(logged, change)
+    chain_breaks_at(logged, number)
+
+
+def test_a_log_that_was_written_anew_as_a_whole_shows_by_a_digest_kept_elsewhere(
+    logged: Registry,
+) -> None:
+    kept = audit.verify(logged)
+    tamper(logged, event(3, actor="nlu/eve"))
+    digest = "0" * 64
+    with logged.read() as uow:
+        found = list(uow.session.scalars(select(AuditEvent).order_by(AuditEvent.id)))
+    for row in found:
+        digest = audit.chain_digest(digest, row)
+        tamper(logged, event(row.id, digest=digest))
+    tamper(logged, update(AuditHead).values(digest=digest))
+    assert audit.verify(logged) == (5, digest)
+    assert kept != (5, digest)
+
+
+@pytest.mark.parametrize(
+    "change", ["details = 'half of {'", "details = '[NaN]'", "at = 'infinity'", "at = 7"]
+)
+def test_a_row_that_cannot_even_be_read_is_named(logged: Registry, change: str) -> None:
+    try:
+        tamper(logged, text(f"UPDATE audit_events SET {change} WHERE id = 3"))
+    except DBAPIError:  # It knows its columns' types itself.
+        assert logged.engine.name == "postgresql"
+        assert audit.verify(logged)[0] == 5
+    else:
+        chain_breaks_at(logged, 3, "cannot be read")
+
+
+# The database's own guard.
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_events SET actor = 'nlu/eve'",
+        "UPDATE audit_events SET id = 30 WHERE id = 3",
+        "UPDATE audit_events SET details = details WHERE id = 1",
+        "DELETE FROM audit_events",
+        "DELETE FROM audit_events WHERE id = 5",
+        "TRUNCATE audit_events",
+        "TRUNCATE audit_events CASCADE",
+    ],
+)
+def test_the_database_refuses_to_change_the_log(logged: Registry, statement: str) -> None:
+    says = "append-only"
+    if statement.startswith("TRUNCATE") and logged.engine.name == "sqlite":
+        says = "syntax error"  # It has no such statement.
+    with (
+        nothing_changes(logged),
+        pytest.raises(DBAPIError, match=says),
+        logged.engine.begin() as connection,
+    ):
+        connection.execute(text(statement))
+    assert audit.verify(logged)[0] == 5
+
+
+def test_a_row_that_replaced_another_is_found(logged: Registry) -> None:
+    def replace(connection: Connection) -> None:
+        connection.execute(
+            text(
+                "REPLACE INTO audit_events SELECT id, at, 'nlu/eve', action, subject, forced, "
+                "details, digest FROM audit_events WHERE id = 3"
+            )
+        )
+
+    if logged.engine.name == "postgresql":
+        with pytest.raises(DBAPIError, match="syntax error"), logged.engine.begin() as connection:
+            replace(connection)
+        return
+    with logged.engine.begin() as connection:  # SQLite takes it for an insertion.
+        replace(connection)
+    chain_breaks_at(logged, 3, "was changed")

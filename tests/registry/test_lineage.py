@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.lineage import Move, Moved, ancestors, moved, stack, withdrawn
+from registry.lineage import Composed, Move, Moved, chain, moved, stack, withdrawn
 
 
 def moves(*steps: int | str) -> list[Move]:
@@ -49,11 +51,36 @@ def test_what_is_served_is_on_top_and_never_withdrawn(promoted: list[int], back:
     assert not {*stack(history)} & withdrawn(history)
 
 
-def test_ancestors_come_nearest_first_and_circles_end() -> None:
-    bases = {6: [4, 2], 4: [3], 3: [1], 2: [1], 1: [6]}
-    assert ancestors(6, bases) == [6, 4, 2, 3, 1]
-    assert ancestors(6, bases, without={4}) == [6, 2, 1]
-    assert ancestors(9, bases) == [9]
+def test_a_chain_goes_back_through_the_last_compositions() -> None:
+    compositions = composed((6, 4, 5), (4, 3, 2), (3, 1, 1))
+    assert chain(6, compositions) == [6, 4, 3, 1]
+    assert chain(9, compositions) == [9]
+
+
+def test_a_release_that_came_back_stands_on_what_it_was_composed_onto_last() -> None:
+    # 1, then 2 on it; 1 is made again of 2; and 3 of that.
+    compositions = composed((2, 1, 1), (1, 2, 2), (3, 1, 3))
+    assert chain(3, compositions) == [3, 1, 2, 1]
+    assert chain(1, compositions) == [1, 2, 1]
+
+
+def test_a_chain_can_be_asked_for_as_it_was() -> None:
+    compositions = composed((5, 1, 1), (5, 4, 9))
+    assert chain(5, compositions) == [5, 4]
+    assert chain(5, compositions, time(8)) == [5, 1]
+    assert chain(5, compositions, time(0)) == [5]
+
+
+def time(second: int) -> datetime:
+    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+
+
+def composed(*edges: tuple[int, int, int]) -> dict[int, list[Composed]]:
+    """Compositions as ``(release, base, second)``."""
+    found: dict[int, list[Composed]] = {}
+    for release, base, second in sorted(edges, key=lambda edge: -edge[2]):
+        found.setdefault(release, []).append(Composed(base=base, at=time(second)))
+    return found
 
 
 # Moved tasks: candidate, serving, common.

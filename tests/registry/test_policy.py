@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from centra.errors import UsageError
 from centra.release import LayerAccount
 from registry.lifecycle import Actor
 from registry.policy import Candidate, ChannelPolicy, Gate, Measure, Policy, Version, evaluate
+from tests.support import ROOT
 
 ADA = Actor.parse("nlu/ada")
 LAYERS = LayerAccount(shared=4, task=6, total=10, single_task=18, overhead=0.5556)
@@ -98,6 +100,14 @@ def test_a_whole_policy_is_read() -> None:
     assert (production.from_channel, production.max_size) == ("staging", 1_500_000_000)
     assert production.signed_by == ["/home/registry/keys/release.pub.pem"]
     assert production.max_drop == {"*": {"accuracy": 0.01, "macro_f1": 1.0}}
+
+
+def test_the_policy_in_the_documentation_is_one() -> None:
+    text = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    policy = parse(block)
+    shown = policy.channels["production"].model_dump()
+    assert all(value not in (None, False, {}) for key, value in shown.items() if key != "overwrite")
 
 
 def test_without_rules_nothing_is_demanded() -> None:

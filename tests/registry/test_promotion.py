@@ -404,6 +404,18 @@ def test_a_rollback_goes_to_any_release_that_was_served(
         channels.rollback(published, "production", to=str(other))
 
 
+def test_a_pipeline_takes_back_its_own_release_alone(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    mine, theirs = ship("intent", 11), ship("slots", 12)
+    promote(published, str(mine), "production")
+    promote(published, str(theirs), "production", rebase=True)
+    with refused(published, ConflictError, f"not {mine}; nothing was done"):
+        channels.rollback(published, "production", serving=str(mine))
+    newest = channels.show(published, "production").release
+    assert channels.rollback(published, "production", serving=str(newest))[0].release == mine
+
+
 def test_there_must_be_something_to_go_back_to(published: Registry) -> None:
     with refused(published, NotFoundError, "served nothing before release 1"):
         channels.rollback(published, "production")

@@ -29,6 +29,7 @@ from registry.errors import (
     TaskExistsError,
     TaskNotFoundError,
 )
+from registry.listing import MetricBound
 from registry.tasks import Outcome
 from tests import support
 from tests.registry.helpers import (
@@ -646,10 +647,11 @@ def test_the_list_can_be_narrowed(registry: Registry, module: Callable[..., Path
     assert names(backbone="other") == ["emotion"]
     assert names(backbone="tiny@1") == ["intent", "score", "slots"]
     assert names(backbone="tiny@2") == names(backbone="tin") == []
-    assert names(metrics=[("f1", 0.6)]) == ["emotion", "slots"]
-    assert names(metrics=[("f1", 0.5), ("accuracy", 0.9)]) == ["intent"]
-    assert names(metrics=[("missing", 0.0)]) == []
-    assert names(team="nlu", kind="classification", metrics=[("f1", 0.1)]) == ["intent"]
+    assert names(metrics=[MetricBound.parse("f1>=0.6")]) == ["emotion", "slots"]
+    both = [MetricBound.parse(text) for text in ("f1>=0.5", "accuracy>=0.9")]
+    assert names(metrics=both) == ["intent"]
+    assert names(metrics=[MetricBound.parse("missing>=0")]) == []
+    assert names(team="nlu", kind="classification", metrics=both) == ["intent"]
     assert names(team="nobody") == []
 
 
@@ -658,9 +660,10 @@ def test_metrics_are_those_of_the_current_version(
 ) -> None:
     tasks.register(registry, "intent", module(metrics={"accuracy": 0.9}))
     tasks.update(registry, "intent", module(metrics={"accuracy": 0.7}))
-    assert tasks.list_all(registry, metrics=[("accuracy", 0.8)]) == []
+    bound = MetricBound.parse("accuracy>=0.8")
+    assert tasks.list_all(registry, metrics=[bound]) == []
     tasks.pin(registry, "intent@1.0")
-    assert len(tasks.list_all(registry, metrics=[("accuracy", 0.8)])) == 1
+    assert len(tasks.list_all(registry, metrics=[bound])) == 1
 
 
 def test_a_difference_names_the_tensors_and_the_contract_that_changed(

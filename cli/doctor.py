@@ -1,0 +1,42 @@
+"""``centra doctor``."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import click
+
+from cli.context import json_option
+from cli.output import print_json
+
+
+@click.command()
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, *, as_json: bool) -> None:
+    """Look at everything this setup needs, and say how to mend what is wrong.
+
+    Ends with exit code 0 unless there is a problem.
+    """
+    from registry.doctor import examine
+
+    checks = []
+    for check in examine(**ctx.find_root().obj):
+        checks.append(check)
+        if not as_json:
+            first, *more = check.found.splitlines()
+            click.echo(f"{check.state:<8} {check.check:<15} {first}")
+            for line in more:
+                click.echo(f"{'':<24} {line}")
+            for line in (check.mend or "").splitlines():
+                click.echo(f"{'':<24} → {line}")
+    states = Counter(check.state for check in checks)
+    if as_json:
+        print_json(checks)
+    else:
+        click.echo(
+            f"problems: {states['problem']}, warnings: {states['warning']}, "
+            f"skipped: {states['skipped']}"
+        )
+    if states["problem"]:
+        ctx.exit(1)

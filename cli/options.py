@@ -1,0 +1,92 @@
+"""Types of options that several commands take: lengths of time, and moments.
+
+``7d`` or ``12h`` is a length; as a moment it means so long ago. Moments are in UTC unless they say
+otherwise, as all times that Centra prints.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import click
+
+__all__ = ["DURATION", "TIME", "duration_text"]
+
+_DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in new versions
+    """A length of time, as :class:`datetime.timedelta`."""
+
+    name = "duration"
+
+    def convert(
+        self,
+        value: str | timedelta,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> timedelta:
+        """Read ``30m``."""
+        if isinstance(value, timedelta):
+            return value
+        found = _parse_duration(value)
+        if found is None:
+            self.fail(
+                f"{value!r} is no duration: expected for example 0s, 30m, 12h, 7d", param, ctx
+            )
+        return found
+
+
+class _Time(click.ParamType):  # type: ignore[type-arg]
+    """A moment, as :class:`datetime.datetime` in UTC."""
+
+    name = "time"
+
+    def convert(
+        self,
+        value: str | datetime,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> datetime:
+        """Read ``2026-11-01``, ``2026-11-01T12:00``, ``2026-11-01T12:00+02:00`` or ``7d``."""
+        if isinstance(value, datetime):
+            return value
+        try:
+            ago = _parse_duration(value)
+            if ago is not None:
+                return datetime.now(UTC) - ago
+            found = datetime.fromisoformat(value)
+            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is no time: expected for example 2026-11-01, 2026-11-01T12:00 "
+                "(UTC unless it says otherwise), or 7d for so long ago",
+                param,
+                ctx,
+            )
+
+
+DURATION = _Duration()
+"""``0s``, ``30m``, ``12h``, ``7d``, ``2w``: a :class:`datetime.timedelta`."""
+TIME = _Time()
+"""A date, a date and time, or how long ago: a :class:`datetime.datetime` in UTC."""
+
+
+def duration_text(length: timedelta) -> str:
+    """A length of time for people, in its largest whole unit: ``3 days``, ``1 hour``."""
+    seconds = max(0, int(length.total_seconds()))
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= size:
+            count = seconds // size
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return f"{seconds} second{'' if seconds == 1 else 's'}"
+
+
+def _parse_duration(text: str) -> timedelta | None:
+    match = _DURATION.fullmatch(text)
+    try:
+        return timedelta(**{_UNITS[match[2]]: int(match[1])}) if match else None
+    except OverflowError:
+        return None

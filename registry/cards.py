@@ -1,0 +1,123 @@
+"""Model cards: all that is known of one version of a task, from the database and its module's spec."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from centra.errors import CentraError
+from centra.names import split_reference
+from registry.listing import by_name
+from registry.models import Channel, Release, ReleaseTask, Task, TaskVersion
+from registry.tasks import VersionRow, version_row
+
+if TYPE_CHECKING:
+    from centra.task_module import TaskSpec
+    from registry.connection import Registry
+    from registry.evaluations import EvaluationRow
+
+__all__ = ["Card", "Teacher", "show"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """The module that one was distilled from."""
+
+    digest: str
+    versions: list[str]
+    """Where it is registered, ``task@major.minor``; empty where it is not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One version of a task: what it does, where it comes from, and who uses it."""
+
+    name: str
+    team: str
+    state: str
+    current: str
+    version: VersionRow
+    evaluations: list[EvaluationRow]
+    """What ``centra release evaluate`` measured, the newest first."""
+    releases: list[int]
+    """The releases that hold this version."""
+    channels: list[str]
+    """The channels that serve one of these now."""
+    threshold: float | None = None
+    """The probability from which a multilabel task names a label; None for other kinds."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """What the module's maker wrote into it; see :attr:`centra.task_module.TaskSpec.training`."""
+    teacher: Teacher | None = None
+    remark: str | None = None
+    """Why threshold, training and teacher are not known, where the store cannot give the module."""
+
+    @property
+    def reference(self) -> str:
+        """``task@major.minor``."""
+        return f"{self.name}@{self.version.version}"
+
+
+def show(registry: Registry, reference: str) -> Card:
+    """The card of a version, ``name@major.minor``, or of a task's current one, ``name``.
+
+    Training and teacher come from the module itself. A card without them, and with a remark, is
+    made where the store cannot give it.
+
+    Raises:
+        InvalidNameError: the name or the number is malformed.
+        TaskNotFoundError: there is no such task or version.
+        DatabaseError: the registry cannot be used.
+    """
+    from registry import evaluations
+
+    name, number = split_reference(reference, "task name")
+    with registry.read() as uow:
+        version = uow.version(name, number)
+        held = select(Release.number).join(ReleaseTask).where(ReleaseTask.version_id == version.id)
+        serving = (
+            select(Channel.name)
+            .join(ReleaseTask, ReleaseTask.release_id == Channel.release_id)
+            .where(ReleaseTask.version_id == version.id)
+        )
+        serving = serving.order_by(by_name(registry, Channel.name))
+        card = Card(
+            name=name,
+            team=version.task.team,
+            state=version.task.state,
+            current=uow.current(version.task).number,
+            version=version_row(version),
+            evaluations=evaluations.of_version(uow, version),
+            releases=list(uow.session.scalars(held.order_by(Release.number))),
+            channels=list(uow.session.scalars(serving)),
+        )
+    try:
+        spec = _spec(registry, card.version.digest)
+    except CentraError as error:
+        remark = f"the module cannot be read, so training and teacher are not known: {error}"
+        return replace(card, remark=remark)
+    return replace(
+        card,
+        threshold=spec.head.threshold if spec.kind == "multilabel" else None,
+        training=spec.training,
+        teacher=_teacher(registry, spec.teacher) if spec.teacher else None,
+    )
+
+
+def _spec(registry: Registry, digest: str) -> TaskSpec:
+    from centra.task_module import read_spec
+
+    return read_spec(registry.store.fetch(digest))
+
+
+def _teacher(registry: Registry, digest: str) -> Teacher:
+    query = (
+        select(Task.name, TaskVersion.major, TaskVersion.minor)
+        .join(TaskVersion, TaskVersion.task_id == Task.id)
+        .where(TaskVersion.digest == digest)
+        .order_by(by_name(registry, Task.name), TaskVersion.major, TaskVersion.minor)
+    )
+    with registry.read() as uow:
+        rows = uow.session.execute(query)
+        return Teacher(digest=digest, versions=[f"{t}@{major}.{minor}" for t, major, minor in rows])

@@ -1,0 +1,678 @@
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import text
+
+from centra.backbone import BackboneSpec
+from centra.blobs import LocalStore, S3Store, open_store
+from centra.errors import StoreNotWritableError
+from registry import Registry, audit, backbones, channels, doctor, releases, tasks
+from registry.db import SCHEMA, make_engine, upgrade
+from registry.lifecycle import Actor
+from tests.registry.helpers import (
+    ADA,
+    blob_path,
+    files,
+    nothing_changes,
+    opened,
+    root_of,
+    rows,
+    unguarded,
+    url_of,
+)
+from tests.services import _execute as execute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    from tests import support
+    from tests.registry.helpers import Sqlite
+
+NAMES = [
+    "settings",
+    "actor",
+    "policy",
+    "database",
+    "migration",
+    "tables",
+    "audit log",
+    "credentials",
+    "store",
+    "store writable",
+    "clock",
+    "permissions",
+    "blobs",
+    "garbage",
+    "pointers",
+]
+OF_THE_STORE = ["store writable", "blobs", "garbage", "pointers"]
+OF_THE_MIGRATION = ["tables", "audit log", "blobs", "garbage", "pointers"]
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty current folder, and no setting in the environment."""
+    for name in ("CENTRA_DATABASE_URL", "CENTRA_STORE", "CENTRA_ACTOR"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+
+
+def in_use(registry: Registry, module: Callable[..., Path]) -> Registry:
+    """Bring a registry to a state in which nothing is wrong with it."""
+    tasks.register(registry, "intent", module())
+    releases.compose(registry, publish=True)
+    channels.move(registry, "production", "1")
+    return registry
+
+
+@pytest.fixture
+def either(registry: Registry, module: Callable[..., Path]) -> Registry:
+    """A healthy registry on either kind of database."""
+    return in_use(registry, module)
+
+
+@pytest.fixture
+def healthy(
+    sqlite_databases: Sqlite, template_store: Path, module: Callable[..., Path], tmp_path: Path
+) -> Iterator[Registry]:
+    """A healthy registry on SQLite, for what has little to do with the database."""
+    shutil.copytree(template_store, tmp_path / "healthy")
+    with (
+        sqlite_databases.migrated(tmp_path) as url,
+        opened(url, tmp_path / "healthy") as registry,
+    ):
+        yield in_use(registry, module)
+
+
+def examined(registry: Registry, **given: str | None) -> dict[str, doctor.Check]:
+    """Every check of a registry by its name."""
+    settings = {"database": url_of(registry), "store": registry.store.url, "actor": ADA, **given}
+    checks = list(doctor.examine(**settings))
+    assert [check.check for check in checks] == NAMES
+    for check in checks:
+        assert check.found
+        assert (check.mend is None) == (check.state in ("ok", "skipped"))
+    return {check.check: check for check in checks}
+
+
+def not_ok(checks: dict[str, doctor.Check]) -> dict[str, str]:
+    return {name: check.state for name, check in checks.items() if check.state != "ok"}
+
+
+def only(checks: dict[str, doctor.Check], name: str, state: str, *says: str) -> doctor.Check:
+    """The one check that is not ok, which finds all this."""
+    assert not_ok(checks) == {name: state}
+    for part in says:
+        assert part in checks[name].found
+    return checks[name]
+
+
+def skipped(names: list[str], **others: str) -> dict[str, str]:
+    return {**dict.fromkeys(names, "skipped"), **others}
+
+
+# A setup with which nothing is wrong.
+
+
+def test_a_healthy_registry_is_fine_and_stays_as_it_is(either: Registry) -> None:
+    with nothing_changes(either):
+        checks = examined(either)
+    assert not_ok(checks) == {}
+    assert "from --database" in checks["settings"].found
+    assert ADA in checks["actor"].found
+    assert either.engine.name in checks["database"].found
+    assert SCHEMA in checks["migration"].found
+    assert "6 events" in checks["audit log"].found
+    assert str(root_of(either)) in checks["store"].found
+    assert ("the database and the store" in checks["clock"].found) == (
+        either.engine.name == "postgresql"
+    )
+    assert "channels: 2" in checks["pointers"].found
+
+
+def test_an_unused_registry_is_fine(empty_database: str, tmp_path: Path) -> None:
+    engine = make_engine(empty_database)
+    upgrade(engine)
+    engine.dispose()
+    folder = tmp_path / "not made yet"
+    checks = list(doctor.examine(database=empty_database, store=str(folder), actor=ADA))
+    assert {check.state for check in checks} == {"ok"}
+    assert not folder.exists()
+
+
+def test_a_password_is_never_shown(healthy: Registry) -> None:
+    for check in doctor.examine(
+        database="postgresql://me:hunter2@127.0.0.1:1/centra", store="nowhere", actor=ADA
+    ):
+        assert "hunter2" not in f"{check.found}{check.mend}"
+
+
+def test_settings_say_where_they_come_from(
+    healthy: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "centra.toml"
+    config.write_text(f'database = "{url_of(healthy)}"\nstore = "{root_of(healthy)}"\n')
+    checks = {check.check: check for check in doctor.examine(actor=ADA)}
+    assert checks["settings"].found == f"database from {config}, store from {config}"
+    assert not_ok(checks) == {}
+    monkeypatch.setenv("CENTRA_STORE", str(root_of(healthy)))
+    found = next(doctor.examine(database=url_of(healthy))).found
+    assert found == "database from --database, store from CENTRA_STORE"
+
+
+# Settings.
+
+
+def test_without_any_setting_it_says_how_to_begin() -> None:
+    first, *rest = doctor.examine()
+    assert (first.check, first.state) == ("settings", "problem")
+    assert "centra.toml" in first.found
+    assert "centra init" in (first.mend or "")
+    assert [check.check for check in rest] == NAMES[1:]
+    assert {check.state for check in rest} == {"skipped"}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"database": "mysql://x/y"}, "mysql"),
+        ({"store": "ftp://x"}, "ftp://x"),
+        ({"actor": "nobody"}, "TEAM/PERSON"),
+    ],
+)
+def test_a_malformed_setting_is_named(given: dict[str, str], says: str) -> None:
+    first, *rest = doctor.examine(
+        **{"database": "sqlite:///none.db", "store": "none", "actor": ADA, **given}
+    )
+    assert (first.state, first.check) == ("problem", "settings")
+    assert says in first.found
+    assert {check.state for check in rest} == {"skipped"}
+
+
+def test_a_malformed_file_of_settings_is_named(tmp_path: Path) -> None:
+    (tmp_path / "centra.toml").write_text("database = [")
+    first, *_ = doctor.examine()
+    assert first.state == "problem"
+    assert str(tmp_path / "centra.toml") in first.found
+
+
+def test_a_malformed_policy_is_named_and_stops_nothing_else(
+    healthy: Registry, tmp_path: Path
+) -> None:
+    (tmp_path / "centra.toml").write_text("[channels.production]\nmax_layerz = 3\n")
+    checks = examined(healthy)
+    only(checks, "policy", "problem", "channels.production.max_layerz")
+
+
+def test_gates_are_named(healthy: Registry, tmp_path: Path) -> None:
+    (tmp_path / "centra.toml").write_text("[channels.production]\nmax_layers = 3\n")
+    assert "production" in examined(healthy)["policy"].found
+
+
+def test_an_actor_without_a_team_is_a_warning(healthy: Registry) -> None:
+    check = only(examined(healthy, actor=None), "actor", "warning", "for no team")
+    assert "CENTRA_ACTOR" in (check.mend or "")
+
+
+# The database.
+
+
+def test_a_database_that_is_not_there_is_reported_and_the_store_still_examined(
+    healthy: Registry, tmp_path: Path
+) -> None:
+    checks = examined(healthy, database=f"sqlite:///{tmp_path}/none.db")
+    assert not_ok(checks) == skipped(["migration", *OF_THE_MIGRATION], database="problem")
+    assert f"{tmp_path}/none.db" in checks["database"].found
+    assert checks["database"].mend == "centra db upgrade"
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_file_that_is_no_database_is_reported(healthy: Registry, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_bytes(b"not a database" * 99)
+    checks = examined(healthy, database=f"sqlite:///{tmp_path}/notes")
+    assert checks["database"].state == "problem"
+    assert "not a database" in checks["database"].found
+
+
+def test_a_server_that_does_not_answer_is_reported(healthy: Registry) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    checks = examined(healthy, database=f"postgresql://me:secret@127.0.0.1:{port}/centra")
+    assert not_ok(checks) == skipped(["migration", *OF_THE_MIGRATION], database="problem")
+    assert "refused" in checks["database"].found
+    assert "address" in (checks["database"].mend or "")
+
+
+def test_a_database_without_tables_or_of_another_age_is_reported(
+    either: Registry, empty_database: str
+) -> None:
+    engine = make_engine(empty_database)
+    with engine.connect():
+        pass  # SQLite makes its file.
+    checks = examined(either, database=empty_database)
+    assert not_ok(checks) == skipped(OF_THE_MIGRATION, migration="problem")
+    assert "no Centra tables" in checks["migration"].found
+    assert checks["migration"].mend == "centra db upgrade"
+    upgrade(engine)
+    for version, mend in (("0001", "centra db upgrade"), ("9999", "install a newer Centra")):
+        with engine.begin() as connection:
+            connection.execute(text(f"UPDATE alembic_version SET version_num = '{version}'"))
+        checks = examined(either, database=empty_database)
+        assert not_ok(checks) == skipped(OF_THE_MIGRATION, migration="problem")
+        assert version in checks["migration"].found
+        assert SCHEMA in checks["migration"].found
+        assert checks["migration"].mend == mend
+    engine.dispose()
+
+
+def test_tables_that_were_changed_by_hand_are_reported(
+    either: Registry, empty_database: str
+) -> None:
+    engine = make_engine(empty_database)
+    upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("DROP INDEX ix_audit_events_at"))
+    engine.dispose()
+    checks = examined(either, database=empty_database)
+    assert checks["tables"].state == "problem"
+    assert "ix_audit_events_at" in checks["tables"].found
+
+
+def test_a_changed_log_is_reported(either: Registry) -> None:
+    with either.engine.begin() as connection, unguarded(connection):
+        connection.execute(text("UPDATE audit_events SET actor = 'nlu/eve' WHERE id = 4"))
+    only(examined(either), "audit log", "problem", "audit event 4")
+
+
+def test_a_database_that_may_only_be_read_is_reported(
+    either: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if either.engine.name == "sqlite":
+        # Root may write everything, so the file's mode says nothing here.
+        may = os.access
+        file = either.engine.url.database
+        monkeypatch.setattr(os, "access", lambda path, how: str(path) != file and may(path, how))
+        only(examined(either), "permissions", "problem", f"you may not write {file}")
+        return
+    role = "centra_test_reader"
+    url = url_of(either)
+    execute(
+        url, f"CREATE ROLE {role} LOGIN", f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}"
+    )
+    try:
+        check = only(
+            examined(either, database=str(either.engine.url.set(username=role))),
+            "permissions",
+            "problem",
+            f"{role} may read the database, but not write it",
+        )
+        assert "grant" in (check.mend or "")
+    finally:
+        execute(url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+# The store.
+
+
+def test_a_store_that_is_no_folder_is_reported(healthy: Registry, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "channels").write_bytes(b"not a folder")
+    checks = examined(healthy, store=str(tmp_path / "store"))
+    assert not_ok(checks) == skipped(OF_THE_STORE, store="problem")
+    assert "cannot list" in checks["store"].found
+
+
+def test_a_store_that_cannot_be_written_is_reported(healthy: Registry, tmp_path: Path) -> None:
+    checks = examined(healthy, store="/proc/centra-store")
+    assert checks["store writable"].state == "problem"
+    assert "/proc cannot be written" in checks["store writable"].found
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "blobs").mkdir()
+    (tmp_path / "store" / "blobs" / "sha256").mkdir()
+    for number in range(256):
+        (tmp_path / "store" / "blobs" / "sha256" / f"{number:02x}").write_bytes(b"not a folder")
+    checks = examined(healthy, store=str(tmp_path / "store"))
+    assert checks["store writable"].state == "problem"
+    assert str(tmp_path / "store") in checks["store writable"].found
+
+
+def test_a_store_that_forgets_is_reported(
+    healthy: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = LocalStore.put
+
+    def forgetting(store: LocalStore, source: bytes) -> str:
+        digest = put(store, source)
+        store.remove(digest)
+        return digest
+
+    monkeypatch.setattr(LocalStore, "put", forgetting)
+    only(examined(healthy), "store writable", "problem", "not there")
+
+
+@pytest.fixture
+def on_s3(s3_url: str, tmp_path: Path) -> Iterator[Registry]:
+    """A registry without any task, on SQLite, whose store is a bucket with one blob."""
+    engine = make_engine(f"sqlite:///{tmp_path}/registry.db")
+    upgrade(engine)
+    store = open_store(s3_url)
+    store.put(b"litter")
+    yield Registry(engine=engine, store=store, actor=Actor.parse(ADA))
+    engine.dispose()
+
+
+def test_a_healthy_bucket_is_fine_and_nothing_is_left_in_it(on_s3: Registry) -> None:
+    before = sorted(blob.digest for blob in on_s3.store.blobs())
+    checks = examined(on_s3)
+    assert not_ok(checks) == {}
+    assert "test:tester" in checks["credentials"].found
+    assert "s3://centra-" in checks["store"].found
+    assert "the store" in checks["clock"].found
+    assert sorted(blob.digest for blob in on_s3.store.blobs()) == before
+
+
+def test_a_bucket_that_may_only_be_read_is_reported(
+    on_s3: Registry, become_s3_reader: Callable[[], None]
+) -> None:
+    become_s3_reader()
+    check = only(examined(on_s3), "store writable", "problem", "may not write")
+    assert "right to write" in (check.mend or "")
+
+
+def test_a_bucket_that_nothing_may_be_removed_from_is_a_warning(
+    on_s3: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreNotWritableError("may not")
+
+    monkeypatch.setattr(S3Store, "remove", refuse)
+    check = only(examined(on_s3), "store writable", "warning", "nothing can be removed")
+    (left,) = [d for d in check.found.split() if len(d) == 64]
+    assert on_s3.store.has(left)
+
+
+def test_wrong_or_missing_credentials_and_buckets_are_reported(
+    on_s3: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = on_s3.store.url
+    checks = examined(on_s3, store=url.replace("s3://", "s3://no-such-"))
+    assert not_ok(checks) == skipped(OF_THE_STORE, store="problem")
+    assert "no bucket" in checks["store"].found
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        checks = examined(on_s3)
+        assert not_ok(checks) == skipped(OF_THE_STORE, store="problem")
+        assert "SignatureDoesNotMatch" in checks["store"].found
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    checks = examined(on_s3)
+    assert checks["credentials"].state == "problem"
+    assert "AWS_ACCESS_KEY_ID" in (checks["credentials"].mend or "")
+    assert {checks[name].state for name in ("store", *OF_THE_STORE)} == {"skipped"}
+
+
+@pytest.mark.usefixtures("aws_account")
+def test_an_endpoint_that_does_not_answer_is_reported(healthy: Registry) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    checks = examined(healthy, store=f"s3://bucket/prefix?endpoint_url=http://127.0.0.1:{port}")
+    found = not_ok(checks)
+    found.pop("clock", None)  # Only PostgreSQL is left to tell the time.
+    assert found == skipped(OF_THE_STORE, store="problem")
+    assert "cannot be reached" in checks["store"].found
+
+
+@pytest.fixture
+def aws_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The AWS settings of somebody."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("CENTRA_CACHE", str(tmp_path / "cache"))
+
+
+# Clocks and permissions.
+
+
+@pytest.mark.parametrize(
+    ("off", "says"),
+    [(timedelta(minutes=2), "120 s behind the store's"), (-timedelta(hours=1), "3600 s ahead of")],
+)
+def test_a_clock_that_goes_wrong_is_a_warning(
+    healthy: Registry, monkeypatch: pytest.MonkeyPatch, off: timedelta, says: str
+) -> None:
+    right = LocalStore.clock
+
+    def wrong(store: LocalStore) -> datetime:
+        return right(store) + off
+
+    monkeypatch.setattr(LocalStore, "clock", wrong)
+    check = only(examined(healthy), "clock", "warning", says)
+    assert "NTP" in (check.mend or "")
+
+
+def test_a_clock_that_is_a_little_off_is_fine(
+    healthy: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = LocalStore.clock
+    monkeypatch.setattr(LocalStore, "clock", lambda store: right(store) + timedelta(seconds=3))
+    assert not_ok(examined(healthy)) == {}
+
+
+def test_what_everybody_may_write_is_a_warning(either: Registry) -> None:
+    root = root_of(either)
+    root.chmod(0o777)
+    check = only(examined(either), "permissions", "warning", f"everybody may write {root}")
+    assert check.mend == f"chmod o-w {root}"
+    root.chmod(0o755)
+    if either.engine.name == "sqlite":
+        file = either.engine.url.database
+        assert file is not None
+        Path(file).chmod(0o666)
+        only(examined(either), "permissions", "warning", f"everybody may write {file}")
+        Path(file).chmod(0o644)
+    assert not_ok(examined(either)) == {}
+
+
+def test_a_password_that_everybody_may_read_is_a_warning(either: Registry, tmp_path: Path) -> None:
+    url = either.engine.url
+    if either.engine.name == "postgresql":  # SQLite has none.
+        url = url.set(password="hunter2")
+    config = tmp_path / "centra.toml"
+    config.write_text(f'database = "{url.render_as_string(hide_password=False)}"\n')
+    config.chmod(0o644)
+    if not url.password:
+        assert not_ok(examined(either, database=None)) == {}
+        return
+    check = only(examined(either, database=None), "permissions", "warning", str(config))
+    assert check.mend == f"chmod o-r {config}"
+    config.chmod(0o600)
+    assert not_ok(examined(either, database=None)) == {}
+
+
+def test_a_cache_that_cannot_be_written_is_reported(
+    on_s3: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CENTRA_CACHE", "/proc/centra-cache")
+    check = examined(on_s3)["permissions"]
+    assert check.state == "problem"
+    assert "/proc" in check.found
+
+
+# What the registry says is in the store.
+
+
+def test_a_missing_module_is_named_and_mended_by_its_file(
+    healthy: Registry, module: Callable[..., Path]
+) -> None:
+    digest = tasks.show(healthy, "intent").versions[0].digest
+    blob_path(healthy, digest).unlink()
+    check = only(examined(healthy), "blobs", "problem", "task intent@1.0", digest, "is missing")
+    assert "centra task update intent FILE" in (check.mend or "")
+    tasks.update(healthy, "intent", module())
+    assert not_ok(examined(healthy)) == {}
+
+
+def test_a_cut_off_module_is_named(healthy: Registry) -> None:
+    digest = tasks.show(healthy, "intent").versions[0].digest
+    path = blob_path(healthy, digest)
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:-1])
+    only(examined(healthy), "blobs", "problem", "intent@1.0", f"has {size - 1} of {size} bytes")
+
+
+@pytest.mark.parametrize("part", ["spec", "embeddings", "layer", "tokenizer"])
+def test_a_missing_part_of_a_backbone_is_named_and_mended_by_its_source(
+    healthy: Registry, encoders: dict[str, support.Backbone], part: str
+) -> None:
+    row = backbones.show(healthy, "tiny")
+    spec = BackboneSpec.fetch(row.digest, healthy.store)
+    digest = {
+        "spec": spec.digest,
+        "embeddings": spec.embeddings,
+        "layer": spec.layers[-1],
+        "tokenizer": spec.tokenizer["tokenizer.json"],
+    }[part]
+    blob_path(healthy, digest).unlink()
+    checks = examined(healthy)
+    expected = {"blobs": "problem"}
+    if part == "spec":  # Without it, nobody knows what is garbage.
+        expected["garbage"] = "problem"
+    assert not_ok(checks) == expected
+    assert f"backbone tiny@1: blob {digest} is missing" in checks["blobs"].found
+    assert f"again from {encoders['tiny'].folder}" in (checks["blobs"].mend or "")
+    backbones.register(healthy, "tiny", str(encoders["tiny"].folder))
+    assert not_ok(examined(healthy)) == {}
+
+
+def test_a_damaged_spec_of_a_backbone_is_named(healthy: Registry) -> None:
+    blob_path(healthy, backbones.show(healthy, "tiny").digest).write_bytes(b"noise")
+    checks = examined(healthy)
+    assert not_ok(checks) == {"blobs": "problem", "garbage": "problem"}
+    assert "backbone tiny@1" in checks["blobs"].found
+    assert "is damaged" in checks["blobs"].found
+
+
+def test_a_missing_manifest_is_named_and_mended_by_composing_again(healthy: Registry) -> None:
+    blob_path(healthy, releases.show(healthy, "1").digest).unlink()
+    check = only(examined(healthy), "blobs", "problem", "release 1", "is missing")
+    assert "centra compose --base 1 --release" in (check.mend or "")
+    releases.compose(healthy, base="1", publish=True)
+    assert not_ok(examined(healthy)) == {}
+
+
+def test_of_many_missing_blobs_a_few_are_named_and_the_rest_counted(
+    registry: Registry, module: Callable[..., Path]
+) -> None:
+    for number in range(13):
+        tasks.register(registry, f"task-{number:02}", module(seed=number % 3))
+    for seed in range(3):
+        (version,) = tasks.show(registry, f"task-{seed:02}").versions
+        blob_path(registry, version.digest).unlink()
+    found = examined(registry)["blobs"].found
+    assert found.count("is missing") == 10
+    assert "task-09" in found
+    assert found.splitlines()[10:] == ["and 3 more"]
+
+
+def test_a_blob_that_is_registered_meanwhile_is_not_missed(
+    healthy: Registry, module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = LocalStore.blobs
+
+    def late(store: LocalStore) -> Iterator[object]:
+        found = list(listing(store))
+        if len(tasks.list_all(healthy)) == 1:
+            tasks.register(healthy, "slots", module("tagging", tap=2))
+        yield from found
+
+    monkeypatch.setattr(LocalStore, "blobs", late)
+    assert not_ok(examined(healthy)) == {}
+
+
+def test_garbage_is_a_warning_once_it_is_old(healthy: Registry) -> None:
+    path = blob_path(healthy, healthy.store.put(b"litter"))
+    checks = examined(healthy)
+    assert not_ok(checks) == {}
+    assert "1 file, 6 bytes, younger than 7 days" in checks["garbage"].found
+    then = path.stat().st_mtime - 8 * 86400
+    os.utime(path, (then, then))
+    check = only(examined(healthy), "garbage", "warning", "1 file, 6 bytes")
+    assert "centra gc" in (check.mend or "")
+    assert path.exists()
+
+
+def test_pointers_that_are_missing_stale_or_damaged_are_mended_by_sync(healthy: Registry) -> None:
+    production = healthy.store.read_pointer("production") or b""
+    for data in (None, production.replace(b'"revision":1', b'"revision":0'), b"half of {"):
+        path = root_of(healthy) / "channels" / "production.json"
+        path.unlink() if data is None else path.write_bytes(data)
+        checks = examined(healthy)
+        assert checks["pointers"].state == "problem"
+        says = "is missing" if data is None else "is not as the database has it"
+        assert f"the pointer of production {says}" in checks["pointers"].found
+        assert checks["pointers"].mend == "centra channel sync production"
+        channels.sync(healthy)
+        assert not_ok(examined(healthy)) == {}
+
+
+def test_a_pointer_of_no_channel_is_a_warning(healthy: Registry) -> None:
+    healthy.store.write_pointer("old", healthy.store.read_pointer("latest") or b"")
+    check = only(examined(healthy), "pointers", "warning", "channels/old.json")
+    assert "remove channels/old.json" in (check.mend or "")
+
+
+def test_a_pointer_that_follows_a_moment_later_is_fine(
+    healthy: Registry, module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks.update(healthy, "intent", module(seed=1))
+    releases.compose(healthy, publish=True)
+    listing = channels.list_all
+
+    def then_moved(registry: Registry) -> list[channels.ChannelRow]:
+        found = listing(registry)
+        channels.move(healthy, "production", "2")
+        return found
+
+    monkeypatch.setattr(channels, "list_all", then_moved)
+    assert not_ok(examined(healthy)) == {}
+
+
+# Everything at once.
+
+
+def test_an_unexpected_fault_of_one_check_stops_no_other(
+    healthy: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(audit, "verify", fail)
+    only(examined(healthy), "audit log", "problem", "ZeroDivisionError: by zero")
+
+
+def test_all_problems_are_found_at_once_and_nothing_is_changed(healthy: Registry) -> None:
+    blob_path(healthy, tasks.show(healthy, "intent").versions[0].digest).unlink()
+    (root_of(healthy) / "channels" / "latest.json").unlink()
+    root_of(healthy).chmod(0o777)
+    with healthy.engine.begin() as connection, unguarded(connection):
+        connection.execute(text("UPDATE audit_events SET actor = 'nlu/eve' WHERE id = 4"))
+    before = rows(healthy), files(healthy)
+    checks = examined(healthy, actor=None)
+    assert not_ok(checks) == {
+        "actor": "warning",
+        "audit log": "problem",
+        "permissions": "warning",
+        "blobs": "problem",
+        "pointers": "problem",
+    }
+    assert (rows(healthy), files(healthy)) == before

@@ -1,0 +1,198 @@
+"""Upgrading databases that earlier versions of Centra have filled."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import MetaData, text
+
+from registry import audit, channels, tasks
+from registry import db as database
+from registry.db import SCHEMA, differences, make_engine, revision, upgrade, writing
+from registry.lineage import Composed
+from registry.releases import list_all
+from tests.registry.helpers import finish, opened, start_children
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sqlalchemy import Connection
+
+START = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
+REVISIONS = [
+    script.revision
+    for script in ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).walk_revisions()
+    if script.revision != SCHEMA
+][::-1]
+
+
+def digest(letter: str) -> str:
+    return letter * 64
+
+
+def at(minute: int) -> datetime:
+    return START + timedelta(minutes=minute)
+
+
+def fill_0001(insert: Callable[..., None]) -> None:
+    """Two tasks, two releases, two channels, as Centra wrote them before it chained its log."""
+    person = {"created_by": "nlu/ada"}
+    backbone = {"family": "bert", "num_layers": 6, "hidden_size": 384, "max_length": 256}
+    insert("backbones", id=1, name="minilm", version=1, digest=digest("a"), source="x", created_at=at(0), **backbone, **person)  # fmt: skip
+    for number, name in ((1, "intent"), (2, "slots")):
+        insert("tasks", id=number, name=name, team="nlu", state="active", created_at=at(1))
+    kinds = {"kind": "classification", "input": "single", "labels": ["a", "b"]}
+    place = {"backbone_id": 1, "size": 10, "tap_layer": 4, "depth": 2, **kinds}
+    for number, task, minor, letter in ((1, 1, 0, "b"), (2, 2, 0, "c"), (3, 1, 1, "d")):
+        current = task if (task, minor) in ((2, 0), (1, 1)) else None
+        insert("task_versions", id=number, task_id=task, major=1, minor=minor, current_of=current, digest=digest(letter), metrics={"accuracy": 0.9}, created_at=at(2), **place, **person)  # fmt: skip
+    insert("releases", id=1, number=1, digest=digest("e"), base_id=None, created_at=at(3), **person)
+    insert("releases", id=2, number=2, digest=digest("f"), base_id=1, created_at=at(4), **person)
+    for release, task, version in ((1, 1, 1), (1, 2, 2), (2, 1, 3), (2, 2, 2)):
+        insert("release_tasks", release_id=release, task_id=task, version_id=version)
+    moved = {"moved_at": at(5), "moved_by": "ops/eve"}
+    insert("channels", name="latest", release_id=2, revision=2, **moved)
+    insert("channels", name="production", release_id=1, revision=3, **moved)
+    events: list[tuple[str, str, dict[str, Any]]] = [
+        ("backbone:register", "minilm", {"version": 1, "digest": digest("a")}),
+        ("task:register", "intent", {"version": "1.0", "team": "nlu", "note": "ünïcode ✓"}),
+        ("channel:move", "latest", {"from": None, "to": 1, "revision": 1}),
+        ("channel:move", "production", {"from": None, "to": 1, "revision": 1}),
+        ("channel:move", "latest", {"from": 1, "to": 2, "revision": 2}),
+        ("channel:move", "production", {"from": 1, "to": 2, "revision": 2}),
+        ("channel:move", "production", {"from": 2, "to": 1, "revision": 3}),
+    ]
+    for number, (action, subject, details) in enumerate(events):
+        # A transaction that was rolled back on PostgreSQL has left gaps.
+        insert("audit_events", id=3 * number + 2, at=at(number), actor="ops/eve", action=action, subject=subject, forced=number == 1, details=details)  # fmt: skip
+
+
+FILL = {"0001": fill_0001}
+
+
+def inserting(connection: Connection) -> Callable[..., None]:
+    """A call that inserts a row into a table as the database has it."""
+    found = MetaData()
+    found.reflect(connection)
+
+    def insert(table: str, **values: Any) -> None:
+        connection.execute(found.tables[table].insert().values(**values))
+
+    return insert
+
+
+@pytest.fixture(params=REVISIONS)
+def earlier(request: pytest.FixtureRequest, empty_database: str) -> str:
+    """The address of a database at an earlier revision, with data."""
+    engine = make_engine(empty_database)
+    with writing(engine).begin() as connection:
+        command.upgrade(database._alembic(connection), request.param)
+    with engine.begin() as connection:
+        assert revision(connection) == request.param
+        FILL[request.param](inserting(connection))
+    engine.dispose()
+    return empty_database
+
+
+def check(url: str, store: Path) -> None:
+    """All that was there is there, and works."""
+    with opened(url, store) as registry:
+        assert differences(registry.engine) == []
+        assert [(row.name, row.version) for row in tasks.list_all(registry)] == [
+            ("intent", "1.1"),
+            ("slots", "1.0"),
+        ]
+        assert [(row.number, row.channels) for row in list_all(registry)] == [
+            (2, ["latest"]),
+            (1, ["production"]),
+        ]
+        steps = [
+            (row.revision, row.kind, row.release, row.before, row.at, row.by)
+            for row in channels.history(registry, "production")
+        ]
+        assert steps == [
+            (3, "move", 1, 2, at(6), "ops/eve"),
+            (2, "move", 2, 1, at(5), "ops/eve"),
+            (1, "move", 1, None, at(3), "ops/eve"),
+        ]
+        assert [row.kind for row in channels.history(registry, "latest")] == ["publish", "publish"]
+        events = audit.events(registry)
+        assert [event.id for event in events] == [1, 2, 3, 4, 5, 6, 7]
+        assert events[1].details["note"] == "ünïcode ✓"
+        assert events[1].forced
+        assert events[1].at == at(1)
+        with registry.read() as uow:
+            assert uow.compositions() == {2: [Composed(base=1, at=at(4))]}
+            assert uow.backbone("minilm").state == "active"
+
+
+def test_there_is_data_for_every_earlier_revision() -> None:
+    assert list(FILL) == REVISIONS
+
+
+def test_a_filled_database_is_upgraded_with_all_it_holds(earlier: str, tmp_path: Path) -> None:
+    engine = make_engine(earlier)
+    upgrade(engine)
+    engine.dispose()
+    check(earlier, tmp_path)
+    with opened(earlier, tmp_path) as registry:
+        count, head = audit.verify(registry)
+        assert count == 7
+        # The log goes on where it was.
+        tasks.retire(registry, "intent")
+        assert audit.events(registry)[-1].id == 8
+        assert audit.verify(registry)[1] != head
+
+
+def test_upgrades_of_a_filled_database_started_at_once_do_no_harm(
+    earlier: str, tmp_path: Path
+) -> None:
+    def run() -> None:
+        engine = make_engine(earlier)
+        upgrade(engine)
+        engine.dispose()
+
+    assert finish(start_children([run] * 3)) == [0, 0, 0]
+    check(earlier, tmp_path)
+
+
+def test_an_upgrade_that_dies_half_way_changes_nothing_and_is_repeated(
+    earlier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    engine = make_engine(earlier)
+    with engine.connect() as connection:
+        before = revision(connection)
+    with monkeypatch.context() as patch:
+        patch.setattr("alembic.runtime.migration.HeadMaintainer.update_to_step", failing)
+        with pytest.raises(KeyboardInterrupt):
+            upgrade(engine)
+    with engine.connect() as connection:
+        assert revision(connection) == before
+        assert connection.scalar(text("SELECT count(*) FROM audit_events")) == 7
+    upgrade(engine)
+    engine.dispose()
+    check(earlier, tmp_path)
+
+
+def test_going_down_keeps_what_the_earlier_revision_knows(earlier: str, tmp_path: Path) -> None:
+    engine = make_engine(earlier)
+    with engine.connect() as connection:
+        before = revision(connection)
+    upgrade(engine)
+    with writing(engine).begin() as connection:
+        command.downgrade(database._alembic(connection), before)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT count(*) FROM audit_events")) == 7
+    upgrade(engine)
+    engine.dispose()
+    check(earlier, tmp_path)

@@ -1,0 +1,134 @@
+"""The benchmarks run, and what they measure on is a registry as people make one.
+
+Nothing here depends on how long anything takes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy import select
+
+from benchmarks.tools.rows import NUMBERS, BulkTask, fill
+from registry import Registry, audit, backbones, tasks
+from registry.models import AuditEvent, Base, Task, TaskVersion
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from centra.task_module import TaskModule
+
+RESULTS = ROOT / "benchmarks" / "REGISTRY.md"
+
+
+@pytest.fixture
+def registry(make_encoder: Callable[[str], Path], tmp_path: Path) -> Iterator[Registry]:
+    """A registry that holds one backbone."""
+    made = Registry.create(
+        tmp_path,
+        database=f"sqlite:///{tmp_path / 'registry.db'}",
+        store=str(tmp_path / "store"),
+        actor="nlu/ada",
+    )
+    backbones.register(made, "tiny", str(make_encoder("bert")))
+    yield made
+    made.engine.dispose()
+
+
+def written(registry: Registry, name: str) -> dict[str, list[Any]]:
+    """What is written about a task, without what is a matter of chance: all but digests and such."""
+
+    def kinds(row: Base) -> dict[str, type]:
+        return {c.key: type(getattr(row, c.key)) for c in row.__table__.columns}
+
+    with registry.read() as uow:
+        task = uow.task(name)
+        events = select(AuditEvent).where(AuditEvent.subject == name).order_by(AuditEvent.id)
+        versions = (
+            select(TaskVersion).where(TaskVersion.task_id == task.id).order_by(TaskVersion.id)
+        )
+        return {
+            "task": [(kinds(task), task.state)],
+            "versions": [
+                (kinds(v), v.number, v.current_of == v.task_id, v.kind, v.input, v.backbone_id)
+                for v in uow.session.scalars(versions)
+            ],
+            "events": [
+                (kinds(e), e.action, e.forced, {k: type(x) for k, x in e.details.items()})
+                for e in uow.session.scalars(events)
+            ],
+            "times": [
+                [v.created_at for v in task.versions] == sorted(v.created_at for v in task.versions)
+            ],
+        }
+
+
+def test_bulk_rows_are_those_that_the_registry_writes_itself(
+    registry: Registry, make_module: Callable[..., TaskModule], tmp_path: Path
+) -> None:
+    bulk = BulkTask(number=0, teams=1)
+    assert bulk.kind == "classification"
+    fill(registry, [bulk, BulkTask(number=1, teams=1)])
+    for seed, number in enumerate(NUMBERS):
+        labels = ["a", "b", "c"][: 1 + int(number[0])]
+        path = tmp_path / f"{seed}.safetensors"
+        make_module(seed=seed, labels=labels, metrics={"accuracy": 0.9}).write(path)
+        verb = "register" if seed == 0 else "redefine" if number.endswith(".0") else "update"
+        getattr(tasks, verb)(registry, "own", path)
+    tasks.retire(registry, "own")
+
+    assert written(registry, bulk.name) == written(registry, "own")
+    # 1 for the backbone; the chain goes on from what was filled in.
+    assert audit.verify(registry)[0] == 1 + 3 * (len(NUMBERS) + 1)
+
+
+def test_every_team_has_bulk_tasks_of_every_kind(registry: Registry) -> None:
+    fill(registry, [BulkTask(number=number, teams=3) for number in range(24)])
+    rows = tasks.list_all(registry)
+    assert len({(row.team, row.kind) for row in rows}) == 3 * 4
+    assert {row.version for row in rows} == {NUMBERS[-1]}
+    with registry.read() as uow:
+        assert len(uow.session.scalars(select(Task.id)).all()) == 24
+
+
+def test_the_registry_benchmark_measures_both_databases_and_counts_bytes(tmp_path: Path) -> None:
+    before = RESULTS.read_bytes()
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "benchmarks" / "registry.py"), "--quick", "--no-mlflow"),
+            *("--tasks", "6", "--live", "2", "--rounds", "1"),
+            *("--json", str(tmp_path / "goals.json")),
+        ],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 tasks with 60 versions, 2 of the tasks active" in done.stdout
+    goals = json.loads((tmp_path / "goals.json").read_text())
+    assert all(goal.keys() == {"name", "value", "goal", "met"} for goal in goals)
+    values = {goal["name"]: goal["value"] for goal in goals}
+    for database in ("SQLite", "PostgreSQL"):
+        assert values[f"{database}: filtered list, 95th percentile, ms"] > 0
+        assert values[f"{database}: recompose, bytes moved beside the change"] == 0
+        assert values[f"{database}: pull after it, bytes moved beside the change"] == 0
+    # A quick run leaves the last full run's results alone.
+    assert RESULTS.read_bytes() == before
+
+
+def test_the_registry_benchmark_refuses_a_registry_smaller_than_its_live_set() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "registry.py"), "--tasks", "21"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "--tasks" in done.stderr
