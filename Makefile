@@ -30,7 +30,7 @@ check: setup
 	  sh -c '$(BIN)/centra db upgrade && $(BIN)/alembic check'
 
 bench: setup
-	for script in benchmarks/*.py; do $(BIN)/python $$script $(BENCH_ARGS) || exit 1; done
+	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script $(BENCH_ARGS) || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

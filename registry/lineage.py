@@ -9,7 +9,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-__all__ = ["Composed", "Move", "MoveKind", "Moved", "chain", "moved", "stack", "withdrawn"]
+__all__ = [
+    "Composed",
+    "Made",
+    "Move",
+    "MoveKind",
+    "Moved",
+    "chain",
+    "fork",
+    "moved",
+    "stack",
+    "withdrawn",
+]
 
 MoveKind = Literal["publish", "move", "promote", "rollback"]
 
@@ -28,6 +39,18 @@ class Composed:
 
     base: int
     at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A release as it was made at one time.
+
+    A set of modules that comes back is the same release again, but made of something else.
+    """
+
+    release: int
+    at: datetime | None
+    """When it was composed onto another; None where it was composed onto none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,25 +98,33 @@ def _replay(moves: Sequence[Move]) -> tuple[list[int], set[int]]:
 
 def chain(
     release: int, compositions: Mapping[int, Sequence[Composed]], at: datetime | None = None
-) -> list[int]:
+) -> list[Made]:
     """A release and what it stands on, the nearest first.
 
-    A set of modules that comes back is the same release again. So each step goes to what a release
-    was last composed onto before the step ahead of it was made: time only falls, and the chain ends.
+    Each step goes to what a release was last composed onto before the step ahead of it was made:
+    time only falls, and the chain ends.
 
     Args:
         release: where to begin.
         compositions: per release its compositions, the latest first.
         at: as it was at this time; default now.
     """
-    found = [release]
+    found: list[Made] = []
     while True:
-        made = compositions.get(found[-1], ())
+        made = compositions.get(release, ())
         last = next((one for one in made if at is None or one.at < at), None)
+        found.append(Made(release=release, at=last.at if last else None))
         if last is None:
             return found
-        found.append(last.base)
-        at = last.at
+        release, at = last.base, last.at
+
+
+def fork(mine: Sequence[Made], theirs: Sequence[Made]) -> int | None:
+    """Where a candidate's chain meets that of what is served: an index into the candidate's."""
+    for i, made in enumerate(mine):
+        if made in theirs or (i and made.release == theirs[0].release):
+            return i
+    return None
 
 
 def moved(

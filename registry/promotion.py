@@ -196,13 +196,16 @@ def _moved(uow: UnitOfWork, channel: Channel, release: Release) -> list[Moved]:
     mine = lineage.chain(release.number, compositions)
     # As it was when it was moved there; it may have been composed anew since.
     theirs = lineage.chain(serving.number, compositions, channel.moved_at)
-    shared = next((i for i, number in enumerate(mine) if number in theirs), None)
-    own = mine[1:shared]
+    shared = lineage.fork(mine, theirs)
+
+    def held(made: lineage.Made) -> dict[str, str]:
+        return _numbers(uow, uow.release(str(made.release)))
+
     return lineage.moved(
         _numbers(uow, release),
         _numbers(uow, serving),
-        None if shared is None else _numbers(uow, uow.release(str(mine[shared]))),
-        [_numbers(uow, uow.release(str(number))) for number in own if number in gone],
+        None if shared is None else held(mine[shared]),
+        [held(made) for made in mine[1:shared] if made.release in gone],
     )
 
 

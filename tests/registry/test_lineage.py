@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.lineage import Composed, Move, Moved, chain, moved, stack, withdrawn
+from registry.lineage import Composed, Move, Moved, chain, fork, moved, stack, withdrawn
 
 
 def moves(*steps: int | str) -> list[Move]:
@@ -53,22 +53,53 @@ def test_what_is_served_is_on_top_and_never_withdrawn(promoted: list[int], back:
 
 def test_a_chain_goes_back_through_the_last_compositions() -> None:
     compositions = composed((6, 4, 5), (4, 3, 2), (3, 1, 1))
-    assert chain(6, compositions) == [6, 4, 3, 1]
-    assert chain(9, compositions) == [9]
+    assert numbers(6, compositions) == [6, 4, 3, 1]
+    assert numbers(9, compositions) == [9]
 
 
 def test_a_release_that_came_back_stands_on_what_it_was_composed_onto_last() -> None:
     # 1, then 2 on it; 1 is made again of 2; and 3 of that.
     compositions = composed((2, 1, 1), (1, 2, 2), (3, 1, 3))
-    assert chain(3, compositions) == [3, 1, 2, 1]
-    assert chain(1, compositions) == [1, 2, 1]
+    assert numbers(3, compositions) == [3, 1, 2, 1]
+    assert numbers(1, compositions) == [1, 2, 1]
 
 
 def test_a_chain_can_be_asked_for_as_it_was() -> None:
     compositions = composed((5, 1, 1), (5, 4, 9))
-    assert chain(5, compositions) == [5, 4]
-    assert chain(5, compositions, time(8)) == [5, 1]
-    assert chain(5, compositions, time(0)) == [5]
+    assert numbers(5, compositions) == [5, 4]
+    assert numbers(5, compositions, time(8)) == [5, 1]
+    assert numbers(5, compositions, time(0)) == [5]
+
+
+def test_chains_meet_at_the_nearest_release_made_of_the_same() -> None:
+    compositions = composed((2, 1, 1), (3, 1, 2), (4, 2, 3))
+    assert fork(chain(3, compositions), chain(4, compositions)) == 1
+    assert fork(chain(4, compositions), chain(2, compositions)) == 1
+    assert fork(chain(1, compositions), chain(4, compositions)) == 0
+    assert fork(chain(9, compositions), chain(4, compositions)) is None
+
+
+def test_a_release_that_was_made_again_of_what_is_served_meets_it_there() -> None:
+    # 2 was made of 1 and is served; going back to 1 was composed onto it.
+    compositions = composed((2, 1, 1), (1, 2, 2))
+    mine, theirs = chain(1, compositions), chain(2, compositions, time(2))
+    assert fork(mine, theirs) == 1
+    # Before that, 1 was what 2 stands on.
+    assert fork(chain(1, compositions, time(2)), theirs) == 0
+
+
+def test_a_release_that_is_served_again_is_not_what_it_was_when_it_was_built_upon() -> None:
+    # 2 was made of 1, then again of 3, which was made of 2; 4 was made of 3 before 2 came back.
+    compositions = composed((2, 1, 1), (3, 2, 2), (2, 3, 3), (4, 3, 4))
+    mine, theirs = chain(4, compositions), chain(2, compositions)
+    assert mine[fork(mine, theirs) or 0].release == 3
+
+
+def numbers(
+    release: int, compositions: dict[int, list[Composed]], at: datetime | None = None
+) -> list[int]:
+    """The releases of a chain."""
+    return [made.release for made in chain(release, compositions, at)]
 
 
 def time(second: int) -> datetime:
