@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/centra demo
 
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 check: setup
 	$(BIN)/ruff check .

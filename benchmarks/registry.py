@@ -222,7 +222,7 @@ def _make_modules(scratch: Path, options: argparse.Namespace) -> Modules:
 
     from benchmarks.tools.tiny import ModuleMaker, make_encoder
     from centra.backbone import import_backbone
-    from centra.blobs import LocalStore
+    from centra.local_store import LocalStore
 
     # Tensors this small are slower on several threads.
     torch.set_num_threads(1)

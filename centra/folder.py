@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.backbone import BackboneSpec
-from centra.blobs import file_digest, replacing
 from centra.documents import sha256
 from centra.errors import (
     BlobNotFoundError,
@@ -35,6 +34,7 @@ from centra.errors import (
     StoreError,
     StoreNotWritableError,
 )
+from centra.files import file_digest, replacing
 from centra.progress import Progress, silent
 from centra.release import ReleaseManifest
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from centra.blobs import file_digest, replacing
 from centra.documents import Digest, Document, FormattedDocument, canonical_json
 from centra.errors import FormatError, IncompatibleError, StoreNotWritableError
+from centra.files import file_digest, replacing
 from centra.tensors import RawTensor, check_finite, content_checksum, read_metadata, read_raw
 
 if TYPE_CHECKING:

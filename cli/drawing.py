@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from centra.blobs import replacing
 from centra.errors import StoreNotWritableError, UsageError
+from centra.files import replacing
 from cli.output import account_line
 from cli.picture import branch_label
 

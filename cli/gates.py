@@ -47,7 +47,7 @@ def write_junit(promotion: Promotion, path: Path) -> None:
     """Write the gates as JUnit XML, a test case each."""
     from xml.etree import ElementTree as ET
 
-    from centra.blobs import replacing
+    from centra.files import replacing
 
     failures = sum(not gate.passed for gate in promotion.gates)
     suite = ET.Element(
@@ -58,9 +58,7 @@ def write_junit(promotion: Promotion, path: Path) -> None:
     )
     for gate in promotion.gates:
         name = f"{gate.gate} {gate.task}" if gate.task else gate.gate
-        case = ET.SubElement(
-            suite, "testcase", classname=f"gates.{promotion.channel}", name=name
-        )
+        case = ET.SubElement(suite, "testcase", classname=f"gates.{promotion.channel}", name=name)
         if not gate.passed:
             message = f"wanted {gate.wanted}, found {gate.found}"
             ET.SubElement(case, "failure", message=message)

@@ -94,7 +94,9 @@ def promote(
 @click.command()
 @click.argument("channel")
 @click.option("--to", metavar="RELEASE", help="One it has served; default the one before.")
-@click.option("--from", "serving", metavar="RELEASE", help="Only while the channel serves this one.")
+@click.option(
+    "--from", "serving", metavar="RELEASE", help="Only while the channel serves this one."
+)
 @json_option
 def rollback(channel: str, *, to: str | None, serving: str | None, as_json: bool) -> None:
     """Point a channel at the release it served before.

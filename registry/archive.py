@@ -18,7 +18,6 @@ import json
 import tarfile
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Self
 
-from centra.blobs import replacing
 from centra.documents import Digest, Document, FormattedDocument, canonical_json, sha256
 from centra.errors import (
     CorruptBlobError,
@@ -27,6 +26,7 @@ from centra.errors import (
     StoreError,
     StoreNotWritableError,
 )
+from centra.files import replacing
 from centra.progress import Progress, silent
 from centra.release import FileName  # noqa: TC001 - pydantic reads the annotations
 
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from centra.blobs import BlobReader, LocalStore
+    from centra.blobs import BlobReader
+    from centra.local_store import LocalStore
 
 __all__ = ["Export", "ExportedBackbone", "ExportedRelease", "ExportedTask", "unpack", "write"]
 

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DataError
 
 from centra.errors import VerificationError
+from registry.chain import START, chain_digest
 from registry.models import AuditEvent, AuditHead
 
 if TYPE_CHECKING:
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
 
     from registry.connection import Registry
 
-__all__ = ["AuditError", "Event", "chain_digest", "events", "verify"]
-
-_START = "0" * 64
+__all__ = ["AuditError", "Event", "events", "verify"]
 
 
 class AuditError(VerificationError):
@@ -112,7 +111,7 @@ def verify(registry: Registry) -> tuple[int, str]:
         AuditError: an event was changed, taken out or put in; the first that does not fit is named.
         DatabaseError: the registry cannot be used.
     """
-    count, digest = 0, _START
+    count, digest = 0, START
     # Row by row: one that cannot be read must not hide which one it is.
     query = select(AuditEvent.__table__).order_by(AuditEvent.id)
     with registry.read() as uow:
@@ -147,24 +146,3 @@ def _link(previous: str, event: Any) -> str:
         return chain_digest(previous, event)
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise AuditError(event.id, f"cannot be read ({error})") from error
-
-
-def chain_digest(previous: str, event: AuditEvent) -> str:
-    """The digest of an event: over its content, and over the digest of the one before it."""
-    # Late: a listing, which writes nothing, should not wait for pydantic.
-    from centra.documents import canonical_json, sha256
-
-    return sha256(
-        canonical_json(
-            {
-                "id": event.id,
-                "previous": previous,
-                "at": event.at.astimezone(UTC).isoformat(timespec="microseconds"),
-                "actor": event.actor,
-                "action": event.action,
-                "subject": event.subject,
-                "forced": event.forced,
-                "details": event.details,
-            }
-        )
-    )

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import select, text
 
-from centra.blobs import LocalStore, S3Store
 from centra.errors import (
     CentraError,
     NotFoundError,
@@ -25,6 +24,8 @@ from centra.errors import (
     StoreNotWritableError,
     VerificationError,
 )
+from centra.local_store import LocalStore
+from centra.s3_store import S3Store
 from registry import audit, channels, gc
 from registry.connection import Registry
 from registry.db import SCHEMA, check_exists, current, differences, translated

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
+from sqlalchemy.orm import joinedload
 
 from centra.data import fingerprint, read_examples
 from centra.errors import NotFoundError
@@ -66,11 +67,12 @@ def evaluate(
             read.
     """
     file = data / _DEFAULT if data.is_dir() else data
-    examples = read_examples(file, progress)
-    digest = fingerprint([file])
     with registry.read() as uow:
         number = uow.release(reference).number
-        known = _known(uow, _version(uow, number, task), digest)
+        measured = of_version(uow, _version(uow, number, task))
+    examples = read_examples(file, progress)
+    digest = fingerprint([file])
+    known = next((row for row in measured if row.data == digest), None)
     if known is not None:
         return known, False
     loaded = releases.load(registry, str(number), tasks=[task], progress=progress)
@@ -78,9 +80,9 @@ def evaluate(
     metrics = {name: round(value, 6) for name, value in found.items()}
     with registry.write() as uow:
         version = _version(uow, number, task)
-        known = _known(uow, version, digest)
-        if known is not None:
-            return known, False
+        for row in of_version(uow, version):
+            if row.data == digest:
+                return row, False
         evaluation = Evaluation(
             release=uow.release(str(number)),
             version=version,
@@ -104,13 +106,10 @@ def of_version(uow: UnitOfWork, version: TaskVersion) -> list[EvaluationRow]:
     query = (
         select(Evaluation)
         .where(Evaluation.version_id == version.id)
+        .options(joinedload(Evaluation.release))
         .order_by(Evaluation.at.desc(), Evaluation.id.desc())
     )
     return [_row(evaluation) for evaluation in uow.session.scalars(query)]
-
-
-def _known(uow: UnitOfWork, version: TaskVersion, data: str) -> EvaluationRow | None:
-    return next((row for row in of_version(uow, version) if row.data == data), None)
 
 
 def _version(uow: UnitOfWork, release: int, task: str) -> TaskVersion:

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 from sqlalchemy import select
 
-from centra.blobs import LocalStore
 from centra.errors import (
     BlobNotFoundError,
     CentraError,
@@ -28,6 +27,7 @@ from centra.errors import (
     InvalidNameError,
     VerificationError,
 )
+from centra.local_store import LocalStore
 from centra.progress import Progress, silent
 from registry.models import Release, TaskVersion
 

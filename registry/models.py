@@ -46,6 +46,10 @@ class UtcTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
+    def process_bind_param(self, value: datetime | None, _dialect: Any) -> datetime | None:
+        """Write a time in UTC: SQLite would keep the digits and forget the zone."""
+        return None if value is None else value.astimezone(UTC)
+
     def process_result_value(self, value: datetime | None, _dialect: Any) -> datetime | None:
         """Give what the database returned our zone."""
         if value is None:

@@ -545,6 +545,52 @@ def _remember_base(uow: UnitOfWork, release: Release, number: int | None) -> Non
         uow.session.add(ReleaseBase(release_id=release.id, base_id=base.id))
 
 
+def _compare(
+    registry: Registry, task: str, old: TaskEntry, new: TaskEntry, names: Mapping[str, str]
+) -> ModuleDifference:
+    """How a task's two modules differ; ``names`` are those of the backbones, by digest."""
+    backbones = names.get(old.backbone, ""), names.get(new.backbone, "")
+    tensors, same = compare_tensors(registry.store, old.digest, new.digest)
+    return ModuleDifference(
+        task=task,
+        backbone=backbones if old.backbone != new.backbone else None,
+        tap_layer=(old.tap_layer, new.tap_layer) if old.tap_layer != new.tap_layer else None,
+        depth=(old.depth, new.depth) if old.depth != new.depth else None,
+        contract=compare(old.contract, new.contract),
+        tensors_changed=tensors,
+        tensors_same=same,
+    )
+
+
+def _prove(old: ReleaseManifest, new: ReleaseManifest, task: str, version: str) -> Unchanged:
+    """Hold all that a task reads in one release against the other."""
+    before, after = old.tasks[task], new.tasks[task]
+    differs = [name for name, value in before if value != getattr(after, name)]
+    first, second = (
+        next(trunk for trunk in manifest.trunks if trunk.spec == manifest.tasks[task].backbone)
+        for manifest in (old, new)
+    )
+    differs += [
+        part
+        for part in ("embeddings", "tokenizer")
+        if getattr(first, part) != getattr(second, part)
+    ]
+    # Slices, so that a layer which a trunk does not have counts as another.
+    differs += [
+        f"layer {number}"
+        for number in range(1, after.tap_layer + 1)
+        if first.layers[number - 1 : number] != second.layers[number - 1 : number]
+    ]
+    return Unchanged(
+        task=task,
+        version=version,
+        digest=after.digest,
+        layers=after.tap_layer,
+        identical=not differs,
+        differs=differs,
+    )
+
+
 def _channel_names(uow: UnitOfWork) -> dict[int, list[str]]:
     from registry.models import Channel
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from centra.blobs import replacing
 from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, UsageError
+from centra.files import replacing
 from registry.lifecycle import Actor
 
 __all__ = ["CONFIG", "Settings", "write_config"]

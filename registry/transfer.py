@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from centra.blobs import LocalStore, file_digest
 from centra.errors import FormatError, UsageError, VerificationError
+from centra.files import file_digest
+from centra.local_store import LocalStore
 from centra.names import parse_name, split_reference
 from centra.progress import Progress, silent
 from centra.runtime.loading import read_manifest

@@ -13,7 +13,7 @@ from sqlalchemy.orm import aliased, contains_eager
 
 from centra.errors import NotFoundError
 from centra.names import parse_version
-from registry.audit import chain_digest
+from registry.chain import chain_digest
 from registry.errors import TaskNotFoundError
 from registry.lineage import Composed
 from registry.models import (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from centra.blobs import LocalStore
+from centra.local_store import LocalStore
 from tests import support
 
 if TYPE_CHECKING:

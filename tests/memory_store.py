@@ -6,8 +6,9 @@ import hashlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from centra.blobs import StoredBlob, replacing
+from centra.blobs import StoredBlob
 from centra.errors import BlobNotFoundError, CorruptBlobError, StoreNotWritableError
+from centra.files import replacing
 from centra.names import parse_name
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from centra.backbone import BackboneSpec
-from centra.blobs import LocalStore
+from centra.local_store import LocalStore
 from centra.release import ReleaseManifest
 from centra.task_module import HeadSpec, Kind, TaskModule, TaskSpec
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
 
-from registry.audit import chain_digest
+from registry.chain import chain_digest
 from registry.contract import compare
 from registry.models import AuditEvent, AuditHead, Backbone, Task, TaskVersion, now
 

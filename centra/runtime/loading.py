@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from centra.blobs import BlobReader, open_store
+from centra.blobs import BlobReader, is_digest, open_store
 from centra.errors import BlobNotFoundError, NotFoundError
 from centra.folder import ReleaseFolder
 from centra.release import ChannelPointer, ReleaseManifest
@@ -67,7 +67,7 @@ def find_release(source: str) -> tuple[ReleaseManifest, BlobReader]:
             "#CHANNEL"
         )
     store = open_store(address)
-    digest = selected if _is_digest(selected) else None
+    digest = selected if is_digest(selected) else None
     if digest is None:
         channel = selected or _DEFAULT_CHANNEL
         data = store.read_pointer(channel)
@@ -88,7 +88,3 @@ def read_manifest(digest: str, reader: BlobReader) -> ReleaseManifest:
     except BlobNotFoundError as error:
         raise NotFoundError(f"the manifest of release sha256:{digest} is missing") from error
     return ReleaseManifest.from_bytes(data, f"release sha256:{digest}")
-
-
-def _is_digest(text: str) -> bool:
-    return len(text) == 64 and set(text) <= set("0123456789abcdef")

@@ -123,6 +123,14 @@ _GUARDS = {
         f"CREATE TRIGGER audit_events_no_{change.lower()} BEFORE {change} ON audit_events "
         "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
         for change in ("UPDATE", "DELETE")
+    ]
+    + [
+        # REPLACE deletes without asking the trigger above.
+        (
+            "CREATE TRIGGER audit_events_no_replace BEFORE INSERT ON audit_events "
+            "WHEN EXISTS (SELECT 1 FROM audit_events WHERE id = NEW.id OR digest = NEW.digest) "
+            "BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END"
+        )
     ],
     "postgresql": [
         """
@@ -138,7 +146,9 @@ _GUARDS = {
 }
 
 _UNGUARDS = {
-    "sqlite": ["DROP TRIGGER audit_events_no_update", "DROP TRIGGER audit_events_no_delete"],
+    "sqlite": [
+        f"DROP TRIGGER audit_events_no_{change}" for change in ("update", "delete", "replace")
+    ],
     "postgresql": [
         "DROP TRIGGER audit_events_append_only ON audit_events",
         "DROP FUNCTION centra_refuse_change()",

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from centra.backbone import BackboneSpec, import_backbone
-from centra.blobs import LocalStore, file_digest
 from centra.data import Input, TextEncoder
 from centra.errors import (
     BlobNotFoundError,
@@ -24,6 +23,8 @@ from centra.errors import (
     IncompatibleError,
     NotFoundError,
 )
+from centra.files import file_digest
+from centra.local_store import LocalStore
 from tests import support
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 import centra.blobs
-from centra.blobs import LocalStore, S3Store, file_digest, open_store, replacing
+from centra.blobs import open_store
 from centra.errors import (
     BlobNotFoundError,
     CorruptBlobError,
@@ -30,6 +30,9 @@ from centra.errors import (
     StoreNotWritableError,
     UsageError,
 )
+from centra.files import file_digest, replacing
+from centra.local_store import LocalStore
+from centra.s3_store import S3Store
 from tests.memory_store import MemoryStore
 from tests.services import s3_client
 

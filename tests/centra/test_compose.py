@@ -14,7 +14,7 @@ from tests import support
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from centra.blobs import LocalStore
+    from centra.local_store import LocalStore
     from centra.task_module import TaskModule
 
 

@@ -9,11 +9,11 @@ import torch
 import transformers
 
 from centra.backbone import import_backbone
-from centra.blobs import LocalStore
 from centra.data import Encoded, Input, TextEncoder
 from centra.encoder import Branch, Trunk, attention_bias, backbone_layer
 from centra.errors import CorruptBlobError
 from centra.families import family_of
+from centra.local_store import LocalStore
 from tests import support
 
 if TYPE_CHECKING:

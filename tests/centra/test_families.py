@@ -9,11 +9,11 @@ import torch
 import transformers
 
 from centra.backbone import import_backbone
-from centra.blobs import LocalStore
 from centra.data import Input, TextEncoder
 from centra.encoder import Trunk
 from centra.errors import IncompatibleError
 from centra.families import family_of
+from centra.local_store import LocalStore
 from tests import support
 
 if TYPE_CHECKING:

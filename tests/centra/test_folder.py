@@ -14,7 +14,6 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.blobs import LocalStore, file_digest
 from centra.data import Input, TextEncoder
 from centra.documents import canonical_json, sha256
 from centra.encoder import Trunk
@@ -27,7 +26,9 @@ from centra.errors import (
     StoreNotWritableError,
     UnsupportedFormatError,
 )
+from centra.files import file_digest
 from centra.folder import ReleaseFolder, write_folder
+from centra.local_store import LocalStore
 from centra.release import ReleaseManifest
 from centra.runtime import load_release
 from tests import support

@@ -12,6 +12,9 @@ HEAVY = {"torch", "transformers", "tokenizers", "sklearn", "scipy", "accelerate"
 LIGHT = (
     "centra",
     "centra.blobs",
+    "centra.files",
+    "centra.local_store",
+    "centra.s3_store",
     "centra.documents",
     "centra.tensors",
     "centra.task_module",

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.blobs import LocalStore
+    from centra.local_store import LocalStore
     from centra.task_module import TaskModule
 
 # Task: kind, tap, depth, form. Every corner of tap and depth, every kind.

@@ -14,9 +14,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 import centra
-from centra.blobs import LocalStore, open_store
+from centra.blobs import open_store
 from centra.errors import CentraError, NotFoundError, StoreNotWritableError, UsageError
 from centra.folder import ReleaseFolder, write_folder
+from centra.local_store import LocalStore
 from centra.signing import SignatureError, check_subject, sign, verify_release
 from tests import support
 from tests.memory_store import MemoryStore

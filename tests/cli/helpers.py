@@ -14,7 +14,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 import cli
-from centra.blobs import file_digest
+from centra.files import file_digest
 from tests import support
 
 Arg = str | Path

@@ -206,7 +206,7 @@ def test_tasks_move_to_another_backbone_one_by_one(
     home: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     from centra.backbone import BackboneSpec, import_backbone
-    from centra.blobs import LocalStore
+    from centra.local_store import LocalStore
 
     encoder = support.make_encoder("bert", tmp_path_factory.mktemp("next"), seed=5)
     store = LocalStore(tmp_path / "next")

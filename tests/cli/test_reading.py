@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from centra.blobs import file_digest
+from centra.files import file_digest
 from centra.release import LayerAccount
 from cli.drawing import svg
 from registry import Registry, releases

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from centra.blobs import file_digest
+from centra.files import file_digest
 from centra.task_module import TaskModule
 from registry.db import SCHEMA
 from tests import support
@@ -476,7 +476,10 @@ def test_without_a_registry_here_or_above_it_says_how_to_get_one() -> None:
     [
         (b"store = [", "cannot be read as TOML"),
         (b"\xff", "cannot be read as TOML"),
-        (b"stroe = 'x'", "unknown setting 'stroe'; expected actor, database, store"),
+        (
+            b"stroe = 'x'",
+            "unknown setting 'stroe'; expected actor, channels, compose, database, store",
+        ),
         (b"store = 3", "store must be a string, found 3"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.blobs import file_digest
+from centra.files import file_digest
 from centra.release import ReleaseManifest
 from centra.task_module import TaskModule, read_spec
 from registry.db import SCHEMA

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from sqlalchemy import delete, make_url, select, text, true, update
 
-from centra.blobs import LocalStore
+from centra.local_store import LocalStore
 from registry import Registry, audit, backbones
 from registry.db import make_engine, upgrade
 from registry.lifecycle import Actor

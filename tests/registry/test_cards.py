@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.blobs import file_digest, open_store
+from centra.blobs import open_store
 from centra.errors import InvalidNameError, StoreError
+from centra.files import file_digest
 from registry import cards, channels, evaluations, tasks
 from registry.cards import Teacher
 from registry.errors import TaskNotFoundError

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from centra.blobs import LocalStore
 from centra.errors import (
     CentraError,
     InvalidNameError,
@@ -13,6 +12,7 @@ from centra.errors import (
     StoreNotWritableError,
     UsageError,
 )
+from centra.local_store import LocalStore
 from centra.release import ChannelPointer
 from centra.runtime.loading import find_release
 from registry import audit, channels, releases, tasks

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from centra.blobs import LocalStore, file_digest
 from centra.errors import CentraError
+from centra.files import file_digest
+from centra.local_store import LocalStore
 from centra.release import ChannelPointer
 from registry import audit, channels, releases, tasks
 from registry.errors import TaskExistsError

@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy import text
 
 from centra.backbone import BackboneSpec
-from centra.blobs import LocalStore, S3Store, open_store
+from centra.blobs import open_store
 from centra.errors import StoreNotWritableError
+from centra.local_store import LocalStore
+from centra.s3_store import S3Store
 from registry import Registry, audit, backbones, channels, doctor, releases, tasks
 from registry.db import SCHEMA, make_engine, upgrade
 from registry.lifecycle import Actor

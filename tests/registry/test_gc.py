@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from centra.backbone import BackboneSpec
-from centra.blobs import LocalStore, open_store
+from centra.blobs import open_store
 from centra.errors import StoreError, StoreNotWritableError
+from centra.local_store import LocalStore
 from centra.release import ChannelPointer
 from registry import audit, backbones, channels, gc, releases, tasks
 from tests import support

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event, select, update
 
-from centra.blobs import LocalStore
 from centra.errors import BlobNotFoundError, CorruptBlobError, NotFoundError, UsageError
+from centra.local_store import LocalStore
 from registry import backbones, channels, graphs, releases, tasks
 from registry.listing import MetricBound
 from registry.models import Channel, Release, Task, TaskVersion

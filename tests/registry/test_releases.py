@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from centra.blobs import LocalStore, file_digest
 from centra.compose import ComposeError, check_parity
 from centra.errors import (
     BlobNotFoundError,
@@ -19,6 +18,8 @@ from centra.errors import (
     StoreError,
     UsageError,
 )
+from centra.files import file_digest
+from centra.local_store import LocalStore
 from centra.release import ChannelPointer
 from centra.task_module import TaskModule
 from registry import audit, channels, releases, tasks

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centra.blobs import LocalStore
 from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, UsageError
+from centra.local_store import LocalStore
 from registry import Registry
 from registry.db import make_engine
 from registry.settings import CONFIG, Settings, write_config

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from centra.blobs import LocalStore
 from centra.errors import NotFoundError, StoreNotWritableError, UsageError
+from centra.local_store import LocalStore
 from centra.signing import SignatureError
 from registry import audit, releases, signatures, tasks
 from registry.releases import compose

@@ -23,8 +23,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from centra.blobs import file_digest
 from centra.errors import CentraError, ConflictError, NotFoundError, UsageError
+from centra.files import file_digest
 from centra.release import ChannelPointer
 from registry import Registry, audit, channels, gc, releases, tasks
 from registry.errors import ContractChangedError, TaskExistsError, TaskNotFoundError

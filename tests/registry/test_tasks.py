@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.blobs import LocalStore, file_digest
 from centra.errors import (
     CentraError,
     ConflictError,
@@ -21,6 +20,8 @@ from centra.errors import (
     StoreNotWritableError,
     UsageError,
 )
+from centra.files import file_digest
+from centra.local_store import LocalStore
 from centra.task_module import TaskModule, TaskSpec
 from registry import audit, tasks
 from registry.errors import (

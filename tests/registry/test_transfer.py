@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from centra.blobs import LocalStore, file_digest, open_store
+from centra.blobs import open_store
 from centra.compose import ComposeError
 from centra.documents import canonical_json, sha256
 from centra.errors import (
@@ -28,6 +28,8 @@ from centra.errors import (
     UsageError,
     VerificationError,
 )
+from centra.files import file_digest
+from centra.local_store import LocalStore
 from centra.release import ReleaseManifest
 from centra.signing import SignatureError
 from centra.task_module import TaskModule
