@@ -679,15 +679,14 @@ def _module(
         module = check_module(path)
         with registry.read() as uow:
             backbone = uow.backbone_by_digest(module.spec.backbone)
-            known = ", ".join(row.reference for row in uow.backbones()) or "none"
-            called = backbone.reference if backbone else ""
-            if backbone is not None:
-                _check_open(backbone)
-        if backbone is None:
-            raise NotFoundError(
-                f"{source}: was made for backbone sha256:{module.spec.backbone[:12]}, which is not "
-                f"registered here (registered: {known}); register it first"
-            )
+            if backbone is None:
+                known = ", ".join(row.reference for row in uow.backbones()) or "none"
+                raise NotFoundError(
+                    f"{source}: was made for backbone sha256:{module.spec.backbone[:12]}, which is "
+                    f"not registered here (registered: {known}); register it first"
+                )
+            _check_open(backbone)
+            called = backbone.reference
         check_fits(module, BackboneSpec.fetch(module.spec.backbone, registry.store), called)
         yield module
 

@@ -9,7 +9,7 @@ import pytest
 from centra.compose import ComposeError
 from centra.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from centra.release import ChannelPointer
-from registry import audit, channels, evaluations, releases, tasks
+from registry import audit, channels, evaluations, releases, signatures, tasks
 from registry.promotion import GateError, Promotion, StaleReleaseError, promote
 from registry.releases import compose
 from tests import support
@@ -344,6 +344,22 @@ def test_a_release_whose_parity_fails_on_this_machine_does_not_pass_the_parity_g
     with pytest.raises(GateError) as caught:
         promote(ruled(published, parity=True), number, "production")
     assert [gate.found for gate in failed(caught)] == ["task intent: parity failed"]
+
+
+def test_an_unsigned_release_does_not_pass_the_signature_gate(
+    published: Registry, ship: Callable[..., int], tmp_path: Path
+) -> None:
+    number = str(ship("intent", 11))
+    keys = [support.make_key(tmp_path / f"{name}.pem") for name in ("release", "other")]
+    registry = ruled(published, signed_by=[str(support.public(keys[0]))])
+    for sign_with in (None, keys[1]):
+        if sign_with is not None:
+            signatures.sign(registry, number, sign_with)
+        with pytest.raises(GateError) as caught:
+            promote(registry, number, "production")
+        assert [gate.gate for gate in failed(caught)] == ["signature"]
+    signatures.sign(registry, number, keys[0])
+    assert promote(registry, number, "production").promoted
 
 
 def test_a_channel_with_a_policy_moves_by_promotion_alone(published: Registry) -> None:

@@ -206,7 +206,9 @@ def test_a_file_that_is_no_toml_is_named(home: Path, content: bytes) -> None:
 
 def test_an_unknown_setting_is_named_with_those_there_are(home: Path) -> None:
     configure(home, database="sqlite:////r.db", store="/s", databse="x")
-    with pytest.raises(UsageError, match=r"unknown setting 'databse'; expected actor, database"):
+    with pytest.raises(
+        UsageError, match=r"unknown setting 'databse'; expected actor, channels, compose, database"
+    ):
         Settings.load()
 
 
