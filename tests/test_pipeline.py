@@ -124,6 +124,7 @@ def trained(
     return [path for _, path in sorted(made)]
 
 
+@pytest.mark.timeout(900)  # Some forty processes, most of which load a model.
 def test_three_teams_ship_at_once_a_worse_module_is_refused_and_a_bad_release_rolled_back(
     machine: Machine,
     tiny_backbone: support.Backbone,

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -384,6 +385,7 @@ class Machine(RuleBasedStateMachine):
             releases.verify(self.registry, str(number))
 
 
+@pytest.mark.timeout(900)  # A failure takes long to be made small.
 def test_any_sequence_of_changes_keeps_the_promises(
     registries: Registries, module: Callable[..., Path], tmp_path: Path
 ) -> None:
