@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from registry.cards import Card
     from registry.evaluations import EvaluationRow
-    from registry.tasks import VersionRow
+    from registry.versions import VersionRow
 
 __all__ = ["markdown", "text"]
 

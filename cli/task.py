@@ -14,7 +14,8 @@ from cli.output import metrics_text, print_json, print_table, remark, reporting
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from registry.tasks import Checkpoint, Outcome
+    from registry.intake import Checkpoint
+    from registry.tasks import Outcome
 
 _KINDS = ["classification", "multilabel", "regression", "tagging"]
 _FORCE = click.option("--force", is_flag=True, help="Act for another team; the audit log shows it.")
@@ -284,7 +285,7 @@ def history(name: str, *, as_json: bool) -> None:
 def _checkpoint(
     backbone: str | None, tap: int | None, form: Literal["single", "pair"] | None
 ) -> Checkpoint | None:
-    from registry.tasks import Checkpoint
+    from registry.intake import Checkpoint
 
     if backbone is None and tap is None and form is None:
         return None

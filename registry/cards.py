@@ -11,7 +11,7 @@ from centra.errors import CentraError
 from centra.names import split_reference
 from registry.listing import by_name
 from registry.models import Channel, Release, ReleaseTask, Task, TaskVersion
-from registry.tasks import VersionRow, version_row
+from registry.versions import VersionRow, version_row
 
 if TYPE_CHECKING:
     from centra.task_module import TaskSpec

@@ -21,7 +21,7 @@ from registry.channels import LATEST, advance, publish_pointer
 from registry.contract import ContractDifference, compare
 from registry.listing import holds, paged, within
 from registry.models import Release, ReleaseBase, ReleaseTask
-from registry.tasks import compare_tensors
+from registry.versions import compare_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

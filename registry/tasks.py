@@ -7,30 +7,29 @@ is stored for a request that will be refused; the second is the one that counts.
 
 from __future__ import annotations
 
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import select
 
-from centra.errors import ConflictError, FormatError, NotFoundError, UsageError
+from centra.errors import ConflictError, UsageError
 from centra.names import parse_name, split_reference
 from centra.progress import Progress, silent
 from registry.contract import ContractDifference, compare
 from registry.errors import ContractChangedError, TaskExistsError
+from registry.intake import Checkpoint, check_open, checked_module, ensure_stored, store_module
 from registry.lifecycle import check_owner, next_version
 from registry.listing import by_name, is_backbone, metric, paged, within
 from registry.models import Backbone, Task, TaskVersion
+from registry.versions import VersionRow, compare_tensors, version_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from sqlalchemy import ColumnElement
 
-    from centra.blobs import BlobReader
     from centra.task_module import ModuleFile
     from registry.connection import Registry
     from registry.lifecycle import Actor
@@ -38,15 +37,12 @@ if TYPE_CHECKING:
     from registry.unit_of_work import UnitOfWork
 
 __all__ = [
-    "Checkpoint",
     "Outcome",
     "TaskDetail",
     "TaskDifference",
     "TaskRow",
-    "VersionRow",
     "Way",
     "admit",
-    "compare_tensors",
     "diff",
     "list_all",
     "pin",
@@ -56,31 +52,11 @@ __all__ = [
     "retire",
     "show",
     "update",
-    "version_row",
     "way_in",
 ]
 
 Way = Literal["register", "update", "redefine"]
 """How a module becomes a version of a task."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VersionRow:
-    """One version of a task."""
-
-    version: str
-    digest: str
-    size: int
-    """Bytes of the module's file."""
-    backbone: str
-    kind: str
-    input: str
-    labels: list[str]
-    tap_layer: int
-    depth: int
-    metrics: dict[str, float]
-    created_at: datetime
-    created_by: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,16 +111,6 @@ class TaskDifference:
     tensors_same: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Checkpoint:
-    """How to read a Hugging Face checkpoint folder; see :func:`centra.checkpoint.convert`."""
-
-    backbone: str | None = None
-    """Its backbone's name; None tries all that are registered."""
-    tap: int | None = None
-    form: Literal["single", "pair"] = "single"
-
-
 def register(
     registry: Registry,
     name: str,
@@ -196,17 +162,17 @@ def register(
             )
         return Outcome(task=name, version=same.number, changed=False)
 
-    with _module(registry, source, checkpoint, progress) as module:
+    with checked_module(registry, source, checkpoint, progress) as module:
         with registry.read() as uow:
             known = decide(uow, module)
-        _store(registry, module)
+        store_module(registry, module)
         if known:
             return known
         with registry.write() as uow:
             known = decide(uow, module)
             if known:
                 return known
-            _ensure_stored(registry, module)
+            ensure_stored(registry, module)
             return _add_task(uow, name, owner, module, forced=forced)
 
 
@@ -288,7 +254,7 @@ def way_in(
         return None
     backbone = uow.backbone_by_digest(module.spec.backbone)
     if backbone is not None:
-        _check_open(backbone)
+        check_open(backbone)
     if task is None:
         _check_founder(uow.actor, name, team, force=force)
         return "register"
@@ -360,7 +326,7 @@ def pin(registry: Registry, reference: str, *, force: bool = False) -> Outcome:
         before = uow.current(version.task)
         if before is version:
             return Outcome(task=name, version=version.number, changed=False)
-        _check_open(version.backbone)
+        check_open(version.backbone)
         _make_current(uow, version, before)
         uow.record("task:pin", name, {"from": before.number, "to": number}, forced=forced)
         return Outcome(task=name, version=version.number, changed=True, forced=forced)
@@ -493,45 +459,6 @@ def diff(registry: Registry, before: str, after: str) -> TaskDifference:
     )
 
 
-def compare_tensors(reader: BlobReader, before: str, after: str) -> tuple[list[str], int]:
-    """Which tensors of two modules differ, in type, shape or any byte, or are in one alone.
-
-    Args:
-        reader: where the modules are.
-        before, after: their digests.
-
-    Returns:
-        The names, sorted, and how many tensors are the same.
-
-    Raises:
-        BlobNotFoundError, CorruptBlobError, FormatError, StoreError: they cannot be read.
-    """
-    from centra.tensors import read_raw
-
-    old, new = (read_raw(reader.fetch(digest)) for digest in (before, after))
-    names = sorted(old.keys() | new.keys())
-    changed = [name for name in names if old.get(name) != new.get(name)]
-    return changed, len(names) - len(changed)
-
-
-def version_row(version: TaskVersion) -> VersionRow:
-    """A version as plain values."""
-    return VersionRow(
-        version=version.number,
-        digest=version.digest,
-        size=version.size,
-        backbone=version.backbone.reference,
-        kind=version.kind,
-        input=version.input,
-        labels=version.labels,
-        tap_layer=version.tap_layer,
-        depth=version.depth,
-        metrics=version.metrics,
-        created_at=version.created_at,
-        created_by=version.created_by,
-    )
-
-
 def _order(registry: Registry, sort: str, *, reverse: bool) -> ColumnElement[Any]:
     """What tasks are ordered by first; see :func:`list_all`."""
     match sort:
@@ -578,17 +505,17 @@ def _add_version(
     with registry.read() as uow:
         task = uow.task(name)
         check_owner(name, task.team, uow.actor, force=force)
-    with _module(registry, source, checkpoint, progress) as module:
+    with checked_module(registry, source, checkpoint, progress) as module:
         with registry.read() as uow:
             known = decide(uow, module)
-        _store(registry, module)
+        store_module(registry, module)
         if known:
             return known
         with registry.write() as uow:
             known = decide(uow, module)
             if known:
                 return known
-            _ensure_stored(registry, module)
+            ensure_stored(registry, module)
             task = uow.task(name)
             forced = check_owner(name, task.team, uow.actor, force=force)
             return _extend_task(uow, task, module, redefined=redefined, forced=forced)
@@ -651,91 +578,10 @@ def _set_state(registry: Registry, name: str, state: str, action: str, *, force:
         if task.state == state:
             return Outcome(task=name, version=number, changed=False)
         if state == "active":
-            _check_open(uow.current(task).backbone)
+            check_open(uow.current(task).backbone)
         task.state = state
         uow.record(action, name, {"version": number}, forced=forced)
         return Outcome(task=name, version=number, changed=True, forced=forced)
-
-
-@contextmanager
-def _module(
-    registry: Registry, source: Path, checkpoint: Checkpoint | None, progress: Progress
-) -> Iterator[ModuleFile]:
-    """A checked module that fits its registered backbone, from a file or a checkpoint folder."""
-    from centra.backbone import BackboneSpec
-    from centra.task_module import check_fits, check_module
-
-    if not source.exists():
-        raise NotFoundError(f"{source}: no such file or folder")
-    with tempfile.TemporaryDirectory() as scratch:
-        path = source
-        if source.is_dir():
-            path = Path(scratch) / "module.safetensors"
-            _convert(registry, source, checkpoint or Checkpoint(), path, progress)
-        elif checkpoint:
-            raise UsageError(
-                f"{source}: is a file; a backbone, tap or input is declared for checkpoint folders"
-            )
-        module = check_module(path)
-        with registry.read() as uow:
-            backbone = uow.backbone_by_digest(module.spec.backbone)
-            if backbone is None:
-                known = ", ".join(row.reference for row in uow.backbones()) or "none"
-                raise NotFoundError(
-                    f"{source}: was made for backbone sha256:{module.spec.backbone[:12]}, which is "
-                    f"not registered here (registered: {known}); register it first"
-                )
-            _check_open(backbone)
-            called = backbone.reference
-        check_fits(module, BackboneSpec.fetch(module.spec.backbone, registry.store), called)
-        yield module
-
-
-def _store(registry: Registry, module: ModuleFile) -> None:
-    """Store a checked module's file; of a known one too, which mends a lost or damaged blob."""
-    if registry.store.put(module.path) != module.digest:
-        raise FormatError(f"{module.path}: was changed while it was being read; try again")
-
-
-def _check_open(backbone: Backbone) -> None:
-    """Refuse a backbone that was retired: what is on it does not come back to life."""
-    if backbone.state == "retired":
-        raise ConflictError(
-            f"backbone {backbone.reference} is retired; make the module on another, or bring it "
-            f"back: centra backbone restore {backbone.reference}"
-        )
-
-
-def _ensure_stored(registry: Registry, module: ModuleFile) -> None:
-    """Store the file again where garbage collection took it since :func:`_store`.
-
-    Collection removes only in a writing transaction, and this is one: from here on it is safe.
-    """
-    if not registry.store.has(module.digest):
-        _store(registry, module)
-
-
-def _convert(
-    registry: Registry, folder: Path, options: Checkpoint, path: Path, progress: Progress
-) -> None:
-    from centra.backbone import BackboneSpec
-    from centra.checkpoint import convert
-
-    with registry.read() as uow:
-        rows = [uow.backbone(options.backbone)] if options.backbone else uow.backbones()
-        digests = {row.reference: row.digest for row in rows}
-    backbones = {
-        name: BackboneSpec.fetch(digest, registry.store) for name, digest in digests.items()
-    }
-    module = convert(
-        folder,
-        backbones,
-        registry.store,
-        tap=options.tap,
-        form=options.form,
-        progress=progress,
-    )
-    module.write(path)
 
 
 def _same_bytes(task: Task, module: ModuleFile) -> TaskVersion | None:
@@ -751,7 +597,7 @@ def _version(
     spec = module.spec
     backbone = uow.backbone_by_digest(spec.backbone)
     if backbone is not None:
-        _check_open(backbone)
+        check_open(backbone)
     version = TaskVersion(
         task=task,
         major=number[0],

@@ -30,6 +30,7 @@ from registry.errors import (
     TaskExistsError,
     TaskNotFoundError,
 )
+from registry.intake import Checkpoint
 from registry.listing import MetricBound
 from registry.tasks import Outcome
 from tests import support
@@ -231,7 +232,7 @@ def test_an_option_for_checkpoints_is_refused_for_a_file(
     settled: Registry, module: Callable[..., Path]
 ) -> None:
     with refused(settled, UsageError, "checkpoint folders"):
-        tasks.register(settled, "new", module(seed=9), checkpoint=tasks.Checkpoint(tap=1))
+        tasks.register(settled, "new", module(seed=9), checkpoint=Checkpoint(tap=1))
 
 
 # A file that cannot be used, whatever it is wanted for.

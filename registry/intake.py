@@ -1,0 +1,135 @@
+"""Taking in weights: from a module file or a fine-tuned checkpoint to a checked, stored module."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from centra.errors import ConflictError, FormatError, NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from centra.progress import Progress
+    from centra.task_module import ModuleFile
+    from registry.connection import Registry
+    from registry.models import Backbone
+
+__all__ = ["Checkpoint", "check_open", "checked_module", "ensure_stored", "store_module"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """How to read a Hugging Face checkpoint folder; see :func:`centra.checkpoint.convert`."""
+
+    backbone: str | None = None
+    """Its backbone's name; None tries all that are registered."""
+    tap: int | None = None
+    form: Literal["single", "pair"] = "single"
+
+
+@contextmanager
+def checked_module(
+    registry: Registry, source: Path, checkpoint: Checkpoint | None, progress: Progress
+) -> Iterator[ModuleFile]:
+    """A module that has been checked throughout and fits its registered backbone.
+
+    Args:
+        registry: where the backbone is registered.
+        source: a task module file, or a fine-tuned Hugging Face checkpoint's folder.
+        checkpoint: how to read a folder.
+        progress: told of a checkpoint's conversion.
+
+    Raises:
+        NotFoundError: there is no such file, or its backbone is not registered.
+        UsageError: ``checkpoint`` was given for a file.
+        FormatError, IncompatibleError: it cannot be used.
+        ConflictError: its backbone is retired.
+        StoreError, DatabaseError: the registry cannot be used.
+    """
+    from centra.backbone import BackboneSpec
+    from centra.task_module import check_fits, check_module
+
+    if not source.exists():
+        raise NotFoundError(f"{source}: no such file or folder")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = source
+        if source.is_dir():
+            path = Path(scratch) / "module.safetensors"
+            _convert(registry, source, checkpoint or Checkpoint(), path, progress)
+        elif checkpoint:
+            raise UsageError(
+                f"{source}: is a file; a backbone, tap or input is declared for checkpoint folders"
+            )
+        module = check_module(path)
+        with registry.read() as uow:
+            backbone = uow.backbone_by_digest(module.spec.backbone)
+            if backbone is None:
+                known = ", ".join(row.reference for row in uow.backbones()) or "none"
+                raise NotFoundError(
+                    f"{source}: was made for backbone sha256:{module.spec.backbone[:12]}, which is "
+                    f"not registered here (registered: {known}); register it first"
+                )
+            check_open(backbone)
+            called = backbone.reference
+        check_fits(module, BackboneSpec.fetch(module.spec.backbone, registry.store), called)
+        yield module
+
+
+def store_module(registry: Registry, module: ModuleFile) -> None:
+    """Store a checked module's file; of a known one too, which mends a lost or damaged blob.
+
+    Raises:
+        FormatError: the file has changed since it was checked.
+        StoreError, StoreNotWritableError: the store refused.
+    """
+    if registry.store.put(module.path) != module.digest:
+        raise FormatError(f"{module.path}: was changed while it was being read; try again")
+
+
+def ensure_stored(registry: Registry, module: ModuleFile) -> None:
+    """Store the file again where garbage collection took it since :func:`store_module`.
+
+    Collection removes only in a writing transaction, and this is one: from here on it is safe.
+    """
+    if not registry.store.has(module.digest):
+        store_module(registry, module)
+
+
+def check_open(backbone: Backbone) -> None:
+    """Refuse a backbone that was retired: what is on it does not come back to life.
+
+    Raises:
+        ConflictError: it is retired.
+    """
+    if backbone.state == "retired":
+        raise ConflictError(
+            f"backbone {backbone.reference} is retired; make the module on another, or bring it "
+            f"back: centra backbone restore {backbone.reference}"
+        )
+
+
+def _convert(
+    registry: Registry, folder: Path, options: Checkpoint, path: Path, progress: Progress
+) -> None:
+    from centra.backbone import BackboneSpec
+    from centra.checkpoint import convert
+
+    with registry.read() as uow:
+        rows = [uow.backbone(options.backbone)] if options.backbone else uow.backbones()
+        digests = {row.reference: row.digest for row in rows}
+    backbones = {
+        name: BackboneSpec.fetch(digest, registry.store) for name, digest in digests.items()
+    }
+    module = convert(
+        folder,
+        backbones,
+        registry.store,
+        tap=options.tap,
+        form=options.form,
+        progress=progress,
+    )
+    module.write(path)
