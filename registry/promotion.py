@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from centra.release import ReleaseManifest
     from registry.connection import Registry
     from registry.lineage import Moved
-    from registry.models import Channel, Release, TaskVersion
+    from registry.models import Channel, TaskVersion
     from registry.unit_of_work import UnitOfWork
 
 __all__ = ["GateError", "Promotion", "StaleReleaseError", "promote"]
@@ -137,7 +137,8 @@ def promote(
         with registry.read() as uow:
             look = _look(uow, reference, channel, overwrite=policy is not None and policy.overwrite)
         if look.serving == look.release:
-            publish_pointer(registry, channel)
+            if not dry_run:
+                publish_pointer(registry, channel)
             return _promotion(look, channel, wanted, [], promoted=False)
         if look.moved:
             if not rebase or dry_run or look.serving is None:
@@ -175,7 +176,7 @@ def _look(uow: UnitOfWork, reference: str, name: str, *, overwrite: bool) -> _Lo
     there = uow.released(serving) if serving else {}
     moved: list[Moved] = []
     if channel is not None and not overwrite:
-        moved = _moved(uow, channel, release)
+        moved = _moved(uow, channel, release.number, _numbers(here), _numbers(there))
     served = select(ChannelMove.channel).where(ChannelMove.release_id == release.id)
     return _Look(
         release=release.number,
@@ -189,28 +190,34 @@ def _look(uow: UnitOfWork, reference: str, name: str, *, overwrite: bool) -> _Lo
     )
 
 
-def _moved(uow: UnitOfWork, channel: Channel, release: Release) -> list[Moved]:
-    serving = channel.release
+def _moved(
+    uow: UnitOfWork,
+    channel: Channel,
+    candidate: int,
+    here: dict[str, str],
+    there: dict[str, str],
+) -> list[Moved]:
+    """The tasks that a candidate would undo; ``here`` are its versions, ``there`` those served."""
     compositions = uow.compositions()
     gone = lineage.withdrawn(moves_of(uow, channel.name))
-    mine = lineage.chain(release.number, compositions)
+    mine = lineage.chain(candidate, compositions)
     # As it was when it was moved there; it may have been composed anew since.
-    theirs = lineage.chain(serving.number, compositions, channel.moved_at)
+    theirs = lineage.chain(channel.release.number, compositions, channel.moved_at)
     shared = lineage.fork(mine, theirs)
 
     def held(made: lineage.Made) -> dict[str, str]:
-        return _numbers(uow, uow.release(str(made.release)))
+        return _numbers(uow.released(uow.release(str(made.release))))
 
     return lineage.moved(
-        _numbers(uow, release),
-        _numbers(uow, serving),
+        here,
+        there,
         None if shared is None else held(mine[shared]),
         [held(made) for made in mine[1:shared] if made.release in gone],
     )
 
 
-def _numbers(uow: UnitOfWork, release: Release) -> dict[str, str]:
-    return {task: version.number for task, version in uow.released(release).items()}
+def _numbers(versions: dict[str, TaskVersion]) -> dict[str, str]:
+    return {task: version.number for task, version in versions.items()}
 
 
 def _versions(uow: UnitOfWork, versions: dict[str, TaskVersion]) -> dict[str, Version]:
@@ -239,15 +246,15 @@ def _versions(uow: UnitOfWork, versions: dict[str, TaskVersion]) -> dict[str, Ve
 def _rebased(registry: Registry, reference: str, serving: int, progress: Progress) -> int:
     """Compose a release's own change onto what a channel serves; the new release's number."""
     with registry.read() as uow:
-        release, onto = uow.release(reference), uow.release(str(serving))
+        release = uow.release(reference)
         onto_what = uow.compositions().get(release.number)
         if not onto_what:
             raise ConflictError(
                 f"release {release.number} has no base to tell its change from; "
                 f"compose it anew: centra compose --base {serving} --set TASK@VERSION --release"
             )
-        before, after = _numbers(uow, uow.release(str(onto_what[0].base))), _numbers(uow, release)
-        there = _numbers(uow, onto)
+        base, onto = (uow.release(str(number)) for number in (onto_what[0].base, serving))
+        before, after, there = (_numbers(uow.released(r)) for r in (base, release, onto))
     changed = {t for t in before.keys() | after.keys() if before.get(t) != after.get(t)}
     both = sorted(t for t in changed if there.get(t) not in (before.get(t), after.get(t)))
     if both:

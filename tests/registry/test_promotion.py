@@ -124,6 +124,12 @@ def test_a_live_composition_is_promoted_over_what_was_shipped_alone(
     assert served(published) == {"intent": "1.1", "slots": "1.1", "mood": "1.0"}
 
 
+def test_a_dry_run_leaves_even_a_stale_pointer_alone(published: Registry) -> None:
+    published.store.write_pointer("production", b"stale")
+    with nothing_changes(published):
+        promote(published, "1", "production", dry_run=True)
+
+
 @pytest.mark.parametrize(
     ("channel", "error"),
     [("latest", UsageError), ("7", UsageError), ("../evil", UsageError)],
