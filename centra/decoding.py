@@ -9,6 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from centra.chain_decoding import Chain
     from centra.data import Input, Row
     from centra.task_module import TaskSpec
 
@@ -16,7 +17,11 @@ __all__ = ["decode", "tagged_spans"]
 
 
 def decode(
-    spec: TaskSpec, logits: np.ndarray, inputs: Sequence[Input], rows: Sequence[Row]
+    spec: TaskSpec,
+    logits: np.ndarray,
+    inputs: Sequence[Input],
+    rows: Sequence[Row],
+    chain: Chain | None = None,
 ) -> list[dict[str, Any]]:
     """The answers of a batch, one per input.
 
@@ -25,27 +30,29 @@ def decode(
         logits: ``(batch, outputs)``, or ``(batch, seq, outputs)`` for tagging.
         inputs: the inputs, for their words.
         rows: the same inputs encoded, for where each word's first token is.
+        chain: what decodes, for a tagging head with a CRF.
 
     Returns:
         Per input, by kind: ``{"label", "score"}``; ``{"labels": [{"label", "score"}]}``, best
         first; ``{"value"}``; ``{"spans": [{"label", "text", "start", "end", "words", "score"}]}``
         with ``start`` and ``end`` in characters, ``words`` the first word and the one after the
-        last. Scores are probabilities, a span's the mean over its words.
+        last. Scores are probabilities, a span's the mean over its words; with a chain, of the
+        marginals of their tags.
     """
     if spec.kind == "regression":
         return [{"value": float(row[0])} for row in logits]
     if spec.kind == "multilabel":
         return [_several(spec, row) for row in _sigmoid(logits)]
-    scores = _softmax(logits)
     if spec.kind == "classification":
+        scores = _softmax(logits)
         best = scores.argmax(axis=-1)
         return [
             {"label": spec.labels[i], "score": float(row[i])}
             for i, row in zip(best, scores, strict=True)
         ]
     return [
-        {"spans": _spans(spec, score, item, row)}
-        for score, item, row in zip(scores, inputs, rows, strict=True)
+        {"spans": _spans(spec, emissions, item, row, chain)}
+        for emissions, item, row in zip(logits, inputs, rows, strict=True)
     ]
 
 
@@ -78,11 +85,21 @@ def _several(spec: TaskSpec, scores: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _spans(spec: TaskSpec, scores: np.ndarray, item: Input, row: Row) -> list[dict[str, Any]]:
+def _spans(
+    spec: TaskSpec, logits: np.ndarray, item: Input, row: Row, chain: Chain | None
+) -> list[dict[str, Any]]:
     words = item.words
     tokens = row.first_tokens(words)
-    best = [int(scores[token].argmax()) if token >= 0 else None for token in tokens]
-    tags = ["O" if i is None else spec.labels[i] for i in best]
+    # As in training: words that share their first token are one, those cut off are none.
+    kept = sorted({token for token in tokens if token >= 0})
+    emissions = logits[np.array(kept, dtype=np.int64)]
+    best = emissions.argmax(axis=-1) if chain is None else chain.best(emissions)
+    tag_of = {token: spec.labels[i] for token, i in zip(kept, best, strict=True)}
+    tags = [tag_of.get(token, "O") for token in tokens]
+    if all(tag == "O" for tag in tags):
+        return []
+    scores = _softmax(emissions) if chain is None else chain.marginals(emissions)
+    score_of = {token: row[i] for token, row, i in zip(kept, scores, best, strict=True)}
     found = []
     for label, first, end in tagged_spans(tags):
         start, stop = words[first][0], words[end - 1][1]
@@ -94,7 +111,7 @@ def _spans(spec: TaskSpec, scores: np.ndarray, item: Input, row: Row) -> list[di
                 "start": start,
                 "end": stop,
                 "words": [first, end],
-                "score": float(np.mean([scores[tokens[i]].max() for i in span])),
+                "score": float(np.mean([score_of[tokens[i]] for i in span])),
             }
         )
     return found

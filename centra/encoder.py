@@ -14,12 +14,13 @@ from torch import nn
 
 from centra.backbone import BackboneSpec, transformers_class
 from centra.families import family_of
-from centra.heads import build_head
+from centra.heads import TokenHead, build_head
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from centra.blobs import BlobReader
+    from centra.crf import LinearChain
     from centra.task_module import TaskSpec
 
 __all__ = ["Branch", "Trunk", "attention_bias"]
@@ -115,7 +116,12 @@ class Branch(nn.Module):
         super().__init__()
         config = _config(backbone)
         self.layers = nn.ModuleList(_empty_layer(backbone, config) for _ in range(spec.depth))
-        self.head = build_head(backbone.hidden_size, spec.outputs, spec.head.activation, dropout)
+        self.head = build_head(backbone.hidden_size, spec.outputs, spec.head, dropout)
+
+    @property
+    def chain(self) -> LinearChain | None:
+        """The head's CRF, where it has one."""
+        return self.head.crf if isinstance(self.head, TokenHead) else None
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> Branch:
         """Take the tensors of a task module (``layers.<i>.…`` counted from 1, ``head.…``)."""

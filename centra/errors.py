@@ -7,13 +7,17 @@ each carries the exit code that the command line ends with: 1 failed, 2 usage, 3
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class CentraError(Exception):
     """A fault that a user can understand and mend; its text says what to do."""
 
     exit_code: ClassVar[int] = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Some errors take other arguments than their text; workers must be able to send them.
+        return _again, (type(self), self.args, vars(self))
 
 
 class UsageError(CentraError):
@@ -114,3 +118,9 @@ class CorruptBlobError(VerificationError):
         )
         self.digest = digest
         self.actual = actual
+
+
+def _again(kind: type[CentraError], args: tuple[Any, ...], state: dict[str, Any]) -> CentraError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error

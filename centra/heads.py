@@ -8,8 +8,15 @@ serves them all.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
+
+from centra.crf import LinearChain
+
+if TYPE_CHECKING:
+    from centra.task_module import HeadSpec
 
 __all__ = ["FirstTokenHead", "TokenHead", "build_head"]
 
@@ -42,11 +49,12 @@ class FirstTokenHead(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """Logits of every token."""
+    """Logits of every token, and perhaps the CRF that reads those of the words as emissions."""
 
-    def __init__(self, hidden_size: int, outputs: int, dropout: float) -> None:
-        """Make a head with random weights; see :class:`FirstTokenHead`."""
+    def __init__(self, hidden_size: int, outputs: int, dropout: float, *, crf: bool) -> None:
+        """Make a head with random weights, its CRF with zeros; see :class:`FirstTokenHead`."""
         super().__init__()
+        self.crf = LinearChain(outputs) if crf else None
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(hidden_size, outputs)
 
@@ -57,9 +65,9 @@ class TokenHead(nn.Module):
 
 
 def build_head(
-    hidden_size: int, outputs: int, activation: str | None, dropout: float = 0.0
-) -> nn.Module:
-    """The head with this activation; None is the head that reads every token."""
-    if activation is None:
-        return TokenHead(hidden_size, outputs, dropout)
-    return FirstTokenHead(hidden_size, outputs, activation, dropout)
+    hidden_size: int, outputs: int, spec: HeadSpec, dropout: float = 0.0
+) -> FirstTokenHead | TokenHead:
+    """The head that a spec names; without an activation it is the one that reads every token."""
+    if spec.activation is None:
+        return TokenHead(hidden_size, outputs, dropout, crf=spec.crf)
+    return FirstTokenHead(hidden_size, outputs, spec.activation, dropout)

@@ -56,6 +56,10 @@ class S3Store:
             )
         self._made_client: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the client, which cannot go to another process."""
+        return vars(self) | {"_made_client": None}
+
     @property
     def _client(self) -> Any:
         if self._made_client is None:

@@ -12,6 +12,7 @@ Tensors: ``layers.<i>.<name as in transformers>`` with i from 1, ``head.<name>``
 from __future__ import annotations
 
 import json
+import operator
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -54,6 +55,12 @@ class HeadSpec(Document):
     """After the dense layer of a head on the first token; None is a head on every token."""
     threshold: float = 0.5
     """Probability from which a multilabel task names a label."""
+    crf: bool = Field(default=False, exclude_if=operator.not_)
+    """A tagging head whose tags a linear-chain CRF decodes; see :mod:`centra.crf`.
+
+    Written only where it holds: modules without one keep the bytes they had before there was one,
+    and a Centra that knows no CRF refuses the field instead of decoding without it.
+    """
 
 
 class TaskSpec(FormattedDocument):
@@ -118,6 +125,10 @@ class TaskSpec(FormattedDocument):
                 )
         if (self.kind == "tagging") != (self.head.activation is None):
             raise FormatError(f"{where}: head.activation does not suit a {self.kind} task")
+        if self.head.crf and self.kind != "tagging":
+            raise FormatError(
+                f"{where}: head.crf is for tagging tasks, but this is a {self.kind} task"
+            )
         if self.kind == "tagging" and self.input == "pair":
             raise FormatError(f"{where}: tagging takes single inputs")
 
@@ -314,6 +325,9 @@ def _check_shapes(spec: TaskSpec, tensors: dict[str, RawTensor], where: str) -> 
     expected = {"head.out.weight": (outputs, hidden), "head.out.bias": (outputs,)}
     if spec.head.activation is not None:
         expected |= {"head.dense.weight": (hidden, hidden), "head.dense.bias": (hidden,)}
+    if spec.head.crf:
+        expected |= {"head.crf.start": (outputs,), "head.crf.end": (outputs,)}
+        expected["head.crf.transitions"] = (outputs, outputs)
     inputs = tensors.get("probe.input_ids")
     shape = () if inputs is None else inputs.shape
     if inputs is not None and (len(shape) != 2 or 0 in shape):

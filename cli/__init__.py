@@ -18,6 +18,7 @@ _COMMANDS = {
     "db": "cli.db:db",
     "backbone": "cli.backbone:backbone",
     "train": "cli.train:train",
+    "select": "cli.select:select",
     "task": "cli.task:task",
     "compose": "cli.compose:compose",
     "release": "cli.release:release",

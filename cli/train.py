@@ -56,7 +56,8 @@ def train(
     registry = open_registry()
     spec = backbones.spec(registry, backbone)
 
-    from centra.training.finetune import Recipe, finetune
+    from centra.training.finetune import finetune
+    from centra.training.recipe import Recipe
 
     recipe = Recipe(**{k: v for k, v in settings.items() if v is not None})  # type: ignore[arg-type]
     with reporting() as progress:

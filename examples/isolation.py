@@ -27,7 +27,8 @@ import numpy as np
 
 from centra.data import read_examples
 from centra.progress import silent
-from centra.training.finetune import Recipe, finetune
+from centra.training.finetune import finetune
+from centra.training.recipe import Recipe
 from registry import Registry, backbones, releases, tasks
 from registry.db import upgrade
 from registry.lifecycle import Actor

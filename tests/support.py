@@ -273,7 +273,7 @@ def make_module(
 
     from centra.data import Input, TextEncoder
     from centra.encoder import Branch, Trunk
-    from centra.training.finetune import make_module as put_together
+    from centra.training.run import make_module as put_together
 
     spec = make_spec(
         backbone.digest, kind, tap=tap, depth=depth, labels=labels, form=form, **fields

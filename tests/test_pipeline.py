@@ -104,7 +104,8 @@ def trained(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> list[Path]:
     """Modules that have learnt the same task, the best last."""
-    from centra.training.finetune import Recipe, finetune
+    from centra.training.finetune import finetune
+    from centra.training.recipe import Recipe
 
     folder = tmp_path_factory.mktemp("trained")
     made = []

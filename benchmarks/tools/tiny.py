@@ -13,7 +13,7 @@ import torch
 from centra.data import Input, TextEncoder
 from centra.encoder import Branch, Trunk, backbone_layer
 from centra.task_module import HeadSpec, TaskSpec
-from centra.training.finetune import make_module
+from centra.training.run import make_module
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from centra.blobs import BlobReader
+    from centra.chain_decoding import Chain
     from centra.release import ReleaseManifest
     from centra.runtime.engine import BranchEngine, Probe, TrunkEngine
 
@@ -36,6 +37,7 @@ class _Task:
     spec: TaskSpec
     branch: BranchEngine
     probe: Probe
+    chain: Chain | None
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,7 @@ class Release:
                 entry.depth,
             ):
                 raise FormatError(f"task {name}: its module's spec contradicts the manifest")
-            branch, probe = load_branch(specs[entry.backbone], path)
-            loaded[name] = _Task(spec, branch, probe)
+            loaded[name] = _Task(spec, *load_branch(specs[entry.backbone], path))
             progress("load tasks", done, len(entries))
         return cls(manifest, backbones, loaded)
 
@@ -139,8 +140,9 @@ class Release:
         answers: list[dict[str, Any]] = [{} for _ in parsed]
         for name, positions, rows, logits in self._run(parsed, tasks):
             chosen = [parsed[i] for i in positions]
-            spec = self._tasks[name].spec
-            for i, answer in zip(positions, decode(spec, logits, chosen, rows), strict=True):
+            task = self._tasks[name]
+            found = decode(task.spec, logits, chosen, rows, task.chain)
+            for i, answer in zip(positions, found, strict=True):
                 answers[i][name] = answer
         return [dict(sorted(answer.items())) for answer in answers]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
+    from centra.chain_decoding import Chain
 
 __all__ = ["TorchBranch", "TorchTrunk", "load_branch", "load_trunk"]
 
@@ -60,12 +61,17 @@ def load_trunk(spec: BackboneSpec, reader: BlobReader, *, depth: int) -> TorchTr
     return TorchTrunk(Trunk(spec, reader, depth=depth))
 
 
-def load_branch(backbone: BackboneSpec, path: Path) -> tuple[TorchBranch, Probe]:
-    """A task module's branch and probe, from its verified file."""
+def load_branch(backbone: BackboneSpec, path: Path) -> tuple[TorchBranch, Probe, Chain | None]:
+    """A task module's branch, its probe, and the chain of a head with a CRF, from its verified file.
+
+    The branch gives logits all the same; the chain decodes them.
+    """
     module = TaskModule.read(path)
     branch = Branch(backbone, module.spec).load(module.weights)
     probe = {name: module.tensors[f"probe.{name}"].numpy() for name in _PROBE_INPUTS}
-    return TorchBranch(branch), Probe(Encoded(**probe), module.tensors["probe.logits"].numpy())
+    chain = None if branch.chain is None else branch.chain.numpy(module.spec.labels)
+    logits = module.tensors["probe.logits"].numpy()
+    return TorchBranch(branch), Probe(Encoded(**probe), logits), chain
 
 
 _PROBE_INPUTS = ("input_ids", "attention_mask", "token_type_ids")

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
     import torch
 
+    from centra.chain_decoding import Chain
+    from centra.crf import LinearChain
     from centra.data import Example, Row
     from centra.task_module import Kind, TaskSpec
 
-__all__ = ["IGNORED", "dev_metrics", "infer_contract", "loss", "target"]
+__all__ = ["IGNORED", "dev_metrics", "gather_words", "infer_contract", "loss", "target"]
 
 IGNORED = -100
 """The target of tokens that carry no tag."""
@@ -84,32 +86,70 @@ def target(spec: TaskSpec, example: Example, row: Row) -> np.ndarray:
     return tags
 
 
-def loss(kind: Kind, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def gather_words(
+    logits: torch.Tensor, targets: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Take the words out of a tagging batch: the tokens whose target is not :data:`IGNORED`.
+
+    Args:
+        logits: ``(batch, seq, labels)``.
+        targets: ``(batch, seq)``.
+
+    Returns:
+        Emissions ``(batch, words, labels)``, tags ``(batch, words)`` and a mask ``(batch, words)``
+        of booleans, as :class:`centra.crf.LinearChain` takes them: right-padded (with zeros) to the
+        longest row, and to one word where no row has any.
+    """
+    known = targets != IGNORED
+    counts = known.sum(dim=1, keepdim=True)
+    width = max(int(counts.max()), 1)
+    places = (~known).to(dtype=counts.dtype).argsort(dim=1, stable=True)[:, :width]
+    mask = known.gather(1, places)
+    emissions = logits.take_along_dim(places[..., None], dim=1)
+    return emissions.where(mask[..., None], 0.0), targets.gather(1, places).where(mask, 0), mask
+
+
+def loss(
+    spec: TaskSpec,
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    chain: LinearChain | None = None,
+) -> torch.Tensor:
     """The training loss of a batch, in float32.
 
     Args:
-        kind: the task's kind.
+        spec: for the kind.
         logits: ``(batch, outputs)``, or ``(batch, seq, outputs)`` for tagging.
         targets: as :func:`target`, stacked; tagging padded with :data:`IGNORED`.
+        chain: the CRF of a tagging head that has one. Its loss is per word, as the cross-entropy
+            without it is, so that the gradients of the logits are of one size.
     """
     logits = logits.float()
-    match kind:
+    match spec.kind:
         case "classification":
             return functional.cross_entropy(logits, targets)
         case "multilabel":
             return functional.binary_cross_entropy_with_logits(logits, targets)
         case "regression":
             return functional.mse_loss(logits[:, 0], targets)
+    if chain is not None:
+        emissions, tags, mask = gather_words(logits, targets)
+        total = chain.log_likelihood(emissions, tags, mask).sum()
+        return -total / mask.sum().clamp(min=1)
     return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
 
-def dev_metrics(spec: TaskSpec, logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+def dev_metrics(
+    spec: TaskSpec, logits: np.ndarray, targets: np.ndarray, chain: Chain | None = None
+) -> dict[str, float]:
     """All metrics of the task's kind on the dev set.
 
     Args:
         spec: kind, labels and threshold.
         logits: ``(examples, outputs)``, or ``(examples, seq, outputs)`` for tagging.
         targets: as :func:`target`, stacked.
+        chain: what decodes, for a tagging head with a CRF; see
+            :meth:`centra.crf.LinearChain.numpy`.
     """
     match spec.kind:
         case "classification":
@@ -121,9 +161,10 @@ def dev_metrics(spec: TaskSpec, logits: np.ndarray, targets: np.ndarray) -> dict
             return metrics.regression(logits[:, 0], targets)
     known = targets != IGNORED
     names = np.array(spec.labels, dtype=object)
-    best = names[logits.argmax(axis=-1)]
+    words = [row[mask] for row, mask in zip(logits, known, strict=True)]
+    best = [row.argmax(axis=-1) if chain is None else chain.best(row) for row in words]
     return metrics.tagging(
-        [[*row[mask]] for row, mask in zip(best, known, strict=True)],
+        [[*names[row]] for row in best],
         [[*names[row[mask]]] for row, mask in zip(targets, known, strict=True)],
     )
 

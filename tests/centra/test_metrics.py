@@ -198,8 +198,9 @@ def test_loss_of_every_kind_is_lower_for_better_logits() -> None:
         "tagging": ([[[9.0, 0.0, 0.0], [0.0, 5.0, 0.0]]], torch.tensor([[IGNORED, 1]])),
     }
     for kind, (logits, targets) in cases.items():
-        good = loss(kind, torch.tensor(logits), targets)
-        bad = loss(kind, -torch.tensor(logits), targets)
+        spec = support.make_spec("0" * 64, kind)
+        good = loss(spec, torch.tensor(logits), targets)
+        bad = loss(spec, -torch.tensor(logits), targets)
         assert 0 <= good < 0.1 < bad
 
 

@@ -17,8 +17,9 @@ from centra.encoder import Branch, Trunk, backbone_layer
 from centra.errors import CentraError, DataError, UsageError
 from centra.release import ReleaseManifest
 from centra.task_module import TaskModule, check_fits, check_module
-from centra.training import finetune as finetuning
-from centra.training.finetune import Recipe, finetune
+from centra.training import run as running
+from centra.training.finetune import finetune
+from centra.training.recipe import Recipe
 from tests import support
 
 if TYPE_CHECKING:
@@ -160,10 +161,10 @@ def test_trunk_stays_frozen_and_in_evaluation_mode(
             modes.append(any(part.training for part in self.modules()))
             return super().forward(*args, **kwargs)
 
-    monkeypatch.setattr(finetuning, "Trunk", Watched)
+    monkeypatch.setattr(running, "Trunk", Watched)
     train(tap=2, depth=1, epochs=2)
 
-    (trunk,) = trunks
+    trunk = trunks[0]
     assert len(modes) > 18
     assert not any(modes)
     assert not any(parameter.requires_grad for parameter in trunk.parameters())

@@ -21,7 +21,7 @@ from centra.errors import (
 from centra.files import file_digest
 from centra.local_store import LocalStore
 from centra.release import ChannelPointer
-from centra.task_module import TaskModule
+from centra.task_module import HeadSpec, TaskModule
 from registry import audit, channels, releases, tasks
 from registry.errors import TaskNotFoundError
 from registry.releases import Change, compose
@@ -317,6 +317,21 @@ def test_a_release_holds_frozen_layers_only_up_to_the_deepest_tap(
     plan = compose(registry)
     assert (plan.layers.shared, plan.layers.total, plan.layers.single_task) == (1, 2, 3)
     assert [len(trunk.layers) for trunk in plan.manifest.trunks] == [1]
+
+
+# Heads with a CRF.
+
+
+def test_task_may_take_a_crf_with_an_update(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    crf = module("tagging", tap=2, seed=3, head=HeadSpec(crf=True))
+    assert tasks.update(published, "slots", crf).version == "1.1"
+    done = compose(published, publish=True)
+    assert [(change.task, change.change) for change in done.changes] == [("slots", "updated")]
+    assert releases.verify(published, "latest").parity.keys() == {"intent", "slots"}
+    (answer,) = releases.load(published, "latest").predict(["fly to new york"], ["slots"])
+    assert answer["slots"].keys() == {"spans"}
 
 
 # Two backbones.

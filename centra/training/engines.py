@@ -1,0 +1,176 @@
+"""Where training runs are carried out: processes of this machine, or a Ray cluster.
+
+An engine maps a function over jobs and yields each result as it comes. Jobs share nothing but
+files: on a cluster, the data, the work folder and a local store must be at the same path on every
+machine.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import threading
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from centra.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+__all__ = ["ENGINES", "Engine", "LocalEngine", "RayEngine", "open_engine"]
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+ENGINES = ("local", "ray")
+
+
+class Engine(Protocol):
+    """Carries out jobs, several at a time."""
+
+    def map(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job]
+    ) -> Iterator[tuple[int, Result]]:
+        """Yield ``(index of the job, result)`` as jobs end, in any order.
+
+        Args:
+            function: importable by name.
+            jobs: picklable.
+
+        Raises:
+            Exception: whatever the function raised; jobs that have not begun are given up.
+        """
+        ...
+
+
+class LocalEngine:
+    """This machine. With one process the jobs run in the caller's own, one after the other."""
+
+    def __init__(self, processes: int | None = None) -> None:
+        """Choose how many processes.
+
+        Args:
+            processes: at the same time; default one per GPU, or without any one per core, to eight.
+                Each has its share of the cores: small batches gain little from more threads.
+
+        Raises:
+            UsageError: fewer than one.
+        """
+        if processes is not None and processes < 1:
+            raise UsageError(f"jobs must be at least 1, found {processes}")
+        self.processes = processes or _gpus() or min(_cores(), 8)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def map(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job]
+    ) -> Iterator[tuple[int, Result]]:
+        """See :meth:`Engine.map`."""
+        if self.processes == 1:
+            yield from ((i, function(job)) for i, job in enumerate(jobs))
+            return
+        self._pool = self._pool or _start_pool(self.processes)
+        waiting = {self._pool.submit(function, job): i for i, job in enumerate(jobs)}
+        try:
+            for future in as_completed(waiting):
+                yield waiting[future], future.result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class RayEngine:
+    """A Ray cluster: the one of ``RAY_ADDRESS``, or one that is started on this machine."""
+
+    def __init__(self) -> None:
+        """Connect.
+
+        Raises:
+            UsageError: Ray is not installed, or the cluster of ``RAY_ADDRESS`` is not there.
+        """
+        try:
+            import ray
+        except ImportError as error:
+            raise UsageError("the engine 'ray' needs Ray: pip install 'centra[ray]'") from error
+        try:
+            ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            address = os.environ.get("RAY_ADDRESS")
+            raise UsageError(f"no Ray cluster answers at RAY_ADDRESS={address}") from error
+        self._ray = ray
+        self._resources: Callable[[], dict[str, float]] = ray.cluster_resources
+
+    def map(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job]
+    ) -> Iterator[tuple[int, Result]]:
+        """See :meth:`Engine.map`. Each job has one core, or one GPU where the cluster has any."""
+        gpus = 1 if self._resources().get("GPU") else 0
+        remote = self._ray.remote(num_cpus=1, num_gpus=gpus)(function)
+        waiting = {remote.remote(job): i for i, job in enumerate(jobs)}
+        try:
+            while waiting:
+                (done, *_), _ = self._ray.wait([*waiting])
+                yield waiting.pop(done), self._ray.get(done)
+        finally:
+            for reference in waiting:
+                self._ray.cancel(reference)
+
+
+def open_engine(name: str, processes: int | None = None) -> Engine:
+    """The engine of a name in :data:`ENGINES`.
+
+    Args:
+        name: ``local`` or ``ray``.
+        processes: of the local one; see :class:`LocalEngine`.
+
+    Raises:
+        UsageError: another name, or an engine that is not there.
+    """
+    if name == "local":
+        return LocalEngine(processes)
+    if name == "ray":
+        return RayEngine()
+    raise UsageError(f"engine {name!r}: expected one of {', '.join(ENGINES)}")
+
+
+def _start_pool(processes: int) -> ProcessPoolExecutor:
+    # Forked copies of a process that has run torch may hang.
+    context = multiprocessing.get_context("spawn")
+    places = context.SimpleQueue()
+    for place in range(processes):
+        places.put(place)
+    threads = max(1, _cores() // processes)
+    return ProcessPoolExecutor(
+        processes, mp_context=context, initializer=_start_worker, initargs=(places, threads)
+    )
+
+
+def _start_worker(places: multiprocessing.SimpleQueue[int], threads: int) -> None:
+    """Take a GPU and a share of the cores, and end with the parent however that ends."""
+    place = places.get()
+    if _gpus():
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % _gpus())
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    import torch
+
+    torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()

@@ -1,0 +1,159 @@
+"""The paper's pipeline for one task: search a teacher, distil students, select one module."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from itertools import product
+from typing import TYPE_CHECKING
+
+from centra.progress import Progress, silent
+from centra.training.jobs import Job, advance, take_module
+from centra.training.search import Space, search
+from centra.training.select import read_scores, select
+from centra.training.trials import best_trial, write_trials
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from centra.backbone import BackboneSpec
+    from centra.blobs import BlobReader
+    from centra.task_module import TaskModule
+    from centra.training.engines import Engine
+    from centra.training.features import FeatureCache
+    from centra.training.plan import Plan
+    from centra.training.select import Choice
+    from centra.training.trials import Trial
+
+__all__ = ["Fit", "fit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What the pipeline came to."""
+
+    trials: list[Trial]
+    """Teachers, then students."""
+    teacher: Trial
+    choice: Choice
+    module: TaskModule
+    """The chosen one."""
+
+
+def fit(
+    backbone: BackboneSpec,
+    reader: BlobReader,
+    data: Path,
+    plan: Plan,
+    *,
+    output: Path,
+    engine: Engine,
+    cache: FeatureCache | None = None,
+    progress: Progress = silent,
+) -> Fit:
+    """Search, distil and select for one task.
+
+    Args:
+        backbone: the frozen encoder that the plan names.
+        reader: where its blobs are.
+        data: a folder with ``train.jsonl`` and ``dev.jsonl``.
+        plan: the recipe.
+        output: a folder. It gets ``teacher.safetensors`` and ``scores.csv``, which
+            ``centra select`` reads, too; under ``work`` each run keeps its epochs, so that a fit
+            that was killed goes on, and one that is repeated ends at once.
+        engine: carries the runs out.
+        cache: where frozen hidden states are kept; None runs the frozen layers in every epoch.
+        progress: told of each run.
+
+    Raises:
+        UsageError: a setting that does not suit the backbone or the kind.
+        DataError: missing, empty or malformed data; a dev label that is not in train.
+        TrainingDivergedError: the weights of the best run became NaN or infinite.
+        StoreNotWritableError: ``output`` or the cache cannot be written.
+    """
+    plan.distillation.check()
+    fewest, most = plan.search.layers
+    found = search(
+        backbone,
+        reader,
+        data,
+        plan.recipe,
+        Space(
+            layers=tuple(range(fewest, most + 1)),
+            learning_rates=plan.search.learning_rates,
+            seeds=plan.search.seeds,
+        ),
+        work=output / "work",
+        engine=engine,
+        cache=cache,
+        report_to=plan.report_to,
+        progress=progress,
+    )
+    teacher = output / "teacher.safetensors"
+    found.module.write(teacher)
+    students = _students(
+        backbone, reader, data, plan, teacher=found.best, output=output, cache=cache
+    )
+    trials = found.trials + _distil(students, engine, progress)
+    scores = output / "scores.csv"
+    write_trials(scores, plan.task, trials)
+    threshold = Decimal(str(plan.select.threshold))
+    (choice,) = select(read_scores(scores), threshold).choices
+    module = found.module
+    if choice.role == "student":
+        best = best_trial(t for t in trials if _is(t, choice))
+        module = take_module(students[trials.index(best) - len(found.trials)])
+    return Fit(trials=trials, teacher=found.best, choice=choice, module=module)
+
+
+def _students(
+    backbone: BackboneSpec,
+    reader: BlobReader,
+    data: Path,
+    plan: Plan,
+    *,
+    teacher: Trial,
+    output: Path,
+    cache: FeatureCache | None,
+) -> list[Job]:
+    """The runs of all students that are smaller than their teacher."""
+    jobs = []
+    for layers, rate, seed in product(
+        sorted({number for number in plan.distill.layers if number < teacher.task_layers}),
+        plan.distill.learning_rates or (teacher.learning_rate,),
+        plan.distill.seeds or (teacher.seed,),
+    ):
+        recipe = replace(
+            plan.recipe, tap=teacher.frozen_layers, depth=layers, learning_rate=rate, seed=seed
+        )
+        recipe.check(backbone)
+        jobs.append(
+            Job(
+                backbone=backbone,
+                reader=reader,
+                data=data,
+                recipe=recipe,
+                work=output / "work" / f"student-{layers}-rate-{rate:g}-seed-{seed}",
+                cache=cache,
+                teacher=output / "teacher.safetensors",
+                distillation=plan.distillation,
+                report_to=plan.report_to,
+            )
+        )
+    return jobs
+
+
+def _distil(jobs: list[Job], engine: Engine, progress: Progress) -> list[Trial]:
+    trials: dict[int, Trial] = {}
+    for i, history in engine.map(advance, jobs):
+        trials[i] = jobs[i].as_trial(history)
+        progress("students", len(trials), len(jobs))
+    return [trials[i] for i in range(len(jobs))]
+
+
+def _is(trial: Trial, choice: Choice) -> bool:
+    return (trial.role, trial.frozen_layers, trial.task_layers) == (
+        choice.role,
+        choice.frozen_layers,
+        choice.task_layers,
+    )

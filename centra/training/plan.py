@@ -1,0 +1,117 @@
+"""The recipe of ``centra fit``: one short TOML file from data to a chosen module."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from centra.documents import Document
+from centra.errors import UsageError
+from centra.training.recipe import Distillation, Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Plan"]
+
+Rates = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]
+
+
+class _Training(Document):
+    """What all runs share; see :class:`centra.training.recipe.Recipe`."""
+
+    epochs: Annotated[int, Field(ge=1)] = 10
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    patience: Annotated[int, Field(ge=1)] = 3
+    metric: str | None = None
+    max_length: Annotated[int, Field(ge=0)] = 0
+    crf: bool = False
+
+
+class _Search(Document):
+    """The teachers to try."""
+
+    layers: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+    """The fewest and the most layers."""
+    learning_rates: Rates = (1e-4, 3e-4)
+    seeds: Seeds = (0,)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.layers[0] > self.layers[1]:
+            raise ValueError("layers: expected [fewest, most]")
+        return self
+
+
+class _Distill(Document):
+    """The students to try; see :class:`centra.training.recipe.Distillation`."""
+
+    layers: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 3)
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    start: Literal["teacher", "backbone"] = "teacher"
+    learning_rates: Rates | None = None
+    """None for the teacher's own."""
+    seeds: Seeds | None = None
+    """None for the teacher's own."""
+
+
+class _Select(Document):
+    """The mixed rule; see :func:`centra.training.select.select`."""
+
+    threshold: Annotated[float, Field(ge=0)] = 1.0
+    """Points of the metric that each added layer must gain."""
+
+
+class Plan(Document):
+    """What ``centra fit`` does for one task."""
+
+    task: str
+    backbone: str
+    """NAME or NAME@VERSION."""
+    data: str
+    """A folder; a relative one counts from the recipe's own."""
+    search: _Search
+    training: _Training = _Training()
+    distill: _Distill = _Distill()
+    select: _Select = _Select()
+    report_to: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """Read a recipe.
+
+        Raises:
+            UsageError: there is no such file, it is not TOML, or a field is unknown, missing or
+                wrong; the file and the field are named.
+        """
+        try:
+            fields: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+            return cls.model_validate(fields)
+        except OSError as error:
+            raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path}: not a TOML file ({error})") from error
+        except ValidationError as error:
+            lines = [
+                f"{'.'.join(str(part) for part in fault['loc']) or 'recipe'}: {fault['msg']}"
+                for fault in error.errors()
+            ]
+            raise UsageError(f"{path}: " + "; ".join(lines)) from error
+
+    @property
+    def recipe(self) -> Recipe:
+        """What all runs share; tap, depth, learning rate and seed are each run's own."""
+        return Recipe(tap=0, depth=0, **self.training.model_dump())
+
+    @property
+    def distillation(self) -> Distillation:
+        """How the students learn."""
+        chosen = {"temperature", "weight", "start"}
+        return Distillation(**self.distill.model_dump(include=chosen))

@@ -1,0 +1,210 @@
+"""How many layers to fine-tune (paper section 3.1): many short runs, of which most stop early.
+
+Every trial trains to the same early epochs; there Optuna's successive halving keeps the better
+third. Frozen hidden states are computed once for all. Trials are judged in their order whatever the
+engine, and each keeps its epochs on disk, so that a search that was killed goes on to the same
+table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product, takewhile
+from typing import TYPE_CHECKING
+
+from centra.errors import UsageError
+from centra.progress import Progress, silent
+from centra.training.jobs import Job, advance, take_module
+from centra.training.run import discard
+from centra.training.task_data import TaskData
+from centra.training.trials import Trial, best_trial
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from centra.backbone import BackboneSpec
+    from centra.blobs import BlobReader
+    from centra.task_module import TaskModule
+    from centra.training.engines import Engine
+    from centra.training.features import FeatureCache
+    from centra.training.recipe import Recipe
+    from centra.training.run import History
+
+__all__ = ["Search", "Space", "search"]
+
+_REDUCTION = 3
+"""Of so many trials one goes on; three is what halving's authors and libraries take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """The trials of a search: every combination."""
+
+    layers: tuple[int, ...]
+    """How many top layers learn; the paper tries 4 to 10 of 12."""
+    learning_rates: tuple[float, ...] = (1e-4, 3e-4)
+    seeds: tuple[int, ...] = (0,)
+
+    def recipes(self, recipe: Recipe, backbone: BackboneSpec) -> list[Recipe]:
+        """The recipe of each trial.
+
+        Raises:
+            UsageError: a number of layers that the backbone does not have, or nothing to try.
+        """
+        for name in ("layers", "learning_rates", "seeds"):
+            if not getattr(self, name):
+                raise UsageError(f"{name}: expected at least one to try")
+        for layers in self.layers:
+            if not 1 <= layers <= backbone.num_layers:
+                raise UsageError(
+                    f"layers: {layers} cannot be fine-tuned; the backbone has {backbone.num_layers}"
+                )
+        return [
+            replace(
+                recipe,
+                tap=backbone.num_layers - layers,
+                depth=layers,
+                learning_rate=rate,
+                seed=seed,
+            )
+            for layers, rate, seed in product(
+                sorted(set(self.layers)), self.learning_rates, self.seeds
+            )
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """What a search came to."""
+
+    trials: list[Trial]
+    best: Trial
+    module: TaskModule
+    """Of the best trial."""
+
+
+def search(
+    backbone: BackboneSpec,
+    reader: BlobReader,
+    data: Path,
+    recipe: Recipe,
+    space: Space,
+    *,
+    work: Path,
+    engine: Engine,
+    cache: FeatureCache | None = None,
+    exhaustive: bool = False,
+    report_to: Sequence[str] = (),
+    progress: Progress = silent,
+) -> Search:
+    """Find how many layers to fine-tune, and at which learning rate.
+
+    Args:
+        backbone: the frozen encoder.
+        reader: where its blobs are.
+        data: a folder with ``train.jsonl`` and ``dev.jsonl``.
+        recipe: what all trials share; its tap, depth, learning rate and seed come from the space.
+        space: the trials.
+        work: a folder of this search's own. It keeps the trials' epochs, so that the same search
+            again ends at once, until it is removed.
+        engine: carries the trials out.
+        cache: where frozen hidden states are kept; None runs the frozen layers in every epoch.
+        exhaustive: train every trial to its end.
+        report_to: what Trainer reports to: ``tensorboard``, ``mlflow``, ``wandb``.
+        progress: told of each trial that reached an early or its last epoch.
+
+    Raises:
+        UsageError: a setting that does not suit the backbone or the kind.
+        DataError: missing, empty or malformed data; a dev label that is not in train.
+        TrainingDivergedError: the best trial's weights became NaN or infinite.
+        StoreNotWritableError: ``work`` or the cache cannot be written.
+    """
+    recipes = space.recipes(recipe, backbone)
+    for each in recipes:
+        each.check(backbone)
+    examples = TaskData.load(backbone, reader, data, max_length=recipe.max_length)
+    if cache is not None:
+        taps = {each.tap for each in recipes}
+        for split in (examples.train, examples.dev):
+            cache.ensure(backbone, reader, split.rows, taps, progress)
+    jobs = [
+        Job(
+            backbone=backbone,
+            reader=reader,
+            data=data,
+            recipe=each,
+            work=work / f"layers-{each.depth}-rate-{each.learning_rate:g}-seed-{each.seed}",
+            cache=cache,
+            report_to=tuple(report_to),
+        )
+        for each in recipes
+    ]
+    rungs = [] if exhaustive else _rungs(recipe.epochs)
+    histories, pruned = _halve(jobs, engine, rungs, progress)
+    trials = [
+        job.as_trial(history, pruned=i in pruned)
+        for i, (job, history) in enumerate(zip(jobs, histories, strict=True))
+    ]
+    best = best_trial(trial for trial in trials if not trial.pruned)
+    return Search(trials=trials, best=best, module=take_module(jobs[trials.index(best)]))
+
+
+def _halve(
+    jobs: Sequence[Job], engine: Engine, rungs: Sequence[int], progress: Progress
+) -> tuple[list[History], set[int]]:
+    """Train all jobs to each rung, giving up those that Optuna's successive halving gives up.
+
+    Returns:
+        The history of each job, and the jobs that were given up.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        direction="maximize",
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION),
+    )
+    trials = [study.ask() for _ in jobs]
+    histories: dict[int, History] = {}
+    pruned: set[int] = set()
+    for until in [*rungs, None]:
+        alive = [i for i in range(len(jobs)) if i not in pruned]
+        histories |= _train([jobs[i] for i in alive], alive, until, engine, progress)
+        if until is None:
+            break
+        for i in alive:
+            trials[i].report(histories[i].score, until)
+            if trials[i].should_prune():
+                study.tell(trials[i], state=optuna.trial.TrialState.PRUNED)
+                discard(jobs[i].work)
+                pruned.add(i)
+    return [histories[i] for i in range(len(jobs))], pruned
+
+
+def _train(
+    jobs: Sequence[Job],
+    numbers: Sequence[int],
+    until: int | None,
+    engine: Engine,
+    progress: Progress,
+) -> dict[int, History]:
+    """Train jobs to an epoch; their histories by the jobs' numbers."""
+    found: dict[int, History] = {}
+    stage = "trials to the end" if until is None else f"trials, epoch {until}"
+    best = ""
+    progress(stage, 0, len(jobs))
+    for done, (i, history) in enumerate(
+        engine.map(advance, [replace(job, until=until) for job in jobs]), 1
+    ):
+        found[numbers[i]] = history
+        top = max(found, key=lambda number: found[number].score)
+        depth = jobs[numbers.index(top)].recipe.depth
+        best = f", best {found[top].metric} {found[top].score:.4f} with {depth} layers"
+        progress(stage + best, done, len(jobs))
+    return found
+
+
+def _rungs(epochs: int) -> list[int]:
+    """The early epochs at which trials are judged: 1, 3, 9 … up to half of them all."""
+    return list(takewhile(lambda rung: 2 * rung <= epochs, (_REDUCTION**i for i in range(64))))

@@ -1,0 +1,93 @@
+"""A task's labelled examples, read once and encoded for one backbone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from centra.data import TextEncoder, fingerprint, read_examples
+from centra.errors import DataError, FormatError
+from centra.task_module import HeadSpec, TaskSpec
+from centra.training.targets import infer_contract, target
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from centra.backbone import BackboneSpec
+    from centra.blobs import BlobReader
+    from centra.data import Example, Row
+
+__all__ = ["Split", "TaskData"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Encoded examples with what the head should say; see :func:`centra.training.targets.target`."""
+
+    rows: list[Row]
+    targets: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The ``train.jsonl`` and ``dev.jsonl`` of one folder."""
+
+    spec: TaskSpec
+    """What the data say of the task: kind, input, labels and head; neither tap nor depth."""
+    train: Split
+    dev: Split
+    fingerprint: str
+    """Over the bytes of both files."""
+    pad_token_id: int
+
+    @classmethod
+    def load(
+        cls, backbone: BackboneSpec, reader: BlobReader, folder: Path, *, max_length: int = 0
+    ) -> TaskData:
+        """Read and encode a folder.
+
+        Args:
+            backbone: whose tokenizer encodes.
+            reader: where its blobs are.
+            folder: holds both files; see :func:`centra.data.read_examples`.
+            max_length: tokens kept of each input; 0 for the backbone's maximum.
+
+        Raises:
+            DataError: missing, empty or malformed data; a dev label that is not in train.
+        """
+        files = [folder / "train.jsonl", folder / "dev.jsonl"]
+        train, dev = (read_examples(path) for path in files)
+        kind, form, labels = infer_contract(train)
+        if infer_contract(dev)[:2] != (kind, form):
+            raise DataError(f"{files[1]}: its examples are of another kind or form than {files[0]}")
+        spec = TaskSpec(
+            kind=kind,
+            input=form,
+            labels=labels,
+            backbone=backbone.digest,
+            tap_layer=0,
+            depth=0,
+            head=HeadSpec(activation=None if kind == "tagging" else "tanh"),
+        )
+        try:
+            spec.check(str(files[0]))
+        except FormatError as error:
+            raise DataError(str(error)) from error
+        encoder = TextEncoder.of(backbone, reader, max_length=max_length)
+        return cls(
+            spec=spec,
+            train=_encode(spec, train, encoder),
+            dev=_encode(spec, dev, encoder),
+            fingerprint=fingerprint(files),
+            pad_token_id=encoder.pad_token_id,
+        )
+
+
+def _encode(spec: TaskSpec, examples: Sequence[Example], encoder: TextEncoder) -> Split:
+    rows = encoder.encode(example.input for example in examples)
+    return Split(
+        rows, [target(spec, example, row) for example, row in zip(examples, rows, strict=True)]
+    )
