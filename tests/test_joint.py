@@ -172,8 +172,10 @@ def test_the_networks_end_with_the_weights_of_the_best_epoch(
 
     monkeypatch.setattr(joint, "fit", spy)
     log = Log()
-    # So high a rate that later epochs undo what earlier ones learned.
-    found = train({"single": datas["single"]}, tmp_path, log, learning_rate=0.03, patience=2)
+    one = {"single": datas["single"]}
+    # So high a rate that later epochs undo what the first one learned.
+    found = train(one, tmp_path, log, learning_rate=0.1, epochs=6, patience=2)
+    assert log.steps("joint")[-1] == 3 * steps(*one.values()) // RECIPE.epochs
     assert measured == [found]
 
 

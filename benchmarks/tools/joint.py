@@ -27,6 +27,7 @@ from centra.errors import UsageError
 from centra.files import replacing
 from centra.progress import Progress, silent
 from centra.training.network import Network
+from centra.training.recipe import Distillation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -152,7 +153,7 @@ def fit_head(
         TrainingDivergedError: the weights became NaN or infinite.
     """
     torch.manual_seed(recipe.seed)
-    network = Network(data.spec, _branch(backbone, data, recipe), None)
+    network = Network(data.spec, _branch(backbone, data, recipe), None, Distillation())
     states = [_hidden_states(encoder, data, split, progress) for split in (data.train, data.dev)]
     part = Part.of(network, data, *states)
     return fit({"head": part}, recipe, work, "head", progress)["head"]
@@ -169,7 +170,7 @@ def _joint(
     for task, data in sorted(datas.items()):
         branch = _branch(backbone, data, recipe)
         branch.layers = encoder.layers
-        parts[task] = Part.of(Network(data.spec, branch, embeddings), data)
+        parts[task] = Part.of(Network(data.spec, branch, embeddings, Distillation()), data)
     return encoder, parts
 
 
