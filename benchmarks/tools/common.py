@@ -99,24 +99,28 @@ class Goal:
 # Options and results
 
 
-def add_options(parser: argparse.ArgumentParser, results: Path, quick: str) -> None:
+def add_options(
+    parser: argparse.ArgumentParser, results: Path, quick: str, *, peers: bool = True
+) -> None:
     """Add the options that every benchmark has.
 
     Args:
         parser: the script's own.
         results: the file that a full run writes.
         quick: what ``--quick`` makes smaller.
+        peers: whether it compares with tools in an environment of their own.
     """
     parser.add_argument(
         "--quick", action="store_true", help=f"{quick}, and {results.name} is left as it is"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the goals there too")
-    parser.add_argument(
-        "--peers",
-        type=Path,
-        metavar="DIR",
-        help=f"an environment that holds {PINS.name} already; default build/peers, made if need be",
-    )
+    if peers:
+        parser.add_argument(
+            "--peers",
+            type=Path,
+            metavar="DIR",
+            help=f"an environment that holds {PINS.name} already; default build/peers, made if need be",
+        )
 
 
 def publish(options: argparse.Namespace, results: Path, text: str, goals: Sequence[Goal]) -> None:
