@@ -30,6 +30,7 @@ __all__ = [
     "BlobReader",
     "BlobStore",
     "StoredBlob",
+    "cache_folder",
     "is_digest",
     "is_signature_name",
     "open_store",
@@ -187,12 +188,18 @@ def open_store(url: str, *, cache: Path | None = None) -> BlobStore:
     if parts.scheme == "s3":
         from centra.s3_store import S3Store
 
-        return S3Store(url, cache=LocalStore(cache or _default_cache()))
+        return S3Store(url, cache=LocalStore(cache or cache_folder()))
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
         return LocalStore(Path(unquote(parts.path)))
     if not url or "://" in url:
         raise UsageError(f"store {url!r}: expected a folder or s3://BUCKET/PREFIX")
     return LocalStore(Path(url))
+
+
+def cache_folder() -> Path:
+    """Where copies that can be made again are kept: ``$CENTRA_CACHE``, or ``~/.cache/centra``."""
+    folder = os.environ.get("CENTRA_CACHE")
+    return Path(folder) if folder else Path.home() / ".cache" / "centra"
 
 
 def is_digest(text: str) -> bool:
@@ -208,8 +215,3 @@ def signature_name(data: bytes) -> str:
 def is_signature_name(name: str) -> bool:
     """Whether a file beside a store's signatures is one."""
     return _SIGNATURE.fullmatch(name) is not None
-
-
-def _default_cache() -> Path:
-    folder = os.environ.get("CENTRA_CACHE")
-    return Path(folder) if folder else Path.home() / ".cache" / "centra"

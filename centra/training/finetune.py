@@ -49,7 +49,7 @@ def finetune(
         recipe: the settings.
         work: a folder of this run's own; removed at the end.
         cache: where frozen hidden states are kept; None runs the frozen layers in every epoch.
-        report_to: what Trainer reports to: ``tensorboard``, ``mlflow``, ``wandb``.
+        report_to: what Trainer reports to, of :data:`centra.training.recipe.REPORTERS`.
         progress: told of each step and of the dev metric after each epoch.
 
     Returns:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from centra.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from centra.backbone import BackboneSpec
 
-__all__ = ["Distillation", "Recipe"]
+__all__ = ["REPORTERS", "Distillation", "Recipe", "check_reporters"]
+
+REPORTERS = ("tensorboard", "mlflow", "wandb")
+"""What training can report to, by the callbacks of Hugging Face's ``Trainer``."""
 
 _SHORTEST = 8
 """Tokens: the special ones of a pair and a few words."""
@@ -94,3 +100,16 @@ class Distillation:
             raise UsageError("temperature must be greater than 0")
         if not 0 <= self.weight <= 1:
             raise UsageError("weight must lie between 0 and 1")
+
+
+def check_reporters(names: Collection[str]) -> None:
+    """Refuse a reporter that is unknown or not installed.
+
+    Raises:
+        UsageError: naming it.
+    """
+    for name in names:
+        if name not in REPORTERS:
+            raise UsageError(f"report_to: {name!r} is none of {', '.join(REPORTERS)}")
+        if find_spec(name) is None:
+            raise UsageError(f"report_to: {name} is not installed; pip install {name}")

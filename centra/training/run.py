@@ -37,7 +37,7 @@ from centra.progress import Progress, silent
 from centra.task_module import TaskModule, TaskSpec
 from centra.training.metrics import METRICS, check_metric
 from centra.training.network import Network, TrainingSet, collator
-from centra.training.recipe import Distillation
+from centra.training.recipe import Distillation, check_reporters
 from centra.training.soft_targets import soft_logits
 from centra.training.targets import dev_metrics
 
@@ -116,10 +116,13 @@ class Run:
             cache: where hidden states are kept; None runs the frozen layers in every epoch.
             teacher: the module to distil from.
             distillation: how; by default as :class:`centra.training.recipe.Distillation`.
-            report_to: what Trainer reports to: ``tensorboard``, ``mlflow``, ``wandb``.
+            report_to: what Trainer reports to, of :data:`centra.training.recipe.REPORTERS`.
+                TensorBoard's files go to ``runs`` beside ``work``.
 
         Raises:
-            UsageError: a setting that does not suit the backbone, the kind or the teacher.
+            UsageError: a setting that does not suit the backbone, the kind or the teacher, or a
+                reporter that is not installed.
+            ConflictError: the teacher is of another backbone, kind, label set or tap.
         """
         recipe.check(backbone)
         self.backbone = backbone
@@ -130,7 +133,8 @@ class Run:
         self.cache = cache
         self.teacher = None if teacher is None else TaskModule.read(teacher)
         self.distillation = distillation or Distillation()
-        self.report_to = list(report_to)
+        self.reporters = tuple(report_to)
+        check_reporters(self.reporters)
         self.metric = check_metric(data.spec.kind, recipe.metric)
         head = data.spec.head.model_copy(update={"crf": recipe.crf})
         if self.teacher is not None:
@@ -259,8 +263,8 @@ class Run:
             remove_unused_columns=False,
             dataloader_pin_memory=cuda,
             disable_tqdm=True,
-            report_to=self.report_to,
-            run_name=self.work.name.strip("."),
+            report_to=[name for name in self.reporters if name != "tensorboard"],
+            run_name=self._name,
         )
         trainer = Trainer(
             model=network,
@@ -279,11 +283,25 @@ class Run:
                 EarlyStoppingCallback(recipe.patience),
                 _Pause(until),
                 _Report(progress, self.metric),
+                *self._tensorboard(),
             ],
         )
         # It would print to standard output, which belongs to results.
         trainer.remove_callback(PrinterCallback)
         return trainer
+
+    @property
+    def _name(self) -> str:
+        return self.work.name.strip(".").removesuffix(".work")
+
+    def _tensorboard(self) -> list[TrainerCallback]:
+        """Trainer's own callback, writing beside the work folder, which goes when all is done."""
+        if "tensorboard" not in self.reporters:
+            return []
+        from torch.utils.tensorboard import SummaryWriter
+        from transformers.integrations import TensorBoardCallback
+
+        return [TensorBoardCallback(SummaryWriter(str(self.work.parent / "runs" / self._name)))]
 
     def _features(self, split: Split, progress: Progress) -> Features | None:
         if self.cache is None:

@@ -111,7 +111,7 @@ def search(
         engine: carries the trials out.
         cache: where frozen hidden states are kept; None runs the frozen layers in every epoch.
         exhaustive: train every trial to its end.
-        report_to: what Trainer reports to: ``tensorboard``, ``mlflow``, ``wandb``.
+        report_to: what Trainer reports to, of :data:`centra.training.recipe.REPORTERS`.
         progress: told of each trial that reached an early or its last epoch.
 
     Raises:
