@@ -49,6 +49,7 @@ def fit(
     output: Path,
     engine: Engine,
     cache: FeatureCache | None = None,
+    exhaustive: bool = False,
     progress: Progress = silent,
 ) -> Fit:
     """Search, distil and select for one task.
@@ -63,6 +64,7 @@ def fit(
             that was killed goes on, and one that is repeated ends at once.
         engine: carries the runs out.
         cache: where frozen hidden states are kept; None runs the frozen layers in every epoch.
+        exhaustive: train every teacher to its end.
         progress: told of each run.
 
     Raises:
@@ -86,6 +88,7 @@ def fit(
         work=output / "work",
         engine=engine,
         cache=cache,
+        exhaustive=exhaustive,
         report_to=plan.report_to,
         progress=progress,
     )

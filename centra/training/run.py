@@ -78,6 +78,12 @@ class History:
     finished: bool
     """By its last epoch, or by early stopping."""
 
+    def up_to(self, epochs: int) -> History:
+        """The first epochs alone, as they were known when they were the last."""
+        if epochs >= len(self.epochs):
+            return self
+        return History(self.metric, self.epochs[:epochs], finished=False)
+
     @property
     def best(self) -> Epoch:
         """The first of the epochs with the best dev metric."""
@@ -180,7 +186,7 @@ class Run:
         self._prepare()
         history = self._read_history()
         if history is not None and (history.finished or len(history.epochs) >= until):
-            return history
+            return history.up_to(until)
         torch.manual_seed(self.recipe.seed)
         trainer = self._trainer(until, progress)
         with _quiet():
@@ -197,11 +203,8 @@ class Run:
             TrainingDivergedError: the weights became NaN or infinite.
         """
         history = self.train()
-        latest = max(_checkpoints(self.work), key=lambda path: int(path.name.rpartition("-")[2]))
-        state = json.loads((latest / _STATE).read_text())
-        weights = load_file(
-            self.work / Path(state["best_model_checkpoint"]).name / "model.safetensors"
-        )
+        best = Path(_last_state(self.work)["best_model_checkpoint"]).name
+        weights = load_file(self.work / best / "model.safetensors")
         branch = Branch(self.backbone, self.spec).to_empty(device="cpu").eval()
         branch.load_state_dict({k.removeprefix("branch."): v for k, v in weights.items()})
         metrics = {name: round(value, 6) for name, value in history.best.metrics.items()}
@@ -386,12 +389,18 @@ class Run:
         return History(self.metric, epochs, finished)
 
     def _read_history(self) -> History | None:
+        """What is known of the epochs so far: from their file, or else from the last checkpoint."""
         try:
             found = json.loads((self.work / _HISTORY).read_text())
         except (OSError, ValueError):
-            return None
+            found = {"epochs": []}
         epochs = tuple(Epoch(**epoch) for epoch in found["epochs"])
-        return History(found["metric"], epochs, found["finished"])
+        if _checkpoints(self.work):
+            # Killed between a checkpoint and the file, the file is missing or one pause behind.
+            logged = self._history(_last_state(self.work)["log_history"])
+            if len(logged.epochs) > len(epochs):
+                return logged
+        return History(found["metric"], epochs, found["finished"]) if epochs else None
 
 
 def _optimizer(branch: Branch, recipe: Recipe) -> torch.optim.AdamW | None:
@@ -423,6 +432,13 @@ def discard(work: Path) -> None:
 
 def _checkpoints(work: Path) -> list[Path]:
     return list(work.glob("checkpoint-*"))
+
+
+def _last_state(work: Path) -> dict[str, Any]:
+    """Trainer's state in the last checkpoint."""
+    last = max(_checkpoints(work), key=lambda path: int(path.name.rpartition("-")[2]))
+    state: dict[str, Any] = json.loads((last / _STATE).read_text())
+    return state
 
 
 def _check_teacher(teacher: TaskSpec, path: str, data: TaskSpec, recipe: Recipe) -> None:

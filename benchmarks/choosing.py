@@ -1,0 +1,225 @@
+"""What it costs to choose a module's layers, beside one conventional fine-tuning.
+
+Per task, by turns: one full fine-tuning of every layer, as ``centra train`` does it; then ``fit``,
+which searches a teacher, distils students and selects, its feature cache empty. Both train for the
+same epochs on the same rows, with the whole machine. Afterwards the same trials run to their end,
+to see what stopping most of them early has cost in points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.tools.common import (
+    ROOT,
+    BenchmarkError,
+    Goal,
+    add_options,
+    goal_table,
+    our_versions,
+    publish,
+    system,
+    table,
+)
+from benchmarks.tools.real import find_data, minilm, take_rows
+from centra.training.engines import LocalEngine
+from centra.training.features import FeatureCache
+from centra.training.finetune import finetune
+from centra.training.fit import Fit, fit
+from centra.training.plan import Plan
+from centra.training.recipe import Recipe
+from centra.training.trials import best_trial
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.tools.real import Backbone
+
+RESULTS = ROOT / "benchmarks" / "CHOOSING.md"
+TASKS = ("trec", "slots_restaurant", "stsb")
+LAYERS, RATES = (2, 5), (1e-4, 3e-4)
+STUDENTS, STUDENT_RATES = (1, 2), (4e-4,)
+MAX_LENGTH = 64
+
+
+@dataclass(frozen=True)
+class Findings:
+    """One task's times in seconds, and what was chosen, in points."""
+
+    task: str
+    full_s: float
+    full_score: float
+    fit_s: float
+    chosen: Fit
+    exhaustive: Fit
+
+    @property
+    def ratio(self) -> float:
+        """The time to choose, in full fine-tunings."""
+        return self.fit_s / self.full_s
+
+    @property
+    def loss(self) -> float:
+        """Points that the chosen module is below the one of the exhaustive search."""
+        return float(self.exhaustive.choice.score - self.chosen.choice.score)
+
+
+def main() -> int:
+    """Measure; 0 where everything could be measured."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
+    add_options(parser, RESULTS, "one task, few rows and three epochs", peers=False)
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "choosing")
+    parser.add_argument("--tasks", nargs="+", default=TASKS)
+    parser.add_argument("--rows", type=int, default=500, help="of each train set")
+    parser.add_argument("--dev-rows", type=int, default=400)
+    parser.add_argument("--epochs", type=int, default=10)
+    options = parser.parse_args()
+    if options.quick:
+        options.tasks, options.rows, options.dev_rows, options.epochs = ("trec",), 64, 48, 3
+    load = os.getloadavg()[0]
+    # What an earlier run left would make this one look faster.
+    shutil.rmtree(options.work, ignore_errors=True)
+    try:
+        backbone, source = minilm(options.work / "store"), find_data()
+        found = [_measure(backbone, source, task, options) for task in options.tasks]
+    except BenchmarkError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    goals = [
+        Goal.at_most(3, "time to choose, in full fine-tunings", mean(f.ratio for f in found)),
+        Goal.at_most(0.3, "points below the exhaustive search", mean(f.loss for f in found)),
+    ]
+    publish(options, RESULTS, _report(found, goals, options, load), goals)
+    return 0
+
+
+def _measure(backbone: Backbone, source: Path, task: str, options: argparse.Namespace) -> Findings:
+    work = options.work / task
+    data = take_rows(source / task, work / "data", train=options.rows, dev=options.dev_rows)
+    shared = {"epochs": options.epochs, "patience": options.epochs, "max_length": MAX_LENGTH}
+    plan = Plan.model_validate(
+        {
+            "task": task,
+            "backbone": "minilm",
+            "data": str(data),
+            "training": shared,
+            "search": {"layers": LAYERS, "learning_rates": RATES},
+            "distill": {"layers": STUDENTS, "learning_rates": STUDENT_RATES},
+        }
+    )
+    print(f"{task}: full fine-tuning", file=sys.stderr)
+    start = time.perf_counter()
+    full = finetune(
+        backbone.spec,
+        backbone.store,
+        data,
+        Recipe(tap=0, depth=backbone.spec.num_layers, learning_rate=RATES[0], **shared),
+        work=work / "full",
+    )
+    full_s = time.perf_counter() - start
+    times, fits = [], []
+    for exhaustive in (False, True):
+        print(f"{task}: choosing{', every trial to its end' * exhaustive}", file=sys.stderr)
+        start = time.perf_counter()
+        folder = work / ("exhaustive" if exhaustive else "fit")
+        fits.append(
+            fit(
+                backbone.spec,
+                backbone.store,
+                data,
+                plan,
+                output=folder,
+                engine=LocalEngine(),
+                cache=FeatureCache(folder / "features", 20 * 10**9),
+                exhaustive=exhaustive,
+            )
+        )
+        times.append(time.perf_counter() - start)
+    return Findings(
+        task=task,
+        full_s=full_s,
+        full_score=100 * next(iter(full.spec.metrics.values())),
+        fit_s=times[0],
+        chosen=fits[0],
+        exhaustive=fits[1],
+    )
+
+
+def _report(
+    found: Sequence[Findings], goals: Sequence[Goal], options: argparse.Namespace, load: float
+) -> str:
+    """The results as Markdown."""
+    rows = [
+        [
+            item.task,
+            f"{item.full_s:.0f}",
+            f"{item.fit_s:.0f}",
+            f"{item.ratio:.2f}",
+            f"{item.full_score:.2f}",
+            _teacher(item.chosen),
+            _teacher(item.exhaustive),
+            _choice(item.chosen),
+            _choice(item.exhaustive),
+        ]
+        for item in found
+    ]
+    headers = (
+        *("task", "full, s", "choosing, s", "ratio", "full, points"),
+        *("teacher", "teacher, exhaustive", "chosen", "chosen, exhaustive"),
+    )
+    trials = len(RATES) * (LAYERS[1] - LAYERS[0] + 1)
+    settings = (
+        (
+            f"all-MiniLM-L6-v2; {options.rows} train and {options.dev_rows} dev rows at even "
+            f"distances, {MAX_LENGTH} tokens; {options.epochs} epochs, batches of 32, seed 0"
+        ),
+        f"full fine-tuning: 6 layers at {RATES[0]:g}, one process on all cores",
+        (
+            f"choosing: {trials} teachers, of {LAYERS[0]} to {LAYERS[1]} layers at "
+            f"{' and '.join(f'{rate:g}' for rate in RATES)}; students of "
+            f"{' and '.join(map(str, STUDENTS))} layers at {STUDENT_RATES[0]:g}; one process per "
+            "core; the feature cache empty at the start, the start of processes included"
+        ),
+        f"{system()}; load average {load:.1f} before and {os.getloadavg()[0]:.1f} after",
+        our_versions("torch", "transformers", "optuna"),
+    )
+    return "\n".join(
+        (
+            "# What choosing costs",
+            "",
+            "Written by `benchmarks/choosing.py`; [README.md](README.md) says how to read it.",
+            "",
+            *goal_table(goals),
+            "",
+            *table(headers, rows),
+            "",
+            "## Settings",
+            "",
+            *(f"- {line}" for line in settings),
+            "",
+        )
+    )
+
+
+def _teacher(found: Fit) -> str:
+    best = best_trial(trial for trial in found.trials if trial.role == "teacher")
+    return f"{best.score:.2f} ({best.frozen_layers}, {best.task_layers})"
+
+
+def _choice(found: Fit) -> str:
+    choice = found.choice
+    return f"{float(choice.score):.2f} ({choice.frozen_layers}, {choice.task_layers})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
