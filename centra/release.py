@@ -85,6 +85,15 @@ class LayerAccount:
     overhead: float
     """total / single_task."""
 
+    @classmethod
+    def of(cls, *, shared: int, task: int, single_task: int) -> LayerAccount:
+        """The account of so many shared layers, layers of tasks, and layers of single models."""
+        total = shared + task
+        overhead = round(total / single_task, 4) if single_task else 0.0
+        return cls(
+            shared=shared, task=task, total=total, single_task=single_task, overhead=overhead
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskChange:
@@ -149,13 +158,7 @@ class ReleaseManifest(FormattedDocument):
         shared = sum(len(trunk.layers) for trunk in self.trunks)
         own = sum(entry.depth for entry in self.tasks.values())
         single = sum(depth[entry.backbone] for entry in self.tasks.values())
-        return LayerAccount(
-            shared=shared,
-            task=own,
-            total=shared + own,
-            single_task=single,
-            overhead=round((shared + own) / single, 4) if single else 0.0,
-        )
+        return LayerAccount.of(shared=shared, task=own, single_task=single)
 
     def files(self) -> dict[str, str]:
         """Every file of a release folder that is a blob: relative path to digest."""

@@ -272,13 +272,8 @@ def _climb(candidates: Sequence[Score], threshold: Decimal) -> Score:
 
 
 def _account(choices: Sequence[Choice], size: int) -> LayerAccount:
-    shared = max(choice.frozen_layers for choice in choices)
-    task = sum(choice.task_layers for choice in choices)
-    single = len(choices) * size
-    return LayerAccount(
-        shared=shared,
-        task=task,
-        total=shared + task,
-        single_task=single,
-        overhead=round((shared + task) / single, 4),
+    return LayerAccount.of(
+        shared=max(choice.frozen_layers for choice in choices),
+        task=sum(choice.task_layers for choice in choices),
+        single_task=len(choices) * size,
     )
