@@ -107,7 +107,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.quick:
         options.work = options.work.with_name("study-quick")
-        options.tasks, options.rows, options.dev_rows = ("trec", "slots_restaurant"), 96, 48
+        options.tasks, options.rows, options.dev_rows = ("trec", "slots_restaurant"), 48, 32
         options.epochs = options.joint_epochs = 1
     load = os.getloadavg()[0]
     try:

@@ -1,4 +1,7 @@
-"""A model card, for a terminal and as Markdown that may stand as a model's README."""
+"""A model card, for a terminal and as Markdown that may stand as a model's README.
+
+Of a registered version, and of a module file that a fit has just chosen.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,21 @@ import re
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
-from cli.output import metrics_text
+from cli.output import metrics_text, trial_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from centra.task_module import ModuleFile
+    from centra.training.trials import Trial
     from registry.cards import Card
     from registry.evaluations import EvaluationRow
-    from registry.versions import VersionRow
 
-__all__ = ["markdown", "text"]
+__all__ = ["markdown", "module_markdown", "text"]
 
 _WIDTH = 100
+_METRICS = ("metric", "value", "measured by", "on")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 """What Markdown may take for a sign of its own."""
 
@@ -35,7 +40,8 @@ def text(card: Card) -> str:
     ]
     facts = [*_facts(card), ("labels", ", ".join(card.version.labels) or "-")]
     lines = [f"{card.reference}  {_standing(card)}, owned by {card.team}"]
-    for title, rows in (("", facts), ("metrics", metrics), ("training", _training(card))):
+    training = _training(card.training, _teacher(card))
+    for title, rows in (("", facts), ("metrics", metrics), ("training", training)):
         if rows:
             lines += ["", title] if title else []
             lines += [_wrapped(name, value) for name, value in rows]
@@ -46,10 +52,7 @@ def markdown(card: Card) -> str:
     """The card as a Markdown document."""
     version = card.version
     metrics = [
-        *(
-            (name, f"{value:.4f}", "its maker", "dev set")
-            for name, value in version.metrics.items()
-        ),
+        *_reported(version.metrics),
         *(
             (
                 name,
@@ -62,30 +65,82 @@ def markdown(card: Card) -> str:
         ),
     ]
     missing = "Not known: the store could not give the module." if card.remark else "None."
-    blocks = [
-        f"# {_escape(card.reference)}",
-        _escape(
-            f"Takes {_takes(version)} and gives {_gives(card)}. Made by {version.created_by} on "
-            f"{version.created_at:%Y-%m-%d} for team {card.team}; {_standing(card)}."
-        ),
-        _table(("field", "value"), _facts(card)),
-        "## Metrics",
-        _table(("metric", "value", "measured by", "on"), metrics) or "None.",
-        "## Training",
-        _table(("field", "value"), _training(card)) or missing,
+    return "\n\n".join(
+        [
+            f"# {_escape(card.reference)}",
+            _escape(
+                f"Takes {_takes(version.input)} and gives {_gives_version(card)}. Made by "
+                f"{version.created_by} on {version.created_at:%Y-%m-%d} for team {card.team}; "
+                f"{_standing(card)}."
+            ),
+            _table(("field", "value"), _facts(card)),
+            "## Metrics",
+            _table(_METRICS, metrics) or "None.",
+            "## Training",
+            _table(("field", "value"), _training(card.training, _teacher(card))) or missing,
+            *_labels(version.labels),
+        ]
+    )
+
+
+def module_markdown(
+    task: str,
+    backbone: str,
+    module: ModuleFile,
+    *,
+    trials: Sequence[Trial],
+    marks: Mapping[Trial, str],
+    rule: str,
+    picture: str,
+) -> str:
+    """The card of a module that was chosen among trials, as a Markdown document.
+
+    It holds neither time nor person, so that the same fit gives the same card.
+
+    Args:
+        task: its name.
+        backbone: NAME@VERSION.
+        module: the chosen one.
+        trials: all that were trained.
+        marks: see :func:`cli.output.trial_table`.
+        rule: how it was chosen, a sentence.
+        picture: the address of the plot of the trials' scores.
+    """
+    spec = module.spec
+    threshold = spec.head.threshold if spec.kind == "multilabel" else None
+    gives = _gives(spec.kind, len(spec.labels), threshold=threshold, crf=spec.head.crf)
+    teacher = None if spec.teacher is None else f"sha256:{spec.teacher}"
+    facts = [
+        ("kind", spec.kind),
+        ("takes", _takes(spec.input)),
+        ("gives", gives),
+        ("backbone", f"{backbone}, tap {spec.tap_layer}, depth {spec.depth}"),
+        ("module", f"sha256:{module.digest}, {module.size:,} bytes"),
     ]
-    if version.labels:
-        labels = ((str(number), label) for number, label in enumerate(version.labels))
-        blocks += ["## Labels", _table(("logit", "label"), labels)]
-    return "\n\n".join(blocks)
+    header, rows = trial_table(trials, marks)
+    return "\n\n".join(
+        [
+            f"# {_escape(task)}",
+            _escape(f"Takes {_takes(spec.input)} and gives {gives}. {rule}"),
+            _table(("field", "value"), facts),
+            "## Metrics",
+            _table(_METRICS, _reported(spec.metrics)),
+            "## Training",
+            _table(("field", "value"), _training(spec.training, teacher)),
+            "## Trials",
+            _table(header, rows),
+            f"![Score against layers]({picture})",
+            *_labels(spec.labels),
+        ]
+    )
 
 
 def _facts(card: Card) -> list[tuple[str, str]]:
     version = card.version
     return [
         ("kind", version.kind),
-        ("takes", _takes(version)),
-        ("gives", _gives(card)),
+        ("takes", _takes(version.input)),
+        ("gives", _gives_version(card)),
         ("backbone", f"{version.backbone}, tap {version.tap_layer}, depth {version.depth}"),
         ("module", f"sha256:{version.digest}, {version.size:,} bytes"),
         ("made", f"{_time(version.created_at)} by {version.created_by}"),
@@ -100,33 +155,51 @@ def _standing(card: Card) -> str:
     return f"{version} of {'an active' if card.state == 'active' else 'a retired'} task"
 
 
-def _takes(version: VersionRow) -> str:
-    return "pairs of texts" if version.input == "pair" else "single texts"
+def _takes(form: str) -> str:
+    return "pairs of texts" if form == "pair" else "single texts"
 
 
-def _gives(card: Card) -> str:
-    count = len(card.version.labels)
+def _gives_version(card: Card) -> str:
+    version = card.version
+    return _gives(version.kind, len(version.labels), threshold=card.threshold, crf=card.crf)
+
+
+def _gives(kind: str, count: int, *, threshold: float | None, crf: bool) -> str:
     labels = f"{count} label{'' if count == 1 else 's'}"
-    match card.version.kind:
+    match kind:
         case "classification":
             return f"one of {labels}"
         case "multilabel":
             return f"any of {labels}" + (
-                f", from a probability of {card.threshold:g}" if card.threshold is not None else ""
+                f", from a probability of {threshold:g}" if threshold is not None else ""
             )
         case "tagging":
-            return f"spans, by {count} BIO tags"
+            return f"spans, by {count} BIO tags{' with a CRF' if crf else ''}"
         case _:
             return "a number"
 
 
-def _training(card: Card) -> list[tuple[str, str]]:
+def _reported(metrics: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
+    """What the module's maker says of it."""
+    return [(name, f"{value:.4f}", "its maker", "dev set") for name, value in metrics.items()]
+
+
+def _training(training: Mapping[str, Any], teacher: str | None) -> list[tuple[str, str]]:
     """What the module says of its training, in whatever words its maker chose."""
-    rows = [(name, _value(value)) for name, value in card.training.items()]
-    if card.teacher is not None:
-        known = ", ".join(card.teacher.versions) or "not registered here"
-        rows.append(("teacher", f"{known}, sha256:{card.teacher.digest}"))
-    return rows
+    rows = [(name, _value(value)) for name, value in training.items()]
+    return rows if teacher is None else [*rows, ("teacher", teacher)]
+
+
+def _teacher(card: Card) -> str | None:
+    if card.teacher is None:
+        return None
+    known = ", ".join(card.teacher.versions) or "not registered here"
+    return f"{known}, sha256:{card.teacher.digest}"
+
+
+def _labels(labels: Sequence[str]) -> list[str]:
+    rows = ((str(number), label) for number, label in enumerate(labels))
+    return ["## Labels", _table(("logit", "label"), rows)] if labels else []
 
 
 def _value(value: Any) -> str:

@@ -40,7 +40,8 @@ def demo(folder: Path | None, epochs: int) -> None:
     home = folder or Path(tempfile.mkdtemp(prefix="centra-demo-"))
     home.mkdir(parents=True, exist_ok=True)
     for setting in ("CENTRA_DATABASE_URL", "CENTRA_STORE", "CENTRA_ACTOR"):
-        os.environ.pop(setting, None)  # The demo touches no registry but its own.
+        os.environ.pop(setting, None)  # The demo touches no registry but its own,
+    os.environ["CENTRA_CACHE"] = str(home.absolute() / "cache")  # and no cache either.
     with contextlib.chdir(home):
         _say("A registry, and a frozen backbone that three teams will share.")
         _run("init")

@@ -1,4 +1,4 @@
-"""Types of options that several commands take: lengths of time, and moments.
+"""Types of options that several commands take: lengths of time, moments, the feature cache.
 
 ``7d`` or ``12h`` is a length; as a moment it means so long ago. Moments are in UTC unless they say
 otherwise, as all times that Centra prints.
@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
 
-__all__ = ["DURATION", "TIME", "duration_text"]
+from centra.sizes import parse_size
+
+if TYPE_CHECKING:
+    from centra.training.features import FeatureCache
+
+__all__ = ["DURATION", "FEATURE_CACHE", "TIME", "duration_text"]
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -68,8 +74,37 @@ class _Time(click.ParamType):  # type: ignore[type-arg]
             )
 
 
+class _FeatureCache(click.ParamType):  # type: ignore[type-arg]
+    """Where frozen hidden states are kept, as :class:`centra.training.features.FeatureCache`."""
+
+    name = "size"
+
+    def convert(
+        self,
+        value: str | FeatureCache,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> FeatureCache | None:
+        """Read ``20GB`` or ``off``."""
+        from centra.blobs import cache_folder
+        from centra.training.features import FeatureCache
+
+        if isinstance(value, FeatureCache):
+            return value
+        if value == "off":
+            return None
+        budget = parse_size(value)
+        if budget is None:
+            self.fail(
+                f"{value!r} is no size: expected for example 20GB, '500 MB', or off", param, ctx
+            )
+        return FeatureCache(cache_folder() / "features", budget)
+
+
 DURATION = _Duration()
 """``0s``, ``30m``, ``12h``, ``7d``, ``2w``: a :class:`datetime.timedelta`."""
+FEATURE_CACHE = _FeatureCache()
+"""``20GB``, ``500 MB``: a :class:`centra.training.features.FeatureCache`; ``off``: None."""
 TIME = _Time()
 """A date, a date and time, or how long ago: a :class:`datetime.datetime` in UTC."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
@@ -12,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from centra.progress import Progress
     from centra.release import LayerAccount
+    from centra.training.trials import Trial
     from registry.releases import Change
 
 __all__ = [
@@ -28,7 +30,11 @@ __all__ = [
     "remark",
     "reporting",
     "to_plain",
+    "trial_table",
 ]
+
+_SILENCE = 60
+"""Seconds after which a long stage is heard of again."""
 
 
 def to_plain(value: Any) -> Any:
@@ -88,45 +94,88 @@ def change_fields(changes: Sequence[Change]) -> list[dict[str, str | None]]:
     return [{"task": c.task, "change": c.change, "from": c.before, "to": c.after} for c in changes]
 
 
+def trial_table(
+    trials: Sequence[Trial], marks: Mapping[Trial, str]
+) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of a table of trials.
+
+    Args:
+        trials: in the order of the rows; at least one.
+        marks: what to say of some of them instead of ``complete`` or ``pruned``.
+    """
+    headers = ["role", "frozen layers", "task layers", "learning rate", "seed", "epochs"]
+    rows = [
+        [
+            trial.role,
+            str(trial.frozen_layers),
+            str(trial.task_layers),
+            f"{trial.learning_rate:g}",
+            str(trial.seed),
+            str(trial.epochs),
+            f"{trial.score:.2f}",
+            marks.get(trial, "pruned" if trial.pruned else "complete"),
+        ]
+        for trial in trials
+    ]
+    return [*headers, trials[0].metric.replace("_", " "), "state"], rows
+
+
 @contextmanager
 def reporting() -> Iterator[Progress]:
-    """A progress report on standard error: a moving bar on a terminal, else a line per stage."""
+    """A progress report on standard error: a moving bar per stage on a terminal, else lines."""
     if sys.stderr.isatty():
-        with _bar() as report:
+        with _bars() as report:
             yield report
     else:
         yield _lines()
 
 
 @contextmanager
-def _bar() -> Iterator[Progress]:
+def _bars() -> Iterator[Progress]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        row = bar.add_task("", visible=False)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
 
         def report(what: str, done: int, total: int) -> None:
-            bar.update(row, description=what, completed=done, total=total, visible=True)
+            latest = bars.tasks[-1] if bars.tasks else None
+            # A stage may change its text while it goes on, but never goes back.
+            if latest is None or total != latest.total or done < latest.completed:
+                bars.add_task(what, completed=done, total=total)
+            else:
+                bars.update(latest.id, description=what, completed=done)
 
         yield report
 
 
 def _lines() -> Progress:
-    """A line whenever the stage changes or ends; loops of a few steps stay silent until then."""
-    last = ""
+    """A line whenever the stage changes or ends, and after a long silence.
+
+    Loops of a few steps stay silent until they end.
+    """
+    last, said = "", time.monotonic()
 
     def report(what: str, done: int, total: int) -> None:
-        nonlocal last
-        if what != last and (done == total or "epoch" in what):
-            remark(f"{what} ({done}/{total})")
+        nonlocal last, said
+        news = what != last and (done == total or "epoch" in what)
+        if news:
             last = what
+        if news or time.monotonic() - said >= _SILENCE:
+            remark(f"{what} ({done}/{total})")
+            said = time.monotonic()
 
     return report

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from centra.training.recipe import Recipe
 from cli.context import json_option, open_registry
-from cli.output import metrics_text, print_json, remark, reporting
+from cli.output import reporting
+from cli.training import finish, recipe_options, require_extra, task_options
+
+if TYPE_CHECKING:
+    from centra.training.features import FeatureCache
 
 
 @click.command()
-@click.option("--task", required=True, help="The task's name.")
-@click.option("--backbone", required=True, help="NAME or NAME@VERSION.")
-@click.option(
-    "--data",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder with train.jsonl and dev.jsonl.",
-)
+@task_options
 @click.option("--tap", required=True, type=int, help="Frozen layer to read; 0 is the embeddings.")
 @click.option("--depth", required=True, type=int, help="Layers that learn, above the tap.")
 @click.option(
@@ -26,13 +25,12 @@ from cli.output import metrics_text, print_json, remark, reporting
     type=click.Path(path_type=Path, dir_okay=False),
     help="Module file; default TASK.safetensors.",
 )
-@click.option("--epochs", type=int, help="At most. Default 10.")
-@click.option("--learning-rate", type=float, help="At its peak. Default 1e-4.")
-@click.option("--batch-size", type=int, help="Default 32.")
-@click.option("--patience", type=int, help="Epochs without a better dev metric. Default 3.")
-@click.option("--metric", help="Dev metric to select by, e.g. matthews; default by kind.")
-@click.option("--max-length", type=int, help="Tokens kept of an input; default the backbone's.")
-@click.option("--seed", type=int, help="Default 0.")
+@click.option(
+    "--learning-rate", default=Recipe.learning_rate, show_default=True, help="At its peak."
+)
+@click.option("--seed", default=Recipe.seed, show_default=True)
+@click.option("--crf", is_flag=True, help="Decode a tagging task's tags with a linear-chain CRF.")
+@recipe_options
 @json_option
 def train(
     *,
@@ -40,8 +38,10 @@ def train(
     backbone: str,
     data: Path,
     output: Path | None,
+    cache: FeatureCache | None,
+    report_to: tuple[str, ...],
     as_json: bool,
-    **settings: float | str | None,
+    **settings: Any,
 ) -> None:
     """Fine-tune the layers above a tap and write a task module.
 
@@ -51,27 +51,23 @@ def train(
     from centra.names import parse_name
     from registry import backbones
 
+    require_extra()
     name = parse_name(task, "task name")
     target = output or Path(f"{name}.safetensors")
     registry = open_registry()
     spec = backbones.spec(registry, backbone)
 
     from centra.training.finetune import finetune
-    from centra.training.recipe import Recipe
 
-    recipe = Recipe(**{k: v for k, v in settings.items() if v is not None})  # type: ignore[arg-type]
     with reporting() as progress:
         module = finetune(
             spec,
             registry.store,
             data,
-            recipe,
+            Recipe(**settings),
             work=target.with_name(f".{target.name}.work"),
+            cache=cache,
+            report_to=report_to,
             progress=progress,
         )
-    module.write(target)
-    remark(f"{name}: {metrics_text(module.spec.metrics)}")
-    if as_json:
-        print_json({"output": str(target), "metrics": module.spec.metrics})
-    else:
-        click.echo(str(target))
+    finish(name, module, target, as_json=as_json)

@@ -47,11 +47,13 @@ class Card:
     """The channels that serve one of these now."""
     threshold: float | None = None
     """The probability from which a multilabel task names a label; None for other kinds."""
+    crf: bool = False
+    """Whether a tagging task's tags are decoded with a CRF."""
     training: dict[str, Any] = field(default_factory=dict)
     """What the module's maker wrote into it; see :attr:`centra.task_module.TaskSpec.training`."""
     teacher: Teacher | None = None
     remark: str | None = None
-    """Why threshold, training and teacher are not known, where the store cannot give the module."""
+    """Why threshold, CRF, training and teacher are not known, where the store cannot give the module."""
 
     @property
     def reference(self) -> str:
@@ -100,6 +102,7 @@ def show(registry: Registry, reference: str) -> Card:
     return replace(
         card,
         threshold=spec.head.threshold if spec.kind == "multilabel" else None,
+        crf=spec.head.crf,
         training=spec.training,
         teacher=_teacher(registry, spec.teacher) if spec.teacher else None,
     )

@@ -30,7 +30,6 @@ that one run shows all that is wrong.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +38,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from centra.errors import UsageError
 from centra.names import parse_name
+from centra.sizes import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -48,19 +48,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "ChannelPolicy", "Gate", "Measure", "Policy", "Version", "evaluate"]
 
-_UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?B?)\s*", re.IGNORECASE)
 _EVERY = "*"
 
 
 def _bytes(value: object) -> object:
     if not isinstance(value, str):
         return value
-    match = _SIZE.fullmatch(value)
-    if match is None:
+    size = parse_size(value)
+    if size is None:
         raise ValueError("expected a size such as 500 MB or 2 GB")
-    unit = match[2].upper()
-    return int(float(match[1]) * _UNITS[unit if unit in _UNITS else f"{unit}B"])
+    return size
 
 
 Metrics = dict[str, dict[str, float]]

@@ -6,8 +6,10 @@ Nothing here depends on how long anything takes.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,11 +22,14 @@ from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
-
     from centra.task_module import TaskModule
 
 RESULTS = ROOT / "benchmarks" / "REGISTRY.md"
+DATA = Path(os.environ.get("CENTRA_DATA", ROOT.parent / "shared" / "data"))
+
+needs_data = pytest.mark.skipif(
+    not (DATA / "trec").is_dir(), reason=f"no labelled data sets in {DATA} (see CENTRA_DATA)"
+)
 
 
 @pytest.fixture
@@ -121,6 +126,53 @@ def test_the_registry_benchmark_measures_both_databases_and_counts_bytes(tmp_pat
         assert values[f"{database}: pull after it, bytes moved beside the change"] == 0
     # A quick run leaves the last full run's results alone.
     assert RESULTS.read_bytes() == before
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("script", "goals", "says"),
+    [
+        (
+            "study",
+            [
+                "mixed, c = 1: % of full fine-tuning's average",
+                "mixed, c = 1: % of its layers",
+            ],
+            (
+                "| full fine-tuning |",
+                "| KD-2 from the backbone |",
+                "| joint |",
+                "| leave one out |",
+            ),
+        ),
+        (
+            "choosing",
+            ["time to choose, in full fine-tunings", "points below the exhaustive search"],
+            ("| trec |",),
+        ),
+    ],
+)
+def test_the_benchmarks_of_quality_run_all_that_they_report(
+    script: str, goals: list[str], says: tuple[str, ...], tmp_path: Path
+) -> None:
+    results = ROOT / "benchmarks" / f"{script.upper()}.md"
+    before = results.read_bytes()
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), "--quick"),
+            *("--work", str(tmp_path / "work"), "--json", str(tmp_path / "goals.json")),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "goals.json").read_text())
+    assert [goal["name"] for goal in found] == goals
+    assert all(goal.keys() == {"name", "value", "goal", "met"} for goal in found)
+    for line in says:
+        assert line in done.stdout
+    assert results.read_bytes() == before
 
 
 def test_the_registry_benchmark_refuses_a_registry_smaller_than_its_live_set() -> None:

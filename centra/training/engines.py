@@ -12,10 +12,11 @@ import multiprocessing
 import os
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from centra.errors import UsageError
+from centra.errors import CentraError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,7 @@ class Engine(Protocol):
             jobs: picklable.
 
         Raises:
+            CentraError: a worker was killed.
             Exception: whatever the function raised; jobs that have not begun are given up.
         """
         ...
@@ -76,6 +78,12 @@ class LocalEngine:
         try:
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
+        except BrokenProcessPool as error:
+            self._pool = None
+            raise CentraError(
+                "a training process was ended from outside, perhaps for lack of memory; the same "
+                "command goes on where it stopped, and with fewer jobs it needs less"
+            ) from error
         finally:
             for future in waiting:
                 future.cancel()
@@ -112,7 +120,12 @@ class RayEngine:
         try:
             while waiting:
                 (done, *_), _ = self._ray.wait([*waiting])
-                yield waiting.pop(done), self._ray.get(done)
+                try:
+                    result = self._ray.get(done)
+                except self._ray.exceptions.RayTaskError as error:
+                    # Its own text is the worker's traceback.
+                    raise error.cause from error
+                yield waiting.pop(done), result
         finally:
             for reference in waiting:
                 self._ray.cancel(reference)
@@ -150,8 +163,11 @@ def _start_pool(processes: int) -> ProcessPoolExecutor:
 def _start_worker(places: multiprocessing.SimpleQueue[int], threads: int) -> None:
     """Take a GPU and a share of the cores, and end with the parent however that ends."""
     place = places.get()
-    if _gpus():
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % _gpus())
+    if gpus := _gpus():
+        # The caller may have been given some of the machine's GPUs only.
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        names = visible.split(",") if visible else [str(i) for i in range(gpus)]
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[place % gpus]
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import torch
 

@@ -8,6 +8,8 @@ appear in one step, and removing one leaves the maps of those who read it.
 from __future__ import annotations
 
 import os
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,8 @@ __all__ = ["FeatureCache", "Features"]
 
 _BATCH_TOKENS = 8192
 _FORMAT = 1
+_OWN = re.compile(r"\.?[0-9a-f]{64}\.f32(\..+)?")
+"""What the cache writes: its files, and those that are not yet whole."""
 
 
 class Features:
@@ -86,6 +90,8 @@ class FeatureCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._make_room(size * len(missing), keep={path.name for path in fitting.values()})
             _compute(backbone, reader, rows, missing, progress)
+        except FileNotFoundError:
+            return  # Another process made room for its own: this one goes on without.
         except OSError as error:
             raise StoreNotWritableError(
                 f"cannot write the feature cache {self.folder}: {error.strerror}. Free some space, "
@@ -108,7 +114,12 @@ class FeatureCache:
 
     def _make_room(self, needed: int, *, keep: Collection[str]) -> None:
         """Remove what was used longest ago until ``needed`` bytes fit, too."""
-        files = [(path, path.stat()) for path in self.folder.iterdir() if path.is_file()]
+        files = []
+        for path in self.folder.iterdir():
+            # Others' files are not the cache's to remove, and its own may have gone meanwhile.
+            if _OWN.fullmatch(path.name):
+                with suppress(FileNotFoundError):
+                    files.append((path, path.stat()))
         held = sum(stat.st_size for _, stat in files)
         for path, stat in sorted(files, key=lambda item: item[1].st_mtime):
             if held + needed <= self.budget:
@@ -136,13 +147,11 @@ def _compute(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trunk = Trunk(backbone, reader, depth=max(paths)).to(device)
     ends = np.cumsum([0, *(len(row.input_ids) for row in rows)])
-    shape = (int(ends[-1]), backbone.hidden_size)
     done = 0
     with ExitStack() as stack, torch.inference_mode():
+        # Not through a map: on a full disk that would end the process.
         files = {
-            tap: np.memmap(
-                stack.enter_context(replacing(path)), dtype=np.float32, mode="w+", shape=shape
-            )
+            tap: stack.enter_context(stack.enter_context(replacing(path)).open("wb"))
             for tap, path in paths.items()
         }
         for part in _batches(rows):
@@ -152,11 +161,10 @@ def _compute(
             for tap, hidden in states.items():
                 array = hidden.float().cpu().numpy()
                 for place, i in enumerate(part):
-                    files[tap][ends[i] : ends[i + 1]] = array[place, : ends[i + 1] - ends[i]]
+                    files[tap].seek(4 * backbone.hidden_size * int(ends[i]))
+                    files[tap].write(array[place, : ends[i + 1] - ends[i]].tobytes())
             done += len(part)
             progress("frozen layers", done, len(rows))
-        for file in files.values():
-            file.flush()
 
 
 def _batches(rows: Sequence[Row]) -> list[list[int]]:

@@ -36,6 +36,9 @@ class Fit:
     """Teachers, then students."""
     teacher: Trial
     choice: Choice
+    """Among the best of each depth."""
+    chosen: Trial
+    """The run that the chosen module comes from."""
     module: TaskModule
     """The chosen one."""
 
@@ -102,11 +105,12 @@ def fit(
     write_trials(scores, plan.task, trials)
     threshold = Decimal(str(plan.select.threshold))
     (choice,) = select(read_scores(scores), threshold).choices
-    module = found.module
+    chosen, module = found.best, found.module
     if choice.role == "student":
-        best = best_trial(t for t in trials if _is(t, choice))
-        module = take_module(students[trials.index(best) - len(found.trials)])
-    return Fit(trials=trials, teacher=found.best, choice=choice, module=module)
+        depth = choice.task_layers
+        chosen = best_trial(t for t in trials if (t.role, t.task_layers) == ("student", depth))
+        module = take_module(students[trials.index(chosen) - len(found.trials)])
+    return Fit(trials=trials, teacher=found.best, choice=choice, chosen=chosen, module=module)
 
 
 def _students(
@@ -123,8 +127,8 @@ def _students(
     jobs = []
     for layers, rate, seed in product(
         sorted({number for number in plan.distill.layers if number < teacher.task_layers}),
-        plan.distill.learning_rates or (teacher.learning_rate,),
-        plan.distill.seeds or (teacher.seed,),
+        dict.fromkeys(plan.distill.learning_rates or (teacher.learning_rate,)),
+        dict.fromkeys(plan.distill.seeds or (teacher.seed,)),
     ):
         recipe = replace(
             plan.recipe, tap=teacher.frozen_layers, depth=layers, learning_rate=rate, seed=seed
@@ -136,7 +140,7 @@ def _students(
                 reader=reader,
                 data=data,
                 recipe=recipe,
-                work=output / "work" / f"student-{layers}-rate-{rate:g}-seed-{seed}",
+                work=output / "work" / f"student-{layers}-rate-{rate!r}-seed-{seed}",
                 cache=cache,
                 teacher=output / "teacher.safetensors",
                 distillation=plan.distillation,
@@ -152,11 +156,3 @@ def _distil(jobs: list[Job], engine: Engine, progress: Progress) -> list[Trial]:
         trials[i] = jobs[i].as_trial(history)
         progress("students", len(trials), len(jobs))
     return [trials[i] for i in range(len(jobs))]
-
-
-def _is(trial: Trial, choice: Choice) -> bool:
-    return (trial.role, trial.frozen_layers, trial.task_layers) == (
-        choice.role,
-        choice.frozen_layers,
-        choice.task_layers,
-    )

@@ -49,7 +49,7 @@ class Job:
             learning_rate=self.recipe.learning_rate,
             seed=self.recipe.seed,
             metric=history.metric,
-            score=100 * history.score,
+            score=round(100 * history.score, 4),
             epochs=len(history.epochs),
             pruned=pruned,
         )

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from centra.data import Encoded
@@ -42,7 +42,7 @@ from centra.training.soft_targets import soft_logits
 from centra.training.targets import dev_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
@@ -187,7 +187,6 @@ class Run:
         history = self._read_history()
         if history is not None and (history.finished or len(history.epochs) >= until):
             return history.up_to(until)
-        torch.manual_seed(self.recipe.seed)
         trainer = self._trainer(until, progress)
         with _quiet():
             trainer.train(resume_from_checkpoint=any(_checkpoints(self.work)))
@@ -218,6 +217,9 @@ class Run:
 
     def _branch(self) -> Branch:
         """The branch at the run's start (paper sections 3.1 and 3.2)."""
+        # Here, so that the head's random weights depend on the seed alone, and not on what was
+        # computed before: the frozen layers, or nothing where the cache has them.
+        torch.manual_seed(self.recipe.seed)
         branch = Branch(self.backbone, self.spec, dropout=self.recipe.dropout)
         if self.teacher is not None and self.distillation.start == "teacher":
             # Fewer layers than the teacher has: the lowest of its own.
@@ -283,8 +285,7 @@ class Run:
             ),
             optimizers=(_optimizer(branch, recipe), None),
             callbacks=[
-                EarlyStoppingCallback(recipe.patience),
-                _Pause(until),
+                _Stop(self._history, until),
                 _Report(progress, self.metric),
                 *self._tensorboard(),
             ],
@@ -360,8 +361,10 @@ class Run:
                 if not _is_json(checkpoint / _STATE):
                     shutil.rmtree(checkpoint)
             return
-        shutil.rmtree(self.work, ignore_errors=True)
         try:
+            # The marker goes first: half of what it stood for must not be taken for the whole.
+            marker.unlink(missing_ok=True)
+            shutil.rmtree(self.work, ignore_errors=True)
             self.work.mkdir(parents=True)
             marker.write_bytes(run.encode())
         except OSError as error:
@@ -462,14 +465,19 @@ def _check_teacher(teacher: TaskSpec, path: str, data: TaskSpec, recipe: Recipe)
         )
 
 
-class _Pause(TrainerCallback):  # type: ignore[misc]
-    """Stops after an epoch; its evaluation and its checkpoint come first."""
+class _Stop(TrainerCallback):  # type: ignore[misc]
+    """Stops where the run is to pause or is finished; the epoch's checkpoint comes first.
 
-    def __init__(self, until: int) -> None:
+    Trainer's own early stopping forgets over a pause how long there was no better epoch.
+    """
+
+    def __init__(self, history: Callable[[Sequence[dict[str, Any]]], History], until: int) -> None:
+        self._history = history
         self._until = until
 
-    def on_epoch_end(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
-        if round(state.epoch) >= self._until:
+    def on_evaluate(self, _args: Any, state: Any, control: Any, **_: Any) -> None:
+        history = self._history(state.log_history)
+        if history.finished or len(history.epochs) >= self._until:
             control.should_training_stop = True
 
 

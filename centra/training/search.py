@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from centra.errors import UsageError
 from centra.progress import Progress, silent
 from centra.training.jobs import Job, advance, take_module
-from centra.training.run import discard
+from centra.training.run import Run, discard
 from centra.training.task_data import TaskData
 from centra.training.trials import Trial, best_trial
 
@@ -69,7 +69,9 @@ class Space:
                 seed=seed,
             )
             for layers, rate, seed in product(
-                sorted(set(self.layers)), self.learning_rates, self.seeds
+                sorted(set(self.layers)),
+                dict.fromkeys(self.learning_rates),
+                dict.fromkeys(self.seeds),
             )
         ]
 
@@ -124,6 +126,8 @@ def search(
     for each in recipes:
         each.check(backbone)
     examples = TaskData.load(backbone, reader, data, max_length=recipe.max_length)
+    # What the data's kind does not allow is refused here, before anything is computed.
+    Run(backbone, reader, examples, recipes[0], work=work, report_to=report_to)
     if cache is not None:
         taps = {each.tap for each in recipes}
         for split in (examples.train, examples.dev):
@@ -134,7 +138,7 @@ def search(
             reader=reader,
             data=data,
             recipe=each,
-            work=work / f"layers-{each.depth}-rate-{each.learning_rate:g}-seed-{each.seed}",
+            work=work / f"layers-{each.depth}-rate-{each.learning_rate!r}-seed-{each.seed}",
             cache=cache,
             report_to=tuple(report_to),
         )
@@ -174,7 +178,7 @@ def _halve(
         if until is None:
             break
         for i in alive:
-            trials[i].report(histories[i].score, until)
+            trials[i].report(jobs[i].as_trial(histories[i]).score, until)
             if trials[i].should_prune():
                 study.tell(trials[i], state=optuna.trial.TrialState.PRUNED)
                 discard(jobs[i].work)

@@ -78,7 +78,7 @@ def soft_loss(
     divergence = (expected.exp() * (expected - found)).sum(-1)
     if spec.kind == "tagging":
         divergence = divergence[targets != IGNORED]
-    return temperature**2 * divergence.mean()
+    return temperature**2 * divergence.sum() / max(divergence.numel(), 1)
 
 
 def _marginals(

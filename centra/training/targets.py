@@ -136,7 +136,11 @@ def loss(
         emissions, tags, mask = gather_words(logits, targets)
         total = chain.log_likelihood(emissions, tags, mask).sum()
         return -total / mask.sum().clamp(min=1)
-    return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+    # A batch may be without any word: a mean over none is not a number.
+    total = functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    return total / (targets != IGNORED).sum().clamp(min=1)
 
 
 def dev_metrics(

@@ -24,9 +24,15 @@ LIGHT = (
     "centra.folder",
     "centra.data",
     "centra.decoding",
+    "centra.chain_decoding",
     "centra.compose",
     "centra.runtime",
+    "centra.sizes",
     "centra.training.metrics",
+    "centra.training.plan",
+    "centra.training.recipe",
+    "centra.training.select",
+    "centra.training.trials",
 )
 
 

@@ -220,6 +220,45 @@ USAGE = {
     "train --task new --backbone tiny --data {data} --tap 2 --depth 1 --output {data}": (
         "is a directory"
     ),
+    "train --task new --backbone tiny --data {data} --tap 2 --depth 1 --crf": (
+        "crf: a classification task has no tags to chain"
+    ),
+    "train --task new --backbone tiny --data {data} --tap 2 --depth 1 --feature-cache much": (
+        "'much' is no size: expected for example 20GB"
+    ),
+    "search --task new --backbone tiny --data {data} --report-to paper": (
+        "--report-to",
+        "'tensorboard', 'mlflow', 'wandb'",
+    ),
+    "search --task new --backbone tiny --data {data} --min-layers 3 --max-layers 2": (
+        "--min-layers 3 is more than --max-layers 2"
+    ),
+    "search --task new --backbone tiny --data {data} --max-layers 4": (
+        "layers: 4 cannot be fine-tuned; the backbone has 3"
+    ),
+    "search --task new --backbone tiny --data {data} --max-layers 0": "layers: 0",
+    "search --task new --backbone tiny --data {data} --learning-rate 0": (
+        "learning_rate must be greater than 0"
+    ),
+    "search --task new --backbone tiny --data {data} --engine cloud": (
+        "--engine",
+        "'local', 'ray'",
+    ),
+    "search --task new --backbone tiny --data {data} --jobs 0": "jobs must be at least 1, found 0",
+    "search --task new --backbone tiny --data {data} --output {jsonl}": "is a file",
+    "distill --task new --backbone tiny --data {data} --layers 1": "Missing option '--teacher'",
+    "distill --task new --backbone tiny --data {data} --layers 1 --teacher {missing}": (
+        "does not exist"
+    ),
+    "distill --task new --backbone tiny --data {data} --layers 1 --teacher {stars} --weight 2": (
+        "weight must lie between 0 and 1"
+    ),
+    "distill --task new --backbone tiny --data {data} --layers 1 --teacher {stars} "
+    "--temperature 0": "temperature must be greater than 0",
+    "distill --task new --backbone tiny --data {data} --layers 1 --teacher {stars} "
+    "--output {stars}": "the student would take its teacher's place; give --output",
+    "fit": "Missing argument 'RECIPE.toml'",
+    "fit {missing}": "cannot be read (No such file",
     "--actor ada task list": ("actor 'ada': expected TEAM/PERSON", "nlu/ada"),
     "--actor ../ada task list": "is not a valid team name",
     "--database mysql://host/centra task list": "not supported; use SQLite or PostgreSQL",
@@ -266,6 +305,10 @@ NOT_FOUND = {
     "predict hi --task nope": "no task 'nope'; it holds intent, same, slots",
     "predict hi --release .centra/store#latest --task nope": "it holds intent, same, slots",
     "train --task new --backbone nope --data {data} --tap 1 --depth 1": "centra backbone list",
+    "search --task new --backbone nope --data {data}": "centra backbone list",
+    "distill --task new --backbone nope --data {data} --layers 1 --teacher {stars}": (
+        "centra backbone list"
+    ),
     "--store {missing} release show 1": "is missing",
     "--store {missing} predict hi": "is missing",
 }
@@ -277,6 +320,18 @@ FAILED = {
     "train --task new --backbone tiny --data {missing} --tap 1 --depth 1": (
         "train.jsonl: no such file; expected JSONL"
     ),
+    "search --task new --backbone tiny --data {missing}": "train.jsonl: no such file",
+}
+CONFLICT = {
+    "distill --task new --backbone tiny --data {data} --layers 1 --teacher {stars}": (
+        "stars.safetensors: a student keeps its teacher's kind",
+        "the teacher has regression, the data classification",
+    ),
+}
+UNVERIFIED = {
+    "distill --task new --backbone tiny --data {data} --layers 1 --teacher {jsonl}": (
+        "dev.jsonl: not a readable safetensors file"
+    ),
 }
 
 
@@ -284,7 +339,13 @@ FAILED = {
     ("command", "code", "says"),
     [
         pytest.param(command, code, says, id=command)
-        for code, commands in ((2, USAGE), (3, NOT_FOUND), (1, FAILED))
+        for code, commands in (
+            (2, USAGE),
+            (3, NOT_FOUND),
+            (1, FAILED),
+            (5, CONFLICT),
+            (6, UNVERIFIED),
+        )
         for command, says in commands.items()
     ],
 )

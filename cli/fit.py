@@ -1,0 +1,148 @@
+"""``centra fit``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from centra.errors import NotFoundError, StoreNotWritableError, UsageError
+from centra.files import replacing
+from cli.context import json_option, open_registry
+from cli.output import print_json, print_table, remark, reporting, trial_table
+from cli.plots import draw, write_png
+from cli.training import engine_options, feature_cache_option, require_extra
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from centra.training.features import FeatureCache
+    from centra.training.fit import Fit
+    from centra.training.plan import Plan
+    from centra.training.trials import Trial
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path), metavar="RECIPE.toml")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder; default TASK-fit.",
+)
+@feature_cache_option
+@engine_options
+@json_option
+def fit(
+    recipe: Path,
+    *,
+    output: Path | None,
+    cache: FeatureCache | None,
+    engine: str,
+    jobs: int | None,
+    as_json: bool,
+) -> None:
+    """Find a task's module: search a teacher, distil students, choose what its layers are worth.
+
+    The recipe names task, backbone and data, and the layers to search; docs/fit.md has all of it.
+    The folder gets the chosen module, its card, the teacher, and the scores as table and picture.
+    A fit that was killed goes on when repeated, and one that is done ends at once.
+    """
+    from centra.names import parse_name
+    from centra.training.plan import Plan
+    from registry import backbones
+
+    require_extra()
+    plan = Plan.read(recipe)
+    registry = open_registry()
+    with _naming(f"{recipe}: task"):
+        name = parse_name(plan.task, "task name")
+        if name == "teacher":
+            raise UsageError("teacher.safetensors is the teacher's file; choose another name")
+    with _naming(f"{recipe}: backbone"):
+        backbone = backbones.show(registry, plan.backbone).reference
+    spec = backbones.spec(registry, backbone)
+    folder = output or Path(f"{name}-fit")
+
+    from centra.training.engines import open_engine
+    from centra.training.fit import fit as run
+
+    workers = open_engine(engine, jobs)
+    with reporting() as progress, _naming(str(recipe)):
+        found = run(
+            spec,
+            registry.store,
+            recipe.parent / plan.data,
+            plan,
+            output=folder,
+            engine=workers,
+            cache=cache,
+            progress=progress,
+        )
+    files = {
+        "module": folder / f"{name}.safetensors",
+        "teacher": folder / "teacher.safetensors",
+        "scores": folder / "scores.csv",
+        "picture": folder / "scores.png",
+        "card": folder / "card.md",
+    }
+    found.module.write(files["module"])
+    write_png(files["picture"], name, found.trials, found.chosen)
+    _write_card(files, plan, backbone, found)
+    if as_json:
+        paths = {what: str(path) for what, path in files.items()}
+        metrics = found.module.spec.metrics
+        print_json({**paths, "chosen": found.chosen, "metrics": metrics, "trials": found.trials})
+    else:
+        _print(found, name)
+        click.echo(str(files["module"]))
+    remark(f"register it with: centra task register {name} {files['module']}")
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Say in which file, and at which field, a setting is wrong."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+    except NotFoundError as error:
+        raise NotFoundError(f"{where}: {error}") from error
+
+
+def _marks(found: Fit) -> dict[Trial, str]:
+    return {found.teacher: "best teacher", found.chosen: "chosen"}
+
+
+def _write_card(files: dict[str, Path], plan: Plan, backbone: str, found: Fit) -> None:
+    from centra.task_module import check_module
+    from cli.card import module_markdown
+
+    card = module_markdown(
+        plan.task,
+        backbone,
+        check_module(files["module"]),
+        trials=found.trials,
+        marks=_marks(found),
+        rule=(
+            f"Chosen among {len(found.trials)} trained modules: from the shallowest on, a deeper "
+            "one is taken where each layer that it adds gains at least "
+            f"{plan.select.threshold:g} in points of {found.chosen.metric}."
+        ),
+        picture=files["picture"].name,
+    )
+    try:
+        with replacing(files["card"]) as temporary:
+            temporary.write_text(card + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StoreNotWritableError(f"cannot write {files['card']}: {error.strerror}") from error
+
+
+def _print(found: Fit, task: str) -> None:
+    """The table of trials; for people, who see it in a terminal, also the plot."""
+    print_table(*trial_table(found.trials, _marks(found)))
+    if sys.stdout.isatty():
+        click.echo(draw(task, found.trials, found.chosen))

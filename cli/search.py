@@ -1,0 +1,133 @@
+"""``centra search``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from centra.errors import UsageError
+from centra.training.recipe import Recipe
+from cli.context import json_option, open_registry
+from cli.output import print_json, print_table, reporting, trial_table
+from cli.training import engine_options, recipe_options, require_extra, task_options
+
+if TYPE_CHECKING:
+    from centra.training.features import FeatureCache
+
+
+@click.command()
+@task_options
+@click.option(
+    "--min-layers", type=int, help="Fewest that learn; default a third of the backbone's."
+)
+@click.option("--max-layers", type=int, help="Most; default five sixths, as the paper's 10 of 12.")
+@click.option(
+    "--learning-rate",
+    "learning_rates",
+    multiple=True,
+    type=float,
+    default=(1e-4, 3e-4),
+    show_default=True,
+    help="At its peak. Each one that is given is tried.",
+)
+@click.option(
+    "--seed",
+    "seeds",
+    multiple=True,
+    type=int,
+    default=(Recipe.seed,),
+    show_default=True,
+    help="Each one that is given is tried.",
+)
+@click.option("--exhaustive", is_flag=True, help="Train every trial to its end.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder; default TASK-search.",
+)
+@click.option("--crf", is_flag=True, help="Decode a tagging task's tags with a linear-chain CRF.")
+@recipe_options
+@engine_options
+@json_option
+def search(
+    *,
+    task: str,
+    backbone: str,
+    data: Path,
+    min_layers: int | None,
+    max_layers: int | None,
+    learning_rates: tuple[float, ...],
+    seeds: tuple[int, ...],
+    exhaustive: bool,
+    output: Path | None,
+    cache: FeatureCache | None,
+    report_to: tuple[str, ...],
+    engine: str,
+    jobs: int | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Find how many top layers to fine-tune: the teacher of a task.
+
+    Tries every number of layers with every learning rate and seed, gives up early what cannot win,
+    and ends in teacher.safetensors and trials.csv. A search that was killed goes on when repeated.
+    """
+    from centra.names import parse_name
+    from registry import backbones
+
+    require_extra()
+    name = parse_name(task, "task name")
+    folder = output or Path(f"{name}-search")
+    registry = open_registry()
+    spec = backbones.spec(registry, backbone)
+    layers = _layers(spec.num_layers, min_layers, max_layers)
+
+    from centra.training.engines import open_engine
+    from centra.training.search import Space
+    from centra.training.search import search as find
+    from centra.training.trials import write_trials
+
+    with reporting() as progress:
+        found = find(
+            spec,
+            registry.store,
+            data,
+            Recipe(tap=0, depth=0, **settings),
+            Space(layers=layers, learning_rates=learning_rates, seeds=seeds),
+            work=folder / "work",
+            engine=open_engine(engine, jobs),
+            cache=cache,
+            exhaustive=exhaustive,
+            report_to=report_to,
+            progress=progress,
+        )
+    teacher, scores = folder / "teacher.safetensors", folder / "trials.csv"
+    found.module.write(teacher)
+    write_trials(scores, name, found.trials)
+    if as_json:
+        print_json(
+            {
+                "teacher": str(teacher),
+                "scores": str(scores),
+                "best": found.best,
+                "trials": found.trials,
+            }
+        )
+    else:
+        print_table(*trial_table(found.trials, {found.best: "best"}))
+        click.echo(str(teacher))
+
+
+def _layers(size: int, fewest: int | None, most: int | None) -> tuple[int, ...]:
+    """How many layers to try; by default as the paper's 4 to 10 of 12, as far as one end allows."""
+    if fewest is None:
+        fewest = max(1, round(size / 3))
+        fewest = fewest if most is None else min(fewest, most)
+    if most is None:
+        most = max(fewest, round(5 * size / 6))
+    if fewest > most:
+        raise UsageError(f"--min-layers {fewest} is more than --max-layers {most}")
+    return tuple(range(fewest, most + 1))

@@ -1,0 +1,138 @@
+"""What the commands that train share: their options, the extra they need, the module they end in."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from centra.errors import UsageError
+from centra.training.recipe import REPORTERS, Recipe
+from cli.options import FEATURE_CACHE
+from cli.output import metrics_text, print_json, remark
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from centra.task_module import TaskModule
+
+__all__ = [
+    "engine_options",
+    "feature_cache_option",
+    "finish",
+    "recipe_options",
+    "require_extra",
+    "task_options",
+]
+
+_EXTRA = ("accelerate", "matplotlib", "optuna", "plotext", "scipy", "seqeval", "sklearn")
+"""What the extra ``train`` brings, as it is imported."""
+
+feature_cache_option = click.option(
+    "--feature-cache",
+    "cache",
+    type=FEATURE_CACHE,
+    default="20GB",
+    show_default=True,
+    metavar="SIZE|off",
+    help="Room for frozen hidden states in CENTRA_CACHE; off runs the frozen layers every epoch.",
+)
+
+
+def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What to train: a task, on a backbone, from data."""
+    return _add(
+        command,
+        click.option("--task", required=True, help="The task's name."),
+        click.option("--backbone", required=True, help="NAME or NAME@VERSION."),
+        click.option(
+            "--data",
+            required=True,
+            type=click.Path(path_type=Path),
+            help="Folder with train.jsonl and dev.jsonl.",
+        ),
+    )
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How to train: fields of :class:`centra.training.recipe.Recipe`, reports and the cache."""
+    return _add(
+        command,
+        click.option("--epochs", default=Recipe.epochs, show_default=True, help="At most."),
+        click.option("--batch-size", default=Recipe.batch_size, show_default=True),
+        click.option(
+            "--patience",
+            default=Recipe.patience,
+            show_default=True,
+            help="Epochs without a better dev metric after which training stops.",
+        ),
+        click.option("--metric", help="Dev metric to select by, e.g. matthews; default by kind."),
+        click.option(
+            "--max-length",
+            default=Recipe.max_length,
+            show_default=True,
+            help="Tokens kept of an input; 0 for the backbone's maximum.",
+        ),
+        feature_cache_option,
+        click.option(
+            "--report-to",
+            multiple=True,
+            type=click.Choice(REPORTERS),
+            help="What Trainer reports to. May be given several times.",
+        ),
+    )
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where several runs are carried out; see :func:`centra.training.engines.open_engine`."""
+    return _add(
+        command,
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            show_default=True,
+            help="This machine, or the Ray cluster of RAY_ADDRESS.",
+        ),
+        click.option(
+            "--jobs",
+            type=int,
+            help="Runs at the same time on this machine; default one per GPU, or else one per "
+            "core, to eight.",
+        ),
+    )
+
+
+def require_extra() -> None:
+    """Refuse to begin what would end without a package.
+
+    Raises:
+        UsageError: the extra ``train`` is not installed, or not all of it.
+    """
+    missing = [name for name in _EXTRA if find_spec(name) is None]
+    if missing:
+        raise UsageError(
+            f"training needs an extra: pip install 'centra[train]' (missing: {', '.join(missing)})"
+        )
+
+
+def finish(task: str, module: TaskModule, path: Path, *, as_json: bool) -> None:
+    """Write a module, and print where it is and what it reached.
+
+    Raises:
+        StoreNotWritableError: the file cannot be written.
+    """
+    module.write(path)
+    remark(f"{task}: {metrics_text(module.spec.metrics)}")
+    if as_json:
+        print_json({"output": str(path), "metrics": module.spec.metrics})
+    else:
+        click.echo(str(path))
+
+
+def _add(command: Callable[..., Any], *options: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(options):
+        command = option(command)
+    return command
