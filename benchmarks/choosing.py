@@ -36,6 +36,7 @@ from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
 from centra.training.finetune import finetune
 from centra.training.fit import Fit, fit
+from centra.training.metrics import METRICS
 from centra.training.plan import Plan
 from centra.training.recipe import Recipe
 from centra.training.trials import best_trial
@@ -91,7 +92,9 @@ def main() -> int:
     shutil.rmtree(options.work, ignore_errors=True)
     try:
         backbone, source = minilm(options.work / "store"), find_data()
-        found = [_measure(backbone, source, task, options) for task in options.tasks]
+        tasks = [_Task(backbone, source, task, options) for task in options.tasks]
+        timed = [(task, task.full(), task.choose()) for task in tasks]
+        found = [_findings(*each) for each in timed]
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
@@ -103,56 +106,79 @@ def main() -> int:
     return 0
 
 
-def _measure(backbone: Backbone, source: Path, task: str, options: argparse.Namespace) -> Findings:
-    work = options.work / task
-    data = take_rows(source / task, work / "data", train=options.rows, dev=options.dev_rows)
-    shared = {"epochs": options.epochs, "patience": options.epochs, "max_length": MAX_LENGTH}
-    plan = Plan.model_validate(
-        {
-            "task": task,
-            "backbone": "minilm",
-            "data": str(data),
-            "training": shared,
-            "search": {"layers": LAYERS, "learning_rates": RATES},
-            "distill": {"layers": STUDENTS, "learning_rates": STUDENT_RATES},
-        }
-    )
-    print(f"{task}: full fine-tuning", file=sys.stderr)
-    start = time.perf_counter()
-    full = finetune(
-        backbone.spec,
-        backbone.store,
-        data,
-        Recipe(tap=0, depth=backbone.spec.num_layers, learning_rate=RATES[0], **shared),
-        work=work / "full",
-    )
-    full_s = time.perf_counter() - start
-    times, fits = [], []
-    for exhaustive in (False, True):
-        print(f"{task}: choosing{', every trial to its end' * exhaustive}", file=sys.stderr)
-        start = time.perf_counter()
-        folder = work / ("exhaustive" if exhaustive else "fit")
-        fits.append(
-            fit(
-                backbone.spec,
-                backbone.store,
-                data,
-                plan,
-                output=folder,
-                engine=LocalEngine(),
-                cache=FeatureCache(folder / "features", 20 * 10**9),
-                exhaustive=exhaustive,
-            )
+class _Task:
+    """One task's data and plan, and the three things that are done with them."""
+
+    def __init__(
+        self, backbone: Backbone, source: Path, name: str, options: argparse.Namespace
+    ) -> None:
+        self.name = name
+        self._backbone = backbone
+        self._work = options.work / name
+        self._data = take_rows(
+            source / name, self._work / "data", train=options.rows, dev=options.dev_rows
         )
-        times.append(time.perf_counter() - start)
-    return Findings(
-        task=task,
-        full_s=full_s,
-        full_score=100 * next(iter(full.spec.metrics.values())),
-        fit_s=times[0],
-        chosen=fits[0],
-        exhaustive=fits[1],
-    )
+        self._shared = {
+            "epochs": options.epochs,
+            "patience": options.epochs,
+            "max_length": MAX_LENGTH,
+        }
+
+    def full(self) -> tuple[float, float]:
+        """One full fine-tuning: its seconds, and its score in points."""
+        _say(f"{self.name}: full fine-tuning")
+        start = time.perf_counter()
+        module = finetune(
+            self._backbone.spec,
+            self._backbone.store,
+            self._data,
+            Recipe(
+                tap=0,
+                depth=self._backbone.spec.num_layers,
+                learning_rate=RATES[0],
+                **self._shared,
+            ),
+            work=self._work / "full",
+        )
+        seconds = time.perf_counter() - start
+        metric = METRICS[module.spec.kind][0]
+        return seconds, 100 * module.spec.metrics[metric]
+
+    def choose(self, *, exhaustive: bool = False) -> tuple[float, Fit]:
+        """Search, distil and select: the seconds, and what came out."""
+        _say(f"{self.name}: choosing{', every trial to its end' * exhaustive}")
+        start = time.perf_counter()
+        folder = self._work / ("exhaustive" if exhaustive else "fit")
+        found = fit(
+            self._backbone.spec,
+            self._backbone.store,
+            self._data,
+            Plan.model_validate(
+                {
+                    "task": self.name,
+                    "backbone": "minilm",
+                    "data": str(self._data),
+                    "training": self._shared,
+                    "search": {"layers": LAYERS, "learning_rates": RATES},
+                    "distill": {"layers": STUDENTS, "learning_rates": STUDENT_RATES},
+                }
+            ),
+            output=folder,
+            engine=LocalEngine(),
+            cache=FeatureCache(folder / "features", 20 * 10**9),
+            exhaustive=exhaustive,
+        )
+        return time.perf_counter() - start, found
+
+
+def _findings(task: _Task, full: tuple[float, float], chosen: tuple[float, Fit]) -> Findings:
+    """Put what was timed together with the exhaustive search, whose time does not matter."""
+    _, exhaustive = task.choose(exhaustive=True)
+    return Findings(task.name, *full, *chosen, exhaustive)
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def _report(
