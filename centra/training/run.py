@@ -458,6 +458,8 @@ def _check_teacher(teacher: TaskSpec, path: str, data: TaskSpec, recipe: Recipe)
                 f"{path}: a student keeps its teacher's {what}; the teacher has {found}, "
                 f"the {'recipe' if what == 'tap' else 'data'} {expected}"
             )
+    if recipe.crf and not teacher.head.crf:
+        raise UsageError(f"crf: a student has its teacher's head, and {path} has no CRF")
     if recipe.depth > teacher.depth:
         raise UsageError(
             f"depth {recipe.depth}: the teacher {path} has {teacher.depth} layers of its own, "

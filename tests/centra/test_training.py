@@ -20,6 +20,8 @@ from centra.task_module import TaskModule, check_fits, check_module
 from centra.training import run as running
 from centra.training.finetune import finetune
 from centra.training.recipe import Recipe
+from centra.training.run import Run
+from centra.training.task_data import TaskData
 from tests import support
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def test_every_kind_learns_and_ends_in_a_valid_module_with_parity(
 ) -> None:
     kind, metric, chance = KINDS[data]
 
-    module = train(data)
+    module = train(data, epochs=8)
 
     assert module.spec.kind == kind
     assert module.spec.input == ("pair" if data == "pair" else "single")
@@ -313,13 +315,257 @@ def test_run_killed_while_it_wrote_a_checkpoint_goes_on(
 def test_run_killed_while_it_made_its_folder_starts_again(
     marker: str | None, train: Callable[..., TaskModule], work: Path
 ) -> None:
-    work.mkdir()
+    """Its checkpoints are another run's: whose they are is not known."""
+    with pytest.raises(KeyboardInterrupt):
+        train(progress=killed_in_epoch(2), epochs=2)
+    (work / "run").unlink()
     if marker is not None:
-        (work / "run.json").write_text(marker)
+        (work / "run").write_text(marker)
 
-    _, seen = watched(train, epochs=1)
+    _, seen = watched(train, epochs=2)
 
     assert seen[0][1] == 1
+
+
+def test_run_killed_while_it_removed_another_one_starts_again(
+    train: Callable[..., TaskModule], work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Back at the first settings, half of their checkpoint is left."""
+    with pytest.raises(KeyboardInterrupt):
+        train(progress=killed_in_epoch(2), epochs=2)
+
+    def killed(*_: Any, **__: Any) -> None:
+        next(work.glob("checkpoint-*/optimizer.pt")).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(running.shutil, "rmtree", killed)
+        train(epochs=2, seed=9)
+
+    _, seen = watched(train, epochs=2)
+
+    assert seen[0][1] == 1
+
+
+# Paused
+
+
+@pytest.fixture
+def paused(
+    tiny_backbone: support.Backbone, tiny_data: Callable[[str], Path], work: Path
+) -> Callable[..., Run]:
+    """The same run as if in a new process; options change the recipe."""
+
+    def paused(data: str = "single", **options: Any) -> Run:
+        return Run(
+            tiny_backbone.spec,
+            tiny_backbone.store,
+            TaskData.load(tiny_backbone.spec, tiny_backbone.store, tiny_data(data)),
+            Recipe(**(vars(RECIPE) | options)),
+            work=work,
+        )
+
+    return paused
+
+
+def epochs_of(seen: list[Report]) -> set[str]:
+    """The epochs that were trained."""
+    return {what.split()[1] for what, *_ in seen if what.startswith("epoch")}
+
+
+@pytest.mark.parametrize("data", ["single", "multilabel", "tagging"])
+def test_run_with_pauses_ends_as_one_without(
+    data: str, paused: Callable[..., Run], train: Callable[..., TaskModule]
+) -> None:
+    """Every epoch, every loss, every byte; the last pause trains the rest."""
+    options = {"epochs": 4, "dropout": 0.1, "crf": data == "tagging"}
+    whole = paused(data, **options)
+    history, module = whole.train(), whole.module().to_bytes()
+    shutil.rmtree(whole.work)
+
+    for until in (1, 2):
+        seen: list[Report] = []
+        found = paused(data, **options).train(until, lambda *call: seen.append(call))  # noqa: B023
+        assert found == history.up_to(until)
+        assert not found.finished
+        assert epochs_of(seen) == {f"{until}/4"}
+
+    assert paused(data, **options).train() == history
+    assert paused(data, **options).module().to_bytes() == module
+
+
+@pytest.mark.parametrize("patience", [1, 2, 3])
+def test_pauses_do_not_make_a_run_more_patient(patience: int, paused: Callable[..., Run]) -> None:
+    """Epochs without a better one are counted over pauses."""
+    options = {"epochs": 12, "learning_rate": 3e-2, "patience": patience}
+    whole = paused(**options)
+    history, module = whole.train(), whole.module().to_bytes()
+    assert history.finished
+    assert len(history.epochs) < 12, "else it does not show"
+    shutil.rmtree(whole.work)
+
+    for until in range(1, 13):
+        found = paused(**options).train(until)
+
+    assert found == history
+    assert paused(**options).module().to_bytes() == module
+
+
+def test_pausing_where_the_run_has_been_already_tells_what_was_known_there(
+    paused: Callable[..., Run],
+) -> None:
+    first = paused(epochs=3).train(1)
+    paused(epochs=3).train()
+    seen: list[Report] = []
+
+    assert paused(epochs=3).train(1, lambda *call: seen.append(call)) == first
+    assert not seen
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["no history", "an older history"])
+def test_run_killed_before_it_wrote_its_history_has_not_lost_the_epoch(
+    behind: bool, paused: Callable[..., Run], work: Path
+) -> None:
+    paused(epochs=4).train(1)
+    older = (work / "history.json").read_bytes()
+    expected = paused(epochs=4).train(2)
+    (work / "history.json").unlink()
+    if behind:
+        (work / "history.json").write_bytes(older)
+    seen: list[Report] = []
+
+    assert paused(epochs=4).train(2, lambda *call: seen.append(call)) == expected
+    assert not seen
+
+
+def test_run_that_is_done_trains_nothing_more(paused: Callable[..., Run]) -> None:
+    history = paused(epochs=2).train()
+    seen: list[Report] = []
+
+    assert history.finished
+    assert paused(epochs=2).train(progress=lambda *call: seen.append(call)) == history
+    assert not seen
+
+
+# With a CRF
+
+
+def test_crf_learns_which_tags_follow_each_other(
+    train: Callable[..., TaskModule],
+    tiny_backbone: support.Backbone,
+    backbone_store: LocalStore,
+    tmp_path: Path,
+) -> None:
+    module = train("tagging", crf=True)
+
+    assert module.spec.head.crf
+    assert module.spec.training["recipe"]["crf"] is True
+    assert module.spec.metrics["entity_f1"] > KINDS["tagging"][2]
+    labels = module.spec.labels
+    transitions = module.tensors["head.crf.transitions"]
+    assert transitions.shape == (len(labels), len(labels))
+    assert float(transitions.abs().max()) > 0.5
+    inside, begin, out = (labels.index(tag) for tag in ("I-city", "B-city", "O"))
+    assert transitions[begin, inside] > transitions[out, inside], "cities begin with B"
+    module.write(tmp_path / "task.safetensors")
+    file = check_module(tmp_path / "task.safetensors")
+    check_fits(file, tiny_backbone.spec, "tiny@1")
+    manifest = ReleaseManifest.build(
+        {"task": (backbone_store.put(file.path), file.spec)},
+        {tiny_backbone.spec.digest: tiny_backbone.spec},
+    )
+    assert check_parity(manifest, backbone_store, ["task"])["task"] < 1e-5
+
+
+@pytest.mark.parametrize("data", [kind for kind in KINDS if kind != "tagging"])
+def test_crf_is_refused_where_there_are_no_tags(
+    data: str, train: Callable[..., TaskModule], work: Path
+) -> None:
+    with pytest.raises(UsageError, match=f"crf: a {KINDS[data][0]} task has no tags"):
+        train(data, crf=True)
+    assert not work.exists()
+
+
+@pytest.mark.parametrize("crf", [False, True], ids=["plain", "crf"])
+def test_sentence_without_a_word_that_the_tokenizer_knows_does_no_harm(
+    crf: bool, train: Callable[..., TaskModule], tmp_path: Path
+) -> None:
+    """Alone in its batch it has nothing to teach."""
+    lines: list[object] = [{"tokens": ["go", "rome"], "labels": ["O", "B-x"]}] * 3
+    empty = {"tokens": ["\u200b"], "labels": ["O"]}
+
+    module = train(
+        data_of(tmp_path / "data", [*lines, empty], lines), batch_size=1, epochs=1, crf=crf
+    )
+
+    assert all(bool(tensor.isfinite().all()) for tensor in module.tensors.values())
+
+
+# Reported
+
+
+def test_tensorboard_has_its_files_beside_the_work_folder(
+    tiny_backbone: support.Backbone, tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    work = tmp_path / "outputs" / ".intent.work"
+
+    module = finetune(
+        tiny_backbone.spec,
+        tiny_backbone.store,
+        tiny_data("single"),
+        Recipe(**(vars(RECIPE) | {"epochs": 2})),
+        work=work,
+        report_to=("tensorboard",),
+    )
+
+    assert [path.name for path in work.parent.iterdir()] == ["runs"]
+    events = EventAccumulator(str(work.parent / "runs" / "intent")).Reload()
+    accuracy = [event.value for event in events.Scalars("eval/accuracy")]
+    assert len(accuracy) == 2
+    assert max(accuracy) == pytest.approx(module.spec.metrics["accuracy"], abs=1e-5)
+
+
+def test_reports_are_written_nowhere_unless_asked_for(
+    train: Callable[..., TaskModule], tmp_path: Path
+) -> None:
+    train(epochs=1)
+
+    assert not [*tmp_path.rglob("*tfevents*")]
+
+
+def test_reports_do_not_change_what_is_trained(
+    tiny_backbone: support.Backbone,
+    tiny_data: Callable[[str], Path],
+    train: Callable[..., TaskModule],
+    work: Path,
+) -> None:
+    module = finetune(
+        tiny_backbone.spec,
+        tiny_backbone.store,
+        tiny_data("single"),
+        Recipe(**(vars(RECIPE) | {"epochs": 1})),
+        work=work,
+        report_to=("tensorboard",),
+    )
+
+    assert module.to_bytes() == train(epochs=1).to_bytes()
+
+
+def test_unknown_reporter_is_refused_before_anything_is_made(
+    tiny_backbone: support.Backbone, tiny_data: Callable[[str], Path], work: Path
+) -> None:
+    with pytest.raises(UsageError, match="report_to: 'paper' is none of tensorboard"):
+        finetune(
+            tiny_backbone.spec,
+            tiny_backbone.store,
+            tiny_data("single"),
+            RECIPE,
+            work=work,
+            report_to=("paper",),
+        )
+    assert not work.exists()
 
 
 # Refusals
