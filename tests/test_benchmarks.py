@@ -22,6 +22,7 @@ from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
     from centra.task_module import TaskModule
 
 RESULTS = ROOT / "benchmarks" / "REGISTRY.md"

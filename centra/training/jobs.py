@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
     from centra.training.features import FeatureCache
+    from centra.training.history import History
     from centra.training.recipe import Distillation, Recipe
-    from centra.training.run import History
 
 __all__ = ["Job", "advance", "take_module"]
 

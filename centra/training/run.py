@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import shutil
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +34,8 @@ from centra.errors import (
 from centra.files import file_digest, replacing
 from centra.progress import Progress, silent
 from centra.task_module import TaskModule, TaskSpec
-from centra.training.metrics import METRICS, check_metric
+from centra.training.history import Epoch, History
+from centra.training.metrics import check_metric
 from centra.training.network import Network, TrainingSet, collator
 from centra.training.recipe import Distillation, check_reporters
 from centra.training.soft_targets import soft_logits
@@ -50,49 +50,12 @@ if TYPE_CHECKING:
     from centra.training.recipe import Recipe
     from centra.training.task_data import Split, TaskData
 
-__all__ = ["Epoch", "History", "Run", "discard", "make_module"]
+__all__ = ["Run", "discard", "make_module"]
 
 _PROBE_SIZE = 8
 _HISTORY = "history.json"
 _STATE = "trainer_state.json"
 _CHAIN_RATE = 50
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to."""
-
-    loss: float | None
-    """The mean training loss; None where it was not finite."""
-    metrics: dict[str, float]
-    """On the dev set, after the epoch."""
-
-
-@dataclass(frozen=True)
-class History:
-    """The epochs of a run so far."""
-
-    metric: str
-    """The one to select by."""
-    epochs: tuple[Epoch, ...]
-    finished: bool
-    """By its last epoch, or by early stopping."""
-
-    def up_to(self, epochs: int) -> History:
-        """The first epochs alone, as they were known when they were the last."""
-        if epochs >= len(self.epochs):
-            return self
-        return History(self.metric, self.epochs[:epochs], finished=False)
-
-    @property
-    def best(self) -> Epoch:
-        """The first of the epochs with the best dev metric."""
-        return max(self.epochs, key=lambda epoch: epoch.metrics[self.metric])
-
-    @property
-    def score(self) -> float:
-        """The best dev metric so far."""
-        return self.best.metrics[self.metric]
 
 
 class Run:
@@ -371,25 +334,7 @@ class Run:
             raise StoreNotWritableError(f"cannot write {self.work}: {error.strerror}") from error
 
     def _history(self, log: Sequence[dict[str, Any]]) -> History:
-        """Trainer's log as epochs: each has a line with its loss, and one with its dev metrics."""
-        losses = [line["loss"] for line in log if "loss" in line]
-        evaluations = [
-            {
-                name.removeprefix("eval_"): value
-                for name, value in line.items()
-                if name.removeprefix("eval_") in METRICS[self.spec.kind]
-            }
-            for line in log
-            if f"eval_{self.metric}" in line
-        ]
-        epochs = tuple(
-            Epoch(loss if math.isfinite(loss) else None, metrics)
-            for loss, metrics in zip(losses, evaluations, strict=True)
-        )
-        scores = [epoch.metrics[self.metric] for epoch in epochs]
-        since_best = len(scores) - 1 - scores.index(max(scores))
-        finished = len(epochs) == self.recipe.epochs or since_best >= self.recipe.patience
-        return History(self.metric, epochs, finished)
+        return History.of_log(log, kind=self.spec.kind, metric=self.metric, recipe=self.recipe)
 
     def _read_history(self) -> History | None:
         """What is known of the epochs so far: from their file, or else from the last checkpoint."""

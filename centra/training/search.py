@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from centra.task_module import TaskModule
     from centra.training.engines import Engine
     from centra.training.features import FeatureCache
+    from centra.training.history import History
     from centra.training.recipe import Recipe
-    from centra.training.run import History
 
 __all__ = ["Search", "Space", "search"]
 

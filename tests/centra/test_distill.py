@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from centra.local_store import LocalStore
     from centra.task_module import Kind, TaskSpec
-    from centra.training.run import History
+    from centra.training.history import History
 
 NOTHING = 1e-12
 """A learning rate at which what a run ends with is what it began with."""
@@ -430,6 +430,13 @@ def test_student_with_more_layers_than_its_teacher_is_refused(
 
     with pytest.raises(UsageError, match=r"depth 2: the teacher .*small.* has 1 layers"):
         student(of=small, depth=2)
+
+
+def test_crf_is_refused_where_the_teacher_has_none(
+    student: Callable[..., TaskModule], teacher: Callable[[str], Path]
+) -> None:
+    with pytest.raises(UsageError, match=r"crf: a student has its teacher's head"):
+        student("tagging", of=teacher("tagging"), crf=True)
 
 
 def test_teacher_of_another_backbone_is_refused(

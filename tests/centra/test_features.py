@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.training.run import History
+    from centra.training.history import History
 
 PLENTY = 10**9
 TAPS = range(support.LAYERS + 1)

@@ -17,9 +17,9 @@ from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
 from centra.training.finetune import finetune
 from centra.training.fit import Fit, fit
+from centra.training.history import Epoch, History
 from centra.training.plan import Plan
 from centra.training.recipe import Distillation, Recipe
-from centra.training.run import Epoch, History
 from centra.training.select import read_scores, select
 from tests import support
 

@@ -20,9 +20,9 @@ from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
 from centra.training.finetune import finetune
 from centra.training.fit import fit
+from centra.training.history import Epoch, History
 from centra.training.plan import Plan
 from centra.training.recipe import Recipe
-from centra.training.run import Epoch, History
 from centra.training.search import Search, Space, search
 from centra.training.trials import Trial, best_trial, write_trials
 from tests import support
