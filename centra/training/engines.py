@@ -56,7 +56,7 @@ class LocalEngine:
 
         Args:
             processes: at the same time; default one per GPU, or without any one per core, to eight.
-                Each has its share of the cores: small batches gain little from more threads.
+                Those at work share the cores: small batches gain little from more threads.
 
         Raises:
             UsageError: fewer than one.
@@ -74,7 +74,12 @@ class LocalEngine:
             yield from ((i, function(job)) for i, job in enumerate(jobs))
             return
         self._pool = self._pool or _start_pool(self.processes)
-        waiting = {self._pool.submit(function, job): i for i, job in enumerate(jobs)}
+        # Fewer jobs than processes have more cores each.
+        threads = max(1, _limit() // min(self.processes, max(len(jobs), 1)))
+        waiting = {
+            self._pool.submit(_with_threads, threads, function, job): i
+            for i, job in enumerate(jobs)
+        }
         try:
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
@@ -154,24 +159,19 @@ def _start_pool(processes: int) -> ProcessPoolExecutor:
     places = context.SimpleQueue()
     for place in range(processes):
         places.put(place)
-    threads = max(1, _cores() // processes)
     return ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_start_worker, initargs=(places, threads)
+        processes, mp_context=context, initializer=_start_worker, initargs=(places,)
     )
 
 
-def _start_worker(places: multiprocessing.SimpleQueue[int], threads: int) -> None:
-    """Take a GPU and a share of the cores, and end with the parent however that ends."""
+def _start_worker(places: multiprocessing.SimpleQueue[int]) -> None:
+    """Take a GPU, and end with the parent however that ends."""
     place = places.get()
     if gpus := _gpus():
         # The caller may have been given some of the machine's GPUs only.
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         names = visible.split(",") if visible else [str(i) for i in range(gpus)]
         os.environ["CUDA_VISIBLE_DEVICES"] = names[place % gpus]
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    import torch
-
-    torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -182,8 +182,22 @@ def _start_worker(places: multiprocessing.SimpleQueue[int], threads: int) -> Non
     threading.Thread(target=follow, daemon=True).start()
 
 
+def _with_threads(threads: int, function: Callable[[Job], Result], job: Job) -> Result:
+    """Carry out a job with its share of the cores."""
+    import torch
+
+    torch.set_num_threads(threads)
+    return function(job)
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
+
+
+def _limit() -> int:
+    """The threads of all processes together: the cores, or fewer where the environment says so."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return min(_cores(), int(wanted)) if wanted.isdecimal() else _cores()
 
 
 def _gpus() -> int:

@@ -1,13 +1,14 @@
 """How many layers to fine-tune (paper section 3.1): many short runs, of which most stop early.
 
 Every trial trains to the same early epochs; there Optuna's successive halving keeps the better
-third. Frozen hidden states are computed once for all. Trials are judged in their order whatever the
+third. Frozen hidden states are computed once for all. Trials are judged in a fixed order whatever the
 engine, and each keeps its epochs on disk, so that a search that was killed goes on to the same
 table.
 """
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, replace
 from itertools import product, takewhile
 from typing import TYPE_CHECKING
@@ -170,6 +171,9 @@ def _halve(
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION),
     )
     trials = [study.ask() for _ in jobs]
+    # A trial is judged against those judged before it. In the order of the table, where deeper ones
+    # are often better than all before them, nearly every one would go on.
+    order = random.Random(0).sample(range(len(jobs)), len(jobs))  # noqa: S311 - any fixed order
     histories: dict[int, History] = {}
     pruned: set[int] = set()
     for until in [*rungs, None]:
@@ -177,7 +181,7 @@ def _halve(
         histories |= _train([jobs[i] for i in alive], alive, until, engine, progress)
         if until is None:
             break
-        for i in alive:
+        for i in (i for i in order if i in alive):
             trials[i].report(jobs[i].as_trial(histories[i]).score, until)
             if trials[i].should_prune():
                 study.tell(trials[i], state=optuna.trial.TrialState.PRUNED)
@@ -198,10 +202,12 @@ def _train(
     stage = "trials to the end" if until is None else f"trials, epoch {until}"
     best = ""
     progress(stage, 0, len(jobs))
+    # The longest first, so that none of them is left alone at the end.
+    order = sorted(range(len(jobs)), key=lambda i: -jobs[i].recipe.depth)
     for done, (i, history) in enumerate(
-        engine.map(advance, [replace(job, until=until) for job in jobs]), 1
+        engine.map(advance, [replace(jobs[i], until=until) for i in order]), 1
     ):
-        found[numbers[i]] = history
+        found[numbers[order[i]]] = history
         top = max(found, key=lambda number: found[number].score)
         depth = jobs[numbers.index(top)].recipe.depth
         best = f", best {found[top].metric} {found[top].score:.4f} with {depth} layers"

@@ -114,13 +114,19 @@ def test_results_of_one_process_come_in_order_and_one_at_a_time(tmp_path: Path) 
     assert [*results] == [(1, 2)]
 
 
-def test_workers_share_the_cores() -> None:
+def test_jobs_at_work_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     cores = len(os.sched_getaffinity(0))
+    monkeypatch.delenv("OMP_NUM_THREADS")
 
     found = dict(engine_called("two processes").map(threads, [0, 1, 2, 3]))
 
     assert {count for _, count in found.values()} == {max(1, cores // 2)}
     assert len({process for process, _ in found.values()} | {os.getpid()}) == 3
+    (_, (_, alone)) = next(engine_called("two processes").map(threads, [0]))
+    assert alone == cores
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (_, (_, bounded)) = next(engine_called("two processes").map(threads, [0]))
+    assert bounded == 1
 
 
 # Errors
