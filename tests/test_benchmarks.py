@@ -157,7 +157,7 @@ def test_the_benchmarks_of_quality_run_all_that_they_report(
     script: str, goals: list[str], says: tuple[str, ...], tmp_path: Path
 ) -> None:
     results = ROOT / "benchmarks" / f"{script.upper()}.md"
-    before = results.read_bytes()
+    before = results.read_bytes() if results.is_file() else b""
     done = subprocess.run(
         [
             *(sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), "--quick"),
@@ -173,7 +173,7 @@ def test_the_benchmarks_of_quality_run_all_that_they_report(
     assert all(goal.keys() == {"name", "value", "goal", "met"} for goal in found)
     for line in says:
         assert line in done.stdout
-    assert results.read_bytes() == before
+    assert (results.read_bytes() if results.is_file() else b"") == before
 
 
 def test_the_registry_benchmark_refuses_a_registry_smaller_than_its_live_set() -> None:

@@ -372,7 +372,7 @@ def test_halving_after_an_exhaustive_search_gives_the_table_of_halving(
 
     whole = run(space=space, engine=Watched(scores), exhaustive=True)
 
-    assert [trial.score for trial in whole.trials] == [50.0, 90.0, 99.0]
+    assert [trial.score for trial in whole.trials] == [99.0, 50.0, 90.0]
     again = run(space=space, engine=Watched(scores))
     assert table(again, tmp_path) == table(expected, tmp_path)
 
