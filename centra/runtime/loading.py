@@ -25,10 +25,13 @@ def load_release(
     *,
     tasks: Collection[str] | None = None,
     keys: Sequence[str | os.PathLike[str]] = (),
+    engine: str | None = None,
+    threads: int | None = None,
 ) -> Release:
     """Load a release for answering.
 
-    Every file is checked against its digest on the way.
+    Every file that is read is checked against its digest on the way; what another loaded release
+    of this process shares is not read again.
 
     Args:
         source: a release folder (``centra compose --output``, ``centra release pull``), or a store:
@@ -36,8 +39,11 @@ def load_release(
             either, the channel ``latest``.
         tasks: load these tasks alone, and the trunk only as deep as they need; default all.
         keys: public keys, as PEM files; a valid signature by one of them is required.
+        engine: ``"onnx"``, by default where onnxruntime is installed, or ``"torch"``, the reference.
+        threads: how many processors the onnx engine uses; default all that this process may.
 
     Raises:
+        UsageError: there is no such engine here.
         NotFoundError: no release there, no such channel, no such task, no such key.
         SignatureError: keys are given, and the release is not signed by any of them.
         FormatError, CorruptBlobError: a file is damaged or of another major version.
@@ -48,7 +54,7 @@ def load_release(
         from centra.signing import verify_release
 
         verify_release(manifest, reader, [Path(key) for key in keys])
-    return Release.load(manifest, reader, tasks=tasks)
+    return Release.load(manifest, reader, tasks=tasks, engine=engine, threads=threads)
 
 
 def find_release(source: str) -> tuple[ReleaseManifest, BlobReader]:

@@ -3,47 +3,58 @@
 The parts are held per backbone and per task and share nothing else, so a task's answer cannot
 depend on which other tasks are loaded. ``Release`` reaches trunks and branches only through
 :mod:`centra.runtime.engine`.
+
+A batch is a set of jobs for the engine's threads: one for the trunk, which goes on from tap to tap,
+and one for each branch, queued when its tap is there.
 """
 
 from __future__ import annotations
 
+import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from centra.backbone import BackboneSpec
-from centra.data import Input, Row, TextEncoder
+from centra.data import Encoded, Input, Row, TextEncoder
 from centra.decoding import decode
 from centra.errors import DataError, FormatError, NotFoundError
 from centra.progress import Progress, silent
-from centra.task_module import TaskSpec, read_spec
+from centra.runtime.engine import open_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
 
     from centra.blobs import BlobReader
-    from centra.chain_decoding import Chain
-    from centra.release import ReleaseManifest
-    from centra.runtime.engine import BranchEngine, Probe, TrunkEngine
+    from centra.release import ReleaseManifest, TaskEntry
+    from centra.runtime.engine import Engine, LoadedTask, TrunkEngine
 
 __all__ = ["Release"]
 
+T = TypeVar("T")
+
 _BATCH = 32
-
-
-@dataclass(frozen=True)
-class _Task:
-    spec: TaskSpec
-    branch: BranchEngine
-    probe: Probe
-    chain: Chain | None
 
 
 @dataclass(frozen=True)
 class _Backbone:
     encoder: TextEncoder
     trunk: TrunkEngine
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """Some inputs of a request that are computed together."""
+
+    positions: list[int]
+    """Where each stands in the request."""
+    inputs: list[Input]
+    rows: list[Row]
+    encoded: Encoded
 
 
 class Release:
@@ -53,9 +64,11 @@ class Release:
         self,
         manifest: ReleaseManifest,
         backbones: Mapping[str, _Backbone],
-        tasks: Mapping[str, _Task],
+        tasks: Mapping[str, LoadedTask],
+        engine: Engine,
     ) -> None:
         self.manifest = manifest
+        self._pool = engine.pool
         self._backbones = backbones
         self._tasks = tasks
 
@@ -66,23 +79,30 @@ class Release:
         reader: BlobReader,
         *,
         tasks: Collection[str] | None = None,
+        engine: str | None = None,
+        threads: int | None = None,
         progress: Progress = silent,
     ) -> Release:
         """Load the parts of a release.
 
+        Parts that another loaded release of this process has in use are shared with it; only the
+        others are read.
+
         Args:
             manifest: what it holds.
-            reader: where its blobs are.
+            reader: where its blobs are; asked from several threads.
             tasks: only these, and the trunk only as deep as they need; default all.
+            engine, threads: see :func:`centra.runtime.engine.open_engine`.
             progress: told of each part.
 
         Raises:
+            UsageError: see :func:`centra.runtime.engine.open_engine`.
             NotFoundError: the release holds no task of that name.
             FormatError: a module contradicts the manifest.
+            IncompatibleError: the engine cannot compute such layers.
             BlobNotFoundError, CorruptBlobError, StoreError: a blob cannot be had.
         """
-        from centra.runtime.torch_engine import load_branch, load_trunk
-
+        opened = open_engine(engine, threads=threads)
         chosen = sorted(manifest.tasks) if tasks is None else list(dict.fromkeys(tasks))
         entries = {name: _entry(manifest, name) for name in chosen}
         backbones, specs = {}, {}
@@ -90,22 +110,22 @@ class Release:
             backbone = specs[digest] = BackboneSpec.fetch(digest, reader)
             depth = max(e.tap_layer for e in entries.values() if e.backbone == digest)
             backbones[digest] = _Backbone(
-                TextEncoder.of(backbone, reader), load_trunk(backbone, reader, depth=depth)
+                TextEncoder.of(backbone, reader), opened.load_trunk(backbone, reader, depth=depth)
             )
         loaded = {}
-        for done, (name, entry) in enumerate(entries.items(), 1):
-            path = reader.fetch(entry.digest)
-            spec = read_spec(path)
-            if (spec.contract, spec.backbone, spec.tap_layer, spec.depth) != (
-                entry.contract,
-                entry.backbone,
-                entry.tap_layer,
-                entry.depth,
-            ):
-                raise FormatError(f"task {name}: its module's spec contradicts the manifest")
-            loaded[name] = _Task(spec, *load_branch(specs[entry.backbone], path))
-            progress("load tasks", done, len(entries))
-        return cls(manifest, backbones, loaded)
+        with ThreadPoolExecutor(opened.pool.workers) as executor:
+            parts = {
+                name: executor.submit(opened.load_task, entry.digest, specs[entry.backbone], reader)
+                for name, entry in entries.items()
+            }
+            try:
+                for done, (name, part) in enumerate(parts.items(), 1):
+                    loaded[name] = part.result()
+                    _check(name, loaded[name], entries[name])
+                    progress("load tasks", done, len(entries))
+            finally:
+                executor.shutdown(cancel_futures=True)
+        return cls(manifest, backbones, loaded, opened)
 
     @property
     def digest(self) -> str:
@@ -136,15 +156,36 @@ class Release:
             DataError: an input is malformed, or does not suit a task that was named.
             NotFoundError: a task that this release does not hold.
         """
-        parsed = [Input.parse(item, f"input {i}") for i, item in enumerate(inputs, 1)]
+        parsed = _parsed(inputs)
         answers: list[dict[str, Any]] = [{} for _ in parsed]
-        for name, positions, rows, logits in self._run(parsed, tasks):
-            chosen = [parsed[i] for i in positions]
-            task = self._tasks[name]
-            found = decode(task.spec, logits, chosen, rows, task.chain)
+        for name, positions, found in self._run(parsed, tasks, self._decoded):
             for i, answer in zip(positions, found, strict=True):
                 answers[i][name] = answer
         return [dict(sorted(answer.items())) for answer in answers]
+
+    def stream(
+        self, inputs: Iterable[object], tasks: Collection[str] | None = None
+    ) -> Iterator[tuple[str, dict[int, Any]]]:
+        """Answer inputs, each task as soon as its branch is done.
+
+        Args:
+            inputs, tasks: as for :meth:`predict`.
+
+        Yields:
+            A task's name and its answers by the inputs' places, from 0. Together they are those of
+            :meth:`predict`; a task comes once for every 32 inputs, and apart for pairs.
+
+        Raises:
+            DataError, NotFoundError: as :meth:`predict`, before anything is computed.
+            Exception: a branch failed; raised when all other tasks of its inputs have been yielded.
+        """
+        return self._stream(_parsed(inputs), tasks)
+
+    def _stream(
+        self, parsed: list[Input], tasks: Collection[str] | None
+    ) -> Iterator[tuple[str, dict[int, Any]]]:
+        for name, positions, found in self._run(parsed, tasks, self._decoded):
+            yield name, dict(zip(positions, found, strict=True))
 
     def logits(
         self, inputs: Iterable[object], tasks: Collection[str] | None = None
@@ -161,15 +202,11 @@ class Release:
         Raises:
             DataError, NotFoundError: as :meth:`predict`.
         """
-        parsed = [Input.parse(item, f"input {i}") for i, item in enumerate(inputs, 1)]
+        parsed = _parsed(inputs)
         found: dict[str, list[np.ndarray]] = {}
-        for name, _, rows, logits in self._run(parsed, tasks):
-            tagging = self._tasks[name].spec.kind == "tagging"
-            found.setdefault(name, []).extend(
-                array[: len(row.input_ids)] if tagging else array
-                for array, row in zip(logits, rows, strict=True)
-            )
-        return found
+        for name, _, arrays in self._run(parsed, tasks, self._trimmed):
+            found.setdefault(name, []).extend(arrays)
+        return dict(sorted(found.items()))
 
     def probe_logits(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """This release's logits on a task's probe, and the ones the module recorded of itself.
@@ -178,17 +215,28 @@ class Release:
         """
         task = self._tasks[name]
         batch, tap = task.probe.batch, task.spec.tap_layer
-        hidden = self._backbones[task.spec.backbone].trunk.run(batch, [tap])
-        own, recorded = task.branch.run(hidden[tap], batch), task.probe.logits
+        ((_, hidden),) = self._backbones[task.spec.backbone].trunk.run(batch, [tap])
+        own, recorded = task.branch.run(hidden, batch), task.probe.logits
         if task.spec.kind == "tagging":
             tokens = batch.attention_mask.astype(bool)
             return own[tokens], recorded[tokens]
         return own, recorded
 
     def _run(
-        self, inputs: Sequence[Input], tasks: Collection[str] | None
-    ) -> Iterator[tuple[str, list[int], list[Row], np.ndarray]]:
-        """Run groups of inputs; yields task, positions of the inputs, their rows, and logits."""
+        self,
+        inputs: Sequence[Input],
+        tasks: Collection[str] | None,
+        finish: Callable[[str, np.ndarray, _Batch], list[T]],
+    ) -> Iterator[tuple[str, list[int], list[T]]]:
+        """Run a request in batches.
+
+        Args:
+            inputs, tasks: the request.
+            finish: from a task's logits on a batch to one value per input.
+
+        Yields:
+            A task, the places of some inputs, and its values for them.
+        """
         chosen = self._chosen(inputs, tasks)
         for form in ("single", "pair"):
             positions = [i for i, item in enumerate(inputs) if _form(item) == form]
@@ -203,12 +251,84 @@ class Release:
                     continue
                 for start in range(0, len(positions), _BATCH):
                     part = positions[start : start + _BATCH]
-                    rows, batch = backbone.encoder.batch(inputs[i] for i in part)
-                    taps = {self._tasks[name].spec.tap_layer for name in names}
-                    hidden = backbone.trunk.run(batch, taps)
-                    for name in names:
-                        task = self._tasks[name]
-                        yield name, part, rows, task.branch.run(hidden[task.spec.tap_layer], batch)
+                    of_part = [inputs[i] for i in part]
+                    rows, encoded = backbone.encoder.batch(of_part)
+                    batch = _Batch(positions=part, inputs=of_part, rows=rows, encoded=encoded)
+                    for name, values in self._compute(backbone.trunk, names, batch, finish):
+                        yield name, part, values
+
+    def _compute(
+        self,
+        trunk: TrunkEngine,
+        names: Sequence[str],
+        batch: _Batch,
+        finish: Callable[[str, np.ndarray, _Batch], list[T]],
+    ) -> Iterator[tuple[str, list[T]]]:
+        """Run one batch; yields each task's values when its branch is done.
+
+        A branch that fails keeps no other from answering: its error is raised at the end.
+        """
+        by_tap: dict[int, list[str]] = {}
+        for name in names:
+            by_tap.setdefault(self._tasks[name].spec.tap_layer, []).append(name)
+        results: SimpleQueue[tuple[str, list[T] | Exception]] = SimpleQueue()
+        steps = trunk.run(batch.encoded, by_tap.keys())
+        left = len(by_tap)
+        wanted = True
+        # The way through the trunk is the longest, so it comes first, unless there is one thread
+        # alone: then the sum of all is what it is, and answers may as well leave early.
+        urgency = math.inf if self._pool.workers > 1 else -math.inf
+
+        def advance() -> None:
+            nonlocal left
+            if not wanted:
+                return
+            try:
+                tap, hidden = next(steps)
+            except Exception as error:  # noqa: BLE001 - raised again by who waits for results
+                results.put(("", error))
+                return
+            left -= 1
+            if left:
+                self._pool.submit(advance, urgency)
+            for name in by_tap[tap]:
+                job = partial(answer, name, hidden)
+                self._pool.submit(job, _length(self._tasks[name]))
+
+        def answer(name: str, hidden: Any) -> None:
+            if not wanted:
+                return
+            try:
+                logits = self._tasks[name].branch.run(hidden, batch.encoded)
+                results.put((name, finish(name, logits, batch)))
+            except Exception as error:  # noqa: BLE001 - raised again by who waits for results
+                results.put((name, error))
+
+        self._pool.submit(advance, urgency)
+        failed: Exception | None = None
+        try:
+            for _ in names:
+                name, values = results.get()
+                if not isinstance(values, Exception):
+                    yield name, values
+                elif name:
+                    values.add_note(f"task {name}")
+                    failed = failed or values
+                else:
+                    raise values
+            if failed:
+                raise failed
+        finally:
+            wanted = False
+
+    def _decoded(self, name: str, logits: np.ndarray, batch: _Batch) -> list[dict[str, Any]]:
+        task = self._tasks[name]
+        return decode(task.spec, logits, batch.inputs, batch.rows, task.chain)
+
+    def _trimmed(self, name: str, logits: np.ndarray, batch: _Batch) -> list[np.ndarray]:
+        if self._tasks[name].spec.kind != "tagging":
+            return list(logits)
+        return [array[: len(row.input_ids)] for array, row in zip(logits, batch.rows, strict=True)]
 
     def _chosen(self, inputs: Sequence[Input], tasks: Collection[str] | None) -> list[str]:
         if tasks is None:
@@ -228,11 +348,32 @@ class Release:
         return list(dict.fromkeys(tasks))
 
 
+def _parsed(inputs: Iterable[object]) -> list[Input]:
+    return [Input.parse(item, f"input {i}") for i, item in enumerate(inputs, 1)]
+
+
+def _length(task: LoadedTask) -> float:
+    """How long a branch takes beside others: its layers that run on all tokens, then the rest."""
+    spec = task.spec
+    return spec.depth if spec.kind == "tagging" else spec.depth - 0.5
+
+
+def _check(name: str, task: LoadedTask, entry: TaskEntry) -> None:
+    spec = task.spec
+    if (spec.contract, spec.backbone, spec.tap_layer, spec.depth) != (
+        entry.contract,
+        entry.backbone,
+        entry.tap_layer,
+        entry.depth,
+    ):
+        raise FormatError(f"task {name}: its module's spec contradicts the manifest")
+
+
 def _form(item: Input) -> str:
     return "single" if item.text_pair is None else "pair"
 
 
-def _entry(manifest: ReleaseManifest, name: str) -> Any:
+def _entry(manifest: ReleaseManifest, name: str) -> TaskEntry:
     if name not in manifest.tasks:
         raise NotFoundError(
             f"this release holds no task {name!r}; it holds {', '.join(sorted(manifest.tasks))}"

@@ -2,26 +2,56 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 
 from centra.data import Encoded
 from centra.encoder import Branch, Trunk
-from centra.runtime.engine import Probe
+from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
+from centra.runtime.pool import Pool
 from centra.task_module import TaskModule
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
+    from collections.abc import Collection, Iterator
 
     import numpy as np
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
-    from centra.chain_decoding import Chain
 
-__all__ = ["TorchBranch", "TorchTrunk", "load_branch", "load_trunk"]
+__all__ = ["TorchBranch", "TorchEngine", "TorchTrunk", "torch_engine"]
+
+
+@cache
+def torch_engine() -> TorchEngine:
+    """The process's engine."""
+    return TorchEngine()
+
+
+class TorchEngine:
+    """See :class:`centra.runtime.engine.Engine`."""
+
+    def __init__(self) -> None:
+        self.pool = Pool(1)
+        """One thread; torch has its own inside each operator."""
+
+    def load_trunk(self, spec: BackboneSpec, reader: BlobReader, *, depth: int) -> TorchTrunk:
+        """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
+        return TorchTrunk(Trunk(spec, reader, depth=depth))
+
+    def load_task(self, digest: str, backbone: BackboneSpec, reader: BlobReader) -> LoadedTask:
+        """See :meth:`centra.runtime.engine.Engine.load_task`."""
+        module = TaskModule.read(reader.fetch(digest))
+        branch = Branch(backbone, module.spec).load(module.weights)
+        inputs = {name: module.tensors[f"probe.{name}"].numpy() for name in PROBE_INPUTS}
+        return LoadedTask(
+            spec=module.spec,
+            branch=TorchBranch(branch),
+            probe=Probe(Encoded(**inputs), module.tensors["probe.logits"].numpy()),
+            chain=None if branch.chain is None else branch.chain.numpy(module.spec.labels),
+        )
 
 
 class TorchTrunk:
@@ -30,16 +60,17 @@ class TorchTrunk:
     def __init__(self, trunk: Trunk) -> None:
         self._trunk = trunk
 
-    @torch.inference_mode()
-    def run(self, batch: Encoded, taps: Collection[int]) -> dict[int, torch.Tensor]:
-        """Hidden states ``(batch, seq, hidden)`` at the taps."""
-        states: dict[int, torch.Tensor] = self._trunk(
-            torch.from_numpy(batch.input_ids),
-            torch.from_numpy(batch.attention_mask),
-            torch.from_numpy(batch.token_type_ids),
-            taps,
-        )
-        return states
+    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, torch.Tensor]]:
+        """See :meth:`centra.runtime.engine.TrunkEngine.run`; states ``(batch, seq, hidden)``."""
+        # All layers in one go: this engine is for comparing, not for the first answer.
+        with torch.inference_mode():
+            states: dict[int, torch.Tensor] = self._trunk(
+                torch.from_numpy(batch.input_ids),
+                torch.from_numpy(batch.attention_mask),
+                torch.from_numpy(batch.token_type_ids),
+                taps,
+            )
+        yield from sorted(states.items())
 
 
 class TorchBranch:
@@ -50,28 +81,7 @@ class TorchBranch:
 
     @torch.inference_mode()
     def run(self, hidden_states: torch.Tensor, batch: Encoded) -> np.ndarray:
-        """Logits ``(batch, outputs)``, or ``(batch, seq, outputs)`` for tagging."""
+        """See :meth:`centra.runtime.engine.BranchEngine.run`."""
         logits: torch.Tensor = self._branch(hidden_states, torch.from_numpy(batch.attention_mask))
         array: np.ndarray = logits.numpy()
         return array
-
-
-def load_trunk(spec: BackboneSpec, reader: BlobReader, *, depth: int) -> TorchTrunk:
-    """The first ``depth`` layers of a backbone; errors as :class:`centra.encoder.Trunk`."""
-    return TorchTrunk(Trunk(spec, reader, depth=depth))
-
-
-def load_branch(backbone: BackboneSpec, path: Path) -> tuple[TorchBranch, Probe, Chain | None]:
-    """A task module's branch, its probe, and the chain of a head with a CRF, from its verified file.
-
-    The branch gives logits all the same; the chain decodes them.
-    """
-    module = TaskModule.read(path)
-    branch = Branch(backbone, module.spec).load(module.weights)
-    probe = {name: module.tensors[f"probe.{name}"].numpy() for name in _PROBE_INPUTS}
-    chain = None if branch.chain is None else branch.chain.numpy(module.spec.labels)
-    logits = module.tensors["probe.logits"].numpy()
-    return TorchBranch(branch), Probe(Encoded(**probe), logits), chain
-
-
-_PROBE_INPUTS = ("input_ids", "attention_mask", "token_type_ids")

@@ -1,0 +1,281 @@
+"""The fast engine on the CPU: ONNX Runtime over graphs made straight from the blobs.
+
+Needs neither torch nor transformers. Every unit, that is the embeddings, a layer or a task's
+branch, is compiled from its own blob alone, so what a task answers cannot depend on which other
+tasks there are. Operators of the trunk use all threads; each branch runs on one, and the branches
+side by side.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from centra.chain_decoding import Chain
+from centra.data import Encoded
+from centra.families import family_of
+from centra.runtime import onnx_layers
+from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
+from centra.runtime.onnx_layers import Shape
+from centra.runtime.packing import Packed
+from centra.runtime.pool import Pool
+from centra.runtime.session import VERSION, Program
+from centra.runtime.units import UnitCache, UnitKey
+from centra.task_module import read_spec
+from centra.tensors import map_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from centra.backbone import BackboneSpec
+    from centra.blobs import BlobReader
+    from centra.task_module import HeadSpec, TaskSpec
+
+__all__ = ["OnnxBranch", "OnnxEngine", "OnnxTrunk", "onnx_engine"]
+
+_UNITS = UnitCache()
+
+
+@cache
+def onnx_engine(threads: int) -> OnnxEngine:
+    """The process's engine with so many threads."""
+    return OnnxEngine(threads)
+
+
+class OnnxEngine:
+    """See :class:`centra.runtime.engine.Engine`."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self.pool = Pool(threads)
+        """The threads that trunks and branches run on."""
+
+    def load_trunk(self, spec: BackboneSpec, reader: BlobReader, *, depth: int) -> OnnxTrunk:
+        """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
+        shape, family = Shape.of(spec), family_of(spec.family)
+
+        def make_embeddings() -> Program:
+            weights = map_tensors(reader.fetch(spec.embeddings))
+            return Program(onnx_layers.embeddings(weights, shape), threads=self._threads)
+
+        def make_layer(index: int) -> _Layer:
+            weights = map_tensors(reader.fetch(spec.layers[index]))
+            own = _part(weights, f"{family.layer_prefix}{index}.")
+            return _Layer(own, shape, threads=self._threads)
+
+        def layer(index: int) -> _Layer:
+            key = self._key(spec.layers[index], "layer", shape)
+            return _UNITS.get(key, partial(make_layer, index))
+
+        key = self._key(spec.embeddings, "embeddings", shape)
+        embeddings = _UNITS.get(key, make_embeddings)
+        with ThreadPoolExecutor(self._threads) as executor:
+            return OnnxTrunk(spec, embeddings, list(executor.map(layer, range(depth))))
+
+    def load_task(self, digest: str, backbone: BackboneSpec, reader: BlobReader) -> LoadedTask:
+        """See :meth:`centra.runtime.engine.Engine.load_task`."""
+        shape = Shape.of(backbone)
+
+        def task() -> LoadedTask:
+            path = reader.fetch(digest)
+            spec, tensors = read_spec(path), map_tensors(path)
+            inputs = {name: tensors[f"probe.{name}"].copy() for name in PROBE_INPUTS}
+            return LoadedTask(
+                spec=spec,
+                branch=OnnxBranch(tensors, spec, shape),
+                probe=Probe(Encoded(**inputs), tensors["probe.logits"].copy()),
+                chain=_chain(tensors, spec),
+            )
+
+        return _UNITS.get(self._key(digest, "task", shape), task)
+
+    def _key(self, digest: str, part: str, shape: Shape) -> UnitKey:
+        return UnitKey(
+            digest=digest,
+            precision="fp32",
+            engine=f"onnxruntime {VERSION}",
+            settings=(part, shape, self._threads),
+        )
+
+
+class OnnxTrunk:
+    """See :class:`centra.runtime.engine.TrunkEngine`."""
+
+    def __init__(self, spec: BackboneSpec, embeddings: Program, layers: Sequence[_Layer]) -> None:
+        self._spec = spec
+        self._embeddings = embeddings
+        self._layers = layers
+
+    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, _Hidden]]:
+        """See :meth:`centra.runtime.engine.TrunkEngine.run`."""
+        packed = Packed.of(batch)
+        known = {
+            "input_ids": packed.input_ids,
+            "token_type_ids": packed.token_type_ids,
+            "positions": self._positions(batch, packed),
+        }
+        (states,) = self._embeddings(*(known[name] for name in self._embeddings.inputs))
+        if 0 in taps:
+            yield 0, _Hidden(states, packed)
+        for number, layer in enumerate(self._layers[: max(taps)], 1):
+            states = layer(states, packed)
+            if number in taps:
+                yield number, _Hidden(states, packed)
+
+    def _positions(self, batch: Encoded, packed: Packed) -> np.ndarray:
+        """Each token's position, ``(tokens,)``, as its family counts."""
+        if not family_of(self._spec.family).position_offset:
+            return packed.columns
+        real = batch.input_ids != self._spec.pad_token_id
+        positions = self._spec.pad_token_id + real.cumsum(axis=1) * real
+        of_tokens: np.ndarray = positions[packed.rows, packed.columns]
+        return of_tokens
+
+
+class OnnxBranch:
+    """See :class:`centra.runtime.engine.BranchEngine`."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray], spec: TaskSpec, shape: Shape) -> None:
+        head = {name: array for name, array in weights.items() if name.startswith("head.")}
+        own = [_part(weights, f"layers.{i}.") for i in range(1, spec.depth + 1)]
+        self._tagging = spec.kind == "tagging"
+        self._layers = [_Layer(layer, shape, threads=1) for layer in own[:-1]]
+        self._last: _Layer | _FirstLayer | Program
+        if not own:
+            self._last = Program(onnx_layers.head_alone(head, shape, spec.head), threads=1)
+        elif self._tagging:
+            self._last = _Layer(own[-1] | head, shape, threads=1, head=spec.head)
+        else:
+            self._last = _FirstLayer(own[-1] | head, shape, spec.head)
+
+    def run(self, hidden_states: _Hidden, batch: Encoded) -> np.ndarray:  # noqa: ARG002 - packed is it
+        """See :meth:`centra.runtime.engine.BranchEngine.run`."""
+        hidden = hidden_states
+        for layer in self._layers:
+            hidden = _Hidden(layer(hidden.states, hidden.packed), hidden.packed)
+        packed = hidden.packed
+        match self._last:
+            case _FirstLayer() as first:
+                logits = first(hidden)
+            case _Layer() as layer:
+                logits = layer(hidden.states, packed)
+            case Program() as head:
+                known = {"states": hidden.states, "firsts": packed.firsts}
+                (logits,) = head(*(known[name] for name in head.inputs))
+        return packed.unpack_tokens(logits) if self._tagging else packed.unpack_inputs(logits)
+
+
+class _Hidden:
+    """Hidden states at one layer, packed."""
+
+    def __init__(self, states: np.ndarray, packed: Packed) -> None:
+        self.states, self.packed = states, packed
+        self._padded: list[np.ndarray] | None = None
+        self._lock = threading.Lock()
+
+    def padded(self) -> list[np.ndarray]:
+        """Per bucket ``(n, length, hidden)``; made once for all branches that read this layer."""
+        with self._lock:
+            if self._padded is None:
+                packed, hidden = self.packed, self.states.shape[1]
+                if packed.whole:
+                    (bucket,) = packed.buckets
+                    self._padded = [self.states.reshape(*bucket.mask.shape, hidden)]
+                else:
+                    self._padded = [self.states[bucket.gather] for bucket in packed.buckets]
+            return self._padded
+
+
+class _Layer:
+    """A transformer layer on all tokens, perhaps with a head on every token."""
+
+    def __init__(
+        self,
+        weights: Mapping[str, np.ndarray],
+        shape: Shape,
+        *,
+        threads: int,
+        head: HeadSpec | None = None,
+    ) -> None:
+        self._project = Program(onnx_layers.project(weights, shape), threads=threads)
+        self._attend = _attention(shape.heads, shape.hidden, threads)
+        self._finish = Program(onnx_layers.finish(weights, shape, head), threads=threads)
+
+    def __call__(self, states: np.ndarray, packed: Packed) -> np.ndarray:
+        projected = self._project(states)
+        (found,) = self._finish(self._attend(projected, packed), states)
+        return found
+
+
+class _Attention:
+    """Attention of packed tokens within each input."""
+
+    def __init__(self, heads: int, hidden: int, threads: int) -> None:
+        self._hidden = hidden
+        self._whole = Program(onnx_layers.attention(heads, hidden, whole=True), threads=threads)
+        self._part = Program(onnx_layers.attention(heads, hidden, whole=False), threads=threads)
+
+    def __call__(self, projected: Sequence[np.ndarray], packed: Packed) -> np.ndarray:
+        if packed.whole:
+            (bucket,) = packed.buckets
+            shape = np.array([*bucket.mask.shape, self._hidden])
+            (found,) = self._whole(*projected, bucket.mask, shape)
+            return found
+        return _joined(
+            [
+                self._part(*projected, bucket.mask, bucket.gather, bucket.scatter)[0]
+                for bucket in packed.buckets
+            ]
+        )
+
+
+class _FirstLayer:
+    """A last layer of which the first tokens alone are read, with its head."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray], shape: Shape, head: HeadSpec) -> None:
+        self._project = Program(onnx_layers.project_first(weights, shape), threads=1)
+        self._attend = _first_attention(shape.heads, shape.hidden)
+        self._finish = Program(onnx_layers.finish_first(weights, shape, head), threads=1)
+
+    def __call__(self, hidden: _Hidden) -> np.ndarray:
+        packed = hidden.packed
+        queries, states = self._project(hidden.states, packed.firsts)
+        averages = [
+            self._attend(queries, bucket.inputs, padded, bucket.bias)[0]
+            for bucket, padded in zip(packed.buckets, hidden.padded(), strict=True)
+        ]
+        (logits,) = self._finish(_joined(averages), states)
+        return logits
+
+
+@cache
+def _attention(heads: int, hidden: int, threads: int) -> _Attention:
+    return _Attention(heads, hidden, threads)
+
+
+@cache
+def _first_attention(heads: int, hidden: int) -> Program:
+    return Program(onnx_layers.first_attention(heads, hidden), threads=1)
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _part(weights: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in weights.items()
+        if name.startswith(prefix)
+    }
+
+
+def _chain(tensors: Mapping[str, np.ndarray], spec: TaskSpec) -> Chain | None:
+    if not spec.head.crf:
+        return None
+    scores = {name: tensors[f"head.crf.{name}"] for name in ("start", "end", "transitions")}
+    return Chain.bio(spec.labels, **scores)
