@@ -3,18 +3,12 @@
 The parts are held per backbone and per task and share nothing else, so a task's answer cannot
 depend on which other tasks are loaded. ``Release`` reaches trunks and branches only through
 :mod:`centra.runtime.engine`.
-
-A batch is a set of jobs for the engine's threads: one for the trunk, which goes on from tap to tap,
-and one for each branch, queued when its tap is there.
 """
 
 from __future__ import annotations
 
-import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from centra.backbone import BackboneSpec
@@ -23,6 +17,7 @@ from centra.decoding import decode
 from centra.errors import DataError, FormatError, NotFoundError
 from centra.progress import Progress, silent
 from centra.runtime.engine import open_engine
+from centra.runtime.schedule import Job, compute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -158,7 +153,7 @@ class Release:
         """
         parsed = _parsed(inputs)
         answers: list[dict[str, Any]] = [{} for _ in parsed]
-        for name, positions, found in self._run(parsed, tasks, self._decoded):
+        for name, positions, found in self._run(parsed, tasks, _decoded):
             for i, answer in zip(positions, found, strict=True):
                 answers[i][name] = answer
         return [dict(sorted(answer.items())) for answer in answers]
@@ -184,7 +179,7 @@ class Release:
     def _stream(
         self, parsed: list[Input], tasks: Collection[str] | None
     ) -> Iterator[tuple[str, dict[int, Any]]]:
-        for name, positions, found in self._run(parsed, tasks, self._decoded):
+        for name, positions, found in self._run(parsed, tasks, _decoded):
             yield name, dict(zip(positions, found, strict=True))
 
     def logits(
@@ -204,7 +199,7 @@ class Release:
         """
         parsed = _parsed(inputs)
         found: dict[str, list[np.ndarray]] = {}
-        for name, _, arrays in self._run(parsed, tasks, self._trimmed):
+        for name, _, arrays in self._run(parsed, tasks, _trimmed):
             found.setdefault(name, []).extend(arrays)
         return dict(sorted(found.items()))
 
@@ -226,7 +221,7 @@ class Release:
         self,
         inputs: Sequence[Input],
         tasks: Collection[str] | None,
-        finish: Callable[[str, np.ndarray, _Batch], list[T]],
+        finish: Callable[[LoadedTask, np.ndarray, _Batch], list[T]],
     ) -> Iterator[tuple[str, list[int], list[T]]]:
         """Run a request in batches.
 
@@ -254,81 +249,25 @@ class Release:
                     of_part = [inputs[i] for i in part]
                     rows, encoded = backbone.encoder.batch(of_part)
                     batch = _Batch(positions=part, inputs=of_part, rows=rows, encoded=encoded)
-                    for name, values in self._compute(backbone.trunk, names, batch, finish):
+                    steps = backbone.trunk.run(
+                        encoded, {self._tasks[n].spec.tap_layer for n in names}
+                    )
+                    jobs = [self._job(name, batch, finish) for name in names]
+                    for name, values in compute(self._pool, steps, jobs):
                         yield name, part, values
 
-    def _compute(
-        self,
-        trunk: TrunkEngine,
-        names: Sequence[str],
-        batch: _Batch,
-        finish: Callable[[str, np.ndarray, _Batch], list[T]],
-    ) -> Iterator[tuple[str, list[T]]]:
-        """Run one batch; yields each task's values when its branch is done.
-
-        A branch that fails keeps no other from answering: its error is raised at the end.
-        """
-        by_tap: dict[int, list[str]] = {}
-        for name in names:
-            by_tap.setdefault(self._tasks[name].spec.tap_layer, []).append(name)
-        results: SimpleQueue[tuple[str, list[T] | Exception]] = SimpleQueue()
-        steps = trunk.run(batch.encoded, by_tap.keys())
-        left = len(by_tap)
-        wanted = True
-        # The way through the trunk is the longest, so it comes first, unless there is one thread
-        # alone: then the sum of all is what it is, and answers may as well leave early.
-        urgency = math.inf if self._pool.workers > 1 else -math.inf
-
-        def advance() -> None:
-            nonlocal left
-            if not wanted:
-                return
-            try:
-                tap, hidden = next(steps)
-            except Exception as error:  # noqa: BLE001 - raised again by who waits for results
-                results.put(("", error))
-                return
-            left -= 1
-            if left:
-                self._pool.submit(advance, urgency)
-            for name in by_tap[tap]:
-                job = partial(answer, name, hidden)
-                self._pool.submit(job, _length(self._tasks[name]))
-
-        def answer(name: str, hidden: Any) -> None:
-            if not wanted:
-                return
-            try:
-                logits = self._tasks[name].branch.run(hidden, batch.encoded)
-                results.put((name, finish(name, logits, batch)))
-            except Exception as error:  # noqa: BLE001 - raised again by who waits for results
-                results.put((name, error))
-
-        self._pool.submit(advance, urgency)
-        failed: Exception | None = None
-        try:
-            for _ in names:
-                name, values = results.get()
-                if not isinstance(values, Exception):
-                    yield name, values
-                elif name:
-                    values.add_note(f"task {name}")
-                    failed = failed or values
-                else:
-                    raise values
-            if failed:
-                raise failed
-        finally:
-            wanted = False
-
-    def _decoded(self, name: str, logits: np.ndarray, batch: _Batch) -> list[dict[str, Any]]:
+    def _job(
+        self, name: str, batch: _Batch, finish: Callable[[LoadedTask, np.ndarray, _Batch], list[T]]
+    ) -> Job[list[T]]:
         task = self._tasks[name]
-        return decode(task.spec, logits, batch.inputs, batch.rows, task.chain)
+        spec = task.spec
 
-    def _trimmed(self, name: str, logits: np.ndarray, batch: _Batch) -> list[np.ndarray]:
-        if self._tasks[name].spec.kind != "tagging":
-            return list(logits)
-        return [array[: len(row.input_ids)] for array, row in zip(logits, batch.rows, strict=True)]
+        def run(hidden_states: Any) -> list[T]:
+            return finish(task, task.branch.run(hidden_states, batch.encoded), batch)
+
+        # A layer on the first token alone is much shorter than one on all, and still no trifle.
+        length = spec.depth if spec.kind == "tagging" else spec.depth - 0.5
+        return Job(name=name, tap=spec.tap_layer, length=length, run=run)
 
     def _chosen(self, inputs: Sequence[Input], tasks: Collection[str] | None) -> list[str]:
         if tasks is None:
@@ -352,10 +291,15 @@ def _parsed(inputs: Iterable[object]) -> list[Input]:
     return [Input.parse(item, f"input {i}") for i, item in enumerate(inputs, 1)]
 
 
-def _length(task: LoadedTask) -> float:
-    """How long a branch takes beside others: its layers that run on all tokens, then the rest."""
-    spec = task.spec
-    return spec.depth if spec.kind == "tagging" else spec.depth - 0.5
+def _decoded(task: LoadedTask, logits: np.ndarray, batch: _Batch) -> list[dict[str, Any]]:
+    return decode(task.spec, logits, batch.inputs, batch.rows, task.chain)
+
+
+def _trimmed(task: LoadedTask, logits: np.ndarray, batch: _Batch) -> list[np.ndarray]:
+    """Logits per input, without padding."""
+    if task.spec.kind != "tagging":
+        return list(logits)
+    return [array[: len(row.input_ids)] for array, row in zip(logits, batch.rows, strict=True)]
 
 
 def _check(name: str, task: LoadedTask, entry: TaskEntry) -> None:
