@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -23,19 +23,21 @@ from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
 from centra.runtime.onnx_layers import Shape
 from centra.runtime.packing import Packed
 from centra.runtime.pool import Pool
-from centra.runtime.session import VERSION, Program
+from centra.runtime.session import VERSION, Program, trim_memory
 from centra.runtime.units import UnitCache, UnitKey
 from centra.task_module import read_spec
 from centra.tensors import map_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
     from centra.task_module import HeadSpec, TaskSpec
 
 __all__ = ["OnnxBranch", "OnnxEngine", "OnnxTrunk", "onnx_engine"]
+
+T = TypeVar("T")
 
 _UNITS = UnitCache()
 
@@ -68,11 +70,9 @@ class OnnxEngine:
             return _Layer(own, shape, threads=self._threads)
 
         def layer(index: int) -> _Layer:
-            key = self._key(spec.layers[index], "layer", shape)
-            return _UNITS.get(key, partial(make_layer, index))
+            return self._unit(spec.layers[index], "layer", shape, partial(make_layer, index))
 
-        key = self._key(spec.embeddings, "embeddings", shape)
-        embeddings = _UNITS.get(key, make_embeddings)
+        embeddings = self._unit(spec.embeddings, "embeddings", shape, make_embeddings)
         with ThreadPoolExecutor(self._threads) as executor:
             return OnnxTrunk(spec, embeddings, list(executor.map(layer, range(depth))))
 
@@ -91,15 +91,23 @@ class OnnxEngine:
                 chain=_chain(tensors, spec),
             )
 
-        return _UNITS.get(self._key(digest, "task", shape), task)
+        return self._unit(digest, "task", shape, task)
 
-    def _key(self, digest: str, part: str, shape: Shape) -> UnitKey:
-        return UnitKey(
+    def _unit(self, digest: str, part: str, shape: Shape, make: Callable[[], T]) -> T:
+        """A unit in use, or a new one."""
+        key = UnitKey(
             digest=digest,
             precision="fp32",
             engine=f"onnxruntime {VERSION}",
             settings=(part, shape, self._threads),
         )
+
+        def compiled() -> T:
+            unit = make()
+            trim_memory()
+            return unit
+
+        return _UNITS.get(key, compiled)
 
 
 class OnnxTrunk:

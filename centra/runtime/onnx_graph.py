@@ -59,23 +59,19 @@ class Graph:
         self._outputs.append(_value_info(value, dtype, shape))
         self.outputs.append(value)
 
-    def weight(self, name: str, array: np.ndarray, *, packed: bool = False) -> str:
+    def weight(self, name: str, array: np.ndarray) -> str:
         """Declare a float32 weight, which a session is handed from outside.
 
         Args:
             name: its name in the graph.
-            array: its values; may lie in a mapped file.
-            packed: whether it is the second operand of a two-dimensional product. ONNX Runtime
-                rearranges such a weight into memory of its own when a session is made, and never
-                looks at the array again. All others it reads where they are, so they are copied:
-                an answer must not follow a file that changes later.
+            array: its values; may lie in a mapped file, as a session takes a copy of its own.
         """
         # A reader that is not handed the weight looks for this file, and fails.
         location = _text(1, "location") + _text(2, "not-in-a-file")
         self._initializers.append(
             _tensor(name, "float32", array.shape) + _bytes(13, location) + _varint(14, _EXTERNAL)
         )
-        self.weights[name] = array if packed else array.copy()
+        self.weights[name] = array
         return name
 
     def constant(self, array: np.ndarray) -> str:

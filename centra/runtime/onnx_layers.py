@@ -190,7 +190,7 @@ def project_first(weights: Mapping[str, np.ndarray], shape: Shape) -> Graph:
     rows = graph.node("Gather", states, firsts, axis=0)
     query = _linear(graph, rows, weights, names.query)
     moved = [
-        graph.node("MatMul", part, graph.weight(f"key.{i}", weight, packed=True))
+        graph.node("MatMul", part, graph.weight(f"key.{i}", weight))
         for i, (part, weight) in enumerate(
             zip(
                 graph.split(query, shape.heads, shape.head_size),
@@ -244,7 +244,7 @@ def finish_first(weights: Mapping[str, np.ndarray], shape: Shape, head: HeadSpec
         graph.node(
             "Gemm",
             part,
-            graph.weight(f"value.{i}", weight, packed=True),
+            graph.weight(f"value.{i}", weight),
             graph.weight(f"value.bias.{i}", bias),
             transB=1,
         )
@@ -310,7 +310,7 @@ def _end(
 
 
 def _linear(graph: Graph, value: str, weights: Mapping[str, np.ndarray], name: str) -> str:
-    weight = graph.weight(f"{name}.weight", weights[f"{name}.weight"], packed=True)
+    weight = graph.weight(f"{name}.weight", weights[f"{name}.weight"])
     bias = graph.weight(f"{name}.bias", weights[f"{name}.bias"])
     return graph.node("Gemm", value, weight, bias, transB=1)
 
@@ -320,7 +320,7 @@ def _activated(
 ) -> str:
     """A linear layer and its activation; where one kernel adds the bias too, that one."""
     if activation in _GELU | _TANH_GELU:
-        weight = graph.weight(f"{name}.weight", weights[f"{name}.weight"], packed=True)
+        weight = graph.weight(f"{name}.weight", weights[f"{name}.weight"])
         bias = graph.weight(f"{name}.bias", weights[f"{name}.bias"])
         product = graph.node("Gemm", value, weight, transB=1)
         op = "BiasGelu" if activation in _GELU else "FastGelu"

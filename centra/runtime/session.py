@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import TYPE_CHECKING
 
 import onnxruntime
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
     from centra.runtime.onnx_graph import Graph
 
-__all__ = ["VERSION", "Program"]
+__all__ = ["VERSION", "Program", "trim_memory"]
 
 VERSION: str = onnxruntime.__version__
 """ONNX Runtime's version."""
@@ -34,6 +35,8 @@ class Program:
         options.log_severity_level = _ERRORS
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        # An arena keeps the most that a session ever needed, and there are many sessions.
+        options.enable_cpu_mem_arena = False
         # The graphs are written with the fused operators that optimising would arrive at.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         for key, value in _SETTINGS.items():
@@ -60,3 +63,13 @@ _SETTINGS = {
     "session.intra_op.allow_spinning": "0",
     "session.force_spinning_stop": "1",
 }
+
+
+def trim_memory() -> None:
+    """Give back to the system what compiling left free: as much again as a quarter of the weights.
+
+    While a session packs its weights it holds them twice, and the C library keeps what is freed.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own; others need none
+    if trim is not None:
+        trim(0)
