@@ -119,7 +119,7 @@ def open_engine(name: str | None = None, *, threads: int | None = None) -> Engin
         case "onnx" if installed:
             from centra.runtime.onnx_engine import onnx_engine
 
-            return onnx_engine(threads or len(os.sched_getaffinity(0)))
+            return onnx_engine(threads or _processors())
         case "torch":
             from centra.runtime.torch_engine import torch_engine
 
@@ -127,3 +127,10 @@ def open_engine(name: str | None = None, *, threads: int | None = None) -> Engin
         case "onnx":
             raise UsageError("engine 'onnx' needs onnxruntime: pip install 'centra[serve]'")
     raise UsageError(f"unknown engine {name!r}; expected one of {', '.join(ENGINES)}")
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -29,7 +29,7 @@ from centra.task_module import read_spec
 from centra.tensors import map_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
@@ -70,9 +70,11 @@ class OnnxEngine:
             return _Layer(own, shape, threads=self._threads)
 
         def layer(index: int) -> _Layer:
-            return self._unit(spec.layers[index], "layer", shape, partial(make_layer, index))
+            settings = ("layer", shape, self._threads)
+            return _unit(spec.layers[index], settings, partial(make_layer, index))
 
-        embeddings = self._unit(spec.embeddings, "embeddings", shape, make_embeddings)
+        settings = ("embeddings", shape, self._threads)
+        embeddings = _unit(spec.embeddings, settings, make_embeddings)
         with ThreadPoolExecutor(self._threads) as executor:
             return OnnxTrunk(spec, embeddings, list(executor.map(layer, range(depth))))
 
@@ -91,23 +93,7 @@ class OnnxEngine:
                 chain=_chain(tensors, spec),
             )
 
-        return self._unit(digest, "task", shape, task)
-
-    def _unit(self, digest: str, part: str, shape: Shape, make: Callable[[], T]) -> T:
-        """A unit in use, or a new one."""
-        key = UnitKey(
-            digest=digest,
-            precision="fp32",
-            engine=f"onnxruntime {VERSION}",
-            settings=(part, shape, self._threads),
-        )
-
-        def compiled() -> T:
-            unit = make()
-            trim_memory()
-            return unit
-
-        return _UNITS.get(key, compiled)
+        return _unit(digest, ("task", shape), task)
 
 
 class OnnxTrunk:
@@ -258,6 +244,20 @@ class _FirstLayer:
         ]
         (logits,) = self._finish(_joined(averages), states)
         return logits
+
+
+def _unit(digest: str, settings: Hashable, make: Callable[[], T]) -> T:
+    """The unit of a blob that is in use, or a new one."""
+
+    def compiled() -> T:
+        unit = make()
+        trim_memory()
+        return unit
+
+    key = UnitKey(
+        digest=digest, precision="fp32", engine=f"onnxruntime {VERSION}", settings=settings
+    )
+    return _UNITS.get(key, compiled)
 
 
 @cache
