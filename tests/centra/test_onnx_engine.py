@@ -51,7 +51,9 @@ WORDS = "wake me at seven play some jazz in new york please is there snow go to 
 def texts(count: int, seed: int = 0, longest: int = 70) -> list[str]:
     """Texts of all lengths."""
     source = random.Random(seed)
-    return [" ".join(source.choices(WORDS.split(), k=source.randint(1, longest))) for _ in range(count)]
+    return [
+        " ".join(source.choices(WORDS.split(), k=source.randint(1, longest))) for _ in range(count)
+    ]
 
 
 def make_modules(backbone: support.Backbone, store: LocalStore) -> dict[str, TaskModule]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -360,6 +361,63 @@ def test_inputs_longer_than_the_backbone_takes_are_cut(release: Release) -> None
     (answer,) = release.predict(["go to rome " * 100])
 
     assert answer.keys() == set(SINGLE)
+
+
+# Answers as they come
+
+
+def test_streamed_answers_are_those_of_predict(release: Release) -> None:
+    inputs = [TEXTS[0], PAIRS[0], TEXTS[1], *["go"] * 40]
+    found: list[dict[str, Any]] = [{} for _ in inputs]
+
+    for name, answers in release.stream(inputs):
+        for i, answer in answers.items():
+            assert name not in found[i]
+            found[i][name] = answer
+
+    assert [dict(sorted(answer.items())) for answer in found] == release.predict(inputs)
+
+
+def test_a_streamed_request_computes_the_layers_of_its_tasks_once(
+    release: Release, layer_calls: list[object]
+) -> None:
+    names = [name for name, _ in release.stream(TEXTS, tasks=["shallow", "tags", "middle"])]
+
+    assert sorted(names) == ["middle", "shallow", "tags"]
+    assert len(layer_calls) == 2 + 1 + 2 + 1
+
+
+def test_a_malformed_request_is_refused_before_it_streams(release: Release) -> None:
+    with pytest.raises(DataError, match="input 2: the text is empty"):
+        release.stream(["a", ""])
+    with pytest.raises(NotFoundError, match="'missing'"):
+        next(release.stream(["a"], tasks=["missing"]))
+
+
+def test_a_task_that_fails_is_named_when_all_others_have_answered(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(release._tasks["middle"].branch, "run", fail)
+    found = []
+
+    with pytest.raises(MemoryError, match="no room") as caught:
+        found.extend(name for name, _ in release.stream(TEXTS))
+
+    assert sorted(found) == sorted(set(SINGLE) - {"middle"})
+    assert caught.value.__notes__ == ["task middle"]
+
+
+def test_requests_of_several_threads_do_not_mix(release: Release) -> None:
+    requests = [[text] for text in ("wake me at seven", "play some jazz", "go", "is there snow")]
+    expected = [release.predict(request) for request in requests]
+
+    with ThreadPoolExecutor(4) as executor:
+        found = list(executor.map(release.predict, requests * 8))
+
+    assert found == expected * 8
 
 
 # Two backbones
