@@ -52,8 +52,8 @@ class TrunkEngine(Protocol):
 class BranchEngine(Protocol):
     """Computes one task."""
 
-    def run(self, hidden_states: Any, batch: Encoded) -> np.ndarray:
-        """From the tap's hidden states to logits ``(batch, outputs)`` or ``(batch, seq, outputs)``.
+    def run(self, hidden_states: Any) -> np.ndarray:
+        """From what the trunk gives to logits ``(batch, outputs)`` or ``(batch, seq, outputs)``.
 
         Logits of padding mean nothing. Errors of the engine come through.
         """

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from centra.backbone import BackboneSpec
-from centra.data import Encoded, Input, Row, TextEncoder
+from centra.data import Input, Row, TextEncoder
 from centra.decoding import decode
 from centra.errors import DataError, FormatError, NotFoundError
 from centra.progress import Progress, silent
@@ -45,11 +45,8 @@ class _Backbone:
 class _Batch:
     """Some inputs of a request that are computed together."""
 
-    positions: list[int]
-    """Where each stands in the request."""
     inputs: list[Input]
     rows: list[Row]
-    encoded: Encoded
 
 
 class Release:
@@ -211,7 +208,7 @@ class Release:
         task = self._tasks[name]
         batch, tap = task.probe.batch, task.spec.tap_layer
         ((_, hidden),) = self._backbones[task.spec.backbone].trunk.run(batch, [tap])
-        own, recorded = task.branch.run(hidden, batch), task.probe.logits
+        own, recorded = task.branch.run(hidden), task.probe.logits
         if task.spec.kind == "tagging":
             tokens = batch.attention_mask.astype(bool)
             return own[tokens], recorded[tokens]
@@ -248,7 +245,7 @@ class Release:
                     part = positions[start : start + _BATCH]
                     of_part = [inputs[i] for i in part]
                     rows, encoded = backbone.encoder.batch(of_part)
-                    batch = _Batch(positions=part, inputs=of_part, rows=rows, encoded=encoded)
+                    batch = _Batch(inputs=of_part, rows=rows)
                     steps = backbone.trunk.run(
                         encoded, {self._tasks[n].spec.tap_layer for n in names}
                     )
@@ -263,7 +260,7 @@ class Release:
         spec = task.spec
 
         def run(hidden_states: Any) -> list[T]:
-            return finish(task, task.branch.run(hidden_states, batch.encoded), batch)
+            return finish(task, task.branch.run(hidden_states), batch)
 
         # A layer on the first token alone is much shorter than one on all, and still no trifle.
         length = spec.depth if spec.kind == "tagging" else spec.depth - 0.5

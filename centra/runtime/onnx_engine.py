@@ -8,12 +8,9 @@ side by side.
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import TYPE_CHECKING, TypeVar
-
-import numpy as np
 
 from centra.chain_decoding import Chain
 from centra.data import Encoded
@@ -21,6 +18,7 @@ from centra.families import family_of
 from centra.runtime import onnx_layers
 from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
 from centra.runtime.onnx_layers import Shape
+from centra.runtime.onnx_parts import FirstLayer, Hidden, Layer
 from centra.runtime.packing import Packed
 from centra.runtime.pool import Pool
 from centra.runtime.session import VERSION, Program, trim_memory
@@ -31,9 +29,11 @@ from centra.tensors import map_tensors
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 
+    import numpy as np
+
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
-    from centra.task_module import HeadSpec, TaskSpec
+    from centra.task_module import TaskSpec
 
 __all__ = ["OnnxBranch", "OnnxEngine", "OnnxTrunk", "onnx_engine"]
 
@@ -64,12 +64,12 @@ class OnnxEngine:
             weights = map_tensors(reader.fetch(spec.embeddings))
             return Program(onnx_layers.embeddings(weights, shape), threads=self._threads)
 
-        def make_layer(index: int) -> _Layer:
+        def make_layer(index: int) -> Layer:
             weights = map_tensors(reader.fetch(spec.layers[index]))
             own = _part(weights, f"{family.layer_prefix}{index}.")
-            return _Layer(own, shape, threads=self._threads)
+            return Layer(own, shape, threads=self._threads)
 
-        def layer(index: int) -> _Layer:
+        def layer(index: int) -> Layer:
             settings = ("layer", shape, self._threads)
             return _unit(spec.layers[index], settings, partial(make_layer, index))
 
@@ -99,12 +99,12 @@ class OnnxEngine:
 class OnnxTrunk:
     """See :class:`centra.runtime.engine.TrunkEngine`."""
 
-    def __init__(self, spec: BackboneSpec, embeddings: Program, layers: Sequence[_Layer]) -> None:
+    def __init__(self, spec: BackboneSpec, embeddings: Program, layers: Sequence[Layer]) -> None:
         self._spec = spec
         self._embeddings = embeddings
         self._layers = layers
 
-    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, _Hidden]]:
+    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, Hidden]]:
         """See :meth:`centra.runtime.engine.TrunkEngine.run`."""
         packed = Packed.of(batch)
         known = {
@@ -114,11 +114,11 @@ class OnnxTrunk:
         }
         (states,) = self._embeddings(*(known[name] for name in self._embeddings.inputs))
         if 0 in taps:
-            yield 0, _Hidden(states, packed)
+            yield 0, Hidden(states, packed)
         for number, layer in enumerate(self._layers[: max(taps)], 1):
             states = layer(states, packed)
             if number in taps:
-                yield number, _Hidden(states, packed)
+                yield number, Hidden(states, packed)
 
     def _positions(self, batch: Encoded, packed: Packed) -> np.ndarray:
         """Each token's position, ``(tokens,)``, as its family counts."""
@@ -137,113 +137,30 @@ class OnnxBranch:
         head = {name: array for name, array in weights.items() if name.startswith("head.")}
         own = [_part(weights, f"layers.{i}.") for i in range(1, spec.depth + 1)]
         self._tagging = spec.kind == "tagging"
-        self._layers = [_Layer(layer, shape, threads=1) for layer in own[:-1]]
-        self._last: _Layer | _FirstLayer | Program
+        self._layers = [Layer(layer, shape, threads=1) for layer in own[:-1]]
+        self._last: Layer | FirstLayer | Program
         if not own:
             self._last = Program(onnx_layers.head_alone(head, shape, spec.head), threads=1)
         elif self._tagging:
-            self._last = _Layer(own[-1] | head, shape, threads=1, head=spec.head)
+            self._last = Layer(own[-1] | head, shape, threads=1, head=spec.head)
         else:
-            self._last = _FirstLayer(own[-1] | head, shape, spec.head)
+            self._last = FirstLayer(own[-1] | head, shape, spec.head)
 
-    def run(self, hidden_states: _Hidden, batch: Encoded) -> np.ndarray:  # noqa: ARG002 - packed is it
+    def run(self, hidden_states: Hidden) -> np.ndarray:
         """See :meth:`centra.runtime.engine.BranchEngine.run`."""
         hidden = hidden_states
         for layer in self._layers:
-            hidden = _Hidden(layer(hidden.states, hidden.packed), hidden.packed)
+            hidden = Hidden(layer(hidden.states, hidden.packed), hidden.packed)
         packed = hidden.packed
         match self._last:
-            case _FirstLayer() as first:
+            case FirstLayer() as first:
                 logits = first(hidden)
-            case _Layer() as layer:
+            case Layer() as layer:
                 logits = layer(hidden.states, packed)
             case Program() as head:
                 known = {"states": hidden.states, "firsts": packed.firsts}
                 (logits,) = head(*(known[name] for name in head.inputs))
         return packed.unpack_tokens(logits) if self._tagging else packed.unpack_inputs(logits)
-
-
-class _Hidden:
-    """Hidden states at one layer, packed."""
-
-    def __init__(self, states: np.ndarray, packed: Packed) -> None:
-        self.states, self.packed = states, packed
-        self._padded: list[np.ndarray] | None = None
-        self._lock = threading.Lock()
-
-    def padded(self) -> list[np.ndarray]:
-        """Per bucket ``(n, length, hidden)``; made once for all branches that read this layer."""
-        with self._lock:
-            if self._padded is None:
-                packed, hidden = self.packed, self.states.shape[1]
-                if packed.whole:
-                    (bucket,) = packed.buckets
-                    self._padded = [self.states.reshape(*bucket.mask.shape, hidden)]
-                else:
-                    self._padded = [self.states[bucket.gather] for bucket in packed.buckets]
-            return self._padded
-
-
-class _Layer:
-    """A transformer layer on all tokens, perhaps with a head on every token."""
-
-    def __init__(
-        self,
-        weights: Mapping[str, np.ndarray],
-        shape: Shape,
-        *,
-        threads: int,
-        head: HeadSpec | None = None,
-    ) -> None:
-        self._project = Program(onnx_layers.project(weights, shape), threads=threads)
-        self._attend = _attention(shape.heads, shape.hidden, threads)
-        self._finish = Program(onnx_layers.finish(weights, shape, head), threads=threads)
-
-    def __call__(self, states: np.ndarray, packed: Packed) -> np.ndarray:
-        projected = self._project(states)
-        (found,) = self._finish(self._attend(projected, packed), states)
-        return found
-
-
-class _Attention:
-    """Attention of packed tokens within each input."""
-
-    def __init__(self, heads: int, hidden: int, threads: int) -> None:
-        self._hidden = hidden
-        self._whole = Program(onnx_layers.attention(heads, hidden, whole=True), threads=threads)
-        self._part = Program(onnx_layers.attention(heads, hidden, whole=False), threads=threads)
-
-    def __call__(self, projected: Sequence[np.ndarray], packed: Packed) -> np.ndarray:
-        if packed.whole:
-            (bucket,) = packed.buckets
-            shape = np.array([*bucket.mask.shape, self._hidden])
-            (found,) = self._whole(*projected, bucket.mask, shape)
-            return found
-        return _joined(
-            [
-                self._part(*projected, bucket.mask, bucket.gather, bucket.scatter)[0]
-                for bucket in packed.buckets
-            ]
-        )
-
-
-class _FirstLayer:
-    """A last layer of which the first tokens alone are read, with its head."""
-
-    def __init__(self, weights: Mapping[str, np.ndarray], shape: Shape, head: HeadSpec) -> None:
-        self._project = Program(onnx_layers.project_first(weights, shape), threads=1)
-        self._attend = _first_attention(shape.heads, shape.hidden)
-        self._finish = Program(onnx_layers.finish_first(weights, shape, head), threads=1)
-
-    def __call__(self, hidden: _Hidden) -> np.ndarray:
-        packed = hidden.packed
-        queries, states = self._project(hidden.states, packed.firsts)
-        averages = [
-            self._attend(queries, bucket.inputs, padded, bucket.bias)[0]
-            for bucket, padded in zip(packed.buckets, hidden.padded(), strict=True)
-        ]
-        (logits,) = self._finish(_joined(averages), states)
-        return logits
 
 
 def _unit(digest: str, settings: Hashable, make: Callable[[], T]) -> T:
@@ -258,20 +175,6 @@ def _unit(digest: str, settings: Hashable, make: Callable[[], T]) -> T:
         digest=digest, precision="fp32", engine=f"onnxruntime {VERSION}", settings=settings
     )
     return _UNITS.get(key, compiled)
-
-
-@cache
-def _attention(heads: int, hidden: int, threads: int) -> _Attention:
-    return _Attention(heads, hidden, threads)
-
-
-@cache
-def _first_attention(heads: int, hidden: int) -> Program:
-    return Program(onnx_layers.first_attention(heads, hidden), threads=1)
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _part(weights: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -96,7 +96,7 @@ class Packed:
             shape=mask.shape,
         )
 
-    @property
+    @cached_property
     def whole(self) -> bool:
         """Whether there is one bucket and no padding in it, so that nothing must be moved."""
         return len(self.buckets) == 1 and bool(self.buckets[0].mask.all())

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["TorchBranch", "TorchEngine", "TorchTrunk", "torch_engine"]
 
 
+_Hidden = tuple[torch.Tensor, torch.Tensor]
+"""Hidden states ``(batch, seq, hidden)`` and the attention mask ``(batch, seq)``."""
+
+
 @cache
 def torch_engine() -> TorchEngine:
     """The process's engine."""
@@ -60,17 +64,19 @@ class TorchTrunk:
     def __init__(self, trunk: Trunk) -> None:
         self._trunk = trunk
 
-    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, torch.Tensor]]:
-        """See :meth:`centra.runtime.engine.TrunkEngine.run`; states ``(batch, seq, hidden)``."""
+    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, _Hidden]]:
+        """See :meth:`centra.runtime.engine.TrunkEngine.run`."""
         # All layers in one go: this engine is for comparing, not for the first answer.
+        mask = torch.from_numpy(batch.attention_mask)
         with torch.inference_mode():
             states: dict[int, torch.Tensor] = self._trunk(
                 torch.from_numpy(batch.input_ids),
-                torch.from_numpy(batch.attention_mask),
+                mask,
                 torch.from_numpy(batch.token_type_ids),
                 taps,
             )
-        yield from sorted(states.items())
+        for tap in sorted(states):
+            yield tap, (states[tap], mask)
 
 
 class TorchBranch:
@@ -80,8 +86,8 @@ class TorchBranch:
         self._branch = branch.eval()
 
     @torch.inference_mode()
-    def run(self, hidden_states: torch.Tensor, batch: Encoded) -> np.ndarray:
+    def run(self, hidden_states: _Hidden) -> np.ndarray:
         """See :meth:`centra.runtime.engine.BranchEngine.run`."""
-        logits: torch.Tensor = self._branch(hidden_states, torch.from_numpy(batch.attention_mask))
+        logits: torch.Tensor = self._branch(*hidden_states)
         array: np.ndarray = logits.numpy()
         return array

@@ -13,7 +13,7 @@ from centra.data import Encoded, Input, TextEncoder
 from centra.encoder import Trunk
 from centra.errors import IncompatibleError, UsageError
 from centra.folder import write_folder
-from centra.runtime import Release, onnx_engine
+from centra.runtime import Release, onnx_parts
 from centra.runtime.engine import open_engine
 from centra.task_module import HeadSpec
 from tests import support
@@ -319,13 +319,13 @@ def test_a_sentence_task_computes_its_last_layer_for_the_first_token_alone(
     manifest: ReleaseManifest, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
-    original = onnx_engine._Layer.__call__
+    original = onnx_parts.Layer.__call__
 
     def counted(self: Any, states: np.ndarray, packed: Any) -> np.ndarray:
         rows.append(len(states))
         return original(self, states, packed)
 
-    monkeypatch.setattr(onnx_engine._Layer, "__call__", counted)
+    monkeypatch.setattr(onnx_parts.Layer, "__call__", counted)
     release = load(manifest, store, threads=1)
 
     release.predict(texts(3), tasks=["one"])
@@ -340,13 +340,13 @@ def test_nothing_is_computed_for_padding(
     manifest: ReleaseManifest, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[int] = []
-    original = onnx_engine._Layer.__call__
+    original = onnx_parts.Layer.__call__
 
     def counted(self: Any, states: np.ndarray, packed: Any) -> np.ndarray:
         rows.append(len(states))
         return original(self, states, packed)
 
-    monkeypatch.setattr(onnx_engine._Layer, "__call__", counted)
+    monkeypatch.setattr(onnx_parts.Layer, "__call__", counted)
     inputs = ["go", "wake me at seven", "rain " * 30]
     release = load(manifest, store, threads=1)
     tokens = sum(len(a) for a in release.logits(inputs, tasks=["tags"])["tags"])

@@ -22,7 +22,7 @@ from centra.errors import (
 )
 from centra.folder import write_folder
 from centra.release import ChannelPointer, ReleaseManifest
-from centra.runtime import Release, onnx_engine
+from centra.runtime import Release, onnx_parts
 from centra.runtime.engine import ENGINES
 from tests import support
 
@@ -115,8 +115,8 @@ def layer_calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         monkeypatch.setattr(owner, name, counted)
 
     count(BertLayer, "forward")
-    count(onnx_engine._Layer, "__call__")
-    count(onnx_engine._FirstLayer, "__call__")
+    count(onnx_parts.Layer, "__call__")
+    count(onnx_parts.FirstLayer, "__call__")
     return calls
 
 
