@@ -11,6 +11,7 @@ from centra.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from collections.abc import Set as AbstractSet
 
     import numpy as np
 
@@ -87,8 +88,22 @@ class Engine(Protocol):
         """The threads that trunks and branches run on."""
         ...
 
-    def load_trunk(self, spec: BackboneSpec, reader: BlobReader, *, depth: int) -> TrunkEngine:
+    def load_trunk(
+        self,
+        spec: BackboneSpec,
+        reader: BlobReader,
+        *,
+        depth: int,
+        held: AbstractSet[str] = frozenset(),
+    ) -> TrunkEngine:
         """The first ``depth`` layers of a backbone.
+
+        Args:
+            spec: the backbone.
+            reader: where its blobs are.
+            depth: how many layers.
+            held: digests of blobs that need not be read again where what was made from them is
+                still in use.
 
         Raises:
             IncompatibleError: the engine cannot compute such layers.
@@ -96,8 +111,15 @@ class Engine(Protocol):
         """
         ...
 
-    def load_task(self, digest: str, backbone: BackboneSpec, reader: BlobReader) -> LoadedTask:
-        """The task module of a digest; errors as :meth:`load_trunk`."""
+    def load_task(
+        self,
+        digest: str,
+        backbone: BackboneSpec,
+        reader: BlobReader,
+        *,
+        held: AbstractSet[str] = frozenset(),
+    ) -> LoadedTask:
+        """The task module of a digest; see :meth:`load_trunk`."""
         ...
 
 

@@ -27,11 +27,11 @@ def load_release(
     keys: Sequence[str | os.PathLike[str]] = (),
     engine: str | None = None,
     threads: int | None = None,
+    base: Release | None = None,
 ) -> Release:
     """Load a release for answering.
 
-    Every file that is read is checked against its digest on the way; what another loaded release
-    of this process shares is not read again.
+    Every file is checked against its digest on the way.
 
     Args:
         source: a release folder (``centra compose --output``, ``centra release pull``), or a store:
@@ -41,6 +41,8 @@ def load_release(
         keys: public keys, as PEM files; a valid signature by one of them is required.
         engine: ``"onnx"``, by default where onnxruntime is installed, or ``"torch"``, the reference.
         threads: how many processors the onnx engine uses; default all that this process may.
+        base: a loaded release that this one is to replace. What both hold was checked when it was
+            loaded, and is neither read nor compiled again by the onnx engine.
 
     Raises:
         UsageError: there is no such engine here.
@@ -54,7 +56,7 @@ def load_release(
         from centra.signing import verify_release
 
         verify_release(manifest, reader, [Path(key) for key in keys])
-    return Release.load(manifest, reader, tasks=tasks, engine=engine, threads=threads)
+    return Release.load(manifest, reader, tasks=tasks, engine=engine, threads=threads, base=base)
 
 
 def find_release(source: str) -> tuple[ReleaseManifest, BlobReader]:

@@ -37,8 +37,10 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class _Backbone:
+    spec: BackboneSpec
     encoder: TextEncoder
     trunk: TrunkEngine
+    depth: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,18 +75,20 @@ class Release:
         tasks: Collection[str] | None = None,
         engine: str | None = None,
         threads: int | None = None,
+        base: Release | None = None,
         progress: Progress = silent,
     ) -> Release:
         """Load the parts of a release.
 
-        Parts that another loaded release of this process has in use are shared with it; only the
-        others are read.
+        Every part is read and checked. What another loaded release of this process has in use is
+        shared with it.
 
         Args:
             manifest: what it holds.
             reader: where its blobs are; asked from several threads.
             tasks: only these, and the trunk only as deep as they need; default all.
             engine, threads: see :func:`centra.runtime.engine.open_engine`.
+            base: a loaded release whose parts were checked then and are not read again.
             progress: told of each part.
 
         Raises:
@@ -95,19 +99,29 @@ class Release:
             BlobNotFoundError, CorruptBlobError, StoreError: a blob cannot be had.
         """
         opened = open_engine(engine, threads=threads)
+        held = base.blobs if base else frozenset()
         chosen = sorted(manifest.tasks) if tasks is None else list(dict.fromkeys(tasks))
         entries = {name: _entry(manifest, name) for name in chosen}
-        backbones, specs = {}, {}
+        backbones = {}
         for digest in sorted({entry.backbone for entry in entries.values()}):
-            backbone = specs[digest] = BackboneSpec.fetch(digest, reader)
+            backbone = BackboneSpec.fetch(digest, reader)
             depth = max(e.tap_layer for e in entries.values() if e.backbone == digest)
             backbones[digest] = _Backbone(
-                TextEncoder.of(backbone, reader), opened.load_trunk(backbone, reader, depth=depth)
+                backbone,
+                TextEncoder.of(backbone, reader),
+                opened.load_trunk(backbone, reader, depth=depth, held=held),
+                depth,
             )
         loaded = {}
         with ThreadPoolExecutor(opened.pool.workers) as executor:
             parts = {
-                name: executor.submit(opened.load_task, entry.digest, specs[entry.backbone], reader)
+                name: executor.submit(
+                    opened.load_task,
+                    entry.digest,
+                    backbones[entry.backbone].spec,
+                    reader,
+                    held=held,
+                )
                 for name, entry in entries.items()
             }
             try:
@@ -123,6 +137,14 @@ class Release:
     def digest(self) -> str:
         """The release's identity: the digest of its manifest."""
         return self.manifest.digest
+
+    @property
+    def blobs(self) -> frozenset[str]:
+        """The digests of the blobs that the loaded layers and tasks were made from."""
+        trunks = self._backbones.values()
+        layers = (digest for trunk in trunks for digest in trunk.spec.layers[: trunk.depth])
+        tasks = (self.manifest.tasks[name].digest for name in self._tasks)
+        return frozenset((*(trunk.spec.embeddings for trunk in trunks), *layers, *tasks))
 
     @property
     def tasks(self) -> list[str]:

@@ -28,6 +28,8 @@ from centra.tensors import map_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+    from pathlib import Path
 
     import numpy as np
 
@@ -56,34 +58,46 @@ class OnnxEngine:
         self.pool = Pool(threads)
         """The threads that trunks and branches run on."""
 
-    def load_trunk(self, spec: BackboneSpec, reader: BlobReader, *, depth: int) -> OnnxTrunk:
+    def load_trunk(
+        self,
+        spec: BackboneSpec,
+        reader: BlobReader,
+        *,
+        depth: int,
+        held: AbstractSet[str] = frozenset(),
+    ) -> OnnxTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
-        shape, family = Shape.of(spec), family_of(spec.family)
+        shape, prefix = Shape.of(spec), family_of(spec.family).layer_prefix
 
-        def make_embeddings() -> Program:
-            weights = map_tensors(reader.fetch(spec.embeddings))
-            return Program(onnx_layers.embeddings(weights, shape), threads=self._threads)
+        def embeddings(path: Path) -> Program:
+            graph = onnx_layers.embeddings(map_tensors(path), shape)
+            return Program(graph, threads=self._threads)
 
-        def make_layer(index: int) -> Layer:
-            weights = map_tensors(reader.fetch(spec.layers[index]))
-            own = _part(weights, f"{family.layer_prefix}{index}.")
-            return Layer(own, shape, threads=self._threads)
+        def layer(index: int, path: Path) -> Layer:
+            weights = _part(map_tensors(path), f"{prefix}{index}.")
+            return Layer(weights, shape, threads=self._threads)
 
-        def layer(index: int) -> Layer:
+        def loaded_layer(index: int) -> Layer:
             settings = ("layer", shape, self._threads)
-            return _unit(spec.layers[index], settings, partial(make_layer, index))
+            return _unit(spec.layers[index], settings, partial(layer, index), reader, held)
 
         settings = ("embeddings", shape, self._threads)
-        embeddings = _unit(spec.embeddings, settings, make_embeddings)
+        below = _unit(spec.embeddings, settings, embeddings, reader, held)
         with ThreadPoolExecutor(self._threads) as executor:
-            return OnnxTrunk(spec, embeddings, list(executor.map(layer, range(depth))))
+            return OnnxTrunk(spec, below, list(executor.map(loaded_layer, range(depth))))
 
-    def load_task(self, digest: str, backbone: BackboneSpec, reader: BlobReader) -> LoadedTask:
+    def load_task(
+        self,
+        digest: str,
+        backbone: BackboneSpec,
+        reader: BlobReader,
+        *,
+        held: AbstractSet[str] = frozenset(),
+    ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""
         shape = Shape.of(backbone)
 
-        def task() -> LoadedTask:
-            path = reader.fetch(digest)
+        def task(path: Path) -> LoadedTask:
             spec, tensors = read_spec(path), map_tensors(path)
             inputs = {name: tensors[f"probe.{name}"].copy() for name in PROBE_INPUTS}
             return LoadedTask(
@@ -93,7 +107,7 @@ class OnnxEngine:
                 chain=_chain(tensors, spec),
             )
 
-        return _unit(digest, ("task", shape), task)
+        return _unit(digest, ("task", shape), task, reader, held)
 
 
 class OnnxTrunk:
@@ -163,17 +177,25 @@ class OnnxBranch:
         return packed.unpack_tokens(logits) if self._tagging else packed.unpack_inputs(logits)
 
 
-def _unit(digest: str, settings: Hashable, make: Callable[[], T]) -> T:
+def _unit(
+    digest: str,
+    settings: Hashable,
+    make: Callable[[Path], T],
+    reader: BlobReader,
+    held: AbstractSet[str],
+) -> T:
     """The unit of a blob that is in use, or a new one."""
-
-    def compiled() -> T:
-        unit = make()
-        trim_memory()
-        return unit
-
     key = UnitKey(
         digest=digest, precision="fp32", engine=f"onnxruntime {VERSION}", settings=settings
     )
+    # Read, and so checked, even where its unit is there: a damaged release must not load.
+    checked = None if digest in held else reader.fetch(digest)
+
+    def compiled() -> T:
+        unit = make(checked or reader.fetch(digest))
+        trim_memory()
+        return unit
+
     return _UNITS.get(key, compiled)
 
 

@@ -15,6 +15,7 @@ from centra.task_module import TaskModule
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from collections.abc import Set as AbstractSet
 
     import numpy as np
 
@@ -41,11 +42,25 @@ class TorchEngine:
         self.pool = Pool(1)
         """One thread; torch has its own inside each operator."""
 
-    def load_trunk(self, spec: BackboneSpec, reader: BlobReader, *, depth: int) -> TorchTrunk:
+    def load_trunk(
+        self,
+        spec: BackboneSpec,
+        reader: BlobReader,
+        *,
+        depth: int,
+        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+    ) -> TorchTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
         return TorchTrunk(Trunk(spec, reader, depth=depth))
 
-    def load_task(self, digest: str, backbone: BackboneSpec, reader: BlobReader) -> LoadedTask:
+    def load_task(
+        self,
+        digest: str,
+        backbone: BackboneSpec,
+        reader: BlobReader,
+        *,
+        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+    ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""
         module = TaskModule.read(reader.fetch(digest))
         branch = Branch(backbone, module.spec).load(module.weights)

@@ -371,7 +371,7 @@ class Counting:
         return self.store.signatures(manifest)
 
 
-def test_a_new_release_reads_what_changed_alone(
+def test_a_release_in_place_of_another_reads_what_changed_alone(
     manifest: ReleaseManifest,
     modules: dict[str, TaskModule],
     tiny_backbone: support.Backbone,
@@ -383,7 +383,7 @@ def test_a_new_release_reads_what_changed_alone(
     other = merged(tiny_backbone, modules | {"two": new}, store)
     reader = Counting(store)
 
-    swapped = load(other, reader)
+    swapped = load(other, reader, base=serving)
 
     small = {spec.digest, *spec.tokenizer.values()}
     assert set(reader.fetched) - small == {other.tasks["two"].digest}
@@ -392,16 +392,32 @@ def test_a_new_release_reads_what_changed_alone(
     )
 
 
-def test_threads_of_the_trunk_are_no_reason_to_compile_a_task_again(
-    manifest: ReleaseManifest, store: LocalStore
+def test_what_a_base_lacks_is_read(manifest: ReleaseManifest, store: LocalStore) -> None:
+    part = load(manifest, store, tasks=["one"], threads=1)
+    reader = Counting(store)
+
+    whole = load(manifest, reader, base=part, threads=2)
+
+    tasks = {name: entry.digest for name, entry in manifest.tasks.items()}
+    assert set(tasks.values()) & set(reader.fetched) == {*tasks.values()} - {tasks["one"]}
+    assert set(manifest.trunks[0].layers) <= set(reader.fetched)  # compiled for other threads
+    assert whole.blobs == {
+        *tasks.values(),
+        *manifest.trunks[0].layers,
+        manifest.trunks[0].embeddings,
+    }
+
+
+def test_what_is_in_use_is_read_but_not_compiled_again(
+    manifest: ReleaseManifest, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    serving = load(manifest, store, threads=1)
+    serving = load(manifest, store, threads=2)
+    monkeypatch.setattr("centra.runtime.session.onnxruntime.InferenceSession", None)
     reader = Counting(store)
 
     again = load(manifest, reader, threads=2)
 
-    assert not {entry.digest for entry in manifest.tasks.values()} & set(reader.fetched)
-    assert again.tasks == serving.tasks
+    assert again.blobs == serving.blobs <= set(reader.fetched)
 
 
 def test_serving_needs_neither_torch_nor_transformers_nor_onnx(

@@ -517,24 +517,24 @@ def test_damaged_pointer_is_refused(release: Release, backbone_store: LocalStore
 )
 def test_damaged_blob_of_a_store_is_refused(
     part: str,
-    compose: Callable[..., ReleaseManifest],
+    release: Release,
     backbone_store: LocalStore,
     tiny_backbone: support.Backbone,
     engine: str,
 ) -> None:
-    spec, manifest = tiny_backbone.spec, compose()
+    spec = tiny_backbone.spec
     digest = {
-        "manifest": manifest.digest,
+        "manifest": release.digest,
         "backbone": spec.digest,
         "embeddings": spec.embeddings,
         "tokenizer": spec.tokenizer["tokenizer.json"],
         "layer": spec.layers[2],
-        "task": manifest.tasks["tags"].digest,
+        "task": release.manifest.tasks["tags"].digest,
     }[part]
     support.flip(backbone_store.fetch(digest), 4321)
 
     with pytest.raises(CorruptBlobError, match=digest):
-        centra.load_release(f"{backbone_store.url}#{manifest.digest}", engine=engine)
+        centra.load_release(f"{backbone_store.url}#{release.digest}", engine=engine)
 
 
 def test_loaded_release_no_longer_depends_on_its_files(
