@@ -61,7 +61,6 @@ _SETTINGS = {
     # Many sessions, one after the other or side by side: a pool that spins while another session
     # runs takes the processor from it.
     "session.intra_op.allow_spinning": "0",
-    "session.force_spinning_stop": "1",
 }
 
 
