@@ -396,7 +396,7 @@ def test_what_a_base_lacks_is_read(manifest: ReleaseManifest, store: LocalStore)
     part = load(manifest, store, tasks=["one"], threads=1)
     reader = Counting(store)
 
-    whole = load(manifest, reader, base=part, threads=2)
+    whole = load(manifest, reader, base=part, threads=5)
 
     tasks = {name: entry.digest for name, entry in manifest.tasks.items()}
     assert set(tasks.values()) & set(reader.fetched) == {*tasks.values()} - {tasks["one"]}
