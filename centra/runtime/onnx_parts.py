@@ -72,8 +72,8 @@ class Layer:
 
     def __call__(self, states: np.ndarray, packed: Packed) -> np.ndarray:
         """From states ``(tokens, hidden)`` to the next, or to logits ``(tokens, outputs)``."""
-        projected = self._project(states)
-        (found,) = self._finish(self._attend(projected, packed), states)
+        context = self._attend(self._project(states), packed)
+        (found,) = self._finish(context, states)
         return found
 
 

@@ -25,7 +25,8 @@ class Job(Generic[T]):
     name: str
     tap: int
     length: float
-    """How long it takes beside others; the longest that can run runs first."""
+    """How long it takes beside others. The longest that can run runs first, but the very first is
+    the shortest."""
     run: Callable[[Any], T]
 
 
@@ -74,6 +75,7 @@ class _Running(Generic[T]):
         self.results: SimpleQueue[tuple[str, Any, Exception | None]] = SimpleQueue()
         self.wanted = True
         self._pool, self._steps = pool, steps
+        self._answering = False
         self._waiting: dict[int, list[Job[T]]] = {}
         for job in jobs:
             self._waiting.setdefault(job.tap, []).append(job)
@@ -97,6 +99,12 @@ class _Running(Generic[T]):
         found = self._waiting.pop(tap)
         if self._waiting:
             self.go_on()
+        if not self._answering:
+            # Longest first is for an even end; the first answer need not wait for the longest.
+            self._answering = True
+            shortest = min(found, key=lambda job: job.length)
+            found.remove(shortest)
+            self._pool.submit(partial(self._run, shortest, hidden_states), math.inf)
         for job in found:
             self._pool.submit(partial(self._run, job, hidden_states), job.length)
 

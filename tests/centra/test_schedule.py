@@ -83,12 +83,25 @@ def test_results_come_with_their_names() -> None:
 
 def test_with_one_thread_answers_leave_before_the_trunk_goes_on() -> None:
     log = Log()
-    jobs = [log.job("a", 1), log.job("b", 2), log.job("long", 1, length=5)]
+    jobs = [log.job("a", 1), log.job("b", 2), log.job("c", 1)]
 
     found = [name for name, _ in compute(Pool(1), log.steps(1, 2), jobs)]
 
-    assert found == ["long", "a", "b"]
-    assert log.lines == ["tap 1", "long", "a", "tap 2", "b"]
+    assert found == ["a", "c", "b"]
+    assert log.lines == ["tap 1", "a", "c", "tap 2", "b"]
+
+
+def test_the_shortest_job_comes_first_and_then_the_longest() -> None:
+    log = Log()
+    jobs = [
+        log.job(name, tap, length=length)
+        for tap in (1, 2)
+        for name, length in [(f"{tap} middle", 2), (f"{tap} short", 1), (f"{tap} long", 3)]
+    ]
+
+    found = [name for name, _ in compute(Pool(1), log.steps(1, 2), jobs)]
+
+    assert found == ["1 short", "1 long", "1 middle", "2 long", "2 middle", "2 short"]
 
 
 def test_with_several_threads_the_trunk_goes_on_beside_the_branches() -> None:
@@ -151,8 +164,8 @@ def test_a_failing_trunk_fails_what_is_above_it() -> None:
 
 def test_what_nobody_waits_for_is_not_begun() -> None:
     log, pool, go, ended = Log(), Pool(1), threading.Event(), threading.Event()
-    slow = Job(name="slow", tap=1, length=1.0, run=lambda _: str(go.wait(WAIT)))
-    running = compute(pool, log.steps(1, 2), [log.job("a", 1, length=2), slow, log.job("b", 2)])
+    slow = Job(name="slow", tap=1, length=2.0, run=lambda _: str(go.wait(WAIT)))
+    running = compute(pool, log.steps(1, 2), [log.job("a", 1), slow, log.job("b", 2)])
 
     assert next(running) == ("a", "a of states 1")
     running.close()
