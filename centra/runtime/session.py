@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from typing import TYPE_CHECKING
 
 import onnxruntime
@@ -39,8 +40,9 @@ class Program:
         options.enable_cpu_mem_arena = False
         # The graphs are written with the fused operators that optimising would arrive at.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        for key, value in _SETTINGS.items():
-            options.add_session_config_entry(key, value)
+        # Many sessions run one after the other or side by side: a pool that spins while another
+        # session runs takes the processor from it.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in graph.weights.values()]
         options.add_external_initializers(list(graph.weights), values)
         self._session = onnxruntime.InferenceSession(
@@ -57,18 +59,12 @@ class Program:
         return found
 
 
-_SETTINGS = {
-    # Many sessions, one after the other or side by side: a pool that spins while another session
-    # runs takes the processor from it.
-    "session.intra_op.allow_spinning": "0",
-}
-
-
 def trim_memory() -> None:
     """Give back to the system what compiling left free: as much again as a quarter of the weights.
 
     While a session packs its weights it holds them twice, and the C library keeps what is freed.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own; others need none
-    if trim is not None:
-        trim(0)
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
+        if trim is not None:
+            trim(0)
