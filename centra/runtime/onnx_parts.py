@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FirstLayer", "Hidden", "Layer"]
 
+_ROWS = 1024
+
 
 class Hidden:
     """Hidden states at one layer, packed."""
@@ -73,8 +75,14 @@ class Layer:
     def __call__(self, states: np.ndarray, packed: Packed) -> np.ndarray:
         """From states ``(tokens, hidden)`` to the next, or to logits ``(tokens, outputs)``."""
         context = self._attend(self._project(states), packed)
-        (found,) = self._finish(context, states)
-        return found
+        # Rows come out the same in any company; some at a time, so that the wide inner states of
+        # a large batch need not all be in memory, and those of a small part stay in the cache.
+        return _joined(
+            [
+                self._finish(context[i : i + _ROWS], states[i : i + _ROWS])[0]
+                for i in range(0, len(states), _ROWS)
+            ]
+        )
 
 
 class _Attention:

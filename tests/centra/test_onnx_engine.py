@@ -281,6 +281,20 @@ def test_an_input_answers_the_same_bits_whatever_its_batch(
         assert_same_bits(one, alone[size % 4])
 
 
+def test_an_input_answers_the_same_bits_among_thousands_of_tokens(
+    manifest: ReleaseManifest, store: LocalStore
+) -> None:
+    release = load(manifest, store, threads=2)
+    (text,) = texts(1, seed=2)
+    longest = ["rain " * 200] * 31
+    assert 31 * support.MAX_LENGTH > 1024
+
+    for place in (0, 16, 31):
+        found = release.logits([*longest[:place], text, *longest[place:]])
+        one = {name: [arrays[place]] for name, arrays in found.items()}
+        assert_same_bits(one, release.logits([text]))
+
+
 def test_an_input_answers_the_same_bits_with_any_number_of_threads(
     manifest: ReleaseManifest, store: LocalStore
 ) -> None:
