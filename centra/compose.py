@@ -117,7 +117,8 @@ def check_parity(
             entry = manifest.tasks[task]
             backbone = BackboneSpec.fetch(entry.backbone, reader)
             check_fits(check_module(reader.fetch(entry.digest)), backbone, "its backbone")
-    release = Release.load(manifest, reader, tasks=tasks)
+    # The reference: a module's own logits were recorded with it.
+    release = Release.load(manifest, reader, tasks=tasks, engine="torch")
     differences = {}
     for done, task in enumerate(release.tasks, 1):
         own, recorded = release.probe_logits(task)

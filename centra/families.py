@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from centra.errors import IncompatibleError
 
-__all__ = ["FAMILIES", "Family", "family_of"]
+__all__ = ["FAMILIES", "Family", "LayerNames", "family_of"]
 
 _BERT_CONFIG = (
     "attention_probs_dropout_prob",
@@ -33,6 +33,28 @@ _BERT_CONFIG = (
     "type_vocab_size",
     "vocab_size",
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNames:
+    """What one layer calls its parts and the settings that they depend on.
+
+    Each part is a linear layer or a layer norm with a ``weight`` and a ``bias``. The defaults are
+    BERT's.
+    """
+
+    query: str = "attention.self.query"
+    key: str = "attention.self.key"
+    value: str = "attention.self.value"
+    attention_output: str = "attention.output.dense"
+    attention_norm: str = "attention.output.LayerNorm"
+    inner: str = "intermediate.dense"
+    outer: str = "output.dense"
+    norm: str = "output.LayerNorm"
+    heads_key: str = "num_attention_heads"
+    activation_key: str = "hidden_act"
+    epsilon: float | None = None
+    """Of the layer norms; None where ``layer_norm_eps`` is a setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +81,7 @@ class Family:
     sentence_head: tuple[str, str, str]
     """Sentence classifier of a fine-tuned checkpoint: dense layer, activation, output layer."""
     token_head: str = "classifier"  # noqa: S105 - no password
+    names: LayerNames = LayerNames()
 
 
 FAMILIES = {
@@ -125,6 +148,19 @@ FAMILIES = {
             ),
             token_types=False,
             sentence_head=("pre_classifier", "relu", "classifier"),
+            names=LayerNames(
+                query="attention.q_lin",
+                key="attention.k_lin",
+                value="attention.v_lin",
+                attention_output="attention.out_lin",
+                attention_norm="sa_layer_norm",
+                inner="ffn.lin1",
+                outer="ffn.lin2",
+                norm="output_layer_norm",
+                heads_key="n_heads",
+                activation_key="activation",
+                epsilon=1e-12,
+            ),
         ),
         Family(
             model_type="electra",

@@ -6,8 +6,10 @@ verifying) comes here, so it neither imports torch nor trusts the file.
 
 from __future__ import annotations
 
+import json
+import mmap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, deserialize, safe_open
 
@@ -17,7 +19,16 @@ from centra.errors import FormatError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["RawTensor", "check_finite", "content_checksum", "read_metadata", "read_raw"]
+    import numpy as np
+
+__all__ = [
+    "RawTensor",
+    "check_finite",
+    "content_checksum",
+    "map_tensors",
+    "read_metadata",
+    "read_raw",
+]
 
 # The bits of the exponent: all set means NaN or infinity, in any of these formats.
 _EXPONENT_MASKS = {
@@ -26,6 +37,7 @@ _EXPONENT_MASKS = {
     "F16": ("<u2", 0x7C00),
     "BF16": ("<u2", 0x7F80),
 }
+_MAPPED = {"F32": "<f4", "I64": "<i8"}
 _PICKLE_STARTS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 
 
@@ -75,6 +87,38 @@ def read_raw(path: Path) -> dict[str, RawTensor]:
         )
         for name, tensor in sorted(tensors)
     }
+
+
+def map_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file as arrays over the mapped file, without reading it.
+
+    The mapping ends with the last of the arrays. Until then they show what the file holds, so a
+    caller copies what must outlast a change of it.
+
+    Raises:
+        FormatError: the file is a pickle, truncated, or otherwise no safetensors file, or holds
+            tensors of another type than float32 and int64.
+    """
+    import numpy as np
+
+    read_metadata(path)  # Refuses headers that do not fit the file.
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    length = int.from_bytes(mapped[:8], "little")
+    header: dict[str, Any] = json.loads(mapped[8 : 8 + length])
+    header.pop("__metadata__", None)
+    found = {}
+    for name, entry in sorted(header.items()):
+        if entry["dtype"] not in _MAPPED:
+            raise FormatError(f"{path}: tensor {name} is {entry['dtype']}, expected F32 or I64")
+        start, end = entry["data_offsets"]
+        dtype = np.dtype(_MAPPED[entry["dtype"]])
+        flat = np.frombuffer(mapped, dtype, (end - start) // dtype.itemsize, 8 + length + start)
+        found[name] = flat.reshape(entry["shape"])
+    return found
 
 
 def content_checksum(spec: object, tensors: dict[str, RawTensor]) -> str:

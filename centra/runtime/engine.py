@@ -1,33 +1,63 @@
-"""What a release needs of an engine: a trunk that gives hidden states, a branch that gives logits."""
+"""What a release needs of an engine: a trunk that gives hidden states, branches that give logits."""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from centra.errors import UsageError
+
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator
+    from collections.abc import Set as AbstractSet
 
     import numpy as np
 
+    from centra.backbone import BackboneSpec
+    from centra.blobs import BlobReader
+    from centra.chain_decoding import Chain
     from centra.data import Encoded
+    from centra.runtime.pool import Pool
+    from centra.task_module import TaskSpec
 
-__all__ = ["BranchEngine", "Probe", "TrunkEngine"]
+__all__ = [
+    "ENGINES",
+    "PROBE_INPUTS",
+    "BranchEngine",
+    "Engine",
+    "LoadedTask",
+    "Probe",
+    "TrunkEngine",
+    "open_engine",
+]
+
+ENGINES = ("onnx", "torch")
+PROBE_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""The fields of a probe's batch, and the tensors under ``probe.`` that hold them."""
 
 
 class TrunkEngine(Protocol):
     """Computes the shared layers of one backbone."""
 
-    def run(self, batch: Encoded, taps: Collection[int]) -> Mapping[int, Any]:
-        """Hidden states at the taps, in whatever form the branches of this engine take."""
+    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, Any]]:
+        """Each tap with its hidden states, the lowest first, as soon as it is reached.
+
+        The states have whatever form the branches of this engine take. Layers above the deepest
+        tap are not computed, and none before it is asked for. Errors of the engine come through.
+        """
         ...
 
 
 class BranchEngine(Protocol):
     """Computes one task."""
 
-    def run(self, hidden_states: Any, batch: Encoded) -> np.ndarray:
-        """From the tap's hidden states to logits ``(batch, outputs)`` or ``(batch, seq, outputs)``."""
+    def run(self, hidden_states: Any) -> np.ndarray:
+        """From what the trunk gives to logits ``(batch, outputs)`` or ``(batch, seq, outputs)``.
+
+        Logits of padding mean nothing. Errors of the engine come through.
+        """
         ...
 
 
@@ -37,3 +67,92 @@ class Probe:
 
     batch: Encoded
     logits: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedTask:
+    """A task module, ready to run."""
+
+    spec: TaskSpec
+    branch: BranchEngine
+    probe: Probe
+    chain: Chain | None
+    """What decodes, for a head with a CRF."""
+
+
+class Engine(Protocol):
+    """One way to compute releases on this machine."""
+
+    @property
+    def pool(self) -> Pool:
+        """The threads that trunks and branches run on."""
+        ...
+
+    def load_trunk(
+        self,
+        spec: BackboneSpec,
+        reader: BlobReader,
+        *,
+        depth: int,
+        held: AbstractSet[str] = frozenset(),
+    ) -> TrunkEngine:
+        """The first ``depth`` layers of a backbone.
+
+        Args:
+            spec: the backbone.
+            reader: where its blobs are.
+            depth: how many layers.
+            held: digests of blobs that need not be read again where what was made from them is
+                still in use.
+
+        Raises:
+            IncompatibleError: the engine cannot compute such layers.
+            FormatError, BlobNotFoundError, CorruptBlobError, StoreError: a blob cannot be had.
+        """
+        ...
+
+    def load_task(
+        self,
+        digest: str,
+        backbone: BackboneSpec,
+        reader: BlobReader,
+        *,
+        held: AbstractSet[str] = frozenset(),
+    ) -> LoadedTask:
+        """The task module of a digest; see :meth:`load_trunk`."""
+        ...
+
+
+def open_engine(name: str | None = None, *, threads: int | None = None) -> Engine:
+    """An engine of this process; the same for the same choice.
+
+    Args:
+        name: ``"onnx"`` or ``"torch"``; by default ``"onnx"`` where onnxruntime is installed.
+        threads: how many processors to use; by default all that this process may. The torch engine
+            takes torch's own setting instead.
+
+    Raises:
+        UsageError: an unknown engine, one that is not installed, or no thread.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+    installed = importlib.util.find_spec("onnxruntime") is not None
+    match name or ("onnx" if installed else "torch"):
+        case "onnx" if installed:
+            from centra.runtime.onnx_engine import onnx_engine
+
+            return onnx_engine(threads or _processors())
+        case "torch":
+            from centra.runtime.torch_engine import torch_engine
+
+            return torch_engine()
+        case "onnx":
+            raise UsageError("engine 'onnx' needs onnxruntime: pip install 'centra[serve]'")
+    raise UsageError(f"unknown engine {name!r}; expected one of {', '.join(ENGINES)}")
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

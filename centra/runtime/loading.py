@@ -25,6 +25,9 @@ def load_release(
     *,
     tasks: Collection[str] | None = None,
     keys: Sequence[str | os.PathLike[str]] = (),
+    engine: str | None = None,
+    threads: int | None = None,
+    base: Release | None = None,
 ) -> Release:
     """Load a release for answering.
 
@@ -36,8 +39,13 @@ def load_release(
             either, the channel ``latest``.
         tasks: load these tasks alone, and the trunk only as deep as they need; default all.
         keys: public keys, as PEM files; a valid signature by one of them is required.
+        engine: ``"onnx"``, by default where onnxruntime is installed, or ``"torch"``, the reference.
+        threads: how many processors the onnx engine uses; default all that this process may.
+        base: a loaded release that this one is to replace. What both hold was checked when it was
+            loaded, and is neither read nor compiled again by the onnx engine.
 
     Raises:
+        UsageError: there is no such engine here.
         NotFoundError: no release there, no such channel, no such task, no such key.
         SignatureError: keys are given, and the release is not signed by any of them.
         FormatError, CorruptBlobError: a file is damaged or of another major version.
@@ -48,7 +56,7 @@ def load_release(
         from centra.signing import verify_release
 
         verify_release(manifest, reader, [Path(key) for key in keys])
-    return Release.load(manifest, reader, tasks=tasks)
+    return Release.load(manifest, reader, tasks=tasks, engine=engine, threads=threads, base=base)
 
 
 def find_release(source: str) -> tuple[ReleaseManifest, BlobReader]:

@@ -7,43 +7,48 @@ depend on which other tasks are loaded. ``Release`` reaches trunks and branches 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from centra.backbone import BackboneSpec
 from centra.data import Input, Row, TextEncoder
 from centra.decoding import decode
 from centra.errors import DataError, FormatError, NotFoundError
 from centra.progress import Progress, silent
-from centra.task_module import TaskSpec, read_spec
+from centra.runtime.engine import open_engine
+from centra.runtime.schedule import Job, compute
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
 
     from centra.blobs import BlobReader
-    from centra.chain_decoding import Chain
-    from centra.release import ReleaseManifest
-    from centra.runtime.engine import BranchEngine, Probe, TrunkEngine
+    from centra.release import ReleaseManifest, TaskEntry
+    from centra.runtime.engine import Engine, LoadedTask, TrunkEngine
 
 __all__ = ["Release"]
+
+T = TypeVar("T")
 
 _BATCH = 32
 
 
 @dataclass(frozen=True)
-class _Task:
-    spec: TaskSpec
-    branch: BranchEngine
-    probe: Probe
-    chain: Chain | None
-
-
-@dataclass(frozen=True)
 class _Backbone:
+    spec: BackboneSpec
     encoder: TextEncoder
     trunk: TrunkEngine
+    depth: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Batch:
+    """Some inputs of a request that are computed together."""
+
+    inputs: list[Input]
+    rows: list[Row]
 
 
 class Release:
@@ -53,9 +58,11 @@ class Release:
         self,
         manifest: ReleaseManifest,
         backbones: Mapping[str, _Backbone],
-        tasks: Mapping[str, _Task],
+        tasks: Mapping[str, LoadedTask],
+        engine: Engine,
     ) -> None:
         self.manifest = manifest
+        self._pool = engine.pool
         self._backbones = backbones
         self._tasks = tasks
 
@@ -66,51 +73,78 @@ class Release:
         reader: BlobReader,
         *,
         tasks: Collection[str] | None = None,
+        engine: str | None = None,
+        threads: int | None = None,
+        base: Release | None = None,
         progress: Progress = silent,
     ) -> Release:
         """Load the parts of a release.
 
+        Every part is read and checked. What another loaded release of this process has in use is
+        shared with it.
+
         Args:
             manifest: what it holds.
-            reader: where its blobs are.
+            reader: where its blobs are; asked from several threads.
             tasks: only these, and the trunk only as deep as they need; default all.
+            engine, threads: see :func:`centra.runtime.engine.open_engine`.
+            base: a loaded release whose parts were checked then and are not read again.
             progress: told of each part.
 
         Raises:
+            UsageError: see :func:`centra.runtime.engine.open_engine`.
             NotFoundError: the release holds no task of that name.
             FormatError: a module contradicts the manifest.
+            IncompatibleError: the engine cannot compute such layers.
             BlobNotFoundError, CorruptBlobError, StoreError: a blob cannot be had.
         """
-        from centra.runtime.torch_engine import load_branch, load_trunk
-
+        opened = open_engine(engine, threads=threads)
+        held = base.blobs if base else frozenset()
         chosen = sorted(manifest.tasks) if tasks is None else list(dict.fromkeys(tasks))
         entries = {name: _entry(manifest, name) for name in chosen}
-        backbones, specs = {}, {}
+        backbones = {}
         for digest in sorted({entry.backbone for entry in entries.values()}):
-            backbone = specs[digest] = BackboneSpec.fetch(digest, reader)
+            backbone = BackboneSpec.fetch(digest, reader)
             depth = max(e.tap_layer for e in entries.values() if e.backbone == digest)
             backbones[digest] = _Backbone(
-                TextEncoder.of(backbone, reader), load_trunk(backbone, reader, depth=depth)
+                backbone,
+                TextEncoder.of(backbone, reader),
+                opened.load_trunk(backbone, reader, depth=depth, held=held),
+                depth,
             )
         loaded = {}
-        for done, (name, entry) in enumerate(entries.items(), 1):
-            path = reader.fetch(entry.digest)
-            spec = read_spec(path)
-            if (spec.contract, spec.backbone, spec.tap_layer, spec.depth) != (
-                entry.contract,
-                entry.backbone,
-                entry.tap_layer,
-                entry.depth,
-            ):
-                raise FormatError(f"task {name}: its module's spec contradicts the manifest")
-            loaded[name] = _Task(spec, *load_branch(specs[entry.backbone], path))
-            progress("load tasks", done, len(entries))
-        return cls(manifest, backbones, loaded)
+        with ThreadPoolExecutor(opened.pool.workers) as executor:
+            parts = {
+                name: executor.submit(
+                    opened.load_task,
+                    entry.digest,
+                    backbones[entry.backbone].spec,
+                    reader,
+                    held=held,
+                )
+                for name, entry in entries.items()
+            }
+            try:
+                for done, (name, part) in enumerate(parts.items(), 1):
+                    loaded[name] = part.result()
+                    _check(name, loaded[name], entries[name])
+                    progress("load tasks", done, len(entries))
+            finally:
+                executor.shutdown(cancel_futures=True)
+        return cls(manifest, backbones, loaded, opened)
 
     @property
     def digest(self) -> str:
         """The release's identity: the digest of its manifest."""
         return self.manifest.digest
+
+    @property
+    def blobs(self) -> frozenset[str]:
+        """The digests of the blobs that the loaded layers and tasks were made from."""
+        trunks = self._backbones.values()
+        layers = (digest for trunk in trunks for digest in trunk.spec.layers[: trunk.depth])
+        tasks = (self.manifest.tasks[name].digest for name in self._tasks)
+        return frozenset((*(trunk.spec.embeddings for trunk in trunks), *layers, *tasks))
 
     @property
     def tasks(self) -> list[str]:
@@ -136,15 +170,36 @@ class Release:
             DataError: an input is malformed, or does not suit a task that was named.
             NotFoundError: a task that this release does not hold.
         """
-        parsed = [Input.parse(item, f"input {i}") for i, item in enumerate(inputs, 1)]
+        parsed = _parsed(inputs)
         answers: list[dict[str, Any]] = [{} for _ in parsed]
-        for name, positions, rows, logits in self._run(parsed, tasks):
-            chosen = [parsed[i] for i in positions]
-            task = self._tasks[name]
-            found = decode(task.spec, logits, chosen, rows, task.chain)
+        for name, positions, found in self._run(parsed, tasks, _decoded):
             for i, answer in zip(positions, found, strict=True):
                 answers[i][name] = answer
         return [dict(sorted(answer.items())) for answer in answers]
+
+    def stream(
+        self, inputs: Iterable[object], tasks: Collection[str] | None = None
+    ) -> Iterator[tuple[str, dict[int, Any]]]:
+        """Answer inputs, each task as soon as its branch is done.
+
+        Args:
+            inputs, tasks: as for :meth:`predict`.
+
+        Yields:
+            A task's name and its answers by the inputs' places, from 0. Together they are those of
+            :meth:`predict`; a task comes once for every 32 inputs, and apart for pairs.
+
+        Raises:
+            DataError, NotFoundError: as :meth:`predict`, before anything is computed.
+            Exception: a branch failed; raised when all other tasks of its inputs have been yielded.
+        """
+        return self._stream(_parsed(inputs), tasks)
+
+    def _stream(
+        self, parsed: list[Input], tasks: Collection[str] | None
+    ) -> Iterator[tuple[str, dict[int, Any]]]:
+        for name, positions, found in self._run(parsed, tasks, _decoded):
+            yield name, dict(zip(positions, found, strict=True))
 
     def logits(
         self, inputs: Iterable[object], tasks: Collection[str] | None = None
@@ -161,15 +216,11 @@ class Release:
         Raises:
             DataError, NotFoundError: as :meth:`predict`.
         """
-        parsed = [Input.parse(item, f"input {i}") for i, item in enumerate(inputs, 1)]
+        parsed = _parsed(inputs)
         found: dict[str, list[np.ndarray]] = {}
-        for name, _, rows, logits in self._run(parsed, tasks):
-            tagging = self._tasks[name].spec.kind == "tagging"
-            found.setdefault(name, []).extend(
-                array[: len(row.input_ids)] if tagging else array
-                for array, row in zip(logits, rows, strict=True)
-            )
-        return found
+        for name, _, arrays in self._run(parsed, tasks, _trimmed):
+            found.setdefault(name, []).extend(arrays)
+        return dict(sorted(found.items()))
 
     def probe_logits(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """This release's logits on a task's probe, and the ones the module recorded of itself.
@@ -178,17 +229,28 @@ class Release:
         """
         task = self._tasks[name]
         batch, tap = task.probe.batch, task.spec.tap_layer
-        hidden = self._backbones[task.spec.backbone].trunk.run(batch, [tap])
-        own, recorded = task.branch.run(hidden[tap], batch), task.probe.logits
+        ((_, hidden),) = self._backbones[task.spec.backbone].trunk.run(batch, [tap])
+        own, recorded = task.branch.run(hidden), task.probe.logits
         if task.spec.kind == "tagging":
             tokens = batch.attention_mask.astype(bool)
             return own[tokens], recorded[tokens]
         return own, recorded
 
     def _run(
-        self, inputs: Sequence[Input], tasks: Collection[str] | None
-    ) -> Iterator[tuple[str, list[int], list[Row], np.ndarray]]:
-        """Run groups of inputs; yields task, positions of the inputs, their rows, and logits."""
+        self,
+        inputs: Sequence[Input],
+        tasks: Collection[str] | None,
+        finish: Callable[[LoadedTask, np.ndarray, _Batch], list[T]],
+    ) -> Iterator[tuple[str, list[int], list[T]]]:
+        """Run a request in batches.
+
+        Args:
+            inputs, tasks: the request.
+            finish: from a task's logits on a batch to one value per input.
+
+        Yields:
+            A task, the places of some inputs, and its values for them.
+        """
         chosen = self._chosen(inputs, tasks)
         for form in ("single", "pair"):
             positions = [i for i, item in enumerate(inputs) if _form(item) == form]
@@ -203,12 +265,28 @@ class Release:
                     continue
                 for start in range(0, len(positions), _BATCH):
                     part = positions[start : start + _BATCH]
-                    rows, batch = backbone.encoder.batch(inputs[i] for i in part)
-                    taps = {self._tasks[name].spec.tap_layer for name in names}
-                    hidden = backbone.trunk.run(batch, taps)
-                    for name in names:
-                        task = self._tasks[name]
-                        yield name, part, rows, task.branch.run(hidden[task.spec.tap_layer], batch)
+                    of_part = [inputs[i] for i in part]
+                    rows, encoded = backbone.encoder.batch(of_part)
+                    batch = _Batch(inputs=of_part, rows=rows)
+                    steps = backbone.trunk.run(
+                        encoded, {self._tasks[n].spec.tap_layer for n in names}
+                    )
+                    jobs = [self._job(name, batch, finish) for name in names]
+                    for name, values in compute(self._pool, steps, jobs):
+                        yield name, part, values
+
+    def _job(
+        self, name: str, batch: _Batch, finish: Callable[[LoadedTask, np.ndarray, _Batch], list[T]]
+    ) -> Job[list[T]]:
+        task = self._tasks[name]
+        spec = task.spec
+
+        def run(hidden_states: Any) -> list[T]:
+            return finish(task, task.branch.run(hidden_states), batch)
+
+        # A layer on the first token alone is much shorter than one on all, and still no trifle.
+        length = spec.depth if spec.kind == "tagging" else spec.depth - 0.5
+        return Job(name=name, tap=spec.tap_layer, length=length, run=run)
 
     def _chosen(self, inputs: Sequence[Input], tasks: Collection[str] | None) -> list[str]:
         if tasks is None:
@@ -228,11 +306,37 @@ class Release:
         return list(dict.fromkeys(tasks))
 
 
+def _parsed(inputs: Iterable[object]) -> list[Input]:
+    return [Input.parse(item, f"input {i}") for i, item in enumerate(inputs, 1)]
+
+
+def _decoded(task: LoadedTask, logits: np.ndarray, batch: _Batch) -> list[dict[str, Any]]:
+    return decode(task.spec, logits, batch.inputs, batch.rows, task.chain)
+
+
+def _trimmed(task: LoadedTask, logits: np.ndarray, batch: _Batch) -> list[np.ndarray]:
+    """Logits per input, without padding."""
+    if task.spec.kind != "tagging":
+        return list(logits)
+    return [array[: len(row.input_ids)] for array, row in zip(logits, batch.rows, strict=True)]
+
+
+def _check(name: str, task: LoadedTask, entry: TaskEntry) -> None:
+    spec = task.spec
+    if (spec.contract, spec.backbone, spec.tap_layer, spec.depth) != (
+        entry.contract,
+        entry.backbone,
+        entry.tap_layer,
+        entry.depth,
+    ):
+        raise FormatError(f"task {name}: its module's spec contradicts the manifest")
+
+
 def _form(item: Input) -> str:
     return "single" if item.text_pair is None else "pair"
 
 
-def _entry(manifest: ReleaseManifest, name: str) -> Any:
+def _entry(manifest: ReleaseManifest, name: str) -> TaskEntry:
     if name not in manifest.tasks:
         raise NotFoundError(
             f"this release holds no task {name!r}; it holds {', '.join(sorted(manifest.tasks))}"

@@ -2,26 +2,75 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
 
 from centra.data import Encoded
 from centra.encoder import Branch, Trunk
-from centra.runtime.engine import Probe
+from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
+from centra.runtime.pool import Pool
 from centra.task_module import TaskModule
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
+    from collections.abc import Collection, Iterator
+    from collections.abc import Set as AbstractSet
 
     import numpy as np
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
-    from centra.chain_decoding import Chain
 
-__all__ = ["TorchBranch", "TorchTrunk", "load_branch", "load_trunk"]
+__all__ = ["TorchBranch", "TorchEngine", "TorchTrunk", "torch_engine"]
+
+
+_Hidden = tuple[torch.Tensor, torch.Tensor]
+"""Hidden states ``(batch, seq, hidden)`` and the attention mask ``(batch, seq)``."""
+
+
+@cache
+def torch_engine() -> TorchEngine:
+    """The process's engine."""
+    return TorchEngine()
+
+
+class TorchEngine:
+    """See :class:`centra.runtime.engine.Engine`."""
+
+    def __init__(self) -> None:
+        self.pool = Pool(1)
+        """One thread; torch has its own inside each operator."""
+
+    def load_trunk(
+        self,
+        spec: BackboneSpec,
+        reader: BlobReader,
+        *,
+        depth: int,
+        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+    ) -> TorchTrunk:
+        """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
+        return TorchTrunk(Trunk(spec, reader, depth=depth))
+
+    def load_task(
+        self,
+        digest: str,
+        backbone: BackboneSpec,
+        reader: BlobReader,
+        *,
+        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+    ) -> LoadedTask:
+        """See :meth:`centra.runtime.engine.Engine.load_task`."""
+        module = TaskModule.read(reader.fetch(digest))
+        branch = Branch(backbone, module.spec).load(module.weights)
+        inputs = {name: module.tensors[f"probe.{name}"].numpy() for name in PROBE_INPUTS}
+        return LoadedTask(
+            spec=module.spec,
+            branch=TorchBranch(branch),
+            probe=Probe(Encoded(**inputs), module.tensors["probe.logits"].numpy()),
+            chain=None if branch.chain is None else branch.chain.numpy(module.spec.labels),
+        )
 
 
 class TorchTrunk:
@@ -30,16 +79,19 @@ class TorchTrunk:
     def __init__(self, trunk: Trunk) -> None:
         self._trunk = trunk
 
-    @torch.inference_mode()
-    def run(self, batch: Encoded, taps: Collection[int]) -> dict[int, torch.Tensor]:
-        """Hidden states ``(batch, seq, hidden)`` at the taps."""
-        states: dict[int, torch.Tensor] = self._trunk(
-            torch.from_numpy(batch.input_ids),
-            torch.from_numpy(batch.attention_mask),
-            torch.from_numpy(batch.token_type_ids),
-            taps,
-        )
-        return states
+    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, _Hidden]]:
+        """See :meth:`centra.runtime.engine.TrunkEngine.run`."""
+        # All layers in one go: this engine is for comparing, not for the first answer.
+        mask = torch.from_numpy(batch.attention_mask)
+        with torch.inference_mode():
+            states: dict[int, torch.Tensor] = self._trunk(
+                torch.from_numpy(batch.input_ids),
+                mask,
+                torch.from_numpy(batch.token_type_ids),
+                taps,
+            )
+        for tap in sorted(states):
+            yield tap, (states[tap], mask)
 
 
 class TorchBranch:
@@ -49,29 +101,8 @@ class TorchBranch:
         self._branch = branch.eval()
 
     @torch.inference_mode()
-    def run(self, hidden_states: torch.Tensor, batch: Encoded) -> np.ndarray:
-        """Logits ``(batch, outputs)``, or ``(batch, seq, outputs)`` for tagging."""
-        logits: torch.Tensor = self._branch(hidden_states, torch.from_numpy(batch.attention_mask))
+    def run(self, hidden_states: _Hidden) -> np.ndarray:
+        """See :meth:`centra.runtime.engine.BranchEngine.run`."""
+        logits: torch.Tensor = self._branch(*hidden_states)
         array: np.ndarray = logits.numpy()
         return array
-
-
-def load_trunk(spec: BackboneSpec, reader: BlobReader, *, depth: int) -> TorchTrunk:
-    """The first ``depth`` layers of a backbone; errors as :class:`centra.encoder.Trunk`."""
-    return TorchTrunk(Trunk(spec, reader, depth=depth))
-
-
-def load_branch(backbone: BackboneSpec, path: Path) -> tuple[TorchBranch, Probe, Chain | None]:
-    """A task module's branch, its probe, and the chain of a head with a CRF, from its verified file.
-
-    The branch gives logits all the same; the chain decodes them.
-    """
-    module = TaskModule.read(path)
-    branch = Branch(backbone, module.spec).load(module.weights)
-    probe = {name: module.tensors[f"probe.{name}"].numpy() for name in _PROBE_INPUTS}
-    chain = None if branch.chain is None else branch.chain.numpy(module.spec.labels)
-    logits = module.tensors["probe.logits"].numpy()
-    return TorchBranch(branch), Probe(Encoded(**probe), logits), chain
-
-
-_PROBE_INPUTS = ("input_ids", "attention_mask", "token_type_ids")

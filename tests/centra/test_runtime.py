@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +22,11 @@ from centra.errors import (
 )
 from centra.folder import write_folder
 from centra.release import ChannelPointer, ReleaseManifest
-from centra.runtime import Release
+from centra.runtime import Release, onnx_parts
+from centra.runtime.engine import ENGINES
 from tests import support
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from centra.local_store import LocalStore
@@ -45,6 +48,20 @@ PAIRS = [("is there snow", "yes it is"), {"text": "go", "text_pair": "no never"}
 
 # (spec.tap + the branch's own layers) that a request for one task computes.
 LAYERS = {name: tap + depth for name, (_, tap, depth, _) in TASKS.items()}
+
+
+Load = Callable[..., Release]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def load(engine: str) -> Load:
+    """``Release.load`` with the engine under test."""
+    return partial(Release.load, engine=engine)
 
 
 @pytest.fixture(scope="module")
@@ -77,21 +94,29 @@ def compose(
 
 
 @pytest.fixture
-def release(compose: Callable[..., ReleaseManifest], backbone_store: LocalStore) -> Release:
-    return Release.load(compose(), backbone_store)
+def release(
+    compose: Callable[..., ReleaseManifest], backbone_store: LocalStore, load: Load
+) -> Release:
+    return load(compose(), backbone_store)
 
 
 @pytest.fixture
 def layer_calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Grows by one with every transformer layer that is computed, shared or a task's own."""
     calls: list[object] = []
-    forward = BertLayer.forward
 
-    def counted(self: BertLayer, *args: Any, **kwargs: Any) -> Any:
-        calls.append(self)
-        return forward(self, *args, **kwargs)
+    def count(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
 
-    monkeypatch.setattr(BertLayer, "forward", counted)
+        def counted(self: object, *args: Any, **kwargs: Any) -> Any:
+            calls.append(self)
+            return original(self, *args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(BertLayer, "forward")
+    count(onnx_parts.Layer, "__call__")
+    count(onnx_parts.FirstLayer, "__call__")
     return calls
 
 
@@ -104,6 +129,12 @@ def assert_same_logits(ours: dict[str, list[Any]], theirs: dict[str, list[Any]])
             assert own.tobytes() == other.tobytes(), name
 
 
+def assert_parity(own: np.ndarray, recorded: np.ndarray, engine: str) -> None:
+    """A module's logits were recorded with the torch engine."""
+    assert own.shape == recorded.shape
+    assert np.allclose(own, recorded, rtol=0, atol=0 if engine == "torch" else 1e-5)
+
+
 # Isolation
 
 
@@ -113,9 +144,10 @@ def test_merged_logits_equal_each_module_s_alone_bit_for_bit(
     release: Release,
     compose: Callable[..., ReleaseManifest],
     backbone_store: LocalStore,
+    load: Load,
 ) -> None:
     inputs = PAIRS if TASKS[name][3] == "pair" else TEXTS
-    alone = Release.load(compose(name), backbone_store)
+    alone = load(compose(name), backbone_store)
 
     merged = release.logits(inputs)
 
@@ -123,11 +155,13 @@ def test_merged_logits_equal_each_module_s_alone_bit_for_bit(
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_merged_logits_on_the_probe_are_the_module_s_own(name: str, release: Release) -> None:
+def test_merged_logits_on_the_probe_are_the_module_s_own(
+    name: str, release: Release, engine: str
+) -> None:
     own, recorded = release.probe_logits(name)
 
     assert own.size
-    assert np.array_equal(own, recorded)
+    assert_parity(own, recorded, engine)
 
 
 @pytest.mark.parametrize("gone", SINGLE)
@@ -136,9 +170,10 @@ def test_removing_a_task_leaves_every_other_bit_identical(
     release: Release,
     compose: Callable[..., ReleaseManifest],
     backbone_store: LocalStore,
+    load: Load,
 ) -> None:
     rest = [name for name in TASKS if name != gone]
-    fewer = Release.load(compose(*rest), backbone_store)
+    fewer = load(compose(*rest), backbone_store)
 
     before, after = release.logits(TEXTS), fewer.logits(TEXTS)
 
@@ -152,11 +187,12 @@ def test_updating_a_task_leaves_every_other_bit_identical(
     make_module: Callable[..., TaskModule],
     tiny_backbone: support.Backbone,
     backbone_store: LocalStore,
+    load: Load,
 ) -> None:
     changed = modules | {"middle": make_module("regression", tap=3, depth=1, seed=99)}
     manifest = support.put_release(changed, [tiny_backbone.spec], backbone_store)
 
-    before, after = release.logits(TEXTS), Release.load(manifest, backbone_store).logits(TEXTS)
+    before, after = release.logits(TEXTS), load(manifest, backbone_store).logits(TEXTS)
 
     assert not np.array_equal(before.pop("middle"), after.pop("middle"))
     assert_same_logits(before, after)
@@ -170,9 +206,9 @@ def test_asking_for_one_task_gives_the_same_bits_as_asking_for_all(release: Rele
 
 
 def test_loading_part_of_a_release_gives_the_same_bits(
-    release: Release, backbone_store: LocalStore
+    release: Release, backbone_store: LocalStore, load: Load
 ) -> None:
-    part = Release.load(release.manifest, backbone_store, tasks=["tags", "embedded"])
+    part = load(release.manifest, backbone_store, tasks=["tags", "embedded"])
 
     whole = release.logits(TEXTS)
 
@@ -223,16 +259,17 @@ def test_partly_loaded_release_fetches_no_deeper_layer(
     compose: Callable[..., ReleaseManifest],
     backbone_store: LocalStore,
     tiny_backbone: support.Backbone,
+    load: Load,
 ) -> None:
     manifest = compose()
     for digest in (*tiny_backbone.spec.layers[1:], manifest.tasks["deep"].digest):
         backbone_store.fetch(digest).unlink()
 
-    part = Release.load(manifest, backbone_store, tasks=["shallow", "tags"])
+    part = load(manifest, backbone_store, tasks=["shallow", "tags"])
 
     assert part.predict(TEXTS)[0].keys() == {"shallow", "tags"}
     with pytest.raises(BlobNotFoundError):
-        Release.load(manifest, backbone_store)
+        load(manifest, backbone_store)
 
 
 # Answers
@@ -312,12 +349,12 @@ def test_input_that_does_not_suit_is_refused_by_its_number(
 
 
 def test_task_that_is_not_there_is_named_with_those_that_are(
-    release: Release, backbone_store: LocalStore
+    release: Release, backbone_store: LocalStore, load: Load
 ) -> None:
     with pytest.raises(NotFoundError, match="'missing'; it holds both, copied, deep"):
         release.predict(["a"], tasks=["missing"])
     with pytest.raises(NotFoundError, match="'missing'; it holds both, copied, deep"):
-        Release.load(release.manifest, backbone_store, tasks=["missing"])
+        load(release.manifest, backbone_store, tasks=["missing"])
 
 
 def test_inputs_longer_than_the_backbone_takes_are_cut(release: Release) -> None:
@@ -326,11 +363,68 @@ def test_inputs_longer_than_the_backbone_takes_are_cut(release: Release) -> None
     assert answer.keys() == set(SINGLE)
 
 
+# Answers as they come
+
+
+def test_streamed_answers_are_those_of_predict(release: Release) -> None:
+    inputs = [TEXTS[0], PAIRS[0], TEXTS[1], *["go"] * 40]
+    found: list[dict[str, Any]] = [{} for _ in inputs]
+
+    for name, answers in release.stream(inputs):
+        for i, answer in answers.items():
+            assert name not in found[i]
+            found[i][name] = answer
+
+    assert [dict(sorted(answer.items())) for answer in found] == release.predict(inputs)
+
+
+def test_a_streamed_request_computes_the_layers_of_its_tasks_once(
+    release: Release, layer_calls: list[object]
+) -> None:
+    names = [name for name, _ in release.stream(TEXTS, tasks=["shallow", "tags", "middle"])]
+
+    assert sorted(names) == ["middle", "shallow", "tags"]
+    assert len(layer_calls) == 2 + 1 + 2 + 1
+
+
+def test_a_malformed_request_is_refused_before_it_streams(release: Release) -> None:
+    with pytest.raises(DataError, match="input 2: the text is empty"):
+        release.stream(["a", ""])
+    with pytest.raises(NotFoundError, match="'missing'"):
+        next(release.stream(["a"], tasks=["missing"]))
+
+
+def test_a_task_that_fails_is_named_when_all_others_have_answered(
+    release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(release._tasks["middle"].branch, "run", fail)
+    found = []
+
+    with pytest.raises(MemoryError, match="no room") as caught:
+        found.extend(name for name, _ in release.stream(TEXTS))
+
+    assert sorted(found) == sorted(set(SINGLE) - {"middle"})
+    assert caught.value.__notes__ == ["task middle"]
+
+
+def test_requests_of_several_threads_do_not_mix(release: Release) -> None:
+    requests = [[text] for text in ("wake me at seven", "play some jazz", "go", "is there snow")]
+    expected = [release.predict(request) for request in requests]
+
+    with ThreadPoolExecutor(4) as executor:
+        found = list(executor.map(release.predict, requests * 8))
+
+    assert found == expected * 8
+
+
 # Two backbones
 
 
 def test_release_with_two_backbones_answers_each_task_on_its_own(
-    imported: Callable[[str], support.Backbone], store: LocalStore
+    imported: Callable[[str], support.Backbone], store: LocalStore, load: Load, engine: str
 ) -> None:
     bert, electra = imported("bert"), imported("electra")
     modules = {
@@ -341,13 +435,12 @@ def test_release_with_two_backbones_answers_each_task_on_its_own(
         support.copy_backbone(backbone, store)
     manifest = support.put_release(modules, [bert.spec, electra.spec], store)
 
-    both = Release.load(manifest, store)
+    both = load(manifest, store)
 
     assert len(manifest.trunks) == 2
     for name in modules:
-        own, recorded = both.probe_logits(name)
-        assert np.array_equal(own, recorded)
-        part = Release.load(manifest, store, tasks=[name])
+        assert_parity(*both.probe_logits(name), engine)
+        part = load(manifest, store, tasks=[name])
         assert_same_logits(part.logits(TEXTS), both.logits(TEXTS, tasks=[name]))
 
 
@@ -360,7 +453,7 @@ def pointed(store: LocalStore, channel: str, manifest: ReleaseManifest) -> None:
 
 
 def test_folder_channel_and_digest_give_the_same_release(
-    release: Release, backbone_store: LocalStore, tmp_path: Path
+    release: Release, backbone_store: LocalStore, tmp_path: Path, engine: str
 ) -> None:
     manifest, url = release.manifest, backbone_store.url
     write_folder(manifest, backbone_store, tmp_path / "release")
@@ -375,7 +468,7 @@ def test_folder_channel_and_digest_give_the_same_release(
         f"{url}#{manifest.digest}",
         f"file://{url}#production",
     ):
-        loaded = centra.load_release(source)
+        loaded = centra.load_release(source, engine=engine)
         assert loaded.digest == release.digest, source
         assert loaded.predict(TEXTS[:1]) == release.predict(TEXTS[:1])
 
@@ -423,7 +516,11 @@ def test_damaged_pointer_is_refused(release: Release, backbone_store: LocalStore
     "part", ["manifest", "backbone", "embeddings", "tokenizer", "layer", "task"]
 )
 def test_damaged_blob_of_a_store_is_refused(
-    part: str, release: Release, backbone_store: LocalStore, tiny_backbone: support.Backbone
+    part: str,
+    release: Release,
+    backbone_store: LocalStore,
+    tiny_backbone: support.Backbone,
+    engine: str,
 ) -> None:
     spec = tiny_backbone.spec
     digest = {
@@ -437,7 +534,7 @@ def test_damaged_blob_of_a_store_is_refused(
     support.flip(backbone_store.fetch(digest), 4321)
 
     with pytest.raises(CorruptBlobError, match=digest):
-        centra.load_release(f"{backbone_store.url}#{release.digest}")
+        centra.load_release(f"{backbone_store.url}#{release.digest}", engine=engine)
 
 
 def test_loaded_release_no_longer_depends_on_its_files(
@@ -458,7 +555,7 @@ def test_loaded_release_no_longer_depends_on_its_files(
     "change", [{"labels": ("x", "y", "z")}, {"tap_layer": 1}, {"depth": 2}, {"kind": "multilabel"}]
 )
 def test_module_that_contradicts_the_manifest_is_refused(
-    change: dict[str, object], release: Release, backbone_store: LocalStore
+    change: dict[str, object], release: Release, backbone_store: LocalStore, load: Load
 ) -> None:
     entry = release.manifest.tasks["embedded"].model_copy(update=change)
     manifest = release.manifest.model_copy(
@@ -466,13 +563,15 @@ def test_module_that_contradicts_the_manifest_is_refused(
     )
 
     with pytest.raises(FormatError, match="task embedded: its module's spec contradicts"):
-        Release.load(manifest, backbone_store, tasks=["embedded"])
+        load(manifest, backbone_store, tasks=["embedded"])
 
 
-def test_loading_reports_each_task(release: Release, backbone_store: LocalStore) -> None:
+def test_loading_reports_each_task(
+    release: Release, backbone_store: LocalStore, load: Load
+) -> None:
     seen: list[tuple[str, int, int]] = []
 
-    Release.load(
+    load(
         release.manifest,
         backbone_store,
         tasks=["deep", "tags"],

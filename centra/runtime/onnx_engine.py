@@ -1,0 +1,214 @@
+"""The fast engine on the CPU: ONNX Runtime over graphs made straight from the blobs.
+
+Needs neither torch nor transformers. Every unit, that is the embeddings, a layer or a task's
+branch, is compiled from its own blob alone, so what a task answers cannot depend on which other
+tasks there are. Operators of the trunk use all threads; each branch runs on one, and the branches
+side by side.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import TYPE_CHECKING, TypeVar
+
+from centra.chain_decoding import Chain
+from centra.data import Encoded
+from centra.families import family_of
+from centra.runtime import onnx_layers
+from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
+from centra.runtime.onnx_layers import Shape
+from centra.runtime.onnx_parts import FirstLayer, Hidden, Layer
+from centra.runtime.packing import Packed
+from centra.runtime.pool import Pool
+from centra.runtime.session import VERSION, Program, trim_memory
+from centra.runtime.units import UnitCache, UnitKey
+from centra.task_module import read_spec
+from centra.tensors import map_tensors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+    from pathlib import Path
+
+    import numpy as np
+
+    from centra.backbone import BackboneSpec
+    from centra.blobs import BlobReader
+    from centra.task_module import TaskSpec
+
+__all__ = ["OnnxBranch", "OnnxEngine", "OnnxTrunk", "onnx_engine"]
+
+T = TypeVar("T")
+
+_UNITS = UnitCache()
+
+
+@cache
+def onnx_engine(threads: int) -> OnnxEngine:
+    """The process's engine with so many threads."""
+    return OnnxEngine(threads)
+
+
+class OnnxEngine:
+    """See :class:`centra.runtime.engine.Engine`."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self.pool = Pool(threads)
+        """The threads that trunks and branches run on."""
+
+    def load_trunk(
+        self,
+        spec: BackboneSpec,
+        reader: BlobReader,
+        *,
+        depth: int,
+        held: AbstractSet[str] = frozenset(),
+    ) -> OnnxTrunk:
+        """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
+        shape, prefix = Shape.of(spec), family_of(spec.family).layer_prefix
+
+        def embeddings(path: Path) -> Program:
+            graph = onnx_layers.embeddings(map_tensors(path), shape)
+            return Program(graph, threads=self._threads)
+
+        def layer(index: int, path: Path) -> Layer:
+            weights = _part(map_tensors(path), f"{prefix}{index}.")
+            return Layer(weights, shape, threads=self._threads)
+
+        def loaded_layer(index: int) -> Layer:
+            settings = ("layer", shape, self._threads)
+            return _unit(spec.layers[index], settings, partial(layer, index), reader, held)
+
+        settings = ("embeddings", shape, self._threads)
+        below = _unit(spec.embeddings, settings, embeddings, reader, held)
+        with ThreadPoolExecutor(self._threads) as executor:
+            return OnnxTrunk(spec, below, list(executor.map(loaded_layer, range(depth))))
+
+    def load_task(
+        self,
+        digest: str,
+        backbone: BackboneSpec,
+        reader: BlobReader,
+        *,
+        held: AbstractSet[str] = frozenset(),
+    ) -> LoadedTask:
+        """See :meth:`centra.runtime.engine.Engine.load_task`."""
+        shape = Shape.of(backbone)
+
+        def task(path: Path) -> LoadedTask:
+            spec, tensors = read_spec(path), map_tensors(path)
+            inputs = {name: tensors[f"probe.{name}"].copy() for name in PROBE_INPUTS}
+            return LoadedTask(
+                spec=spec,
+                branch=OnnxBranch(tensors, spec, shape),
+                probe=Probe(Encoded(**inputs), tensors["probe.logits"].copy()),
+                chain=_chain(tensors, spec),
+            )
+
+        return _unit(digest, ("task", shape), task, reader, held)
+
+
+class OnnxTrunk:
+    """See :class:`centra.runtime.engine.TrunkEngine`."""
+
+    def __init__(self, spec: BackboneSpec, embeddings: Program, layers: Sequence[Layer]) -> None:
+        self._spec = spec
+        self._embeddings = embeddings
+        self._layers = layers
+
+    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, Hidden]]:
+        """See :meth:`centra.runtime.engine.TrunkEngine.run`."""
+        packed = Packed.of(batch)
+        known = {
+            "input_ids": packed.input_ids,
+            "token_type_ids": packed.token_type_ids,
+            "positions": self._positions(batch, packed),
+        }
+        (states,) = self._embeddings(*(known[name] for name in self._embeddings.inputs))
+        if 0 in taps:
+            yield 0, Hidden(states, packed)
+        for number, layer in enumerate(self._layers[: max(taps)], 1):
+            states = layer(states, packed)
+            if number in taps:
+                yield number, Hidden(states, packed)
+
+    def _positions(self, batch: Encoded, packed: Packed) -> np.ndarray:
+        """Each token's position, ``(tokens,)``, as its family counts."""
+        if not family_of(self._spec.family).position_offset:
+            return packed.columns
+        real = batch.input_ids != self._spec.pad_token_id
+        positions = self._spec.pad_token_id + real.cumsum(axis=1) * real
+        of_tokens: np.ndarray = positions[packed.rows, packed.columns]
+        return of_tokens
+
+
+class OnnxBranch:
+    """See :class:`centra.runtime.engine.BranchEngine`."""
+
+    def __init__(self, weights: Mapping[str, np.ndarray], spec: TaskSpec, shape: Shape) -> None:
+        head = {name: array for name, array in weights.items() if name.startswith("head.")}
+        own = [_part(weights, f"layers.{i}.") for i in range(1, spec.depth + 1)]
+        self._tagging = spec.kind == "tagging"
+        self._layers = [Layer(layer, shape, threads=1) for layer in own[:-1]]
+        self._last: Layer | FirstLayer | Program
+        if not own:
+            self._last = Program(onnx_layers.head_alone(head, shape, spec.head), threads=1)
+        elif self._tagging:
+            self._last = Layer(own[-1] | head, shape, threads=1, head=spec.head)
+        else:
+            self._last = FirstLayer(own[-1] | head, shape, spec.head)
+
+    def run(self, hidden_states: Hidden) -> np.ndarray:
+        """See :meth:`centra.runtime.engine.BranchEngine.run`."""
+        hidden = hidden_states
+        for layer in self._layers:
+            hidden = Hidden(layer(hidden.states, hidden.packed), hidden.packed)
+        packed = hidden.packed
+        match self._last:
+            case FirstLayer() as first:
+                logits = first(hidden)
+            case Layer() as layer:
+                logits = layer(hidden.states, packed)
+            case Program() as head:
+                known = {"states": hidden.states, "firsts": packed.firsts}
+                (logits,) = head(*(known[name] for name in head.inputs))
+        return packed.unpack_tokens(logits) if self._tagging else packed.unpack_inputs(logits)
+
+
+def _unit(
+    digest: str,
+    settings: Hashable,
+    make: Callable[[Path], T],
+    reader: BlobReader,
+    held: AbstractSet[str],
+) -> T:
+    """The unit of a blob that is in use, or a new one."""
+    key = UnitKey(
+        digest=digest, precision="fp32", engine=f"onnxruntime {VERSION}", settings=settings
+    )
+    # Read, and so checked, even where its unit is there: a damaged release must not load.
+    checked = None if digest in held else reader.fetch(digest)
+
+    def compiled() -> T:
+        unit = make(checked or reader.fetch(digest))
+        trim_memory()
+        return unit
+
+    return _UNITS.get(key, compiled)
+
+
+def _part(weights: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {
+        name.removeprefix(prefix): array
+        for name, array in weights.items()
+        if name.startswith(prefix)
+    }
+
+
+def _chain(tensors: Mapping[str, np.ndarray], spec: TaskSpec) -> Chain | None:
+    if not spec.head.crf:
+        return None
+    scores = {name: tensors[f"head.crf.{name}"] for name in ("start", "end", "transitions")}
+    return Chain.bio(spec.labels, **scores)

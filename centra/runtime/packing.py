@@ -1,0 +1,137 @@
+"""Ragged rows: a batch's tokens one after the other, without padding.
+
+What is computed token by token (every linear layer, norm and activation) sees the real tokens of a
+batch and nothing else. Attention looks at whole inputs. For it, inputs are grouped by length, and
+each is padded to a length that depends on its own alone, from a fixed list: sums over a row come
+out differently in the last bit at another length of the row, so with any other rule an answer
+would depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from centra.data import Encoded
+
+__all__ = ["Bucket", "Packed", "padded_length"]
+
+_LENGTHS = np.array([16, 32, 48, 64, 96, 128])
+_STEP = 128
+"""Above the list, lengths are padded to multiples of this."""
+_SQUARES = 2**18
+"""Pairs of tokens, per head, that attention looks at in one go: bounds its memory at any length."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bucket:
+    """Some inputs of a packed batch that are padded to the same length for attention."""
+
+    inputs: np.ndarray
+    """``(n,)``: which inputs, by their place in the packed order."""
+    gather: np.ndarray
+    """``(n, length)``: the packed tokens; padding repeats the input's own first token."""
+    mask: np.ndarray
+    """``(n, length)`` of int32: 1 for tokens, 0 for padding."""
+    scatter: np.ndarray
+    """``(tokens,)``: where in ``n × length`` the packed tokens of these inputs lie."""
+
+    @cached_property
+    def bias(self) -> np.ndarray:
+        """``(n, 1, length)``: what to add to the scores of a first token's attention."""
+        bias = np.where(self.mask, np.float32(0), np.finfo(np.float32).min)
+        return bias[:, None, :]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Packed:
+    """A batch without padding, its inputs in the order of their padded lengths."""
+
+    input_ids: np.ndarray
+    """``(tokens,)``; so are the next two."""
+    token_type_ids: np.ndarray
+    columns: np.ndarray
+    """Each token's place in its padded row."""
+    rows: np.ndarray
+    """``(tokens,)``: each token's input, by its place in the batch as given."""
+    order: np.ndarray
+    """``(batch,)``: the batch's inputs in packed order."""
+    firsts: np.ndarray
+    """``(batch,)``: the first token of each input, in packed order."""
+    buckets: tuple[Bucket, ...]
+    shape: tuple[int, int]
+    """Of the padded batch."""
+
+    @classmethod
+    def of(cls, batch: Encoded) -> Packed:
+        """Pack a padded batch.
+
+        Args:
+            batch: at least one input of at least one token; padding is where the attention mask
+                is 0. The first token always counts, as sentence heads read it.
+        """
+        mask = batch.attention_mask.astype(bool)
+        mask[:, 0] = True
+        lengths = mask.sum(axis=1)
+        padded = np.array([padded_length(n) for n in lengths.tolist()])
+        order = np.argsort(padded, kind="stable")
+        rows, columns = np.nonzero(mask[order])
+        rows = order[rows]
+        ends = lengths[order].cumsum()
+        starts = ends - lengths[order]
+        return cls(
+            input_ids=batch.input_ids[rows, columns],
+            token_type_ids=batch.token_type_ids[rows, columns],
+            columns=columns,
+            rows=rows,
+            order=order,
+            firsts=starts,
+            buckets=tuple(_buckets(padded[order], starts, ends)),
+            shape=mask.shape,
+        )
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether there is one bucket and no padding in it, so that nothing must be moved."""
+        return len(self.buckets) == 1 and bool(self.buckets[0].mask.all())
+
+    def unpack_inputs(self, values: np.ndarray) -> np.ndarray:
+        """From one row per input in packed order to the batch's own order."""
+        found = np.empty_like(values)
+        found[self.order] = values
+        return found
+
+    def unpack_tokens(self, values: np.ndarray) -> np.ndarray:
+        """From one row per token to ``(batch, seq, …)``, with zeros for padding."""
+        found = np.zeros((*self.shape, *values.shape[1:]), dtype=values.dtype)
+        found[self.rows, self.columns] = values
+        return found
+
+
+def padded_length(length: int) -> int:
+    """To how many tokens an input of so many is padded for attention."""
+    if length > _LENGTHS[-1]:
+        return -(-length // _STEP) * _STEP
+    return int(_LENGTHS[np.searchsorted(_LENGTHS, length)])
+
+
+def _buckets(padded: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Iterator[Bucket]:
+    for length in np.unique(padded).tolist():
+        inputs = np.nonzero(padded == length)[0]
+        most = max(1, _SQUARES // length**2)
+        for i in range(0, len(inputs), most):
+            part = inputs[i : i + most]
+            places = np.arange(length)
+            mask = places < (ends - starts)[part, None]
+            yield Bucket(
+                inputs=part,
+                gather=starts[part, None] + np.where(mask, places, 0),
+                mask=mask.astype(np.int32),
+                scatter=np.nonzero(mask.reshape(-1))[0],
+            )

@@ -1,0 +1,117 @@
+"""One batch on its way: the trunk from tap to tap, and each branch from the moment its tap is there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from centra.runtime.pool import Pool
+
+__all__ = ["Job", "compute"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Generic[T]):
+    """What is to be done with the hidden states of a tap."""
+
+    name: str
+    tap: int
+    length: float
+    """How long it takes beside others. The longest that can run runs first, but the very first is
+    the shortest."""
+    run: Callable[[Any], T]
+
+
+def compute(
+    pool: Pool, steps: Iterator[tuple[int, Any]], jobs: Sequence[Job[T]]
+) -> Iterator[tuple[str, T]]:
+    """Run jobs on a pool's threads.
+
+    Args:
+        pool: where to; nothing runs in the caller's thread.
+        steps: gives each tap that a job names with its hidden states, in some order; is asked for
+            no more than these.
+        jobs: at least one.
+
+    Yields:
+        Each job's name and result, as soon as it is done.
+
+    Raises:
+        Exception: of ``steps``, at once; of a job, when all others have been yielded. So a job that
+            fails keeps no other from its answer.
+    """
+    running = _Running(pool, steps, jobs)
+    running.go_on()
+    failed: Exception | None = None
+    try:
+        for _ in jobs:
+            name, result, error = running.results.get()
+            if error is None:
+                yield name, result
+            elif name:
+                error.add_note(f"task {name}")
+                failed = failed or error
+            else:
+                raise error
+        if failed:
+            raise failed
+    finally:
+        # Whoever stops listening has no use for what is still queued.
+        running.wanted = False
+
+
+class _Running(Generic[T]):
+    def __init__(
+        self, pool: Pool, steps: Iterator[tuple[int, Any]], jobs: Sequence[Job[T]]
+    ) -> None:
+        self.results: SimpleQueue[tuple[str, Any, Exception | None]] = SimpleQueue()
+        self.wanted = True
+        self._pool, self._steps = pool, steps
+        self._answering = False
+        self._waiting: dict[int, list[Job[T]]] = {}
+        for job in jobs:
+            self._waiting.setdefault(job.tap, []).append(job)
+
+    def go_on(self) -> None:
+        """Queue the trunk's next step.
+
+        The way through the trunk is the longest, so it comes first, unless there is one thread
+        alone: then the sum of all is what it is, and answers may as well leave early.
+        """
+        self._pool.submit(self._step, math.inf if self._pool.workers > 1 else -math.inf)
+
+    def _step(self) -> None:
+        if not self.wanted:
+            return
+        try:
+            tap, hidden_states = next(self._steps)
+        except Exception as error:  # noqa: BLE001 - raised again by who waits for results
+            self.results.put(("", None, error))
+            return
+        found = self._waiting.pop(tap)
+        if self._waiting:
+            self.go_on()
+        if not self._answering:
+            # Longest first is for an even end; the first answer need not wait for the longest.
+            self._answering = True
+            shortest = min(found, key=lambda job: job.length)
+            found.remove(shortest)
+            self._pool.submit(partial(self._run, shortest, hidden_states), math.inf)
+        for job in found:
+            self._pool.submit(partial(self._run, job, hidden_states), job.length)
+
+    def _run(self, job: Job[T], hidden_states: Any) -> None:
+        if not self.wanted:
+            return
+        try:
+            self.results.put((job.name, job.run(hidden_states), None))
+        except Exception as error:  # noqa: BLE001 - raised again by who waits for results
+            self.results.put((job.name, None, error))

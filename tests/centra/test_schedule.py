@@ -1,0 +1,176 @@
+"""Threads that take the most urgent job first, and a batch's way through them."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from centra.runtime.pool import Pool
+from centra.runtime.schedule import Job, compute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WAIT = 60.0
+
+
+class Log:
+    """What ran, in order."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def steps(self, *taps: int) -> Iterator[tuple[int, str]]:
+        for tap in taps:
+            self.lines.append(f"tap {tap}")
+            yield tap, f"states {tap}"
+
+    def job(self, name: str, tap: int, length: float = 1.0) -> Job[str]:
+        def run(states: str) -> str:
+            self.lines.append(name)
+            return f"{name} of {states}"
+
+        return Job(name=name, tap=tap, length=length, run=run)
+
+
+def failing(name: str, tap: int) -> Job[str]:
+    def run(states: str) -> str:
+        raise ValueError(f"{name} broke")
+
+    return Job(name=name, tap=tap, length=1.0, run=run)
+
+
+def paused(pool: Pool) -> threading.Event:
+    """Occupies all threads until the event is set."""
+    go, busy = threading.Event(), threading.Barrier(pool.workers + 1)
+
+    def wait() -> None:
+        busy.wait(WAIT)
+        go.wait(WAIT)
+
+    for _ in range(pool.workers):
+        pool.submit(wait, 1e9)
+    busy.wait(WAIT)
+    return go
+
+
+def test_the_most_urgent_job_runs_first_and_equals_in_their_order() -> None:
+    pool, ran, done = Pool(1), [], threading.Event()
+    go = paused(pool)
+    for name, urgency in [("b", 1), ("d", 0), ("a", 2), ("c", 1)]:
+        pool.submit(lambda name=name: ran.append(name), urgency)
+    pool.submit(done.set, -1)
+    go.set()
+
+    assert done.wait(WAIT)
+    assert ran == ["a", "b", "c", "d"]
+
+
+def test_as_many_jobs_run_at_once_as_there_are_threads() -> None:
+    paused(Pool(3)).set()  # Its barrier breaks unless three jobs are inside at the same time.
+
+
+def test_results_come_with_their_names() -> None:
+    log = Log()
+    jobs = [log.job("a", 1), log.job("b", 3), log.job("c", 1)]
+
+    found = dict(compute(Pool(2), log.steps(1, 3), jobs))
+
+    assert found == {"a": "a of states 1", "b": "b of states 3", "c": "c of states 1"}
+
+
+def test_with_one_thread_answers_leave_before_the_trunk_goes_on() -> None:
+    log = Log()
+    jobs = [log.job("a", 1), log.job("b", 2), log.job("c", 1)]
+
+    found = [name for name, _ in compute(Pool(1), log.steps(1, 2), jobs)]
+
+    assert found == ["a", "c", "b"]
+    assert log.lines == ["tap 1", "a", "c", "tap 2", "b"]
+
+
+def test_the_shortest_job_comes_first_and_then_the_longest() -> None:
+    log = Log()
+    jobs = [
+        log.job(name, tap, length=length)
+        for tap in (1, 2)
+        for name, length in [(f"{tap} middle", 2), (f"{tap} short", 1), (f"{tap} long", 3)]
+    ]
+
+    found = [name for name, _ in compute(Pool(1), log.steps(1, 2), jobs)]
+
+    assert found == ["1 short", "1 long", "1 middle", "2 long", "2 middle", "2 short"]
+
+
+def test_with_several_threads_the_trunk_goes_on_beside_the_branches() -> None:
+    deeper = threading.Event()
+
+    def steps() -> Iterator[tuple[int, None]]:
+        yield 1, None
+        deeper.set()
+        yield 2, None
+
+    first = Job(name="first", tap=1, length=1.0, run=lambda _: deeper.wait(WAIT))
+    second = Job(name="second", tap=2, length=1.0, run=lambda _: True)
+
+    assert dict(compute(Pool(2), steps(), [first, second])) == {"first": True, "second": True}
+
+
+def test_a_result_comes_while_the_trunk_is_still_on_its_way() -> None:
+    seen = threading.Event()
+
+    def steps() -> Iterator[tuple[int, None]]:
+        yield 1, None
+        assert seen.wait(WAIT)
+        yield 2, None
+
+    jobs = [Job(name=str(tap), tap=tap, length=1.0, run=lambda _: "done") for tap in (1, 2)]
+    running = compute(Pool(2), steps(), jobs)
+
+    assert next(running) == ("1", "done")
+    seen.set()
+    assert next(running) == ("2", "done")
+
+
+def test_the_trunk_is_asked_for_no_more_than_the_deepest_tap() -> None:
+    log = Log()
+
+    assert len([*compute(Pool(2), log.steps(1, 2, 3), [log.job("a", 1), log.job("b", 2)])]) == 2
+    assert "tap 3" not in log.lines
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failing_job_keeps_no_other_from_its_answer(workers: int) -> None:
+    log, found = Log(), []
+    jobs = [failing("x", 1), log.job("a", 1), log.job("b", 2)]
+
+    with pytest.raises(ValueError, match="x broke") as caught:
+        found.extend(compute(Pool(workers), log.steps(1, 2), jobs))
+
+    assert sorted(name for name, _ in found) == ["a", "b"]
+    assert caught.value.__notes__ == ["task x"]
+
+
+def test_a_failing_trunk_fails_what_is_above_it() -> None:
+    def steps() -> Iterator[tuple[int, Any]]:
+        yield 1, None
+        raise RuntimeError("layer 2 broke")
+
+    with pytest.raises(RuntimeError, match="layer 2 broke"):
+        dict(compute(Pool(1), steps(), [failing("a", 2), Log().job("b", 1)]))
+
+
+def test_what_nobody_waits_for_is_not_begun() -> None:
+    log, pool, go, ended = Log(), Pool(1), threading.Event(), threading.Event()
+    slow = Job(name="slow", tap=1, length=2.0, run=lambda _: str(go.wait(WAIT)))
+    running = compute(pool, log.steps(1, 2), [log.job("a", 1), slow, log.job("b", 2)])
+
+    assert next(running) == ("a", "a of states 1")
+    running.close()
+    go.set()
+    pool.submit(ended.set, float("-inf"))
+
+    assert ended.wait(WAIT)
+    assert log.lines == ["tap 1", "a"]
