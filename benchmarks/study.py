@@ -184,7 +184,7 @@ def _seed(
         )
         trials[task] = found.trials
         _say(f"seed {seed}, {task}: students from the backbone")
-        vanilla[task] = _from_backbone(
+        students = _from_backbone(
             backbone,
             folder,
             plan,
@@ -193,6 +193,7 @@ def _seed(
             engine=engine,
             cache=cache,
         )
+        vanilla[task] = [found.teacher, *students]
         _say(f"  {full[task]:.2f} in full; {found.choice}")
     rows = [
         Row("full fine-tuning", full, layers * len(data)),
