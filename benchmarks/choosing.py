@@ -28,6 +28,8 @@ from benchmarks.tools.common import (
     goal_table,
     our_versions,
     publish,
+    report,
+    say,
     system,
     table,
 )
@@ -126,7 +128,7 @@ class _Task:
 
     def full(self) -> tuple[float, float]:
         """One full fine-tuning: its seconds, and its score in points."""
-        _say(f"{self.name}: full fine-tuning")
+        say(f"{self.name}: full fine-tuning")
         start = time.perf_counter()
         module = finetune(
             self._backbone.spec,
@@ -146,7 +148,7 @@ class _Task:
 
     def choose(self, *, exhaustive: bool = False) -> tuple[float, Fit]:
         """Search, distil and select: the seconds, and what came out."""
-        _say(f"{self.name}: choosing{', every trial to its end' * exhaustive}")
+        say(f"{self.name}: choosing{', every trial to its end' * exhaustive}")
         start = time.perf_counter()
         folder = self._work / ("exhaustive" if exhaustive else "fit")
         found = fit(
@@ -175,10 +177,6 @@ def _findings(task: _Task, full: tuple[float, float], chosen: tuple[float, Fit])
     """Put what was timed together with the exhaustive search, whose time does not matter."""
     _, exhaustive = task.choose(exhaustive=True)
     return Findings(task.name, *full, *chosen, exhaustive)
-
-
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def _report(
@@ -219,22 +217,8 @@ def _report(
         f"{system()}; load average {load:.1f} before and {os.getloadavg()[0]:.1f} after",
         our_versions("torch", "transformers", "optuna"),
     )
-    return "\n".join(
-        (
-            "# What choosing costs",
-            "",
-            "Written by `benchmarks/choosing.py`; [README.md](README.md) says how to read it.",
-            "",
-            *goal_table(goals),
-            "",
-            *table(headers, rows),
-            "",
-            "## Settings",
-            "",
-            *(f"- {line}" for line in settings),
-            "",
-        )
-    )
+    body = (*goal_table(goals), "", *table(headers, rows))
+    return report("What choosing costs", "choosing.py", body, settings)
 
 
 def _teacher(found: Fit) -> str:

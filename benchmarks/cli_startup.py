@@ -40,6 +40,7 @@ from benchmarks.tools.common import (
     output,
     peer_versions,
     publish,
+    report,
     system,
     table,
 )
@@ -305,28 +306,18 @@ def _report(
         seconds = (median(own.wall), min(own.wall), max(own.wall), median(own.cpu))
         rows.append([command.title, *(f"{value:.2f}" for value in seconds), *ratios])
     headers = ("command", "median s", "min s", "max s", "CPU s", "centra / it", "by round")
-    return "\n".join(
-        (
-            "# Start-up of the command line",
-            "",
-            "Written by `benchmarks/cli_startup.py`; [README.md](README.md) says how to read it.",
-            "",
-            *table(headers, rows),
-            "",
-            "Wall time of whole processes; CPU is the median of user and system time. `centra / it`",
-            "is the ratio of the medians, `by round` the median of each round's own ratio, and their",
-            "range.",
-            "",
-            *goal_table(goals),
-            "",
-            "A value is the larger of both ratios, and MLflow's faster command stands for MLflow.",
-            "",
-            "## Settings",
-            "",
-            *(f"- {line}" for line in settings),
-            "",
-        )
+    body = (
+        *table(headers, rows),
+        "",
+        "Wall time of whole processes; CPU is the median of user and system time. `centra / it`",
+        "is the ratio of the medians, `by round` the median of each round's own ratio, and their",
+        "range.",
+        "",
+        *goal_table(goals),
+        "",
+        "A value is the larger of both ratios, and MLflow's faster command stands for MLflow.",
     )
+    return report("Start-up of the command line", "cli_startup.py", body, settings)
 
 
 def _settings(

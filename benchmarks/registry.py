@@ -40,6 +40,7 @@ from benchmarks.tools.common import (
     our_versions,
     peer_versions,
     publish,
+    report,
     system,
     table,
 )
@@ -567,19 +568,13 @@ def _ms(seconds: float) -> float:
 
 def _report(found: Sequence[Findings], goals: Sequence[Goal], settings: Sequence[str]) -> str:
     """The results as Markdown."""
-    lines = [
-        "# A large registry",
-        "",
-        "Written by `benchmarks/registry.py`; [README.md](README.md) says how to read it.",
-        "",
-        *goal_table(goals),
-    ]
+    lines = goal_table(goals)
     for findings in found:
         lines += ["", f"## {findings.database}", "", *_operations(findings)]
         if findings.theirs:
             lines += ["", *_beside_mlflow(findings)]
         lines += ["", *_bytes(findings)]
-    return "\n".join((*lines, "", "## Settings", "", *(f"- {line}" for line in settings), ""))
+    return report("A large registry", "registry.py", lines, settings)
 
 
 def _operations(found: Findings) -> list[str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -30,6 +29,8 @@ from benchmarks.tools.common import (
     goal_table,
     our_versions,
     publish,
+    report,
+    say,
     system,
     table,
 )
@@ -126,9 +127,13 @@ def main() -> int:
             )
             for task in options.tasks
         }
+        examples = {
+            task: TaskData.load(backbone.spec, backbone.store, folder, max_length=MAX_LENGTH)
+            for task, folder in data.items()
+        }
         engine = LocalEngine()
         seeds = [
-            _seed(backbone, data, options, engine=engine, seed=seed)
+            _seed(backbone, data, examples, options, engine=engine, seed=seed)
             for seed in range(options.seeds)
         ]
     except BenchmarkError as error:
@@ -136,7 +141,7 @@ def main() -> int:
         return 1
     rows = [_mean(rows) for rows in zip(*seeds, strict=True)]
     goals = _goals(rows, full=backbone.spec.num_layers * len(data))
-    settings = _settings(options, backbone, data, load)
+    settings = _settings(options, backbone, examples, load)
     publish(options, RESULTS, _report(rows, goals, settings, full=rows[0].layers), goals)
     return 0
 
@@ -147,6 +152,7 @@ def main() -> int:
 def _seed(
     backbone: Backbone,
     data: Mapping[str, Path],
+    examples: Mapping[str, TaskData],
     options: argparse.Namespace,
     *,
     engine: LocalEngine,
@@ -160,7 +166,7 @@ def _seed(
     trials: dict[str, list[Trial]] = {}
     vanilla: dict[str, list[Trial]] = {}
     for task, folder in data.items():
-        _say(f"seed {seed}, {task}: full fine-tuning")
+        say(f"seed {seed}, {task}: full fine-tuning")
         plan = _plan(task, options, seed)
         full[task] = search(
             backbone.spec,
@@ -172,7 +178,7 @@ def _seed(
             engine=engine,
             exhaustive=True,
         ).best.score
-        _say(f"seed {seed}, {task}: search and distil")
+        say(f"seed {seed}, {task}: search and distil")
         found = fit(
             backbone.spec,
             backbone.store,
@@ -183,7 +189,7 @@ def _seed(
             cache=cache,
         )
         trials[task] = found.trials
-        _say(f"seed {seed}, {task}: students from the backbone")
+        say(f"seed {seed}, {task}: students from the backbone")
         students = _from_backbone(
             backbone,
             folder,
@@ -194,7 +200,7 @@ def _seed(
             cache=cache,
         )
         vanilla[task] = [found.teacher, *students]
-        _say(f"  {full[task]:.2f} in full; {found.choice}")
+        say(f"  {full[task]:.2f} in full; {found.choice}")
     rows = [
         Row("full fine-tuning", full, layers * len(data)),
         _best("teacher", trials, "teacher", None),
@@ -202,7 +208,7 @@ def _seed(
         *(_mixed(work, threshold, trials) for threshold in THRESHOLDS),
         *(_best(f"KD-{depth} from the backbone", vanilla, "student", depth) for depth in STUDENTS),
     ]
-    return rows + _joint(backbone, data, options, work=work / "joint", seed=seed)
+    return rows + _joint(backbone, examples, options, work=work / "joint", seed=seed)
 
 
 def _plan(task: str, options: argparse.Namespace, seed: int) -> Plan:
@@ -284,7 +290,7 @@ def _mixed(work: Path, threshold: str, trials: Mapping[str, Sequence[Trial]]) ->
 
 def _joint(
     backbone: Backbone,
-    data: Mapping[str, Path],
+    examples: Mapping[str, TaskData],
     options: argparse.Namespace,
     *,
     work: Path,
@@ -292,10 +298,6 @@ def _joint(
 ) -> list[Row]:
     """One model trained on all tasks, and each task added to one trained on the others."""
     layers = backbone.spec.num_layers
-    examples = {
-        task: TaskData.load(backbone.spec, backbone.store, folder, max_length=MAX_LENGTH)
-        for task, folder in data.items()
-    }
     recipe = Recipe(
         tap=0,
         depth=layers,
@@ -315,13 +317,15 @@ def _joint(
     metric = {task: METRICS[found.spec.kind][0] for task, found in examples.items()}
     rows = []
     if "joint" not in options.without:
-        _say(f"seed {seed}: joint training")
+        say(f"seed {seed}: joint training")
         scores = train_joint(
             backbone.spec, backbone.store, examples, recipe, work=work, progress=_epochs
         )
-        rows.append(Row("joint", {task: 100 * scores[task][metric[task]] for task in data}, layers))
+        rows.append(
+            Row("joint", {task: 100 * scores[task][metric[task]] for task in examples}, layers)
+        )
     if "leave-one-out" not in options.without:
-        _say(f"seed {seed}: leave one out")
+        say(f"seed {seed}: leave one out")
         epochs = options.left_out_epochs
         scores = train_leave_one_out(
             backbone.spec,
@@ -333,7 +337,11 @@ def _joint(
             progress=_epochs,
         )
         rows.append(
-            Row("leave one out", {task: 100 * scores[task][metric[task]] for task in data}, layers)
+            Row(
+                "leave one out",
+                {task: 100 * scores[task][metric[task]] for task in examples},
+                layers,
+            )
         )
     return rows
 
@@ -380,37 +388,19 @@ def _report(
         ]
         for row in rows
     ]
-    return "\n".join(
-        (
-            "# The paper's study on MiniLM",
-            "",
-            "Written by `benchmarks/study.py`; [README.md](README.md) says how to read it.",
-            "",
-            *goal_table(goals),
-            "",
-            *table(
-                ("dev metric in points", *tasks, "average", "% of full", "layers", "overhead"),
-                lines,
-            ),
-            "",
-            "## Settings",
-            "",
-            *(f"- {line}" for line in settings),
-            "",
-        )
-    )
+    headers = ("dev metric in points", *tasks, "average", "% of full", "layers", "overhead")
+    body = (*goal_table(goals), "", *table(headers, lines))
+    return report("The paper's study on MiniLM", "study.py", body, settings)
 
 
 def _settings(
-    options: argparse.Namespace, backbone: Backbone, data: Mapping[str, Path], load: float
+    options: argparse.Namespace,
+    backbone: Backbone,
+    examples: Mapping[str, TaskData],
+    load: float,
 ) -> list[str]:
     """What was run on what, a line each."""
-    metrics = {
-        task: METRICS[
-            TaskData.load(backbone.spec, backbone.store, folder, max_length=MAX_LENGTH).spec.kind
-        ][0]
-        for task, folder in data.items()
-    }
+    metrics = {task: METRICS[found.spec.kind][0] for task, found in examples.items()}
     rates = " and ".join(f"{rate:g}" for rate in RATES)
     student_rates = " and ".join(f"{rate:g}" for rate in STUDENT_RATES)
     fewest, most = LAYERS
@@ -440,13 +430,9 @@ def _settings(
     return [*lines]
 
 
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
 def _epochs(what: str, done: int, total: int) -> None:
     if done == total:
-        _say(f"  {what}")
+        say(f"  {what}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch import nn
 from centra.backbone import BackboneSpec, transformers_class
 from centra.families import family_of
 from centra.heads import TokenHead, build_head
+from centra.tensors import under
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -184,8 +185,4 @@ def _part(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.T
     Copies begin at aligned addresses. Products with one output add up in an order that depends on
     the alignment, so without copies a value could depend on where in its file a weight lies.
     """
-    return {
-        name.removeprefix(prefix): tensor.clone()
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
+    return {name: tensor.clone() for name, tensor in under(tensors, prefix).items()}

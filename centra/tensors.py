@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetensors import SafetensorError, deserialize, safe_open
 
@@ -17,6 +17,7 @@ from centra.documents import canonical_json, sha256
 from centra.errors import FormatError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
@@ -28,7 +29,10 @@ __all__ = [
     "map_tensors",
     "read_metadata",
     "read_raw",
+    "under",
 ]
+
+T = TypeVar("T")
 
 # The bits of the exponent: all set means NaN or infinity, in any of these formats.
 _EXPONENT_MASKS = {
@@ -119,6 +123,15 @@ def map_tensors(path: Path) -> dict[str, np.ndarray]:
         flat = np.frombuffer(mapped, dtype, (end - start) // dtype.itemsize, 8 + length + start)
         found[name] = flat.reshape(entry["shape"])
     return found
+
+
+def under(tensors: Mapping[str, T], prefix: str) -> dict[str, T]:
+    """The tensors whose names begin with a prefix, under the rest of their names."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def content_checksum(spec: object, tensors: dict[str, RawTensor]) -> str:

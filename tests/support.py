@@ -244,6 +244,21 @@ def make_spec(
     )
 
 
+def parity(module: TaskModule, backbone: Backbone, store: LocalStore, folder: Path) -> float:
+    """Check a module's file in all that registering checks, and how far its logits in a release are
+    from its own."""
+    from centra.compose import check_parity
+    from centra.task_module import check_fits, check_module
+
+    module.write(folder / "task.safetensors")
+    file = check_module(folder / "task.safetensors")
+    check_fits(file, backbone.spec, "tiny@1")
+    manifest = ReleaseManifest.build(
+        {"task": (store.put(file.path), file.spec)}, {backbone.spec.digest: backbone.spec}
+    )
+    return check_parity(manifest, store, ["task"])["task"]
+
+
 def make_module(
     kind: Kind,
     backbone: BackboneSpec,

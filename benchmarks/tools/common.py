@@ -8,6 +8,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +33,8 @@ __all__ = [
     "output",
     "peer_versions",
     "publish",
+    "report",
+    "say",
     "system",
     "table",
 ]
@@ -132,6 +135,29 @@ def publish(options: argparse.Namespace, results: Path, text: str, goals: Sequen
         options.json.write_text(
             json.dumps([asdict(goal) for goal in goals], indent=2) + "\n", encoding="utf-8"
         )
+
+
+def report(title: str, script: str, body: Iterable[str], settings: Iterable[str]) -> str:
+    """The results as Markdown: what wrote them, the body's lines, and the settings as a list."""
+    return "\n".join(
+        (
+            f"# {title}",
+            "",
+            f"Written by `benchmarks/{script}`; [README.md](README.md) says how to read it.",
+            "",
+            *body,
+            "",
+            "## Settings",
+            "",
+            *(f"- {line}" for line in settings),
+            "",
+        )
+    )
+
+
+def say(text: str) -> None:
+    """A line on standard error with the time, for scripts that take long."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def goal_table(goals: Sequence[Goal]) -> list[str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from centra.errors import UsageError
+from centra.processors import processors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -141,7 +141,7 @@ def open_engine(name: str | None = None, *, threads: int | None = None) -> Engin
         case "onnx" if installed:
             from centra.runtime.onnx_engine import onnx_engine
 
-            return onnx_engine(threads or _processors())
+            return onnx_engine(threads or processors())
         case "torch":
             from centra.runtime.torch_engine import torch_engine
 
@@ -149,10 +149,3 @@ def open_engine(name: str | None = None, *, threads: int | None = None) -> Engin
         case "onnx":
             raise UsageError("engine 'onnx' needs onnxruntime: pip install 'centra[serve]'")
     raise UsageError(f"unknown engine {name!r}; expected one of {', '.join(ENGINES)}")
-
-
-def _processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

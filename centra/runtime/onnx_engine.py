@@ -24,7 +24,7 @@ from centra.runtime.pool import Pool
 from centra.runtime.session import VERSION, Program, trim_memory
 from centra.runtime.units import UnitCache, UnitKey
 from centra.task_module import read_spec
-from centra.tensors import map_tensors
+from centra.tensors import map_tensors, under
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
@@ -74,7 +74,7 @@ class OnnxEngine:
             return Program(graph, threads=self._threads)
 
         def layer(index: int, path: Path) -> Layer:
-            weights = _part(map_tensors(path), f"{prefix}{index}.")
+            weights = under(map_tensors(path), f"{prefix}{index}.")
             return Layer(weights, shape, threads=self._threads)
 
         def loaded_layer(index: int) -> Layer:
@@ -149,7 +149,7 @@ class OnnxBranch:
 
     def __init__(self, weights: Mapping[str, np.ndarray], spec: TaskSpec, shape: Shape) -> None:
         head = {name: array for name, array in weights.items() if name.startswith("head.")}
-        own = [_part(weights, f"layers.{i}.") for i in range(1, spec.depth + 1)]
+        own = [under(weights, f"layers.{i}.") for i in range(1, spec.depth + 1)]
         self._tagging = spec.kind == "tagging"
         self._layers = [Layer(layer, shape, threads=1) for layer in own[:-1]]
         self._last: Layer | FirstLayer | Program
@@ -197,14 +197,6 @@ def _unit(
         return unit
 
     return _UNITS.get(key, compiled)
-
-
-def _part(weights: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {
-        name.removeprefix(prefix): array
-        for name, array in weights.items()
-        if name.startswith(prefix)
-    }
 
 
 def _chain(tensors: Mapping[str, np.ndarray], spec: TaskSpec) -> Chain | None:

@@ -17,6 +17,7 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from centra.errors import CentraError, UsageError
+from centra.processors import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,7 +64,7 @@ class LocalEngine:
         """
         if processes is not None and processes < 1:
             raise UsageError(f"jobs must be at least 1, found {processes}")
-        self.processes = processes or _gpus() or min(_cores(), 8)
+        self.processes = processes or _gpus() or min(processors(), 8)
         self._pool: ProcessPoolExecutor | None = None
 
     def map(
@@ -190,14 +191,10 @@ def _with_threads(threads: int, function: Callable[[Job], Result], job: Job) -> 
     return function(job)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def _limit() -> int:
     """The threads of all processes together: the cores, or fewer where the environment says so."""
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return min(_cores(), int(wanted)) if wanted.isdecimal() else _cores()
+    return min(processors(), int(wanted)) if wanted.isdecimal() else processors()
 
 
 def _gpus() -> int:

@@ -133,7 +133,6 @@ def _students(
         recipe = replace(
             plan.recipe, tap=teacher.frozen_layers, depth=layers, learning_rate=rate, seed=seed
         )
-        recipe.check(backbone)
         jobs.append(
             Job(
                 backbone=backbone,

@@ -21,7 +21,7 @@ from centra.training.task_data import TaskData
 from centra.training.trials import Trial, best_trial
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from centra.backbone import BackboneSpec
@@ -177,8 +177,8 @@ def _halve(
     histories: dict[int, History] = {}
     pruned: set[int] = set()
     for until in [*rungs, None]:
-        alive = [i for i in range(len(jobs)) if i not in pruned]
-        histories |= _train([jobs[i] for i in alive], alive, until, engine, progress)
+        alive = {i: job for i, job in enumerate(jobs) if i not in pruned}
+        histories |= _train(alive, until, engine, progress)
         if until is None:
             break
         for i in (i for i in order if i in alive):
@@ -191,27 +191,20 @@ def _halve(
 
 
 def _train(
-    jobs: Sequence[Job],
-    numbers: Sequence[int],
-    until: int | None,
-    engine: Engine,
-    progress: Progress,
+    jobs: Mapping[int, Job], until: int | None, engine: Engine, progress: Progress
 ) -> dict[int, History]:
     """Train jobs to an epoch; their histories by the jobs' numbers."""
     found: dict[int, History] = {}
     stage = "trials to the end" if until is None else f"trials, epoch {until}"
-    best = ""
     progress(stage, 0, len(jobs))
     # The longest first, so that none of them is left alone at the end.
-    order = sorted(range(len(jobs)), key=lambda i: -jobs[i].recipe.depth)
-    for done, (i, history) in enumerate(
-        engine.map(advance, [replace(jobs[i], until=until) for i in order]), 1
-    ):
-        found[numbers[order[i]]] = history
+    order = sorted(jobs, key=lambda number: -jobs[number].recipe.depth)
+    messages = [replace(jobs[number], until=until) for number in order]
+    for place, history in engine.map(advance, messages):
+        found[order[place]] = history
         top = max(found, key=lambda number: found[number].score)
-        depth = jobs[numbers.index(top)].recipe.depth
-        best = f", best {found[top].metric} {found[top].score:.4f} with {depth} layers"
-        progress(stage + best, done, len(jobs))
+        score = f"{history.metric} {found[top].score:.4f} with {jobs[top].recipe.depth} layers"
+        progress(f"{stage}, best {score}", len(found), len(jobs))
     return found
 
 

@@ -14,13 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from centra.chain_decoding import Chain
-from centra.compose import check_parity
 from centra.crf import LinearChain
 from centra.encoder import Branch, backbone_layer
 from centra.errors import ConflictError, FormatError, IncompatibleError, UsageError
 from centra.files import file_digest
-from centra.release import ReleaseManifest
-from centra.task_module import TaskModule, check_fits, check_module
+from centra.task_module import TaskModule
 from centra.training.distill import distill
 from centra.training.features import FeatureCache
 from centra.training.finetune import finetune
@@ -220,14 +218,7 @@ def test_student_of_every_kind_is_a_valid_module_with_parity(
     module = student(data)
 
     assert module.spec.head.crf == (data == "crf")
-    module.write(tmp_path / "task.safetensors")
-    file = check_module(tmp_path / "task.safetensors")
-    check_fits(file, tiny_backbone.spec, "tiny@1")
-    manifest = ReleaseManifest.build(
-        {"task": (backbone_store.put(file.path), file.spec)},
-        {tiny_backbone.spec.digest: tiny_backbone.spec},
-    )
-    assert check_parity(manifest, backbone_store, ["task"])["task"] < 1e-5
+    assert support.parity(module, tiny_backbone, backbone_store, tmp_path) < 1e-5
 
 
 # It pays

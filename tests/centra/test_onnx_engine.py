@@ -329,17 +329,23 @@ SINGLE_NAMES = [name.replace(" ", "-") for name in SINGLE]
 # Work
 
 
-def test_a_sentence_task_computes_its_last_layer_for_the_first_token_alone(
-    manifest: ReleaseManifest, store: LocalStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows: list[int] = []
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each full layer was given, in the order of the calls."""
+    seen: list[int] = []
     original = onnx_parts.Layer.__call__
 
     def counted(self: Any, states: np.ndarray, packed: Any) -> np.ndarray:
-        rows.append(len(states))
+        seen.append(len(states))
         return original(self, states, packed)
 
     monkeypatch.setattr(onnx_parts.Layer, "__call__", counted)
+    return seen
+
+
+def test_a_sentence_task_computes_its_last_layer_for_the_first_token_alone(
+    manifest: ReleaseManifest, store: LocalStore, rows: list[int]
+) -> None:
     release = load(manifest, store, threads=1)
 
     release.predict(texts(3), tasks=["one"])
@@ -351,16 +357,8 @@ def test_a_sentence_task_computes_its_last_layer_for_the_first_token_alone(
 
 
 def test_nothing_is_computed_for_padding(
-    manifest: ReleaseManifest, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+    manifest: ReleaseManifest, store: LocalStore, rows: list[int]
 ) -> None:
-    rows: list[int] = []
-    original = onnx_parts.Layer.__call__
-
-    def counted(self: Any, states: np.ndarray, packed: Any) -> np.ndarray:
-        rows.append(len(states))
-        return original(self, states, packed)
-
-    monkeypatch.setattr(onnx_parts.Layer, "__call__", counted)
     inputs = ["go", "wake me at seven", "rain " * 30]
     release = load(manifest, store, threads=1)
     tokens = sum(len(a) for a in release.logits(inputs, tasks=["tags"])["tags"])

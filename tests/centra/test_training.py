@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from centra.compose import check_parity
 from centra.data import TextEncoder, fingerprint, read_examples
 from centra.encoder import Branch, Trunk, backbone_layer
 from centra.errors import CentraError, DataError, UsageError
-from centra.release import ReleaseManifest
-from centra.task_module import TaskModule, check_fits, check_module
+from centra.task_module import TaskModule, check_module
 from centra.training import run as running
 from centra.training.finetune import finetune
 from centra.training.recipe import Recipe
@@ -87,14 +85,7 @@ def test_every_kind_learns_and_ends_in_a_valid_module_with_parity(
     assert module.spec.kind == kind
     assert module.spec.input == ("pair" if data == "pair" else "single")
     assert module.spec.metrics[metric] > chance
-    module.write(tmp_path / "task.safetensors")
-    file = check_module(tmp_path / "task.safetensors")
-    check_fits(file, tiny_backbone.spec, "tiny@1")
-    manifest = ReleaseManifest.build(
-        {"task": (backbone_store.put(file.path), file.spec)},
-        {tiny_backbone.spec.digest: tiny_backbone.spec},
-    )
-    assert check_parity(manifest, backbone_store, ["task"])["task"] < 1e-5
+    assert support.parity(module, tiny_backbone, backbone_store, tmp_path) < 1e-5
 
 
 @pytest.mark.parametrize(("tap", "depth"), [(0, 0), (0, 3), (3, 0)])
@@ -467,14 +458,7 @@ def test_crf_learns_which_tags_follow_each_other(
     assert float(transitions.abs().max()) > 0.5
     inside, begin, out = (labels.index(tag) for tag in ("I-city", "B-city", "O"))
     assert transitions[begin, inside] > transitions[out, inside], "cities begin with B"
-    module.write(tmp_path / "task.safetensors")
-    file = check_module(tmp_path / "task.safetensors")
-    check_fits(file, tiny_backbone.spec, "tiny@1")
-    manifest = ReleaseManifest.build(
-        {"task": (backbone_store.put(file.path), file.spec)},
-        {tiny_backbone.spec.digest: tiny_backbone.spec},
-    )
-    assert check_parity(manifest, backbone_store, ["task"])["task"] < 1e-5
+    assert support.parity(module, tiny_backbone, backbone_store, tmp_path) < 1e-5
 
 
 @pytest.mark.parametrize("data", [kind for kind in KINDS if kind != "tagging"])
