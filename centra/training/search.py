@@ -1,14 +1,13 @@
 """How many layers to fine-tune (paper section 3.1): many short runs, of which most stop early.
 
-Every trial trains to the same early epochs; there Optuna's successive halving keeps the better
-third. Frozen hidden states are computed once for all. Trials are judged in a fixed order whatever the
-engine, and each keeps its epochs on disk, so that a search that was killed goes on to the same
-table.
+Every trial trains to the same early epochs; there the better third goes on (successive halving).
+Frozen hidden states are computed once for all. The trials of a stage are judged together, whichever
+was done first, and each keeps its epochs on disk, so that a search that was killed goes on to the
+same table.
 """
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, replace
 from itertools import product, takewhile
 from typing import TYPE_CHECKING
@@ -158,22 +157,11 @@ def search(
 def _halve(
     jobs: Sequence[Job], engine: Engine, rungs: Sequence[int], progress: Progress
 ) -> tuple[list[History], set[int]]:
-    """Train all jobs to each rung, giving up those that Optuna's successive halving gives up.
+    """Train all jobs to each rung, giving up there those that are not of the better third.
 
     Returns:
         The history of each job, and the jobs that were given up.
     """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        direction="maximize",
-        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION),
-    )
-    trials = [study.ask() for _ in jobs]
-    # A trial is judged against those judged before it. In the order of the table, where deeper ones
-    # are often better than all before them, nearly every one would go on.
-    order = random.Random(0).sample(range(len(jobs)), len(jobs))  # noqa: S311 - any fixed order
     histories: dict[int, History] = {}
     pruned: set[int] = set()
     for until in [*rungs, None]:
@@ -181,13 +169,33 @@ def _halve(
         histories |= _train(alive, until, engine, progress)
         if until is None:
             break
-        for i in (i for i in order if i in alive):
-            trials[i].report(jobs[i].as_trial(histories[i]).score, until)
-            if trials[i].should_prune():
-                study.tell(trials[i], state=optuna.trial.TrialState.PRUNED)
-                discard(jobs[i].work)
-                pruned.add(i)
+        given_up = _given_up({i: job.as_trial(histories[i]).score for i, job in alive.items()})
+        for i in given_up:
+            discard(jobs[i].work)
+        pruned |= given_up
     return [histories[i] for i in range(len(jobs))], pruned
+
+
+def _given_up(scores: Mapping[int, float]) -> set[int]:
+    """The trials of a rung that are below its better third.
+
+    Optuna's own successive halving judges a trial against those that came before it, so that more
+    than a third goes on. Here all have come, so its percentile is asked of all of them.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pruner = optuna.pruners.PercentilePruner(100 / _REDUCTION, n_startup_trials=0)
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    for score in scores.values():
+        study.add_trial(optuna.trial.create_trial(value=score, intermediate_values={0: score}))
+
+    def is_below(score: float) -> bool:
+        trial = study.ask()
+        trial.report(score, step=0)
+        return trial.should_prune()
+
+    return {i for i, score in scores.items() if is_below(score)}
 
 
 def _train(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import product
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,9 +47,11 @@ Steps = list[tuple[str, int]]
 class Watched:
     """One process; notes what it is asked for, and may answer with scores of the test's own."""
 
-    def __init__(self, scores: Mapping[int, Sequence[float]] | None = None) -> None:
+    def __init__(self, scores: Mapping[Any, Sequence[float]] | None = None, *by: str) -> None:
+        """Scores of each epoch, by the recipe's settings of these names; by default its depth."""
         self.asked: Steps = []
         self._scores = scores
+        self._setting = attrgetter(*by or ("depth",))
 
     def map(self, function: Callable[[Job], Any], jobs: Sequence[Job]) -> Iterator[tuple[int, Any]]:
         for i, job in enumerate(jobs):
@@ -58,7 +61,7 @@ class Watched:
     def _judged(self, job: Job, history: History) -> History:
         if self._scores is None:
             return history
-        values = self._scores[job.recipe.depth]
+        values = self._scores[self._setting(job.recipe)]
         epochs = tuple(
             Epoch(epoch.loss, epoch.metrics | {history.metric: values[min(i, len(values) - 1)]})
             for i, epoch in enumerate(history.epochs)
@@ -178,28 +181,34 @@ def test_trials_are_judged_after_epochs_1_3_9_up_to_half(
 def test_trials_that_cannot_win_are_given_up_at_the_next_rung(
     run: Callable[..., Search], work: Path
 ) -> None:
-    """Of three, the second is judged first, then the third."""
-    scores = {1: (0.6, 0.6, 0.6, 0.99), 2: (0.5, 0.5, 0.7, 0.9), 3: (0.4, 0.95)}
-    engine = Watched(scores)
-    space = Space(layers=(1, 2, 3), learning_rates=(1e-2,))
+    """Of four, two go on: what is between the second and the third is not below."""
+    scores = {
+        (1, 0): (0.4, 0.95),
+        (1, 1): (0.6, 0.6, 0.6, 0.99),
+        (2, 0): (0.5, 0.5, 0.7, 0.9),
+        (2, 1): (0.3, 0.99),
+    }
+    engine = Watched(scores, "depth", "seed")
+    space = Space(layers=(1, 2), learning_rates=(1e-2,), seeds=(0, 1))
 
     found = run(space=space, engine=engine, **LONGER)
 
     assert [(trial.pruned, trial.epochs, trial.score) for trial in found.trials] == [
+        (True, 1, 40.0),
         (True, 3, 60.0),
         (False, 6, 90.0),
-        (True, 1, 40.0),
+        (True, 1, 30.0),
     ]
-    assert found.best is found.trials[1]
+    assert found.best is found.trials[2]
     assert found.module.spec.depth == 2
-    names = [f"layers-{n}-rate-0.01-seed-0" for n in (1, 2, 3)]
+    names = [f"layers-{n}-rate-0.01-seed-{seed}" for n, seed in scores]
     assert engine.asked == [
-        *((name, 1) for name in reversed(names)),
+        *((name, 1) for name in (*names[2:], *names[:2])),
+        (names[2], 3),
         (names[1], 3),
-        (names[0], 3),
-        (names[1], 0),
+        (names[2], 0),
     ]
-    for name in (names[0], names[2]):
+    for name in (names[0], names[1], names[3]):
         assert not [*(work / name).glob("checkpoint-*")], "they need no more room"
 
 
@@ -211,17 +220,21 @@ def test_equal_trials_are_not_given_up(run: Callable[..., Search]) -> None:
     assert [(trial.pruned, trial.epochs) for trial in found.trials] == [(False, 2)] * 3
 
 
-def test_about_a_third_goes_on(run: Callable[..., Search]) -> None:
-    """More than a third, for each is judged against those that were judged before it."""
-    scores = {1: (0.7, 0.7), 2: (0.6, 0.9), 3: (0.5, 0.9)}
-    space = Space(layers=(1, 2, 3), learning_rates=(1e-2,), seeds=(0, 1, 2))
+@pytest.mark.parametrize(
+    ("trials", "go_on"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2), (7, 3), (8, 3), (9, 3)]
+)
+def test_better_third_goes_on_in_whatever_order(
+    trials: int, go_on: int, run: Callable[..., Search]
+) -> None:
+    """Of a single layer's seeds, whose scores rise and fall."""
+    seeds = tuple(range(trials))
+    scores = [(11 * seed % trials) / trials for seed in seeds]
+    engine = Watched({seed: (score,) for seed, score in enumerate(scores)}, "seed")
 
-    found = run(space=space, engine=Watched(scores))
+    found = run(space=Space(layers=(1,), learning_rates=(1e-2,), seeds=seeds), engine=engine)
 
-    best, others = found.trials[:3], found.trials[3:]
-    assert not any(trial.pruned for trial in best)
-    assert 1 <= sum(trial.pruned for trial in others) < 6
-    assert any(trial.pruned for trial in found.trials[3:6]), "which would have won in the end"
+    kept = {trial.seed for trial in found.trials if not trial.pruned}
+    assert kept == set(sorted(seeds, key=lambda seed: -scores[seed])[:go_on])
 
 
 def test_exhaustive_search_trains_all_to_the_end(run: Callable[..., Search]) -> None:
