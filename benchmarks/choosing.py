@@ -80,15 +80,17 @@ class Findings:
 def main() -> int:
     """Measure; 0 where everything could be measured."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-    add_options(parser, RESULTS, "one task, few rows and three epochs", peers=False)
+    add_options(parser, RESULTS, "one task, few rows, teachers and epochs", pins=None)
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "choosing")
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--rows", type=int, default=500, help="of each train set")
     parser.add_argument("--dev-rows", type=int, default=400)
+    parser.add_argument("--layers", type=int, nargs=2, default=LAYERS, help="of the teachers")
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     if options.quick:
         options.tasks, options.rows, options.dev_rows, options.epochs = ("trec",), 64, 48, 3
+        options.layers = (2, 3)
     load = os.getloadavg()[0]
     # What an earlier run left would make this one look faster.
     shutil.rmtree(options.work, ignore_errors=True)
@@ -120,6 +122,7 @@ class _Task:
         self._data = take_rows(
             source / name, self._work / "data", train=options.rows, dev=options.dev_rows
         )
+        self._layers = options.layers
         self._shared = {
             "epochs": options.epochs,
             "patience": options.epochs,
@@ -161,7 +164,7 @@ class _Task:
                     "backbone": "minilm",
                     "data": str(self._data),
                     "training": self._shared,
-                    "search": {"layers": LAYERS, "learning_rates": RATES},
+                    "search": {"layers": self._layers, "learning_rates": RATES},
                     "distill": {"layers": STUDENTS, "learning_rates": STUDENT_RATES},
                 }
             ),
@@ -201,7 +204,8 @@ def _report(
         *("task", "full, s", "choosing, s", "ratio", "full, points"),
         *("teacher", "teacher, exhaustive", "chosen", "chosen, exhaustive"),
     )
-    trials = len(RATES) * (LAYERS[1] - LAYERS[0] + 1)
+    fewest, most = options.layers
+    trials = len(RATES) * (most - fewest + 1)
     settings = (
         (
             f"all-MiniLM-L6-v2; {options.rows} train and {options.dev_rows} dev rows at even "
@@ -209,7 +213,7 @@ def _report(
         ),
         f"full fine-tuning: 6 layers at {RATES[0]:g}, one process on all cores",
         (
-            f"choosing: {trials} teachers, of {LAYERS[0]} to {LAYERS[1]} layers at "
+            f"choosing: {trials} teachers, of {fewest} to {most} layers at "
             f"{' and '.join(f'{rate:g}' for rate in RATES)}; students of "
             f"{' and '.join(map(str, STUDENTS))} layers at {STUDENT_RATES[0]:g}; one process per "
             "core; the feature cache empty at the start, the start of processes included"

@@ -308,7 +308,9 @@ def _measure(database: str, bench: Bench) -> Findings:
     else:
         _say(f"{found.database}: filling MLflow's registry")
         theirs = bench.database(database, "mlflow")
-        with running_worker(bench.peers, theirs, bench.scratch / f"mlflow-{database}") as worker:
+        scratch = bench.scratch / f"mlflow-{database}"
+        mlflow = (bench.peers / "bin" / "python", "mlflow_worker.py", theirs, scratch)
+        with running_worker(*mlflow, folder=scratch) as worker:
             _fill_mlflow(worker, bench)
             if database == "postgresql":
                 postgres.analyze(theirs)
@@ -461,7 +463,7 @@ def _fill_mlflow(worker: Worker, bench: Bench) -> None:
     """The same tasks as registered models, with as many versions each."""
     everything = [[task.name, task.team, task.kind] for task in bench.retired]
     live = [[_live(i), TEAM, "classification"] for i in range(len(bench.modules.live))]
-    worker.ask("fill", tasks=everything + live, versions=len(NUMBERS))
+    worker.ask(do="fill", tasks=everything + live, versions=len(NUMBERS))
 
 
 def _in_turns(registry: Registry, worker: Worker, bench: Bench, found: Findings) -> None:
@@ -475,39 +477,39 @@ def _in_turns(registry: Registry, worker: Worker, bench: Bench, found: Findings)
         task = bench.some_task(number)
         new = {"name": _new(number), "team": TEAM, "kind": "classification", "source": str(file)}
         match: dict[str, Any] = {"team": task.team, "kind": task.kind, "limit": MATCHES}
-        operations: list[tuple[str, Callable[[], Any], Callable[[], tuple[float, list[str]]]]] = [
+        operations: list[tuple[str, Callable[[], Any], Callable[[], dict[str, Any]]]] = [
             (
                 REGISTER,
                 partial(tasks.register, registry, new["name"], file, team=TEAM),
-                partial(worker.ask, "register", **new),
+                partial(worker.ask, do="register", **new),
             ),
             (
                 LIST,
                 partial(tasks.list_all, registry, limit=PAGE),
-                partial(worker.ask, "list_first", limit=PAGE),
+                partial(worker.ask, do="list_first", limit=PAGE),
             ),
             (
                 SEARCH,
                 partial(tasks.list_all, registry, **match),
-                partial(worker.ask, "search", **match),
+                partial(worker.ask, do="search", **match),
             ),
         ]
         for operation, ours, theirs in operations:
             if number % 2:
-                their_s, names = theirs()
+                answer = theirs()
             our_s, result = _timed(ours)
             if not number % 2:
-                their_s, names = theirs()
+                answer = theirs()
             if operation != REGISTER:
-                common = [name for name in names if not name.startswith("stored-")]
+                common = [name for name in answer["found"] if not name.startswith("stored-")]
                 same = [row.name for row in result] == common
                 _expect(same, f"{operation}: MLflow found other tasks than Centra")
             if number >= WARM_UPS:
                 found.paired.setdefault(operation, []).append(our_s)
-                found.theirs.setdefault(operation, []).append(their_s)
-        their_s, _ = worker.ask("register_file", **{**new, "name": f"stored-{number:04}"})
+                found.theirs.setdefault(operation, []).append(answer["seconds"])
+        answer = worker.ask(do="register_file", **{**new, "name": f"stored-{number:04}"})
         if number >= WARM_UPS:
-            found.theirs.setdefault(STORED, []).append(their_s)
+            found.theirs.setdefault(STORED, []).append(answer["seconds"])
     found.paired[STORED] = found.paired[REGISTER]
 
 

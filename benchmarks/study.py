@@ -98,11 +98,12 @@ class Row:
 def main() -> int:
     """Run the study, or what is left of it; 0 where everything could be measured."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-    add_options(parser, RESULTS, "two tasks, few rows and one epoch", peers=False)
+    add_options(parser, RESULTS, "two tasks, few rows, teachers and epochs", pins=None)
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "study")
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--rows", type=int, default=1000, help="of each train set")
     parser.add_argument("--dev-rows", type=int, default=500)
+    parser.add_argument("--layers", type=int, nargs=2, default=LAYERS, help="of the teachers")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--joint-epochs", type=int, default=4)
     parser.add_argument("--left-out-epochs", type=int, default=4, help="of the others' model")
@@ -112,6 +113,7 @@ def main() -> int:
     if options.quick:
         options.work = options.work.with_name("study-quick")
         options.tasks, options.rows, options.dev_rows = ("trec", "slots_restaurant"), 48, 32
+        options.layers = (2, 3)
         options.epochs = options.joint_epochs = options.left_out_epochs = 1
     load = os.getloadavg()[0]
     try:
@@ -223,7 +225,7 @@ def _plan(task: str, options: argparse.Namespace, seed: int) -> Plan:
                 "patience": options.epochs,
             },
             "search": {
-                "layers": LAYERS,
+                "layers": options.layers,
                 "learning_rates": RATES,
                 "seeds": (seed,),
             },
@@ -403,7 +405,7 @@ def _settings(
     metrics = {task: METRICS[found.spec.kind][0] for task, found in examples.items()}
     rates = " and ".join(f"{rate:g}" for rate in RATES)
     student_rates = " and ".join(f"{rate:g}" for rate in STUDENT_RATES)
-    fewest, most = LAYERS
+    fewest, most = options.layers
     lines = (
         (
             f"all-MiniLM-L6-v2, {backbone.spec.num_layers} layers; {MAX_LENGTH} tokens; of each set "

@@ -103,7 +103,7 @@ class Goal:
 
 
 def add_options(
-    parser: argparse.ArgumentParser, results: Path, quick: str, *, peers: bool = True
+    parser: argparse.ArgumentParser, results: Path, quick: str, *, pins: Path | None = PINS
 ) -> None:
     """Add the options that every benchmark has.
 
@@ -111,18 +111,21 @@ def add_options(
         parser: the script's own.
         results: the file that a full run writes.
         quick: what ``--quick`` makes smaller.
-        peers: whether it compares with tools in an environment of their own.
+        pins: the tools that it compares with, in an environment of their own; None for none.
     """
     parser.add_argument(
         "--quick", action="store_true", help=f"{quick}, and {results.name} is left as it is"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the goals there too")
-    if peers:
+    if pins:
         parser.add_argument(
             "--peers",
             type=Path,
             metavar="DIR",
-            help=f"an environment that holds {PINS.name} already; default build/peers, made if need be",
+            help=(
+                f"an environment that holds {pins.name} already; default build/{pins.stem}, made "
+                "if need be"
+            ),
         )
 
 
@@ -202,45 +205,45 @@ def _processor() -> str:
 # What is compared with
 
 
-def find_peers(given: Path | None) -> Path:
-    """The environment of MLflow and GTO, at the pinned versions; made unless it is given.
+def find_peers(given: Path | None, pins: Path = PINS) -> Path:
+    """The environment of what is compared with, at the pinned versions; made unless it is given.
 
     Raises:
         BenchmarkError: it cannot be made, or the given one holds something else.
     """
-    folder = (given or ROOT / "build" / "peers").absolute()
+    folder = (given or ROOT / "build" / pins.stem).absolute()
     if given is None:
-        _make_peers(folder)
+        _make_peers(folder, pins)
     if not (folder / "bin" / "python").exists():
         raise BenchmarkError(f"{folder} is no virtual environment: it has no bin/python")
-    found = peer_versions(folder)
-    for name, wanted in _pins().items():
-        if found[name] != wanted:
+    found = peer_versions(folder, pins)
+    for name, wanted in _pinned(pins).items():
+        if found[name].partition("+")[0] != wanted:
             raise BenchmarkError(
-                f"{folder}: {name} is {found[name]}, but {PINS.name} says {wanted}"
+                f"{folder}: {name} is {found[name]}, but {pins.name} says {wanted}"
             )
     return folder
 
 
-def peer_versions(folder: Path) -> dict[str, str]:
+def peer_versions(folder: Path, pins: Path = PINS) -> dict[str, str]:
     """The versions of an environment's Python and of what is pinned."""
-    argv = (str(folder / "bin" / "python"), "-c", _VERSIONS, *_pins())
+    argv = (str(folder / "bin" / "python"), "-c", _VERSIONS, *_pinned(pins))
     found: dict[str, str] = json.loads(output(argv, folder, clean_environment(folder)))
     return found
 
 
-def _make_peers(folder: Path) -> None:
+def _make_peers(folder: Path, pins: Path) -> None:
     """Make the environment unless it was made from the same pins."""
     ready = folder / "ready"
-    pins = PINS.read_text(encoding="utf-8")
-    if ready.is_file() and ready.read_text(encoding="utf-8") == pins:
+    wanted = pins.read_text(encoding="utf-8")
+    if ready.is_file() and ready.read_text(encoding="utf-8") == wanted:
         return
-    print(f"making {folder} from {PINS.name}, once", file=sys.stderr)
+    print(f"making {folder} from {pins.name}, once", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     pip = (str(folder / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install")
     for argv in (
         (sys.executable, "-m", "venv", str(folder)),
-        (*pip, "--quiet", "--retries", "2", "--requirement", str(PINS)),
+        (*pip, "--quiet", "--retries", "2", "--requirement", str(pins)),
     ):
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -249,15 +252,15 @@ def _make_peers(folder: Path) -> None:
             lines = (done.stderr or done.stdout).strip().splitlines()
             said = [line for line in lines if "WARNING: Retrying" not in line][-4:]
             raise BenchmarkError(
-                "cannot install MLflow and GTO, which needs a network or a package index that pip "
-                "is configured for. Where there is none, name an environment that has them: "
-                "--peers DIR. The installer said:\n  " + "\n  ".join(said)
+                f"cannot install what {pins.name} names, which needs a network or a package index "
+                "that pip is configured for. Where there is none, name an environment that has "
+                "it: --peers DIR. The installer said:\n  " + "\n  ".join(said)
             )
-    ready.write_text(pins, encoding="utf-8")
+    ready.write_text(wanted, encoding="utf-8")
 
 
-def _pins() -> dict[str, str]:
-    lines = PINS.read_text(encoding="utf-8").splitlines()
+def _pinned(pins: Path) -> dict[str, str]:
+    lines = pins.read_text(encoding="utf-8").splitlines()
     pairs = (line.split("==") for line in lines if "==" in line)
     return {name.strip(): number.strip() for name, number in pairs}
 

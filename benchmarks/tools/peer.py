@@ -1,4 +1,4 @@
-"""MLflow in a process of its own, asked for one operation after the other."""
+"""A peer in a process of its own, asked for one operation after the other."""
 
 from __future__ import annotations
 
@@ -15,64 +15,64 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker", "running_worker"]
 
-_SCRIPT = Path(__file__).resolve().with_name("mlflow_worker.py")
+_TOOLS = Path(__file__).resolve().parent
 
 
 class Worker:
-    """The other end of ``mlflow_worker.py``; it does nothing unless asked."""
+    """The other end of a ``…_worker.py``; that does nothing unless asked."""
 
-    def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str], script: str, log: Path) -> None:
         self._process = process
+        self._script = script
         self._log = log
         self._answer()
 
-    def ask(self, do: str, **arguments: object) -> tuple[float, list[str]]:
-        """Have MLflow do something.
+    def ask(self, **request: object) -> dict[str, Any]:
+        """Have the peer do something.
 
         Args:
-            do: a method of the worker.
-            arguments: its arguments.
+            request: as the worker describes it.
 
         Returns:
-            The seconds that it took, and the names that it found.
+            Its answer, with the ``seconds`` that it took.
 
         Raises:
-            BenchmarkError: MLflow failed; the message ends with what it said.
+            BenchmarkError: the peer failed; the message ends with what it said.
         """
         assert self._process.stdin
         try:
-            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # There is no answer then either, and that is told.
-        answer = self._answer()
-        return float(answer["seconds"]), list(answer["found"])
+        return self._answer()
 
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
             said = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            raise BenchmarkError("MLflow failed:\n  " + "\n  ".join(said[-8:]))
+            raise BenchmarkError(f"{self._script} failed:\n  " + "\n  ".join(said[-8:]))
         found: dict[str, Any] = json.loads(line)
         return found
 
 
 @contextmanager
-def running_worker(peers: Path, url: str, folder: Path) -> Iterator[Worker]:
-    """MLflow on a database.
+def running_worker(python: Path, script: str, *arguments: object, folder: Path) -> Iterator[Worker]:
+    """A worker, until the block ends.
 
     Args:
-        peers: the environment that has it.
-        url: the database, empty.
-        folder: a new one, for artifacts and the log.
+        python: the interpreter that has the peer.
+        script: beside this file.
+        arguments: of the script.
+        folder: for the log, and where it runs; made if need be.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     log = folder / "log"
     with (
         log.open("w", encoding="utf-8") as errors,
         subprocess.Popen(
-            [str(peers / "bin" / "python"), str(_SCRIPT), url, str(folder)],
+            [str(python), str(_TOOLS / script), *map(str, arguments)],
             cwd=folder,
             env=clean_environment(folder),
             stdin=subprocess.PIPE,
@@ -81,4 +81,4 @@ def running_worker(peers: Path, url: str, folder: Path) -> Iterator[Worker]:
             text=True,
         ) as process,
     ):
-        yield Worker(process, log)
+        yield Worker(process, script, log)

