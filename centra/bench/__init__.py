@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from centra.bench.floor import Floor, measure_floor
+from centra.bench.report import Report, SizeReport, bench
 from centra.bench.work import Work, release_work
 
-__all__ = ["Floor", "Work", "measure_floor", "release_work"]
+__all__ = ["Floor", "Report", "SizeReport", "Work", "bench", "measure_floor", "release_work"]
