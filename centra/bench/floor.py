@@ -7,26 +7,27 @@ its code. How far a measured time lies above says what is left to gain.
 from __future__ import annotations
 
 import importlib.util
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from centra.bench.timing import measure
+from centra.processors import processors
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from centra.bench.work import Work
 
-__all__ = ["Floor", "measure_floor"]
+__all__ = ["Floor", "limits", "measure_floor"]
 
 _SIZE = 2048
 """Rows and columns of the matrices that are multiplied: large beside any cost of a call."""
 _READ = 2**28
 """Bytes that are read: many times any cache."""
-_SECONDS = 0.4
-"""How long each of the two is tried, at least; enough for a handful of times."""
+_ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,15 @@ class Floor:
     bandwidth: float
     """The most bytes per second that are read from memory."""
 
+    @classmethod
+    def of(cls, times: Mapping[str, Sequence[float]]) -> Floor:
+        """From the seconds of what :func:`limits` names, measured some times each.
+
+        The fastest counts: whatever else the machine does can only make one slower.
+        """
+        products = [min(seconds) for name, seconds in times.items() if name != "reading"]
+        return cls(flops=2 * _SIZE**3 / min(products), bandwidth=_READ / min(times["reading"]))
+
     def seconds(self, works: Iterable[Work]) -> float:
         """The least time for some units one after the other, in seconds.
 
@@ -47,31 +57,36 @@ class Floor:
 
 
 def measure_floor(threads: int) -> Floor:
-    """Measure the limits of this machine, in about two seconds.
+    """Measure the limits of this machine, in two to three seconds; see :func:`limits`."""
+    return Floor.of(measure(limits(threads), _ROUNDS))
 
-    - Operations: the product of two float32 matrices of 2,048 rows and columns, by ONNX Runtime
-      with so many threads and the second matrix packed beforehand, as the onnx engine packs
-      weights. Where onnxruntime is not installed, by numpy, whose library chooses its threads.
-    - Bandwidth: the largest of 2²⁸ bytes of float32, each thread looking at a part of its own.
 
-    Each is done for 0.4 seconds and three times at least, and the fastest counts: whatever else the
-    machine does can only make one slower.
+def limits(threads: int) -> dict[str, Callable[[], object]]:
+    """What shows the limits of this machine, as functions to time; see :meth:`Floor.of`.
+
+    - ``onnx product``, where onnxruntime is installed: the product of two float32 matrices of 2,048
+      rows and columns, the second one packed beforehand, as the onnx engine packs weights.
+    - ``numpy product``: the same by numpy, which cannot be told how many threads to use. So it is
+      left out where ONNX Runtime is there and not all processors are to be used.
+    - ``reading``: the largest of 2²⁸ bytes of float32, each thread looking at a part of its own.
 
     Args:
         threads: how many processors to use.
     """
-    product = _product(threads)
-    # Finding the largest is one instruction a vector and lets go of the interpreter's lock.
-    parts = np.array_split(np.ones(_READ // 4, dtype=np.float32), threads)
-    with ThreadPoolExecutor(threads) as executor:
-        reading = _fastest(lambda: list(executor.map(np.max, parts)))
-    return Floor(flops=2 * _SIZE**3 / _fastest(product), bandwidth=_READ / reading)
-
-
-def _product(threads: int) -> Callable[[], object]:
     matrix = np.ones((_SIZE, _SIZE), dtype=np.float32)
-    if importlib.util.find_spec("onnxruntime") is None:
-        return lambda: matrix @ matrix
+    parts = np.array_split(np.ones(_READ // 4, dtype=np.float32), threads)
+    executor = ThreadPoolExecutor(threads)
+    # Finding the largest is one instruction a vector and lets go of the interpreter's lock.
+    found: dict[str, Callable[[], object]] = {"reading": lambda: [*executor.map(np.max, parts)]}
+    installed = importlib.util.find_spec("onnxruntime") is not None
+    if installed:
+        found["onnx product"] = _onnx_product(matrix, threads)
+    if not installed or threads >= processors():
+        found["numpy product"] = lambda: matrix @ matrix
+    return found
+
+
+def _onnx_product(matrix: np.ndarray, threads: int) -> Callable[[], object]:
     from centra.runtime.onnx_graph import Graph
     from centra.runtime.session import Program
 
@@ -81,14 +96,3 @@ def _product(threads: int) -> Callable[[], object]:
     graph.output(product, "float32", ["rows", _SIZE])
     program = Program(graph, threads=threads)
     return lambda: program(matrix)
-
-
-def _fastest(run: Callable[[], object]) -> float:
-    """The seconds of the fastest of several runs, after one that does not count."""
-    run()
-    found: list[float] = []
-    while len(found) < 3 or sum(found) < _SECONDS:
-        start = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - start)
-    return min(found)

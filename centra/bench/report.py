@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from centra.backbone import BackboneSpec
-from centra.bench.floor import Floor, measure_floor
+from centra.bench.floor import Floor, limits
 from centra.bench.requests import make_input
 from centra.bench.singles import single_models
 from centra.bench.timing import measure
@@ -147,8 +147,9 @@ def bench(
 ) -> Report:
     """Load a release and time it.
 
-    Times are those of :meth:`centra.runtime.Release.predict`, with tokenising and decoding, taken in
-    rounds as :func:`centra.bench.timing.measure` does.
+    Times are those of :meth:`centra.runtime.Release.predict`, with tokenising and decoding. All that
+    is timed takes turns, the limits of this machine among it; see
+    :func:`centra.bench.timing.measure`.
 
     Args:
         manifest: what the release holds.
@@ -190,18 +191,20 @@ def bench(
     first = sizes[0]
     load = partial(Release.load, tasks=names, engine=engine, threads=threads)
     release = load(manifest, reader, progress=progress)
-    floor = measure_floor(threads or processors())
+    reached = limits(threads or processors())
 
     profiles: list[Profile] = []
-    runs: dict[tuple[str, _Size], Callable[[], object]] = {
-        ("release", size): partial(release.predict, inputs[size], names) for size in sizes
+    runs: dict[tuple[str, object], Callable[[], object]] = {
+        **{("release", size): partial(release.predict, inputs[size], names) for size in sizes},
+        **{("floor", name): run for name, run in reached.items()},
+        ("parts", first): lambda: profiles.append(release.profile(inputs[first], names)),
     }
-    runs["parts", first] = lambda: profiles.append(release.profile(inputs[first], names))
     if singles:
         with tempfile.TemporaryDirectory(prefix="centra-bench-") as folder:
             full = load(*single_models(manifest, reader, names, Path(folder)))
         runs |= {("singles", size): partial(_ask_each, full, inputs[size], names) for size in sizes}
     times = measure(runs, rounds, progress)
+    floor = Floor.of({name: times["floor", name] for name in reached})
 
     return Report(
         digest=manifest.digest,

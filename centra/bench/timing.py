@@ -39,7 +39,7 @@ def measure(
             seconds = _repeated(runs[key])
             if number:
                 found[key] += seconds
-            progress("time requests", number * len(runs) + place, total)
+            progress("measure", number * len(runs) + place, total)
     return found
 
 

@@ -116,6 +116,11 @@ def test_the_floor_is_the_longer_of_computing_and_reading_unit_by_unit() -> None
     assert floor.seconds([]) == 0
 
 
+def test_the_fastest_of_each_kind_sets_the_floor() -> None:
+    times = {"reading": [2.0, 0.5], "onnx product": [3.0, 2.0], "numpy product": [1.0, 4.0]}
+    assert Floor.of(times) == Floor(flops=2 * 2048**3, bandwidth=2**29)
+
+
 def test_the_limits_of_this_machine_are_those_of_some_machine() -> None:
     floor = measure_floor(1)
     assert 1e8 < floor.flops < 1e14
@@ -242,7 +247,9 @@ def test_a_report_has_every_size_beside_its_floor_and_every_task(
         ("slots", 2, 1),
         ("stars", 0, 0),
     ]
-    assert told[-1] == ("time requests", 10, 10)  # Twice two sizes, their singles, and the parts.
+    assert told[0][0] == "load tasks"
+    what, done, total = told[-1]
+    assert (what, done) == ("measure", total)
 
 
 def test_tasks_on_pairs_are_asked_about_pairs_of_the_length(
