@@ -119,10 +119,10 @@ def _find(reference: str) -> tuple[ReleaseManifest, BlobReader]:
 
 
 def _print(report: Report) -> None:
-    threads = "torch's own threads" if report.threads is None else f"{report.threads} threads"
+    threads = "torch's threads" if report.threads is None else _counted(report.threads, "thread")
     click.echo(
         f"release {report.digest[:12]}, {report.engine} engine, {threads}; "
-        f"{len(report.tasks)} tasks: {', '.join(report.tasks)}"
+        f"{_counted(len(report.tasks), 'task')}: {', '.join(report.tasks)}"
     )
     click.echo(
         f"at best this machine does {report.floor.flops / 1e9:,.0f} Gflop/s "
@@ -145,10 +145,7 @@ def _print(report: Report) -> None:
     ]
     print_table([*headers, *(("singles ms", "faster") if singles else ())], rows)
     if singles:
-        click.echo(
-            "singles: a full model per task, one after the other, by the same engine; their "
-            "weights are made up"
-        )
+        click.echo("singles: a full model per task, one after the other, by the same engine")
     parts = report.parts
     total = parts.shared + sum(task.median for task in parts.tasks)
     click.echo(f"\npart by part, batch {parts.batch}, length {parts.length}")
@@ -170,6 +167,10 @@ def _compared(size: SizeReport) -> tuple[str, ...]:
     if size.singles_median is None or size.singles_ratio is None:
         return ()
     return _ms(size.singles_median), f"{size.singles_ratio:.2f} times"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _ms(seconds: float) -> str:

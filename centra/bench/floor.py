@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Floor", "limits", "measure_floor"]
 
-_SIZE = 2048
-"""Rows and columns of the matrices that are multiplied: large beside any cost of a call."""
+_SIZE = 1024
+"""Rows and columns of the matrices that are multiplied: large beside any cost of a call, and still
+done in less than a scheduler's time slice, so that some product has a busy machine to itself."""
 _READ = 2**28
 """Bytes that are read: many times any cache."""
 _ROUNDS = 3
@@ -64,7 +65,7 @@ def measure_floor(threads: int) -> Floor:
 def limits(threads: int) -> dict[str, Callable[[], object]]:
     """What shows the limits of this machine, as functions to time; see :meth:`Floor.of`.
 
-    - ``onnx product``, where onnxruntime is installed: the product of two float32 matrices of 2,048
+    - ``onnx product``, where onnxruntime is installed: the product of two float32 matrices of 1,024
       rows and columns, the second one packed beforehand, as the onnx engine packs weights.
     - ``numpy product``: the same by numpy, which cannot be told how many threads to use. So it is
       left out where ONNX Runtime is there and not all processors are to be used.

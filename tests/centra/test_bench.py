@@ -118,7 +118,7 @@ def test_the_floor_is_the_longer_of_computing_and_reading_unit_by_unit() -> None
 
 def test_the_fastest_of_each_kind_sets_the_floor() -> None:
     times = {"reading": [2.0, 0.5], "onnx product": [3.0, 2.0], "numpy product": [1.0, 4.0]}
-    assert Floor.of(times) == Floor(flops=2 * 2048**3, bandwidth=2**29)
+    assert Floor.of(times) == Floor(flops=2 * 1024**3, bandwidth=2**29)
 
 
 def test_the_limits_of_this_machine_are_those_of_some_machine() -> None:
