@@ -29,6 +29,7 @@ _COMMANDS = {
     "rollback": "cli.promote:rollback",
     "channel": "cli.channel:channel",
     "predict": "cli.predict:predict",
+    "bench": "cli.bench:bench",
     "export": "cli.transfer:export",
     "import": "cli.transfer:import_command",
     "audit": "cli.audit:audit",

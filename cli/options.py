@@ -1,4 +1,4 @@
-"""Types of options that several commands take: lengths of time, moments, the feature cache.
+"""Types of options: lengths of time, moments, the feature cache, several numbers in one.
 
 ``7d`` or ``12h`` is a length; as a moment it means so long ago. Moments are in UTC unless they say
 otherwise, as all times that Centra prints.
@@ -17,9 +17,10 @@ from centra.sizes import parse_size
 if TYPE_CHECKING:
     from centra.training.features import FeatureCache
 
-__all__ = ["DURATION", "FEATURE_CACHE", "TIME", "duration_text"]
+__all__ = ["DURATION", "FEATURE_CACHE", "NUMBERS", "TIME", "duration_text"]
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
+_NUMBERS = re.compile(r"[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -101,10 +102,35 @@ class _FeatureCache(click.ParamType):  # type: ignore[type-arg]
         return FeatureCache(cache_folder() / "features", budget)
 
 
+class _Numbers(click.ParamType):  # type: ignore[type-arg]
+    """Whole numbers from 1, as a tuple."""
+
+    name = "numbers"
+
+    def convert(
+        self,
+        value: str | tuple[int, ...],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[int, ...]:
+        """Read ``1,8,32``."""
+        if isinstance(value, tuple):
+            return value
+        if not _NUMBERS.fullmatch(value):
+            self.fail(
+                f"{value!r} are no numbers: expected whole numbers from 1, for example 1,8,32",
+                param,
+                ctx,
+            )
+        return tuple(int(number) for number in value.split(","))
+
+
 DURATION = _Duration()
 """``0s``, ``30m``, ``12h``, ``7d``, ``2w``: a :class:`datetime.timedelta`."""
 FEATURE_CACHE = _FeatureCache()
 """``20GB``, ``500 MB``: a :class:`centra.training.features.FeatureCache`; ``off``: None."""
+NUMBERS = _Numbers()
+"""``1,8,32``: a tuple of whole numbers from 1."""
 TIME = _Time()
 """A date, a date and time, or how long ago: a :class:`datetime.datetime` in UTC."""
 

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from matplotlib.figure import Figure
+
     from centra.training.trials import Trial
 
-__all__ = ["draw", "write_png"]
+__all__ = ["draw", "save", "write_png"]
 
 _HEIGHT = 18
 """Lines, with title and axes."""
@@ -98,6 +100,15 @@ def write_png(path: Path, task: str, trials: Sequence[Trial], chosen: Trial) -> 
         ylabel=f"{chosen.metric.replace('_', ' ')} on the dev set, in points",
     )
     axes.legend()
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG.
+
+    Raises:
+        StoreNotWritableError: the file cannot be written.
+    """
     try:
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png")

@@ -30,6 +30,7 @@ __all__ = [
     "LoadedTask",
     "Probe",
     "TrunkEngine",
+    "default_engine",
     "open_engine",
 ]
 
@@ -123,11 +124,16 @@ class Engine(Protocol):
         ...
 
 
+def default_engine() -> str:
+    """The engine that is used where none is named: ``"onnx"`` where onnxruntime is installed."""
+    return "torch" if importlib.util.find_spec("onnxruntime") is None else "onnx"
+
+
 def open_engine(name: str | None = None, *, threads: int | None = None) -> Engine:
     """An engine of this process; the same for the same choice.
 
     Args:
-        name: ``"onnx"`` or ``"torch"``; by default ``"onnx"`` where onnxruntime is installed.
+        name: ``"onnx"`` or ``"torch"``; see :func:`default_engine`.
         threads: how many processors to use; by default all that this process may. The torch engine
             takes torch's own setting instead.
 
@@ -136,9 +142,9 @@ def open_engine(name: str | None = None, *, threads: int | None = None) -> Engin
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
-    installed = importlib.util.find_spec("onnxruntime") is not None
-    match name or ("onnx" if installed else "torch"):
-        case "onnx" if installed:
+    default = default_engine()
+    match name or default:
+        case "onnx" if default == "onnx":
             from centra.runtime.onnx_engine import onnx_engine
 
             return onnx_engine(threads or processors())

@@ -17,7 +17,7 @@ from centra.decoding import decode
 from centra.errors import DataError, FormatError, NotFoundError
 from centra.progress import Progress, silent
 from centra.runtime.engine import open_engine
-from centra.runtime.schedule import Job, compute
+from centra.runtime.schedule import Job, Profile, compute, compute_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -222,6 +222,25 @@ class Release:
             found.setdefault(name, []).extend(arrays)
         return dict(sorted(found.items()))
 
+    def profile(self, inputs: Iterable[object], tasks: Collection[str] | None = None) -> Profile:
+        """How long the parts of a request take, each alone: no branch runs beside another.
+
+        Args:
+            inputs, tasks: as for :meth:`predict`.
+
+        Returns:
+            The seconds of the embeddings and shared layers, and of each task's branch with its
+            decoding. Tokenising is not among them.
+
+        Raises:
+            DataError, NotFoundError: as :meth:`predict`.
+            Exception: a branch failed.
+        """
+        profile = Profile()
+        for _ in self._run(_parsed(inputs), tasks, _decoded, profile):
+            pass
+        return profile
+
     def probe_logits(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """This release's logits on a task's probe, and the ones the module recorded of itself.
 
@@ -241,12 +260,14 @@ class Release:
         inputs: Sequence[Input],
         tasks: Collection[str] | None,
         finish: Callable[[LoadedTask, np.ndarray, _Batch], list[T]],
+        profile: Profile | None = None,
     ) -> Iterator[tuple[str, list[int], list[T]]]:
         """Run a request in batches.
 
         Args:
             inputs, tasks: the request.
             finish: from a task's logits on a batch to one value per input.
+            profile: run part by part, and add here what each takes.
 
         Yields:
             A task, the places of some inputs, and its values for them.
@@ -272,7 +293,12 @@ class Release:
                         encoded, {self._tasks[n].spec.tap_layer for n in names}
                     )
                     jobs = [self._job(name, batch, finish) for name in names]
-                    for name, values in compute(self._pool, steps, jobs):
+                    done = (
+                        compute(self._pool, steps, jobs)
+                        if profile is None
+                        else compute_alone(steps, jobs, profile)
+                    )
+                    for name, values in done:
                         yield name, part, values
 
     def _job(

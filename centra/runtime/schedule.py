@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from centra.runtime.pool import Pool
 
-__all__ = ["Job", "compute"]
+__all__ = ["Job", "Profile", "compute", "compute_alone"]
 
 T = TypeVar("T")
 
@@ -28,6 +29,16 @@ class Job(Generic[T]):
     """How long it takes beside others. The longest that can run runs first, but the very first is
     the shortest."""
     run: Callable[[Any], T]
+
+
+@dataclass
+class Profile:
+    """How many seconds the parts of requests took."""
+
+    shared: float = 0.0
+    """The steps."""
+    tasks: dict[str, float] = field(default_factory=dict)
+    """The jobs, by name."""
 
 
 def compute(
@@ -66,6 +77,34 @@ def compute(
     finally:
         # Whoever stops listening has no use for what is still queued.
         running.wanted = False
+
+
+def compute_alone(
+    steps: Iterator[tuple[int, Any]], jobs: Sequence[Job[T]], profile: Profile
+) -> Iterator[tuple[str, T]]:
+    """Run jobs in the caller's thread, one after the other, each when its tap is there.
+
+    Args:
+        steps, jobs: as for :func:`compute`.
+        profile: what each takes is added to it.
+
+    Yields:
+        Each job's name and result.
+
+    Raises:
+        Exception: of a step or a job, at once.
+    """
+    start = time.perf_counter()
+    for tap, hidden_states in steps:
+        profile.shared += time.perf_counter() - start
+        for job in jobs:
+            if job.tap == tap:
+                start = time.perf_counter()
+                result = job.run(hidden_states)
+                seconds = time.perf_counter() - start
+                profile.tasks[job.name] = profile.tasks.get(job.name, 0.0) + seconds
+                yield job.name, result
+        start = time.perf_counter()
 
 
 class _Running(Generic[T]):

@@ -20,6 +20,7 @@ LIGHT = (
     "centra.task_module",
     "centra.families",
     "centra.backbone",
+    "centra.bench",
     "centra.release",
     "centra.folder",
     "centra.data",

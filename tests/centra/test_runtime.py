@@ -247,6 +247,16 @@ def test_request_for_all_tasks_computes_the_trunk_once(
     assert len(layer_calls) == 3 + own
 
 
+def test_a_profile_computes_what_the_request_does_and_names_its_tasks(
+    release: Release, layer_calls: list[object]
+) -> None:
+    profile = release.profile(TEXTS, ["shallow", "tags", "middle"])
+
+    assert profile.tasks.keys() == {"shallow", "tags", "middle"}
+    assert min(profile.shared, *profile.tasks.values()) > 0
+    assert len(layer_calls) == 2 + 1 + 2 + 1
+
+
 def test_request_without_inputs_or_tasks_computes_nothing(
     release: Release, layer_calls: list[object]
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from centra.runtime.pool import Pool
-from centra.runtime.schedule import Job, compute
+from centra.runtime.schedule import Job, Profile, compute, compute_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,3 +174,23 @@ def test_what_nobody_waits_for_is_not_begun() -> None:
 
     assert ended.wait(WAIT)
     assert log.lines == ["tap 1", "a"]
+
+
+def test_jobs_alone_run_in_the_caller_s_thread_each_at_its_tap_and_each_is_timed() -> None:
+    log, profile = Log(), Profile()
+    jobs = [log.job("late", 4), log.job("early", 2), log.job("too", 2)]
+    for _ in range(2):
+        found = dict(compute_alone(log.steps(2, 4), jobs, profile))
+        assert found == {
+            "early": "early of states 2",
+            "too": "too of states 2",
+            "late": "late of states 4",
+        }
+    assert log.lines == ["tap 2", "early", "too", "tap 4", "late"] * 2
+    assert profile.tasks.keys() == found.keys()
+    assert min(profile.shared, *profile.tasks.values()) > 0
+
+
+def test_a_job_alone_that_fails_ends_the_batch() -> None:
+    with pytest.raises(ValueError, match="b broke"):
+        list(compute_alone(Log().steps(1), [failing("b", 1)], Profile()))

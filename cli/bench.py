@@ -1,0 +1,177 @@
+"""``centra bench``."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from centra.errors import UsageError
+from cli.context import json_option, registry_for
+from cli.options import NUMBERS
+from cli.output import print_json, print_table, reporting
+
+if TYPE_CHECKING:
+    from centra.bench import Report, SizeReport
+    from centra.blobs import BlobReader
+    from centra.release import ReleaseManifest
+
+
+@click.command()
+@click.argument("reference", metavar="RELEASE")
+@click.option(
+    "--batch",
+    "batches",
+    type=NUMBERS,
+    default="1,8,32",
+    show_default=True,
+    help="Numbers of inputs.",
+)
+@click.option(
+    "--length",
+    "lengths",
+    type=NUMBERS,
+    help="Numbers of tokens of each input; default 16,32,128, as far as the backbone takes them.",
+)
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    help="Only these; default all on single texts. May be given several times.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Processors to use; default all.")
+@click.option(
+    "--engine",
+    type=click.Choice(["onnx", "torch"]),
+    help="Default onnx, where onnxruntime is installed.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="How often all sizes take their turn.",
+)
+@click.option("--singles", is_flag=True, help="Compare with a full model per task.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.png",
+    help="Also draw latency and throughput by batch.",
+)
+@json_option
+def bench(
+    reference: str,
+    *,
+    batches: tuple[int, ...],
+    lengths: tuple[int, ...] | None,
+    tasks: tuple[str, ...],
+    threads: int | None,
+    engine: str | None,
+    rounds: int,
+    singles: bool,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Time a release on this machine, by batch and length, and part by part.
+
+    RELEASE is a number, channel or digest; a release folder; or STORE#CHANNEL. Its share of the
+    floor says how near it is to what this machine can do at best.
+    """
+    from centra.bench import bench as run
+
+    if plot is not None and find_spec("matplotlib") is None:
+        raise UsageError("--plot needs an extra: pip install 'centra[train]'")
+    manifest, reader = _find(reference)
+    with reporting() as progress:
+        report = run(
+            manifest,
+            reader,
+            tasks=tasks or None,
+            batches=batches,
+            lengths=lengths,
+            rounds=rounds,
+            engine=engine,
+            threads=threads,
+            singles=singles,
+            progress=progress,
+        )
+    if as_json:
+        print_json(report)
+    else:
+        _print(report)
+    if plot is not None:
+        from cli.bench_plot import write_png
+
+        write_png(plot, report)
+
+
+def _find(reference: str) -> tuple[ReleaseManifest, BlobReader]:
+    from centra.runtime.loading import find_release
+    from registry import releases
+
+    registry = registry_for(reference)
+    if registry is None:
+        return find_release(reference)
+    return releases.show(registry, reference).manifest, registry.store
+
+
+def _print(report: Report) -> None:
+    threads = "torch's threads" if report.threads is None else _counted(report.threads, "thread")
+    click.echo(
+        f"release {report.digest[:12]}, {report.engine} engine, {threads}; "
+        f"{_counted(len(report.tasks), 'task')}: {', '.join(report.tasks)}"
+    )
+    click.echo(
+        f"at best this machine does {report.floor.flops / 1e9:,.0f} Gflop/s "
+        f"and reads {report.floor.bandwidth / 1e9:,.1f} GB/s\n"
+    )
+    singles = report.sizes[0].singles_median is not None
+    headers = ["batch", "length", "median ms", "p95 ms", "inputs/s", "answers/s", "of the floor"]
+    rows = [
+        [
+            str(size.batch),
+            str(size.length),
+            _ms(size.median),
+            _ms(size.p95),
+            f"{size.inputs_per_second:,.0f}",
+            f"{size.answers_per_second:,.0f}",
+            f"{size.floor_share:.0%}",
+            *_compared(size),
+        ]
+        for size in report.sizes
+    ]
+    print_table([*headers, *(("singles ms", "faster") if singles else ())], rows)
+    if singles:
+        click.echo("singles: a full model per task, one after the other, by the same engine")
+    parts = report.parts
+    total = parts.shared + sum(task.median for task in parts.tasks)
+    click.echo(f"\npart by part, batch {parts.batch}, length {parts.length}")
+    rows = [["(shared)", "", "", _ms(parts.shared), f"{parts.shared / total:.0%}"]]
+    rows += [
+        [
+            task.task,
+            str(task.tap_layer),
+            str(task.depth),
+            _ms(task.median),
+            f"{task.median / total:.0%}",
+        ]
+        for task in parts.tasks
+    ]
+    print_table(("task", "tap", "depth", "median ms", "share"), rows)
+
+
+def _compared(size: SizeReport) -> tuple[str, ...]:
+    if size.singles_median is None or size.singles_ratio is None:
+        return ()
+    return _ms(size.singles_median), f"{size.singles_ratio:.2f} times"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:,.2f}"
