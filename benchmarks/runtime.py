@@ -12,15 +12,13 @@ import gc
 import json
 import os
 import random
-import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -47,6 +45,9 @@ from benchmarks.tools.reference import LAYERS, TASKS, ReferenceTask, Setup, Setu
 from centra.bench import Floor, measure_floor, release_work
 from centra.processors import processors
 from centra.runtime import Release, load_release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
 
 RESULTS = ROOT / "benchmarks" / "RUNTIME.md"
 PLOT = RESULTS.with_suffix(".png")
@@ -145,9 +146,7 @@ class Findings:
 def main() -> int:
     """Measure; 0 where everything could be measured."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-    add_options(
-        parser, RESULTS, f"1 × 32 and 8 × 32 alone, {QUICK_ROUNDS} rounds", pins=PINS
-    )
+    add_options(parser, RESULTS, f"1 × 32 and 8 × 32 alone, {QUICK_ROUNDS} rounds", pins=PINS)
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "runtime")
     parser.add_argument("--rounds", type=int)
     options = parser.parse_args()
@@ -214,7 +213,9 @@ def _singles(bench: Bench, found: Findings) -> None:
             pairs = zip(found.times["S and more", size], found.times["S", size], strict=True)
             share = 100 * median((a - b) / MORE / b for a, b in pairs)
             found.goals.append(
-                Goal.at_most(limit, f"one more sentence task in S, % of its time, {_text(size)}", share)
+                Goal.at_most(
+                    limit, f"one more sentence task in S, % of its time, {_text(size)}", share
+                )
             )
     for size in bench.sizes:
         share = bench.least(setups["S"], size) / found.median("S", size)
@@ -325,7 +326,9 @@ def _stream(bench: Bench, found: Findings) -> None:
         return arrivals[-1][-1]
 
     # Short, and by far the noisiest of all: more rounds cost little.
-    turns = _turns(5 * bench.rounds, {"S streamed": stream, "S whole": _timed(release, [_words(32)])})
+    turns = _turns(
+        5 * bench.rounds, {"S streamed": stream, "S whole": _timed(release, [_words(32)])}
+    )
     for way, seconds in turns.items():
         found.times[way, size] = seconds
     found.arrivals = [median(times) for times in zip(*arrivals[1:], strict=True)]
@@ -383,7 +386,9 @@ def _memory(bench: Bench, found: Findings) -> None:
     )
     peak = int(output(argv, ROOT, os.environ))
     found.goals.append(
-        Goal.at_most(1.3, "S: peak memory of its process against its blobs", peak / setup.blob_bytes)
+        Goal.at_most(
+            1.3, "S: peak memory of its process against its blobs", peak / setup.blob_bytes
+        )
     )
     found.lines.append(
         f"S has {setup.blob_bytes / 1e6:.0f} MB of blobs; its process took at most "
@@ -395,22 +400,16 @@ def _memory(bench: Bench, found: Findings) -> None:
 # Timing
 
 
-def _models(bench: Bench, kind: str, tasks: int) -> Any:
-    """A peer in its own process: a context manager that gives what asks it for a size's seconds."""
-    from contextlib import contextmanager
-
+@contextmanager
+def _models(bench: Bench, kind: str, tasks: int) -> Iterator[Callable[[Size], float]]:
+    """A peer in its own process: what asks it for the seconds of a size."""
     # transformers' own model runs in our environment, with the version that we run on.
     python = Path(sys.executable) if kind == "transformers" else bench.python
     arguments = (kind, tasks, bench.threads, bench.work)
-
-    @contextmanager
-    def running() -> Any:
-        with running_worker(
-            python, "models_worker.py", *arguments, folder=bench.work / "peers"
-        ) as worker:
-            yield lambda size: float(worker.ask(batch=size[0], length=size[1])["seconds"])
-
-    return running()
+    with running_worker(
+        python, "models_worker.py", *arguments, folder=bench.work / "peers"
+    ) as worker:
+        yield lambda size: float(worker.ask(batch=size[0], length=size[1])["seconds"])
 
 
 def _take_turns(

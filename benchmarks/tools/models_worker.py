@@ -172,9 +172,7 @@ def _export(path: Path) -> None:
         (ids, torch.ones_like(ids)),
         plain,
         input_names=["input_ids", "attention_mask"],
-        dynamic_axes={
-            name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")
-        },
+        dynamic_axes={name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")},
         opset_version=17,
         dynamo=False,
     )

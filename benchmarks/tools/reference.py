@@ -91,12 +91,12 @@ class Setups:
         Args:
             folder: for it; about 1.3 GB for S, and 2.9 GB more for H.
         """
-        self._store = LocalStore(folder / "store")
+        self.store = LocalStore(folder / "store")
         made = folder / "backbone.txt"
         if not made.is_file():
-            spec = import_backbone(str(_encoder(folder / "encoder")), self._store)
+            spec = import_backbone(str(_encoder(folder / "encoder")), self.store)
             made.write_text(spec.digest, encoding="utf-8")
-        self.backbone = BackboneSpec.fetch(made.read_text(encoding="utf-8"), self._store)
+        self.backbone = BackboneSpec.fetch(made.read_text(encoding="utf-8"), self.store)
         self._modules = folder / "modules"
         self._modules.mkdir(exist_ok=True)
 
@@ -126,8 +126,8 @@ class Setups:
         """A release of some tasks, whose modules are made where they are not there yet."""
         specs = self._specs(tasks)
         manifest = ReleaseManifest.build(specs, {self.backbone.digest: self.backbone})
-        self._store.put(manifest.to_bytes())
-        return Setup(manifest, self._store)
+        self.store.put(manifest.to_bytes())
+        return Setup(manifest, self.store)
 
     def _specs(self, tasks: Sequence[ReferenceTask]) -> Mapping[str, tuple[str, TaskSpec]]:
         from centra.task_module import read_spec
@@ -135,10 +135,10 @@ class Setups:
         made = {}
         missing = [task for task in tasks if not (self._modules / task.name).is_file()]
         if missing:
-            _write(missing, self.backbone, self._store, self._modules)
+            _write(missing, self.backbone, self.store, self._modules)
         for task in tasks:
             digest = (self._modules / task.name).read_text(encoding="utf-8")
-            made[task.name] = (digest, read_spec(self._store.fetch(digest)))
+            made[task.name] = (digest, read_spec(self.store.fetch(digest)))
         return made
 
 
