@@ -20,7 +20,7 @@ from centra.release import ReleaseManifest
 from centra.task_module import HeadSpec, Kind, TaskModule, TaskSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import torch
     from tokenizers import Tokenizer
@@ -332,11 +332,13 @@ def put_release(
     modules: Mapping[str, TaskModule],
     backbones: Iterable[BackboneSpec],
     store: LocalStore,
+    int8: Collection[str] = (),
 ) -> ReleaseManifest:
-    """Put modules into a store and merge them; the manifest is stored too."""
+    """Put modules into a store and merge them, some in int8; the manifest is stored too."""
     manifest = ReleaseManifest.build(
         {name: (store.put(module.to_bytes()), module.spec) for name, module in modules.items()},
         {spec.digest: spec for spec in backbones},
+        dict.fromkeys(int8, "int8"),
     )
     store.put(manifest.to_bytes())
     return manifest
