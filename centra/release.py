@@ -171,6 +171,11 @@ class ReleaseManifest(FormattedDocument):
         single = sum(depth[entry.backbone] for entry in self.tasks.values())
         return LayerAccount.of(shared=shared, task=own, single_task=single)
 
+    @property
+    def precisions(self) -> dict[str, Precision]:
+        """In which precision each task is computed."""
+        return {name: entry.precision for name, entry in self.tasks.items()}
+
     def trunk_depths(self) -> dict[tuple[str, Precision], int]:
         """How many shared layers are computed, per backbone and precision: to its deepest tap."""
         found: dict[tuple[str, Precision], int] = {}

@@ -1,8 +1,8 @@
 """A loaded release: tokenise once, run the trunk once to the deepest tap needed, then each branch.
 
 The parts are held per backbone and precision and per task, and share nothing else, so a task's
-answer cannot depend on which other tasks are loaded. ``Release`` reaches trunks and branches only through
-:mod:`centra.runtime.engine`.
+answer cannot depend on which other tasks are loaded. ``Release`` reaches trunks and branches only
+through :mod:`centra.runtime.engine`.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ class Release:
         held = base.blobs if base else frozenset()
         chosen = sorted(manifest.tasks) if tasks is None else list(dict.fromkeys(tasks))
         entries = {name: _entry(manifest, name) for name in chosen}
-        part = manifest.model_copy(update={"tasks": entries})
+        depths = manifest.model_copy(update={"tasks": entries}).trunk_depths()
         backbones = {}
-        for (digest, precision), depth in part.trunk_depths().items():
+        for (digest, precision), depth in depths.items():
             spec = BackboneSpec.fetch(digest, reader)
             backbones[digest, precision] = _Backbone(
                 spec,

@@ -81,12 +81,23 @@ class OnnxEngine:
             return Layer(weights, shape, precision=precision, threads=self._threads)
 
         def loaded_layer(index: int) -> Layer:
-            settings = ("layer", shape, self._threads)
-            make = partial(layer, index)
-            return _unit(spec.layers[index], precision, settings, make, reader, held)
+            return _unit(
+                spec.layers[index],
+                partial(layer, index),
+                reader,
+                precision=precision,
+                settings=("layer", shape, self._threads),
+                held=held,
+            )
 
-        settings = ("embeddings", shape, self._threads)
-        below = _unit(spec.embeddings, "fp32", settings, embeddings, reader, held)
+        below = _unit(
+            spec.embeddings,
+            embeddings,
+            reader,
+            precision="fp32",
+            settings=("embeddings", shape, self._threads),
+            held=held,
+        )
         with ThreadPoolExecutor(self._threads) as executor:
             return OnnxTrunk(spec, below, list(executor.map(loaded_layer, range(depth))))
 
@@ -112,7 +123,8 @@ class OnnxEngine:
                 chain=_chain(tensors, spec),
             )
 
-        return _unit(digest, precision, ("task", shape), task, reader, held)
+        settings = ("task", shape)
+        return _unit(digest, task, reader, precision=precision, settings=settings, held=held)
 
 
 class OnnxTrunk:
@@ -192,10 +204,11 @@ class OnnxBranch:
 
 def _unit(
     digest: str,
-    precision: Precision,
-    settings: Hashable,
     make: Callable[[Path], T],
     reader: BlobReader,
+    *,
+    precision: Precision,
+    settings: Hashable,
     held: AbstractSet[str],
 ) -> T:
     """The unit of a blob that is in use, or a new one."""

@@ -181,8 +181,8 @@ def finish(
     graph = Graph("finish")
     context = graph.input("context", "float32", ["tokens", shape.hidden])
     states = graph.input("states", "float32", ["tokens", shape.hidden])
-    states = _after_attention(graph, context, states, weights, shape, precision)
-    _end(graph, states, weights, shape, precision, head)
+    states = _after_attention(graph, context, states, weights, shape, precision=precision)
+    _end(graph, states, weights, shape, precision=precision, head=head)
     return graph
 
 
@@ -198,7 +198,7 @@ def project_first(weights: Mapping[str, np.ndarray], shape: Shape, precision: Pr
     firsts = graph.input("firsts", "int64", ["batch"])
     rows = graph.node("Gather", states, firsts, axis=0)
     query = linear(graph, Rows.of(graph, rows, precision), weights, names.query)
-    keys = _by_head(weights[f"{names.key}.weight"], shape)
+    keys = [*_by_head(weights[f"{names.key}.weight"], shape)]
     queries = products_by_part(graph, Rows.of(graph, query, precision), "key", keys)
     target = graph.constant(np.array([-1, shape.heads, shape.hidden]))
     graph.output(
@@ -243,11 +243,10 @@ def finish_first(
     averages = graph.input("averages", "float32", ["batch", shape.heads * shape.hidden])
     states = graph.input("states", "float32", ["batch", shape.hidden])
     values = [weight.T for weight in _by_head(weights[f"{names.value}.weight"], shape)]
-    context = products_by_part(graph, Rows.of(graph, averages, precision), "value", values)
-    bias = graph.weight("value.bias", weights[f"{names.value}.bias"])
-    context = graph.node("Add", context, bias)
-    states = _after_attention(graph, context, states, weights, shape, precision)
-    _end(graph, states, weights, shape, precision, head)
+    bias = weights[f"{names.value}.bias"]
+    context = products_by_part(graph, Rows.of(graph, averages, precision), "value", values, bias)
+    states = _after_attention(graph, context, states, weights, shape, precision=precision)
+    _end(graph, states, weights, shape, precision=precision, head=head)
     return graph
 
 
@@ -262,7 +261,7 @@ def head_alone(
     states = graph.input("states", "float32", ["tokens", shape.hidden])
     if head.activation is not None:
         states = graph.node("Gather", states, graph.input("firsts", "int64", ["batch"]), axis=0)
-    _end(graph, states, weights, shape, precision, head)
+    _end(graph, states, weights, shape, precision=precision, head=head)
     return graph
 
 
@@ -272,16 +271,18 @@ def _after_attention(
     states: str,
     weights: Mapping[str, np.ndarray],
     shape: Shape,
+    *,
     precision: Precision,
 ) -> str:
     names = shape.names
     rows = Rows.of(graph, context, precision)
     projected = linear(graph, rows, weights, names.attention_output)
-    states = _add_and_norm(graph, projected, states, weights, names.attention_norm, shape)
+    norm = names.attention_norm
+    states = _add_and_norm(graph, projected, states, weights, norm, epsilon=shape.epsilon)
     rows = Rows.of(graph, states, precision)
     inner = _activated(graph, rows, weights, names.inner, shape.activation)
     outer = linear(graph, Rows.of(graph, inner, precision), weights, names.outer)
-    return _add_and_norm(graph, outer, states, weights, names.norm, shape)
+    return _add_and_norm(graph, outer, states, weights, names.norm, epsilon=shape.epsilon)
 
 
 def _end(
@@ -289,6 +290,7 @@ def _end(
     states: str,
     weights: Mapping[str, np.ndarray],
     shape: Shape,
+    *,
     precision: Precision,
     head: HeadSpec | None,
 ) -> None:
@@ -323,7 +325,8 @@ def _add_and_norm(
     residual: str,
     weights: Mapping[str, np.ndarray],
     name: str,
-    shape: Shape,
+    *,
+    epsilon: float,
 ) -> str:
     """A residual connection and the layer norm after it."""
     scale = graph.weight(f"{name}.weight", weights[f"{name}.weight"])
@@ -335,7 +338,7 @@ def _add_and_norm(
         scale,
         shift,
         domain=MICROSOFT,
-        epsilon=shape.epsilon,
+        epsilon=epsilon,
     )
 
 

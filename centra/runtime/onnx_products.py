@@ -1,9 +1,10 @@
 """Products of rows with weights, in float32 or in eight bits.
 
-In eight bits a weight is held as whole numbers with one scale per output, and the rows are turned
-into bytes with one scale per row, from that row alone. So a row's product depends on no other row,
-and nothing has to be calibrated. Sums are of whole numbers and therefore exact, in any order. What
-comes out is float32 again.
+In eight bits a weight is held as whole numbers with one scale per output, and rows are turned into
+bytes: from a row's least value in steps of its own, up to its largest. So what a row becomes depends
+on no other row, and nothing has to be calibrated. Sums are of whole numbers and therefore exact, in
+any order. What comes out is float32 again: with x = least + step · byte and W = scale · number,
+x · W = step · scale · Σ byte · number + least · Σ W.
 
 All are two-dimensional products with a constant weight behind: ONNX Runtime packs such weights once,
 and gives a row the same bits whatever other rows there are, even none. Batched products do not.
@@ -27,11 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Rows", "linear", "product", "products_by_part"]
 
-_ZERO = 128
-"""The byte that stands for 0, in the rows."""
+_STEPS = 255
+"""Between the least and the largest value of a row."""
 _LARGEST = 127
-_TINY = 1e-30
-"""Instead of the largest value of a row of zeros, which nothing can be divided by."""
+"""The largest number in a weight."""
+_TINY = np.float32(1e-30)
+"""In place of 0, where something is divided by it."""
 
 
 @dataclass(frozen=True)
@@ -39,29 +41,31 @@ class Rows:
     """Rows that are to be multiplied with one weight or several."""
 
     value: str
-    """``(rows, inputs)``: of float32, or bytes."""
-    scale: str | None
+    """``(rows, inputs)``: float32, or bytes."""
+    step: str | None = None
     """``(rows, 1)``: what one step of the bytes is worth."""
+    least: str | None = None
+    """``(rows, 1)``: what the byte 0 stands for."""
 
     @classmethod
     def of(cls, graph: Graph, value: str, precision: Precision) -> Rows:
         """Prepare float32 rows ``(rows, inputs)``; once for all weights that they meet."""
         if precision == "fp32":
-            return cls(value, None)
-        largest = graph.node("ReduceMax", graph.node("Abs", value), _axes(graph, 1))
-        largest = graph.node("Max", largest, _number(graph, _TINY))
-        steps = graph.node("Mul", value, graph.node("Div", _number(graph, _LARGEST), largest))
-        scale = graph.node("Mul", largest, _number(graph, 1 / _LARGEST))
-        return cls(graph.node("QuantizeLinear", steps, _number(graph, 1), _zero(graph)), scale)
+            return cls(value)
+        across = graph.constant(np.array([1]))
+        least = graph.node("ReduceMin", value, across)
+        span = graph.node("Sub", graph.node("ReduceMax", value, across), least)
+        step = graph.node("Mul", span, graph.constant(np.array(1 / _STEPS, dtype=np.float32)))
+        step = graph.node("Max", step, graph.constant(np.array(_TINY)))
+        steps = graph.node("Reshape", step, graph.constant(np.array([-1])))
+        above = graph.node("Sub", value, least)
+        return cls(graph.node("QuantizeLinear", above, steps, axis=0), step, least)
 
 
 def linear(graph: Graph, rows: Rows, weights: Mapping[str, np.ndarray], name: str) -> str:
     """A linear layer, ``name.weight`` of ``(outputs, inputs)`` and ``name.bias``."""
-    bias = graph.weight(f"{name}.bias", weights[f"{name}.bias"])
-    if rows.scale is None:
-        weight = graph.weight(f"{name}.weight", weights[f"{name}.weight"])
-        return graph.node("Gemm", rows.value, weight, bias, transB=1)
-    return graph.node("Add", product(graph, rows, weights, name), bias)
+    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+    return products_by_part(graph, rows, f"{name}.weight", [weight.T], bias)
 
 
 def product(graph: Graph, rows: Rows, weights: Mapping[str, np.ndarray], name: str) -> str:
@@ -69,7 +73,13 @@ def product(graph: Graph, rows: Rows, weights: Mapping[str, np.ndarray], name: s
     return products_by_part(graph, rows, f"{name}.weight", [weights[f"{name}.weight"].T])
 
 
-def products_by_part(graph: Graph, rows: Rows, name: str, weights: Sequence[np.ndarray]) -> str:
+def products_by_part(
+    graph: Graph,
+    rows: Rows,
+    name: str,
+    weights: Sequence[np.ndarray],
+    bias: np.ndarray | None = None,
+) -> str:
     """Each part of the rows with a weight of its own, the results side by side.
 
     Args:
@@ -77,33 +87,47 @@ def products_by_part(graph: Graph, rows: Rows, name: str, weights: Sequence[np.n
         rows: are cut into as many parts of one size as there are weights.
         name: of the weights in the graph.
         weights: each ``(inputs of a part, outputs)``.
+        bias: is added; ``(outputs of all)``.
     """
     parts = [rows.value]
     if len(weights) > 1:
         parts = graph.split(rows.value, len(weights), len(weights[0]))
-    found = [
-        _product(graph, part, f"{name}.{i}", weight, exact=rows.scale is None)
-        for i, (part, weight) in enumerate(zip(parts, weights, strict=True))
-    ]
+    named = [(part, f"{name}.{i}") for i, part in enumerate(parts)]
+    shift = [] if bias is None else [graph.weight(f"{name}.bias", bias)]
+    if rows.step is None or rows.least is None:
+        if len(parts) == 1:
+            return _exact(graph, *named[0], weights[0], *shift)
+        found = [_exact(graph, *of, weight) for of, weight in zip(named, weights, strict=True)]
+        joined = graph.node("Concat", *found, axis=1)
+        return graph.node("Add", joined, *shift) if shift else joined
+    numbers = [_quantised(weight, _largest_weight()) for weight in weights]
+    found = [_rounded(graph, *of, *pair) for of, pair in zip(named, numbers, strict=True)]
     joined = graph.node("Concat", *found, axis=1) if len(found) > 1 else found[0]
-    return joined if rows.scale is None else graph.node("Mul", joined, rows.scale)
+    sums = np.concatenate([scales * values.sum(axis=0) for values, scales in numbers])
+    of_sums = graph.weight(f"{name}.sums", sums.astype(np.float32)[None])
+    return graph.node(
+        "Add",
+        graph.node("Mul", joined, rows.step),
+        graph.node("Gemm", rows.least, of_sums, *shift),
+    )
 
 
-def _product(graph: Graph, part: str, name: str, weight: np.ndarray, *, exact: bool) -> str:
-    """One product; in eight bits, not yet with the scale of the rows."""
-    if exact:
-        # Packing takes a weight either way; so it is handed over as it lies in the file.
-        if weight.flags.c_contiguous:
-            return graph.node("Gemm", part, graph.weight(name, weight))
-        return graph.node("Gemm", part, graph.weight(name, weight.T), transB=1)
-    values, scales = _quantised(weight, _largest_weight())
+def _exact(graph: Graph, part: str, name: str, weight: np.ndarray, *bias: str) -> str:
+    """A product in float32."""
+    # Packing takes a weight either way; so it is handed over as it lies in the file.
+    if weight.flags.c_contiguous:
+        return graph.node("Gemm", part, graph.weight(name, weight), *bias)
+    return graph.node("Gemm", part, graph.weight(name, weight.T), *bias, transB=1)
+
+
+def _rounded(graph: Graph, part: str, name: str, values: np.ndarray, scales: np.ndarray) -> str:
+    """A product of bytes and whole numbers, with the weight's scales but not yet the rows' steps."""
     return graph.node(
         "MatMulIntegerToFloat",
         part,
         graph.weight(name, values),
-        _number(graph, 1),
-        graph.weight(f"{name}.scale", scales),
-        _zero(graph),
+        graph.constant(np.array(1, dtype=np.float32)),
+        graph.weight(f"{name}.scales", scales),
         domain=MICROSOFT,
     )
 
@@ -111,7 +135,7 @@ def _product(graph: Graph, part: str, name: str, weight: np.ndarray, *, exact: b
 def _quantised(weight: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
     """A weight ``(inputs, outputs)`` as whole numbers up to a largest one, and a scale per output."""
     scales = np.maximum(weight.max(axis=0), -weight.min(axis=0)) / np.float32(largest)
-    scales = np.maximum(scales, np.float32(_TINY))
+    scales = np.maximum(scales, _TINY)
     values = weight / scales
     return np.ascontiguousarray(np.rint(values, out=values).astype(np.int8)), scales
 
@@ -128,17 +152,5 @@ def _largest_weight() -> int:
     rows = graph.input("rows", "uint8", ["rows", size])
     weight = graph.weight("weight", np.full((size, size), _LARGEST, dtype=np.int8))
     graph.output(graph.node("MatMulInteger", rows, weight), "int32", ["rows", size])
-    (sums,) = Program(graph, threads=1)(np.full((size, size), 255, dtype=np.uint8))
-    return _LARGEST if bool((sums == size * 255 * _LARGEST).all()) else _LARGEST // 2
-
-
-def _number(graph: Graph, value: float) -> str:
-    return graph.constant(np.array(value, dtype=np.float32))
-
-
-def _zero(graph: Graph) -> str:
-    return graph.constant(np.array(_ZERO, dtype=np.uint8))
-
-
-def _axes(graph: Graph, *axes: int) -> str:
-    return graph.constant(np.array(axes, dtype=np.int64))
+    (sums,) = Program(graph, threads=1)(np.full((size, size), _STEPS, dtype=np.uint8))
+    return _LARGEST if bool((sums == size * _STEPS * _LARGEST).all()) else _LARGEST // 2
