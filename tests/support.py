@@ -269,6 +269,7 @@ def make_module(
     labels: Sequence[str] | None = None,
     form: str = "single",
     seed: int = 0,
+    fragile: bool = False,
     **fields: Any,
 ) -> TaskModule:
     """A valid task module with random weights and its true probe.
@@ -282,6 +283,7 @@ def make_module(
         labels: in the order of the logits; by default some that suit the kind.
         form: ``"single"`` or ``"pair"``.
         seed: of the weights; another seed gives another module.
+        fragile: let its answers hang on small values beside a large one, where int8 loses them.
         fields: further fields of the spec.
     """
     import torch
@@ -294,7 +296,11 @@ def make_module(
         backbone.digest, kind, tap=tap, depth=depth, labels=labels, form=form, **fields
     )
     branch = Branch(backbone, spec)
-    branch.load(random_weights(branch.state_dict(), seed)).eval()
+    weights = random_weights(branch.state_dict(), seed)
+    if fragile:
+        weights[f"layers.{depth}.output.LayerNorm.weight"][0] = 1e5
+        weights["head.dense.weight"][:, 0] = 0
+    branch.load(weights).eval()
     texts = ["wake me at seven", "play some jazz in new york, please", "is there snow"]
     inputs = [Input(text, "yes it is" if form == "pair" else None) for text in texts]
     _, probe = TextEncoder.of(backbone, reader).batch(inputs)
