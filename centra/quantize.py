@@ -181,8 +181,9 @@ def _comparable(
 
 def _agreement(kind: str, exact: Sequence[Any], rounded: Sequence[Any]) -> float:
     """The share of equal answers."""
-    pairs = list(zip(exact, rounded, strict=True))
-    if kind == "regression":
-        close = _CLOSE * (max(exact) - min(exact))
-        return sum(abs(a - b) <= close for a, b in pairs) / len(pairs)
-    return sum(a == b for a, b in pairs) / len(pairs)
+    close = _CLOSE * (max(exact) - min(exact)) if kind == "regression" else 0.0
+    equal = [
+        abs(a - b) <= close if kind == "regression" else a == b
+        for a, b in zip(exact, rounded, strict=True)
+    ]
+    return equal.count(True) / len(equal)

@@ -257,6 +257,17 @@ def test_int8_is_close_to_fp32_for_every_kind_of_task(
         assert np.abs(own - fp32).max() <= 0.05 * np.abs(fp32).max(), name
 
 
+def test_the_reference_answers_in_fp32(
+    modules: dict[str, TaskModule], tiny_backbone: support.Backbone, store: LocalStore
+) -> None:
+    exact, mixed = (
+        Release.load(merged(tiny_backbone, modules, store, int8), store, engine="torch")
+        for int8 in (INT8["fp32"], INT8["mixed"])
+    )
+
+    assert_same_bits(mixed.logits(texts(3)), exact.logits(texts(3)))
+
+
 # Isolation
 
 
@@ -468,6 +479,18 @@ def test_what_a_base_lacks_is_read(manifest: ReleaseManifest, store: LocalStore)
         *manifest.trunks[0].layers,
         manifest.trunks[0].embeddings,
     }
+
+
+def test_what_a_base_has_in_another_precision_is_read(
+    modules: dict[str, TaskModule], tiny_backbone: support.Backbone, store: LocalStore
+) -> None:
+    serving = load(merged(tiny_backbone, modules, store), store)
+    faster = merged(tiny_backbone, modules, store, NAMES)
+    reader = Counting(store)
+
+    swapped = load(faster, reader, base=serving)
+
+    assert swapped.blobs - set(reader.fetched) == {faster.trunks[0].embeddings}
 
 
 def test_what_is_in_use_is_read_but_not_compiled_again(
