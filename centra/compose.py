@@ -92,10 +92,10 @@ def check_parity(
     tasks: Collection[str],
     progress: Progress = silent,
 ) -> dict[str, float]:
-    """Run tasks of a merged release on the probes that their modules carry.
+    """Run tasks of a merged release on the probes that their modules carry, in float32.
 
     Args:
-        manifest: the release.
+        manifest: the release; in which precisions does not matter.
         reader: where its blobs are.
         tasks: those to check; loading follows them, so checking none costs nothing.
         progress: told of each task.
@@ -117,8 +117,10 @@ def check_parity(
             entry = manifest.tasks[task]
             backbone = BackboneSpec.fetch(entry.backbone, reader)
             check_fits(check_module(reader.fetch(entry.digest)), backbone, "its backbone")
-    # The reference: a module's own logits were recorded with it.
-    release = Release.load(manifest, reader, tasks=tasks, engine="torch")
+    # The reference: a module's own logits were recorded with it, and it would load the same layers
+    # once more for another precision.
+    exact = manifest.with_precisions(dict.fromkeys(tasks, "fp32"))
+    release = Release.load(exact, reader, tasks=tasks, engine="torch")
     differences = {}
     for done, task in enumerate(release.tasks, 1):
         own, recorded = release.probe_logits(task)

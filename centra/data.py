@@ -28,7 +28,16 @@ if TYPE_CHECKING:
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
 
-__all__ = ["Encoded", "Example", "Input", "Row", "TextEncoder", "fingerprint", "read_examples"]
+__all__ = [
+    "Encoded",
+    "Example",
+    "Input",
+    "Row",
+    "TextEncoder",
+    "dev_file",
+    "fingerprint",
+    "read_examples",
+]
 
 Span = tuple[int, int]
 """Start and end (exclusive) in characters of a text."""
@@ -209,6 +218,11 @@ class TextEncoder:
             token_type_ids=encoding.type_ids if self._token_types else [0] * len(encoding.ids),
             offsets=encoding.offsets,
         )
+
+
+def dev_file(data: Path) -> Path:
+    """The file to measure on: of a folder its ``dev.jsonl``."""
+    return data / "dev.jsonl" if data.is_dir() else data
 
 
 def read_examples(path: Path, progress: Progress = silent) -> list[Example]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from centra.release import TaskEntry
     from centra.runtime import Release
 
-__all__ = ["measure"]
+__all__ = ["answers", "measure", "score", "word_tags"]
 
 _STEP = 256
 """Examples between two reports of progress."""
@@ -39,17 +39,35 @@ def measure(
         NotFoundError: the release does not hold the task.
         DataError: an example of another kind or input, or a label that the task does not know.
     """
-    answers: list[dict[str, Any]] = []
+    found = answers(release, task, examples, progress)
+    return score(release.manifest.tasks[task], found, examples)
+
+
+def answers(
+    release: Release, task: str, examples: Sequence[Example], progress: Progress = silent
+) -> list[dict[str, Any]]:
+    """What a task answers to each example; see :func:`measure`.
+
+    Raises:
+        NotFoundError: the release does not hold the task.
+        DataError: an example of another input.
+    """
+    found: list[dict[str, Any]] = []
     for start in range(0, len(examples), _STEP):
         part = examples[start : start + _STEP]
-        answers += [a[task] for a in release.predict([e.input for e in part], [task])]
-        progress(f"measure {task}", len(answers), len(examples))
-    return _metrics(release.manifest.tasks[task], answers, examples)
+        found += [a[task] for a in release.predict([e.input for e in part], [task])]
+        progress(f"measure {task}", len(found), len(examples))
+    return found
 
 
-def _metrics(
+def score(
     entry: TaskEntry, answers: Sequence[dict[str, Any]], examples: Sequence[Example]
 ) -> dict[str, float]:
+    """The metrics of a task's answers to labelled examples; see :func:`measure`.
+
+    Raises:
+        DataError: an example of another kind, or a label that the task does not know.
+    """
     import numpy as np
 
     from centra.training import metrics
@@ -72,7 +90,7 @@ def _metrics(
         _known(example, index, example.label)
     tags = [list(example.label) for example in examples if isinstance(example.label, tuple)]
     return metrics.tagging(
-        [_tags(answer, len(gold)) for answer, gold in zip(answers, tags, strict=True)],
+        [word_tags(answer, len(gold)) for answer, gold in zip(answers, tags, strict=True)],
         [_as_tags(tagged_spans(gold), len(gold)) for gold in tags],
     )
 
@@ -93,7 +111,8 @@ def _number(example: Example) -> float:
     return example.label
 
 
-def _tags(answer: dict[str, Any], length: int) -> list[str]:
+def word_tags(answer: dict[str, Any], length: int) -> list[str]:
+    """A tagging task's answer as one BIO tag for each of an input's ``length`` words."""
     spans = [(span["label"], *span["words"]) for span in answer["spans"]]
     return _as_tags(spans, length)
 

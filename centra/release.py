@@ -6,9 +6,10 @@ It holds no time, no person and no version number: the same modules give the sam
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
 from centra.documents import Digest, Document, FormattedDocument
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChannelPointer",
     "LayerAccount",
+    "Precision",
     "ReleaseManifest",
     "TaskChange",
     "TaskEntry",
@@ -36,6 +38,10 @@ FileName = Annotated[
 """A name that becomes part of a path; see :func:`centra.names.parse_name`."""
 
 
+Precision = Literal["fp32", "int8"]
+"""How the products with a task's weights are computed, those of the shared layers included."""
+
+
 class TaskEntry(Document):
     """One task of a release."""
 
@@ -47,6 +53,8 @@ class TaskEntry(Document):
     labels: tuple[str, ...]
     tap_layer: int
     depth: int
+    precision: Precision = Field(default="fp32", exclude_if=lambda value: value == "fp32")
+    """Written where it is not fp32: a release of fp32 tasks keeps the digest that it has always had."""
 
     @property
     def contract(self) -> tuple[str, str, tuple[str, ...]]:
@@ -76,7 +84,7 @@ class LayerAccount:
     """Transformer layers computed to answer all tasks: the paper's "Layers" and "Overhead"."""
 
     shared: int
-    """The trunk; of both backbones while a release holds two."""
+    """The trunk; of both backbones while a release holds two, and once for each precision."""
     task: int
     """Σ depth."""
     total: int
@@ -117,12 +125,14 @@ class ReleaseManifest(FormattedDocument):
         cls,
         tasks: Mapping[str, tuple[str, TaskSpec]],
         backbones: Mapping[str, BackboneSpec],
+        precisions: Mapping[str, Precision] = MappingProxyType({}),
     ) -> ReleaseManifest:
         """Merge modules into a manifest (paper section 3.3).
 
         Args:
             tasks: per task the digest of its module's file and its spec.
             backbones: the specs of the backbones the modules name, by digest.
+            precisions: per task, where it is not fp32.
         """
         entries = {
             name: TaskEntry(
@@ -133,6 +143,7 @@ class ReleaseManifest(FormattedDocument):
                 labels=spec.labels,
                 tap_layer=spec.tap_layer,
                 depth=spec.depth,
+                precision=precisions.get(name, "fp32"),
             )
             for name, (digest, spec) in sorted(tasks.items())
         }
@@ -155,10 +166,31 @@ class ReleaseManifest(FormattedDocument):
     def account(self) -> LayerAccount:
         """How many layers this release computes, and how many it saves."""
         depth = {trunk.spec: trunk.num_layers for trunk in self.trunks}
-        shared = sum(len(trunk.layers) for trunk in self.trunks)
+        shared = sum(self.trunk_depths().values())
         own = sum(entry.depth for entry in self.tasks.values())
         single = sum(depth[entry.backbone] for entry in self.tasks.values())
         return LayerAccount.of(shared=shared, task=own, single_task=single)
+
+    @property
+    def precisions(self) -> dict[str, Precision]:
+        """In which precision each task is computed."""
+        return {name: entry.precision for name, entry in self.tasks.items()}
+
+    def trunk_depths(self) -> dict[tuple[str, Precision], int]:
+        """How many shared layers are computed, per backbone and precision: to its deepest tap."""
+        found: dict[tuple[str, Precision], int] = {}
+        for entry in self.tasks.values():
+            key = entry.backbone, entry.precision
+            found[key] = max(found.get(key, 0), entry.tap_layer)
+        return dict(sorted(found.items()))
+
+    def with_precisions(self, precisions: Mapping[str, Precision]) -> ReleaseManifest:
+        """The same modules in other precisions; tasks that are not named keep theirs."""
+        tasks = {
+            name: entry.model_copy(update={"precision": precisions.get(name, entry.precision)})
+            for name, entry in self.tasks.items()
+        }
+        return self.model_copy(update={"tasks": tasks})
 
     def files(self) -> dict[str, str]:
         """Every file of a release folder that is a blob: relative path to digest."""
@@ -190,7 +222,7 @@ class ChannelPointer(FormattedDocument):
 
 
 class Versioned(Protocol):
-    """One version of a task: an entry of a manifest, or a row of the registry."""
+    """A task of a release: an entry of its manifest, or what the registry knows of it."""
 
     @property
     def digest(self) -> str:
@@ -202,12 +234,17 @@ class Versioned(Protocol):
         """Kind, input and labels."""
         ...
 
+    @property
+    def precision(self) -> Precision:
+        """How it is computed."""
+        ...
+
 
 def changes(before: Mapping[str, Versioned], after: Mapping[str, Versioned]) -> list[TaskChange]:
     """What changes from one set of tasks to another, in the order of the task names.
 
-    A task counts as redefined when kind, input or labels differ, as updated when only its module
-    does. A task that is not listed has the same bytes in both.
+    A task counts as redefined when kind, input or labels differ, as updated when only its module or
+    its precision does. A task that is not listed has the same bytes in both, and the same answers.
     """
     found = []
     for name in sorted(before.keys() | after.keys()):
@@ -216,7 +253,7 @@ def changes(before: Mapping[str, Versioned], after: Mapping[str, Versioned]) -> 
             found.append(TaskChange(task=name, change="added"))
         elif new is None:
             found.append(TaskChange(task=name, change="removed"))
-        elif old.digest != new.digest:
+        elif (old.digest, old.precision) != (new.digest, new.precision):
             updated = old.contract == new.contract
             found.append(TaskChange(task=name, change="updated" if updated else "redefined"))
     return found

@@ -57,7 +57,7 @@ def markdown(card: Card) -> str:
             (
                 name,
                 f"{value:.4f}",
-                f"{row.by}, in release {row.release}, {_time(row.at)}",
+                f"{row.by}, in {_release(row)}, {_time(row.at)}",
                 _data(row),
             )
             for row in card.evaluations
@@ -145,6 +145,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         ("module", f"sha256:{version.digest}, {version.size:,} bytes"),
         ("made", f"{_time(version.created_at)} by {version.created_by}"),
         ("releases", _ranges(card.releases) or "-"),
+        *([("in int8", _ranges(card.int8))] if card.int8 else []),
         ("channels", ", ".join(card.channels) or "-"),
     ]
 
@@ -214,7 +215,11 @@ def _data(row: EvaluationRow) -> str:
 
 
 def _measured(row: EvaluationRow) -> str:
-    return f"in release {row.release}, {_data(row)}, {_time(row.at)} by {row.by}"
+    return f"in {_release(row)}, {_data(row)}, {_time(row.at)} by {row.by}"
+
+
+def _release(row: EvaluationRow) -> str:
+    return f"release {row.release}" + ("" if row.precision == "fp32" else f" ({row.precision})")
 
 
 def _time(moment: datetime) -> str:

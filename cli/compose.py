@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cli.context import json_option, open_registry
-from cli.output import account_line, change_fields, change_lines, print_json, remark, reporting
+from cli.output import (
+    account_line,
+    change_fields,
+    change_lines,
+    print_json,
+    print_table,
+    remark,
+    reporting,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from centra.quantize import Int8Comparison
+    from centra.release import Precision
 
 
 @click.command()
@@ -19,6 +34,23 @@ from cli.output import account_line, change_fields, change_lines, print_json, re
 @click.option("--remove", multiple=True, metavar="TASK", help="Leave this task out.")
 @click.option("--output", type=click.Path(path_type=Path), help="Also write it as a folder.")
 @click.option("--allow-two-backbones", is_flag=True, help="While tasks move to another backbone.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "int8"]),
+    help="Of the tasks that --set names, or of all; by default each keeps the one it has.",
+)
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="TASK=DIR",
+    help="A JSONL file, or a folder with dev.jsonl, to compare int8 with fp32 on.",
+)
+@click.option(
+    "--max-loss",
+    type=click.FloatRange(min=0),
+    metavar="POINTS",
+    help="The most that a task's metric may fall by going to int8; 1 by default.",
+)
 @json_option
 def compose(
     *,
@@ -28,16 +60,23 @@ def compose(
     remove: tuple[str, ...],
     output: Path | None,
     allow_two_backbones: bool,
+    precision: Precision | None,
+    data: tuple[str, ...],
+    max_loss: float | None,
     as_json: bool,
 ) -> None:
     """Merge the live set into a release.
 
     Shows what changes and how many layers are computed. With --release the result is published and
     the channel 'latest' moves to it; the same set of modules is the same release.
+
+    A task that is to go to int8 is held against its own answers in fp32: on the data that is given
+    for it, else on its module's probe. Where its answers change too much, it stays in fp32.
     """
     from centra.folder import check_target, write_folder
     from registry import releases
 
+    files = _files(data)
     if output is not None:
         check_target(output)  # Before anything is published.
     registry = open_registry()
@@ -49,6 +88,9 @@ def compose(
             remove=remove,
             publish=publish,
             allow_two_backbones=allow_two_backbones,
+            precision=precision,
+            data=files,
+            max_loss=max_loss,
             progress=progress,
         )
         if output is not None:
@@ -65,6 +107,8 @@ def compose(
                 "changes": change_fields(found.changes),
                 "layers": vars(found.layers),
                 "tasks": found.tasks,
+                "precisions": found.manifest.precisions,
+                "int8": found.int8,
             }
         )
         return
@@ -72,10 +116,57 @@ def compose(
     click.echo(f"{len(found.tasks)} tasks against {against}:")
     for line in change_lines(found.changes) or ["no change"]:
         click.echo(f"  {line}")
+    if found.int8:
+        click.echo()
+        _print_int8(found.int8)
+        click.echo()
     click.echo(account_line(found.layers))
+    if {*found.manifest.precisions.values()} == {"fp32", "int8"}:
+        click.echo("shared layers are computed twice: for the tasks in fp32, and for those in int8")
     if found.published:
         click.echo(f"published release {found.release}  sha256:{found.digest}")
     elif found.release is not None:
         click.echo(f"release {found.release} holds exactly this already; no new release was made")
     else:
         click.echo("a plan; publish it with: centra compose --release")
+
+
+def _files(data: tuple[str, ...]) -> dict[str, Path]:
+    files = {}
+    for item in data:
+        task, equals, path = item.partition("=")
+        if not (task and equals and path):
+            raise click.BadParameter(f"expected TASK=DIR, not {item!r}", param_hint="--data")
+        if task in files:
+            raise click.BadParameter(f"{task} is named twice", param_hint="--data")
+        files[task] = Path(path)
+    return files
+
+
+def _print_int8(comparisons: Sequence[Int8Comparison]) -> None:
+    """How far answers in int8 are those in fp32, and why a task stays in fp32."""
+    headers = ("task", "precision", "probe", "logits", "dev", "metric", "fp32", "int8", "loss")
+    rows = [
+        (
+            one.task,
+            "fp32" if one.refused else "int8",
+            f"{one.agreement:.1%}",
+            f"±{one.difference:.3f}",
+            *(
+                (
+                    f"{one.dev.agreement:.1%}",
+                    one.dev.metric,
+                    f"{one.dev.fp32:.4f}",
+                    f"{one.dev.int8:.4f}",
+                    f"{one.dev.loss:.2f}",
+                )
+                if one.dev
+                else ("-",) * 5
+            ),
+        )
+        for one in comparisons
+    ]
+    print_table(headers, rows)
+    for one in comparisons:
+        if one.refused:
+            click.echo(f"{one.task} stays in fp32: {one.refused}")

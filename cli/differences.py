@@ -16,13 +16,14 @@ __all__ = ["contract_lines", "module_lines", "tensor_lines"]
 
 
 def module_lines(module: ModuleDifference) -> list[str]:
-    """Backbone, tap, depth and contract where they differ, and the tensors."""
+    """Backbone, tap, depth, precision and contract where they differ, and the tensors."""
     moved = [
         f"{what} {change[0]} → {change[1]}"
         for what, change in (
             ("backbone", module.backbone),
             ("tap", module.tap_layer),
             ("depth", module.depth),
+            ("precision", module.precision),
         )
         if change
     ]

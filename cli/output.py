@@ -85,13 +85,18 @@ def change_lines(changes: Sequence[Change]) -> list[str]:
     lines = []
     for change in changes:
         versions = " → ".join(filter(None, (change.before, change.after)))
-        lines.append(f"{change.change:<10} {change.task} {versions}")
+        precision = f", {' → '.join(change.precision)}" if change.precision else ""
+        lines.append(f"{change.change:<10} {change.task} {versions}{precision}")
     return lines
 
 
-def change_fields(changes: Sequence[Change]) -> list[dict[str, str | None]]:
-    """Changes as JSON fields."""
-    return [{"task": c.task, "change": c.change, "from": c.before, "to": c.after} for c in changes]
+def change_fields(changes: Sequence[Change]) -> list[dict[str, Any]]:
+    """Changes as JSON fields; ``precision`` where it differs."""
+    return [
+        {"task": c.task, "change": c.change, "from": c.before, "to": c.after}
+        | ({"precision": c.precision} if c.precision else {})
+        for c in changes
+    ]
 
 
 def trial_table(

@@ -18,7 +18,8 @@ def picture(graph: Graph) -> str:
 def branch_label(branch: Branch) -> str:
     """What a branch answers, in a few words: ``classification of pairs, 3 labels``."""
     labels = f", {branch.labels} label{'s' if branch.labels > 1 else ''}" if branch.labels else ""
-    return f"{branch.kind}{' of pairs' if branch.input == 'pair' else ''}{labels}"
+    precision = "" if branch.precision == "fp32" else f", {branch.precision}"
+    return f"{branch.kind}{' of pairs' if branch.input == 'pair' else ''}{labels}{precision}"
 
 
 def _trunk(trunk: Trunk) -> str:

@@ -82,6 +82,7 @@ def show(reference: str, *, as_json: bool) -> None:
                 "base": detail.base,
                 "channels": detail.channels,
                 "tasks": detail.tasks,
+                "precisions": detail.manifest.precisions,
                 "layers": vars(detail.layers),
                 "signatures": signed,
                 "created_at": detail.created_at,
@@ -259,7 +260,9 @@ def evaluate(reference: str, *, task: str, data: Path, as_json: bool) -> None:
         print_json({**vars(row), "recorded": new})
     else:
         click.echo(
-            f"{row.task}@{row.version} in release {row.release}: {metrics_text(row.metrics)}\n"
+            f"{row.task}@{row.version} in release {row.release}"
+            f"{'' if row.precision == 'fp32' else f' ({row.precision})'}: "
+            f"{metrics_text(row.metrics)}\n"
             f"on {row.examples} examples, data sha256:{row.data}"
         )
 

@@ -43,6 +43,8 @@ class Card:
     """What ``centra release evaluate`` measured, the newest first."""
     releases: list[int]
     """The releases that hold this version."""
+    int8: list[int]
+    """Those of them that hold it in int8."""
     channels: list[str]
     """The channels that serve one of these now."""
     threshold: float | None = None
@@ -78,6 +80,7 @@ def show(registry: Registry, reference: str) -> Card:
     with registry.read() as uow:
         version = uow.version(name, number)
         held = select(Release.number).join(ReleaseTask).where(ReleaseTask.version_id == version.id)
+        held = held.order_by(Release.number)
         serving = (
             select(Channel.name)
             .join(ReleaseTask, ReleaseTask.release_id == Channel.release_id)
@@ -91,7 +94,8 @@ def show(registry: Registry, reference: str) -> Card:
             current=uow.current(version.task).number,
             version=version_row(version),
             evaluations=evaluations.of_version(uow, version),
-            releases=list(uow.session.scalars(held.order_by(Release.number))),
+            releases=list(uow.session.scalars(held)),
+            int8=list(uow.session.scalars(held.where(ReleaseTask.precision == "int8"))),
             channels=list(uow.session.scalars(serving)),
         )
     try:

@@ -8,24 +8,23 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
-from centra.data import fingerprint, read_examples
+from centra.data import dev_file, fingerprint, read_examples
 from centra.errors import NotFoundError
 from centra.evaluation import measure
 from centra.progress import Progress, silent
 from registry import releases
-from registry.models import Evaluation
+from registry.models import Evaluation, ReleaseTask
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from centra.release import Precision
     from registry.connection import Registry
     from registry.models import TaskVersion
     from registry.unit_of_work import UnitOfWork
 
 __all__ = ["EvaluationRow", "evaluate", "of_version"]
-
-_DEFAULT = "dev.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +34,8 @@ class EvaluationRow:
     release: int
     task: str
     version: str
+    precision: Precision
+    """In which the release held it."""
     data: str
     """The fingerprint of the file."""
     examples: int
@@ -57,8 +58,8 @@ def evaluate(
         progress: told of each step.
 
     Returns:
-        What was measured, and whether it is news: a version is measured once on the same data,
-        whichever release held it then, because its bytes and so its answers are the same in all.
+        What was measured, and whether it is news: a version is measured once on the same data in
+        the same precision, whichever release held it so then, because its answers are the same.
 
     Raises:
         NotFoundError: there is no such release, or it holds no such task.
@@ -66,22 +67,23 @@ def evaluate(
         FormatError, BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: it cannot be
             read.
     """
-    file = data / _DEFAULT if data.is_dir() else data
+    file = dev_file(data)
     with registry.read() as uow:
         number = uow.release(reference).number
-        measured = of_version(uow, _version(uow, number, task))
+        version, precision = _version(uow, number, task)
+        known = of_version(uow, version)
     examples = read_examples(file, progress)
     digest = fingerprint([file])
-    known = next((row for row in measured if row.data == digest), None)
-    if known is not None:
-        return known, False
+    for row in known:
+        if (row.data, row.precision) == (digest, precision):
+            return row, False
     loaded = releases.load(registry, str(number), tasks=[task], progress=progress)
     found = measure(loaded, task, examples, progress)
     metrics = {name: round(value, 6) for name, value in found.items()}
     with registry.write() as uow:
-        version = _version(uow, number, task)
+        version, precision = _version(uow, number, task)
         for row in of_version(uow, version):
-            if row.data == digest:
+            if (row.data, row.precision) == (digest, precision):
                 return row, False
         evaluation = Evaluation(
             release=uow.release(str(number)),
@@ -95,37 +97,44 @@ def evaluate(
         details = {"release": number, "version": version.number, "data": digest, **metrics}
         uow.record("task:evaluate", task, details)
         uow.session.flush()
-        return _row(evaluation), True
+        return _row(evaluation, precision), True
 
 
 def of_version(uow: UnitOfWork, version: TaskVersion) -> list[EvaluationRow]:
     """All measurements of a version, the newest first.
 
-    They count for every release that holds the version: its bytes are the same in each.
+    They count for every release that holds the version in that precision: its answers are the same.
     """
     query = (
-        select(Evaluation)
+        select(Evaluation, ReleaseTask.precision)
+        .join(
+            ReleaseTask,
+            (ReleaseTask.release_id == Evaluation.release_id)
+            & (ReleaseTask.version_id == Evaluation.version_id),
+        )
         .where(Evaluation.version_id == version.id)
         .options(joinedload(Evaluation.release))
         .order_by(Evaluation.at.desc(), Evaluation.id.desc())
     )
-    return [_row(evaluation) for evaluation in uow.session.scalars(query)]
+    return [_row(evaluation, precision) for evaluation, precision in uow.session.execute(query)]
 
 
-def _version(uow: UnitOfWork, release: int, task: str) -> TaskVersion:
-    versions = uow.released(uow.release(str(release)))
+def _version(uow: UnitOfWork, release: int, task: str) -> tuple[TaskVersion, Precision]:
+    row = uow.release(str(release))
+    versions = uow.released(row)
     if task not in versions:
         raise NotFoundError(
             f"release {release} holds no task {task!r}; it holds {', '.join(versions)}"
         )
-    return versions[task]
+    return versions[task], uow.held(row)[task].precision
 
 
-def _row(evaluation: Evaluation) -> EvaluationRow:
+def _row(evaluation: Evaluation, precision: Precision) -> EvaluationRow:
     return EvaluationRow(
         release=evaluation.release.number,
         task=evaluation.version.task.name,
         version=evaluation.version.number,
+        precision=precision,
         data=evaluation.data,
         examples=evaluation.examples,
         metrics=evaluation.metrics,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from centra.release import LayerAccount, TrunkEntry
+    from centra.release import LayerAccount, Precision, TrunkEntry
     from registry.releases import ReleaseDetail
 
 __all__ = ["Branch", "FrozenLayer", "Graph", "Trunk", "build"]
@@ -34,6 +34,7 @@ class Branch:
     """How many."""
     tap_layer: int
     depth: int
+    precision: Precision
     digest: str
 
 
@@ -82,6 +83,7 @@ def _trunk(release: ReleaseDetail, trunk: TrunkEntry) -> Trunk:
             labels=len(entry.labels),
             tap_layer=entry.tap_layer,
             depth=entry.depth,
+            precision=entry.precision,
             digest=entry.digest,
         )
         for name, entry in release.manifest.tasks.items()

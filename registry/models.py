@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from centra.release import Precision  # noqa: TC001 - SQLAlchemy reads the annotations
 from registry.lineage import MoveKind  # noqa: TC001 - SQLAlchemy reads the annotations
 
 __all__ = [
@@ -218,13 +219,15 @@ class ReleaseBase(Base):
 
 
 class ReleaseTask(Base):
-    """Which version of a task a release holds."""
+    """Which version of a task a release holds, and in which precision."""
 
     __tablename__ = "release_tasks"
+    __table_args__ = (CheckConstraint("precision IN ('fp32', 'int8')", name="precision"),)
 
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), primary_key=True)
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"), primary_key=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("task_versions.id"), index=True)
+    precision: Mapped[Precision] = mapped_column(String(4), default="fp32")
 
     release: Mapped[Release] = relationship(back_populates="tasks")
     version: Mapped[TaskVersion] = relationship()

@@ -43,7 +43,7 @@ from centra.sizes import parse_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from centra.release import LayerAccount
+    from centra.release import LayerAccount, Precision
     from registry.lifecycle import Actor
 
 __all__ = ["Candidate", "ChannelPolicy", "Gate", "Measure", "Policy", "Version", "evaluate"]
@@ -151,7 +151,8 @@ class Version:
     contract: tuple[str, str, tuple[str, ...]]
     reported: Mapping[str, float]
     measured: tuple[Measure, ...]
-    """The newest first."""
+    """In this precision, the newest first."""
+    precision: Precision = "fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,12 +257,14 @@ def _least(policy: ChannelPolicy, candidate: Candidate) -> Iterable[Gate]:
 def _drops(
     policy: ChannelPolicy, candidate: Candidate, before: Mapping[str, Version]
 ) -> Iterable[Gate]:
-    """The gates of ``max_drop``: for tasks whose module changes under the same contract."""
+    """The gates of ``max_drop``: for tasks that change under the same contract."""
     for wanted_task, metrics in policy.max_drop.items():
         for metric, most in metrics.items():
             for task in _named(wanted_task, metric, candidate.tasks):
                 new, old = candidate.tasks[task], before.get(task)
-                if old is None or old.digest == new.digest or old.contract != new.contract:
+                if old is None or old.contract != new.contract:
+                    continue
+                if (old.digest, old.precision) == (new.digest, new.precision):
                     continue
                 pair = _comparable(old, new, metric, measured=policy.measured)
                 if pair is None:

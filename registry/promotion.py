@@ -19,15 +19,19 @@ from centra.progress import Progress, silent
 from centra.runtime.loading import read_manifest
 from registry import lineage, releases
 from registry.channels import advance, check_movable, moves_of, publish_pointer
-from registry.models import ChannelMove, Evaluation
+from registry.evaluations import of_version
+from registry.models import ChannelMove
 from registry.policy import Candidate, ChannelPolicy, Gate, Measure, Version, evaluate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from centra.release import ReleaseManifest
     from registry.connection import Registry
     from registry.lineage import Moved
-    from registry.models import Channel, TaskVersion
+    from registry.models import Channel, Release
     from registry.unit_of_work import UnitOfWork
+    from registry.versions import Held
 
 __all__ = ["GateError", "Promotion", "StaleReleaseError", "promote"]
 
@@ -172,8 +176,8 @@ def promote(
 def _look(uow: UnitOfWork, reference: str, name: str, *, overwrite: bool) -> _Look:
     release, channel = uow.release(reference), uow.channel(name)
     serving = channel.release if channel else None
-    here = uow.released(release)
-    there = uow.released(serving) if serving else {}
+    here = uow.held(release)
+    there = uow.held(serving) if serving else {}
     moved: list[Moved] = []
     if channel is not None and not overwrite:
         moved = _moved(uow, channel, release.number, _numbers(here), _numbers(there))
@@ -184,8 +188,8 @@ def _look(uow: UnitOfWork, reference: str, name: str, *, overwrite: bool) -> _Lo
         serving=serving.number if serving else None,
         revision=channel.revision if channel else None,
         moved=moved,
-        candidate=_versions(uow, here),
-        before=_versions(uow, there),
+        candidate=_versions(uow, release, here),
+        before=_versions(uow, serving, there) if serving else {},
         channels=frozenset(uow.session.scalars(served)),
     )
 
@@ -206,7 +210,7 @@ def _moved(
     shared = lineage.fork(mine, theirs)
 
     def held(made: lineage.Made) -> dict[str, str]:
-        return _numbers(uow.released(uow.release(str(made.release))))
+        return _numbers(uow.held(uow.release(str(made.release))))
 
     return lineage.moved(
         here,
@@ -216,30 +220,26 @@ def _moved(
     )
 
 
-def _numbers(versions: dict[str, TaskVersion]) -> dict[str, str]:
-    return {task: version.number for task, version in versions.items()}
+def _numbers(held: Mapping[str, Held]) -> dict[str, str]:
+    """What tells a task from itself in another release: its version, and its precision."""
+    return {task: str(version) for task, version in held.items()}
 
 
-def _versions(uow: UnitOfWork, versions: dict[str, TaskVersion]) -> dict[str, Version]:
-    ids = [version.id for version in versions.values()]
-    measured: dict[int, list[Measure]] = {}
-    query = (
-        select(Evaluation)
-        .where(Evaluation.version_id.in_(ids))
-        .order_by(Evaluation.at.desc(), Evaluation.id.desc())
-    )
-    for row in uow.session.scalars(query):
-        measure = Measure(metrics=row.metrics, data=row.data)
-        measured.setdefault(row.version_id, []).append(measure)
+def _versions(uow: UnitOfWork, release: Release, held: Mapping[str, Held]) -> dict[str, Version]:
     return {
         task: Version(
-            number=version.number,
+            number=str(held[task]),
             digest=version.digest,
             contract=version.contract,
+            precision=held[task].precision,
             reported=version.metrics,
-            measured=tuple(measured.get(version.id, ())),
+            measured=tuple(
+                Measure(metrics=row.metrics, data=row.data)
+                for row in of_version(uow, version)
+                if row.precision == held[task].precision
+            ),
         )
-        for task, version in versions.items()
+        for task, version in uow.released(release).items()
     }
 
 
@@ -254,7 +254,9 @@ def _rebased(registry: Registry, reference: str, serving: int, progress: Progres
                 f"compose it anew: centra compose --base {serving} --set TASK@VERSION --release"
             )
         base, onto = (uow.release(str(number)) for number in (onto_what[0].base, serving))
-        before, after, there = (_numbers(uow.released(r)) for r in (base, release, onto))
+        composed = uow.held(release)
+        after = _numbers(composed)
+        before, there = (_numbers(uow.held(r)) for r in (base, onto))
     changed = {t for t in before.keys() | after.keys() if before.get(t) != after.get(t)}
     both = sorted(t for t in changed if there.get(t) not in (before.get(t), after.get(t)))
     if both:
@@ -263,15 +265,17 @@ def _rebased(registry: Registry, reference: str, serving: int, progress: Progres
             f"release {reference} cannot be taken onto release {serving}: both change {tasks}. "
             "Decide which version is right and compose it anew."
         )
-    composed = releases.compose(
+    added = sorted(changed & after.keys())
+    rebased = releases.compose(
         registry,
         base=str(serving),
-        replace=[f"{task}@{after[task]}" for task in sorted(changed & after.keys())],
+        replace=[f"{task}@{composed[task].number}" for task in added],
+        settled={task: composed[task].precision for task in added},
         remove=sorted((changed - after.keys()) & there.keys()),
         publish=True,
         progress=progress,
     )
-    return composed.release or 0
+    return rebased.release or 0
 
 
 def _gates(

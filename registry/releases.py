@@ -7,6 +7,7 @@ no release held before, then blobs, one transaction, pointer.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
@@ -21,7 +22,8 @@ from registry.channels import LATEST, advance, publish_pointer
 from registry.contract import ContractDifference, compare
 from registry.listing import holds, paged, within
 from registry.models import Release, ReleaseBase, ReleaseTask
-from registry.versions import compare_tensors
+from registry.precisions import wishes
+from registry.versions import Held, compare_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 
     import centra.runtime
     from centra.blobs import BlobReader
-    from centra.release import TaskEntry
+    from centra.data import Example
+    from centra.quantize import Int8Comparison
+    from centra.release import Precision, TaskEntry, Versioned
     from registry.connection import Registry
     from registry.models import TaskVersion
     from registry.unit_of_work import UnitOfWork
@@ -65,6 +69,8 @@ class Change:
     """``added``, ``updated``, ``redefined`` or ``removed``."""
     before: str | None
     after: str | None
+    precision: tuple[Precision, Precision] | None = None
+    """Before and after, where it differs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +90,8 @@ class Composition:
     manifest: ReleaseManifest
     parity: dict[str, float]
     """Per task whose parity was checked now, the largest difference of logits."""
+    int8: list[Int8Comparison]
+    """Of the tasks whose answers in int8 were held against those in fp32 now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +147,7 @@ class ModuleDifference:
     backbone: tuple[str, str] | None
     tap_layer: tuple[int, int] | None
     depth: tuple[int, int] | None
+    precision: tuple[Precision, Precision] | None
     contract: ContractDifference
     tensors_changed: list[str]
     """In both with other bytes, or in one alone."""
@@ -181,9 +190,17 @@ def compose(
     remove: Sequence[str] = (),
     publish: bool = False,
     allow_two_backbones: bool = False,
+    precision: Precision | None = None,
+    data: Mapping[str, Path] = MappingProxyType({}),
+    max_loss: float | None = None,
+    settled: Mapping[str, Precision] = MappingProxyType({}),
     progress: Progress = silent,
 ) -> Composition:
     """Merge the live set, or a release with some tasks replaced, and publish it if asked.
+
+    A task keeps the precision that it has in the release to compare with, and one that is not there
+    is in fp32, unless another is asked for. A module goes to int8 only if its answers stay what they
+    are in fp32: see :func:`centra.quantize.compare_int8`. Otherwise its task is in fp32.
 
     Args:
         registry: where.
@@ -192,6 +209,11 @@ def compose(
         remove: tasks to leave out.
         publish: make it a release and move the channel ``latest`` to it; otherwise this is a plan.
         allow_two_backbones: see :func:`centra.compose.merge`; the policy may allow it too.
+        precision: of the tasks that ``replace`` names, or of all where it names none.
+        data: what to hold answers in int8 against, per task: a JSONL file, or a folder whose
+            ``dev.jsonl`` is taken.
+        max_loss: the most points that a task's metric may fall by going to int8.
+        settled: precisions that were decided before; tasks are not compared for them again.
         progress: told of each step.
 
     Returns:
@@ -199,28 +221,31 @@ def compose(
         The same set of modules is the same release: publishing it again makes no new one.
 
     Raises:
-        UsageError: nothing to compose, or a malformed reference.
+        UsageError: nothing to compose, a malformed reference, data for a task that is not compared,
+            or there is one to compare and no onnx engine.
         NotFoundError: no such base, task or version.
+        DataError: data is missing or malformed, or does not suit its task.
         ComposeError: the set cannot be merged, or parity failed; task and cause are named.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
     with registry.read() as uow:
         start, versions = _resolve(uow, base, replace, remove)
-        before = uow.released(start) if start else {}
-        found = [
-            Change(
-                task=change.task,
-                change=change.change,
-                before=before[change.task].number if change.task in before else None,
-                after=versions[change.task].number if change.task in versions else None,
-            )
-            for change in changes(before, versions)
-        ]
+        before = uow.held(start) if start else {}
         modules = {name: version.digest for name, version in versions.items()}
         numbers = {name: version.number for name, version in versions.items()}
         ids = {name: (version.task_id, version.id) for name, version in versions.items()}
         proven = uow.proven(versions.values())
         start_number = start.number if start else None
+    named = {split_reference(reference, "task name")[0] for reference in replace}
+    wanted = wishes(
+        modules,
+        before,
+        precision=precision,
+        named=named or modules.keys(),
+        settled=settled,
+        data=data.keys(),
+    )
+    examples = _examples(data, wanted.doubted, progress)
     manifest = merge(
         modules,
         registry.store,
@@ -229,6 +254,12 @@ def compose(
     )
     unproven = [name for name in versions if ids[name][1] not in proven]
     parity = check_parity(manifest, registry.store, unproven, progress)
+    compared = _compared(
+        registry, manifest, wanted.doubted, examples, max_loss=max_loss, progress=progress
+    )
+    manifest = manifest.with_precisions(
+        wanted.precisions | {one.task: "fp32" for one in compared if one.refused}
+    )
     number, made = _known(registry, manifest), False
     if publish:
         registry.store.put(manifest.to_bytes())
@@ -239,11 +270,12 @@ def compose(
         digest=manifest.digest,
         published=made,
         base=start_number,
-        changes=found,
+        changes=_changes(before, _held(numbers, manifest)),
         layers=manifest.account,
         tasks=numbers,
         manifest=manifest,
         parity=parity,
+        int8=compared,
     )
 
 
@@ -341,21 +373,13 @@ def diff(registry: Registry, before: str, after: str) -> ReleaseDifference:
         BlobNotFoundError: a changed task's module is missing.
     """
     old, new = show(registry, before), show(registry, after)
-    found = changes(old.manifest.tasks, new.manifest.tasks)
+    found = _changes(_held(old.tasks, old.manifest), _held(new.tasks, new.manifest))
     changed = {change.task for change in found}
     names = old.backbones | new.backbones
     return ReleaseDifference(
         before=old.number,
         after=new.number,
-        changes=[
-            Change(
-                task=change.task,
-                change=change.change,
-                before=old.tasks.get(change.task),
-                after=new.tasks.get(change.task),
-            )
-            for change in found
-        ],
+        changes=found,
         modules=[
             _compare(registry, task, old.manifest.tasks[task], new.manifest.tasks[task], names)
             for task in sorted(changed & old.tasks.keys() & new.tasks.keys())
@@ -481,6 +505,74 @@ def _resolve(
     return start, versions
 
 
+def _examples(
+    data: Mapping[str, Path], compared: Collection[str], progress: Progress
+) -> dict[str, list[Example]]:
+    """What is in the files, of tasks that are compared."""
+    for task in data:
+        if task not in compared:
+            raise UsageError(
+                f"there is data for {task!r}, but it is not to go to int8; with data come only "
+                f"tasks that do: {', '.join(sorted(compared)) or 'none'}"
+            )
+    if not data:
+        return {}
+    from centra.data import dev_file, read_examples
+
+    return {task: read_examples(dev_file(path), progress) for task, path in data.items()}
+
+
+def _compared(
+    registry: Registry,
+    manifest: ReleaseManifest,
+    tasks: Collection[str],
+    examples: Mapping[str, Sequence[Example]],
+    *,
+    max_loss: float | None,
+    progress: Progress,
+) -> list[Int8Comparison]:
+    if not tasks:
+        return []
+    from centra.quantize import MAX_LOSS, compare_int8
+
+    most = MAX_LOSS if max_loss is None else max_loss
+    return compare_int8(manifest, registry.store, tasks, examples, max_loss=most, progress=progress)
+
+
+def _held(numbers: Mapping[str, str], manifest: ReleaseManifest) -> dict[str, Held]:
+    """What a manifest holds, with the numbers of the versions."""
+    return {
+        name: Held(
+            number=numbers[name],
+            digest=entry.digest,
+            contract=entry.contract,
+            precision=entry.precision,
+        )
+        for name, entry in manifest.tasks.items()
+    }
+
+
+def _changes(before: Mapping[str, Held], after: Mapping[str, Held]) -> list[Change]:
+    found = []
+    for change in changes(before, after):
+        old, new = before.get(change.task), after.get(change.task)
+        found.append(
+            Change(
+                task=change.task,
+                change=change.change,
+                before=old.number if old else None,
+                after=new.number if new else None,
+                precision=_precision(old, new) if old and new else None,
+            )
+        )
+    return found
+
+
+def _precision(old: Versioned, new: Versioned) -> tuple[Precision, Precision] | None:
+    """Before and after, where it differs."""
+    return (old.precision, new.precision) if old.precision != new.precision else None
+
+
 def _known(registry: Registry, manifest: ReleaseManifest) -> int | None:
     with registry.read() as uow:
         release = uow.release_by_digest(manifest.digest)
@@ -500,32 +592,38 @@ def _record(
         release = uow.release_by_digest(manifest.digest)
         made = release is None
         if release is None:
-            release = add(uow, manifest.digest, ids, base=base)
+            release = add(uow, manifest, ids, base=base)
         _remember_base(uow, release, base)
         advance(uow, LATEST, release, "publish")
         return release.number, made
 
 
 def add(
-    uow: UnitOfWork, digest: str, ids: Mapping[str, tuple[int, int]], *, base: int | None = None
+    uow: UnitOfWork,
+    manifest: ReleaseManifest,
+    ids: Mapping[str, tuple[int, int]],
+    *,
+    base: int | None = None,
 ) -> Release:
     """Write a release whose manifest is stored, and that is not known yet, under the next number.
 
     Args:
         uow: the transaction that it becomes part of.
-        digest: the manifest's.
+        manifest: its own.
         ids: per task name the ids of the task and of its version.
         base: the number of the release that it was composed onto.
     """
     newest = uow.session.scalar(select(func.max(Release.number))) or 0
     release = Release(
         number=newest + 1,
-        digest=digest,
+        digest=manifest.digest,
         base=uow.release(str(base)) if base else None,
         created_by=str(uow.actor),
         tasks=[
-            ReleaseTask(task_id=task_id, version_id=version_id)
-            for task_id, version_id in ids.values()
+            ReleaseTask(
+                task_id=task_id, version_id=version_id, precision=manifest.tasks[name].precision
+            )
+            for name, (task_id, version_id) in ids.items()
         ],
     )
     uow.session.add(release)
@@ -556,6 +654,7 @@ def _compare(
         backbone=backbones if old.backbone != new.backbone else None,
         tap_layer=(old.tap_layer, new.tap_layer) if old.tap_layer != new.tap_layer else None,
         depth=(old.depth, new.depth) if old.depth != new.depth else None,
+        precision=_precision(old, new),
         contract=compare(old.contract, new.contract),
         tensors_changed=tensors,
         tensors_same=same,

@@ -322,7 +322,9 @@ def _release(
     data = store.fetch(export.release.manifest).read_bytes()
     manifest = ReleaseManifest.from_bytes(data, f"{file}: the manifest")
     merged = ReleaseManifest.build(
-        {name: (module.digest, module.spec) for name, module in modules.items()}, specs
+        {name: (module.digest, module.spec) for name, module in modules.items()},
+        specs,
+        manifest.precisions,
     )
     if merged.model_dump() != manifest.model_dump():
         raise FormatError(f"{file}: the manifest is not what its tasks merge to")
@@ -394,7 +396,7 @@ def _record(
     if content.manifest:
         digest = content.manifest.digest
         published = uow.release_by_digest(digest)
-        release = published or releases.add(uow, digest, ids)
+        release = published or releases.add(uow, content.manifest, ids)
         found_release = ImportedRelease(
             release=release.number,
             digest=digest,

@@ -28,6 +28,7 @@ from registry.models import (
     TaskVersion,
     now,
 )
+from registry.versions import Held
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -193,6 +194,26 @@ class UnitOfWork:
             .order_by(Task.name)
         )
         return {version.task.name: version for version in rows}
+
+    def held(self, release: Release) -> dict[str, Held]:
+        """The same with the precision of each, as plain values."""
+        rows = self.session.execute(
+            select(TaskVersion, ReleaseTask.precision)
+            .join(ReleaseTask, ReleaseTask.version_id == TaskVersion.id)
+            .join(TaskVersion.task)
+            .options(contains_eager(TaskVersion.task))
+            .where(ReleaseTask.release_id == release.id)
+            .order_by(Task.name)
+        )
+        return {
+            version.task.name: Held(
+                number=version.number,
+                digest=version.digest,
+                contract=version.contract,
+                precision=precision,
+            )
+            for version, precision in rows
+        }
 
     def compositions(self) -> dict[int, list[Composed]]:
         """Per release number what it was composed onto, the latest first."""

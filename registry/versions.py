@@ -9,9 +9,23 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from centra.blobs import BlobReader
+    from centra.release import Precision
     from registry.models import TaskVersion
 
-__all__ = ["VersionRow", "compare_tensors", "version_row"]
+__all__ = ["Held", "VersionRow", "compare_tensors", "version_row"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A version of a task as a release holds it."""
+
+    number: str
+    digest: str
+    contract: tuple[str, str, tuple[str, ...]]
+    precision: Precision
+
+    def __str__(self) -> str:
+        return self.number if self.precision == "fp32" else f"{self.number} {self.precision}"
 
 
 @dataclass(frozen=True, kw_only=True)

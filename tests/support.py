@@ -20,7 +20,7 @@ from centra.release import ReleaseManifest
 from centra.task_module import HeadSpec, Kind, TaskModule, TaskSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import torch
     from tokenizers import Tokenizer
@@ -269,6 +269,7 @@ def make_module(
     labels: Sequence[str] | None = None,
     form: str = "single",
     seed: int = 0,
+    fragile: bool = False,
     **fields: Any,
 ) -> TaskModule:
     """A valid task module with random weights and its true probe.
@@ -282,6 +283,7 @@ def make_module(
         labels: in the order of the logits; by default some that suit the kind.
         form: ``"single"`` or ``"pair"``.
         seed: of the weights; another seed gives another module.
+        fragile: let its answers hang on small values beside a large one, where int8 loses them.
         fields: further fields of the spec.
     """
     import torch
@@ -294,7 +296,11 @@ def make_module(
         backbone.digest, kind, tap=tap, depth=depth, labels=labels, form=form, **fields
     )
     branch = Branch(backbone, spec)
-    branch.load(random_weights(branch.state_dict(), seed)).eval()
+    weights = random_weights(branch.state_dict(), seed)
+    if fragile:
+        weights[f"layers.{depth}.output.LayerNorm.weight"][0] = 1e5
+        weights["head.dense.weight"][:, 0] = 0
+    branch.load(weights).eval()
     texts = ["wake me at seven", "play some jazz in new york, please", "is there snow"]
     inputs = [Input(text, "yes it is" if form == "pair" else None) for text in texts]
     _, probe = TextEncoder.of(backbone, reader).batch(inputs)
@@ -332,11 +338,13 @@ def put_release(
     modules: Mapping[str, TaskModule],
     backbones: Iterable[BackboneSpec],
     store: LocalStore,
+    int8: Collection[str] = (),
 ) -> ReleaseManifest:
-    """Put modules into a store and merge them; the manifest is stored too."""
+    """Put modules into a store and merge them, some in int8; the manifest is stored too."""
     manifest = ReleaseManifest.build(
         {name: (store.put(module.to_bytes()), module.spec) for name, module in modules.items()},
         {spec.digest: spec for spec in backbones},
+        dict.fromkeys(int8, "int8"),
     )
     store.put(manifest.to_bytes())
     return manifest

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from centra.blobs import BlobReader
     from centra.chain_decoding import Chain
     from centra.data import Encoded
+    from centra.release import Precision
     from centra.runtime.pool import Pool
     from centra.task_module import TaskSpec
 
@@ -95,6 +96,7 @@ class Engine(Protocol):
         reader: BlobReader,
         *,
         depth: int,
+        precision: Precision = "fp32",
         held: AbstractSet[str] = frozenset(),
     ) -> TrunkEngine:
         """The first ``depth`` layers of a backbone.
@@ -103,6 +105,7 @@ class Engine(Protocol):
             spec: the backbone.
             reader: where its blobs are.
             depth: how many layers.
+            precision: how they are computed; the reference computes in fp32 all the same.
             held: digests of blobs that need not be read again where what was made from them is
                 still in use.
 
@@ -118,6 +121,7 @@ class Engine(Protocol):
         backbone: BackboneSpec,
         reader: BlobReader,
         *,
+        precision: Precision = "fp32",
         held: AbstractSet[str] = frozenset(),
     ) -> LoadedTask:
         """The task module of a digest; see :meth:`load_trunk`."""

@@ -39,7 +39,8 @@ def load_release(
             either, the channel ``latest``.
         tasks: load these tasks alone, and the trunk only as deep as they need; default all.
         keys: public keys, as PEM files; a valid signature by one of them is required.
-        engine: ``"onnx"``, by default where onnxruntime is installed, or ``"torch"``, the reference.
+        engine: ``"onnx"``, by default where onnxruntime is installed, or ``"torch"``, the reference,
+            which answers in float32 whatever precision the release gives a task.
         threads: how many processors the onnx engine uses; default all that this process may.
         base: a loaded release that this one is to replace. What both hold was checked when it was
             loaded, and is neither read nor compiled again by the onnx engine.

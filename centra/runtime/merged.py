@@ -1,8 +1,8 @@
 """A loaded release: tokenise once, run the trunk once to the deepest tap needed, then each branch.
 
-The parts are held per backbone and per task and share nothing else, so a task's answer cannot
-depend on which other tasks are loaded. ``Release`` reaches trunks and branches only through
-:mod:`centra.runtime.engine`.
+The parts are held per backbone and precision and per task, and share nothing else, so a task's
+answer cannot depend on which other tasks are loaded. ``Release`` reaches trunks and branches only
+through :mod:`centra.runtime.engine`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from centra.blobs import BlobReader
-    from centra.release import ReleaseManifest, TaskEntry
+    from centra.release import Precision, ReleaseManifest, TaskEntry
     from centra.runtime.engine import Engine, LoadedTask, TrunkEngine
 
 __all__ = ["Release"]
@@ -37,6 +37,8 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class _Backbone:
+    """The shared layers of a backbone in one precision, and what feeds them."""
+
     spec: BackboneSpec
     encoder: TextEncoder
     trunk: TrunkEngine
@@ -57,7 +59,7 @@ class Release:
     def __init__(
         self,
         manifest: ReleaseManifest,
-        backbones: Mapping[str, _Backbone],
+        backbones: Mapping[tuple[str, Precision], _Backbone],
         tasks: Mapping[str, LoadedTask],
         engine: Engine,
     ) -> None:
@@ -102,14 +104,14 @@ class Release:
         held = base.blobs if base else frozenset()
         chosen = sorted(manifest.tasks) if tasks is None else list(dict.fromkeys(tasks))
         entries = {name: _entry(manifest, name) for name in chosen}
+        depths = manifest.model_copy(update={"tasks": entries}).trunk_depths()
         backbones = {}
-        for digest in sorted({entry.backbone for entry in entries.values()}):
-            backbone = BackboneSpec.fetch(digest, reader)
-            depth = max(e.tap_layer for e in entries.values() if e.backbone == digest)
-            backbones[digest] = _Backbone(
-                backbone,
-                TextEncoder.of(backbone, reader),
-                opened.load_trunk(backbone, reader, depth=depth, held=held),
+        for (digest, precision), depth in depths.items():
+            spec = BackboneSpec.fetch(digest, reader)
+            backbones[digest, precision] = _Backbone(
+                spec,
+                TextEncoder.of(spec, reader),
+                opened.load_trunk(spec, reader, depth=depth, precision=precision, held=held),
                 depth,
             )
         loaded = {}
@@ -118,8 +120,9 @@ class Release:
                 name: executor.submit(
                     opened.load_task,
                     entry.digest,
-                    backbones[entry.backbone].spec,
+                    backbones[entry.backbone, entry.precision].spec,
                     reader,
+                    precision=entry.precision,
                     held=held,
                 )
                 for name, entry in entries.items()
@@ -248,7 +251,7 @@ class Release:
         """
         task = self._tasks[name]
         batch, tap = task.probe.batch, task.spec.tap_layer
-        ((_, hidden),) = self._backbones[task.spec.backbone].trunk.run(batch, [tap])
+        ((_, hidden),) = self._backbones[self._trunk(name)].trunk.run(batch, [tap])
         own, recorded = task.branch.run(hidden), task.probe.logits
         if task.spec.kind == "tagging":
             tokens = batch.attention_mask.astype(bool)
@@ -275,12 +278,11 @@ class Release:
         chosen = self._chosen(inputs, tasks)
         for form in ("single", "pair"):
             positions = [i for i, item in enumerate(inputs) if _form(item) == form]
-            for digest, backbone in self._backbones.items():
+            for key, backbone in self._backbones.items():
                 names = [
                     name
                     for name in chosen
-                    if self._tasks[name].spec.input == form
-                    and self._tasks[name].spec.backbone == digest
+                    if self._tasks[name].spec.input == form and self._trunk(name) == key
                 ]
                 if not names:
                     continue
@@ -300,6 +302,11 @@ class Release:
                     )
                     for name, values in done:
                         yield name, part, values
+
+    def _trunk(self, name: str) -> tuple[str, Precision]:
+        """Which shared layers a task stands on."""
+        entry = self.manifest.tasks[name]
+        return entry.backbone, entry.precision
 
     def _job(
         self, name: str, batch: _Batch, finish: Callable[[LoadedTask, np.ndarray, _Batch], list[T]]

@@ -2,7 +2,8 @@
 
 Needs neither torch nor transformers. Every unit, that is the embeddings, a layer or a task's
 branch, is compiled from its own blob alone, so what a task answers cannot depend on which other
-tasks there are. Operators of the trunk use all threads; each branch runs on one, and the branches
+tasks there are. Layers are compiled for each precision that tasks ask for, from the same blobs;
+embeddings serve both. Operators of the trunk use all threads; each branch runs on one, and the branches
 side by side.
 """
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
+    from centra.release import Precision
     from centra.task_module import TaskSpec
 
 __all__ = ["OnnxBranch", "OnnxEngine", "OnnxTrunk", "onnx_engine"]
@@ -64,6 +66,7 @@ class OnnxEngine:
         reader: BlobReader,
         *,
         depth: int,
+        precision: Precision = "fp32",
         held: AbstractSet[str] = frozenset(),
     ) -> OnnxTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
@@ -75,14 +78,26 @@ class OnnxEngine:
 
         def layer(index: int, path: Path) -> Layer:
             weights = under(map_tensors(path), f"{prefix}{index}.")
-            return Layer(weights, shape, threads=self._threads)
+            return Layer(weights, shape, precision=precision, threads=self._threads)
 
         def loaded_layer(index: int) -> Layer:
-            settings = ("layer", shape, self._threads)
-            return _unit(spec.layers[index], settings, partial(layer, index), reader, held)
+            return _unit(
+                spec.layers[index],
+                partial(layer, index),
+                reader,
+                precision=precision,
+                settings=("layer", shape, self._threads),
+                held=held,
+            )
 
-        settings = ("embeddings", shape, self._threads)
-        below = _unit(spec.embeddings, settings, embeddings, reader, held)
+        below = _unit(
+            spec.embeddings,
+            embeddings,
+            reader,
+            precision="fp32",
+            settings=("embeddings", shape, self._threads),
+            held=held,
+        )
         with ThreadPoolExecutor(self._threads) as executor:
             return OnnxTrunk(spec, below, list(executor.map(loaded_layer, range(depth))))
 
@@ -92,6 +107,7 @@ class OnnxEngine:
         backbone: BackboneSpec,
         reader: BlobReader,
         *,
+        precision: Precision = "fp32",
         held: AbstractSet[str] = frozenset(),
     ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""
@@ -102,12 +118,13 @@ class OnnxEngine:
             inputs = {name: tensors[f"probe.{name}"].copy() for name in PROBE_INPUTS}
             return LoadedTask(
                 spec=spec,
-                branch=OnnxBranch(tensors, spec, shape),
+                branch=OnnxBranch(tensors, spec, shape, precision),
                 probe=Probe(Encoded(**inputs), tensors["probe.logits"].copy()),
                 chain=_chain(tensors, spec),
             )
 
-        return _unit(digest, ("task", shape), task, reader, held)
+        settings = ("task", shape)
+        return _unit(digest, task, reader, precision=precision, settings=settings, held=held)
 
 
 class OnnxTrunk:
@@ -147,18 +164,26 @@ class OnnxTrunk:
 class OnnxBranch:
     """See :class:`centra.runtime.engine.BranchEngine`."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray], spec: TaskSpec, shape: Shape) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, np.ndarray],
+        spec: TaskSpec,
+        shape: Shape,
+        precision: Precision,
+    ) -> None:
         head = {name: array for name, array in weights.items() if name.startswith("head.")}
         own = [under(weights, f"layers.{i}.") for i in range(1, spec.depth + 1)]
+        layer = partial(Layer, shape=shape, precision=precision, threads=1)
         self._tagging = spec.kind == "tagging"
-        self._layers = [Layer(layer, shape, threads=1) for layer in own[:-1]]
+        self._layers = [layer(tensors) for tensors in own[:-1]]
         self._last: Layer | FirstLayer | Program
         if not own:
-            self._last = Program(onnx_layers.head_alone(head, shape, spec.head), threads=1)
+            graph = onnx_layers.head_alone(head, shape, precision, spec.head)
+            self._last = Program(graph, threads=1)
         elif self._tagging:
-            self._last = Layer(own[-1] | head, shape, threads=1, head=spec.head)
+            self._last = layer(own[-1] | head, head=spec.head)
         else:
-            self._last = FirstLayer(own[-1] | head, shape, spec.head)
+            self._last = FirstLayer(own[-1] | head, shape, precision=precision, head=spec.head)
 
     def run(self, hidden_states: Hidden) -> np.ndarray:
         """See :meth:`centra.runtime.engine.BranchEngine.run`."""
@@ -179,14 +204,16 @@ class OnnxBranch:
 
 def _unit(
     digest: str,
-    settings: Hashable,
     make: Callable[[Path], T],
     reader: BlobReader,
+    *,
+    precision: Precision,
+    settings: Hashable,
     held: AbstractSet[str],
 ) -> T:
     """The unit of a blob that is in use, or a new one."""
     key = UnitKey(
-        digest=digest, precision="fp32", engine=f"onnxruntime {VERSION}", settings=settings
+        digest=digest, precision=precision, engine=f"onnxruntime {VERSION}", settings=settings
     )
     # Read, and so checked, even where its unit is there: a damaged release must not load.
     checked = None if digest in held else reader.fetch(digest)

@@ -23,10 +23,10 @@ MICROSOFT = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""
 
 Attribute = int | float | str
-Type = Literal["float32", "int32", "int64"]
+Type = Literal["float32", "uint8", "int8", "int32", "int64"]
 
-_IR_VERSION, _OPSET, _MICROSOFT_OPSET = 8, 17, 1
-_TYPES: dict[str, int] = {"float32": 1, "int32": 6, "int64": 7}
+_IR_VERSION, _OPSET, _MICROSOFT_OPSET = 8, 18, 1
+_TYPES: dict[str, int] = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7}
 _FLOAT, _INT, _STRING = 1, 2, 3
 _EXTERNAL = 1
 
@@ -60,7 +60,7 @@ class Graph:
         self.outputs.append(value)
 
     def weight(self, name: str, array: np.ndarray) -> str:
-        """Declare a float32 weight, which a session is handed from outside.
+        """Declare a weight of float32 or int8, which a session is handed from outside.
 
         Args:
             name: its name in the graph.
@@ -69,13 +69,15 @@ class Graph:
         # A reader that is not handed the weight looks for this file, and fails.
         location = _text(1, "location") + _text(2, "not-in-a-file")
         self._initializers.append(
-            _tensor(name, "float32", array.shape) + _bytes(13, location) + _varint(14, _EXTERNAL)
+            _tensor(name, array.dtype.name, array.shape)
+            + _bytes(13, location)
+            + _varint(14, _EXTERNAL)
         )
         self.weights[name] = array
         return name
 
     def constant(self, array: np.ndarray) -> str:
-        """Embed a small array of float32, int32 or int64."""
+        """Embed a small array of any :data:`Type`."""
         name = self._fresh("constant")
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
         message = _tensor(name, array.dtype.name, array.shape) + _bytes(9, little.tobytes())

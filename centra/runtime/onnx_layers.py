@@ -9,9 +9,9 @@ the query: q·(W x) = (qW)·x; a bias of the keys adds the same to all scores an
 softmax. The value projection moves behind the average, since the weights of an average add up to
 one: Σ aᵢ(W xᵢ + b) = W(Σ aᵢ xᵢ) + b. No key or value is computed for any other token.
 
-Products are written as ``Gemm`` and ``MatMul`` on two dimensions with a weight behind, head by head
-where need be: ONNX Runtime packs such weights once, and packed products give a row the same bits
-whatever other rows there are, even none. Batched products do not.
+Products with weights are two-dimensional, head by head where need be, in the precision asked for; see
+:mod:`centra.runtime.onnx_products`. Everything else is float32: embeddings, attention, activations,
+norms, biases, and the last linear layer of a head.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ import numpy as np
 from centra.errors import IncompatibleError
 from centra.families import LayerNames, family_of
 from centra.runtime.onnx_graph import MICROSOFT, Graph
+from centra.runtime.onnx_products import Rows, linear, product, products_by_part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from centra.backbone import BackboneSpec
+    from centra.release import Precision
     from centra.task_module import HeadSpec
 
 __all__ = [
@@ -108,7 +110,7 @@ def embeddings(weights: Mapping[str, np.ndarray], shape: Shape) -> Graph:
     shift = graph.weight("shift", weights["embeddings.LayerNorm.bias"])
     states = graph.node("LayerNormalization", summed, scale, shift, axis=-1, epsilon=shape.epsilon)
     if "embeddings_project.weight" in weights:
-        states = _linear(graph, states, weights, "embeddings_project")
+        states = linear(graph, Rows.of(graph, states, "fp32"), weights, "embeddings_project")
     graph.output(states, "float32", ["tokens", shape.hidden])
     return graph
 
@@ -116,12 +118,13 @@ def embeddings(weights: Mapping[str, np.ndarray], shape: Shape) -> Graph:
 _TABLES = {"input_ids": "word", "token_type_ids": "token_type", "positions": "position"}
 
 
-def project(weights: Mapping[str, np.ndarray], shape: Shape) -> Graph:
+def project(weights: Mapping[str, np.ndarray], shape: Shape, precision: Precision) -> Graph:
     """A layer up to attention: hidden states to query, key and value, all ``(tokens, hidden)``."""
     graph, names = Graph("project"), shape.names
     states = graph.input("states", "float32", ["tokens", shape.hidden])
+    rows = Rows.of(graph, states, precision)
     for part in (names.query, names.key, names.value):
-        graph.output(_linear(graph, states, weights, part), "float32", ["tokens", shape.hidden])
+        graph.output(linear(graph, rows, weights, part), "float32", ["tokens", shape.hidden])
     return graph
 
 
@@ -157,12 +160,18 @@ def attention(heads: int, hidden: int, *, whole: bool) -> Graph:
     return graph
 
 
-def finish(weights: Mapping[str, np.ndarray], shape: Shape, head: HeadSpec | None = None) -> Graph:
+def finish(
+    weights: Mapping[str, np.ndarray],
+    shape: Shape,
+    precision: Precision,
+    head: HeadSpec | None = None,
+) -> Graph:
     """A layer from attention on, and perhaps a head on every token.
 
     Args:
         weights: of the layer, and of the head under ``head.``.
         shape: of the layer.
+        precision: of the products.
         head: after the last layer of a task.
 
     Returns:
@@ -172,12 +181,12 @@ def finish(weights: Mapping[str, np.ndarray], shape: Shape, head: HeadSpec | Non
     graph = Graph("finish")
     context = graph.input("context", "float32", ["tokens", shape.hidden])
     states = graph.input("states", "float32", ["tokens", shape.hidden])
-    states = _after_attention(graph, context, states, weights, shape)
-    _end(graph, states, weights, shape, head)
+    states = _after_attention(graph, context, states, weights, shape, precision=precision)
+    _end(graph, states, weights, shape, precision=precision, head=head)
     return graph
 
 
-def project_first(weights: Mapping[str, np.ndarray], shape: Shape) -> Graph:
+def project_first(weights: Mapping[str, np.ndarray], shape: Shape, precision: Precision) -> Graph:
     """A first-token layer up to attention.
 
     Returns:
@@ -188,18 +197,9 @@ def project_first(weights: Mapping[str, np.ndarray], shape: Shape) -> Graph:
     states = graph.input("states", "float32", ["tokens", shape.hidden])
     firsts = graph.input("firsts", "int64", ["batch"])
     rows = graph.node("Gather", states, firsts, axis=0)
-    query = _linear(graph, rows, weights, names.query)
-    moved = [
-        graph.node("MatMul", part, graph.weight(f"key.{i}", weight))
-        for i, (part, weight) in enumerate(
-            zip(
-                graph.split(query, shape.heads, shape.head_size),
-                _by_head(weights[f"{names.key}.weight"], shape),
-                strict=True,
-            )
-        )
-    ]
-    queries = graph.node("Concat", *moved, axis=1)
+    query = linear(graph, Rows.of(graph, rows, precision), weights, names.query)
+    keys = [*_by_head(weights[f"{names.key}.weight"], shape)]
+    queries = products_by_part(graph, Rows.of(graph, query, precision), "key", keys)
     target = graph.constant(np.array([-1, shape.heads, shape.hidden]))
     graph.output(
         graph.node("Reshape", queries, target), "float32", ["batch", shape.heads, shape.hidden]
@@ -230,7 +230,9 @@ def first_attention(heads: int, hidden: int) -> Graph:
     return graph
 
 
-def finish_first(weights: Mapping[str, np.ndarray], shape: Shape, head: HeadSpec) -> Graph:
+def finish_first(
+    weights: Mapping[str, np.ndarray], shape: Shape, precision: Precision, head: HeadSpec
+) -> Graph:
     """A first-token layer from attention on, and its head.
 
     Returns:
@@ -240,30 +242,17 @@ def finish_first(weights: Mapping[str, np.ndarray], shape: Shape, head: HeadSpec
     graph, names = Graph("finish-first"), shape.names
     averages = graph.input("averages", "float32", ["batch", shape.heads * shape.hidden])
     states = graph.input("states", "float32", ["batch", shape.hidden])
-    values = [
-        graph.node(
-            "Gemm",
-            part,
-            graph.weight(f"value.{i}", weight),
-            graph.weight(f"value.bias.{i}", bias),
-            transB=1,
-        )
-        for i, (part, weight, bias) in enumerate(
-            zip(
-                graph.split(averages, shape.heads, shape.hidden),
-                _by_head(weights[f"{names.value}.weight"], shape),
-                _by_head(weights[f"{names.value}.bias"], shape),
-                strict=True,
-            )
-        )
-    ]
-    context = graph.node("Concat", *values, axis=1)
-    states = _after_attention(graph, context, states, weights, shape)
-    _end(graph, states, weights, shape, head)
+    values = [weight.T for weight in _by_head(weights[f"{names.value}.weight"], shape)]
+    bias = weights[f"{names.value}.bias"]
+    context = products_by_part(graph, Rows.of(graph, averages, precision), "value", values, bias)
+    states = _after_attention(graph, context, states, weights, shape, precision=precision)
+    _end(graph, states, weights, shape, precision=precision, head=head)
     return graph
 
 
-def head_alone(weights: Mapping[str, np.ndarray], shape: Shape, head: HeadSpec) -> Graph:
+def head_alone(
+    weights: Mapping[str, np.ndarray], shape: Shape, precision: Precision, head: HeadSpec
+) -> Graph:
     """The head of a task without layers, from ``states`` at the tap to logits.
 
     A head on the first token takes ``firsts`` too.
@@ -272,7 +261,7 @@ def head_alone(weights: Mapping[str, np.ndarray], shape: Shape, head: HeadSpec) 
     states = graph.input("states", "float32", ["tokens", shape.hidden])
     if head.activation is not None:
         states = graph.node("Gather", states, graph.input("firsts", "int64", ["batch"]), axis=0)
-    _end(graph, states, weights, shape, head)
+    _end(graph, states, weights, shape, precision=precision, head=head)
     return graph
 
 
@@ -282,14 +271,18 @@ def _after_attention(
     states: str,
     weights: Mapping[str, np.ndarray],
     shape: Shape,
+    *,
+    precision: Precision,
 ) -> str:
     names = shape.names
-    projected = _linear(graph, context, weights, names.attention_output)
-    norm = (weights, names.attention_norm, shape.epsilon)
-    states = _add_and_norm(graph, projected, states, norm)
-    inner = _activated(graph, states, weights, names.inner, shape.activation)
-    outer = _linear(graph, inner, weights, names.outer)
-    return _add_and_norm(graph, outer, states, (weights, names.norm, shape.epsilon))
+    rows = Rows.of(graph, context, precision)
+    projected = linear(graph, rows, weights, names.attention_output)
+    norm = names.attention_norm
+    states = _add_and_norm(graph, projected, states, weights, norm, epsilon=shape.epsilon)
+    rows = Rows.of(graph, states, precision)
+    inner = _activated(graph, rows, weights, names.inner, shape.activation)
+    outer = linear(graph, Rows.of(graph, inner, precision), weights, names.outer)
+    return _add_and_norm(graph, outer, states, weights, names.norm, epsilon=shape.epsilon)
 
 
 def _end(
@@ -297,6 +290,8 @@ def _end(
     states: str,
     weights: Mapping[str, np.ndarray],
     shape: Shape,
+    *,
+    precision: Precision,
     head: HeadSpec | None,
 ) -> None:
     """Make the states the graph's output, or what a head makes of them."""
@@ -304,28 +299,21 @@ def _end(
         graph.output(states, "float32", ["rows", shape.hidden])
         return
     if head.activation is not None:
-        states = _activated(graph, states, weights, "head.dense", head.activation)
-    logits = _linear(graph, states, weights, "head.out")
+        rows = Rows.of(graph, states, precision)
+        states = _activated(graph, rows, weights, "head.dense", head.activation)
+    logits = linear(graph, Rows.of(graph, states, "fp32"), weights, "head.out")
     graph.output(logits, "float32", ["rows", len(weights["head.out.bias"])])
 
 
-def _linear(graph: Graph, value: str, weights: Mapping[str, np.ndarray], name: str) -> str:
-    weight = graph.weight(f"{name}.weight", weights[f"{name}.weight"])
-    bias = graph.weight(f"{name}.bias", weights[f"{name}.bias"])
-    return graph.node("Gemm", value, weight, bias, transB=1)
-
-
 def _activated(
-    graph: Graph, value: str, weights: Mapping[str, np.ndarray], name: str, activation: str
+    graph: Graph, rows: Rows, weights: Mapping[str, np.ndarray], name: str, activation: str
 ) -> str:
     """A linear layer and its activation; where one kernel adds the bias too, that one."""
     if activation in _GELU | _TANH_GELU:
-        weight = graph.weight(f"{name}.weight", weights[f"{name}.weight"])
         bias = graph.weight(f"{name}.bias", weights[f"{name}.bias"])
-        product = graph.node("Gemm", value, weight, transB=1)
         op = "BiasGelu" if activation in _GELU else "FastGelu"
-        return graph.node(op, product, bias, domain=MICROSOFT)
-    value = _linear(graph, value, weights, name)
+        return graph.node(op, product(graph, rows, weights, name), bias, domain=MICROSOFT)
+    value = linear(graph, rows, weights, name)
     if activation in _SWISH:
         return graph.node("Mul", value, graph.node("Sigmoid", value))
     return graph.node(_PLAIN[activation], value)
@@ -335,10 +323,12 @@ def _add_and_norm(
     graph: Graph,
     value: str,
     residual: str,
-    norm: tuple[Mapping[str, np.ndarray], str, float],
+    weights: Mapping[str, np.ndarray],
+    name: str,
+    *,
+    epsilon: float,
 ) -> str:
-    """A residual connection and the layer norm after it: whose weights, its name, its epsilon."""
-    weights, name, epsilon = norm
+    """A residual connection and the layer norm after it."""
     scale = graph.weight(f"{name}.weight", weights[f"{name}.weight"])
     shift = graph.weight(f"{name}.bias", weights[f"{name}.bias"])
     return graph.node(
@@ -353,5 +343,5 @@ def _add_and_norm(
 
 
 def _by_head(array: np.ndarray, shape: Shape) -> np.ndarray:
-    """The rows of a projection, or its bias, head by head."""
+    """The rows of a projection, head by head."""
     return array.reshape(shape.heads, shape.head_size, *array.shape[1:])

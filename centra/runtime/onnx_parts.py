@@ -17,6 +17,7 @@ from centra.runtime.session import Program
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from centra.release import Precision
     from centra.runtime.onnx_layers import Shape
     from centra.runtime.packing import Packed
     from centra.task_module import HeadSpec
@@ -57,6 +58,7 @@ class Layer:
         weights: Mapping[str, np.ndarray],
         shape: Shape,
         *,
+        precision: Precision,
         threads: int,
         head: HeadSpec | None = None,
     ) -> None:
@@ -65,12 +67,14 @@ class Layer:
         Args:
             weights: by their names within the layer, and the head's under ``head.``.
             shape: of the layer.
+            precision: of its products with weights.
             threads: how many work on one operator.
             head: what reads every token of it, after the last layer of a tagging task.
         """
-        self._project = Program(onnx_layers.project(weights, shape), threads=threads)
+        self._project = Program(onnx_layers.project(weights, shape, precision), threads=threads)
         self._attend = _attention(shape.heads, shape.hidden, threads)
-        self._finish = Program(onnx_layers.finish(weights, shape, head), threads=threads)
+        finish = onnx_layers.finish(weights, shape, precision, head)
+        self._finish = Program(finish, threads=threads)
 
     def __call__(self, states: np.ndarray, packed: Packed) -> np.ndarray:
         """From states ``(tokens, hidden)`` to the next, or to logits ``(tokens, outputs)``."""
@@ -110,11 +114,19 @@ class _Attention:
 class FirstLayer:
     """A last layer of which the first tokens alone are read, with its head."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray], shape: Shape, head: HeadSpec) -> None:
+    def __init__(
+        self,
+        weights: Mapping[str, np.ndarray],
+        shape: Shape,
+        *,
+        precision: Precision,
+        head: HeadSpec,
+    ) -> None:
         """Compile it, for one thread; see :class:`Layer`."""
-        self._project = Program(onnx_layers.project_first(weights, shape), threads=1)
+        self._project = Program(onnx_layers.project_first(weights, shape, precision), threads=1)
         self._attend = _first_attention(shape.heads, shape.hidden)
-        self._finish = Program(onnx_layers.finish_first(weights, shape, head), threads=1)
+        finish = onnx_layers.finish_first(weights, shape, precision, head)
+        self._finish = Program(finish, threads=1)
 
     def __call__(self, hidden: Hidden) -> np.ndarray:
         """Logits ``(batch, outputs)``, in packed order."""

@@ -1,4 +1,8 @@
-"""The reference engine: transformers' layers under torch, on the CPU in float32."""
+"""The reference engine: transformers' layers under torch, on the CPU.
+
+It computes in float32 whatever precision a release gives a task: it is what the other engine's answers
+are held against.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
+    from centra.release import Precision
 
 __all__ = ["TorchBranch", "TorchEngine", "TorchTrunk", "torch_engine"]
 
@@ -48,6 +53,7 @@ class TorchEngine:
         reader: BlobReader,
         *,
         depth: int,
+        precision: Precision = "fp32",  # noqa: ARG002 - the reference is always this
         held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> TorchTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
@@ -59,6 +65,7 @@ class TorchEngine:
         backbone: BackboneSpec,
         reader: BlobReader,
         *,
+        precision: Precision = "fp32",  # noqa: ARG002 - the reference is always this
         held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""

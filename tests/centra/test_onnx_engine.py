@@ -20,7 +20,7 @@ from tests import support
 from tests.centra.test_families import PAIRS, SINGLES, reference_states
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from centra.backbone import BackboneSpec
@@ -45,6 +45,8 @@ TASKS: dict[str, tuple[Any, int, int, str, str | None]] = {
     "deep tags": ("tagging", 1, 2, "single", None),
 }
 SINGLE = [name for name, (*_, form, _) in TASKS.items() if form == "single"]
+NAMES = [name.replace(" ", "-") for name in TASKS]
+INT8 = {"fp32": [], "int8": NAMES, "mixed": NAMES[::2]}
 WORDS = "wake me at seven play some jazz in new york please is there snow go to rome"
 
 
@@ -73,11 +75,14 @@ def make_modules(backbone: support.Backbone, store: LocalStore) -> dict[str, Tas
 
 
 def merged(
-    backbone: support.Backbone, modules: dict[str, TaskModule], store: LocalStore
+    backbone: support.Backbone,
+    modules: dict[str, TaskModule],
+    store: LocalStore,
+    int8: Collection[str] = (),
 ) -> ReleaseManifest:
     support.copy_backbone(backbone, store)
     named = {name.replace(" ", "-"): module for name, module in modules.items()}
-    return support.put_release(named, [backbone.spec], store)
+    return support.put_release(named, [backbone.spec], store, int8)
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +92,20 @@ def modules(
     return make_modules(tiny_backbone, tiny_backbone.store)
 
 
+@pytest.fixture(params=INT8)
+def int8(request: pytest.FixtureRequest) -> list[str]:
+    """The tasks that a release has in int8."""
+    return INT8[request.param]
+
+
 @pytest.fixture
 def manifest(
-    tiny_backbone: support.Backbone, modules: dict[str, TaskModule], store: LocalStore
+    tiny_backbone: support.Backbone,
+    modules: dict[str, TaskModule],
+    store: LocalStore,
+    int8: list[str],
 ) -> ReleaseManifest:
-    return merged(tiny_backbone, modules, store)
+    return merged(tiny_backbone, modules, store, int8)
 
 
 def load(manifest: ReleaseManifest, reader: BlobReader, **options: Any) -> Release:
@@ -227,6 +241,33 @@ def test_every_kind_of_task_equals_the_reference(
             assert np.allclose(own, other, rtol=0, atol=TOLERANCE), name
 
 
+@pytest.mark.parametrize("family", support.FAMILIES)
+def test_int8_is_close_to_fp32_for_every_kind_of_task(
+    family: str, imported: Callable[[str], support.Backbone], store: LocalStore
+) -> None:
+    backbone = imported(family)
+    modules = make_modules(backbone, store)
+    inputs = [*texts(7), *((text, "no never") for text in texts(5, seed=1))]
+    exact = load(merged(backbone, modules, store), store).logits(inputs)
+
+    rounded = load(merged(backbone, modules, store, NAMES), store).logits(inputs)
+
+    for name, arrays in rounded.items():
+        own, fp32 = np.vstack(arrays), np.vstack(exact[name])
+        assert np.abs(own - fp32).max() <= 0.05 * np.abs(fp32).max(), name
+
+
+def test_the_reference_answers_in_fp32(
+    modules: dict[str, TaskModule], tiny_backbone: support.Backbone, store: LocalStore
+) -> None:
+    exact, mixed = (
+        Release.load(merged(tiny_backbone, modules, store, int8), store, engine="torch")
+        for int8 in (INT8["fp32"], INT8["mixed"])
+    )
+
+    assert_same_bits(mixed.logits(texts(3)), exact.logits(texts(3)))
+
+
 # Isolation
 
 
@@ -249,19 +290,38 @@ def test_replacing_and_removing_tasks_leaves_every_other_bit_identical(
     modules: dict[str, TaskModule],
     tiny_backbone: support.Backbone,
     store: LocalStore,
+    int8: list[str],
 ) -> None:
     before = load(manifest, store, threads=threads).logits(texts(9))
     deeper = support.make_module(
         "classification", tiny_backbone.spec, tiny_backbone.store, tap=3, depth=2, seed=77
     )
     changed = {name: module for name, module in modules.items() if name not in ("tags", "two")}
-    other = merged(tiny_backbone, changed | {"one": deeper, "new": deeper}, store)
+    changed |= {"one": deeper, "new": deeper}
+    other = merged(tiny_backbone, changed, store, set(int8) - {"tags", "two"})
 
     after = load(other, store, threads=threads).logits(texts(9))
 
     same = (before.keys() & after.keys()) - {"one"}
     assert same == {name.replace(" ", "-") for name in SINGLE} - {"one", "tags", "two"}
     assert_same_bits({n: before[n] for n in same}, {n: after[n] for n in same})
+
+
+def test_a_task_answers_the_same_bits_whatever_the_precision_of_others(
+    modules: dict[str, TaskModule], tiny_backbone: support.Backbone, store: LocalStore
+) -> None:
+    inputs = [*texts(9), *((text, "no never") for text in texts(3, seed=1))]
+    fp32, int8, mixed = (
+        load(merged(tiny_backbone, modules, store, chosen), store).logits(inputs)
+        for chosen in INT8.values()
+    )
+
+    for name in NAMES:
+        same, other = (int8, fp32) if name in INT8["mixed"] else (fp32, int8)
+        assert_same_bits({name: mixed[name]}, {name: same[name]})
+        rows = zip(mixed[name], other[name], strict=True)
+        # A task that is nothing but the last linear layer of its head has no product in int8.
+        assert any(a.tobytes() != b.tobytes() for a, b in rows) == (name != "tags")
 
 
 @pytest.mark.parametrize("threads", THREADS)
@@ -388,11 +448,12 @@ def test_a_release_in_place_of_another_reads_what_changed_alone(
     modules: dict[str, TaskModule],
     tiny_backbone: support.Backbone,
     store: LocalStore,
+    int8: list[str],
 ) -> None:
     serving = load(manifest, store)
     spec = tiny_backbone.spec
     new = support.make_module("regression", spec, tiny_backbone.store, tap=2, depth=1, seed=88)
-    other = merged(tiny_backbone, modules | {"two": new}, store)
+    other = merged(tiny_backbone, modules | {"two": new}, store, int8)
     reader = Counting(store)
 
     swapped = load(other, reader, base=serving)
@@ -418,6 +479,18 @@ def test_what_a_base_lacks_is_read(manifest: ReleaseManifest, store: LocalStore)
         *manifest.trunks[0].layers,
         manifest.trunks[0].embeddings,
     }
+
+
+def test_what_a_base_has_in_another_precision_is_read(
+    modules: dict[str, TaskModule], tiny_backbone: support.Backbone, store: LocalStore
+) -> None:
+    serving = load(merged(tiny_backbone, modules, store), store)
+    faster = merged(tiny_backbone, modules, store, NAMES)
+    reader = Counting(store)
+
+    swapped = load(faster, reader, base=serving)
+
+    assert swapped.blobs - set(reader.fetched) == {faster.trunks[0].embeddings}
 
 
 def test_what_is_in_use_is_read_but_not_compiled_again(

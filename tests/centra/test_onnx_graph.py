@@ -33,7 +33,7 @@ def test_bytes_are_those_of_the_protocol_buffers_encoding() -> None:
     assert graph.to_bytes() == (
         b"\x08\x08\x12\x06centra"
         + (b"\x3a" + bytes([len(body) & 0x7F | 0x80, len(body) >> 7]) + body)
-        + b"\x42\x04\x0a\x00\x10\x11"
+        + b"\x42\x04\x0a\x00\x10\x12"
         + (b"\x42\x11\x0a\x0dcom.microsoft\x10\x01")
     )
 

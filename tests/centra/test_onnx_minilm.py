@@ -70,9 +70,13 @@ def _train(name: str, recipe: Recipe, minilm: support.Backbone, work: Path) -> T
 
 
 def released(
-    modules: dict[str, TaskModule], minilm: support.Backbone, store: LocalStore
+    modules: dict[str, TaskModule],
+    minilm: support.Backbone,
+    store: LocalStore,
+    precision: str = "fp32",
 ) -> ReleaseManifest:
-    return support.put_release(modules, [minilm.spec], store)
+    int8 = list(modules) if precision == "int8" else []
+    return support.put_release(modules, [minilm.spec], store, int8)
 
 
 def assert_same_bits(ours: dict[str, list[Any]], theirs: dict[str, list[Any]]) -> None:
@@ -101,39 +105,43 @@ def test_answers_are_the_reference_s(
         ]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_tasks_stay_apart_to_the_bit(
     threads: int,
+    precision: str,
     modules: dict[str, TaskModule],
     minilm: support.Backbone,
     store: LocalStore,
     texts: list[str],
 ) -> None:
-    first = Release.load(released(modules, minilm, store), store, engine="onnx", threads=threads)
-    before = first.logits(texts)
+    def load(modules: dict[str, TaskModule]) -> Release:
+        manifest = released(modules, minilm, store, precision)
+        return Release.load(manifest, store, engine="onnx", threads=threads)
+
+    before = load(modules).logits(texts)
 
     for name, module in modules.items():
-        alone = released({name: module}, minilm, store)
-        release = Release.load(alone, store, engine="onnx", threads=threads)
-        assert_same_bits(release.logits(texts), {name: before[name]})
+        assert_same_bits(load({name: module}).logits(texts), {name: before[name]})
     # intent becomes another module, emotion goes, and another task comes.
     changed = {"intent": modules["small"], "slots": modules["slots"], "new": modules["emotion"]}
-    second = Release.load(released(changed, minilm, store), store, engine="onnx", threads=threads)
-    after = second.logits(texts)
+    after = load(changed).logits(texts)
     assert_same_bits({"slots": after["slots"]}, {"slots": before["slots"]})
     assert_same_bits({"emotion": after["new"]}, {"emotion": before["emotion"]})
     assert_same_bits({"small": after["intent"]}, {"small": before["small"]})
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_inputs_stay_apart_to_the_bit(
     threads: int,
+    precision: str,
     modules: dict[str, TaskModule],
     minilm: support.Backbone,
     store: LocalStore,
     texts: list[str],
 ) -> None:
-    manifest = released(modules, minilm, store)
+    manifest = released(modules, minilm, store, precision)
     release = Release.load(manifest, store, engine="onnx", threads=threads)
     together = release.logits(texts)
 

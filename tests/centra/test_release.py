@@ -15,6 +15,7 @@ from centra.release import ChannelPointer, ReleaseManifest, changes
 from tests import support
 
 LAYERS = 12
+DIGEST = "4b1f36ea59e022ecb768c8429f6f871d4e355d0966c99391b5f518361ba7f026"
 
 
 def digest(text: str) -> str:
@@ -68,6 +69,32 @@ def test_manifest_is_canonical_json() -> None:
     assert data.startswith(b'{"format":"centra/release","format_version":"1.0",')
 
 
+def test_precision_is_written_where_it_is_not_fp32() -> None:
+    manifest = release({"b": (2, 1), "a": (0, 0)})
+    # That of the same release before there were precisions.
+    assert manifest.digest == DIGEST
+
+    mixed = manifest.with_precisions({"b": "int8"})
+
+    assert [entry.get("precision") for entry in json.loads(mixed.to_bytes())["tasks"].values()] == [
+        None,
+        "int8",
+    ]
+    read = ReleaseManifest.from_bytes(mixed.to_bytes(), "release.json")
+    assert {name: entry.precision for name, entry in read.tasks.items()} == {
+        "a": "fp32",
+        "b": "int8",
+    }
+    assert read.with_precisions({"b": "fp32"}).digest == DIGEST
+
+
+def test_unknown_precision_is_refused() -> None:
+    data = release({"a": (0, 0)}).with_precisions({"a": "int8"}).to_bytes()
+
+    with pytest.raises(FormatError, match=r"tasks\.a\.precision"):
+        ReleaseManifest.from_bytes(data.replace(b"int8", b"int4"), "release.json")
+
+
 @given(order=st.permutations(["a", "b", "c", "d"]))
 def test_digest_does_not_depend_on_the_order_of_tasks(order: list[str]) -> None:
     taps = {"a": (1, 2), "b": (0, 0), "c": (12, 0), "d": (3, 3)}
@@ -102,6 +129,16 @@ def test_account_of_two_backbones_counts_both_trunks() -> None:
     account = manifest.account
     assert (account.shared, account.task, account.single_task) == (12, 3, 18)
     assert [trunk.spec for trunk in manifest.trunks] == sorted(BACKBONES)
+
+
+def test_account_counts_shared_layers_once_for_each_precision() -> None:
+    manifest = release({"a": (2, 4), "b": (5, 1), "c": (3, 1)})
+
+    mixed = manifest.with_precisions({"a": "int8", "c": "int8"})
+
+    assert (mixed.account.shared, mixed.account.task) == (5 + 3, 6)
+    assert mixed.trunks == manifest.trunks
+    assert manifest.with_precisions(dict.fromkeys("abc", "int8")).account == manifest.account
 
 
 def test_files_name_every_blob_once() -> None:
@@ -182,6 +219,10 @@ def test_changes_from_one_release_to_the_next() -> None:
         ("other", "redefined"),
     ]
     assert changes(base.tasks, base.tasks) == []
+    faster = base.with_precisions({"better": "int8"})
+    assert [(c.task, c.change) for c in changes(base.tasks, faster.tasks)] == [
+        ("better", "updated")
+    ]
     assert {c.change for c in changes({}, new.tasks)} == {"added"}
 
 

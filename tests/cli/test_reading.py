@@ -94,6 +94,7 @@ def test_the_json_of_a_version_keeps_its_fields_and_adds_the_card(distilled: Pat
     assert added == {
         "evaluations": [],
         "releases": [],
+        "int8": [],
         "channels": [],
         "threshold": 0.5,
         "crf": False,
@@ -420,6 +421,7 @@ def test_whatever_a_name_holds_is_text_in_a_drawing() -> None:
         labels=1,
         tap_layer=0,
         depth=0,
+        precision="fp32",
         digest="0" * 64,
     )
     found = graph(trunk("a<b>&", 1, 1, extra=[odd]))
@@ -444,6 +446,7 @@ def trunk(backbone: str, layers: int, tasks: int, extra: list[Branch] | None = N
             labels=0 if number % 4 == 2 else number + 1,
             tap_layer=needed if number == 0 else number * 5 % (needed + 1),
             depth=number % 4,
+            precision="fp32",
             digest=digest(number),
         )
         for number in range(tasks)

@@ -136,6 +136,8 @@ def test_tasks_of_three_teams_live_from_their_registration_to_their_retirement(
         "changes": added,
         "layers": LAYERS,
         "tasks": numbers,
+        "precisions": dict.fromkeys(numbers, "fp32"),
+        "int8": [],
     }
     assert read("release", "list") == []
     published, again = read_repeated("compose", "--release")
@@ -162,6 +164,8 @@ def test_tasks_of_three_teams_live_from_their_registration_to_their_retirement(
         "changes": [change("intent", "updated", "1.0", "1.1")],
         "layers": LAYERS,
         "tasks": {**numbers, "intent": "1.1"},
+        "precisions": dict.fromkeys(numbers, "fp32"),
+        "int8": [],
     }
     difference = read("release", "diff", "production", "latest")
     assert difference["changes"] == published["changes"]
@@ -192,6 +196,8 @@ def test_tasks_of_three_teams_live_from_their_registration_to_their_retirement(
         ],
         "layers": {"shared": 1, "task": 3, "total": 4, "single_task": 6, "overhead": 0.6667},
         "tasks": {"intent": "2.0", "same": "1.0"},
+        "precisions": {"intent": "fp32", "same": "fp32"},
+        "int8": [],
     }
     assert answers(TEXTS[0])[0].keys() == {"intent"}
     assert answers("--release", "production", TEXTS[0])[0].keys() == {"intent", "slots"}
@@ -617,6 +623,7 @@ def test_a_release_is_listed_shown_and_drawn(home: Path) -> None:
         "base": None,
         "channels": ["latest"],
         "tasks": {"intent": "1.0", "same": "1.0", "slots": "1.0"},
+        "precisions": {"intent": "fp32", "same": "fp32", "slots": "fp32"},
         "layers": LAYERS,
         "signatures": [],
         "created_by": "nlu/ada",

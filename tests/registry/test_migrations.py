@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, text
 
-from registry import audit, channels, tasks
+from registry import audit, channels, evaluations, tasks
 from registry import db as database
 from registry.db import SCHEMA, differences, make_engine, revision, upgrade, writing
 from registry.lineage import Composed
@@ -74,7 +74,12 @@ def fill_0001(insert: Callable[..., None]) -> None:
         insert("audit_events", id=3 * number + 2, at=at(number), actor="ops/eve", action=action, subject=subject, forced=number == 1, details=details)  # fmt: skip
 
 
-FILL = {"0001": fill_0001}
+def fill_0002(insert: Callable[..., None]) -> None:
+    """A measurement, which there was not before."""
+    insert("evaluations", id=1, release_id=2, version_id=3, data=digest("9"), examples=7, metrics={"accuracy": 0.8}, at=at(8), by="nlu/ada")  # fmt: skip
+
+
+FILL = {"0001": fill_0001, "0002": fill_0002}
 
 
 def inserting(connection: Connection) -> Callable[..., None]:
@@ -90,13 +95,14 @@ def inserting(connection: Connection) -> Callable[..., None]:
 
 @pytest.fixture(params=REVISIONS)
 def earlier(request: pytest.FixtureRequest, empty_database: str) -> str:
-    """The address of a database at an earlier revision, with data."""
+    """The address of a database at an earlier revision, with what Centra has written so far."""
     engine = make_engine(empty_database)
-    with writing(engine).begin() as connection:
-        command.upgrade(database._alembic(connection), request.param)
-    with engine.begin() as connection:
-        assert revision(connection) == request.param
-        FILL[request.param](inserting(connection))
+    for reached in REVISIONS[: REVISIONS.index(request.param) + 1]:
+        with writing(engine).begin() as connection:
+            command.upgrade(database._alembic(connection), reached)
+        with engine.begin() as connection:
+            assert revision(connection) == reached
+            FILL[reached](inserting(connection))
     engine.dispose()
     return empty_database
 
@@ -131,6 +137,13 @@ def check(url: str, store: Path) -> None:
         with registry.read() as uow:
             assert uow.compositions() == {2: [Composed(base=1, at=at(4))]}
             assert uow.backbone("minilm").state == "active"
+            held = uow.held(uow.release("2"))
+            assert {task: str(version) for task, version in held.items()} == {
+                "intent": "1.1",
+                "slots": "1.0",
+            }
+            measured = evaluations.of_version(uow, uow.version("intent", "1.1"))
+            assert all((row.examples, row.precision) == (7, "fp32") for row in measured)
 
 
 def test_there_is_data_for_every_earlier_revision() -> None:
