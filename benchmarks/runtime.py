@@ -17,7 +17,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -41,6 +41,7 @@ from benchmarks.tools.common import (
 )
 from benchmarks.tools.peer import running_worker
 from benchmarks.tools.real import find_data
+from benchmarks.tools.real_int8 import compare_on_real_tasks
 from benchmarks.tools.reference import LAYERS, TASKS, ReferenceTask, Setup, Setups
 from centra.bench import Floor, measure_floor, release_work
 from centra.processors import processors
@@ -166,7 +167,7 @@ def main() -> int:
             floor=measure_floor(threads),
         )
         found = Findings()
-        for part in (_singles, _peers, _hundred, _lengths, _stream, _start, _memory):
+        for part in (_singles, _peers, _hundred, _lengths, _stream, _int8, _start, _memory):
             part(bench, found)
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -341,6 +342,47 @@ def _stream(bench: Bench, found: Findings) -> None:
             Comparison.of(turns["S streamed"], turns["S whole"]).worse,
         ),
     ]
+
+
+def _int8(bench: Bench, found: Findings) -> None:
+    """S in int8 beside itself in fp32, and the answers of trained modules in both."""
+    say("int8")
+    fp32 = bench.setups.release(bench.setups.sentences())
+    int8 = bench.setups.rounded(fp32)
+    ways = {"S, again": _predict(bench.load(fp32)), "S in int8": _predict(bench.load(int8))}
+    for size, least in zip(QUICK_SIZES, (1.7, 1.4), strict=True):
+        _take_turns(bench, found, ways, size)
+        ratio = (
+            1 / Comparison.of(found.times["S in int8", size], found.times["S, again", size]).worse
+        )
+        name = f"S in int8, times as fast as in fp32, {_text(size)}"
+        found.goals.append(Goal.at_least(least, name, ratio))
+    if bench.quick:
+        return
+    compared = compare_on_real_tasks(bench.work / "real")
+    found.goals.append(
+        Goal.at_least(
+            99,
+            f"int8: equal answers on {len(compared)} real tasks, mean %",
+            100 * mean(one.agreement for _, one in compared),
+        )
+    )
+    rows = [
+        [
+            task,
+            str(one.examples),
+            f"{100 * one.agreement:.2f}",
+            one.metric,
+            f"{100 * one.fp32:.2f}",
+            f"{100 * one.int8:.2f}",
+            f"{one.loss:.2f}",
+        ]
+        for task, one in compared
+    ]
+    headers = ("task", "dev rows", "equal answers, %", "metric", "fp32", "int8", "points lost")
+    found.lines.append(
+        "\n".join(("Modules trained on all-MiniLM-L6-v2:", "", *table(headers, rows)))
+    )
 
 
 def _start(bench: Bench, found: Findings) -> None:

@@ -129,6 +129,12 @@ class Setups:
         self.store.put(manifest.to_bytes())
         return Setup(manifest, self.store)
 
+    def rounded(self, setup: Setup) -> Setup:
+        """The same release in int8."""
+        manifest = setup.manifest.with_precisions(dict.fromkeys(setup.manifest.tasks, "int8"))
+        self.store.put(manifest.to_bytes())
+        return Setup(manifest, self.store)
+
     def _specs(self, tasks: Sequence[ReferenceTask]) -> Mapping[str, tuple[str, TaskSpec]]:
         from centra.task_module import read_spec
 
