@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/centra demo
 
 test: setup
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses auto --dist worksteal
 
 check: setup
 	$(BIN)/ruff check .

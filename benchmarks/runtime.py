@@ -167,7 +167,17 @@ def main() -> int:
             floor=measure_floor(threads),
         )
         found = Findings()
-        for part in (_singles, _peers, _hundred, _lengths, _stream, _int8, _start, _memory):
+        for part in (
+            _singles,
+            _peers,
+            _hundred,
+            _lengths,
+            _stream,
+            _int8,
+            _isolation,
+            _start,
+            _memory,
+        ):
             part(bench, found)
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)
@@ -382,6 +392,50 @@ def _int8(bench: Bench, found: Findings) -> None:
     headers = ("task", "dev rows", "equal answers, %", "metric", "fp32", "int8", "points lost")
     found.lines.append(
         "\n".join(("Modules trained on all-MiniLM-L6-v2:", "", *table(headers, rows)))
+    )
+
+
+def _isolation(bench: Bench, found: Findings) -> None:
+    """Whether an answer depends on anything but its own input and task, to the bit."""
+    say("isolation")
+    texts = [_words(length) for length in (5, 16, 17, 40, 64, 100, 128)]
+    differ = compared = 0
+    for tasks in (bench.setups.sentences(), bench.setups.mixed()):
+        changed = [
+            replace(task, seed=task.seed + 70) if i % 2 else task for i, task in enumerate(tasks)
+        ]
+        setup = bench.setups.release(tasks)
+        release = bench.load(setup)
+        expected = release.logits(texts)
+        one_thread = load_release(setup.address, engine="onnx", threads=1)
+        neighbours = [*reversed(texts), _words(90), *texts[:4]]
+        answers = [
+            release.logits(texts, [task.name for task in tasks[::3]]),
+            one_thread.logits(texts),
+            bench.load(bench.setups.release(tasks[1::2])).logits(texts),
+            bench.load(bench.setups.release(changed)).logits(texts),
+            {
+                task: list(reversed(a[: len(texts)]))
+                for task, a in release.logits(neighbours).items()
+            },
+            *(
+                {task: [None] * i + own for task, own in release.logits([text]).items()}
+                for i, text in enumerate(texts)
+            ),
+        ]
+        for answer in answers:
+            for task in answer.keys() & expected.keys():
+                for own, other in zip(expected[task], answer[task], strict=False):
+                    if other is not None:
+                        compared += 1
+                        differ += own.tobytes() != other.tobytes()
+    found.goals.append(
+        Goal.at_most(0, f"S and M: of {compared} answers, those that differ in any bit", differ)
+    )
+    found.lines.append(
+        "Isolation: answers of S and M to seven inputs of 5 to 128 tokens, held against those in a "
+        "release of half the tasks, in one whose every other task is another module, for a third of "
+        "the tasks, with other inputs in the batch, each input alone, and on one thread."
     )
 
 

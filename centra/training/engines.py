@@ -126,12 +126,14 @@ class RayEngine:
         try:
             while waiting:
                 (done, *_), _ = self._ray.wait([*waiting])
+                # Waits no longer, also where it failed: cancelling what has ended can bring Ray down.
+                place = waiting.pop(done)
                 try:
                     result = self._ray.get(done)
                 except self._ray.exceptions.RayTaskError as error:
                     # Its own text is the worker's traceback.
                     raise error.cause from error
-                yield waiting.pop(done), result
+                yield place, result
         finally:
             for reference in waiting:
                 self._ray.cancel(reference)

@@ -220,9 +220,7 @@ def test_equal_trials_are_not_given_up(run: Callable[..., Search]) -> None:
     assert [(trial.pruned, trial.epochs) for trial in found.trials] == [(False, 2)] * 3
 
 
-@pytest.mark.parametrize(
-    ("trials", "go_on"), [(1, 1), (2, 1), (3, 1), (4, 2), (8, 3)]
-)
+@pytest.mark.parametrize(("trials", "go_on"), [(1, 1), (2, 1), (3, 1), (4, 2), (8, 3)])
 def test_better_third_goes_on_in_whatever_order(
     trials: int, go_on: int, run: Callable[..., Search]
 ) -> None:
