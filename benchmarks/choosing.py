@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     if options.quick:
-        options.tasks, options.rows, options.dev_rows, options.epochs = ("trec",), 64, 48, 3
+        options.tasks, options.rows, options.dev_rows, options.epochs = ("trec",), 48, 32, 2
         options.layers = (2, 3)
     load = os.getloadavg()[0]
     # What an earlier run left would make this one look faster.
@@ -123,6 +123,7 @@ class _Task:
             source / name, self._work / "data", train=options.rows, dev=options.dev_rows
         )
         self._layers = options.layers
+        self._engine = LocalEngine()
         self._shared = {
             "epochs": options.epochs,
             "patience": options.epochs,
@@ -154,6 +155,8 @@ class _Task:
         say(f"{self.name}: choosing{', every trial to its end' * exhaustive}")
         start = time.perf_counter()
         folder = self._work / ("exhaustive" if exhaustive else "fit")
+        # Processes start within the time of choosing; the exhaustive search may have the same.
+        self._engine = self._engine if exhaustive else LocalEngine()
         found = fit(
             self._backbone.spec,
             self._backbone.store,
@@ -169,7 +172,7 @@ class _Task:
                 }
             ),
             output=folder,
-            engine=LocalEngine(),
+            engine=self._engine,
             cache=FeatureCache(folder / "features", 20 * 10**9),
             exhaustive=exhaustive,
         )

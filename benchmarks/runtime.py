@@ -54,6 +54,8 @@ RESULTS = ROOT / "benchmarks" / "RUNTIME.md"
 PLOT = RESULTS.with_suffix(".png")
 PINS = ROOT / "benchmarks" / "models.txt"
 ROUNDS, QUICK_ROUNDS = 5, 3
+OTHER_ROUNDS = 2
+"""Of sizes that no goal is about."""
 MORE = 5
 """Tasks that are added to S to see what one more costs."""
 
@@ -64,6 +66,7 @@ Times = dict[tuple[str, Size], list[float]]
 
 QUICK_SIZES: tuple[Size, ...] = ((1, 32), (8, 32))
 SIZES: tuple[Size, ...] = (*QUICK_SIZES, (32, 32))
+LONG: tuple[Size, ...] = ((32, 128),)
 TABLE: tuple[Size, ...] = ((1, 16), *SIZES, (1, 128), (8, 128))
 ONNX = f"{TASKS} models, ONNX Runtime"
 EAGER = f"{TASKS} models, transformers"
@@ -186,7 +189,8 @@ def main() -> int:
         _plot(found)
     settings = [
         f"{system()}; {threads} threads for every way; load average {load:.1f} before",
-        f"{bench.rounds} rounds after one to warm up, every other in the opposite order; medians",
+        f"{bench.rounds} rounds after one to warm up, every other in the opposite order; medians. "
+        f"{OTHER_ROUNDS} rounds for sizes that no goal is about",
         (
             f"floor: {bench.floor.flops / 1e9:.0f} GFLOP/s and {bench.floor.bandwidth / 1e9:.0f} "
             "GB/s, measured at the start of this run"
@@ -513,7 +517,8 @@ def _take_turns(
 ) -> None:
     """Time ways to answer inputs of a size, and note the seconds."""
     bound = {name: (lambda way=way: way(size)) for name, way in ways.items()}
-    for name, seconds in _turns(bench.rounds, bound).items():
+    rounds = bench.rounds if size in (*SIZES, *LONG) else OTHER_ROUNDS
+    for name, seconds in _turns(rounds, bound).items():
         found.times[name, size] = seconds
 
 
