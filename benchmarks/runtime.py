@@ -189,8 +189,10 @@ def main() -> int:
         _plot(found)
     settings = [
         f"{system()}; {threads} threads for every way; load average {load:.1f} before",
-        f"{bench.rounds} rounds after one to warm up, every other in the opposite order; medians. "
-        f"{OTHER_ROUNDS} rounds for sizes that no goal is about",
+        (
+            f"{bench.rounds} rounds after one to warm up, every other in the opposite order, and "
+            f"{OTHER_ROUNDS} for sizes that no goal is about; medians"
+        ),
         (
             f"floor: {bench.floor.flops / 1e9:.0f} GFLOP/s and {bench.floor.bandwidth / 1e9:.0f} "
             "GB/s, measured at the start of this run"
