@@ -1,6 +1,7 @@
 """How many layers to fine-tune (paper section 3.1): many short runs, of which most stop early.
 
-Every trial trains to the same early epochs; there the better third goes on (successive halving).
+Every trial trains to the same early epochs; there the better third goes on, of the last three two
+(successive halving).
 Frozen hidden states are computed once for all. The trials of a stage are judged together, whichever
 was done first, and each keeps its epochs on disk, so that a search that was killed goes on to the
 same table.
@@ -157,7 +158,7 @@ def search(
 def _halve(
     jobs: Sequence[Job], engine: Engine, rungs: Sequence[int], progress: Progress
 ) -> tuple[list[History], set[int]]:
-    """Train all jobs to each rung, giving up there those that are not of the better third.
+    """Train all jobs to each rung, giving up there what is below the better third.
 
     Returns:
         The history of each job, and the jobs that were given up.
@@ -177,15 +178,18 @@ def _halve(
 
 
 def _given_up(scores: Mapping[int, float]) -> set[int]:
-    """The trials of a rung that are below its better third.
+    """The trials of a rung that are below its better third, of which two are left in any case.
 
-    Optuna's own successive halving judges a trial against those that came before it, so that more
-    than a third goes on. Here all have come, so its percentile is asked of all of them.
+    Early scores do not tell close ones apart: the last two train to the end. Optuna's own successive
+    halving judges a trial against those that came before it, so that more than a third goes on. Here
+    all have come, so its percentile is asked of all of them.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    pruner = optuna.pruners.PercentilePruner(100 / _REDUCTION, n_startup_trials=0)
+    # The second best of n is at the share 1 / (n - 1) from the top.
+    share = max(1 / _REDUCTION, 1 / max(len(scores) - 1, 1))
+    pruner = optuna.pruners.PercentilePruner(100 * share, n_startup_trials=0)
     study = optuna.create_study(direction="maximize", pruner=pruner)
     for score in scores.values():
         study.add_trial(optuna.trial.create_trial(value=score, intermediate_values={0: score}))
