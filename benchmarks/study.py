@@ -67,7 +67,7 @@ TASKS = (
     "trec",
 )
 JOINT = ("joint", "leave-one-out")
-THRESHOLDS = ("0.5", "1", "2", "3")
+THRESHOLDS = ("1", "2", "3", "4")
 """Points of the metric that an added layer must gain: the more, the fewer layers."""
 SHARE = 0.4
 """Of full fine-tuning's layers: what the goal allows."""
