@@ -105,12 +105,15 @@ class Release:
         chosen = sorted(manifest.tasks) if tasks is None else list(dict.fromkeys(tasks))
         entries = {name: _entry(manifest, name) for name in chosen}
         depths = manifest.model_copy(update={"tasks": entries}).trunk_depths()
+        encoders = base.encoders if base else {}
         backbones = {}
         for (digest, precision), depth in depths.items():
             spec = BackboneSpec.fetch(digest, reader)
+            if digest not in encoders:
+                encoders[digest] = TextEncoder.of(spec, reader)
             backbones[digest, precision] = _Backbone(
                 spec,
-                TextEncoder.of(spec, reader),
+                encoders[digest],
                 opened.load_trunk(spec, reader, depth=depth, precision=precision, held=held),
                 depth,
             )
@@ -140,6 +143,11 @@ class Release:
     def digest(self) -> str:
         """The release's identity: the digest of its manifest."""
         return self.manifest.digest
+
+    @property
+    def encoders(self) -> dict[str, TextEncoder]:
+        """What turns texts into tokens, by the digests of the backbones."""
+        return {part.spec.digest: part.encoder for part in self._backbones.values()}
 
     @property
     def blobs(self) -> frozenset[str]:
