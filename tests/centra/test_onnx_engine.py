@@ -482,13 +482,15 @@ def test_what_a_base_lacks_is_read(manifest: ReleaseManifest, store: LocalStore)
 
 
 def test_what_a_base_has_in_another_precision_is_read(
-    modules: dict[str, TaskModule], tiny_backbone: support.Backbone, store: LocalStore
+    tiny_backbone: support.Backbone, store: LocalStore
 ) -> None:
-    serving = load(merged(tiny_backbone, modules, store), store)
-    faster = merged(tiny_backbone, modules, store, NAMES)
+    """On a module and a number of threads of its own: no other test has their units in use."""
+    module = support.make_module("classification", tiny_backbone.spec, tiny_backbone.store, seed=91)
+    serving = load(merged(tiny_backbone, {"own": module}, store), store, threads=7)
+    faster = merged(tiny_backbone, {"own": module}, store, ["own"])
     reader = Counting(store)
 
-    swapped = load(faster, reader, base=serving)
+    swapped = load(faster, reader, base=serving, threads=7)
 
     assert swapped.blobs - set(reader.fetched) == {faster.trunks[0].embeddings}
 
