@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FirstLayer", "Hidden", "Layer"]
 
-_ROWS = 1024
+_ROWS = 256
 
 
 class Hidden:

@@ -118,6 +118,31 @@ def test_with_several_threads_the_trunk_goes_on_beside_the_branches() -> None:
     assert dict(compute(Pool(2), steps(), [first, second])) == {"first": True, "second": True}
 
 
+def test_the_trunk_waits_for_the_first_answer_where_other_branches_fill_the_threads() -> None:
+    log = Log()
+    other, first = threading.Event(), threading.Event()
+
+    def run_first(_: object) -> None:
+        assert other.wait(WAIT)
+        log.lines.append("first")
+        first.set()
+
+    def run_other(_: object) -> None:
+        other.set()
+        assert first.wait(WAIT)
+
+    jobs = [
+        Job(name="first", tap=1, length=1.0, run=run_first),
+        Job(name="other", tap=1, length=2.0, run=run_other),
+        log.job("deeper", 2),
+    ]
+
+    found = [name for name, _ in compute(Pool(2), log.steps(1, 2), jobs)]
+
+    assert found[0] == "first"
+    assert log.lines == ["tap 1", "first", "tap 2", "deeper"]
+
+
 def test_a_result_comes_while_the_trunk_is_still_on_its_way() -> None:
     seen = threading.Event()
 
