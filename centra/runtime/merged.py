@@ -15,6 +15,7 @@ from centra.backbone import BackboneSpec
 from centra.data import Input, Row, TextEncoder
 from centra.decoding import decode
 from centra.errors import DataError, FormatError, NotFoundError
+from centra.memory import trim_memory
 from centra.progress import Progress, silent
 from centra.runtime.engine import open_engine
 from centra.runtime.schedule import Job, Profile, compute, compute_alone
@@ -33,6 +34,9 @@ __all__ = ["Release"]
 T = TypeVar("T")
 
 _BATCH = 32
+_TRIM = 8
+"""After how many tasks memory is given back: an engine that compiles a task holds it twice meanwhile,
+and much of that would stay with the process."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ class Release:
                 opened.load_trunk(spec, reader, depth=depth, precision=precision, held=held),
                 depth,
             )
+            trim_memory()
         loaded = {}
         with ThreadPoolExecutor(opened.pool.workers) as executor:
             parts = {
@@ -135,6 +140,8 @@ class Release:
                     loaded[name] = part.result()
                     _check(name, loaded[name], entries[name])
                     progress("load tasks", done, len(entries))
+                    if done % _TRIM == 0 or done == len(parts):
+                        trim_memory()
             finally:
                 executor.shutdown(cancel_futures=True)
         return cls(manifest, backbones, loaded, opened)

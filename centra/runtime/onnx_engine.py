@@ -3,8 +3,8 @@
 Needs neither torch nor transformers. Every unit, that is the embeddings, a layer or a task's
 branch, is compiled from its own blob alone, so what a task answers cannot depend on which other
 tasks there are. Layers are compiled for each precision that tasks ask for, from the same blobs;
-embeddings serve both. Operators of the trunk use all threads; each branch runs on one, and the branches
-side by side.
+embeddings serve both. Operators of the trunk use all threads; each branch runs on one, and the
+branches side by side.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from centra.runtime.onnx_layers import Shape
 from centra.runtime.onnx_parts import FirstLayer, Hidden, Layer
 from centra.runtime.packing import Packed
 from centra.runtime.pool import Pool
-from centra.runtime.session import VERSION, Program, trim_memory
+from centra.runtime.session import VERSION, Program
 from centra.runtime.units import UnitCache, UnitKey
 from centra.task_module import read_spec
 from centra.tensors import map_tensors, under
@@ -90,16 +90,18 @@ class OnnxEngine:
                 held=held,
             )
 
-        below = _unit(
-            spec.embeddings,
-            embeddings,
-            reader,
-            precision="fp32",
-            settings=("embeddings", shape, self._threads),
-            held=held,
-        )
         with ThreadPoolExecutor(self._threads) as executor:
-            return OnnxTrunk(spec, below, list(executor.map(loaded_layer, range(depth))))
+            below = executor.submit(
+                _unit,
+                spec.embeddings,
+                embeddings,
+                reader,
+                precision="fp32",
+                settings=("embeddings", shape, self._threads),
+                held=held,
+            )
+            layers = list(executor.map(loaded_layer, range(depth)))
+            return OnnxTrunk(spec, below.result(), layers)
 
     def load_task(
         self,
@@ -118,7 +120,7 @@ class OnnxEngine:
             inputs = {name: tensors[f"probe.{name}"].copy() for name in PROBE_INPUTS}
             return LoadedTask(
                 spec=spec,
-                branch=OnnxBranch(tensors, spec, shape, precision),
+                branch=OnnxBranch(tensors, spec, shape, precision, threads=self._threads),
                 probe=Probe(Encoded(**inputs), tensors["probe.logits"].copy()),
                 chain=_chain(tensors, spec),
             )
@@ -170,20 +172,26 @@ class OnnxBranch:
         spec: TaskSpec,
         shape: Shape,
         precision: Precision,
+        *,
+        threads: int,
     ) -> None:
+        """Compile a branch. It runs on one thread; ``threads`` is how many compile its layers."""
         head = {name: array for name, array in weights.items() if name.startswith("head.")}
         own = [under(weights, f"layers.{i}.") for i in range(1, spec.depth + 1)]
         layer = partial(Layer, shape=shape, precision=precision, threads=1)
         self._tagging = spec.kind == "tagging"
-        self._layers = [layer(tensors) for tensors in own[:-1]]
-        self._last: Layer | FirstLayer | Program
-        if not own:
-            graph = onnx_layers.head_alone(head, shape, precision, spec.head)
-            self._last = Program(graph, threads=1)
-        elif self._tagging:
-            self._last = layer(own[-1] | head, head=spec.head)
-        else:
-            self._last = FirstLayer(own[-1] | head, shape, precision=precision, head=spec.head)
+
+        def last() -> Layer | FirstLayer | Program:
+            if not own:
+                return Program(onnx_layers.head_alone(head, shape, precision, spec.head), threads=1)
+            if self._tagging:
+                return layer(own[-1] | head, head=spec.head)
+            return FirstLayer(own[-1] | head, shape, precision=precision, head=spec.head)
+
+        with ThreadPoolExecutor(threads) as executor:
+            compiled = executor.submit(last)
+            self._layers = list(executor.map(layer, own[:-1]))
+            self._last = compiled.result()
 
     def run(self, hidden_states: Hidden) -> np.ndarray:
         """See :meth:`centra.runtime.engine.BranchEngine.run`."""
@@ -219,9 +227,7 @@ def _unit(
     checked = None if digest in held else reader.fetch(digest)
 
     def compiled() -> T:
-        unit = make(checked or reader.fetch(digest))
-        trim_memory()
-        return unit
+        return make(checked or reader.fetch(digest))
 
     return _UNITS.get(key, compiled)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from typing import TYPE_CHECKING
 
 import onnxruntime
@@ -13,7 +11,7 @@ if TYPE_CHECKING:
 
     from centra.runtime.onnx_graph import Graph
 
-__all__ = ["VERSION", "Program", "trim_memory"]
+__all__ = ["VERSION", "Program"]
 
 VERSION: str = onnxruntime.__version__
 """ONNX Runtime's version."""
@@ -57,14 +55,3 @@ class Program:
         feed = dict(zip(self.inputs, arrays, strict=True))
         found: list[np.ndarray] = self._session.run(self._outputs, feed)
         return found
-
-
-def trim_memory() -> None:
-    """Give back to the system what compiling left free: as much again as a quarter of the weights.
-
-    While a session packs its weights it holds them twice, and the C library keeps what is freed.
-    """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
-        if trim is not None:
-            trim(0)
