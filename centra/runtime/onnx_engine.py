@@ -3,8 +3,8 @@
 Needs neither torch nor transformers. Every unit, that is the embeddings, a layer or a task's
 branch, is compiled from its own blob alone, so what a task answers cannot depend on which other
 tasks there are. Layers are compiled for each precision that tasks ask for, from the same blobs;
-embeddings serve both. Operators of the trunk use all threads; each branch runs on one, and the
-branches side by side.
+embeddings serve both. Sessions have one thread each. What runs side by side are branches, the trunk
+beside them, and parts of a batch where threads would have nothing to do.
 """
 
 from __future__ import annotations
@@ -56,7 +56,6 @@ class OnnxEngine:
     """See :class:`centra.runtime.engine.Engine`."""
 
     def __init__(self, threads: int) -> None:
-        self._threads = threads
         self.pool = Pool(threads)
         """The threads that trunks and branches run on."""
 
@@ -74,11 +73,11 @@ class OnnxEngine:
 
         def embeddings(path: Path) -> Program:
             graph = onnx_layers.embeddings(map_tensors(path), shape)
-            return Program(graph, threads=self._threads)
+            return Program(graph)
 
         def layer(index: int, path: Path) -> Layer:
             weights = under(map_tensors(path), f"{prefix}{index}.")
-            return Layer(weights, shape, precision=precision, threads=self._threads)
+            return Layer(weights, shape, precision=precision, pool=self.pool)
 
         def loaded_layer(index: int) -> Layer:
             return _unit(
@@ -86,18 +85,18 @@ class OnnxEngine:
                 partial(layer, index),
                 reader,
                 precision=precision,
-                settings=("layer", shape, self._threads),
+                settings=("layer", shape, self.pool.workers),
                 held=held,
             )
 
-        with ThreadPoolExecutor(self._threads) as executor:
+        with ThreadPoolExecutor(self.pool.workers) as executor:
             below = executor.submit(
                 _unit,
                 spec.embeddings,
                 embeddings,
                 reader,
                 precision="fp32",
-                settings=("embeddings", shape, self._threads),
+                settings=("embeddings", shape),
                 held=held,
             )
             layers = list(executor.map(loaded_layer, range(depth)))
@@ -120,12 +119,12 @@ class OnnxEngine:
             inputs = {name: tensors[f"probe.{name}"].copy() for name in PROBE_INPUTS}
             return LoadedTask(
                 spec=spec,
-                branch=OnnxBranch(tensors, spec, shape, precision, threads=self._threads),
+                branch=OnnxBranch(tensors, spec, shape, precision, self.pool),
                 probe=Probe(Encoded(**inputs), tensors["probe.logits"].copy()),
                 chain=_chain(tensors, spec),
             )
 
-        settings = ("task", shape)
+        settings = ("task", shape, self.pool.workers)
         return _unit(digest, task, reader, precision=precision, settings=settings, held=held)
 
 
@@ -172,23 +171,21 @@ class OnnxBranch:
         spec: TaskSpec,
         shape: Shape,
         precision: Precision,
-        *,
-        threads: int,
+        pool: Pool,
     ) -> None:
-        """Compile a branch. It runs on one thread; ``threads`` is how many compile its layers."""
         head = {name: array for name, array in weights.items() if name.startswith("head.")}
         own = [under(weights, f"layers.{i}.") for i in range(1, spec.depth + 1)]
-        layer = partial(Layer, shape=shape, precision=precision, threads=1)
+        layer = partial(Layer, shape=shape, precision=precision, pool=pool)
         self._tagging = spec.kind == "tagging"
 
         def last() -> Layer | FirstLayer | Program:
             if not own:
-                return Program(onnx_layers.head_alone(head, shape, precision, spec.head), threads=1)
+                return Program(onnx_layers.head_alone(head, shape, precision, spec.head))
             if self._tagging:
                 return layer(own[-1] | head, head=spec.head)
             return FirstLayer(own[-1] | head, shape, precision=precision, head=spec.head)
 
-        with ThreadPoolExecutor(threads) as executor:
+        with ThreadPoolExecutor(pool.workers) as executor:
             compiled = executor.submit(last)
             self._layers = list(executor.map(layer, own[:-1]))
             self._last = compiled.result()

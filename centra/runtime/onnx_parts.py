@@ -6,7 +6,7 @@ See :mod:`centra.runtime.onnx_layers` for what each session computes.
 from __future__ import annotations
 
 import threading
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
     from centra.release import Precision
     from centra.runtime.onnx_layers import Shape
-    from centra.runtime.packing import Packed
+    from centra.runtime.packing import Packed, Part
+    from centra.runtime.pool import Pool
     from centra.task_module import HeadSpec
 
 __all__ = ["FirstLayer", "Hidden", "Layer"]
 
-_ROWS = 256
+_MOST, _LEAST = 256, 16
+"""Rows that a layer computes at a time: so few that wide inner states stay in the cache, and so many
+that reading the weights is not all it does."""
 
 
 class Hidden:
@@ -41,12 +44,12 @@ class Hidden:
         """Per bucket ``(n, length, hidden)``; made once for all branches that read this layer."""
         with self._lock:
             if self._padded is None:
-                packed, hidden = self.packed, self.states.shape[1]
-                if packed.whole:
-                    (bucket,) = packed.buckets
+                part, hidden = self.packed.all, self.states.shape[1]
+                if part.whole:
+                    (bucket,) = part.buckets
                     self._padded = [self.states.reshape(*bucket.mask.shape, hidden)]
                 else:
-                    self._padded = [self.states[bucket.gather] for bucket in packed.buckets]
+                    self._padded = [self.states[bucket.gather] for bucket in part.buckets]
             return self._padded
 
 
@@ -59,7 +62,7 @@ class Layer:
         shape: Shape,
         *,
         precision: Precision,
-        threads: int,
+        pool: Pool,
         head: HeadSpec | None = None,
     ) -> None:
         """Compile a layer.
@@ -68,45 +71,58 @@ class Layer:
             weights: by their names within the layer, and the head's under ``head.``.
             shape: of the layer.
             precision: of its products with weights.
-            threads: how many work on one operator.
+            pool: whose idle threads take a share of a batch.
             head: what reads every token of it, after the last layer of a tagging task.
         """
-        self._project = Program(onnx_layers.project(weights, shape, precision), threads=threads)
-        self._attend = _attention(shape.heads, shape.hidden, threads)
-        finish = onnx_layers.finish(weights, shape, precision, head)
-        self._finish = Program(finish, threads=threads)
+        self._pool = pool
+        self._project = Program(onnx_layers.project(weights, shape, precision))
+        self._attend = _attention(shape.heads, shape.hidden)
+        self._finish = Program(onnx_layers.finish(weights, shape, precision, head))
 
     def __call__(self, states: np.ndarray, packed: Packed) -> np.ndarray:
         """From states ``(tokens, hidden)`` to the next, or to logits ``(tokens, outputs)``."""
-        context = self._attend(self._project(states), packed)
-        # Rows come out the same in any company; some at a time, so that the wide inner states of
-        # a large batch need not all be in memory, and those of a small part stay in the cache.
-        return _joined(
-            [
-                self._finish(context[i : i + _ROWS], states[i : i + _ROWS])[0]
-                for i in range(0, len(states), _ROWS)
-            ]
+        # Rows come out the same in any company, and attention stays within an input. So a batch
+        # may be cut anywhere between inputs, and most of a layer even within one.
+        parts = packed.parts(max(self._pool.hands, _times(len(states), _MOST)))
+        return _joined(self._pool.map(partial(self._run, states), parts))
+
+    def _run(self, states: np.ndarray, part: Part) -> np.ndarray:
+        own = states[part.rows]
+        context = self._attend(self._by_rows(self._project, own), part)
+        (found,) = self._by_rows(self._finish, context, own)
+        return found
+
+    def _by_rows(self, program: Program, *arrays: np.ndarray) -> list[np.ndarray]:
+        rows = len(arrays[0])
+        count = max(min(self._pool.hands, rows // _LEAST), _times(rows, _MOST))
+        if count == 1:
+            return program(*arrays)
+        step = _times(rows, count)
+        found = self._pool.map(
+            lambda start: program(*(array[start : start + step] for array in arrays)),
+            range(0, rows, step),
         )
+        return [np.concatenate(values) for values in zip(*found, strict=True)]
 
 
 class _Attention:
     """Attention of packed tokens within each input."""
 
-    def __init__(self, heads: int, hidden: int, threads: int) -> None:
+    def __init__(self, heads: int, hidden: int) -> None:
         self._hidden = hidden
-        self._whole = Program(onnx_layers.attention(heads, hidden, whole=True), threads=threads)
-        self._part = Program(onnx_layers.attention(heads, hidden, whole=False), threads=threads)
+        self._whole = Program(onnx_layers.attention(heads, hidden, whole=True))
+        self._moved = Program(onnx_layers.attention(heads, hidden, whole=False))
 
-    def __call__(self, projected: Sequence[np.ndarray], packed: Packed) -> np.ndarray:
-        if packed.whole:
-            (bucket,) = packed.buckets
+    def __call__(self, projected: Sequence[np.ndarray], part: Part) -> np.ndarray:
+        if part.whole:
+            (bucket,) = part.buckets
             shape = np.array([*bucket.mask.shape, self._hidden])
             (found,) = self._whole(*projected, bucket.mask, shape)
             return found
         return _joined(
             [
-                self._part(*projected, bucket.mask, bucket.gather, bucket.scatter)[0]
-                for bucket in packed.buckets
+                self._moved(*projected, bucket.mask, bucket.gather, bucket.scatter)[0]
+                for bucket in part.buckets
             ]
         )
 
@@ -122,11 +138,10 @@ class FirstLayer:
         precision: Precision,
         head: HeadSpec,
     ) -> None:
-        """Compile it, for one thread; see :class:`Layer`."""
-        self._project = Program(onnx_layers.project_first(weights, shape, precision), threads=1)
+        """Compile it; see :class:`Layer`."""
+        self._project = Program(onnx_layers.project_first(weights, shape, precision))
         self._attend = _first_attention(shape.heads, shape.hidden)
-        finish = onnx_layers.finish_first(weights, shape, precision, head)
-        self._finish = Program(finish, threads=1)
+        self._finish = Program(onnx_layers.finish_first(weights, shape, precision, head))
 
     def __call__(self, hidden: Hidden) -> np.ndarray:
         """Logits ``(batch, outputs)``, in packed order."""
@@ -134,21 +149,26 @@ class FirstLayer:
         queries, states = self._project(hidden.states, packed.firsts)
         averages = [
             self._attend(queries, bucket.inputs, padded, bucket.bias)[0]
-            for bucket, padded in zip(packed.buckets, hidden.padded(), strict=True)
+            for bucket, padded in zip(packed.all.buckets, hidden.padded(), strict=True)
         ]
         (logits,) = self._finish(_joined(averages), states)
         return logits
 
 
 @cache
-def _attention(heads: int, hidden: int, threads: int) -> _Attention:
-    return _Attention(heads, hidden, threads)
+def _attention(heads: int, hidden: int) -> _Attention:
+    return _Attention(heads, hidden)
 
 
 @cache
 def _first_attention(heads: int, hidden: int) -> Program:
-    return Program(onnx_layers.first_attention(heads, hidden), threads=1)
+    return Program(onnx_layers.first_attention(heads, hidden))
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _times(number: int, most: int) -> int:
+    """How many times at most so many make a number."""
+    return -(-number // most)

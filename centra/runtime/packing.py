@@ -9,8 +9,9 @@ would depend on its neighbours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from centra.data import Encoded
 
-__all__ = ["Bucket", "Packed", "padded_length"]
+__all__ = ["Bucket", "Packed", "Part", "padded_length"]
 
 _LENGTHS = np.array([16, 32, 48, 64, 96, 128])
 _STEP = 128
@@ -50,6 +51,21 @@ class Bucket:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """Some inputs that follow each other in packed order."""
+
+    rows: slice
+    """Their tokens."""
+    buckets: tuple[Bucket, ...]
+    """Places are counted within the part."""
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether there is one bucket and no padding in it, so that nothing must be moved."""
+        return len(self.buckets) == 1 and bool(self.buckets[0].mask.all())
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Packed:
     """A batch without padding, its inputs in the order of their padded lengths."""
 
@@ -64,9 +80,11 @@ class Packed:
     """``(batch,)``: the batch's inputs in packed order."""
     firsts: np.ndarray
     """``(batch,)``: the first token of each input, in packed order."""
-    buckets: tuple[Bucket, ...]
+    lengths: np.ndarray
+    """``(batch,)``: how many tokens each input has, in packed order."""
     shape: tuple[int, int]
     """Of the padded batch."""
+    _parts: dict[int, list[Part]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, batch: Encoded) -> Packed:
@@ -83,23 +101,40 @@ class Packed:
         order = np.argsort(padded, kind="stable")
         rows, columns = np.nonzero(mask[order])
         rows = order[rows]
-        ends = lengths[order].cumsum()
-        starts = ends - lengths[order]
+        lengths = lengths[order]
         return cls(
             input_ids=batch.input_ids[rows, columns],
             token_type_ids=batch.token_type_ids[rows, columns],
             columns=columns,
             rows=rows,
             order=order,
-            firsts=starts,
-            buckets=tuple(_buckets(padded[order], starts, ends)),
+            firsts=lengths.cumsum() - lengths,
+            lengths=lengths,
             shape=mask.shape,
         )
 
-    @cached_property
-    def whole(self) -> bool:
-        """Whether there is one bucket and no padding in it, so that nothing must be moved."""
-        return len(self.buckets) == 1 and bool(self.buckets[0].mask.all())
+    @property
+    def all(self) -> Part:
+        """The whole batch as one part."""
+        return self.parts(1)[0]
+
+    def parts(self, count: int) -> list[Part]:
+        """Cut the batch into parts of about as many tokens each.
+
+        Args:
+            count: how many; there are fewer where inputs are too few or too long.
+        """
+        if count not in self._parts:
+            ends = self.firsts + self.lengths
+            wanted = ends[-1] * np.arange(1, count + 1) / count
+            cuts = [0, *np.unique(np.searchsorted(ends, wanted) + 1).tolist()]
+            self._parts[count] = [self._part(a, b) for a, b in pairwise(cuts)]
+        return self._parts[count]
+
+    def _part(self, first: int, end: int) -> Part:
+        start, lengths = int(self.firsts[first]), self.lengths[first:end]
+        buckets = _buckets(self.firsts[first:end] - start, lengths)
+        return Part(rows=slice(start, start + int(lengths.sum())), buckets=tuple(buckets))
 
     def unpack_inputs(self, values: np.ndarray) -> np.ndarray:
         """From one row per input in packed order to the batch's own order."""
@@ -121,14 +156,15 @@ def padded_length(length: int) -> int:
     return int(_LENGTHS[np.searchsorted(_LENGTHS, length)])
 
 
-def _buckets(padded: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> Iterator[Bucket]:
+def _buckets(starts: np.ndarray, lengths: np.ndarray) -> Iterator[Bucket]:
+    padded = np.array([padded_length(n) for n in lengths.tolist()])
     for length in np.unique(padded).tolist():
         inputs = np.nonzero(padded == length)[0]
         most = max(1, _SQUARES // length**2)
         for i in range(0, len(inputs), most):
             part = inputs[i : i + most]
             places = np.arange(length)
-            mask = places < (ends - starts)[part, None]
+            mask = places < lengths[part, None]
             yield Bucket(
                 inputs=part,
                 gather=starts[part, None] + np.where(mask, places, 0),

@@ -1,17 +1,22 @@
-"""Threads that take the most urgent job first."""
+"""Threads that take the most urgent job first, and lend each other a hand."""
 
 from __future__ import annotations
 
 import heapq
+import math
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Pool"]
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class Pool:
@@ -20,8 +25,11 @@ class Pool:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         """How many jobs run at once."""
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="centra")
+        self._threads: list[threading.Thread] = []
+        self._tickets: SimpleQueue[None] = SimpleQueue()
         self._jobs: list[tuple[float, int, Callable[[], Any]]] = []
+        self._busy = 0
+        self._own = threading.local()
         self._count = count()
         self._lock = threading.Lock()
 
@@ -34,10 +42,68 @@ class Pool:
         """
         with self._lock:
             heapq.heappush(self._jobs, (-urgency, next(self._count), job))
-        # Not this job but the most urgent one when a thread is free.
-        self._executor.submit(self._next)
+            if len(self._threads) < min(self.workers, self._busy + len(self._jobs)):
+                thread = threading.Thread(target=self._work, name="centra", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        # Not for this job but for the most urgent one when a thread is free.
+        self._tickets.put(None)
 
-    def _next(self) -> None:
+    @property
+    def hands(self) -> int:
+        """How many threads could share some work now: the caller's, and those with nothing to do.
+
+        A caller that is not of the pool stands in for one that is.
+        """
         with self._lock:
-            *_, job = heapq.heappop(self._jobs)
-        job()
+            idle = self.workers - self._busy - len(self._jobs)
+        return max(1, idle + getattr(self._own, "jobs", 0))
+
+    def map(self, function: Callable[[A], B], items: Sequence[A]) -> list[B]:
+        """Apply a function to items, in the caller's thread and in those that have nothing to do.
+
+        The caller waits for no thread that has not begun, so it may be one of the pool's own.
+
+        Args:
+            function: called from several threads at once.
+            items: taken in order.
+
+        Raises:
+            Exception: of the first item that failed, when all are done.
+        """
+        if len(items) == 1:
+            return [function(items[0])]
+        todo = deque(enumerate(items))
+        done: SimpleQueue[tuple[int, Any, Exception | None]] = SimpleQueue()
+
+        def work() -> None:
+            while True:
+                try:
+                    place, item = todo.popleft()
+                except IndexError:
+                    return
+                try:
+                    done.put((place, function(item), None))
+                except Exception as error:  # noqa: BLE001 - raised again by the caller
+                    done.put((place, None, error))
+
+        for _ in range(min(len(items), self.hands) - 1):
+            self.submit(work, math.inf)
+        work()
+        found = sorted((done.get() for _ in items), key=lambda one: one[0])
+        for _, _, error in found:
+            if error is not None:
+                raise error
+        return [value for _, value, _ in found]
+
+    def _work(self) -> None:
+        self._own.jobs = 1
+        while True:
+            self._tickets.get()
+            with self._lock:
+                *_, job = heapq.heappop(self._jobs)
+                self._busy += 1
+            job()
+            del job  # Waiting must not keep alive what it was for.
+            with self._lock:
+                self._busy -= 1

@@ -136,23 +136,17 @@ class _Running(Generic[T]):
             self.results.put(("", None, error))
             return
         found = self._waiting.pop(tap)
-        more, first = bool(self._waiting), None
-        if not self._answering:
-            # Longest first is for an even end; the first answer need not wait for the longest.
-            self._answering = True
-            first = min(found, key=lambda job: job.length)
-            found.remove(first)
-        # The trunk's operators would take processors from the first answer. So the trunk waits for
-        # it where other branches keep the other threads busy meanwhile.
-        wait = first is not None and len(found) >= self._pool.workers - 1
-        if more and not wait:
+        if self._waiting:
             self.go_on()
+        if not self._answering:
+            # Longest first is for an even end; the first answer need not wait for the longest. Here
+            # and now, as queueing it takes a tenth of its time; the others of its tap can wait.
+            self._answering = True
+            shortest = min(found, key=lambda job: job.length)
+            found.remove(shortest)
+            self._run(shortest, hidden_states)
         for job in found:
             self._pool.submit(partial(self._run, job, hidden_states), job.length)
-        if first is not None:
-            self._run(first, hidden_states)
-        if more and wait:
-            self.go_on()
 
     def _run(self, job: Job[T], hidden_states: Any) -> None:
         if not self.wanted:

@@ -23,7 +23,7 @@ _ERRORS = 3
 class Program:
     """A compiled graph. May be called from several threads at once."""
 
-    def __init__(self, graph: Graph, *, threads: int) -> None:
+    def __init__(self, graph: Graph, *, threads: int = 1) -> None:
         """Compile a graph.
 
         Args:

@@ -466,19 +466,21 @@ def test_a_release_in_place_of_another_reads_what_changed_alone(
 
 
 def test_what_a_base_lacks_is_read(manifest: ReleaseManifest, store: LocalStore) -> None:
-    part = load(manifest, store, tasks=["one"], threads=1)
-    reader = Counting(store)
-
-    whole = load(manifest, reader, base=part, threads=5)
-
+    """On numbers of threads of its own: no other test has their units in use."""
     tasks = {name: entry.digest for name, entry in manifest.tasks.items()}
-    assert set(tasks.values()) & set(reader.fetched) == {*tasks.values()} - {tasks["one"]}
-    assert set(manifest.trunks[0].layers) <= set(reader.fetched)  # compiled for other threads
-    assert whole.blobs == {
-        *tasks.values(),
-        *manifest.trunks[0].layers,
-        manifest.trunks[0].embeddings,
-    }
+    layers, tap = manifest.trunks[0].layers, manifest.tasks["one"].tap_layer
+    part = load(manifest, store, tasks=["one"], threads=5)
+    more, other = Counting(store), Counting(store)
+
+    whole = load(manifest, more, base=part, threads=5)
+    elsewhere = load(manifest, other, base=whole, threads=6)
+
+    assert {*tasks.values()} & {*more.fetched} == {*tasks.values()} - {tasks["one"]}
+    assert {*layers[tap:]} <= {*more.fetched}
+    assert {*tasks.values(), *layers} <= {*other.fetched}  # compiled for other threads
+    assert (
+        whole.blobs == elsewhere.blobs == {*tasks.values(), *layers, manifest.trunks[0].embeddings}
+    )
 
 
 def test_what_a_base_has_in_another_precision_is_read(

@@ -40,7 +40,7 @@ def test_bytes_are_those_of_the_protocol_buffers_encoding() -> None:
 
 def test_a_graph_runs_with_the_weights_it_was_given() -> None:
     weight = np.array([1, 2], dtype=np.float32)
-    program = Program(sums(weight), threads=1)
+    program = Program(sums(weight))
 
     total, twice = program(np.array([[10, 20], [30, 40]], dtype=np.float32))
 
@@ -50,7 +50,7 @@ def test_a_graph_runs_with_the_weights_it_was_given() -> None:
 
 def test_a_compiled_graph_keeps_what_it_was_given() -> None:
     weight = np.ones(2, dtype=np.float32)
-    program = Program(sums(weight), threads=1)
+    program = Program(sums(weight))
     weight[:] = 7
 
     total, _ = program(np.zeros((1, 2), dtype=np.float32))
@@ -73,7 +73,7 @@ def test_constants_of_every_type_come_through(dtype: type) -> None:
     given = graph.input("x", np.dtype(dtype).name, [2, 2])
     graph.output(graph.node("Add", given, graph.constant(array)), np.dtype(dtype).name, [2, 2])
 
-    (found,) = Program(graph, threads=1)(np.zeros((2, 2), dtype=dtype))
+    (found,) = Program(graph)(np.zeros((2, 2), dtype=dtype))
 
     assert found.dtype == dtype
     assert np.array_equal(found, array)
@@ -89,7 +89,7 @@ def test_attributes_come_through() -> None:
     graph.output(graph.node("DepthToSpace", _image(graph), blocksize=2, mode="CRD"), "float32", [])
     rows = np.arange(8, dtype=np.float32).reshape(2, 4)
 
-    found, image = Program(graph, threads=1)(rows)
+    found, image = Program(graph)(rows)
 
     assert found.tolist() == (0.5 * rows[:, [2, 3, 0, 1]] @ rows.T).tolist()
     assert image.ravel().tolist() == [0, 1, 2, 3]
@@ -104,11 +104,11 @@ def test_an_optional_input_is_left_out_by_an_empty_name() -> None:
     x, most = graph.input("x", "float32", ["n"]), graph.constant(np.array(1, dtype=np.float32))
     graph.output(graph.node("Clip", x, "", most), "float32", ["n"])
 
-    (found,) = Program(graph, threads=1)(np.array([-5, 5], dtype=np.float32))
+    (found,) = Program(graph)(np.array([-5, 5], dtype=np.float32))
 
     assert found.tolist() == [-5, 1]
 
 
 def test_inputs_must_all_be_given() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        Program(sums(np.ones(2, dtype=np.float32)), threads=1)()
+        Program(sums(np.ones(2, dtype=np.float32)))()

@@ -23,7 +23,7 @@ def layer(weight: np.ndarray, bias: np.ndarray, precision: Precision) -> Program
     rows = Rows.of(graph, graph.input("x", "float32", ["rows", weight.shape[1]]), precision)
     weights = {"layer.weight": weight, "layer.bias": bias}
     graph.output(linear(graph, rows, weights, "layer"), "float32", ["rows", len(bias)])
-    return Program(graph, threads=1)
+    return Program(graph)
 
 
 def normal(*shape: int) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_each_part_of_the_rows_meets_its_own_weight(precision: Precision) -> Non
     found = products_by_part(graph, rows, "weight", list(weights))
     graph.output(found, "float32", ["rows", 2 * OUTPUTS])
 
-    (both,) = Program(graph, threads=1)(x)
+    (both,) = Program(graph)(x)
 
     expected = np.hstack([x[:, :INPUTS] @ weights[0], x[:, INPUTS:] @ weights[1]])
     assert np.allclose(both, expected, atol=1e-4 if precision == "fp32" else 0.5)

@@ -39,9 +39,9 @@ def test_unpacking_gives_what_was_packed(lengths: list[int]) -> None:
 def test_buckets_hold_every_token_once_and_no_input_sees_another(lengths: list[int]) -> None:
     packed = Packed.of(batch(*lengths))
 
-    assert np.concatenate([b.inputs for b in packed.buckets]).tolist() == [*range(len(lengths))]
+    assert np.concatenate([b.inputs for b in packed.all.buckets]).tolist() == [*range(len(lengths))]
     seen = []
-    for bucket in packed.buckets:
+    for bucket in packed.all.buckets:
         for place, row, mask in zip(bucket.inputs, bucket.gather, bucket.mask, strict=True):
             own = packed.order[place]
             assert len(row) == padded_length(lengths[own])
@@ -51,9 +51,39 @@ def test_buckets_hold_every_token_once_and_no_input_sees_another(lengths: list[i
     assert np.concatenate(seen).tolist() == [*range(sum(lengths))]
 
 
+@given(lengths, st.integers(1, 20))
+def test_parts_are_the_batch_cut_between_inputs(lengths: list[int], count: int) -> None:
+    packed = Packed.of(batch(*lengths))
+    parts = packed.parts(count)
+
+    assert 1 <= len(parts) <= min(count, len(lengths))
+    rows = np.arange(sum(lengths))
+    assert np.concatenate([rows[part.rows] for part in parts]).tolist() == rows.tolist()
+    found = []
+    for part in parts:
+        for bucket in part.buckets:
+            for row, mask in zip(bucket.gather, bucket.mask, strict=True):
+                own = rows[part.rows][row]
+                found.append(
+                    (packed.rows[own[0]], len(row), packed.columns[own[mask == 1]].tolist())
+                )
+                assert (packed.rows[own] == found[-1][0]).all()
+    assert sorted(found) == [(i, padded_length(n), [*range(n)]) for i, n in enumerate(lengths)]
+
+
+@given(st.integers(2, 40), st.integers(2, 8))
+def test_parts_of_equal_inputs_are_about_equal(inputs: int, count: int) -> None:
+    sizes = [
+        part.rows.stop - part.rows.start for part in Packed.of(batch(*[7] * inputs)).parts(count)
+    ]
+
+    assert len(sizes) == min(inputs, count)
+    assert max(sizes) - min(sizes) <= 7
+
+
 @given(lengths)
 def test_attention_looks_at_a_bounded_number_of_pairs(lengths: list[int]) -> None:
-    for bucket in Packed.of(batch(*lengths)).buckets:
+    for bucket in Packed.of(batch(*lengths)).all.buckets:
         assert len(bucket.inputs) == 1 or len(bucket.inputs) * bucket.mask.shape[1] ** 2 <= 2**18
 
 
@@ -76,13 +106,13 @@ def test_length_for_attention(length: int, padded: int) -> None:
 
 
 def test_whole_is_a_batch_in_which_nothing_must_be_moved() -> None:
-    assert Packed.of(batch(16, 16)).whole
-    assert not Packed.of(batch(16, 15)).whole
-    assert not Packed.of(batch(16, 32)).whole
+    assert Packed.of(batch(16, 16)).all.whole
+    assert not Packed.of(batch(16, 15)).all.whole
+    assert not Packed.of(batch(16, 32)).all.whole
 
 
 def test_first_token_s_scores_are_lowered_where_there_is_padding() -> None:
-    ((bucket),) = Packed.of(batch(3, 1)).buckets
+    (bucket,) = Packed.of(batch(3, 1)).all.buckets
 
     assert bucket.bias.shape == (2, 1, 16)
     assert (bucket.bias[0, 0] == 0).tolist() == [True] * 3 + [False] * 13

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -91,6 +92,54 @@ def test_with_one_thread_answers_leave_before_the_trunk_goes_on() -> None:
     assert log.lines == ["tap 1", "a", "c", "tap 2", "b"]
 
 
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_pool_maps_in_order_also_from_its_own_threads(workers: int) -> None:
+    pool = Pool(workers)
+
+    def inner(number: int) -> list[int]:
+        return pool.map(lambda other: 10 * number + other, range(4))
+
+    expected = [[10 * i + j for j in range(4)] for i in range(5)]
+    assert pool.map(inner, range(5)) == expected
+    done: SimpleQueue[list[list[int]]] = SimpleQueue()
+    for _ in range(workers):
+        pool.submit(lambda: done.put(pool.map(inner, range(5))), 0)
+    assert [done.get(timeout=WAIT) for _ in range(workers)] == [expected] * workers
+
+
+def test_idle_threads_take_their_share_of_a_map() -> None:
+    meet = threading.Barrier(3)
+
+    assert Pool(3).map(lambda _: meet.wait(WAIT) >= 0, range(3)) == [True] * 3
+
+
+def test_a_map_waits_for_no_thread_that_has_something_else_to_do() -> None:
+    pool, busy, over = Pool(2), threading.Event(), threading.Event()
+
+    def other() -> None:
+        busy.set()
+        over.wait(WAIT)
+
+    pool.submit(other, 0)
+    assert busy.wait(WAIT)
+    assert pool.hands == 1  # the caller stands in for one thread, and the other is busy
+    assert pool.map(lambda number: number + 1, [1, 2, 3]) == [2, 3, 4]
+    assert not over.is_set()
+    over.set()
+
+
+def test_a_map_does_all_and_then_raises_the_first_error() -> None:
+    seen = []
+
+    def fail(number: int) -> None:
+        seen.append(number)
+        raise ValueError(str(number))
+
+    with pytest.raises(ValueError, match=r"^0$"):
+        Pool(2).map(fail, range(4))
+    assert sorted(seen) == [0, 1, 2, 3]
+
+
 def test_the_shortest_job_comes_first_and_then_the_longest() -> None:
     log = Log()
     jobs = [
@@ -116,31 +165,6 @@ def test_with_several_threads_the_trunk_goes_on_beside_the_branches() -> None:
     second = Job(name="second", tap=2, length=1.0, run=lambda _: True)
 
     assert dict(compute(Pool(2), steps(), [first, second])) == {"first": True, "second": True}
-
-
-def test_the_trunk_waits_for_the_first_answer_where_other_branches_fill_the_threads() -> None:
-    log = Log()
-    other, first = threading.Event(), threading.Event()
-
-    def run_first(_: object) -> None:
-        assert other.wait(WAIT)
-        log.lines.append("first")
-        first.set()
-
-    def run_other(_: object) -> None:
-        other.set()
-        assert first.wait(WAIT)
-
-    jobs = [
-        Job(name="first", tap=1, length=1.0, run=run_first),
-        Job(name="other", tap=1, length=2.0, run=run_other),
-        log.job("deeper", 2),
-    ]
-
-    found = [name for name, _ in compute(Pool(2), log.steps(1, 2), jobs)]
-
-    assert found[0] == "first"
-    assert log.lines == ["tap 1", "first", "tap 2", "deeper"]
 
 
 def test_a_result_comes_while_the_trunk_is_still_on_its_way() -> None:
