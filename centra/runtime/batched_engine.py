@@ -6,7 +6,7 @@ are padded to few shapes, since on a GPU each embedding, layer and group is capt
 for every shape. So the last digits of an answer may depend on its neighbours, in the batch and in the
 release, which the onnx engine and the reference rule out.
 
-It computes in one precision whatever a release gives a task. Heads end in float32.
+It computes in one precision whatever a release gives a task; heads are float32.
 """
 
 from __future__ import annotations

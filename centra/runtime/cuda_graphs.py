@@ -25,6 +25,9 @@ _MOST = 64
 """Shapes for which a function is captured: more than there are buckets up to 32 inputs of 512 tokens.
 What comes later is run without a graph."""
 
+_CAPTURING = threading.Lock()
+"""One capture at a time in a process: torch allows no more."""
+
 _Shapes = tuple[torch.Size, ...]
 
 
@@ -60,7 +63,8 @@ class Graphs:
                 return function(*inputs)
             with self._lock, torch.cuda.device(self._device):
                 if shapes not in captured:
-                    captured[shapes] = self._capture(function, inputs)
+                    with _CAPTURING:
+                        captured[shapes] = self._capture(function, inputs)
                 return captured[shapes].replay(inputs)
 
         return run

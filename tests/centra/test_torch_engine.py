@@ -673,6 +673,17 @@ class TestCudaGraphs:
             for count in (1, 3, 12):
                 assert_near(graphed.logits(INPUTS[:count]), plain.logits(INPUTS[:count]), 1e-3)
 
+    def test_releases_may_capture_at_once(
+        self, manifest: ReleaseManifest, store: LocalStore
+    ) -> None:
+        releases = [Release.load(manifest, store, engine="torch", device="cuda") for _ in range(4)]
+
+        with ThreadPoolExecutor(4) as executor:
+            found = list(executor.map(lambda release: release.logits(INPUTS), releases))
+
+        for other in found[1:]:
+            assert_near(other, found[0], 1e-3)
+
     def test_a_release_that_goes_leaves_another_working(
         self, manifest: ReleaseManifest, store: LocalStore
     ) -> None:
