@@ -120,7 +120,7 @@ def check_parity(
     # The reference: a module's own logits were recorded with it, and it would load the same layers
     # once more for another precision.
     exact = manifest.with_precisions(dict.fromkeys(tasks, "fp32"))
-    release = Release.load(exact, reader, tasks=tasks, engine="torch")
+    release = Release.load(exact, reader, tasks=tasks, engine="torch", device="cpu")
     differences = {}
     for done, task in enumerate(release.tasks, 1):
         own, recorded = release.probe_logits(task)

@@ -75,6 +75,12 @@ class Trunk(nn.Module):
         self.requires_grad_(requires_grad=False)
         self.eval()
 
+    def embed(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
+        """Layer 0: from ``(batch, seq)`` of int64 to hidden states ``(batch, seq, hidden)``."""
+        kinds = {"token_type_ids": token_type_ids} if self._token_types else {}
+        hidden: torch.Tensor = self.embeddings(input_ids, **kinds)
+        return hidden if self.projection is None else self.projection(hidden)
+
     def forward(
         self,
         input_ids: torch.Tensor,
@@ -91,10 +97,7 @@ class Trunk(nn.Module):
         Returns:
             For each tap the hidden states ``(batch, seq, hidden)`` after that layer.
         """
-        kinds = {"token_type_ids": token_type_ids} if self._token_types else {}
-        hidden = self.embeddings(input_ids, **kinds)
-        if self.projection is not None:
-            hidden = self.projection(hidden)
+        hidden = self.embed(input_ids, token_type_ids)
         bias = attention_bias(attention_mask)
         states = {0: hidden}
         for number, layer in enumerate(self.layers[: max(taps)], 1):

@@ -10,7 +10,7 @@ import click
 
 from centra.errors import UsageError
 from cli.context import json_option, registry_for
-from cli.options import NUMBERS
+from cli.options import NUMBERS, device_options
 from cli.output import print_json, print_table, reporting
 
 if TYPE_CHECKING:
@@ -45,8 +45,9 @@ if TYPE_CHECKING:
 @click.option(
     "--engine",
     type=click.Choice(["onnx", "torch"]),
-    help="Default onnx, where onnxruntime is installed.",
+    help="Default torch on a GPU, else onnx where onnxruntime is installed.",
 )
+@device_options
 @click.option(
     "--rounds",
     type=click.IntRange(min=1),
@@ -70,6 +71,8 @@ def bench(
     tasks: tuple[str, ...],
     threads: int | None,
     engine: str | None,
+    device: str | None,
+    precision: str | None,
     rounds: int,
     singles: bool,
     plot: Path | None,
@@ -95,6 +98,8 @@ def bench(
             rounds=rounds,
             engine=engine,
             threads=threads,
+            device=device,
+            precision=precision,
             singles=singles,
             progress=progress,
         )
@@ -120,14 +125,18 @@ def _find(reference: str) -> tuple[ReleaseManifest, BlobReader]:
 
 def _print(report: Report) -> None:
     threads = "torch's threads" if report.threads is None else _counted(report.threads, "thread")
+    if report.precision is not None:
+        threads = f"{report.precision} on {report.device}, {threads}"
     click.echo(
         f"release {report.digest[:12]}, {report.engine} engine, {threads}; "
         f"{_counted(len(report.tasks), 'task')}: {', '.join(report.tasks)}"
     )
-    click.echo(
-        f"at best this machine does {report.floor.flops / 1e9:,.0f} Gflop/s "
-        f"and reads {report.floor.bandwidth / 1e9:,.1f} GB/s\n"
-    )
+    if report.floor is not None:
+        click.echo(
+            f"at best this machine does {report.floor.flops / 1e9:,.0f} Gflop/s "
+            f"and reads {report.floor.bandwidth / 1e9:,.1f} GB/s"
+        )
+    click.echo()
     singles = report.sizes[0].singles_median is not None
     headers = ["batch", "length", "median ms", "p95 ms", "inputs/s", "answers/s", "of the floor"]
     rows = [
@@ -138,7 +147,7 @@ def _print(report: Report) -> None:
             _ms(size.p95),
             f"{size.inputs_per_second:,.0f}",
             f"{size.answers_per_second:,.0f}",
-            f"{size.floor_share:.0%}",
+            "-" if size.floor_share is None else f"{size.floor_share:.0%}",
             *_compared(size),
         ]
         for size in report.sizes

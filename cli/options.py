@@ -1,4 +1,4 @@
-"""Types of options: lengths of time, moments, the feature cache, several numbers in one.
+"""Types of options: lengths of time, moments, the feature cache, several numbers in one; devices.
 
 ``7d`` or ``12h`` is a length; as a moment it means so long ago. Moments are in UTC unless they say
 otherwise, as all times that Centra prints.
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from centra.sizes import parse_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from centra.training.features import FeatureCache
 
-__all__ = ["DURATION", "FEATURE_CACHE", "NUMBERS", "TIME", "duration_text"]
+__all__ = ["DURATION", "FEATURE_CACHE", "NUMBERS", "TIME", "device_options", "duration_text"]
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _NUMBERS = re.compile(r"[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*")
@@ -133,6 +135,21 @@ NUMBERS = _Numbers()
 """``1,8,32``: a tuple of whole numbers from 1."""
 TIME = _Time()
 """A date, a date and time, or how long ago: a :class:`datetime.datetime` in UTC."""
+
+
+def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where and how exactly the torch engine computes; see :func:`centra.load_release`."""
+    precision = click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        help="Of the torch engine; default fp32 on the CPU and bf16 on a GPU.",
+    )
+    device = click.option(
+        "--device",
+        metavar="cpu|cuda|cuda:N",
+        help="Where to compute; default a GPU that torch sees, else the CPU.",
+    )
+    return device(precision(command))
 
 
 def duration_text(length: timedelta) -> str:

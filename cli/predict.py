@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from cli.context import json_option, registry_for
+from cli.options import device_options
 from cli.output import print_table, reporting
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     type=click.File(encoding="utf-8"),
     help="Lines of text, or of JSON objects with 'text' (and 'text_pair') or 'tokens'.",
 )
+@device_options
 @json_option
 def predict(
     *,
@@ -41,6 +43,8 @@ def predict(
     tasks: tuple[str, ...],
     text_pair: str | None,
     file: TextIO | None,
+    device: str | None,
+    precision: str | None,
     as_json: bool,
 ) -> None:
     """Answer texts with a release.
@@ -59,7 +63,12 @@ def predict(
         raise click.UsageError("--text-pair belongs to a TEXT; lines of --input name their own")
     with reporting() as progress:
         loaded = releases.load(
-            registry_for(reference), reference, tasks=tasks or None, progress=progress
+            registry_for(reference),
+            reference,
+            tasks=tasks or None,
+            device=device,
+            precision=precision,
+            progress=progress,
         )
     answers = loaded.predict(inputs, tasks or None)
     if as_json:

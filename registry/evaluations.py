@@ -77,7 +77,8 @@ def evaluate(
     for row in known:
         if (row.data, row.precision) == (digest, precision):
             return row, False
-    loaded = releases.load(registry, str(number), tasks=[task], progress=progress)
+    # What is on record holds for every machine, so a GPU has no say in it.
+    loaded = releases.load(registry, str(number), tasks=[task], device="cpu", progress=progress)
     found = measure(loaded, task, examples, progress)
     metrics = {name: round(value, 6) for name, value in found.items()}
     with registry.write() as uow:

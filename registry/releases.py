@@ -467,11 +467,19 @@ def load(
     reference: str,
     *,
     tasks: Collection[str] | None = None,
+    device: str | None = None,
+    precision: str | None = None,
     progress: Progress = silent,
 ) -> centra.runtime.Release:
-    """Load a release for answering; ``reference`` as for :func:`verify`.
+    """Load a release for answering.
+
+    Args:
+        registry, reference: as for :func:`verify`.
+        tasks, device, precision: as for :func:`centra.load_release`.
+        progress: told of each task.
 
     Raises:
+        UsageError: there is no such device or precision here.
         NotFoundError: there is no such release or task.
         FormatError, BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: it cannot be
             read.
@@ -479,7 +487,9 @@ def load(
     from centra.runtime import Release as Merged
 
     manifest, reader = _find(registry, reference)
-    return Merged.load(manifest, reader, tasks=tasks, progress=progress)
+    return Merged.load(
+        manifest, reader, tasks=tasks, device=device, precision=precision, progress=progress
+    )
 
 
 def _resolve(

@@ -15,14 +15,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import select
 
+from benchmarks import gpu
+from benchmarks.tools.reference import Setup
 from benchmarks.tools.rows import NUMBERS, BulkTask, fill
+from centra.runtime.devices import has_gpu
 from registry import Registry, audit, backbones, tasks
 from registry.models import AuditEvent, Base, Task, TaskVersion
+from tests import support
 from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from centra.local_store import LocalStore
     from centra.task_module import TaskModule
 
 RESULTS = ROOT / "benchmarks" / "REGISTRY.md"
@@ -174,6 +179,56 @@ def test_the_benchmarks_of_quality_run_all_that_they_report(
     for line in says:
         assert line in done.stdout
     assert (results.read_bytes() if results.is_file() else b"") == before
+
+
+def test_the_gpu_benchmark_says_where_there_is_none(tmp_path: Path) -> None:
+    if has_gpu():
+        pytest.skip("there is one")
+    done = subprocess.run(
+        [
+            *(
+                sys.executable,
+                str(ROOT / "benchmarks" / "gpu.py"),
+                "--work",
+                str(tmp_path / "work"),
+            ),
+            *("--json", str(tmp_path / "goals.json")),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "no GPU here: nothing measured\n"), done.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+def test_the_gpu_benchmark_measures_all_ways(
+    tiny_backbone: support.Backbone,
+    backbone_store: LocalStore,
+    make_module: Callable[..., TaskModule],
+) -> None:
+    modules = {f"task-{i}": make_module(tap=1 + i % 2, depth=i % 3, seed=i) for i in range(4)}
+    manifest = support.put_release(modules, [tiny_backbone.spec], backbone_store)
+    sizes = gpu.Sizes(batches=(1, 2), clients=(1, 2), seconds=0.02, matrix=64)
+
+    found = gpu.measure(Setup(manifest, backbone_store), tiny_backbone.spec, "cpu", sizes)
+
+    assert [*found.best] == [gpu.TEXTS, gpu.TOKENS, f"4 {gpu.SINGLES}"]
+    assert all(load.rate > 0 and load.p99 > 0 for load in found.best.values())
+    assert found.peak > 0
+    merged, _, single = found.operations.values()
+    assert single > merged > 0
+    assert "| S, texts to answers |" in gpu._report(found, [], [])
+
+
+def test_the_gpu_benchmark_takes_the_highest_rate_within_the_limit() -> None:
+    loads = [
+        gpu.Load(batch=1, clients=1, rate=rate, p99=p99)
+        for rate, p99 in ((10, 0.001), (30, 0.009), (20, 0.002), (90, 0.011))
+    ]
+
+    assert gpu._best(loads).rate == 30
+    assert gpu._best(loads[3:]).rate == 90
 
 
 def test_the_registry_benchmark_refuses_a_registry_smaller_than_its_live_set() -> None:

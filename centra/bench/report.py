@@ -54,9 +54,10 @@ class SizeReport:
     inputs_per_second: float
     """At the median; so is the next."""
     answers_per_second: float
-    floor: float
-    """The least that this machine can take; see :mod:`centra.bench.floor`."""
-    floor_share: float
+    floor: float | None
+    """The least that this machine can take; see :mod:`centra.bench.floor`. None where the report
+    has none."""
+    floor_share: float | None
     """floor / median: 1 is what no code can better."""
     singles_median: float | None
     """Of one full model per task, all of them; None where they were not asked for."""
@@ -71,7 +72,7 @@ class SizeReport:
         seconds: Sequence[float],
         *,
         tasks: int,
-        floor: float,
+        floor: float | None,
         singles: Sequence[float] | None,
     ) -> SizeReport:
         """The report of so many tasks from the seconds of each request."""
@@ -85,7 +86,7 @@ class SizeReport:
             inputs_per_second=batch / middle,
             answers_per_second=batch * tasks / middle,
             floor=floor,
-            floor_share=floor / middle,
+            floor_share=floor / middle if floor else None,
             singles_median=single,
             singles_ratio=single / middle if single else None,
         )
@@ -124,9 +125,13 @@ class Report:
     tasks: tuple[str, ...]
     """Those that were asked for."""
     engine: str
+    device: str
+    precision: str | None
+    """The torch engine's; None where the release says how each task is computed."""
     threads: int | None
     """None where torch decides."""
-    floor: Floor
+    floor: Floor | None
+    """Of the CPU in float32; None for other devices and precisions."""
     sizes: tuple[SizeReport, ...]
     parts: PartsReport
     """Of a request of the first size."""
@@ -142,6 +147,8 @@ def bench(
     rounds: int = 5,
     engine: str | None = None,
     threads: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
     singles: bool = False,
     progress: Progress = silent,
 ) -> Report:
@@ -160,20 +167,20 @@ def bench(
         lengths: numbers of tokens of each input, at every one of which every batch is timed;
             default 16, 32 and 128, as far as the backbone takes them.
         rounds: how many, from 1.
-        engine, threads: see :func:`centra.runtime.engine.open_engine`.
+        engine, threads, device, precision: see :func:`centra.runtime.engine.open_engine`.
         singles: time a full model per task too, one after the other, each on all threads; see
             :func:`centra.bench.singles.single_models`.
         progress: told of each task that is loaded and of each size that is timed.
 
     Raises:
         UsageError: tasks on both single texts and pairs, a length that no input has, threads for
-            the torch engine, no such engine.
+            the torch engine, no such engine, device or precision.
         NotFoundError: the release holds no such task, or none at all.
         FormatError, IncompatibleError, BlobNotFoundError, CorruptBlobError, StoreError: it cannot
             be loaded.
         StoreNotWritableError: no room for the single models in the folder of temporary files.
     """
-    engine = engine or default_engine()
+    engine = engine or default_engine(device, precision)
     if engine == "torch" and threads is not None:
         raise UsageError("the torch engine takes torch's own threads: set OMP_NUM_THREADS instead")
     names = _names(manifest, tasks)
@@ -189,9 +196,18 @@ def bench(
     sizes = list(product(dict.fromkeys(batches), items))
     inputs = {(batch, length): [items[length]] * batch for batch, length in sizes}
     first = sizes[0]
-    load = partial(Release.load, tasks=names, engine=engine, threads=threads)
+    load = partial(
+        Release.load,
+        tasks=names,
+        engine=engine,
+        threads=threads,
+        device=device,
+        precision=precision,
+    )
     release = load(manifest, reader, progress=progress)
-    reached = limits(threads or processors())
+    place, exactly = _computed(engine, device, precision)
+    on_cpu = (place, exactly or "fp32") == ("cpu", "fp32")
+    reached = limits(threads or processors()) if on_cpu else {}
 
     profiles: list[Profile] = []
     runs: dict[tuple[str, object], Callable[[], object]] = {
@@ -204,12 +220,14 @@ def bench(
             full = load(*single_models(manifest, reader, names, Path(folder)))
         runs |= {("singles", size): partial(_ask_each, full, inputs[size], names) for size in sizes}
     times = measure(runs, rounds, progress)
-    floor = Floor.of({name: times["floor", name] for name in reached})
+    floor = Floor.of({name: times["floor", name] for name in reached}) if reached else None
 
     return Report(
         digest=manifest.digest,
         tasks=tuple(names),
         engine=engine,
+        device=place,
+        precision=exactly,
         threads=None if engine == "torch" else threads or processors(),
         floor=floor,
         sizes=tuple(
@@ -218,7 +236,9 @@ def bench(
                 length,
                 times["release", (batch, length)],
                 tasks=len(names),
-                floor=floor.seconds(release_work(entries, backbones, batch=batch, length=length)),
+                floor=floor.seconds(release_work(entries, backbones, batch=batch, length=length))
+                if floor
+                else None,
                 singles=times.get(("singles", (batch, length))),
             )
             for batch, length in sizes
@@ -238,6 +258,16 @@ def bench(
             ),
         ),
     )
+
+
+def _computed(engine: str, device: str | None, precision: str | None) -> tuple[str, str | None]:
+    """The device and precision that an engine computes with."""
+    if engine == "onnx":
+        return "cpu", None
+    from centra.runtime.devices import choose
+
+    chosen, exactly = choose(device, precision)
+    return str(chosen), exactly
 
 
 def _names(manifest: ReleaseManifest, tasks: Collection[str] | None) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from centra.errors import UsageError
 from centra.processors import processors
+from centra.runtime.devices import check, has_gpu
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -128,34 +129,69 @@ class Engine(Protocol):
         ...
 
 
-def default_engine() -> str:
-    """The engine that is used where none is named: ``"onnx"`` where onnxruntime is installed."""
-    return "torch" if importlib.util.find_spec("onnxruntime") is None else "onnx"
+def default_engine(device: str | None = None, precision: str | None = None) -> str:
+    """The engine that is used where none is named.
+
+    ``"torch"`` on a GPU, and where a precision is named; else ``"onnx"`` where onnxruntime is
+    installed.
+
+    Args:
+        device, precision: as for :func:`open_engine`; without a device, a GPU counts where torch
+            sees one.
+    """
+    on_gpu = has_gpu() if device is None else device != "cpu"
+    if on_gpu or precision is not None or importlib.util.find_spec("onnxruntime") is None:
+        return "torch"
+    return "onnx"
 
 
-def open_engine(name: str | None = None, *, threads: int | None = None) -> Engine:
-    """An engine of this process; the same for the same choice.
+def open_engine(
+    name: str | None = None,
+    *,
+    threads: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+) -> Engine:
+    """An engine for a release to be loaded.
+
+    On the CPU in float32 it is the same for the same choice.
 
     Args:
         name: ``"onnx"`` or ``"torch"``; see :func:`default_engine`.
         threads: how many processors to use; by default all that this process may. The torch engine
             takes torch's own setting instead.
+        device: ``"cpu"``, or for the torch engine ``"cuda"`` or ``"cuda:1"``; by default its GPU
+            where there is one.
+        precision: of the torch engine, ``"fp32"``, ``"bf16"`` or ``"fp16"``; by default fp32 on the
+            CPU and bf16 on a GPU. The onnx engine computes each task as its release says.
 
     Raises:
-        UsageError: an unknown engine, one that is not installed, or no thread.
+        UsageError: an unknown engine, device or precision, or one that is not here or not the
+            engine's, or no thread.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
-    default = default_engine()
-    match name or default:
-        case "onnx" if default == "onnx":
-            from centra.runtime.onnx_engine import onnx_engine
-
-            return onnx_engine(threads or processors())
+    check(device, precision)
+    match name or default_engine(device, precision):
+        case "onnx":
+            return _onnx(threads, device, precision)
         case "torch":
             from centra.runtime.torch_engine import torch_engine
 
-            return torch_engine()
-        case "onnx":
-            raise UsageError("engine 'onnx' needs onnxruntime: pip install 'centra[serve]'")
+            return torch_engine(device, precision)
     raise UsageError(f"unknown engine {name!r}; expected one of {', '.join(ENGINES)}")
+
+
+def _onnx(threads: int | None, device: str | None, precision: str | None) -> Engine:
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise UsageError("engine 'onnx' needs onnxruntime: pip install 'centra[serve]'")
+    if device not in (None, "cpu"):
+        raise UsageError(f"engine 'onnx' computes on the CPU; for {device!r} take engine 'torch'")
+    if precision is not None:
+        raise UsageError(
+            f"engine 'onnx' computes each task as its release says (fp32 or int8); for "
+            f"{precision!r} take engine 'torch'"
+        )
+    from centra.runtime.onnx_engine import onnx_engine
+
+    return onnx_engine(threads or processors())

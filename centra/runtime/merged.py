@@ -81,6 +81,8 @@ class Release:
         tasks: Collection[str] | None = None,
         engine: str | None = None,
         threads: int | None = None,
+        device: str | None = None,
+        precision: str | None = None,
         base: Release | None = None,
         progress: Progress = silent,
     ) -> Release:
@@ -93,7 +95,7 @@ class Release:
             manifest: what it holds.
             reader: where its blobs are; asked from several threads.
             tasks: only these, and the trunk only as deep as they need; default all.
-            engine, threads: see :func:`centra.runtime.engine.open_engine`.
+            engine, threads, device, precision: see :func:`centra.runtime.engine.open_engine`.
             base: a loaded release whose parts were checked then and are not read again.
             progress: told of each part.
 
@@ -104,21 +106,21 @@ class Release:
             IncompatibleError: the engine cannot compute such layers.
             BlobNotFoundError, CorruptBlobError, StoreError: a blob cannot be had.
         """
-        opened = open_engine(engine, threads=threads)
+        opened = open_engine(engine, threads=threads, device=device, precision=precision)
         held = base.blobs if base else frozenset()
         chosen = sorted(manifest.tasks) if tasks is None else list(dict.fromkeys(tasks))
         entries = {name: _entry(manifest, name) for name in chosen}
         depths = manifest.model_copy(update={"tasks": entries}).trunk_depths()
         encoders = base.encoders if base else {}
         backbones = {}
-        for (digest, precision), depth in depths.items():
+        for (digest, task_precision), depth in depths.items():
             spec = BackboneSpec.fetch(digest, reader)
             if digest not in encoders:
                 encoders[digest] = TextEncoder.of(spec, reader)
-            backbones[digest, precision] = _Backbone(
+            backbones[digest, task_precision] = _Backbone(
                 spec,
                 encoders[digest],
-                opened.load_trunk(spec, reader, depth=depth, precision=precision, held=held),
+                opened.load_trunk(spec, reader, depth=depth, precision=task_precision, held=held),
                 depth,
             )
             trim_memory()

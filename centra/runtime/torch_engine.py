@@ -1,7 +1,8 @@
-"""The reference engine: transformers' layers under torch, on the CPU.
+"""The torch engine: on the CPU in float32 the reference, transformers' own layers.
 
-It computes in float32 whatever precision a release gives a task: it is what the other engine's answers
-are held against.
+It computes in float32 whatever precision a release gives a task: it is what all other ways' answers
+are held against. On a GPU and in bf16 or fp16 the engine is another one; see
+:mod:`centra.runtime.batched_engine`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 
 from centra.data import Encoded
 from centra.encoder import Branch, Trunk
+from centra.runtime.devices import choose
 from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
 from centra.runtime.pool import Pool
 from centra.task_module import TaskModule
@@ -26,18 +28,50 @@ if TYPE_CHECKING:
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
     from centra.release import Precision
+    from centra.runtime.engine import BranchEngine, Engine
 
-__all__ = ["TorchBranch", "TorchEngine", "TorchTrunk", "torch_engine"]
+__all__ = ["TorchBranch", "TorchEngine", "TorchTrunk", "loaded_task", "torch_engine"]
 
 
 _Hidden = tuple[torch.Tensor, torch.Tensor]
 """Hidden states ``(batch, seq, hidden)`` and the attention mask ``(batch, seq)``."""
 
 
+def torch_engine(device: str | None = None, precision: str | None = None) -> Engine:
+    """The engine for a device and a precision; see :func:`centra.runtime.devices.choose`.
+
+    Raises:
+        UsageError: an unknown name, or a device that is not there.
+    """
+    chosen, exactly = choose(device, precision)
+    if (chosen.type, exactly) == ("cpu", "fp32"):
+        return _reference()
+    from centra.runtime.batched_engine import BatchedEngine
+
+    return BatchedEngine(chosen, exactly)
+
+
 @cache
-def torch_engine() -> TorchEngine:
+def _reference() -> TorchEngine:
     """The process's engine."""
     return TorchEngine()
+
+
+def loaded_task(module: TaskModule, branch: Branch, engine: BranchEngine) -> LoadedTask:
+    """A task of a module.
+
+    Args:
+        module: as it was read.
+        branch: with its weights, for the head's CRF.
+        engine: what computes it.
+    """
+    inputs = {name: module.tensors[f"probe.{name}"].numpy() for name in PROBE_INPUTS}
+    return LoadedTask(
+        spec=module.spec,
+        branch=engine,
+        probe=Probe(Encoded(**inputs), module.tensors["probe.logits"].numpy()),
+        chain=None if branch.chain is None else branch.chain.numpy(module.spec.labels),
+    )
 
 
 class TorchEngine:
@@ -71,13 +105,7 @@ class TorchEngine:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""
         module = TaskModule.read(reader.fetch(digest))
         branch = Branch(backbone, module.spec).load(module.weights)
-        inputs = {name: module.tensors[f"probe.{name}"].numpy() for name in PROBE_INPUTS}
-        return LoadedTask(
-            spec=module.spec,
-            branch=TorchBranch(branch),
-            probe=Probe(Encoded(**inputs), module.tensors["probe.logits"].numpy()),
-            chain=None if branch.chain is None else branch.chain.numpy(module.spec.labels),
-        )
+        return loaded_task(module, branch, TorchBranch(branch))
 
 
 class TorchTrunk:

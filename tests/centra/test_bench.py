@@ -188,7 +188,7 @@ def test_a_single_model_is_all_layers_of_the_backbone_and_the_task_s_own_head(
     # Those that the release holds are its own; the third must be made up, under its own digest.
     assert trunk.layers[:2] == own.layers
     assert trunk.layers[2] not in tiny_backbone.spec.layers
-    logits = Release.load(full, reader, engine=engine).logits(["wake me at seven"])
+    logits = Release.load(full, reader, engine=engine, device="cpu").logits(["wake me at seven"])
     assert [len(logits[name]) for name in ("mood", "slots")] == [1, 1]
     assert all(np.isfinite(found[0]).all() for found in logits.values())
 
@@ -210,6 +210,24 @@ def only(manifest: ReleaseManifest, task: str) -> ReleaseManifest:
     return manifest.model_copy(update={"tasks": {task: entry}, "trunks": (shared,)})
 
 
+def test_in_another_precision_a_report_has_no_floor(
+    manifest: ReleaseManifest, backbone_store: LocalStore
+) -> None:
+    report = bench(
+        *(manifest, backbone_store),
+        batches=(1,),
+        lengths=(8,),
+        rounds=1,
+        device="cpu",
+        precision="bf16",
+    )
+
+    assert (report.engine, report.device, report.precision) == ("torch", "cpu", "bf16")
+    assert report.floor is None
+    assert (report.sizes[0].floor, report.sizes[0].floor_share) == (None, None)
+    assert report.sizes[0].median > 0
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_report_has_every_size_beside_its_floor_and_every_task(
     manifest: ReleaseManifest, backbone_store: LocalStore, engine: str
@@ -222,6 +240,7 @@ def test_a_report_has_every_size_beside_its_floor_and_every_task(
         lengths=(8,),
         rounds=1,
         engine=engine,
+        device="cpu",
         singles=True,
         progress=lambda *args: told.append(args),
     )
@@ -271,6 +290,8 @@ def test_tasks_on_pairs_are_asked_about_pairs_of_the_length(
         ({"lengths": [8, 65]}, UsageError, "65 tokens are more than .* at most 64"),
         ({"lengths": [2]}, UsageError, "the shortest has 3"),
         ({"engine": "torch", "threads": 2}, UsageError, "set OMP_NUM_THREADS"),
+        ({"engine": "onnx", "device": "cuda"}, UsageError, "for 'cuda' take engine 'torch'"),
+        ({"precision": "int4"}, UsageError, "unknown precision 'int4'"),
         ({"engine": "tpu"}, UsageError, "unknown engine 'tpu'; expected one of onnx, torch"),
     ],
     ids=str,

@@ -65,7 +65,7 @@ def answers_like_the_checkpoint(
     store = support.LocalStore(backbone.folder.parent / "scratch")
     support.copy_backbone(backbone, store)
     manifest = support.put_release({"task": module}, [backbone.spec], store)
-    release = Release.load(manifest, store, engine="torch")
+    release = Release.load(manifest, store, engine="torch", device="cpu")
     rows, batch = TextEncoder.of(backbone.spec, store).batch(inputs)
     arrays = {name: torch.from_numpy(array) for name, array in vars(batch).items()}
     if backbone.spec.family == "distilbert":

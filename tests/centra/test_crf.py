@@ -554,7 +554,7 @@ def release(
     )
     modules = {"slots": module, "plain": plain}
     manifest = support.put_release(modules, [tiny_backbone.spec], backbone_store)
-    return Release.load(manifest, backbone_store, engine=engine)
+    return Release.load(manifest, backbone_store, engine=engine, device="cpu")
 
 
 def test_release_decodes_with_the_module_s_own_chain(

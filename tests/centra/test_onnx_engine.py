@@ -226,7 +226,7 @@ def test_every_kind_of_task_equals_the_reference(
 ) -> None:
     backbone = imported(family)
     manifest = merged(backbone, make_modules(backbone, store), store)
-    reference = Release.load(manifest, store, engine="torch")
+    reference = Release.load(manifest, store, engine="torch", device="cpu")
 
     ours = load(manifest, store)
 
@@ -261,7 +261,9 @@ def test_the_reference_answers_in_fp32(
     modules: dict[str, TaskModule], tiny_backbone: support.Backbone, store: LocalStore
 ) -> None:
     exact, mixed = (
-        Release.load(merged(tiny_backbone, modules, store, int8), store, engine="torch")
+        Release.load(
+            merged(tiny_backbone, modules, store, int8), store, engine="torch", device="cpu"
+        )
         for int8 in (INT8["fp32"], INT8["mixed"])
     )
 
@@ -536,12 +538,14 @@ def test_serving_needs_neither_torch_nor_transformers_nor_onnx(
 def test_onnx_is_the_engine_where_onnxruntime_is_installed(
     manifest: ReleaseManifest, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("centra.runtime.engine.has_gpu", lambda: False)
+
     assert open_engine() is open_engine("onnx")
-    assert open_engine() is not open_engine("torch")
+    assert open_engine() is not open_engine("torch", device="cpu")
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
-    assert open_engine() is open_engine("torch")
+    assert open_engine() is open_engine("torch", device="cpu")
     with pytest.raises(UsageError, match=r"pip install 'centra\[serve\]'"):
         open_engine("onnx")
 

@@ -90,7 +90,9 @@ def test_answers_are_the_reference_s(
     modules: dict[str, TaskModule], minilm: support.Backbone, store: LocalStore, texts: list[str]
 ) -> None:
     manifest = released(modules, minilm, store)
-    ours, reference = (Release.load(manifest, store, engine=name) for name in ("onnx", "torch"))
+    ours, reference = (
+        Release.load(manifest, store, engine=name, device="cpu") for name in ("onnx", "torch")
+    )
 
     own, theirs = ours.logits(texts), reference.logits(texts)
 

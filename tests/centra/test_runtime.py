@@ -61,7 +61,7 @@ def engine(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def load(engine: str) -> Load:
     """``Release.load`` with the engine under test."""
-    return partial(Release.load, engine=engine)
+    return partial(Release.load, engine=engine, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -478,7 +478,7 @@ def test_folder_channel_and_digest_give_the_same_release(
         f"{url}#{manifest.digest}",
         f"file://{url}#production",
     ):
-        loaded = centra.load_release(source, engine=engine)
+        loaded = centra.load_release(source, engine=engine, device="cpu")
         assert loaded.digest == release.digest, source
         assert loaded.predict(TEXTS[:1]) == release.predict(TEXTS[:1])
 
@@ -544,7 +544,7 @@ def test_damaged_blob_of_a_store_is_refused(
     support.flip(backbone_store.fetch(digest), 4321)
 
     with pytest.raises(CorruptBlobError, match=digest):
-        centra.load_release(f"{backbone_store.url}#{release.digest}", engine=engine)
+        centra.load_release(f"{backbone_store.url}#{release.digest}", engine=engine, device="cpu")
 
 
 def test_loaded_release_no_longer_depends_on_its_files(

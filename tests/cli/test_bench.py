@@ -64,6 +64,14 @@ def test_the_tables_have_a_row_for_each_size_and_for_each_part(home: Path) -> No
     assert [line.split()[1:3] for line in parts[3:]] == [["1", "1"], ["2", "1"]]
 
 
+def test_in_another_precision_there_is_no_floor(home: Path) -> None:
+    result = centra("bench", "1", *ONE, "--device", "cpu", "--precision", "bf16")
+
+    assert "torch engine, bf16 on cpu, torch's threads; 2 tasks" in result.stdout
+    assert "Gflop/s" not in result.stdout
+    assert result.stdout.splitlines()[3].split()[-1] == "-"
+
+
 @pytest.mark.parametrize("reference", ["latest", "./out", ".centra/store#latest"])
 def test_a_release_is_found_as_for_predict(home: Path, reference: str) -> None:
     centra("release", "pull", "1", "--output", "out")

@@ -776,6 +776,14 @@ def test_every_name_of_a_release_gives_the_same_answers(home: Path) -> None:
         assert answers(*TEXTS, "--release", name) == expected
 
 
+def test_answers_in_another_precision_are_near(home: Path) -> None:
+    exact = answers(TEXTS[0], "--task", "intent")
+    (near,) = answers(TEXTS[0], "--task", "intent", "--device", "cpu", "--precision", "bf16")
+
+    assert near["intent"]["score"] == pytest.approx(exact[0]["intent"]["score"], abs=0.03)
+    assert near != exact[0]
+
+
 def test_answers_are_shown_as_a_table_to_people(home: Path) -> None:
     result = centra("predict", TEXTS[0], "a\ttext on\nseveral lines " + "x" * 60)
     header, *lines = result.stdout.splitlines()

@@ -1,0 +1,77 @@
+"""Which device and precision the torch engine computes with."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from centra.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["PRECISIONS", "check", "choose", "has_gpu"]
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+_DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
+"""What NVIDIA's driver makes on Linux, and what stands for it in WSL."""
+
+
+def has_gpu() -> bool:
+    """Whether torch is here and sees a GPU. Without a GPU's driver torch is not imported."""
+    if not any(Path(name).exists() for name in _DRIVERS):
+        return False
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def check(device: str | None, precision: str | None) -> None:
+    """Refuse names that mean nothing.
+
+    Raises:
+        UsageError: an unknown device or precision.
+    """
+    if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        raise UsageError(
+            f"unknown device {device!r}; expected cpu, cuda, or cuda:1 for one of some"
+        )
+    if precision not in (None, *PRECISIONS):
+        raise UsageError(
+            f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}"
+        )
+
+
+def choose(device: str | None, precision: str | None) -> tuple[torch.device, str]:
+    """The device that a name means, and the precision.
+
+    Args:
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; by default a GPU where there is one.
+        precision: one of :data:`PRECISIONS`; by default ``"fp32"`` on the CPU and ``"bf16"`` on a
+            GPU, or ``"fp16"`` on one that has no bf16.
+
+    Raises:
+        UsageError: an unknown name, or a device that is not there.
+    """
+    import torch
+
+    check(device, precision)
+    if (device or ("cuda" if has_gpu() else "cpu")) == "cpu":
+        return torch.device("cpu"), precision or "fp32"
+    if not torch.cuda.is_available():
+        raise UsageError(
+            f"there is no device {device!r}: this torch ({torch.__version__}) sees no GPU"
+        )
+    index = int(device.partition(":")[2]) if device and ":" in device else None
+    found = torch.device("cuda", torch.cuda.current_device() if index is None else index)
+    if found.index >= torch.cuda.device_count():
+        raise UsageError(f"there is no device {device!r}: torch sees {torch.cuda.device_count()}")
+    if precision is None:
+        with torch.cuda.device(found):
+            half = torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if half else "fp16"
+    return found, precision
