@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Before anything imports transformers or torch: tests reach no hub, and tiny tensors want one thread.
@@ -32,6 +33,16 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("centra")
+
+
+def pytest_collection_finish() -> None:
+    """Keep what has been imported out of later garbage collections.
+
+    Each training begins with one, which takes as long as a tiny training where it looks at torch,
+    transformers and thousands of tests.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
