@@ -105,6 +105,13 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return cache(lambda kind: support.tiny_data(kind, root / kind))
 
 
+@pytest.fixture
+def small_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure what this machine can do at best on little: any floor will do."""
+    monkeypatch.setattr("centra.bench.floor._SIZE", 32)
+    monkeypatch.setattr("centra.bench.floor._READ", 2**16)
+
+
 @pytest.fixture(scope="session")
 def minilm_folder() -> Path:
     """The real all-MiniLM-L6-v2, from the package that ships it."""

@@ -210,6 +210,7 @@ def only(manifest: ReleaseManifest, task: str) -> ReleaseManifest:
     return manifest.model_copy(update={"tasks": {task: entry}, "trunks": (shared,)})
 
 
+@pytest.mark.usefixtures("small_floor")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_report_has_every_size_beside_its_floor_and_every_task(
     manifest: ReleaseManifest, backbone_store: LocalStore, engine: str
@@ -252,6 +253,7 @@ def test_a_report_has_every_size_beside_its_floor_and_every_task(
     assert (what, done) == ("measure", total)
 
 
+@pytest.mark.usefixtures("small_floor")
 def test_tasks_on_pairs_are_asked_about_pairs_of_the_length(
     manifest: ReleaseManifest, backbone_store: LocalStore
 ) -> None:
