@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from centra.task_module import TaskModule
 
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.services", "tests.warm"]
 
 settings.register_profile(
     "centra",
