@@ -220,7 +220,8 @@ def _report(
             f"choosing: {trials} teachers, of {fewest} to {most} layers at "
             f"{' and '.join(f'{rate:g}' for rate in RATES)}; students of "
             f"{' and '.join(map(str, STUDENTS))} layers at {STUDENT_RATES[0]:g}; one process per "
-            "core; the feature cache empty at the start, the start of processes included"
+            "core; the feature cache empty at the start, the start of processes included, with "
+            "their imports in the first task's"
         ),
         f"{system()}; load average {load:.1f} before and {os.getloadavg()[0]:.1f} after",
         our_versions("torch", "transformers", "optuna"),

@@ -121,13 +121,10 @@ def of_version(uow: UnitOfWork, version: TaskVersion) -> list[EvaluationRow]:
 
 
 def _version(uow: UnitOfWork, release: int, task: str) -> tuple[TaskVersion, Precision]:
-    row = uow.release(str(release))
-    versions = uow.released(row)
-    if task not in versions:
-        raise NotFoundError(
-            f"release {release} holds no task {task!r}; it holds {', '.join(versions)}"
-        )
-    return versions[task], uow.held(row)[task].precision
+    held = uow.holdings(uow.release(str(release)))
+    if task not in held:
+        raise NotFoundError(f"release {release} holds no task {task!r}; it holds {', '.join(held)}")
+    return held[task]
 
 
 def _row(evaluation: Evaluation, precision: Precision) -> EvaluationRow:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from centra.release import Precision
     from registry.lifecycle import Actor
 
 __all__ = ["UnitOfWork"]
@@ -183,20 +184,8 @@ class UnitOfWork:
         """The release of this digest, or None."""
         return self.session.scalar(select(Release).where(Release.digest == digest))
 
-    def released(self, release: Release) -> dict[str, TaskVersion]:
-        """What a release holds: a version per task name."""
-        rows = self.session.scalars(
-            select(TaskVersion)
-            .join(ReleaseTask, ReleaseTask.version_id == TaskVersion.id)
-            .join(TaskVersion.task)
-            .options(contains_eager(TaskVersion.task))
-            .where(ReleaseTask.release_id == release.id)
-            .order_by(Task.name)
-        )
-        return {version.task.name: version for version in rows}
-
-    def held(self, release: Release) -> dict[str, Held]:
-        """The same with the precision of each, as plain values."""
+    def holdings(self, release: Release) -> dict[str, tuple[TaskVersion, Precision]]:
+        """What a release holds: a version and its precision per task name."""
         rows = self.session.execute(
             select(TaskVersion, ReleaseTask.precision)
             .join(ReleaseTask, ReleaseTask.version_id == TaskVersion.id)
@@ -205,14 +194,22 @@ class UnitOfWork:
             .where(ReleaseTask.release_id == release.id)
             .order_by(Task.name)
         )
+        return {version.task.name: (version, precision) for version, precision in rows}
+
+    def released(self, release: Release) -> dict[str, TaskVersion]:
+        """The versions alone."""
+        return {name: version for name, (version, _) in self.holdings(release).items()}
+
+    def held(self, release: Release) -> dict[str, Held]:
+        """The same as plain values."""
         return {
-            version.task.name: Held(
+            name: Held(
                 number=version.number,
                 digest=version.digest,
                 contract=version.contract,
                 precision=precision,
             )
-            for version, precision in rows
+            for name, (version, precision) in self.holdings(release).items()
         }
 
     def compositions(self) -> dict[int, list[Composed]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 # Before anything imports transformers or torch: tests reach no hub, and tiny tensors want one thread.
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from centra.task_module import TaskModule
 
-pytest_plugins = ["tests.services"]
+pytest_plugins = ["tests.services", "tests.warm"]
 
 settings.register_profile(
     "centra",
@@ -32,6 +33,16 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("centra")
+
+
+def pytest_collection_finish() -> None:
+    """Keep what has been imported out of later garbage collections.
+
+    Each training begins with one, which takes as long as a tiny training where it looks at torch,
+    transformers and thousands of tests.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -92,6 +103,13 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     """A folder with a small ``train.jsonl`` and ``dev.jsonl`` of a kind; made once."""
     root = tmp_path_factory.mktemp("data")
     return cache(lambda kind: support.tiny_data(kind, root / kind))
+
+
+@pytest.fixture
+def small_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure what this machine can do at best on little: any floor will do."""
+    monkeypatch.setattr("centra.bench.floor._SIZE", 32)
+    monkeypatch.setattr("centra.bench.floor._READ", 2**16)
 
 
 @pytest.fixture(scope="session")

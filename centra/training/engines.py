@@ -157,18 +157,27 @@ def open_engine(name: str, processes: int | None = None) -> Engine:
 
 
 def _start_pool(processes: int) -> ProcessPoolExecutor:
-    # Forked copies of a process that has run torch may hang.
-    context = multiprocessing.get_context("spawn")
+    # Forked copies of a process that has run torch may hang, and those of one that has seen a GPU
+    # may not use it. Without GPUs workers are forks of a process that has imported all and run
+    # nothing: the import, seconds long, happens once and not in each.
+    context = multiprocessing.get_context("spawn" if _gpus() else "forkserver")
+    context.set_forkserver_preload(["centra.training.jobs"])
     places = context.SimpleQueue()
     for place in range(processes):
         places.put(place)
     return ProcessPoolExecutor(
-        processes, mp_context=context, initializer=_start_worker, initargs=(places,)
+        processes,
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(places, {**os.environ}),
     )
 
 
-def _start_worker(places: multiprocessing.SimpleQueue[int]) -> None:
+def _start_worker(places: multiprocessing.SimpleQueue[int], environment: dict[str, str]) -> None:
     """Take a GPU, and end with the parent however that ends."""
+    # The process that it is a fork of may have been started in another environment.
+    os.environ.clear()
+    os.environ.update(environment)
     place = places.get()
     if gpus := _gpus():
         # The caller may have been given some of the machine's GPUs only.

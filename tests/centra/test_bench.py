@@ -228,6 +228,7 @@ def test_in_another_precision_a_report_has_no_floor(
     assert report.sizes[0].median > 0
 
 
+@pytest.mark.usefixtures("small_floor")
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_report_has_every_size_beside_its_floor_and_every_task(
     manifest: ReleaseManifest, backbone_store: LocalStore, engine: str
@@ -271,6 +272,7 @@ def test_a_report_has_every_size_beside_its_floor_and_every_task(
     assert (what, done) == ("measure", total)
 
 
+@pytest.mark.usefixtures("small_floor")
 def test_tasks_on_pairs_are_asked_about_pairs_of_the_length(
     manifest: ReleaseManifest, backbone_store: LocalStore
 ) -> None:

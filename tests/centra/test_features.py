@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -362,11 +361,11 @@ def test_killed_pass_leaves_nothing_that_is_taken_for_whole(
     rows: list[Row],
     ensure: Callable[..., None],
     holds: Callable[..., list[int]],
+    warm_python: Path,
 ) -> None:
     arguments = [folder, tiny_data("tagging"), tiny_backbone.store.root, tiny_backbone.spec.digest]
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, *map(str, arguments)],
-        cwd=support.ROOT,
+        [warm_python, "-c", KILLED, *arguments],
         check=False,
         capture_output=True,
     )

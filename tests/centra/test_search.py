@@ -507,6 +507,7 @@ def test_killed_at_many_moments_it_ends_as_if_never_killed(
     tiny_backbone: support.Backbone,
     tiny_data: Callable[[str], Path],
     tmp_path: Path,
+    warm_python: Path,
 ) -> None:
     arguments = [tmp_path, tiny_data("single"), tiny_backbone.store.root, tiny_backbone.spec.digest]
     script = (
@@ -514,8 +515,7 @@ def test_killed_at_many_moments_it_ends_as_if_never_killed(
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", script, what, *map(str, arguments)],
-        cwd=support.ROOT,
+        [warm_python, "-c", script, what, *arguments],
         check=False,
         capture_output=True,
         text=True,

@@ -11,6 +11,8 @@ from tests.cli.helpers import centra, read, state
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("small_floor")
+
 ONE = ("--batch", "1", "--length", "8", "--rounds", "1")
 NUMBER = int | float
 

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +16,6 @@ from centra.files import file_digest
 from centra.task_module import read_spec
 from centra.training.trials import Trial
 from cli.plots import draw, write_png
-from tests import support
 from tests.cli.helpers import answers, centra, read, refused, state
 from tests.cli.test_reading import tables
 
@@ -171,7 +169,7 @@ def test_a_fit_that_is_done_ends_in_the_same_bytes_and_trains_nothing(
 
 
 def test_a_tagging_fit_with_a_crf_and_a_terminal(
-    home: Path, tiny_data: Callable[[str], Path]
+    home: Path, tiny_data: Callable[[str], Path], warm_python: Path
 ) -> None:
     text = RECIPE.replace('"topic"', '"places"').replace("epochs = 2", "epochs = 2\ncrf = true")
     (home / "places.toml").write_text(
@@ -191,7 +189,7 @@ def test_a_tagging_fit_with_a_crf_and_a_terminal(
     assert answer["places"].keys() == {"spans"}
 
     # On a terminal, people see bars while it runs and a plot at the end.
-    shown = on_a_terminal("fit", "places.toml", "--jobs", "1")
+    shown = on_a_terminal(warm_python, "-m", "cli", "fit", "places.toml", "--jobs", "1")
     assert re.search(r"students .*━.* \d/\d \d:\d\d:\d\d", shown)
     assert "best entity_f1" in shown
     assert "places: entity f1, in points" in shown
@@ -200,15 +198,15 @@ def test_a_tagging_fit_with_a_crf_and_a_terminal(
     assert shown.index("layers of its own") < shown.index("register it with:")
 
 
-def on_a_terminal(*args: str) -> str:
+def on_a_terminal(*command: str | Path) -> str:
     """What a command shows to a person, without colours and movements of the cursor."""
     main, terminal = os.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "cli", *args],
+        command,
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,
-        env={**os.environ, "PYTHONPATH": str(support.ROOT), "TERM": "xterm", "COLUMNS": "100"},
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
     )
     os.close(terminal)
     shown = b""
