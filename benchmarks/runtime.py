@@ -79,7 +79,7 @@ PEERS = {"transformers": EAGER, "adapters": ADAPTERS, "adapters-above": ABOVE, "
 _COLD = """
 import sys
 from centra.runtime import load_release
-release = load_release(sys.argv[1], threads=int(sys.argv[2]))
+release = load_release(sys.argv[1], engine="onnx", threads=int(sys.argv[2]))
 release.predict(["wake me at seven"])
 print("answered", flush=True)
 """
@@ -87,7 +87,7 @@ _PEAK = """
 import json, re, sys
 from pathlib import Path
 from centra.runtime import load_release
-release = load_release(sys.argv[1], threads=int(sys.argv[2]))
+release = load_release(sys.argv[1], engine="onnx", threads=int(sys.argv[2]))
 for batch, length in json.loads(sys.argv[3]):
     release.predict([" ".join(["hello"] * (length - 2))] * batch)
 # Not what resource.getrusage says: that begins with the memory of the process that started this one.

@@ -131,7 +131,7 @@ class Report:
     threads: int | None
     """None where torch decides."""
     floor: Floor | None
-    """Of the CPU in float32; None for other devices and precisions."""
+    """Of the CPU in float32; None for other devices, and where a task has another precision."""
     sizes: tuple[SizeReport, ...]
     parts: PartsReport
     """Of a request of the first size."""
@@ -206,8 +206,9 @@ def bench(
     )
     release = load(manifest, reader, progress=progress)
     place, exactly = _computed(engine, device, precision)
-    on_cpu = (place, exactly or "fp32") == ("cpu", "fp32")
-    reached = limits(threads or processors()) if on_cpu else {}
+    computed = {exactly} if exactly else {entry.precision for entry in entries.values()}
+    has_floor = place == "cpu" and computed == {"fp32"}
+    reached = limits(threads or processors()) if has_floor else {}
 
     profiles: list[Profile] = []
     runs: dict[tuple[str, object], Callable[[], object]] = {

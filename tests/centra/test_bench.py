@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -226,6 +227,16 @@ def test_in_another_precision_a_report_has_no_floor(
     assert report.floor is None
     assert (report.sizes[0].floor, report.sizes[0].floor_share) == (None, None)
     assert report.sizes[0].median > 0
+
+
+def test_a_release_with_a_task_in_int8_has_no_floor(
+    manifest: ReleaseManifest, backbone_store: LocalStore
+) -> None:
+    rounded = manifest.with_precisions({"mood": "int8"})
+    measured = partial(bench, rounded, backbone_store, batches=(1,), lengths=(8,), rounds=1)
+
+    assert measured(engine="onnx").floor is None
+    assert measured(engine="onnx", tasks=["stars"]).floor is not None
 
 
 @pytest.mark.usefixtures("small_floor")
