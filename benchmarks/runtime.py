@@ -57,6 +57,8 @@ PINS = ROOT / "benchmarks" / "models.txt"
 ROUNDS, QUICK_ROUNDS = 5, 3
 OTHER_ROUNDS = 2
 """Of sizes that no goal is about."""
+SECONDS = 0.2
+"""For how long each is repeated at its turn, at least."""
 MORE = 5
 """Tasks that are added to S to see what one more costs."""
 
@@ -195,7 +197,8 @@ def main() -> int:
         f"{system()}; {threads} threads for every way; load average {load:.1f} before",
         (
             f"{bench.rounds} rounds after one to warm up, every other in the opposite order, and "
-            f"{OTHER_ROUNDS} for sizes that no goal is about; medians"
+            f"{OTHER_ROUNDS} for sizes that no goal is about; at its turn each is repeated for "
+            f"{SECONDS} s; medians"
         ),
         (
             f"floor: {bench.floor.flops / 1e9:.0f} GFLOP/s and {bench.floor.bandwidth / 1e9:.0f} "
@@ -252,11 +255,11 @@ def _more(bench: Bench, found: Findings) -> None:
     more = [ReferenceTask(seed=50 + i, tap=1 + 7 * i // (MORE - 1), depth=1) for i in range(MORE)]
     before = bench.load(bench.setups.release(tasks))
     after = bench.load(bench.setups.release([*tasks, *more]))
-    for size, limit, times in (((1, 32), 1.5, 8), ((8, 32), 0.8, 3), ((32, 32), 0.3, 2)):
+    for size, limit, times in (((1, 32), 1.5, 4), ((8, 32), 0.8, 3), ((32, 32), 0.3, 2)):
         if size not in bench.sizes:
             continue
         texts = [_words(size[1])] * size[0]
-        # A hundredth is to be seen, so there are more rounds where they are short.
+        # A hundredth is to be seen, so there are more rounds.
         turns = _turns(
             times * bench.rounds, {"S": _timed(before, texts), "S and more": _timed(after, texts)}
         )
@@ -356,10 +359,7 @@ def _stream(bench: Bench, found: Findings) -> None:
         arrivals.append([time.perf_counter() - start for _ in release.stream([_words(32)])])
         return arrivals[-1][-1]
 
-    # Short, and by far the noisiest of all: more rounds cost little.
-    turns = _turns(
-        5 * bench.rounds, {"S streamed": stream, "S whole": _timed(release, [_words(32)])}
-    )
+    turns = _turns(bench.rounds, {"S streamed": stream, "S whole": _timed(release, [_words(32)])})
     for way, seconds in turns.items():
         found.times[way, size] = seconds
     found.arrivals = [median(times) for times in zip(*arrivals[1:], strict=True)]
@@ -554,7 +554,10 @@ def _turns(rounds: int, ways: Mapping[str, Callable[[], float]]) -> dict[str, li
     found: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         for name in [*ways][:: -1 if number % 2 else 1]:
-            found[name].append(ways[name]())
+            seconds = [ways[name]()]
+            while sum(seconds) < SECONDS:
+                seconds.append(ways[name]())
+            found[name].append(median(seconds))
     return found
 
 

@@ -41,10 +41,9 @@ and much of that would stay with the process."""
 
 @dataclass(frozen=True)
 class _Backbone:
-    """The shared layers of a backbone in one precision, and what feeds them."""
+    """The shared layers of a backbone in one precision."""
 
     spec: BackboneSpec
-    encoder: TextEncoder
     trunk: TrunkEngine
     depth: int
 
@@ -63,11 +62,14 @@ class Release:
     def __init__(
         self,
         manifest: ReleaseManifest,
+        encoders: Mapping[str, TextEncoder],
         backbones: Mapping[tuple[str, Precision], _Backbone],
         tasks: Mapping[str, LoadedTask],
         engine: Engine,
     ) -> None:
         self.manifest = manifest
+        self.encoders = encoders
+        """What turns texts into tokens, by the digests of the backbones."""
         self._pool = engine.pool
         self._backbones = backbones
         self._tasks = tasks
@@ -111,15 +113,15 @@ class Release:
         chosen = sorted(manifest.tasks) if tasks is None else list(dict.fromkeys(tasks))
         entries = {name: _entry(manifest, name) for name in chosen}
         depths = manifest.model_copy(update={"tasks": entries}).trunk_depths()
-        encoders = base.encoders if base else {}
+        known = base.encoders if base else {}
+        encoders: dict[str, TextEncoder] = {}
         backbones = {}
         for (digest, task_precision), depth in depths.items():
             spec = BackboneSpec.fetch(digest, reader)
             if digest not in encoders:
-                encoders[digest] = TextEncoder.of(spec, reader)
+                encoders[digest] = known.get(digest) or TextEncoder.of(spec, reader)
             backbones[digest, task_precision] = _Backbone(
                 spec,
-                encoders[digest],
                 opened.load_trunk(spec, reader, depth=depth, precision=task_precision, held=held),
                 depth,
             )
@@ -146,17 +148,12 @@ class Release:
                         trim_memory()
             finally:
                 executor.shutdown(cancel_futures=True)
-        return cls(manifest, backbones, loaded, opened)
+        return cls(manifest, encoders, backbones, loaded, opened)
 
     @property
     def digest(self) -> str:
         """The release's identity: the digest of its manifest."""
         return self.manifest.digest
-
-    @property
-    def encoders(self) -> dict[str, TextEncoder]:
-        """What turns texts into tokens, by the digests of the backbones."""
-        return {part.spec.digest: part.encoder for part in self._backbones.values()}
 
     @property
     def blobs(self) -> frozenset[str]:
@@ -295,30 +292,42 @@ class Release:
         chosen = self._chosen(inputs, tasks)
         for form in ("single", "pair"):
             positions = [i for i, item in enumerate(inputs) if _form(item) == form]
-            for key, backbone in self._backbones.items():
-                names = [
-                    name
-                    for name in chosen
-                    if self._tasks[name].spec.input == form and self._trunk(name) == key
-                ]
-                if not names:
-                    continue
-                for start in range(0, len(positions), _BATCH):
-                    part = positions[start : start + _BATCH]
-                    of_part = [inputs[i] for i in part]
-                    rows, encoded = backbone.encoder.batch(of_part)
-                    batch = _Batch(inputs=of_part, rows=rows)
-                    steps = backbone.trunk.run(
-                        encoded, {self._tasks[n].spec.tap_layer for n in names}
-                    )
-                    jobs = [self._job(name, batch, finish) for name in names]
-                    done = (
-                        compute(self._pool, steps, jobs)
-                        if profile is None
-                        else compute_alone(steps, jobs, profile)
-                    )
-                    for name, values in done:
-                        yield name, part, values
+            asked: dict[tuple[str, Precision], list[str]] = {}
+            for name in chosen:
+                if self._tasks[name].spec.input == form:
+                    asked.setdefault(self._trunk(name), []).append(name)
+            for start in range(0, len(positions), _BATCH):
+                part = positions[start : start + _BATCH]
+                items = [inputs[i] for i in part]
+                for name, values in self._run_batch(items, asked, finish, profile):
+                    yield name, part, values
+
+    def _run_batch(
+        self,
+        inputs: list[Input],
+        asked: Mapping[tuple[str, Precision], Sequence[str]],
+        finish: Callable[[LoadedTask, np.ndarray, _Batch], list[T]],
+        profile: Profile | None,
+    ) -> Iterator[tuple[str, list[T]]]:
+        """Run inputs of one form together, for the tasks of each backbone and precision."""
+        # A backbone in two precisions reads the same tokens.
+        tokens = {digest: self.encoders[digest].batch(inputs) for digest, _ in asked}
+        failed: Exception | None = None
+        for key, names in asked.items():
+            rows, encoded = tokens[key[0]]
+            batch = _Batch(inputs=inputs, rows=rows)
+            taps = {self._tasks[name].spec.tap_layer for name in names}
+            steps = self._backbones[key].trunk.run(encoded, taps)
+            jobs = [self._job(name, batch, finish) for name in names]
+            try:
+                if profile is None:
+                    yield from compute(self._pool, steps, jobs)
+                else:
+                    yield from compute_alone(steps, jobs, profile)
+            except Exception as error:  # noqa: BLE001 - raised when all others are done
+                failed = failed or error
+        if failed:
+            raise failed
 
     def _trunk(self, name: str) -> tuple[str, Precision]:
         """Which shared layers a task stands on."""
