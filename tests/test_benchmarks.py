@@ -159,14 +159,14 @@ def test_the_registry_benchmark_measures_both_databases_and_counts_bytes(tmp_pat
     ],
 )
 def test_the_benchmarks_of_quality_run_all_that_they_report(
-    script: str, goals: list[str], says: tuple[str, ...], tmp_path: Path, warm_python: Path
+    script: str, goals: list[str], says: tuple[str, ...], tmp_path: Path
 ) -> None:
     results = ROOT / "benchmarks" / f"{script.upper()}.md"
     before = results.read_bytes() if results.is_file() else b""
     done = subprocess.run(
         [
-            *(warm_python, ROOT / "benchmarks" / f"{script}.py", "--quick"),
-            *("--work", tmp_path / "work", "--json", tmp_path / "goals.json"),
+            *(sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), "--quick"),
+            *("--work", str(tmp_path / "work"), "--json", str(tmp_path / "goals.json")),
         ],
         check=False,
         capture_output=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,12 @@ DATA = Path(os.environ.get("CENTRA_DATA", ROOT.parent / "shared" / "data"))
 @pytest.mark.skipif(
     not (DATA / "intent").is_dir(), reason=f"no labelled data sets in {DATA} (see CENTRA_DATA)"
 )
-def test_five_real_tasks_stay_apart_bit_for_bit(tmp_path: Path, warm_python: Path) -> None:
+def test_five_real_tasks_stay_apart_bit_for_bit(tmp_path: Path) -> None:
     """On the first rows of real data, real MiniLM, through training, merging and three changes."""
     done = subprocess.run(
         [
-            *(warm_python, ROOT / "examples" / "isolation.py"),
-            *("--data", DATA, "--work", tmp_path, "--rows", "48"),
+            *(sys.executable, str(ROOT / "examples" / "isolation.py")),
+            *("--data", str(DATA), "--work", str(tmp_path), "--rows", "48"),
         ],
         check=False,
         capture_output=True,
@@ -40,10 +41,10 @@ def test_five_real_tasks_stay_apart_bit_for_bit(tmp_path: Path, warm_python: Pat
     assert "slots_snips: removed 1.0 → None" in done.stdout
 
 
-def test_the_demo_runs_to_its_end(tmp_path: Path, warm_python: Path) -> None:
+def test_the_demo_runs_to_its_end(tmp_path: Path) -> None:
     """With fewer epochs than a user sees; the corpus, weights and commands are the demo's own."""
     done = subprocess.run(
-        [warm_python, "-m", "cli", "demo", "--folder", tmp_path, "--epochs", "1"],
+        [sys.executable, "-m", "cli", "demo", "--folder", str(tmp_path), "--epochs", "1"],
         check=False,
         capture_output=True,
         text=True,
