@@ -43,8 +43,9 @@ from benchmarks.tools.common import (
 from benchmarks.tools.peer import running_worker
 from benchmarks.tools.real import find_data
 from benchmarks.tools.real_int8 import compare_on_real_tasks
-from benchmarks.tools.reference import LAYERS, TASKS, ReferenceTask, Setup, Setups
+from benchmarks.tools.reference import DEEPEST, LAYERS, TASKS, ReferenceTask, Setup, Setups
 from centra.bench import Floor, measure_floor, release_work
+from centra.bench.work import layer_work, task_work
 from centra.processors import processors
 from centra.runtime import Release, load_release
 
@@ -178,6 +179,7 @@ def main() -> int:
         for part in (
             _singles,
             _more,
+            _profile,
             _peers,
             _hundred,
             _lengths,
@@ -268,6 +270,55 @@ def _more(bench: Bench, found: Findings) -> None:
         found.goals.append(
             Goal.at_most(limit, f"one more sentence task in S, % of its time, {_text(size)}", share)
         )
+
+
+def _profile(bench: Bench, found: Findings) -> None:
+    """What one thread spends its time on, beside the least that it needs."""
+    say("profile")
+    setup, backbone = bench.setups.release(bench.setups.sentences()), bench.setups.backbone
+    release = load_release(setup.address, engine="onnx", threads=1)
+    floor, tasks = measure_floor(1), setup.manifest.tasks
+    shallow = next(entry for entry in tasks.values() if entry.depth == 1)
+    own = sum(entry.depth - 1 for entry in tasks.values())
+    rows = []
+    for batch, length in QUICK_SIZES:
+        texts = [_words(length)] * batch
+        whole = median(_turns(bench.rounds, {"S": _timed(release, texts)})["S"])
+        profiles = [release.profile(texts) for _ in range(bench.rounds)]
+        first, both = (
+            median(
+                seconds
+                for profile in profiles
+                for name, seconds in profile.tasks.items()
+                if tasks[name].depth == depth
+            )
+            for depth in (1, 2)
+        )
+        layer = floor.seconds([layer_work(backbone, batch=batch, length=length)])
+        least = floor.seconds([task_work(shallow, backbone, batch=batch, length=length)])
+        rows += [
+            [_text((batch, length)), part, f"{1000 * seconds:.1f}", needed]
+            for part, seconds, needed in (
+                (
+                    f"{DEEPEST} shared layers, embeddings",
+                    median(profile.shared for profile in profiles),
+                    f"{1000 * DEEPEST * layer:.1f}",
+                ),
+                (f"{own} own layers", own * (both - first), f"{1000 * own * layer:.1f}"),
+                (
+                    f"{TASKS} first-token layers, heads",
+                    TASKS * first,
+                    f"{1000 * TASKS * least:.1f}",
+                ),
+                ("everything", whole, ""),
+            )
+        ]
+    headers = ("", "S on one thread", "ms", "at least, ms")
+    title = (
+        f"What one thread spends its time on. At best it does {floor.flops / 1e9:.0f} GFLOP/s and "
+        f"reads {floor.bandwidth / 1e9:.0f} GB/s:"
+    )
+    found.lines.append("\n".join((title, "", *table(headers, rows))))
 
 
 def _peers(bench: Bench, found: Findings) -> None:
