@@ -222,11 +222,7 @@ def _unit(
     )
     # Read, and so checked, even where its unit is there: a damaged release must not load.
     checked = None if digest in held else reader.fetch(digest)
-
-    def compiled() -> T:
-        return make(checked or reader.fetch(digest))
-
-    return _UNITS.get(key, compiled)
+    return _UNITS.get(key, lambda: make(checked or reader.fetch(digest)))
 
 
 def _chain(tensors: Mapping[str, np.ndarray], spec: TaskSpec) -> Chain | None:

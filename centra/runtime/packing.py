@@ -82,6 +82,8 @@ class Packed:
     """``(batch,)``: the first token of each input, in packed order."""
     lengths: np.ndarray
     """``(batch,)``: how many tokens each input has, in packed order."""
+    padded: np.ndarray
+    """``(batch,)``: to how many tokens each is padded for attention, in packed order."""
     shape: tuple[int, int]
     """Of the padded batch."""
     _parts: dict[int, list[Part]] = field(default_factory=dict)
@@ -110,6 +112,7 @@ class Packed:
             order=order,
             firsts=lengths.cumsum() - lengths,
             lengths=lengths,
+            padded=padded[order],
             shape=mask.shape,
         )
 
@@ -133,7 +136,7 @@ class Packed:
 
     def _part(self, first: int, end: int) -> Part:
         start, lengths = int(self.firsts[first]), self.lengths[first:end]
-        buckets = _buckets(self.firsts[first:end] - start, lengths)
+        buckets = _buckets(self.padded[first:end], self.firsts[first:end] - start, lengths)
         return Part(rows=slice(start, start + int(lengths.sum())), buckets=tuple(buckets))
 
     def unpack_inputs(self, values: np.ndarray) -> np.ndarray:
@@ -156,8 +159,7 @@ def padded_length(length: int) -> int:
     return int(_LENGTHS[np.searchsorted(_LENGTHS, length)])
 
 
-def _buckets(starts: np.ndarray, lengths: np.ndarray) -> Iterator[Bucket]:
-    padded = np.array([padded_length(n) for n in lengths.tolist()])
+def _buckets(padded: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Iterator[Bucket]:
     for length in np.unique(padded).tolist():
         inputs = np.nonzero(padded == length)[0]
         most = max(1, _SQUARES // length**2)
