@@ -100,7 +100,12 @@ def convert(
         backbone=backbone.digest,
         tap_layer=tap,
         depth=len(layers) - tap,
-        head=HeadSpec.model_validate({"activation": None if tagging else family.sentence_head[1]}),
+        head=HeadSpec.model_validate(
+            # Whoever trained it had the words that the tokenizer has.
+            {"activation": None, "words": "tokenizer"}
+            if tagging
+            else {"activation": family.sentence_head[1]}
+        ),
         training={"checkpoint": model.config.architectures[0]},
     )
     spec.check(str(folder))

@@ -2,23 +2,24 @@
 
 An input is always one text (or a pair of texts). Words of a tagging input are character spans of
 that text, never a second tokenisation, so that sentence tasks and tagging tasks share one encoding
-and one pass over the trunk. Pre-split words are joined by single spaces.
+and one pass over the trunk. See :mod:`centra.words` for how tokens become a text.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from centra.documents import sha256
 from centra.errors import DataError
+from centra.files import read_text
 from centra.progress import Progress, silent
+from centra.words import dictionary_script, join_tokens, locate_tokens, refine, segment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
+    from centra.words import Segmentation, Span
 
 __all__ = [
     "Encoded",
@@ -39,11 +41,9 @@ __all__ = [
     "read_examples",
 ]
 
-Span = tuple[int, int]
-"""Start and end (exclusive) in characters of a text."""
-
 _LARGEST = float(np.finfo(np.float32).max)
-_WORD = re.compile(r"\w+|[^\w\s]")
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+"""What SentencePiece makes of the space before a word."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Input:
     text: str
     text_pair: str | None = None
     tokens: tuple[str, ...] | None = None
-    """The words, where the caller split them; ``text`` is then their join by spaces."""
+    """The words, where the caller split them; they stand in ``text`` one after the other."""
 
     @classmethod
     def parse(cls, value: object, where: str = "input") -> Input:
@@ -75,9 +75,7 @@ class Input:
             case [str() as text, str() as second]:
                 parsed = cls(text, second)
             case {"tokens": [*tokens], **rest} if "text" not in rest:
-                if not all(isinstance(token, str) and token.strip() for token in tokens):
-                    raise DataError(f"{where}: 'tokens' must be a list of non-empty strings")
-                parsed = cls(" ".join(tokens), None, tuple(tokens))
+                parsed = cls.of_tokens(tokens, where)
             case {"text": str() as text, **rest} if "tokens" not in rest:
                 pair = rest.get("text_pair")
                 if not isinstance(pair, str | None):
@@ -94,16 +92,47 @@ class Input:
             _check_text(parsed.text_pair, where)
         return parsed
 
+    @classmethod
+    def of_tokens(cls, tokens: Sequence[object], where: str, text: str | None = None) -> Input:
+        """Make an input of tokens.
+
+        Args:
+            tokens: the words.
+            where: what to call it in errors.
+            text: the text that they were taken from; without it they are joined to one.
+
+        Raises:
+            DataError: a token is no string or blank, or is not in the text.
+        """
+        words = [token for token in tokens if isinstance(token, str) and token.strip()]
+        if len(words) != len(tokens):
+            raise DataError(f"{where}: 'tokens' must be a list of non-empty strings")
+        if text is not None and locate_tokens(text, words) is None:
+            raise DataError(f"{where}: the tokens do not stand in the text one after the other")
+        return cls(join_tokens(words) if text is None else text, None, tuple(words))
+
+    @property
+    def form(self) -> Literal["single", "pair"]:
+        """Whether it is one text or two."""
+        return "single" if self.text_pair is None else "pair"
+
+    def words(self, by: Segmentation = "unicode") -> list[Span]:
+        """The span of each word in the text: the caller's tokens, or as :func:`segment` cuts it."""
+        if self.tokens is not None:
+            return self.token_spans
+        if by not in self._segments:
+            self._segments[by] = segment(self.text, by)
+        return self._segments[by]
+
     @cached_property
-    def words(self) -> list[Span]:
-        """The character span of each word: the caller's, or runs of letters and single marks."""
-        if self.tokens is None:
-            return [match.span() for match in _WORD.finditer(self.text)]
-        spans, start = [], 0
-        for token in self.tokens:
-            spans.append((start, start + len(token)))
-            start += len(token) + 1
-        return spans
+    def token_spans(self) -> list[Span]:
+        """The span of each of the caller's tokens in the text."""
+        return locate_tokens(self.text, self.tokens or ()) or []
+
+    @cached_property
+    def _segments(self) -> dict[Segmentation, list[Span]]:
+        # Several tagging tasks ask for the words of one input.
+        return {}
 
 
 @dataclass(frozen=True)
@@ -115,6 +144,20 @@ class Example:
     where: str
     """File and line, for errors."""
 
+    def tagged_words(self, by: Segmentation) -> list[tuple[Span, str]]:
+        """The words of a tagging example as its task will find them in texts, each with its tag.
+
+        A token that is several words, as ``@someone`` is, becomes as many: the first has the
+        token's tag, the others go on with it. So a task learns the words that callers' texts have.
+        """
+        assert isinstance(self.label, tuple)
+        parts = refine(self.input.token_spans, segment(self.input.text, by))
+        return [
+            (span, tag if i == 0 or tag == "O" else f"I-{tag[2:]}")
+            for spans, tag in zip(parts, self.label, strict=True)
+            for i, span in enumerate(spans)
+        ]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -124,9 +167,18 @@ class Row:
     token_type_ids: list[int]
     offsets: list[Span]
     """Per token the characters of the text that it covers; empty spans for special tokens."""
+    given: int = 0
+    """How many tokens the whole input has, where it was truncated; else 0."""
+    continuing: frozenset[int] = frozenset()
+    """The tokens that go on with the word of the token before, as WordPiece's ``##`` does, in
+    scripts whose words only a dictionary tells apart."""
 
     def first_tokens(self, words: Sequence[Span]) -> list[int]:
-        """Per word the index of the first token that touches it; -1 where truncation cut it off."""
+        """Per word the index of the first token that touches it.
+
+        Words inside one token share it. -1 stands for a word without a token: truncation cut it
+        off, or the tokenizer leaves it out, as it does a lone zero-width character.
+        """
         found, token = [], 0
         for start, end in words:
             while token < len(self.offsets) and self.offsets[token][1] <= start:
@@ -134,6 +186,29 @@ class Row:
             touches = token < len(self.offsets) and self.offsets[token][0] < end
             found.append(token if touches else -1)
         return found
+
+    def word_groups(
+        self, words: Sequence[Span], by: Segmentation = "unicode"
+    ) -> list[tuple[int, int, int]]:
+        """The words that have a token, those together that the tokens do not tell apart.
+
+        Args:
+            words: as the same way of cutting found them.
+            by: ``"tokenizer"`` also puts a word to the one before where the tokenizer continues it.
+
+        Returns:
+            Per group, in order, its first token, the first word, and the word after the last.
+        """
+        groups: list[tuple[int, int, int]] = []
+        for word, token in enumerate(self.first_tokens(words)):
+            if token < 0:
+                continue
+            continues = by == "tokenizer" and token in self.continuing
+            if groups and (continues or groups[-1][0] == token):
+                groups[-1] = (*groups[-1][:2], word + 1)
+            else:
+                groups.append((token, word, word + 1))
+        return groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +257,8 @@ class TextEncoder:
         self._tokenizer = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_length, strategy="longest_first")
+        self._space = self._tokenizer.token_to_id(_SPACE)
+        self._continues = getattr(self._tokenizer.model, "continuing_subword_prefix", None) or None
 
     @classmethod
     def of(cls, spec: BackboneSpec, reader: BlobReader, *, max_length: int = 0) -> TextEncoder:
@@ -202,22 +279,55 @@ class TextEncoder:
 
     def encode(self, inputs: Iterable[Input]) -> list[Row]:
         """Encode inputs; the special tokens of single texts or pairs are added."""
+        items = list(inputs)
         texts: list[Any] = [
-            item.text if item.text_pair is None else (item.text, item.text_pair) for item in inputs
+            item.text if item.text_pair is None else (item.text, item.text_pair) for item in items
         ]
-        return [self._row(encoding) for encoding in self._tokenizer.encode_batch(texts)]
+        encodings = self._tokenizer.encode_batch(texts)
+        return [self._row(*pair) for pair in zip(encodings, items, strict=True)]
 
     def batch(self, inputs: Iterable[Input]) -> tuple[list[Row], Encoded]:
         """Encode inputs and pad them into one batch."""
         rows = self.encode(inputs)
         return rows, Encoded.pad(rows, self.pad_token_id)
 
-    def _row(self, encoding: Encoding) -> Row:
+    def _row(self, encoding: Encoding, item: Input) -> Row:
+        ids, offsets = encoding.ids, encoding.offsets
+        if self._space in ids:
+            # A space of its own before a word touches none of the word's characters.
+            offsets = [
+                (start, start) if token == self._space else (start, end)
+                for token, (start, end) in zip(ids, offsets, strict=True)
+            ]
         return Row(
-            input_ids=encoding.ids,
-            token_type_ids=encoding.type_ids if self._token_types else [0] * len(encoding.ids),
-            offsets=encoding.offsets,
+            input_ids=ids,
+            token_type_ids=encoding.type_ids if self._token_types else [0] * len(ids),
+            offsets=offsets,
+            given=self._count(item) if encoding.overflowing else 0,
+            continuing=self._continuing(encoding, item.text),
         )
+
+    def _continuing(self, encoding: Encoding, text: str) -> frozenset[int]:
+        if self._continues is None or not dictionary_script(text):
+            return frozenset()
+        return frozenset(
+            i
+            for i, (token, (start, _)) in enumerate(
+                zip(encoding.tokens, encoding.offsets, strict=True)
+            )
+            if token.startswith(self._continues) and dictionary_script(text[start : start + 1])
+        )
+
+    def _count(self, item: Input) -> int:
+        """How many tokens an input would have if nothing were cut off."""
+        texts = [text for text in (item.text, item.text_pair) if text is not None]
+        parts = [
+            part
+            for whole in self._tokenizer.encode_batch(texts, add_special_tokens=False)
+            for part in (whole, *whole.overflowing)
+        ]
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=len(texts) == 2)
+        return special + sum(len(part.ids) for part in parts)
 
 
 def dev_file(data: Path) -> Path:
@@ -230,13 +340,13 @@ def read_examples(path: Path, progress: Progress = silent) -> list[Example]:
 
     Each line is an object with ``text`` (and ``text_pair``) and a ``label`` (a string or a number)
     or ``labels`` (a list of strings, for multilabel), or with ``tokens`` and ``labels`` (a BIO tag
-    per token).
+    per token), perhaps beside the ``text`` that the tokens were taken from.
 
     Raises:
         DataError: the file is missing or empty, or a line is malformed; file and line are named.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_text(path).split("\n")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; expected JSONL with one example a line") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -271,7 +381,12 @@ def _parse_example(line: str, where: str) -> Example:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not JSON ({error})") from error
-    item = Input.parse(fields if isinstance(fields, Mapping) else None, where)
+    match fields:
+        case {"tokens": [*tokens], "text": str() as text} if "text_pair" not in fields:
+            _check_text(text, where)
+            item = Input.of_tokens(tokens, where, text)
+        case _:
+            item = Input.parse(fields if isinstance(fields, Mapping) else None, where)
     match fields:
         case {"labels": [*labels]} if all(isinstance(label, str) for label in labels):
             for label in labels:

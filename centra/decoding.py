@@ -34,10 +34,11 @@ def decode(
 
     Returns:
         Per input, by kind: ``{"label", "score"}``; ``{"labels": [{"label", "score"}]}``, best
-        first; ``{"value"}``; ``{"spans": [{"label", "text", "start", "end", "words", "score"}]}``
-        with ``start`` and ``end`` in characters, ``words`` the first word and the one after the
-        last. Scores are probabilities, a span's the mean over its words; with a chain, of the
-        marginals of their tags.
+        first; ``{"value"}``; ``{"spans": [{"label", "text", "start", "end", "words", "score"}]}``.
+        A span's ``start`` and ``end`` count the characters of the text, or the tokens where the
+        caller gave tokens; ``text`` is what lies between; ``words`` are the first word and the one
+        after the last. Scores are probabilities, a span's the mean over its words; with a chain, of
+        the marginals of their tags.
     """
     if spec.kind == "regression":
         return [{"value": float(row[0])} for row in logits]
@@ -88,30 +89,30 @@ def _several(spec: TaskSpec, scores: np.ndarray) -> dict[str, Any]:
 def _spans(
     spec: TaskSpec, logits: np.ndarray, item: Input, row: Row, chain: Chain | None
 ) -> list[dict[str, Any]]:
-    words = item.words
-    tokens = row.first_tokens(words)
-    # As in training: words that share their first token are one, those cut off are none.
-    kept = sorted({token for token in tokens if token >= 0})
-    emissions = logits[np.array(kept, dtype=np.int64)]
+    words = item.words(spec.head.words)
+    # Tokens are words already, whatever the tokenizer makes of them.
+    by = spec.head.words if item.tokens is None else "unicode"
+    groups = row.word_groups(words, by)
+    emissions = logits[np.array([token for token, _, _ in groups], dtype=np.int64)]
     best = emissions.argmax(axis=-1) if chain is None else chain.best(emissions)
-    tag_of = {token: spec.labels[i] for token, i in zip(kept, best, strict=True)}
-    tags = [tag_of.get(token, "O") for token in tokens]
-    if all(tag == "O" for tag in tags):
+    tagged = tagged_spans([spec.labels[i] for i in best])
+    if not tagged:
         return []
     scores = _softmax(emissions) if chain is None else chain.marginals(emissions)
-    score_of = {token: row[i] for token, row, i in zip(kept, scores, best, strict=True)}
+    own = scores[np.arange(len(best)), best]
     found = []
-    for label, first, end in tagged_spans(tags):
-        start, stop = words[first][0], words[end - 1][1]
-        span = range(first, end)
+    for label, first, end in tagged:
+        inside = [groups[first][1], groups[end - 1][2]]
+        start, stop = words[inside[0]][0], words[inside[1] - 1][1]
+        given = inside if item.tokens is not None else (start, stop)
         found.append(
             {
                 "label": label,
                 "text": item.text[start:stop],
-                "start": start,
-                "end": stop,
-                "words": [first, end],
-                "score": float(np.mean([score_of[tokens[i]] for i in span])),
+                "start": given[0],
+                "end": given[1],
+                "words": inside,
+                "score": float(np.mean(own[first:end])),
             }
         )
     return found

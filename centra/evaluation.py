@@ -1,7 +1,13 @@
-"""Measuring a loaded release on labelled data, by the answers that a caller gets."""
+"""Measuring a loaded release on labelled data, by the answers that a caller gets.
+
+A caller of a tagging task sends texts, so its answers are those to the texts of the examples, and a
+span counts where it begins and ends at the right characters. Examples are tagged token by token; if
+the score on their tokens is another one, it is given beside that.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from centra.decoding import tagged_spans
@@ -15,7 +21,7 @@ if TYPE_CHECKING:
     from centra.release import TaskEntry
     from centra.runtime import Release
 
-__all__ = ["answers", "measure", "score", "word_tags"]
+__all__ = ["answers", "measure", "score", "tagging_metrics"]
 
 _STEP = 256
 """Examples between two reports of progress."""
@@ -40,30 +46,44 @@ def measure(
         DataError: an example of another kind or input, or a label that the task does not know.
     """
     found = answers(release, task, examples, progress)
-    return score(release.manifest.tasks[task], found, examples)
+    entry = release.manifest.tasks[task]
+    if entry.kind != "tagging":
+        return score(entry, found, examples)
+    _check_tags(entry, examples)
+    on_tokens = answers(release, task, examples, progress, tokens=True)
+    return tagging_metrics(found, on_tokens, examples)
 
 
 def answers(
-    release: Release, task: str, examples: Sequence[Example], progress: Progress = silent
+    release: Release,
+    task: str,
+    examples: Sequence[Example],
+    progress: Progress = silent,
+    *,
+    tokens: bool = False,
 ) -> list[dict[str, Any]]:
-    """What a task answers to each example; see :func:`measure`.
+    """What a task answers to the text of each example; see :func:`measure`.
+
+    Args:
+        release, task, examples, progress: as for :func:`measure`.
+        tokens: answer its tokens instead.
 
     Raises:
         NotFoundError: the release does not hold the task.
         DataError: an example of another input.
     """
+    inputs = [e.input if tokens else replace(e.input, tokens=None) for e in examples]
     found: list[dict[str, Any]] = []
-    for start in range(0, len(examples), _STEP):
-        part = examples[start : start + _STEP]
-        found += [a[task] for a in release.predict([e.input for e in part], [task])]
-        progress(f"measure {task}", len(found), len(examples))
+    for start in range(0, len(inputs), _STEP):
+        found += [a[task] for a in release.predict(inputs[start : start + _STEP], [task])]
+        progress(f"measure {task}", len(found), len(inputs))
     return found
 
 
 def score(
     entry: TaskEntry, answers: Sequence[dict[str, Any]], examples: Sequence[Example]
 ) -> dict[str, float]:
-    """The metrics of a task's answers to labelled examples; see :func:`measure`.
+    """The metrics of a task's answers to the texts of labelled examples; see :func:`measure`.
 
     Raises:
         DataError: an example of another kind, or a label that the task does not know.
@@ -86,13 +106,55 @@ def score(
             table[0, i, [index[found["label"]] for found in answer["labels"]]] = 1
             table[1, i, _known(example, index, example.label)] = 1
         return metrics.multilabel(*table)
+    _check_tags(entry, examples)
+    return _entity_f1(answers, examples)
+
+
+def tagging_metrics(
+    on_texts: Sequence[dict[str, Any]],
+    on_tokens: Sequence[dict[str, Any]],
+    examples: Sequence[Example],
+) -> dict[str, float]:
+    """The metrics of a tagging task.
+
+    Args:
+        on_texts: its answers to the texts of the examples.
+        on_tokens: its answers to their tokens.
+        examples: with a tag per token.
+
+    Returns:
+        ``entity_f1`` of the answers to texts, and ``entity_f1_on_tokens`` where that is another.
+    """
+    from centra.training.metrics import ON_TOKENS
+
+    found = _entity_f1(on_texts, examples)
+    given = _entity_f1(on_tokens, examples, tokens=True)["entity_f1"]
+    return found if given == found["entity_f1"] else found | {ON_TOKENS: given}
+
+
+def _entity_f1(
+    answers: Sequence[dict[str, Any]], examples: Sequence[Example], *, tokens: bool = False
+) -> dict[str, float]:
+    """The score of spans by their first and last characters, or tokens."""
+    from centra.training import metrics
+
+    predicted, expected = [], []
+    for answer, example in zip(answers, examples, strict=True):
+        assert isinstance(example.label, tuple)
+        gold, places = tagged_spans(example.label), example.input.token_spans
+        if not tokens:
+            gold = [(label, places[a][0], places[b - 1][1]) for label, a, b in gold]
+        length = len(places) if tokens else len(example.input.text)
+        spans = [(span["label"], span["start"], span["end"]) for span in answer["spans"]]
+        predicted.append(_as_tags(spans, length))
+        expected.append(_as_tags(gold, length))
+    return metrics.tagging(predicted, expected)
+
+
+def _check_tags(entry: TaskEntry, examples: Sequence[Example]) -> None:
+    index = {label: i for i, label in enumerate(entry.labels)}
     for example in examples:
         _known(example, index, example.label)
-    tags = [list(example.label) for example in examples if isinstance(example.label, tuple)]
-    return metrics.tagging(
-        [word_tags(answer, len(gold)) for answer, gold in zip(answers, tags, strict=True)],
-        [_as_tags(tagged_spans(gold), len(gold)) for gold in tags],
-    )
 
 
 def _known(example: Example, index: dict[str, int], labels: object) -> list[int]:
@@ -109,12 +171,6 @@ def _number(example: Example) -> float:
     if not isinstance(example.label, float):
         raise DataError(f"{example.where}: expected 'label' to be a number")
     return example.label
-
-
-def word_tags(answer: dict[str, Any], length: int) -> list[str]:
-    """A tagging task's answer as one BIO tag for each of an input's ``length`` words."""
-    spans = [(span["label"], *span["words"]) for span in answer["spans"]]
-    return _as_tags(spans, length)
 
 
 def _as_tags(spans: Sequence[tuple[str, int, int]], length: int) -> list[str]:

@@ -1,8 +1,10 @@
-"""Files on disk: their digests, and writing one in a single step."""
+"""Files on disk: their digests, text in them, and writing one in a single step."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import io
 import os
 import tempfile
 from contextlib import contextmanager
@@ -12,13 +14,45 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["file_digest", "replacing"]
+__all__ = ["decode_text", "file_digest", "read_text", "replacing"]
+
+_MARKS = (
+    # UTF-32 first: its mark begins with that of UTF-16.
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""Byte-order marks, as Excel, Notepad and PowerShell write them."""
 
 
 def file_digest(path: Path) -> str:
     """The SHA-256 digest of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def decode_text(data: bytes) -> str:
+    """The text of a file's bytes: UTF-8, or what a byte-order mark says, which is no part of it.
+
+    Every line ends with a line feed, however the file ends them.
+
+    Raises:
+        UnicodeDecodeError: it is not.
+    """
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
+    return io.StringIO(data.decode(encoding), newline=None).read()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file; see :func:`decode_text`.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: see :func:`decode_text`.
+    """
+    return decode_text(path.read_bytes())
 
 
 @contextmanager

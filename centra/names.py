@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
 
 from centra.errors import InvalidNameError
 
-__all__ = ["Name", "parse_name", "parse_version", "split_reference"]
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+__all__ = ["Name", "parse_name", "parse_version", "several", "split_reference"]
 
 Name = NewType("Name", str)
 """A checked name: safe in a path, a URL and a shell."""
@@ -56,3 +59,8 @@ def split_reference(text: str, what: str) -> tuple[Name, str | None]:
     """
     name, at, version = text.partition("@")
     return parse_name(name, what), version if at else None
+
+
+def several(names: Collection[str] | str) -> list[str]:
+    """Some names, each once, in their order; a string is one name."""
+    return [names] if isinstance(names, str) else list(dict.fromkeys(names))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from centra.decoding import decode
-from centra.evaluation import answers, score, word_tags
+from centra.evaluation import answers, score
 from centra.progress import Progress, silent
 from centra.task_module import read_spec
 
@@ -176,7 +176,15 @@ def _comparable(
             return [answer["value"] for answer in found]
         case _:
             pairs = zip(found, examples, strict=True)
-            return [tag for answer, e in pairs for tag in word_tags(answer, len(e.input.words))]
+            return [
+                _span_at(answer, start) for answer, e in pairs for start, _ in e.input.token_spans
+            ]
+
+
+def _span_at(answer: dict[str, Any], place: int) -> tuple[str, int] | None:
+    """The label and the start of the span that covers a character."""
+    spans = (span for span in answer["spans"] if span["start"] <= place < span["end"])
+    return next(((span["label"], span["start"]) for span in spans), None)
 
 
 def _agreement(kind: str, exact: Sequence[Any], rounded: Sequence[Any]) -> float:

@@ -23,6 +23,7 @@ from centra.documents import Digest, Document, FormattedDocument, canonical_json
 from centra.errors import FormatError, IncompatibleError, StoreNotWritableError
 from centra.files import file_digest, replacing
 from centra.tensors import RawTensor, check_finite, content_checksum, read_metadata, read_raw
+from centra.words import Segmentation  # noqa: TC001 - pydantic reads it
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +61,11 @@ class HeadSpec(Document):
 
     Written only where it holds: modules without one keep the bytes they had before there was one,
     and a Centra that knows no CRF refuses the field instead of decoding without it.
+    """
+    words: Segmentation = Field(default="unicode", exclude_if=lambda value: value == "unicode")
+    """How the texts of a tagging task are cut into words; see :func:`centra.words.segment`.
+
+    Written where it differs, as ``crf`` is.
     """
 
 
@@ -128,6 +134,10 @@ class TaskSpec(FormattedDocument):
         if self.head.crf and self.kind != "tagging":
             raise FormatError(
                 f"{where}: head.crf is for tagging tasks, but this is a {self.kind} task"
+            )
+        if self.head.words != "unicode" and self.kind != "tagging":
+            raise FormatError(
+                f"{where}: head.words is for tagging tasks, but this is a {self.kind} task"
             )
         if self.kind == "tagging" and self.input == "pair":
             raise FormatError(f"{where}: tagging takes single inputs")

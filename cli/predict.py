@@ -3,18 +3,40 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, TextIO
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
+from centra.errors import DataError
 from cli.context import json_option, registry_for
 from cli.options import device_options
-from cli.output import print_table, reporting
+from cli.output import print_table, remark, reporting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from centra.data import Input
+    from centra.runtime import Release
+
+_NAMED = 3
+"""How many truncated inputs are named."""
+_WIDTH = 48
+"""Characters of an input that the table shows."""
+
+
+@dataclass
+class _Row:
+    """One input of a request, and what comes of it."""
+
+    where: str
+    shown: str
+    """The input as it was given, for people."""
+    given: dict[str, Any] = field(default_factory=dict)
+    """``id``, where the input has one."""
+    input: Input | None = None
+    answers: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
 
 
 @click.command()
@@ -31,8 +53,9 @@ if TYPE_CHECKING:
 @click.option(
     "--input",
     "file",
-    type=click.File(encoding="utf-8"),
-    help="Lines of text, or of JSON objects with 'text' (and 'text_pair') or 'tokens'.",
+    type=click.File("rb"),
+    help="Lines of text, or of JSON objects with 'text' (and 'text_pair') or 'tokens', and perhaps "
+    "an 'id'.",
 )
 @device_options
 @json_option
@@ -42,25 +65,27 @@ def predict(
     reference: str,
     tasks: tuple[str, ...],
     text_pair: str | None,
-    file: TextIO | None,
+    file: BinaryIO | None,
     device: str | None,
     precision: str | None,
     as_json: bool,
 ) -> None:
     """Answer texts with a release.
 
-    With --json one object per line and input: task name to answer.
+    With --json one object per input, in order: task name to answer, and 'id' where the input has
+    one. An input that cannot be answered has 'error' instead; the command then ends with 1.
     """
-    from centra.data import Input
     from registry import releases
 
-    given = [text if text_pair is None else (text, text_pair) for text in texts]
-    inputs = [Input.parse(item, f"input {number}") for number, item in enumerate(given, 1)]
-    inputs += _lines(file) if file else []
-    if not inputs:
-        raise click.UsageError("give a TEXT or --input FILE (- for standard input)")
     if text_pair is not None and not texts:
         raise click.UsageError("--text-pair belongs to a TEXT; lines of --input name their own")
+    rows = [
+        _row(text if text_pair is None else (text, text_pair), f"input {number}")
+        for number, text in enumerate(texts, 1)
+    ]
+    rows += _lines(file) if file else []
+    if not rows:
+        raise click.UsageError("give a TEXT or --input FILE (- for standard input)")
     with reporting() as progress:
         loaded = releases.load(
             registry_for(reference),
@@ -70,17 +95,18 @@ def predict(
             precision=precision,
             progress=progress,
         )
-    answers = loaded.predict(inputs, tasks or None)
+    _answer(loaded, rows, tasks)
     if as_json:
-        for answer in answers:
-            click.echo(json.dumps(answer, ensure_ascii=False))
-        return
-    rows = [
-        (_shown(item) if number == 0 else "", task, *answer_text(value))
-        for item, answer in zip(inputs, answers, strict=True)
-        for number, (task, value) in enumerate(answer.items())
-    ]
-    print_table(("input", "task", "answer", "score"), rows)
+        for row in rows:
+            click.echo(json.dumps({**row.given, **_outcome(row)}, ensure_ascii=False))
+    else:
+        print_table(
+            ("input", "task", "answer", "score"), [line for r in rows for line in _table(r)]
+        )
+    _remark_cuts(rows)
+    failed = sum(row.error is not None for row in rows)
+    if failed:
+        raise DataError(f"{failed} of {len(rows)} inputs could not be answered; each says why")
 
 
 def answer_text(answer: dict[str, Any]) -> tuple[str, str]:
@@ -100,25 +126,83 @@ def _scores(answers: list[dict[str, Any]]) -> str:
     return ", ".join(f"{answer['score']:.3f}" for answer in answers)
 
 
-def _lines(file: TextIO) -> Iterator[Input]:
-    """The inputs of a file; the errors of each name its line."""
-    from centra.data import Input
-    from centra.errors import DataError
+def _lines(file: BinaryIO) -> Iterator[_Row]:
+    """The rows of a file, one per line."""
+    from centra.files import decode_text
 
     try:
-        lines = [line.strip() for line in file]
+        text = decode_text(file.read())
     except UnicodeDecodeError as error:
         raise DataError(f"{file.name}: cannot be read as UTF-8 text ({error})") from error
-    for number, line in enumerate(lines, 1):
-        where = f"{file.name}:{number}"
-        try:
-            value = json.loads(line) if line.startswith("{") else line
-        except ValueError as error:
-            raise DataError(f"{where}: not JSON ({error})") from error
-        if line:
-            yield Input.parse(value, where)
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
+        yield _row(line.strip(), f"{file.name}:{number}", parse=json.loads)
 
 
-def _shown(item: Input) -> str:
-    text = " | ".join(filter(None, (item.text, item.text_pair)))
-    return text if len(text) <= 48 else text[:47] + "…"
+def _row(value: Any, where: str, parse: Callable[[str], Any] | None = None) -> _Row:
+    """A row of an input, or of the error that it is."""
+    from centra.data import Input
+
+    row = _Row(where, value if isinstance(value, str) else " | ".join(value))
+    try:
+        if parse and row.shown.startswith("{"):
+            value = parse(row.shown)
+            row.given = {"id": value["id"]} if "id" in value else {}
+        row.input = Input.parse(value, where)
+        row.shown = " | ".join(filter(None, (row.input.text, row.input.text_pair)))
+    except DataError as error:
+        row.error = str(error)
+    except (ValueError, RecursionError) as error:
+        row.error = f"{where}: not JSON ({error})"
+    return row
+
+
+def _answer(release: Release, rows: Sequence[_Row], tasks: Sequence[str]) -> None:
+    """Answer what can be answered, all of it together."""
+    wanted = {release.manifest.tasks[name].input: name for name in tasks or release.tasks}
+    answered = []
+    for row in rows:
+        if row.input is None:
+            continue
+        unfit = {form: task for form, task in wanted.items() if form != row.input.form}
+        if unfit and (tasks or len(unfit) == len(wanted)):
+            form, task = next(iter(unfit.items()))
+            takes = "a pair of texts" if form == "pair" else "a single text"
+            row.error = f"{row.where}: task {task} takes {takes}"
+        else:
+            answered.append((row, row.input))
+    answers = release.predict([item for _, item in answered], tasks or None)
+    for (row, _), answer in zip(answered, answers, strict=True):
+        row.answers = answer
+
+
+def _outcome(row: _Row) -> dict[str, Any]:
+    return row.answers if row.error is None else {"error": row.error}
+
+
+def _table(row: _Row) -> list[tuple[str, ...]]:
+    """The lines of a row for people."""
+    shown = row.shown if len(row.shown) <= _WIDTH else row.shown[: _WIDTH - 1] + "…"
+    if row.error is not None:
+        return [(shown, "-", row.error, "")]
+    return [
+        ("" if number else shown, task, *answer_text(answer))
+        for number, (task, answer) in enumerate(row.answers.items())
+    ]
+
+
+def _remark_cuts(rows: Sequence[_Row]) -> None:
+    """Say which inputs were longer than what was read of them."""
+    cut = [
+        (row.where, answer["truncated"])
+        for row in rows
+        for answer in list(row.answers.values())
+        if "truncated" in answer
+    ]
+    if cut:
+        named = dict(cut)
+        first = [
+            f"{where} ({kept['kept']} of {kept['tokens']} tokens were read)"
+            for where, kept in [*named.items()][:_NAMED]
+        ]
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        remark(f"truncated: {', '.join(first)}{more}; nothing is answered about the rest")

@@ -23,7 +23,7 @@ from centra.errors import TrainingDivergedError
 from centra.files import replacing
 from centra.training.metrics import METRICS
 from centra.training.network import TrainingSet, collator
-from centra.training.targets import IGNORED, dev_metrics
+from centra.training.targets import dev_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -76,16 +76,14 @@ class Part:
     def evaluate(self, batch_size: int) -> Metrics:
         """The metrics on the dev set; they do not depend on the order of its examples."""
         batches = by_length(self.dev.split.rows, batch_size)
-        outputs = [self.run(self.dev, indices) for indices in batches]
-        logits = [row.float().cpu() for output in outputs for row in output["logits"]]
-        labels = [row.cpu() for output in outputs for row in output["labels"]]
-        stacked = (
-            pad_sequence(labels, batch_first=True, padding_value=IGNORED)
-            if labels[0].ndim
-            else torch.stack(labels)
-        )
-        padded = pad_sequence(logits, batch_first=True)
-        return dev_metrics(self.network.spec, padded.numpy(), stacked.numpy())
+        logits = {
+            index: row.float().cpu()
+            for indices in batches
+            for index, row in zip(indices, self.run(self.dev, indices)["logits"], strict=True)
+        }
+        ordered = [logits[index] for index in range(len(logits))]
+        padded = pad_sequence(ordered, batch_first=True)
+        return dev_metrics(self.network.spec, padded.numpy(), self.dev.split)
 
 
 def device() -> torch.device:

@@ -23,8 +23,8 @@ _DEFAULT_CHANNEL = "latest"
 def load_release(
     source: str | os.PathLike[str],
     *,
-    tasks: Collection[str] | None = None,
-    keys: Sequence[str | os.PathLike[str]] = (),
+    tasks: Collection[str] | str | None = None,
+    keys: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] = (),
     engine: str | None = None,
     threads: int | None = None,
     device: str | None = None,
@@ -39,8 +39,9 @@ def load_release(
         source: a release folder (``centra compose --output``, ``centra release pull``), or a store:
             a folder or ``s3://bucket/prefix``, followed by ``#CHANNEL`` or ``#DIGEST``; without
             either, the channel ``latest``.
-        tasks: load these tasks alone, and the trunk only as deep as they need; default all.
-        keys: public keys, as PEM files; a valid signature by one of them is required.
+        tasks: load these tasks, or this one, alone, and the trunk only as deep as they need;
+            default all.
+        keys: public keys, or one, as PEM files; a valid signature by one of them is required.
         engine: ``"torch"``, the default where torch sees a GPU, which answers in a precision of its
             own whatever the release gives a task; or ``"onnx"``, on the CPU, the default elsewhere
             where onnxruntime is installed.
@@ -63,7 +64,8 @@ def load_release(
     if keys:
         from centra.signing import verify_release
 
-        verify_release(manifest, reader, [Path(key) for key in keys])
+        files = [keys] if isinstance(keys, str | os.PathLike) else keys
+        verify_release(manifest, reader, [Path(key) for key in files])
     return Release.load(
         manifest,
         reader,

@@ -7,6 +7,7 @@ through :mod:`centra.runtime.engine`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,12 +17,13 @@ from centra.data import Input, Row, TextEncoder
 from centra.decoding import decode
 from centra.errors import DataError, FormatError, NotFoundError
 from centra.memory import trim_memory
+from centra.names import several
 from centra.progress import Progress, silent
 from centra.runtime.engine import open_engine
 from centra.runtime.schedule import Job, Profile, compute, compute_alone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     import numpy as np
 
@@ -80,7 +82,7 @@ class Release:
         manifest: ReleaseManifest,
         reader: BlobReader,
         *,
-        tasks: Collection[str] | None = None,
+        tasks: Collection[str] | str | None = None,
         engine: str | None = None,
         threads: int | None = None,
         device: str | None = None,
@@ -110,7 +112,7 @@ class Release:
         """
         opened = open_engine(engine, threads=threads, device=device, precision=precision)
         held = base.blobs if base else frozenset()
-        chosen = sorted(manifest.tasks) if tasks is None else list(dict.fromkeys(tasks))
+        chosen = sorted(manifest.tasks) if tasks is None else several(tasks)
         entries = {name: _entry(manifest, name) for name in chosen}
         depths = manifest.model_copy(update={"tasks": entries}).trunk_depths()
         known = base.encoders if base else {}
@@ -169,19 +171,21 @@ class Release:
         return sorted(self._tasks)
 
     def predict(
-        self, inputs: Iterable[object], tasks: Collection[str] | None = None
+        self, inputs: Iterable[object], tasks: Collection[str] | str | None = None
     ) -> list[dict[str, Any]]:
         """Answer inputs.
 
         Args:
             inputs: each a text, a pair of texts, or an object with ``text`` (and ``text_pair``) or
-                ``tokens``; see :meth:`centra.data.Input.parse`.
-            tasks: the tasks to answer; only the layers they need are computed. Default: every
-                loaded task that takes such an input, single or pair.
+                ``tokens``; see :meth:`centra.data.Input.parse`. One text or object is one input.
+            tasks: the tasks to answer, or the only one; only the layers they need are computed.
+                Default: every loaded task that takes such an input, single or pair.
 
         Returns:
             Per input, in order, an object from task name to answer; see
-            :func:`centra.decoding.decode` for the answers.
+            :func:`centra.decoding.decode` for the answers. Where an input is longer than the task's
+            backbone reads, the answer has ``"truncated": {"tokens", "kept"}``: how many tokens it
+            has, and how many of them were read.
 
         Raises:
             DataError: an input is malformed, or does not suit a task that was named.
@@ -195,7 +199,7 @@ class Release:
         return [dict(sorted(answer.items())) for answer in answers]
 
     def stream(
-        self, inputs: Iterable[object], tasks: Collection[str] | None = None
+        self, inputs: Iterable[object], tasks: Collection[str] | str | None = None
     ) -> Iterator[tuple[str, dict[int, Any]]]:
         """Answer inputs, each task as soon as its branch is done.
 
@@ -213,13 +217,13 @@ class Release:
         return self._stream(_parsed(inputs), tasks)
 
     def _stream(
-        self, parsed: list[Input], tasks: Collection[str] | None
+        self, parsed: list[Input], tasks: Collection[str] | str | None
     ) -> Iterator[tuple[str, dict[int, Any]]]:
         for name, positions, found in self._run(parsed, tasks, _decoded):
             yield name, dict(zip(positions, found, strict=True))
 
     def logits(
-        self, inputs: Iterable[object], tasks: Collection[str] | None = None
+        self, inputs: Iterable[object], tasks: Collection[str] | str | None = None
     ) -> dict[str, list[np.ndarray]]:
         """The raw logits behind :meth:`predict`, for comparisons.
 
@@ -239,7 +243,9 @@ class Release:
             found.setdefault(name, []).extend(arrays)
         return dict(sorted(found.items()))
 
-    def profile(self, inputs: Iterable[object], tasks: Collection[str] | None = None) -> Profile:
+    def profile(
+        self, inputs: Iterable[object], tasks: Collection[str] | str | None = None
+    ) -> Profile:
         """How long the parts of a request take, each alone: no branch runs beside another.
 
         Args:
@@ -275,7 +281,7 @@ class Release:
     def _run(
         self,
         inputs: Sequence[Input],
-        tasks: Collection[str] | None,
+        tasks: Collection[str] | str | None,
         finish: Callable[[LoadedTask, np.ndarray, _Batch], list[T]],
         profile: Profile | None = None,
     ) -> Iterator[tuple[str, list[int], list[T]]]:
@@ -291,7 +297,7 @@ class Release:
         """
         chosen = self._chosen(inputs, tasks)
         for form in ("single", "pair"):
-            positions = [i for i, item in enumerate(inputs) if _form(item) == form]
+            positions = [i for i, item in enumerate(inputs) if item.form == form]
             asked: dict[tuple[str, Precision], list[str]] = {}
             for name in chosen:
                 if self._tasks[name].spec.input == form:
@@ -347,30 +353,37 @@ class Release:
         length = spec.depth if spec.kind == "tagging" else spec.depth - 0.5
         return Job(name=name, tap=spec.tap_layer, length=length, run=run)
 
-    def _chosen(self, inputs: Sequence[Input], tasks: Collection[str] | None) -> list[str]:
+    def _chosen(self, inputs: Sequence[Input], tasks: Collection[str] | str | None) -> list[str]:
         if tasks is None:
             return self.tasks
-        for name in tasks:
+        names = several(tasks)
+        for name in names:
             if name not in self._tasks:
                 raise NotFoundError(
                     f"this release holds no task {name!r}; it holds {', '.join(self.tasks)}"
                 )
             wanted = self._tasks[name].spec.input
             for i, item in enumerate(inputs, 1):
-                if _form(item) != wanted:
+                if item.form != wanted:
                     raise DataError(
                         f"input {i}: task {name} takes "
                         + ("a pair of texts" if wanted == "pair" else "a single text")
                     )
-        return list(dict.fromkeys(tasks))
+        return names
 
 
 def _parsed(inputs: Iterable[object]) -> list[Input]:
+    if isinstance(inputs, str | bytes | Mapping | Input):
+        inputs = [inputs]
     return [Input.parse(item, f"input {i}") for i, item in enumerate(inputs, 1)]
 
 
 def _decoded(task: LoadedTask, logits: np.ndarray, batch: _Batch) -> list[dict[str, Any]]:
-    return decode(task.spec, logits, batch.inputs, batch.rows, task.chain)
+    answers = decode(task.spec, logits, batch.inputs, batch.rows, task.chain)
+    for answer, row in zip(answers, batch.rows, strict=True):
+        if row.given:
+            answer["truncated"] = {"tokens": row.given, "kept": len(row.input_ids)}
+    return answers
 
 
 def _trimmed(task: LoadedTask, logits: np.ndarray, batch: _Batch) -> list[np.ndarray]:
@@ -389,10 +402,6 @@ def _check(name: str, task: LoadedTask, entry: TaskEntry) -> None:
         entry.depth,
     ):
         raise FormatError(f"task {name}: its module's spec contradicts the manifest")
-
-
-def _form(item: Input) -> str:
-    return "single" if item.text_pair is None else "pair"
 
 
 def _entry(manifest: ReleaseManifest, name: str) -> TaskEntry:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from centra.training.metrics import METRICS
+from centra.training.metrics import METRICS, ON_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ class History:
             {
                 name.removeprefix("eval_"): value
                 for name, value in line.items()
-                if name.removeprefix("eval_") in METRICS[kind]
+                if name.removeprefix("eval_") in (*METRICS[kind], ON_TOKENS)
             }
             for line in log
             if f"eval_{metric}" in line

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["METRICS", "check_metric", "classification", "multilabel", "regression", "tagging"]
+__all__ = [
+    "METRICS",
+    "ON_TOKENS",
+    "check_metric",
+    "classification",
+    "multilabel",
+    "regression",
+    "tagging",
+]
 
 METRICS = {
     "classification": ("accuracy", "macro_f1", "matthews"),
@@ -22,6 +30,9 @@ METRICS = {
     "tagging": ("entity_f1",),
 }
 """The metrics of each kind, all better when higher; the first is the default for early stopping."""
+
+ON_TOKENS = "entity_f1_on_tokens"
+"""Entity F1 of the answers to given tokens, beside that of the answers to texts where they differ."""
 
 
 def check_metric(kind: str, metric: str | None) -> str:

@@ -59,6 +59,7 @@ class Network(nn.Module):
         attention_mask: torch.Tensor,
         labels: torch.Tensor,
         *,
+        index: torch.Tensor | None = None,  # noqa: ARG002 - Trainer's way to know an example again
         input_ids: torch.Tensor | None = None,
         token_type_ids: torch.Tensor | None = None,
         hidden_states: torch.Tensor | None = None,
@@ -69,6 +70,7 @@ class Network(nn.Module):
         Args:
             attention_mask: ``(batch, seq)``, 1 for tokens and 0 for padding.
             labels: as :func:`centra.training.targets.target`, stacked.
+            index: ``(batch,)``, the places of the examples in their set; not read.
             input_ids, token_type_ids: ``(batch, seq)``, for the trunk.
             hidden_states: ``(batch, seq, hidden)`` at the tap; instead of those.
             teacher: the teacher's logits, shaped like this branch's own; only while training.
@@ -117,7 +119,12 @@ class TrainingSet(torch.utils.data.Dataset[dict[str, Any]]):
         """One example."""
         row = self.split.rows[index]
         # Trainer groups examples of similar length by the key "input_ids".
-        item = {"row": row, "input_ids": row.input_ids, "labels": self.split.targets[index]}
+        item = {
+            "row": row,
+            "input_ids": row.input_ids,
+            "labels": self.split.targets[index],
+            "index": np.array(index),
+        }
         if self._features is not None:
             item["hidden_states"] = self._features[index]
         if self._teacher is not None:
@@ -138,6 +145,7 @@ def collator(
         arrays = {
             "attention_mask": batch.attention_mask,
             "labels": _stack(items, "labels", width if tokens else None, IGNORED),
+            "index": _stack(items, "index", None, 0),
         }
         if "hidden_states" in items[0]:
             arrays["hidden_states"] = _stack(items, "hidden_states", width, 0)

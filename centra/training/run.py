@@ -229,6 +229,8 @@ class Run:
             greater_is_better=True,
             train_sampling_strategy="group_by_length",
             remove_unused_columns=False,
+            # Examples of similar length come together, so their order is another than the set's.
+            label_names=["labels", "index"],
             dataloader_pin_memory=cuda,
             disable_tqdm=True,
             report_to=[name for name in self.reporters if name != "tensorboard"],
@@ -242,8 +244,8 @@ class Run:
             data_collator=collate,
             compute_metrics=lambda output: dev_metrics(
                 spec,
-                output.predictions,
-                output.label_ids,
+                output.predictions[output.label_ids[1].argsort()],
+                data.dev,
                 None if branch.chain is None else branch.chain.numpy(spec.labels),
             ),
             optimizers=(_optimizer(branch, recipe), None),

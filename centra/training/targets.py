@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from torch.nn import functional
 
+from centra.decoding import decode
 from centra.errors import DataError
+from centra.evaluation import tagging_metrics
 from centra.training import metrics
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from centra.crf import LinearChain
     from centra.data import Example, Row
     from centra.task_module import Kind, TaskSpec
+    from centra.training.task_data import Split
 
 __all__ = ["IGNORED", "dev_metrics", "gather_words", "infer_contract", "loss", "target"]
 
@@ -36,11 +40,11 @@ def infer_contract(
     Raises:
         DataError: examples of different kinds or forms are mixed; the first odd one is named.
     """
-    kind, form = _kind(examples[0]), _form(examples[0])
+    kind, form = _kind(examples[0]), examples[0].input.form
     for example in examples:
-        if (_kind(example), _form(example)) != (kind, form):
+        if (_kind(example), example.input.form) != (kind, form):
             raise DataError(
-                f"{example.where}: a {_kind(example)} example with a {_form(example)} input; "
+                f"{example.where}: a {_kind(example)} example with a {example.input.form} input; "
                 f"{examples[0].where} is {kind} with a {form} input, and a task takes one kind"
             )
     if kind == "regression":
@@ -63,7 +67,8 @@ def target(spec: TaskSpec, example: Example, row: Row) -> np.ndarray:
 
     Returns:
         A label index ``()``, 0/1 per label ``(labels,)``, a value ``()``, or per token ``(seq,)``
-        the index of its word's tag, :data:`IGNORED` for all but each word's first token.
+        the index of its word's tag, :data:`IGNORED` for all but each word's first token; see
+        :meth:`centra.data.Example.tagged_words`.
 
     Raises:
         DataError: a label that the task does not know, i.e. that is not in the training data.
@@ -77,12 +82,16 @@ def target(spec: TaskSpec, example: Example, row: Row) -> np.ndarray:
             return values
         case "regression":
             return np.array(example.label, dtype=np.float32)
+    for tag in _labels(example):
+        _index(spec, tag, example)
+    words = example.tagged_words(spec.head.words)
     tags = np.full(len(row.input_ids), IGNORED)
-    first = row.first_tokens(example.input.words)
-    for token, tag in zip(first, _labels(example), strict=True):
-        index = _index(spec, tag, example)
-        if token >= 0:
-            tags[token] = index
+    # Words that share their first token are one, and the first has its tag: the others come first.
+    first = row.first_tokens([span for span, _ in words])
+    for token, (_, tag) in reversed([*zip(first, words, strict=True)]):
+        # A label set may have no I-x for a word that goes on with its token's B-x.
+        if token >= 0 and tag in spec.labels:
+            tags[token] = spec.labels.index(tag)
     return tags
 
 
@@ -144,33 +153,38 @@ def loss(
 
 
 def dev_metrics(
-    spec: TaskSpec, logits: np.ndarray, targets: np.ndarray, chain: Chain | None = None
+    spec: TaskSpec, logits: np.ndarray, split: Split, chain: Chain | None = None
 ) -> dict[str, float]:
     """All metrics of the task's kind on the dev set.
 
     Args:
-        spec: kind, labels and threshold.
-        logits: ``(examples, outputs)``, or ``(examples, seq, outputs)`` for tagging.
-        targets: as :func:`target`, stacked.
+        spec: kind, labels and head.
+        logits: ``(examples, outputs)``, or ``(examples, seq, outputs)`` for tagging, in the order
+            of the examples.
+        split: the dev set.
         chain: what decodes, for a tagging head with a CRF; see
             :meth:`centra.crf.LinearChain.numpy`.
+
+    Returns:
+        As :func:`centra.evaluation.measure` of a release gives them: of tagging, the metrics of
+        what callers get who send the texts. What truncation cuts off counts as missed.
     """
+    if spec.kind == "tagging":
+        given = [example.input for example in split.examples]
+        texts = [replace(item, tokens=None) for item in given]
+        return tagging_metrics(
+            decode(spec, logits, texts, split.rows, chain),
+            decode(spec, logits, given, split.rows, chain),
+            split.examples,
+        )
+    expected = np.stack(split.targets)
     match spec.kind:
         case "classification":
-            return metrics.classification(logits.argmax(axis=-1), targets)
+            return metrics.classification(logits.argmax(axis=-1), expected)
         case "multilabel":
             cut = np.log(spec.head.threshold / (1 - spec.head.threshold))
-            return metrics.multilabel(logits >= cut, targets)
-        case "regression":
-            return metrics.regression(logits[:, 0], targets)
-    known = targets != IGNORED
-    names = np.array(spec.labels, dtype=object)
-    words = [row[mask] for row, mask in zip(logits, known, strict=True)]
-    best = [row.argmax(axis=-1) if chain is None else chain.best(row) for row in words]
-    return metrics.tagging(
-        [[*names[row]] for row in best],
-        [[*names[row[mask]]] for row, mask in zip(targets, known, strict=True)],
-    )
+            return metrics.multilabel(logits >= cut, expected)
+    return metrics.regression(logits[:, 0], expected)
 
 
 def _kind(example: Example) -> Kind:
@@ -179,10 +193,6 @@ def _kind(example: Example) -> Kind:
     if isinstance(example.label, float):
         return "regression"
     return "multilabel" if example.input.tokens is None else "tagging"
-
-
-def _form(example: Example) -> Literal["single", "pair"]:
-    return "single" if example.input.text_pair is None else "pair"
 
 
 def _labels(example: Example) -> tuple[str, ...]:

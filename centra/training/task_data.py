@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from centra.data import TextEncoder, fingerprint, read_examples
+from centra.decoding import tagged_spans
 from centra.errors import DataError, FormatError
 from centra.task_module import HeadSpec, TaskSpec
 from centra.training.targets import infer_contract, target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -29,6 +29,7 @@ class Split:
 
     rows: list[Row]
     targets: list[np.ndarray]
+    examples: list[Example]
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class TaskData:
     fingerprint: str
     """Over the bytes of both files."""
     pad_token_id: int
+    remarks: tuple[str, ...]
+    """What whoever trains on them should know."""
 
     @classmethod
     def load(
@@ -77,17 +80,37 @@ class TaskData:
         except FormatError as error:
             raise DataError(str(error)) from error
         encoder = TextEncoder.of(backbone, reader, max_length=max_length)
+        splits = [_encode(spec, examples, encoder) for examples in (train, dev)]
+        cut = [_cut_remark(file, split) for file, split in zip(files, splits, strict=True)]
         return cls(
             spec=spec,
-            train=_encode(spec, train, encoder),
-            dev=_encode(spec, dev, encoder),
+            train=splits[0],
+            dev=splits[1],
             fingerprint=fingerprint(files),
             pad_token_id=encoder.pad_token_id,
+            remarks=tuple(text for texts in cut for text in texts),
         )
 
 
-def _encode(spec: TaskSpec, examples: Sequence[Example], encoder: TextEncoder) -> Split:
+def _encode(spec: TaskSpec, examples: list[Example], encoder: TextEncoder) -> Split:
     rows = encoder.encode(example.input for example in examples)
-    return Split(
-        rows, [target(spec, example, row) for example, row in zip(examples, rows, strict=True)]
-    )
+    pairs = zip(examples, rows, strict=True)
+    return Split(rows, [target(spec, *pair) for pair in pairs], examples)
+
+
+def _cut_remark(file: Path, split: Split) -> list[str]:
+    """How much of a file truncation cuts off, in a sentence; nothing where it cuts nothing."""
+    cut = [(e, row) for e, row in zip(split.examples, split.rows, strict=True) if row.given]
+    if not cut:
+        return []
+    limit = max(len(row.input_ids) for _, row in cut)
+    text = f"{file}: {len(cut)} of {len(split.rows)} inputs are cut at {limit} tokens"
+    entities = [
+        example.input.token_spans[end - 1][1] > max(stop for _, stop in row.offsets)
+        for example, row in cut
+        if isinstance(example.label, tuple) and example.input.tokens is not None
+        for _, _, end in tagged_spans(example.label)
+    ]
+    if entities:
+        text += f", and {sum(entities)} of their {len(entities)} entities, which count as missed"
+    return [text]

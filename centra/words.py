@@ -1,0 +1,127 @@
+"""Words: where a text is cut into them, and how tokens are put together into a text.
+
+A tagging task answers per word. Words are character spans of one text, so that whatever a caller
+sends, a text or tokens, the backbone reads one text, and offsets are those of that text.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING, Literal
+
+import regex
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "Segmentation",
+    "Span",
+    "dictionary_script",
+    "join_tokens",
+    "locate_tokens",
+    "refine",
+    "segment",
+]
+
+Span = tuple[int, int]
+"""Start and end (exclusive) in characters of a text."""
+
+Segmentation = Literal["unicode", "tokenizer", "spaces"]
+"""How a text is cut into words; see :func:`segment`."""
+
+_BOUNDARY = regex.compile(r"(?w)\b")
+_CLUSTER = regex.compile(r"\X")
+_KATAKANA = regex.compile(r"[\p{scx=Kana}--\p{scx=Hani}]", regex.V1)
+_CHUNK = regex.compile(r"\S+")
+_DICTIONARY_SCRIPTS = (
+    r"\p{scx=Thai}\p{scx=Laoo}\p{scx=Khmr}\p{scx=Mymr}\p{scx=Lana}\p{scx=Talu}\p{scx=Tale}"
+)
+_DICTIONARY_SCRIPT = regex.compile(f"[{_DICTIONARY_SCRIPTS}]")
+_UNSPACED = regex.compile(
+    # With their marks and full-width forms.
+    r"[\p{scx=Hani}\p{scx=Hira}\p{scx=Kana}\p{scx=Bopo}\p{scx=Yiii}\p{scx=Tibt}\p{scx=Java}"
+    rf"\p{{scx=Bali}}{_DICTIONARY_SCRIPTS}\u3000-\u303F\uFF00-\uFF9F]"
+)
+"""Scripts that are written without spaces between words."""
+
+
+def segment(text: str, by: Segmentation = "unicode") -> list[Span]:
+    """Cut a text into words; white space belongs to none, everything else to one.
+
+    Args:
+        text: any text.
+        by: ``"unicode"`` cuts at the word boundaries of Unicode (UAX #29), which never part a
+            character from its combining marks, joiners and selectors. Scripts without spaces have
+            no such boundaries to find, so each of their characters is a word: Han, Kana, Thai, Lao,
+            Khmer, Myanmar. ``"spaces"`` cuts at white space alone.
+    """
+    if by == "spaces":
+        return [match.span() for match in _CHUNK.finditer(text)]
+    clusters = {match.start() for match in _CLUSTER.finditer(text)}
+    edges = [match.start() for match in _BOUNDARY.finditer(text) if match.start() in clusters]
+    found: list[Span] = []
+    for start, end in zip([0, *edges], [*edges, len(text)], strict=True):
+        if _KATAKANA.search(text, start, end):
+            parts = [match.span() for match in _CLUSTER.finditer(text, start, end)]
+        else:
+            parts = [(start, end)]
+        found += [span for part in parts if (span := _stripped(text, part))]
+    return found
+
+
+def dictionary_script(text: str) -> bool:
+    """Whether a text has letters of a script whose words only a dictionary tells apart."""
+    return _DICTIONARY_SCRIPT.search(text) is not None
+
+
+def join_tokens(tokens: Sequence[str]) -> str:
+    """Put tokens together as their script is written.
+
+    Between two tokens there is a space, unless one of them touches the other with a letter or mark
+    of a script that is written without. Where every token is a single character and some are of
+    such a script, a text was split into its characters, and none gets a space: ``2 0 2 4 年``.
+    """
+    unspaced = [bool(_UNSPACED.search(token)) for token in tokens]
+    if any(unspaced) and all(_CLUSTER.fullmatch(token) for token in tokens):
+        return "".join(tokens)
+    text = ""
+    for token in tokens:
+        apart = text and not (_UNSPACED.match(text[-1]) or _UNSPACED.match(token))
+        text += f" {token}" if apart else token
+    return text
+
+
+def locate_tokens(text: str, tokens: Sequence[str]) -> list[Span] | None:
+    """Where tokens stand in a text, one after the other; None where one is not there."""
+    spans, end = [], 0
+    for token in tokens:
+        start = text.find(token, end)
+        if start < 0:
+            return None
+        end = start + len(token)
+        spans.append((start, end))
+    return spans
+
+
+def refine(spans: Sequence[Span], words: Sequence[Span]) -> list[list[Span]]:
+    """Each span cut where a word begins or ends inside it.
+
+    Args:
+        spans: in order, for example those of given tokens.
+        words: of the same text, in order.
+    """
+    edges = sorted({edge for word in words for edge in word})
+    found = []
+    for start, end in spans:
+        inside = edges[bisect_left(edges, start + 1) : bisect_left(edges, end)]
+        found.append([*zip([start, *inside], [*inside, end], strict=True)])
+    return found
+
+
+def _stripped(text: str, span: Span) -> Span | None:
+    """A span without the white space at its ends; None where nothing is left."""
+    part = text[slice(*span)]
+    start = span[0] + len(part) - len(part.lstrip())
+    end = start + len(part.strip())
+    return (start, end) if start < end else None
