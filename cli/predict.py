@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -53,7 +53,7 @@ class _Row:
 @click.option(
     "--input",
     "file",
-    type=click.File("rb"),
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
     help="Lines of text, or of JSON objects with 'text' (and 'text_pair') or 'tokens', and perhaps "
     "an 'id'.",
 )
@@ -65,7 +65,7 @@ def predict(
     reference: str,
     tasks: tuple[str, ...],
     text_pair: str | None,
-    file: BinaryIO | None,
+    file: str | None,
     device: str | None,
     precision: str | None,
     as_json: bool,
@@ -84,7 +84,7 @@ def predict(
         for number, text in enumerate(texts, 1)
     ]
     rows += _lines(file) if file else []
-    if not rows:
+    if not texts and file is None:
         raise click.UsageError("give a TEXT or --input FILE (- for standard input)")
     with reporting() as progress:
         loaded = releases.load(
@@ -95,6 +95,10 @@ def predict(
             precision=precision,
             progress=progress,
         )
+    _check_forms(loaded, rows, tasks)
+    for row in rows[: len(texts)]:
+        if row.error is not None:  # What was typed can be typed again; a file's other rows count.
+            raise DataError(row.error)
     _answer(loaded, rows, tasks)
     if as_json:
         for row in rows:
@@ -126,16 +130,26 @@ def _scores(answers: list[dict[str, Any]]) -> str:
     return ", ".join(f"{answer['score']:.3f}" for answer in answers)
 
 
-def _lines(file: BinaryIO) -> Iterator[_Row]:
+def _lines(path: str) -> Iterator[_Row]:
     """The rows of a file, one per line."""
     from centra.files import decode_text
 
+    name = "<stdin>" if path == "-" else path
+    with click.open_file(path, "rb") as file:
+        data = file.read()
+    lines: Sequence[str | bytes]
     try:
-        text = decode_text(file.read())
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file.name}: cannot be read as UTF-8 text ({error})") from error
-    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else (), 1):
-        yield _row(line.strip(), f"{file.name}:{number}", parse=json.loads)
+        lines = decode_text(data).removesuffix("\n").split("\n")
+    except UnicodeDecodeError:
+        lines = data.removesuffix(b"\n").split(b"\n")
+    for number, line in enumerate(lines if data else (), 1):
+        where = f"{name}:{number}"
+        try:
+            text = line if isinstance(line, str) else line.decode()
+        except UnicodeDecodeError as error:
+            yield _Row(where, ascii(line), error=f"{where}: cannot be read as UTF-8 text ({error})")
+        else:
+            yield _row(text.strip(), where, parse=json.loads)
 
 
 def _row(value: Any, where: str, parse: Callable[[str], Any] | None = None) -> _Row:
@@ -156,22 +170,23 @@ def _row(value: Any, where: str, parse: Callable[[str], Any] | None = None) -> _
     return row
 
 
-def _answer(release: Release, rows: Sequence[_Row], tasks: Sequence[str]) -> None:
-    """Answer what can be answered, all of it together."""
-    wanted = {release.manifest.tasks[name].input: name for name in tasks or release.tasks}
-    answered = []
+def _check_forms(release: Release, rows: Sequence[_Row], tasks: Sequence[str]) -> None:
+    """Give the rows an error that a task which was named does not take, or that no task takes."""
+    forms = {name: release.manifest.tasks[name].input for name in tasks or release.tasks}
     for row in rows:
         if row.input is None:
             continue
-        unfit = {form: task for form, task in wanted.items() if form != row.input.form}
-        if unfit and (tasks or len(unfit) == len(wanted)):
-            form, task = next(iter(unfit.items()))
-            takes = "a pair of texts" if form == "pair" else "a single text"
-            row.error = f"{row.where}: task {task} takes {takes}"
-        else:
-            answered.append((row, row.input))
-    answers = release.predict([item for _, item in answered], tasks or None)
-    for (row, _), answer in zip(answered, answers, strict=True):
+        unfit = [name for name, form in forms.items() if form != row.input.form]
+        if unfit and (tasks or len(unfit) == len(forms)):
+            takes = "a pair of texts" if forms[unfit[0]] == "pair" else "a single text"
+            row.error = f"{row.where}: task {unfit[0]} takes {takes}"
+
+
+def _answer(release: Release, rows: Sequence[_Row], tasks: Sequence[str]) -> None:
+    """Answer what can be answered, all of it together."""
+    good = [(row, row.input) for row in rows if row.input is not None and row.error is None]
+    answers = release.predict([item for _, item in good], tasks or None)
+    for (row, _), answer in zip(good, answers, strict=True):
         row.answers = answer
 
 

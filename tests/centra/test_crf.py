@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from centra.chain_decoding import Chain
 from centra.crf import LinearChain
-from centra.data import Input, Row, TextEncoder, read_examples
+from centra.data import Example, Input, Row, TextEncoder, read_examples
 from centra.decoding import decode, tagged_spans
 from centra.errors import FormatError
 from centra.evaluation import measure
@@ -22,6 +22,7 @@ from centra.runtime import Release
 from centra.runtime.engine import ENGINES
 from centra.task_module import HeadSpec, TaskModule, TaskSpec, check_fits, check_module
 from centra.training.targets import IGNORED, dev_metrics, gather_words, loss
+from centra.training.task_data import Split
 from tests import support
 
 if TYPE_CHECKING:
@@ -263,9 +264,11 @@ def test_chain_learns_what_single_words_do_not_show() -> None:
         optimizer.step()
 
     assert loss(spec, logits, targets, chain).item() < before / 4
-    arrays = logits.numpy(), targets.numpy()
-    assert dev_metrics(spec, *arrays, chain.numpy(TAGS)) == {"entity_f1": 1.0}
-    assert dev_metrics(spec, *arrays) == {"entity_f1": 0.0}
+    words = Input("a b c d e f", None, tuple("abcdef"))
+    row = Row([0] * 6, [0] * 6, words.token_spans)
+    dev = Split([row], [], [Example(words, ("O", "B-city") * 3, "dev.jsonl:1")])
+    assert dev_metrics(spec, logits.numpy()[:1], dev, chain.numpy(TAGS)) == {"entity_f1": 1.0}
+    assert dev_metrics(spec, logits.numpy()[:1], dev) == {"entity_f1": 0.0}
 
 
 def test_data_that_breaks_bio_still_has_a_finite_loss() -> None:
@@ -429,10 +432,7 @@ def test_words_that_share_a_token_are_one_in_the_chain() -> None:
 
     (found,) = decode(spec, logits, [item], [row], chain.numpy(TAGS))
 
-    assert [(s["label"], s["words"]) for s in found["spans"]] == [
-        ("city", [0, 1]),
-        ("city", [1, 2]),
-    ]
+    assert [(s["label"], s["words"], s["text"]) for s in found["spans"]] == [("city", [0, 2], "!!")]
 
 
 # Modules
@@ -568,7 +568,7 @@ def test_release_decodes_with_the_module_s_own_chain(
     item = Input(text)
     (row,) = TextEncoder.of(tiny_backbone.spec, tiny_backbone.store).encode([item])
     (logits,) = release.logits([text])["slots"]
-    paths = enumerated(chain, logits[row.first_tokens(item.words)], TAGS)
+    paths = enumerated(chain, logits[row.first_tokens(item.words())], TAGS)
     best = max(paths, key=lambda path: paths[path])
 
     spans = release.predict([text])[0]["slots"]["spans"]
@@ -602,17 +602,14 @@ def test_measuring_a_release_decodes_as_the_dev_metrics_do(
     tiny_backbone: support.Backbone,
     tiny_data: Callable[[str], Path],
 ) -> None:
-    from centra.training.targets import target
-
     examples = read_examples(tiny_data("tagging") / "dev.jsonl")
     encoder = TextEncoder.of(tiny_backbone.spec, tiny_backbone.store)
     rows = encoder.encode(example.input for example in examples)
-    width = max(len(row.input_ids) for row in rows)
-    logits, targets = np.zeros((len(rows), width, 5)), np.full((len(rows), width), IGNORED)
-    own = release.logits([e.input for e in examples])["slots"]
-    for i, (example, row) in enumerate(zip(examples, rows, strict=True)):
-        logits[i, : len(row.input_ids)] = own[i]
-        targets[i, : len(row.input_ids)] = target(module.spec, example, row)
+    logits = np.zeros((len(rows), max(len(row.input_ids) for row in rows), 5))
+    for place, own in zip(
+        logits, release.logits([e.input for e in examples])["slots"], strict=True
+    ):
+        place[: len(own)] = own
     chain = LinearChain(5)
     chain.load_state_dict(
         {name: module.tensors[f"head.crf.{name}"] for name in ("start", "end", "transitions")}
@@ -620,5 +617,6 @@ def test_measuring_a_release_decodes_as_the_dev_metrics_do(
 
     found = measure(release, "slots", examples)
 
-    assert found == dev_metrics(module.spec, logits, targets, chain.numpy(TAGS))
+    dev = Split(rows, [], examples)
+    assert found == dev_metrics(module.spec, logits, dev, chain.numpy(TAGS))
     assert 0 < found["entity_f1"] < 1

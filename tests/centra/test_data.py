@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,46 +98,6 @@ def test_long_wrong_input_is_not_shown_whole() -> None:
     assert len(str(caught.value)) < 300
 
 
-# Words
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("play jazz", ["play", "jazz"]),
-        ("Don't stop, ok?", ["Don", "'", "t", "stop", ",", "ok", "?"]),
-        ("  spaced\tout\n", ["spaced", "out"]),
-        ("naïve café", ["naïve", "café"]),
-        ("Привет, мир!", ["Привет", ",", "мир", "!"]),
-        ("東京 2024年", ["東京", "2024年"]),
-        ("ok 😀😀 go", ["ok", "😀", "😀", "go"]),
-        ("a_b-c", ["a_b", "-", "c"]),
-        ("$3.50", ["$", "3", ".", "50"]),
-        ("«oui»", ["«", "oui", "»"]),
-        ("...", [".", ".", "."]),
-    ],
-)
-def test_words_are_runs_of_letters_and_single_marks(text: str, words: list[str]) -> None:
-    assert [text[start:end] for start, end in Input(text).words] == words
-
-
-@given(text=st.text())
-def test_words_cover_all_but_white_space_in_order(text: str) -> None:
-    words = Input(text).words
-
-    assert "".join(text[start:end] for start, end in words) == re.sub(r"\s", "", text)
-    assert all(start < end for start, end in words)
-    assert all(a[1] <= b[0] for a, b in pairwise(words))
-
-
-@given(tokens=st.lists(WORDS, min_size=1, max_size=8))
-def test_tokens_are_joined_by_spaces_and_found_again(tokens: list[str]) -> None:
-    parsed = Input.parse({"tokens": tokens})
-
-    assert parsed.text == " ".join(tokens)
-    assert [parsed.text[start:end] for start, end in parsed.words] == tokens
-
-
 # First tokens
 
 
@@ -151,7 +109,7 @@ def test_first_token_of_each_word(tiny_backbone: support.Backbone) -> None:
     assert row.offsets == [
         (0, 0), (0, 4), (5, 7), (8, 12), (12, 16), (16, 17), (18, 22), (22, 24), (0, 0),
     ]  # fmt: skip
-    assert row.first_tokens(item.words) == [1, 2, 3, 5, 6]
+    assert row.first_tokens(item.words()) == [1, 2, 3, 5, 6]
 
 
 def test_words_inside_one_token_share_it() -> None:
@@ -181,7 +139,7 @@ def test_words_cut_off_by_truncation_have_no_token(
     (row,) = encoder_of(imported(family)).encode([item])
     assert len(row.input_ids) == support.MAX_LENGTH
 
-    first = row.first_tokens(item.words)
+    first = row.first_tokens(item.words())
 
     kept = [token for token in first if token >= 0]
     assert len(first) == 100
@@ -196,9 +154,9 @@ def test_first_tokens_touch_their_words(
     item = Input.parse({"tokens": tokens})
     (row,) = encoder_of(imported(family)).encode([item])
 
-    first = row.first_tokens(item.words)
+    first = row.first_tokens(item.words())
 
-    found = [(word, token) for word, token in zip(item.words, first, strict=True) if token >= 0]
+    found = [(word, token) for word, token in zip(item.words(), first, strict=True) if token >= 0]
     for (start, end), token in found:
         covered = row.offsets[token]
         assert covered[0] < end
@@ -224,7 +182,7 @@ def test_every_visible_word_has_its_own_token(
     item = Input.parse({"tokens": tokens})
     (row,) = encoder_of(imported(family)).encode([item])
 
-    first = row.first_tokens(item.words)
+    first = row.first_tokens(item.words())
 
     assert min(first) > 0
     assert len(set(first)) == len(tokens)

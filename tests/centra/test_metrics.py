@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,13 @@ from centra.data import Example, Input, Row
 from centra.errors import DataError, UsageError
 from centra.training import metrics
 from centra.training.targets import IGNORED, dev_metrics, infer_contract, loss, target
+from centra.training.task_data import Split
 from tests import support
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from centra.task_module import TaskSpec
 
 BACKBONE = "0" * 64
 
@@ -17,6 +25,15 @@ BACKBONE = "0" * 64
 def example(label: object, text: str = "a b", pair: str | None = None, **fields: object) -> Example:
     tokens = tuple(text.split()) if fields.get("split") else None
     return Example(Input(text, pair, tokens), label, "train.jsonl:7")
+
+
+def split(
+    spec: TaskSpec, examples: list[Example], offsets: Sequence[tuple[int, int]] = ((0, 1), (2, 3))
+) -> Split:
+    """Examples of texts whose tokens, between two special ones, have these offsets."""
+    places = [(0, 0), *offsets, (0, 0)]
+    row = Row([*range(len(places))], [0] * len(places), places)
+    return Split([row] * len(examples), [target(spec, e, row) for e in examples], examples)
 
 
 # Metrics
@@ -111,30 +128,32 @@ def test_metric_of_another_kind_is_refused_and_the_right_ones_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "logits", "targets"),
+    ("kind", "logits", "labels"),
     [
-        ("classification", [[1, 0, 0], [0, 0, 3]], [0, 2]),
-        ("multilabel", [[1, -1, 2], [-1, 4, -1]], [[1, 0, 1], [0, 1, 0]]),
-        ("regression", [[1], [2], [3]], [10, 20, 30]),
-        ("tagging", [[[9, 0, 0], [0, 9, 0], [0, 0, 9]]], [[IGNORED, 1, 2]]),
+        ("classification", [[1, 0, 0], [0, 0, 3]], ["alarm", "weather"]),
+        ("multilabel", [[1, -1, 2], [-1, 4, -1]], [("alarm", "weather"), ("music",)]),
+        ("regression", [[1], [2], [3]], [10.0, 20.0, 30.0]),
+        ("tagging", [[[9, 0, 0], [0, 9, 0], [0, 0, 9], [9, 0, 0]]], [("B-city", "I-city")]),
     ],
 )
 def test_perfect_logits_have_the_best_metric(
-    kind: str, logits: list[object], targets: list[object]
+    kind: str, logits: list[object], labels: list[object]
 ) -> None:
     spec = support.make_spec(BACKBONE, kind)
-    found = dev_metrics(spec, np.array(logits, np.float32), np.array(targets))
+    dev = split(spec, [example(label, split=kind == "tagging") for label in labels])
+    found = dev_metrics(spec, np.array(logits, np.float32), dev)
 
     assert found.keys() == set(metrics.METRICS[kind])
     assert all(value == pytest.approx(1) for name, value in found.items() if name != "macro_f1")
 
 
 def test_multilabel_metrics_follow_the_task_s_threshold() -> None:
-    logits, targets = np.array([[1.0, 1, 1]], np.float32), np.array([[1.0, 1, 1]], np.float32)
+    logits = np.array([[1.0, 1, 1]], np.float32)
     careful = {"activation": "tanh", "threshold": 0.9}
+    specs = [support.make_spec(BACKBONE, "multilabel", **x) for x in ({}, {"head": careful})]
+    dev = split(specs[0], [example(specs[0].labels)])
 
-    usual = dev_metrics(support.make_spec(BACKBONE, "multilabel"), logits, targets)
-    strict = dev_metrics(support.make_spec(BACKBONE, "multilabel", head=careful), logits, targets)
+    usual, strict = (dev_metrics(spec, logits, dev) for spec in specs)
 
     assert (usual["micro_f1"], strict["micro_f1"]) == (1, 0)
 
@@ -143,9 +162,29 @@ def test_tokens_without_a_tag_do_not_count() -> None:
     spec = support.make_spec(BACKBONE, "tagging")
     logits = np.zeros((1, 4, 3), np.float32)
     logits[0, :, 1] = 9  # B-city everywhere
-    targets = np.array([[IGNORED, 1, IGNORED, IGNORED]])
+    dev = split(spec, [example(("B-city",), "ab", split=True)], offsets=[(0, 1), (1, 2)])
 
-    assert dev_metrics(spec, logits, targets) == {"entity_f1": 1.0}
+    assert dev_metrics(spec, logits, dev) == {"entity_f1": 1.0}
+
+
+def test_entities_that_truncation_cuts_off_are_missed() -> None:
+    spec = support.make_spec(BACKBONE, "tagging")
+    logits = np.zeros((1, 3, 3), np.float32)
+    logits[0, 1, 1] = 9
+    dev = split(spec, [example(("B-city", "B-city"), split=True)], offsets=[(0, 1)])
+
+    assert dev_metrics(spec, logits, dev) == {"entity_f1": pytest.approx(2 / 3)}
+
+
+def test_the_score_on_tokens_is_told_where_it_is_another() -> None:
+    """The token is two words of a text, and the second has no tag of its own."""
+    spec = support.make_spec(BACKBONE, "tagging")
+    logits = np.zeros((1, 4, 3), np.float32)
+    logits[0, :, 0] = 5
+    logits[0, 1, 1] = 9
+    dev = split(spec, [example(("B-city",), "@b", split=True)], offsets=[(0, 1), (1, 2)])
+
+    assert dev_metrics(spec, logits, dev) == {"entity_f1": 0.0, "entity_f1_on_tokens": 1.0}
 
 
 # Targets

@@ -12,6 +12,7 @@ import pytest
 from transformers.models.bert.modeling_bert import BertLayer
 
 import centra
+from centra.data import Input
 from centra.errors import (
     BlobNotFoundError,
     CentraError,
@@ -367,10 +368,35 @@ def test_task_that_is_not_there_is_named_with_those_that_are(
         load(release.manifest, backbone_store, tasks=["missing"])
 
 
-def test_inputs_longer_than_the_backbone_takes_are_cut(release: Release) -> None:
-    (answer,) = release.predict(["go to rome " * 100])
+def test_inputs_longer_than_the_backbone_takes_say_how_much_was_read(release: Release) -> None:
+    single, short, pair = release.predict(
+        ["go to rome " * 100, "go to rome", ("go " * 50, "rome " * 50)]
+    )
 
-    assert answer.keys() == set(SINGLE)
+    assert single.keys() == set(SINGLE)
+    assert all(a["truncated"] == {"tokens": 302, "kept": 64} for a in single.values())
+    assert all("truncated" not in answer for answer in short.values())
+    assert all(a["truncated"] == {"tokens": 103, "kept": 64} for a in pair.values())
+
+
+@pytest.mark.parametrize("one", ["hi", {"text": "hi"}, {"tokens": ["hi"]}, Input("hi")], ids=str)
+def test_one_text_or_object_is_one_input(release: Release, one: Any) -> None:
+    assert release.predict(one) == release.predict([one])
+    ((_, streamed),) = release.stream(one, "tags")
+    assert streamed == {0: release.predict([one], ["tags"])[0]["tags"]}
+    assert all(len(arrays) == 1 for arrays in release.logits(one).values())
+
+
+def test_bytes_are_no_texts(release: Release) -> None:
+    with pytest.raises(DataError, match="input 1: expected a text"):
+        release.predict(b"hi")
+
+
+def test_one_name_is_one_task(release: Release, load: Load, backbone_store: LocalStore) -> None:
+    assert release.predict(["hi"], "deep") == release.predict(["hi"], ["deep"])
+    with pytest.raises(NotFoundError, match="'b'"):
+        release.predict(["hi"], ["b"])
+    assert load(release.manifest, backbone_store, tasks="deep").tasks == ["deep"]
 
 
 # Answers as they come

@@ -197,7 +197,7 @@ USAGE = {
     "compose --set ../evil@1.0": "is not a valid task name",
     "release pull 1": "Missing option '--output'",
     "predict": "give a TEXT or --input FILE",
-    "predict --input {missing}": "No such file",
+    "predict --input {missing}": "does not exist",
     "predict --input {jsonl} --text-pair no": "--text-pair belongs to a TEXT",
     "predict hi --release .centra/store#../evil": "is not a valid channel name",
     "predict hi --device tpu": "unknown device 'tpu'; expected cpu, cuda",
@@ -520,24 +520,35 @@ def test_training_data_that_cannot_be_used_is_named_by_file_and_line(
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "errors"),
     [
-        (b'fine\n\n{"text": \n', ":3: not JSON"),
-        (b'fine\n\n{"text": 3}\n', ":3: expected a text"),
-        (b'{"tokens": []}\n', ":1: the text is empty"),
-        (b'{"tokens": ["a", 1]}\n', ":1: 'tokens' must be"),
-        (b'{"text": "a", "text_pair": 1}\n', ":1: 'text_pair' must be"),
-        (b"fine\ncaf\xe9\n", ": cannot be read as UTF-8"),
+        (b'fine\n\n{"text": \n', {1: ":2: the text is empty", 2: ":3: not JSON"}),
+        (b'fine\n{"id": 4, "text": 3}\n', {1: ":2: expected a text"}),
+        (b'{"tokens": []}\n', {0: ":1: the text is empty"}),
+        (b'{"tokens": ["a", 1]}\r\n', {0: ":1: 'tokens' must be"}),
+        (b'{"text": "a", "text_pair": 1}\n', {0: ":1: 'text_pair' must be"}),
+        (b"fine\ncaf\xe9\nfine\n", {1: ":2: cannot be read as UTF-8"}),
+        (b'{"text": "a", "text_pair": "b"}\nfine', {0: ":1: task intent takes a single text"}),
     ],
 )
-def test_an_input_that_cannot_be_answered_is_named_by_file_and_line(
-    unchanged: Path, tmp_path: Path, content: bytes, says: str
+def test_an_input_that_cannot_be_answered_says_so_in_its_place(
+    unchanged: Path, tmp_path: Path, content: bytes, errors: dict[int, str]
 ) -> None:
     file = tmp_path / "in.jsonl"
     file.write_bytes(content)
-    for options in ((), ("--json",)):
-        refused("predict", "--input", file, *options, code=1, says=f"{file}{says}")
-    refused("predict", "--input", "-", stdin=content, code=1, says=f"<stdin>{says}")
+    for name, given in ((str(file), None), ("-", content)):
+        options = ("--input", name, "--task", "intent")
+        result = centra("predict", *options, "--json", stdin=given, code=1)
+        rows = [json.loads(line) for line in result.stdout.splitlines()]
+        for place, row in enumerate(rows):
+            assert ("error" in row) == (place in errors)
+            assert ("intent" in row) == (place not in errors)
+            assert errors.get(place, "") in row.get("error", "")
+            named = "<stdin>" if given else name
+            assert row.get("error", named).startswith(named)
+        assert f"{len(errors)} of {len(rows)} inputs could not be answered" in result.stderr
+        table = centra("predict", *options, stdin=given, code=1)
+        assert all(error in table.stdout for error in errors.values())
 
 
 # Databases

@@ -752,8 +752,7 @@ def test_predict_answers_only_the_tasks_that_are_named(home: Path) -> None:
 def test_a_file_and_standard_input_give_one_answer_a_line(home: Path, tmp_path: Path) -> None:
     lines = [
         TEXTS[0],
-        "",
-        json.dumps({"text": TEXTS[1]}),
+        json.dumps({"id": "x-7", "text": TEXTS[1]}),
         json.dumps({"text": "wake me", "text_pair": "yes it is"}),
         json.dumps({"tokens": ["fly", "to", "new", "york"]}),
     ]
@@ -762,8 +761,31 @@ def test_a_file_and_standard_input_give_one_answer_a_line(home: Path, tmp_path: 
     found = answers("--input", "-", stdin=content)
     assert found == answers("--input", tmp_path / "in.jsonl")
     first, second, fourth = answers(*TEXTS, "fly to new york")
-    assert found == [first, second, *answers("wake me", "--text-pair", "yes it is"), fourth]
+    third = answers("wake me", "--text-pair", "yes it is")
+    spans = [s | {"start": s["words"][0], "end": s["words"][1]} for s in fourth["slots"]["spans"]]
+    fourth["slots"] = {"spans": spans}
+    assert found == [first, {"id": "x-7", **second}, *third, fourth]
     assert answers(TEXTS[1], "--input", "-", stdin=TEXTS[0]) == answers(TEXTS[1], TEXTS[0])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_understood(home: Path, tmp_path: Path, encoding: str) -> None:
+    content = json.dumps({"text": TEXTS[0]}) + "\r\n" + TEXTS[1]
+    (tmp_path / "in.jsonl").write_bytes(content.encode(encoding))
+    assert answers("--input", tmp_path / "in.jsonl") == answers(TEXTS[0], TEXTS[1])
+
+
+def test_an_empty_file_has_no_answers(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(b"")
+    assert answers("--input", tmp_path / "in.jsonl") == []
+
+
+def test_an_input_that_is_truncated_says_so(home: Path) -> None:
+    result = centra("predict", "hi", "rain " * 100, "--task", "intent", "--json")
+    short, long = (json.loads(line)["intent"] for line in result.stdout.splitlines())
+    assert "truncated" not in short
+    assert long["truncated"] == {"tokens": 102, "kept": 64}
+    assert "input 2 (64 of 102 tokens were read)" in result.stderr
 
 
 def test_every_name_of_a_release_gives_the_same_answers(home: Path) -> None:
