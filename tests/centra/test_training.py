@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from importlib.metadata import version
@@ -12,13 +13,17 @@ import pytest
 import torch
 
 from centra.data import TextEncoder, fingerprint, read_examples
+from centra.decoding import tagged_spans
 from centra.encoder import Branch, Trunk, backbone_layer
 from centra.errors import CentraError, DataError, UsageError
+from centra.evaluation import measure
+from centra.runtime import Release
 from centra.task_module import TaskModule, check_module
 from centra.training import run as running
 from centra.training.finetune import finetune
 from centra.training.recipe import Recipe
 from centra.training.run import Run
+from centra.training.targets import dev_metrics
 from centra.training.task_data import TaskData
 from tests import support
 
@@ -468,6 +473,65 @@ def test_crf_is_refused_where_there_are_no_tags(
     with pytest.raises(UsageError, match=f"crf: a {KINDS[data][0]} task has no tags"):
         train(data, crf=True)
     assert not work.exists()
+
+
+def test_what_a_tagger_scores_is_what_callers_of_texts_get(
+    imported: Callable[[str], support.Backbone], work: Path, tmp_path: Path
+) -> None:
+    """Tagged by characters, in a script without spaces; callers send whole sentences."""
+    backbone = imported("roberta")
+    data = support.chinese_data(tmp_path / "data", rows=200)
+    recipe = dataclasses.replace(RECIPE, tap=0, epochs=10)
+    module = finetune(backbone.spec, backbone.store, data, recipe, work=work)
+    store = support.LocalStore(tmp_path / "store")
+    support.copy_backbone(backbone, store)
+    manifest = support.put_release({"slots": module}, [backbone.spec], store)
+    release = Release.load(manifest, store, engine="torch", device="cpu")
+    examples = read_examples(data / "dev.jsonl")
+
+    found = release.predict([example.input.text for example in examples])
+
+    hits = predicted = expected = 0
+    for example, answer in zip(examples, found, strict=True):
+        text = "".join(example.input.tokens or ())
+        gold = {(label, text[a:b], a, b) for label, a, b in tagged_spans(example.label)}
+        spans = {(s["label"], s["text"], s["start"], s["end"]) for s in answer["slots"]["spans"]}
+        hits += len(gold & spans)
+        predicted += len(spans)
+        expected += len(gold)
+    callers = 2 * hits / (predicted + expected)
+    assert callers > 0.3
+    assert module.spec.metrics["entity_f1"] == pytest.approx(callers, abs=1e-5)
+    measured = measure(release, "slots", examples)
+    assert {k: round(v, 6) for k, v in measured.items()} == module.spec.metrics
+    assert abs(measured.get("entity_f1_on_tokens", callers) - callers) < 0.005
+
+
+def test_what_truncation_cuts_off_counts_as_missed_and_is_told(
+    tiny_backbone: support.Backbone, tmp_path: Path
+) -> None:
+    rows = [
+        {
+            "tokens": ["fly", "to", "rome", *["on"] * between, "oslo"],
+            "labels": ["O", "O", "B-city", *["O"] * between, "B-city"],
+        }
+        for between in (3, 80)
+    ]
+    for name in ("train", "dev"):
+        support.write_jsonl(tmp_path / f"{name}.jsonl", rows)
+
+    data = TaskData.load(tiny_backbone.spec, tiny_backbone.store, tmp_path)
+
+    assert data.remarks == tuple(
+        f"{tmp_path / name}.jsonl: 1 of 2 inputs are cut at 64 tokens, and 1 of their 2 entities, "
+        "which count as missed"
+        for name in ("train", "dev")
+    )
+    width = max(len(row.input_ids) for row in data.dev.rows)
+    perfect = np.zeros((2, width, 3), np.float32)
+    for place, targets in zip(perfect, data.dev.targets, strict=True):
+        place[np.arange(len(targets)), np.maximum(targets, 0)] = 9
+    assert dev_metrics(data.spec, perfect, data.dev) == {"entity_f1": pytest.approx(6 / 7)}
 
 
 @pytest.mark.parametrize("crf", [False, True], ids=["plain", "crf"])
