@@ -7,7 +7,6 @@ and one pass over the trunk. Pre-split words are joined by single spaces.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ import numpy as np
 
 from centra.documents import sha256
 from centra.errors import DataError
+from centra.jsonl import read_jsonl
+from centra.labels import parse_label
 from centra.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ __all__ = [
 Span = tuple[int, int]
 """Start and end (exclusive) in characters of a text."""
 
-_LARGEST = float(np.finfo(np.float32).max)
 _WORD = re.compile(r"\w+|[^\w\s]")
 
 
@@ -108,12 +108,17 @@ class Input:
 
 @dataclass(frozen=True)
 class Example:
-    """An input with its answer: a label, several labels, a number, or a BIO tag per word."""
+    """An input with its answer: a label, several labels, a number, or a tag per word.
+
+    What they mean to a task is told by :func:`centra.labelling.read_as`.
+    """
 
     input: Input
     label: str | float | tuple[str, ...]
     where: str
     """File and line, for errors."""
+    numbers: bool = False
+    """Whether several labels, or tags, are written as whole numbers: ``label`` has their digits."""
 
 
 @dataclass(frozen=True)
@@ -229,23 +234,13 @@ def read_examples(path: Path, progress: Progress = silent) -> list[Example]:
     """Read labelled examples from a JSONL file.
 
     Each line is an object with ``text`` (and ``text_pair``) and a ``label`` (a string or a number)
-    or ``labels`` (a list of strings, for multilabel), or with ``tokens`` and ``labels`` (a BIO tag
-    per token).
+    or ``labels`` (a list of strings or whole numbers, for multilabel), or with ``tokens`` and
+    ``labels`` (a tag per token). See :func:`centra.labelling.read_as` for what they mean.
 
     Raises:
         DataError: the file is missing or empty, or a line is malformed; file and line are named.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; expected JSONL with one example a line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    examples = [
-        _parse_example(line, f"{path}:{number}")
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
+    examples = [_parse_example(fields, where) for where, fields in read_jsonl(path)]
     if not examples:
         raise DataError(f"{path}: holds no examples; expected JSONL with one example a line")
     progress(f"read {path.name}", len(examples), len(examples))
@@ -266,26 +261,11 @@ def _check_text(text: str, where: str) -> None:
         raise DataError(f"{where}: not valid Unicode text ({error.reason})") from error
 
 
-def _parse_example(line: str, where: str) -> Example:
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error})") from error
-    item = Input.parse(fields if isinstance(fields, Mapping) else None, where)
-    match fields:
-        case {"labels": [*labels]} if all(isinstance(label, str) for label in labels):
-            for label in labels:
-                _check_text(label, f"{where}: label")
-            if item.tokens is not None and len(labels) != len(item.tokens):
-                raise DataError(f"{where}: {len(item.tokens)} tokens but {len(labels)} labels")
-            return Example(item, tuple(labels), where)
-        case {"label": str() as label} if item.tokens is None:
-            _check_text(label, f"{where}: label")
-            return Example(item, label, where)
-        case {"label": bool()}:
-            pass
-        case {"label": int() | float() as number} if item.tokens is None and abs(number) < _LARGEST:
-            return Example(item, float(number), where)
-    raise DataError(
-        f"{where}: expected 'label' (a string or a finite number), or 'labels' (a list of strings)"
-    )
+def _parse_example(fields: object, where: str) -> Example:
+    if not isinstance(fields, Mapping):
+        raise DataError(
+            f"{where}: expected a text with its label, as an object; found {str(fields)[:80]!r}"
+        )
+    item = Input.parse(fields, where)
+    label, numbers = parse_label(fields, item.tokens, where)
+    return Example(item, label, where, numbers)

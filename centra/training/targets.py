@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.nn import functional
@@ -18,44 +18,12 @@ if TYPE_CHECKING:
     from centra.chain_decoding import Chain
     from centra.crf import LinearChain
     from centra.data import Example, Row
-    from centra.task_module import Kind, TaskSpec
+    from centra.task_module import TaskSpec
 
-__all__ = ["IGNORED", "dev_metrics", "gather_words", "infer_contract", "loss", "target"]
+__all__ = ["IGNORED", "dev_metrics", "gather_words", "loss", "target"]
 
 IGNORED = -100
 """The target of tokens that carry no tag."""
-
-
-def infer_contract(
-    examples: Sequence[Example],
-) -> tuple[Kind, Literal["single", "pair"], tuple[str, ...]]:
-    """Kind, input and labels of a task, read off its training examples.
-
-    Labels are sorted, so that two runs on the same label set agree in their order.
-
-    Raises:
-        DataError: examples of different kinds or forms are mixed; the first odd one is named.
-    """
-    kind, form = _kind(examples[0]), _form(examples[0])
-    for example in examples:
-        if (_kind(example), _form(example)) != (kind, form):
-            raise DataError(
-                f"{example.where}: a {_kind(example)} example with a {_form(example)} input; "
-                f"{examples[0].where} is {kind} with a {form} input, and a task takes one kind"
-            )
-    if kind == "regression":
-        return kind, form, ()
-    if kind == "classification":
-        return kind, form, tuple(sorted({str(example.label) for example in examples}))
-    found = {label for example in examples for label in _labels(example)}
-    if kind == "multilabel":
-        return kind, form, tuple(sorted(found))
-    for example in examples:
-        for tag in _labels(example):
-            if tag != "O" and (tag[:2] not in ("B-", "I-") or not tag[2:]):
-                raise DataError(f"{example.where}: {tag!r} is not a BIO tag (O, B-x or I-x)")
-    types = sorted({tag[2:] for tag in found - {"O"}})
-    return kind, form, ("O", *(f"{mark}-{label}" for label in types for mark in "BI"))
 
 
 def target(spec: TaskSpec, example: Example, row: Row) -> np.ndarray:
@@ -171,18 +139,6 @@ def dev_metrics(
         [[*names[row]] for row in best],
         [[*names[row[mask]]] for row, mask in zip(targets, known, strict=True)],
     )
-
-
-def _kind(example: Example) -> Kind:
-    if isinstance(example.label, str):
-        return "classification"
-    if isinstance(example.label, float):
-        return "regression"
-    return "multilabel" if example.input.tokens is None else "tagging"
-
-
-def _form(example: Example) -> Literal["single", "pair"]:
-    return "single" if example.input.text_pair is None else "pair"
 
 
 def _labels(example: Example) -> tuple[str, ...]:
