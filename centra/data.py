@@ -7,7 +7,6 @@ and one pass over the trunk. See :mod:`centra.words` for how tokens become a tex
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,8 @@ import numpy as np
 
 from centra.documents import sha256
 from centra.errors import DataError
-from centra.files import read_text
+from centra.jsonl import read_jsonl
+from centra.labels import parse_label
 from centra.progress import Progress, silent
 from centra.words import dictionary_script, join_tokens, locate_tokens, refine, segment
 
@@ -41,7 +41,6 @@ __all__ = [
     "read_examples",
 ]
 
-_LARGEST = float(np.finfo(np.float32).max)
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 """What SentencePiece makes of the space before a word."""
 
@@ -137,12 +136,17 @@ class Input:
 
 @dataclass(frozen=True)
 class Example:
-    """An input with its answer: a label, several labels, a number, or a BIO tag per word."""
+    """An input with its answer: a label, several labels, a number, or a tag per word.
+
+    What they mean to a task is told by :func:`centra.labelling.read_as`.
+    """
 
     input: Input
     label: str | float | tuple[str, ...]
     where: str
     """File and line, for errors."""
+    numbers: bool = False
+    """Whether several labels, or tags, are written as whole numbers: ``label`` has their digits."""
 
     def tagged_words(self, by: Segmentation) -> list[tuple[Span, str]]:
         """The words of a tagging example as its task will find them in texts, each with its tag.
@@ -339,23 +343,14 @@ def read_examples(path: Path, progress: Progress = silent) -> list[Example]:
     """Read labelled examples from a JSONL file.
 
     Each line is an object with ``text`` (and ``text_pair``) and a ``label`` (a string or a number)
-    or ``labels`` (a list of strings, for multilabel), or with ``tokens`` and ``labels`` (a BIO tag
-    per token), perhaps beside the ``text`` that the tokens were taken from.
+    or ``labels`` (a list of strings or whole numbers, for multilabel), or with ``tokens`` and
+    ``labels`` (a tag per token), perhaps beside the ``text`` that the tokens were taken from. See
+    :func:`centra.labelling.read_as` for what labels mean.
 
     Raises:
         DataError: the file is missing or empty, or a line is malformed; file and line are named.
     """
-    try:
-        lines = read_text(path).split("\n")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; expected JSONL with one example a line") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    examples = [
-        _parse_example(line, f"{path}:{number}")
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
+    examples = [_parse_example(fields, where) for where, fields in read_jsonl(path)]
     if not examples:
         raise DataError(f"{path}: holds no examples; expected JSONL with one example a line")
     progress(f"read {path.name}", len(examples), len(examples))
@@ -376,31 +371,16 @@ def _check_text(text: str, where: str) -> None:
         raise DataError(f"{where}: not valid Unicode text ({error.reason})") from error
 
 
-def _parse_example(line: str, where: str) -> Example:
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error})") from error
+def _parse_example(fields: object, where: str) -> Example:
+    if not isinstance(fields, Mapping):
+        raise DataError(
+            f"{where}: expected a text with its label, as an object; found {str(fields)[:80]!r}"
+        )
     match fields:
         case {"tokens": [*tokens], "text": str() as text} if "text_pair" not in fields:
             _check_text(text, where)
             item = Input.of_tokens(tokens, where, text)
         case _:
-            item = Input.parse(fields if isinstance(fields, Mapping) else None, where)
-    match fields:
-        case {"labels": [*labels]} if all(isinstance(label, str) for label in labels):
-            for label in labels:
-                _check_text(label, f"{where}: label")
-            if item.tokens is not None and len(labels) != len(item.tokens):
-                raise DataError(f"{where}: {len(item.tokens)} tokens but {len(labels)} labels")
-            return Example(item, tuple(labels), where)
-        case {"label": str() as label} if item.tokens is None:
-            _check_text(label, f"{where}: label")
-            return Example(item, label, where)
-        case {"label": bool()}:
-            pass
-        case {"label": int() | float() as number} if item.tokens is None and abs(number) < _LARGEST:
-            return Example(item, float(number), where)
-    raise DataError(
-        f"{where}: expected 'label' (a string or a finite number), or 'labels' (a list of strings)"
-    )
+            item = Input.parse(fields, where)
+    label, numbers = parse_label(fields, item.tokens, where)
+    return Example(item, label, where, numbers)

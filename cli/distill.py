@@ -10,10 +10,11 @@ import click
 from centra.errors import UsageError
 from centra.training.recipe import Distillation, Recipe
 from cli.context import json_option, open_registry
-from cli.output import reporting
-from cli.training import finish, recipe_options, require_extra, task_options
+from cli.output import remark, reporting
+from cli.training import finish, label_options, recipe_options, require_extra, task_options
 
 if TYPE_CHECKING:
+    from centra.labelling import Labelling
     from centra.training.features import FeatureCache
 
 
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     "--learning-rate", default=Recipe.learning_rate, show_default=True, help="At its peak."
 )
 @click.option("--seed", default=Recipe.seed, show_default=True)
+@label_options
 @recipe_options
 @json_option
 def distill(
@@ -68,6 +70,7 @@ def distill(
     temperature: float,
     weight: float,
     start: Literal["teacher", "backbone"],
+    labelling: Labelling,
     cache: FeatureCache | None,
     report_to: tuple[str, ...],
     as_json: bool,
@@ -102,8 +105,10 @@ def distill(
             teacher=teacher,
             distillation=Distillation(temperature=temperature, weight=weight, start=start),
             work=target.with_name(f".{target.name}.work"),
+            labelling=labelling,
             cache=cache,
             report_to=report_to,
             progress=progress,
+            remark=remark,
         )
     finish(name, module, target, as_json=as_json)

@@ -10,10 +10,11 @@ import click
 from centra.errors import UsageError
 from centra.training.recipe import Recipe
 from cli.context import json_option, open_registry
-from cli.output import print_json, print_table, reporting, trial_table
-from cli.training import engine_options, recipe_options, require_extra, task_options
+from cli.output import print_json, print_table, remark, reporting, trial_table
+from cli.training import engine_options, label_options, recipe_options, require_extra, task_options
 
 if TYPE_CHECKING:
+    from centra.labelling import Labelling
     from centra.training.features import FeatureCache
 
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     help="Folder; default TASK-search.",
 )
 @click.option("--crf", is_flag=True, help="Decode a tagging task's tags with a linear-chain CRF.")
+@label_options
 @recipe_options
 @engine_options
 @json_option
@@ -63,6 +65,7 @@ def search(
     seeds: tuple[int, ...],
     exhaustive: bool,
     output: Path | None,
+    labelling: Labelling,
     cache: FeatureCache | None,
     report_to: tuple[str, ...],
     engine: str,
@@ -99,10 +102,12 @@ def search(
             Space(layers=layers, learning_rates=learning_rates, seeds=seeds),
             work=folder / "work",
             engine=open_engine(engine, jobs),
+            labelling=labelling,
             cache=cache,
             exhaustive=exhaustive,
             report_to=report_to,
             progress=progress,
+            remark=remark,
         )
     teacher, scores = folder / "teacher.safetensors", folder / "trials.csv"
     found.module.write(teacher)

@@ -9,10 +9,11 @@ import click
 
 from centra.training.recipe import Recipe
 from cli.context import json_option, open_registry
-from cli.output import reporting
-from cli.training import finish, recipe_options, require_extra, task_options
+from cli.output import remark, reporting
+from cli.training import finish, label_options, recipe_options, require_extra, task_options
 
 if TYPE_CHECKING:
+    from centra.labelling import Labelling
     from centra.training.features import FeatureCache
 
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", default=Recipe.seed, show_default=True)
 @click.option("--crf", is_flag=True, help="Decode a tagging task's tags with a linear-chain CRF.")
+@label_options
 @recipe_options
 @json_option
 def train(
@@ -38,6 +40,7 @@ def train(
     backbone: str,
     data: Path,
     output: Path | None,
+    labelling: Labelling,
     cache: FeatureCache | None,
     report_to: tuple[str, ...],
     as_json: bool,
@@ -45,8 +48,9 @@ def train(
 ) -> None:
     """Fine-tune the layers above a tap and write a task module.
 
-    The kind follows from the data: 'label' is a class or a number, 'labels' beside 'text' several
-    classes, 'labels' beside 'tokens' BIO tags. A run that was killed goes on when repeated.
+    The kind follows from the data: 'label' is a class, or a value where there are fractions;
+    'labels' beside 'text' are several classes, 'labels' beside 'tokens' tags. A run that was killed
+    goes on when repeated.
     """
     from centra.names import parse_name
     from registry import backbones
@@ -66,8 +70,10 @@ def train(
             data,
             Recipe(**settings),
             work=target.with_name(f".{target.name}.work"),
+            labelling=labelling,
             cache=cache,
             report_to=report_to,
             progress=progress,
+            remark=remark,
         )
     finish(name, module, target, as_json=as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from centra.errors import UsageError
+from centra.labelling import Labelling
+from centra.labels import read_labels
+from centra.tags import SCHEMES
 from centra.training.recipe import REPORTERS, Recipe
 from cli.options import FEATURE_CACHE
 from cli.output import metrics_text, print_json, remark
@@ -16,17 +20,20 @@ from cli.output import metrics_text, print_json, remark
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from centra.task_module import TaskModule
+    from centra.tags import Scheme
+    from centra.task_module import Kind, TaskModule
 
 __all__ = [
     "engine_options",
     "feature_cache_option",
     "finish",
+    "label_options",
     "recipe_options",
     "require_extra",
     "task_options",
 ]
 
+KINDS = ("classification", "multilabel", "regression", "tagging")
 _EXTRA = ("accelerate", "matplotlib", "optuna", "plotext", "scipy", "seqeval", "sklearn")
 """What the extra ``train`` brings, as it is imported."""
 
@@ -52,6 +59,40 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
             required=True,
             type=click.Path(path_type=Path),
             help="Folder with train.jsonl and dev.jsonl.",
+        ),
+    )
+
+
+def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What the data's labels mean; the command gets a :class:`centra.labelling.Labelling`."""
+
+    @wraps(command)
+    def with_labelling(
+        *args: Any, kind: Kind | None, labels: Path | None, tags: Scheme | None, **options: Any
+    ) -> Any:
+        names = read_labels(labels) if labels else ()
+        return command(*args, labelling=Labelling(kind=kind, labels=names, tags=tags), **options)
+
+    return _add(
+        with_labelling,
+        click.option(
+            "--kind",
+            type=click.Choice(KINDS),
+            help="Of the task; default what the labels look like: whole numbers are classes, numbers "
+            "with fractions values.",
+        ),
+        click.option(
+            "--labels",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="All labels in their order, one a line or a JSON list; default those of the "
+            "training data, sorted. Whole numbers in the data are then places in it, from 0.",
+        ),
+        click.option(
+            "--tags",
+            type=click.Choice(SCHEMES),
+            help="The scheme of a tagging task's tags, which are converted to BIO; default what "
+            "they look like.",
         ),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from centra.progress import Progress, silent
+from centra.progress import Progress, Remark, silent, unheard
 from centra.task_module import check_fits, check_module
 from centra.training.recipe import Distillation
 from centra.training.run import Run
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
+    from centra.labelling import Labelling
     from centra.task_module import TaskModule
     from centra.training.features import FeatureCache
     from centra.training.recipe import Recipe
@@ -37,9 +38,11 @@ def distill(
     teacher: Path,
     distillation: Distillation | None = None,
     work: Path,
+    labelling: Labelling | None = None,
     cache: FeatureCache | None = None,
     report_to: Sequence[str] = (),
     progress: Progress = silent,
+    remark: Remark = unheard,
 ) -> TaskModule:
     """Distil a teacher into a module of fewer layers.
 
@@ -50,7 +53,8 @@ def distill(
         recipe: the student's settings; its tap is the teacher's.
         teacher: a module file.
         distillation: how it learns; by default as :class:`centra.training.recipe.Distillation`.
-        work, cache, report_to, progress: as for :func:`centra.training.finetune.finetune`.
+        work, labelling, cache, report_to, progress, remark: as for
+            :func:`centra.training.finetune.finetune`.
 
     Returns:
         The student with the best dev metric; its spec names the teacher's digest.
@@ -65,8 +69,18 @@ def distill(
     distillation = distillation or Distillation()
     distillation.check()
     recipe.check(backbone)
-    check_fits(check_module(teacher), backbone, "the backbone")
-    examples = TaskData.load(backbone, reader, data, max_length=recipe.max_length)
+    checked = check_module(teacher)
+    check_fits(checked, backbone, "the backbone")
+    examples = TaskData.load(
+        backbone,
+        reader,
+        data,
+        max_length=recipe.max_length,
+        labelling=labelling,
+        like=checked.spec,
+    )
+    for text in examples.remarks:
+        remark(text)
     run = Run(
         backbone,
         reader,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from centra.progress import Progress, silent
+from centra.progress import Progress, Remark, silent, unheard
 from centra.training.run import Run
 from centra.training.task_data import TaskData
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
+    from centra.labelling import Labelling
     from centra.task_module import TaskModule
     from centra.training.features import FeatureCache
     from centra.training.recipe import Recipe
@@ -32,9 +33,11 @@ def finetune(
     recipe: Recipe,
     *,
     work: Path,
+    labelling: Labelling | None = None,
     cache: FeatureCache | None = None,
     report_to: Sequence[str] = (),
     progress: Progress = silent,
+    remark: Remark = unheard,
 ) -> TaskModule:
     """Train a task module.
 
@@ -48,9 +51,11 @@ def finetune(
             :func:`centra.data.read_examples`.
         recipe: the settings.
         work: a folder of this run's own; removed at the end.
+        labelling: what the labels mean, where the data do not say it.
         cache: where frozen hidden states are kept; None runs the frozen layers in every epoch.
         report_to: what Trainer reports to, of :data:`centra.training.recipe.REPORTERS`.
         progress: told of each step and of the dev metric after each epoch.
+        remark: told what the labels were taken for, and what is odd about them.
 
     Returns:
         The module with the best dev metric, its probe taken from the dev set.
@@ -62,7 +67,11 @@ def finetune(
         StoreNotWritableError: ``work`` or the cache cannot be written.
     """
     recipe.check(backbone)
-    examples = TaskData.load(backbone, reader, data, max_length=recipe.max_length)
+    examples = TaskData.load(
+        backbone, reader, data, max_length=recipe.max_length, labelling=labelling
+    )
+    for text in examples.remarks:
+        remark(text)
     run = Run(backbone, reader, examples, recipe, work=work, cache=cache, report_to=report_to)
     run.train(progress=progress)
     module = run.module()

@@ -7,7 +7,7 @@ from decimal import Decimal
 from itertools import product
 from typing import TYPE_CHECKING
 
-from centra.progress import Progress, silent
+from centra.progress import Progress, Remark, silent, unheard
 from centra.training.jobs import Job, advance, take_module
 from centra.training.search import Space, search
 from centra.training.select import read_scores, select
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
+    from centra.labelling import Labelling
     from centra.task_module import TaskModule
     from centra.training.engines import Engine
     from centra.training.features import FeatureCache
@@ -51,9 +52,11 @@ def fit(
     *,
     output: Path,
     engine: Engine,
+    labelling: Labelling | None = None,
     cache: FeatureCache | None = None,
     exhaustive: bool = False,
     progress: Progress = silent,
+    remark: Remark = unheard,
 ) -> Fit:
     """Search, distil and select for one task.
 
@@ -66,9 +69,11 @@ def fit(
             ``centra select`` reads, too; under ``work`` each run keeps its epochs, so that a fit
             that was killed goes on, and one that is repeated ends at once.
         engine: carries the runs out.
+        labelling: what the labels mean, where the data do not say it.
         cache: where frozen hidden states are kept; None runs the frozen layers in every epoch.
         exhaustive: train every teacher to its end.
         progress: told of each run.
+        remark: told what the labels were taken for, and what is odd about them.
 
     Raises:
         UsageError: a setting that does not suit the backbone or the kind.
@@ -90,15 +95,24 @@ def fit(
         ),
         work=output / "work",
         engine=engine,
+        labelling=labelling,
         cache=cache,
         exhaustive=exhaustive,
         report_to=plan.report_to,
         progress=progress,
+        remark=remark,
     )
     teacher = output / "teacher.safetensors"
     found.module.write(teacher)
     students = _students(
-        backbone, reader, data, plan, teacher=found.best, output=output, cache=cache
+        backbone,
+        reader,
+        data,
+        plan,
+        teacher=found.best,
+        output=output,
+        labelling=labelling,
+        cache=cache,
     )
     trials = found.trials + _distil(students, engine, progress)
     scores = output / "scores.csv"
@@ -121,6 +135,7 @@ def _students(
     *,
     teacher: Trial,
     output: Path,
+    labelling: Labelling | None,
     cache: FeatureCache | None,
 ) -> list[Job]:
     """The runs of all students that are smaller than their teacher."""
@@ -140,6 +155,7 @@ def _students(
                 data=data,
                 recipe=recipe,
                 work=output / "work" / f"student-{layers}-rate-{rate!r}-seed-{seed}",
+                labelling=labelling,
                 cache=cache,
                 teacher=output / "teacher.safetensors",
                 distillation=plan.distillation,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
+    from centra.labelling import Labelling
     from centra.training.features import FeatureCache
     from centra.training.history import History
     from centra.training.recipe import Distillation, Recipe
@@ -33,6 +34,7 @@ class Job:
     data: Path
     recipe: Recipe
     work: Path
+    labelling: Labelling | None = None
     cache: FeatureCache | None = None
     teacher: Path | None = None
     distillation: Distillation | None = None
@@ -57,7 +59,11 @@ class Job:
     def run(self) -> Run:
         """The run itself, with its data read."""
         data = TaskData.load(
-            self.backbone, self.reader, self.data, max_length=self.recipe.max_length
+            self.backbone,
+            self.reader,
+            self.data,
+            max_length=self.recipe.max_length,
+            labelling=self.labelling,
         )
         return Run(
             self.backbone,

@@ -117,6 +117,8 @@ class Run:
             "recipe": asdict(recipe),
             "versions": {name: version(name) for name in ("torch", "transformers")},
         }
+        if data.scheme != "bio":
+            training["tags"] = data.scheme
         if teacher is not None:
             training["distillation"] = asdict(self.distillation)
         self.spec = data.spec.model_copy(

@@ -14,7 +14,7 @@ from itertools import product, takewhile
 from typing import TYPE_CHECKING
 
 from centra.errors import UsageError
-from centra.progress import Progress, silent
+from centra.progress import Progress, Remark, silent, unheard
 from centra.training.jobs import Job, advance, take_module
 from centra.training.run import Run, discard
 from centra.training.task_data import TaskData
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
+    from centra.labelling import Labelling
     from centra.task_module import TaskModule
     from centra.training.engines import Engine
     from centra.training.features import FeatureCache
@@ -96,10 +97,12 @@ def search(
     *,
     work: Path,
     engine: Engine,
+    labelling: Labelling | None = None,
     cache: FeatureCache | None = None,
     exhaustive: bool = False,
     report_to: Sequence[str] = (),
     progress: Progress = silent,
+    remark: Remark = unheard,
 ) -> Search:
     """Find how many layers to fine-tune, and at which learning rate.
 
@@ -112,10 +115,12 @@ def search(
         work: a folder of this search's own. It keeps the trials' epochs, so that the same search
             again ends at once, until it is removed.
         engine: carries the trials out.
+        labelling: what the labels mean, where the data do not say it.
         cache: where frozen hidden states are kept; None runs the frozen layers in every epoch.
         exhaustive: train every trial to its end.
         report_to: what Trainer reports to, of :data:`centra.training.recipe.REPORTERS`.
         progress: told of each trial that reached an early or its last epoch.
+        remark: told what the labels were taken for, and what is odd about them.
 
     Raises:
         UsageError: a setting that does not suit the backbone or the kind.
@@ -126,7 +131,11 @@ def search(
     recipes = space.recipes(recipe, backbone)
     for each in recipes:
         each.check(backbone)
-    examples = TaskData.load(backbone, reader, data, max_length=recipe.max_length)
+    examples = TaskData.load(
+        backbone, reader, data, max_length=recipe.max_length, labelling=labelling
+    )
+    for text in examples.remarks:
+        remark(text)
     # What the data's kind does not allow is refused here, before anything is computed.
     Run(backbone, reader, examples, recipes[0], work=work, report_to=report_to)
     if cache is not None:
@@ -140,6 +149,7 @@ def search(
             data=data,
             recipe=each,
             work=work / f"layers-{each.depth}-rate-{each.learning_rate!r}-seed-{each.seed}",
+            labelling=labelling,
             cache=cache,
             report_to=tuple(report_to),
         )

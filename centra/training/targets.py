@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.nn import functional
@@ -21,45 +21,13 @@ if TYPE_CHECKING:
     from centra.chain_decoding import Chain
     from centra.crf import LinearChain
     from centra.data import Example, Row
-    from centra.task_module import Kind, TaskSpec
+    from centra.task_module import TaskSpec
     from centra.training.task_data import Split
 
-__all__ = ["IGNORED", "dev_metrics", "gather_words", "infer_contract", "loss", "target"]
+__all__ = ["IGNORED", "dev_metrics", "gather_words", "loss", "target"]
 
 IGNORED = -100
 """The target of tokens that carry no tag."""
-
-
-def infer_contract(
-    examples: Sequence[Example],
-) -> tuple[Kind, Literal["single", "pair"], tuple[str, ...]]:
-    """Kind, input and labels of a task, read off its training examples.
-
-    Labels are sorted, so that two runs on the same label set agree in their order.
-
-    Raises:
-        DataError: examples of different kinds or forms are mixed; the first odd one is named.
-    """
-    kind, form = _kind(examples[0]), examples[0].input.form
-    for example in examples:
-        if (_kind(example), example.input.form) != (kind, form):
-            raise DataError(
-                f"{example.where}: a {_kind(example)} example with a {example.input.form} input; "
-                f"{examples[0].where} is {kind} with a {form} input, and a task takes one kind"
-            )
-    if kind == "regression":
-        return kind, form, ()
-    if kind == "classification":
-        return kind, form, tuple(sorted({str(example.label) for example in examples}))
-    found = {label for example in examples for label in _labels(example)}
-    if kind == "multilabel":
-        return kind, form, tuple(sorted(found))
-    for example in examples:
-        for tag in _labels(example):
-            if tag != "O" and (tag[:2] not in ("B-", "I-") or not tag[2:]):
-                raise DataError(f"{example.where}: {tag!r} is not a BIO tag (O, B-x or I-x)")
-    types = sorted({tag[2:] for tag in found - {"O"}})
-    return kind, form, ("O", *(f"{mark}-{label}" for label in types for mark in "BI"))
 
 
 def target(spec: TaskSpec, example: Example, row: Row) -> np.ndarray:
@@ -185,14 +153,6 @@ def dev_metrics(
             cut = np.log(spec.head.threshold / (1 - spec.head.threshold))
             return metrics.multilabel(logits >= cut, expected)
     return metrics.regression(logits[:, 0], expected)
-
-
-def _kind(example: Example) -> Kind:
-    if isinstance(example.label, str):
-        return "classification"
-    if isinstance(example.label, float):
-        return "regression"
-    return "multilabel" if example.input.tokens is None else "tagging"
 
 
 def _labels(example: Example) -> tuple[str, ...]:

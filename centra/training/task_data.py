@@ -9,7 +9,8 @@ from centra.data import TextEncoder, fingerprint, read_examples
 from centra.decoding import tagged_spans
 from centra.errors import DataError, FormatError
 from centra.task_module import HeadSpec, TaskSpec
-from centra.training.targets import infer_contract, target
+from centra.training.contract import make_contract
+from centra.training.targets import target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
     from centra.data import Example, Row
+    from centra.labelling import Labelling
+    from centra.tags import Scheme
 
 __all__ = ["Split", "TaskData"]
 
@@ -43,12 +46,21 @@ class TaskData:
     fingerprint: str
     """Over the bytes of both files."""
     pad_token_id: int
-    remarks: tuple[str, ...]
-    """What whoever trains on them should know."""
+    scheme: Scheme = "bio"
+    """The scheme of a tagging task's tags before they were converted to BIO."""
+    remarks: tuple[str, ...] = ()
+    """What the labels were taken for, what is odd about them, and what truncation cuts off."""
 
     @classmethod
     def load(
-        cls, backbone: BackboneSpec, reader: BlobReader, folder: Path, *, max_length: int = 0
+        cls,
+        backbone: BackboneSpec,
+        reader: BlobReader,
+        folder: Path,
+        *,
+        max_length: int = 0,
+        labelling: Labelling | None = None,
+        like: TaskSpec | None = None,
     ) -> TaskData:
         """Read and encode a folder.
 
@@ -57,30 +69,35 @@ class TaskData:
             reader: where its blobs are.
             folder: holds both files; see :func:`centra.data.read_examples`.
             max_length: tokens kept of each input; 0 for the backbone's maximum.
+            labelling: what the labels mean, where the data do not say it.
+            like: see :func:`centra.training.contract.make_contract`.
 
         Raises:
-            DataError: missing, empty or malformed data; a dev label that is not in train.
+            DataError: missing, empty or malformed data; a label that is not in train, or not in the
+                set that was given.
         """
+        if folder.is_file():
+            raise DataError(
+                f"{folder}: is a file; expected a folder with train.jsonl and dev.jsonl"
+            )
         files = [folder / "train.jsonl", folder / "dev.jsonl"]
         train, dev = (read_examples(path) for path in files)
-        kind, form, labels = infer_contract(train)
-        if infer_contract(dev)[:2] != (kind, form):
-            raise DataError(f"{files[1]}: its examples are of another kind or form than {files[0]}")
+        contract = make_contract(train, dev, labelling, like)
         spec = TaskSpec(
-            kind=kind,
-            input=form,
-            labels=labels,
+            kind=contract.kind,
+            input=contract.input,
+            labels=contract.labels,
             backbone=backbone.digest,
             tap_layer=0,
             depth=0,
-            head=HeadSpec(activation=None if kind == "tagging" else "tanh"),
+            head=HeadSpec(activation=None if contract.kind == "tagging" else "tanh"),
         )
         try:
             spec.check(str(files[0]))
         except FormatError as error:
             raise DataError(str(error)) from error
         encoder = TextEncoder.of(backbone, reader, max_length=max_length)
-        splits = [_encode(spec, examples, encoder) for examples in (train, dev)]
+        splits = [_encode(spec, examples, encoder) for examples in (contract.train, contract.dev)]
         cut = [_cut_remark(file, split) for file, split in zip(files, splits, strict=True)]
         return cls(
             spec=spec,
@@ -88,7 +105,8 @@ class TaskData:
             dev=splits[1],
             fingerprint=fingerprint(files),
             pad_token_id=encoder.pad_token_id,
-            remarks=tuple(text for texts in cut for text in texts),
+            scheme=contract.scheme,
+            remarks=(*contract.remarks, *(text for texts in cut for text in texts)),
         )
 
 
