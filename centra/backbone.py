@@ -8,16 +8,15 @@ digest is that of ``backbone.json``, which names all the others; where it came f
 from __future__ import annotations
 
 import importlib
-import json
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from centra.documents import Digest, FormattedDocument, canonical_json
-from centra.errors import FormatError, IncompatibleError, NotFoundError
+from centra.documents import Digest, FormattedDocument
+from centra.errors import FormatError, IncompatibleError
 from centra.families import Family, family_of
+from centra.pretrained import first_line, raise_not_found, refuse_code
 from centra.progress import Progress, silent
+from centra.tokenizer import import_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,17 +34,6 @@ __all__ = [
     "shard",
     "transformers_class",
 ]
-
-_UNBOUNDED = 10**9  # transformers writes 1e30 for "no maximum length"
-_SPECIAL_TOKENS = (
-    "cls_token",
-    "sep_token",
-    "pad_token",
-    "unk_token",
-    "mask_token",
-    "bos_token",
-    "eos_token",
-)
 
 
 class BackboneSpec(FormattedDocument):
@@ -116,17 +104,19 @@ def import_backbone(
 
     Raises:
         NotFoundError: there is no such folder or hub repository.
-        IncompatibleError: a family that Centra does not know, a decoder, relative positions.
+        IncompatibleError: a family that Centra does not know, a decoder, relative positions; code
+            of its own (``auto_map``); a tokenizer whose ids Centra cannot repeat.
         FormatError: the weights are pickled or the tokenizer has no fast form.
         StoreError, StoreNotWritableError: the store refused.
     """
+    refuse_code(source, revision)
     config = _load_config(source, revision)
     family = family_of(config.model_type)
     if getattr(config, "is_decoder", False):
         raise IncompatibleError(f"{source}: is a decoder; Centra serves encoders")
     if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
         raise IncompatibleError(f"{source}: only absolute position embeddings are supported")
-    tokenizer = _tokenizer_files(source, revision, int(config.vocab_size))
+    tokenizer = import_tokenizer(source, config, family, revision)
     model = load_pretrained(source, "AutoModel", revision=revision)
     _check_weights(model, source)
     shards = shard(model.state_dict(), family, progress)
@@ -136,13 +126,13 @@ def import_backbone(
         config=settings,
         num_layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,
-        max_length=_max_length(tokenizer, config, family),
+        max_length=tokenizer.max_length,
         pad_token_id=config.pad_token_id or 0,
-        token_types=family.token_types and config.type_vocab_size > 1,
+        token_types=tokenizer.token_types,
         embeddings=store.put(shards.embeddings),
         layers=tuple(store.put(layer) for layer in shards.layers),
         layer_tensors=_layer_tensors(model.state_dict(), family),
-        tokenizer={name: store.put(data) for name, data in tokenizer.items()},
+        tokenizer={name: store.put(data) for name, data in tokenizer.files.items()},
     )
     store.put(spec.to_bytes())
     return spec
@@ -201,14 +191,16 @@ def load_pretrained(source: str, auto_class: str, *, revision: str | None = None
         model, loading = getattr(transformers, auto_class).from_pretrained(
             source,
             revision=revision,
+            trust_remote_code=False,
+            attn_implementation="sdpa",  # config.json could name a kernel for transformers to fetch
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
         )
     except Exception as error:
-        _raise_not_found(source, error)
+        raise_not_found(source, error)
         raise FormatError(
-            f"{source}: no usable safetensors weights ({_first_line(error)}). "
+            f"{source}: no usable safetensors weights ({first_line(error)}). "
             "Centra never reads pickled weights; save with safe_serialization=True."
         ) from error
     # transformers fills gaps with random numbers; only a pooler, which no task reads, may be one.
@@ -269,77 +261,14 @@ def _load_config(source: str, revision: str | None) -> Any:
     import transformers
 
     try:
-        return transformers.AutoConfig.from_pretrained(source, revision=revision)
+        return transformers.AutoConfig.from_pretrained(
+            source, revision=revision, trust_remote_code=False
+        )
     except Exception as error:
-        _raise_not_found(source, error)
+        raise_not_found(source, error)
         raise FormatError(
-            f"{source}: cannot read its config.json ({_first_line(error)})"
+            f"{source}: cannot read its config.json ({first_line(error)})"
         ) from error
-
-
-def _tokenizer_files(source: str, revision: str | None, vocab_size: int) -> dict[str, bytes]:
-    """The tokenizer's files as shipped, so that they do not depend on our library versions.
-
-    A tokenizer that only comes in slow form is converted to ``tokenizer.json``.
-    """
-    import transformers
-
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
-    except Exception as error:
-        raise FormatError(f"{source}: no usable tokenizer ({_first_line(error)})") from error
-    if not tokenizer.is_fast:
-        raise FormatError(
-            f"{source}: its tokenizer has no fast form, so it cannot be served without transformers"
-        )
-    # transformers makes up an empty tokenizer where a folder has none.
-    ids = tokenizer.get_vocab().values()
-    if len(ids) <= len(tokenizer.all_special_ids):
-        raise FormatError(f"{source}: has no tokenizer; save it beside the weights")
-    if max(ids) >= vocab_size:
-        raise IncompatibleError(
-            f"{source}: its tokenizer gives ids up to {max(ids)}, but there are only "
-            f"{vocab_size} embeddings"
-        )
-    files = {"tokenizer.json": _shipped_tokenizer(source, revision)}
-    if files["tokenizer.json"] is None:
-        with tempfile.TemporaryDirectory() as folder:
-            tokenizer.save_pretrained(folder)
-            files["tokenizer.json"] = (Path(folder) / "tokenizer.json").read_bytes()
-    special = {name: getattr(tokenizer, name) for name in _SPECIAL_TOKENS}
-    files["tokenizer_config.json"] = canonical_json(
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": _limit(tokenizer.model_max_length),
-            **{name: str(token) for name, token in special.items() if token is not None},
-        }
-    )
-    return {name: data for name, data in files.items() if data is not None}
-
-
-def _shipped_tokenizer(source: str, revision: str | None) -> bytes | None:
-    from transformers.utils import cached_file
-
-    path = cached_file(
-        source,
-        "tokenizer.json",
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return Path(path).read_bytes() if path else None
-
-
-def _limit(max_length: int) -> int | None:
-    return int(max_length) if max_length < _UNBOUNDED else None
-
-
-def _max_length(tokenizer: Mapping[str, bytes], config: Any, family: Family) -> int:
-    limit = json.loads(tokenizer["tokenizer_config.json"])["model_max_length"]
-    positions = int(getattr(config, family.max_length_key))
-    if family.position_offset:
-        positions -= config.pad_token_id + 1
-    return positions if limit is None else min(limit, positions)
 
 
 def _check_weights(model: Any, source: str) -> None:
@@ -350,24 +279,6 @@ def _check_weights(model: Any, source: str) -> None:
             raise IncompatibleError(f"{source}: tensor {name} is {tensor.dtype}, expected floats")
         if not torch.isfinite(tensor).all():
             raise FormatError(f"{source}: tensor {name} holds NaN or infinite values")
-
-
-def _raise_not_found(source: str, error: Exception) -> None:
-    if not Path(source).exists() and (
-        "404" in str(error)
-        or "not a local folder" in str(error)
-        or "not a valid model identifier" in str(error)
-        or "Repo id must" in str(error)  # a path: no hub name looks like it
-        or "connect" in str(error).lower()
-        or "offline" in str(error).lower()
-    ):
-        raise NotFoundError(
-            f"{source}: no such folder here, and the hub could not give it ({_first_line(error)})"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
 
 
 def transformers_class(family: Family, name: str) -> Any:
