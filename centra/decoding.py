@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from centra.tags import to_bio
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -94,8 +96,10 @@ def _spans(
     kept = sorted({token for token in tokens if token >= 0})
     emissions = logits[np.array(kept, dtype=np.int64)]
     best = emissions.argmax(axis=-1) if chain is None else chain.best(emissions)
-    tag_of = {token: spec.labels[i] for token, i in zip(kept, best, strict=True)}
+    tag_of = {token: spec.logit_names[i] for token, i in zip(kept, best, strict=True)}
     tags = [tag_of.get(token, "O") for token in tokens]
+    if spec.head.tags:
+        tags = to_bio(tags)
     if all(tag == "O" for tag in tags):
         return []
     scores = _softmax(emissions) if chain is None else chain.marginals(emissions)

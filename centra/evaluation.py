@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from centra.decoding import tagged_spans
 from centra.errors import DataError
 from centra.progress import Progress, silent
+from centra.tags import bio_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ def measure(
     Args:
         release: loaded, with this task.
         task: the task's name.
-        examples: of the task's kind and input; see :func:`centra.data.read_examples`.
+        examples: of the task's kind and input; see :func:`centra.labelling.read_for`.
         progress: told of every few hundred examples.
 
     Returns:
@@ -86,6 +87,8 @@ def score(
             table[0, i, [index[found["label"]] for found in answer["labels"]]] = 1
             table[1, i, _known(example, index, example.label)] = 1
         return metrics.multilabel(*table)
+    # A type that is known has all its tags, whichever of them the head tells apart.
+    index = {tag: i for i, tag in enumerate(bio_labels(entry.labels))}
     for example in examples:
         _known(example, index, example.label)
     tags = [list(example.label) for example in examples if isinstance(example.label, tuple)]
@@ -106,9 +109,9 @@ def _known(example: Example, index: dict[str, int], labels: object) -> list[int]
 
 
 def _number(example: Example) -> float:
-    if not isinstance(example.label, float):
+    if not isinstance(example.label, float | int):
         raise DataError(f"{example.where}: expected 'label' to be a number")
-    return example.label
+    return float(example.label)
 
 
 def word_tags(answer: dict[str, Any], length: int) -> list[str]:
