@@ -78,9 +78,13 @@ def read_as(
     """
     for example in examples:
         if not _is_of(kind, example):
-            raise DataError(f"{example.where}: {_found(example)}; a {kind} task has {_EXPECTED[kind]}")
+            raise DataError(
+                f"{example.where}: {_found(example)}; a {kind} task has {_EXPECTED[kind]}"
+            )
     if kind == "regression":
-        values = [replace(e, label=float(e.label)) for e in examples if not isinstance(e.label, tuple)]
+        values = [
+            replace(e, label=float(e.label)) for e in examples if not isinstance(e.label, tuple)
+        ]
         return Reading(examples=values, remarks=[])
     if kind == "tagging" and not labels:
         for example in examples:

@@ -8,9 +8,11 @@ Other schemes mark a span's last word and a span of one word, too, with various 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
 
 __all__ = [
     "SCHEMES",
@@ -207,7 +209,8 @@ def _fault(found: Collection[str], scheme: Scheme | None) -> TagError | None:
         # A mark may have been meant, in small letters for example.
         if tag.casefold() == "o" or re.search(r"^.?[-_]|[-_].?$", tag):
             return TagError(
-                tag, f"{tag!r} is not a BIO tag; {_EXPECTED}. If it is a type without a mark, say io"
+                tag,
+                f"{tag!r} is not a BIO tag; {_EXPECTED}. If it is a type without a mark, say io",
             )
     return None
 

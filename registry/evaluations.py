@@ -52,6 +52,7 @@ def evaluate(
     task: str,
     data: Path,
     progress: Progress = silent,
+    *,
     remark: Remark = unheard,
 ) -> tuple[EvaluationRow, bool]:
     """Measure a task of the merged release on labelled data, and record it.

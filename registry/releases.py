@@ -248,7 +248,7 @@ def compose(
         settled=settled,
         data=data.keys(),
     )
-    examples = _examples(registry, data, modules, wanted.doubted, progress, remark)
+    examples = _examples(registry, data, modules, wanted.doubted, progress=progress, remark=remark)
     manifest = merge(
         modules,
         registry.store,
@@ -523,6 +523,7 @@ def _examples(
     data: Mapping[str, Path],
     modules: Mapping[str, str],
     compared: Collection[str],
+    *,
     progress: Progress,
     remark: Remark,
 ) -> dict[str, list[Example]]:

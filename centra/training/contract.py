@@ -109,11 +109,9 @@ def _kind(
         return kind, []
     if kind == "classification" and like is not None and like.kind == "regression":
         return "regression", []
-    otherwise = "--kind regression says otherwise, " if kind == "classification" else ""
-    return kind, [
-        f"{len(numbers)} whole numbers as labels: taken as classes; {otherwise}"
-        "--labels FILE names them"
-    ]
+    remark = f"{len(numbers)} whole numbers as labels: taken as classes; "
+    remark += "--kind regression says otherwise, " if kind == "classification" else ""
+    return kind, [f"{remark}--labels FILE names them"]
 
 
 def _check_alike(examples: Sequence[Example]) -> None:
@@ -155,16 +153,16 @@ def _given_tags(examples: Sequence[Example], said: Labelling) -> tuple[str, ...]
     return bio_labels(notation.plain(tag) for tag in said.labels)
 
 
-def _found_labels(
-    kind: Kind, train: Sequence[Example], read: Sequence[Example]
-) -> tuple[str, ...]:
+def _found_labels(kind: Kind, train: Sequence[Example], read: Sequence[Example]) -> tuple[str, ...]:
     """The labels of the training data, sorted."""
     if kind == "regression":
         return ()
     found = {label for example in read for label in _all_labels(example)}
     if kind == "tagging":
         return bio_labels(f"B-{name}" for name in sorted({tag[2:] for tag in found - {"O"}}))
-    numbers = any(example.numbers or not isinstance(example.label, str | tuple) for example in train)
+    numbers = any(
+        example.numbers or not isinstance(example.label, str | tuple) for example in train
+    )
     return tuple(sorted(found, key=int) if numbers else sorted(found))
 
 
@@ -182,7 +180,7 @@ def _unknown(label: str, labels: Sequence[str], said: Labelling) -> str:
     known = ", ".join(labels[:_SHOWN]) + (" …" if len(labels) > _SHOWN else "")
     near = near_label(label, labels)
     hint = f"; {near!r} is nearly the same" if near else ""
-    if label.removeprefix("-").isdecimal() and not said.kind:
+    if label.removeprefix("-").isdecimal() and not (said.kind or said.labels):
         hint += "; if these are values and not classes, say --kind regression"
     return f"label {label!r} {where}; known are {known}{hint}"
 

@@ -112,7 +112,7 @@ class Plan(Document):
             raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise UsageError(
-                f"{path}: not a TOML file ({error}); expected lines such as task = \"intent\""
+                f"{path}: not a TOML file ({error}); expected lines such as epochs = 10"
             ) from error
         except ValidationError as error:
             raise UsageError(f"{path}: " + "; ".join(explain(error, cls))) from error

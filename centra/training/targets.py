@@ -11,8 +11,6 @@ from centra.errors import DataError
 from centra.training import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import torch
 
     from centra.chain_decoding import Chain

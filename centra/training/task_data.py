@@ -76,7 +76,9 @@ class TaskData:
                 set that was given.
         """
         if folder.is_file():
-            raise DataError(f"{folder}: is a file; expected a folder with train.jsonl and dev.jsonl")
+            raise DataError(
+                f"{folder}: is a file; expected a folder with train.jsonl and dev.jsonl"
+            )
         files = [folder / "train.jsonl", folder / "dev.jsonl"]
         train, dev = (read_examples(path) for path in files)
         contract = make_contract(train, dev, labelling, like)
