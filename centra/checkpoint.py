@@ -15,6 +15,7 @@ from centra.documents import sha256
 from centra.errors import FormatError, IncompatibleError, UsageError
 from centra.families import Family, family_of
 from centra.progress import Progress, silent
+from centra.tags import TagError, bio_head
 from centra.task_module import HeadSpec, Kind, TaskModule, TaskSpec
 
 if TYPE_CHECKING:
@@ -92,17 +93,23 @@ def convert(
     tap = frozen if tap is None else tap
     tagging = model.config.architectures[0].endswith("ForTokenClassification")
     kind = _kind(model.config, tagging=tagging)
-    labels = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    labels = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
+    tags: tuple[str, ...] = ()
+    if tagging:
+        try:
+            labels, tags, _ = bio_head(labels)
+        except TagError as error:
+            raise FormatError(f"{folder}: config.json: id2label: {error}") from error
     spec = TaskSpec(
         kind=kind,
         input=form,
-        labels=() if kind == "regression" else tuple(labels),
+        labels=() if kind == "regression" else labels,
         backbone=backbone.digest,
         tap_layer=tap,
         depth=len(layers) - tap,
         head=HeadSpec.model_validate(
             # Whoever trained it had the words that the tokenizer has.
-            {"activation": None, "words": "tokenizer"}
+            {"activation": None, "words": "tokenizer", "tags": tags}
             if tagging
             else {"activation": family.sentence_head[1]}
         ),

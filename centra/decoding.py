@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from centra.tags import to_bio
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -95,7 +97,8 @@ def _spans(
     groups = row.word_groups(words, by)
     emissions = logits[np.array([token for token, _, _ in groups], dtype=np.int64)]
     best = emissions.argmax(axis=-1) if chain is None else chain.best(emissions)
-    tagged = tagged_spans([spec.labels[i] for i in best])
+    tags = [spec.logit_names[i] for i in best]
+    tagged = tagged_spans(to_bio(tags) if spec.head.tags else tags)
     if not tagged:
         return []
     scores = _softmax(emissions) if chain is None else chain.marginals(emissions)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, PrivateAttr, StringConstraints, ValidationError
 
 from centra.errors import FormatError, UnsupportedFormatError
+from centra.validation import explain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,9 +106,7 @@ class FormattedDocument(Document):
         try:
             document = cls.model_validate(content, extra="ignore" if newer else "forbid")
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "document"
-            raise FormatError(f"{where}: {place}: {first['msg']}") from error
+            raise FormatError(f"{where}: {explain(error, cls)[0]}") from error
         document._read = data  # noqa: SLF001 - its own class
         return document
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from centra.decoding import tagged_spans
 from centra.errors import DataError
 from centra.progress import Progress, silent
+from centra.tags import bio_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +36,7 @@ def measure(
     Args:
         release: loaded, with this task.
         task: the task's name.
-        examples: of the task's kind and input; see :func:`centra.data.read_examples`.
+        examples: of the task's kind and input; see :func:`centra.labelling.read_for`.
         progress: told of every few hundred examples.
 
     Returns:
@@ -152,7 +153,8 @@ def _entity_f1(
 
 
 def _check_tags(entry: TaskEntry, examples: Sequence[Example]) -> None:
-    index = {label: i for i, label in enumerate(entry.labels)}
+    # A type that is known has all its tags, whichever of them the head tells apart.
+    index = {tag: i for i, tag in enumerate(bio_labels(entry.labels))}
     for example in examples:
         _known(example, index, example.label)
 
@@ -168,9 +170,9 @@ def _known(example: Example, index: dict[str, int], labels: object) -> list[int]
 
 
 def _number(example: Example) -> float:
-    if not isinstance(example.label, float):
+    if not isinstance(example.label, float | int):
         raise DataError(f"{example.where}: expected 'label' to be a number")
-    return example.label
+    return float(example.label)
 
 
 def _as_tags(spans: Sequence[tuple[str, int, int]], length: int) -> list[str]:

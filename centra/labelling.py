@@ -10,18 +10,21 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from centra.data import read_examples
 from centra.errors import DataError
 from centra.labels import number_label
+from centra.progress import Progress, Remark, silent, unheard
 from centra.tags import TagError, detect_scheme, strays, to_bio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from centra.data import Example
     from centra.tags import Notation, Scheme
-    from centra.task_module import Kind
+    from centra.task_module import Kind, TaskSpec
 
-__all__ = ["Labelling", "Reading", "read_as", "tag_notation"]
+__all__ = ["Labelling", "Reading", "read_as", "read_for"]
 
 _NUMBER = re.compile(r"\s*[-+]?\d+(\.\d*)?\s*")
 _EXPECTED: dict[Kind, str] = {
@@ -96,14 +99,30 @@ def read_as(
     return _as_bio(named, labels, tags, remarks)
 
 
-def tag_notation(
-    examples: Sequence[Example], labels: Sequence[str], tags: Scheme | None = None
-) -> Notation:
-    """How the tags of examples are written: as the labels, where these have them all.
+def read_for(
+    spec: TaskSpec, path: Path, progress: Progress = silent, remark: Remark = unheard
+) -> list[Example]:
+    """Read labelled examples from a file as a task has them.
+
+    Args:
+        spec: the task's module.
+        path: see :func:`centra.data.read_examples`.
+        progress: told when all are read.
+        remark: told what was taken for what.
 
     Raises:
-        DataError: they are of no one scheme, or not of the one that is named.
+        DataError: see :func:`centra.data.read_examples` and :func:`read_as`.
     """
+    reading = read_as(spec.kind, read_examples(path, progress), spec.logit_names)
+    for text in reading.remarks:
+        remark(text)
+    return reading.examples
+
+
+def _notation(
+    examples: Sequence[Example], labels: Sequence[str], tags: Scheme | None = None
+) -> Notation:
+    """How the tags of examples are written: as the labels, where these have them all."""
     found = {tag for example in examples for tag in _several(example)}
     try:
         return detect_scheme(labels if found <= {*labels} else found, tags)
@@ -115,29 +134,22 @@ def tag_notation(
 def _as_bio(
     examples: Sequence[Example], labels: Sequence[str], tags: Scheme | None, remarks: list[str]
 ) -> Reading:
-    notation = tag_notation(examples, labels, tags)
+    notation = _notation(examples, labels, tags)
     plain = [[notation.plain(tag) for tag in _several(example)] for example in examples]
     counts = [strays(sentence) for sentence in plain]
     inside, begun = sum(count[0] for count in counts), sum(count[1] for count in counts)
-    scheme = notation.scheme
-    if scheme == "bio" and inside and not begun:
-        scheme = "iob1"
-    if scheme != "bio" or not notation.is_bio:
-        remarks = [*remarks, _converted(notation, scheme)]
+    if notation.scheme == "bio" and inside and not begun:
+        notation = replace(notation, scheme="iob1")
+    if notation.scheme != "bio" or not notation.is_bio:
+        merged = "; words of one type in a row are one span" if notation.scheme == "io" else ""
+        remarks = [*remarks, f"{notation}: converted to BIO{merged}"]
     elif inside:
         remarks = [*remarks, f"{inside} spans begin with an I- tag; it is read as B-"]
     read = [
         replace(example, label=tuple(to_bio(sentence)))
         for example, sentence in zip(examples, plain, strict=True)
     ]
-    return Reading(examples=read, remarks=remarks, scheme=scheme)
-
-
-def _converted(notation: Notation, scheme: Scheme) -> str:
-    """That tags become BIO tags."""
-    written = "" if notation.form else " written without marks"
-    merged = "; words of one type in a row are one span" if scheme == "io" else ""
-    return f"tags: {scheme.upper()}{written}, converted to BIO{merged}"
+    return Reading(examples=read, remarks=remarks, scheme=notation.scheme)
 
 
 def _named(examples: Sequence[Example], labels: Sequence[str]) -> tuple[list[Example], list[str]]:

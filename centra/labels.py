@@ -155,10 +155,18 @@ def _parse_list(labels: Sequence[object], where: str) -> tuple[tuple[str, ...], 
         for text in texts:
             check_label(text, where)
         return tuple(texts), False
-    digits = [number_label(label) for label in labels if _is_value(label)]
-    names = tuple(name for name in digits if name is not None)
+    names = tuple(
+        digits
+        for label in labels
+        if _is_value(label) and (digits := number_label(label)) is not None
+    )
     if len(names) < len(labels):
-        odd = next(x for x in labels if not isinstance(x, str) or texts and digits)
+        odd = next(
+            label
+            for label in labels
+            if not isinstance(label, str)
+            and (texts or not _is_value(label) or number_label(label) is None)
+        )
         raise DataError(
             f"{where}: expected 'labels' to be a list of strings, or of whole numbers; "
             f"found {_shown(odd)} among them"

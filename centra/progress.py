@@ -1,5 +1,4 @@
-"""How work tells of its progress, and of what people should know: plain callables, so that no library
-code prints."""
+"""How work tells of its progress and of what people should know: plain callables, no printing."""
 
 from __future__ import annotations
 

@@ -8,15 +8,18 @@ Other schemes mark a span's last word and a span of one word, too, with various 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
 
 __all__ = [
     "SCHEMES",
     "Notation",
     "Scheme",
     "TagError",
+    "bio_head",
     "bio_labels",
     "detect_scheme",
     "strays",
@@ -43,12 +46,12 @@ _ALONE = frozenset("BSUW")
 """One of these is in any data with spans, unless they are IO."""
 
 _OWN_FORM = r"(?P<mark>[A-Z])-(?P<type>.+)"
-_FORMS = (
-    _OWN_FORM,
-    r"(?P<mark>[A-Z])_(?P<type>.+)",
-    r"(?P<type>.+)-(?P<mark>[A-Z])",
-    r"(?P<type>.+)_(?P<mark>[A-Z])",
-)
+_WRITTEN = {
+    _OWN_FORM: "",
+    r"(?P<mark>[A-Z])_(?P<type>.+)": " written B_x",
+    r"(?P<type>.+)-(?P<mark>[A-Z])": " written x-B",
+    r"(?P<type>.+)_(?P<mark>[A-Z])": " written x_B",
+}
 _EXPECTED = f"expected O, B-x or I-x, or the tags of another scheme ({', '.join(SCHEMES[1:])})"
 
 
@@ -74,6 +77,12 @@ class Notation:
         """Whether its tags are written as Centra writes BIO tags; IOB1 uses the same."""
         return self.form == _OWN_FORM and _MARKS[self.scheme] == _MARKS["bio"]
 
+    def __str__(self) -> str:
+        """For people: ``BIOES tags written x-B``."""
+        if self.form is None:
+            return f"{self.scheme.upper()} tags written without marks"
+        return f"{self.scheme.upper()} tags{_WRITTEN[self.form]}"
+
     def plain(self, tag: str) -> str:
         """The plain tag for one of its tags."""
         if tag == "O":
@@ -98,7 +107,7 @@ def detect_scheme(tags: Iterable[str], scheme: Scheme | None = None) -> Notation
     """
     found = {*tags}
     marked = sorted(found - {"O"})
-    for form in () if scheme == "io" else _FORMS:
+    for form in () if scheme == "io" else _WRITTEN:
         matches = [re.fullmatch(form, tag) for tag in marked]
         marks = {match["mark"] for match in matches if match}
         # Without one of these, what looks like a mark may well be part of a name.
@@ -112,6 +121,29 @@ def detect_scheme(tags: Iterable[str], scheme: Scheme | None = None) -> Notation
     if fault is not None:
         raise fault
     return Notation(scheme="io", form=None)
+
+
+def bio_head(
+    names: Sequence[str], scheme: Scheme | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...], Notation]:
+    """What a head whose outputs have names answers, in BIO.
+
+    Args:
+        names: a tag for each output, in any scheme.
+        scheme: see :func:`detect_scheme`.
+
+    Returns:
+        The labels of its task; the plain tags of its outputs where those are not the labels: where
+        they mark more than BIO does, or do not mark where a span begins; how the names are written.
+
+    Raises:
+        TagError: see :func:`detect_scheme`.
+    """
+    notation = detect_scheme(names, scheme)
+    plain = tuple(notation.plain(name) for name in names)
+    if {tag[0] for tag in plain} <= {*"BIO"} and notation.scheme != "io":
+        return plain, (), notation
+    return bio_labels(plain), plain, notation
 
 
 def to_bio(tags: Sequence[str]) -> list[str]:
@@ -176,7 +208,10 @@ def _fault(found: Collection[str], scheme: Scheme | None) -> TagError | None:
     for tag in marked:
         # A mark may have been meant, in small letters for example.
         if tag.casefold() == "o" or re.search(r"^.?[-_]|[-_].?$", tag):
-            return TagError(tag, f"{tag!r} is not a BIO tag, nor a type; {_EXPECTED}")
+            return TagError(
+                tag,
+                f"{tag!r} is not a BIO tag; {_EXPECTED}. If it is a type without a mark, say io",
+            )
     return None
 
 

@@ -22,6 +22,7 @@ from pydantic import Field
 from centra.documents import Digest, Document, FormattedDocument, canonical_json
 from centra.errors import FormatError, IncompatibleError, StoreNotWritableError
 from centra.files import file_digest, replacing
+from centra.tags import bio_labels
 from centra.tensors import RawTensor, check_finite, content_checksum, read_metadata, read_raw
 from centra.words import Segmentation  # noqa: TC001 - pydantic reads it
 
@@ -46,6 +47,7 @@ __all__ = [
 Kind = Literal["classification", "multilabel", "regression", "tagging"]
 _KEY = "centra"
 _LAYER = re.compile(r"layers\.([1-9][0-9]{0,3})\..")
+_TAG = re.compile("[BIES]-.+", re.DOTALL)
 _PROBE = ("probe.input_ids", "probe.attention_mask", "probe.token_type_ids", "probe.logits")
 
 
@@ -67,6 +69,10 @@ class HeadSpec(Document):
 
     Written where it differs, as ``crf`` is.
     """
+    tags: tuple[str, ...] = Field(default=(), exclude_if=operator.not_)
+    """What the logits of a tagging head stand for where they are no BIO tags, but mark a span's last
+    word (``E-x``) or a span of one word (``S-x``), or have no ``B-x``; see :mod:`centra.tags`. Such a
+    head answers in the BIO tags of the contract. Written only where there are some."""
 
 
 class TaskSpec(FormattedDocument):
@@ -95,7 +101,12 @@ class TaskSpec(FormattedDocument):
     @property
     def outputs(self) -> int:
         """How many logits the head gives per input, or per token for tagging."""
-        return 1 if self.kind == "regression" else len(self.labels)
+        return 1 if self.kind == "regression" else len(self.logit_names)
+
+    @property
+    def logit_names(self) -> tuple[str, ...]:
+        """What each logit stands for: a label, or a tag of the head's own; none for regression."""
+        return self.head.tags or self.labels
 
     @property
     def contract(self) -> tuple[str, str, tuple[str, ...]]:
@@ -141,6 +152,21 @@ class TaskSpec(FormattedDocument):
             )
         if self.kind == "tagging" and self.input == "pair":
             raise FormatError(f"{where}: tagging takes single inputs")
+        if self.head.tags:
+            self._check_tags(where)
+
+    def _check_tags(self, where: str) -> None:
+        tags = self.head.tags
+        if self.kind != "tagging" or self.head.crf:
+            raise FormatError(f"{where}: head.tags is for tagging tasks without a CRF")
+        bad = [tag for tag in tags if tag != "O" and not _TAG.fullmatch(tag)]
+        if bad or len(set(tags)) != len(tags):
+            raise FormatError(
+                f"{where}: head.tags must be distinct, O or B-x, I-x, E-x, S-x; "
+                f"found {', '.join(bad[:5]) or 'one twice'}"
+            )
+        if missing := {*bio_labels(tags)} - {*self.labels}:
+            raise FormatError(f"{where}: head.tags has a type without the label {min(missing)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +355,7 @@ def _check_shapes(spec: TaskSpec, tensors: dict[str, RawTensor], where: str) -> 
         raise FormatError(f"{where}: tensor head.out.weight is missing")
     if out.shape[0] != spec.outputs:
         raise FormatError(
-            f"{where}: {len(spec.labels)} labels but the head has {out.shape[0]} outputs"
+            f"{where}: {len(spec.logit_names)} labels but the head has {out.shape[0]} outputs"
         )
     outputs, hidden = out.shape
     expected = {"head.out.weight": (outputs, hidden), "head.out.bias": (outputs,)}

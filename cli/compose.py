@@ -92,6 +92,7 @@ def compose(
             data=files,
             max_loss=max_loss,
             progress=progress,
+            remark=remark,
         )
         if output is not None:
             write_folder(found.manifest, registry.store, output, progress)

@@ -65,6 +65,7 @@ def fit(
     with _naming(f"{recipe}: backbone"):
         backbone = backbones.show(registry, plan.backbone).reference
     spec = backbones.spec(registry, backbone)
+    labelling = plan.labelling(recipe.parent)
     folder = output or Path(f"{name}-fit")
 
     from centra.training.engines import open_engine
@@ -79,8 +80,10 @@ def fit(
             plan,
             output=folder,
             engine=workers,
+            labelling=labelling,
             cache=cache,
             progress=progress,
+            remark=remark,
         )
     files = {
         "module": folder / f"{name}.safetensors",

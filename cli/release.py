@@ -254,7 +254,9 @@ def evaluate(reference: str, *, task: str, data: Path, as_json: bool) -> None:
     from registry import evaluations
 
     with reporting() as progress:
-        row, new = evaluations.evaluate(open_registry(), reference, task, data, progress)
+        row, new = evaluations.evaluate(
+            open_registry(), reference, task, data, progress, remark=remark
+        )
     remark("recorded" if new else "nothing to do: recorded already")
     if as_json:
         print_json({**vars(row), "recorded": new})

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
-from centra.data import dev_file, fingerprint, read_examples
+from centra.data import dev_file, fingerprint
 from centra.errors import NotFoundError
 from centra.evaluation import measure
-from centra.progress import Progress, silent
+from centra.labelling import read_for
+from centra.progress import Progress, Remark, silent, unheard
+from centra.task_module import read_spec
 from registry import releases
 from registry.models import Evaluation, ReleaseTask
 
@@ -45,7 +47,13 @@ class EvaluationRow:
 
 
 def evaluate(
-    registry: Registry, reference: str, task: str, data: Path, progress: Progress = silent
+    registry: Registry,
+    reference: str,
+    task: str,
+    data: Path,
+    progress: Progress = silent,
+    *,
+    remark: Remark = unheard,
 ) -> tuple[EvaluationRow, bool]:
     """Measure a task of the merged release on labelled data, and record it.
 
@@ -54,8 +62,9 @@ def evaluate(
         reference: a release's number, a channel's name, or the start of a digest.
         task: a task that the release holds.
         data: a JSONL file, or a folder whose ``dev.jsonl`` is taken; see
-            :func:`centra.data.read_examples`.
+            :func:`centra.labelling.read_for`.
         progress: told of each step.
+        remark: told what the data's labels were taken for.
 
     Returns:
         What was measured, and whether it is news: a version is measured once on the same data in
@@ -72,7 +81,9 @@ def evaluate(
         number = uow.release(reference).number
         version, precision = _version(uow, number, task)
         known = of_version(uow, version)
-    examples = read_examples(file, progress)
+        module = version.digest
+    spec = read_spec(registry.store.fetch(module))
+    examples = read_for(spec, file, progress, remark)
     digest = fingerprint([file])
     for row in known:
         if (row.data, row.precision) == (digest, precision):

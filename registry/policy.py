@@ -39,6 +39,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from centra.errors import UsageError
 from centra.names import parse_name
 from centra.sizes import parse_size
+from centra.validation import explain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -115,9 +116,7 @@ class Policy(_Table):
         try:
             policy = cls.model_validate(rules)
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise UsageError(f"centra.toml: {place}: {first['msg']}") from error
+            raise UsageError("; ".join(f"centra.toml: {f}" for f in explain(error, cls))) from error
         for name, channel in policy.channels.items():
             parse_name(name, "channel name")
             if channel.from_channel == name:

@@ -15,9 +15,10 @@ from sqlalchemy import func, select
 from centra.compose import check_parity, merge
 from centra.errors import NotFoundError, UsageError
 from centra.names import split_reference
-from centra.progress import Progress, silent
+from centra.progress import Progress, Remark, silent, unheard
 from centra.release import LayerAccount, ReleaseManifest, changes
 from centra.runtime.loading import find_release, read_manifest
+from centra.task_module import read_spec
 from registry.channels import LATEST, advance, publish_pointer
 from registry.contract import ContractDifference, compare
 from registry.listing import holds, paged, within
@@ -195,6 +196,7 @@ def compose(
     max_loss: float | None = None,
     settled: Mapping[str, Precision] = MappingProxyType({}),
     progress: Progress = silent,
+    remark: Remark = unheard,
 ) -> Composition:
     """Merge the live set, or a release with some tasks replaced, and publish it if asked.
 
@@ -215,6 +217,7 @@ def compose(
         max_loss: the most points that a task's metric may fall by going to int8.
         settled: precisions that were decided before; tasks are not compared for them again.
         progress: told of each step.
+        remark: told what the data's labels were taken for.
 
     Returns:
         What the release holds and how it differs from ``base``, or from ``latest`` without one.
@@ -245,7 +248,7 @@ def compose(
         settled=settled,
         data=data.keys(),
     )
-    examples = _examples(data, wanted.doubted, progress)
+    examples = _examples(registry, data, modules, wanted.doubted, progress=progress, remark=remark)
     manifest = merge(
         modules,
         registry.store,
@@ -516,7 +519,13 @@ def _resolve(
 
 
 def _examples(
-    data: Mapping[str, Path], compared: Collection[str], progress: Progress
+    registry: Registry,
+    data: Mapping[str, Path],
+    modules: Mapping[str, str],
+    compared: Collection[str],
+    *,
+    progress: Progress,
+    remark: Remark,
 ) -> dict[str, list[Example]]:
     """What is in the files, of tasks that are compared."""
     for task in data:
@@ -527,9 +536,13 @@ def _examples(
             )
     if not data:
         return {}
-    from centra.data import dev_file, read_examples
+    from centra.data import dev_file
+    from centra.labelling import read_for
 
-    return {task: read_examples(dev_file(path), progress) for task, path in data.items()}
+    specs = {task: read_spec(registry.store.fetch(modules[task])) for task in data}
+    return {
+        task: read_for(specs[task], dev_file(path), progress, remark) for task, path in data.items()
+    }
 
 
 def _compared(

@@ -109,11 +109,9 @@ def _kind(
         return kind, []
     if kind == "classification" and like is not None and like.kind == "regression":
         return "regression", []
-    otherwise = "--kind regression says otherwise, " if kind == "classification" else ""
-    return kind, [
-        f"{len(numbers)} whole numbers as labels: taken as classes; {otherwise}"
-        "--labels FILE names them"
-    ]
+    remark = f"{len(numbers)} whole numbers as labels: taken as classes; "
+    remark += "--kind regression says otherwise, " if kind == "classification" else ""
+    return kind, [f"{remark}--labels FILE names them"]
 
 
 def _check_alike(examples: Sequence[Example]) -> None:
@@ -182,7 +180,7 @@ def _unknown(label: str, labels: Sequence[str], said: Labelling) -> str:
     known = ", ".join(labels[:_SHOWN]) + (" …" if len(labels) > _SHOWN else "")
     near = near_label(label, labels)
     hint = f"; {near!r} is nearly the same" if near else ""
-    if label.removeprefix("-").isdecimal() and not said.kind:
+    if label.removeprefix("-").isdecimal() and not (said.kind or said.labels):
         hint += "; if these are values and not classes, say --kind regression"
     return f"label {label!r} {where}; known are {known}{hint}"
 

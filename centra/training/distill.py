@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
+from centra.errors import UsageError
 from centra.progress import Progress, Remark, silent, unheard
 from centra.task_module import check_fits, check_module
 from centra.training.recipe import Distillation
@@ -71,6 +72,12 @@ def distill(
     recipe.check(backbone)
     checked = check_module(teacher)
     check_fits(checked, backbone, "the backbone")
+    if checked.spec.head.tags:
+        raise UsageError(
+            f"{teacher}: its head answers in tags of its own ({', '.join(checked.spec.head.tags[:4])} "
+            "…), which a student, whose data are BIO, cannot take over; distil from a module that "
+            "'centra train' made"
+        )
     examples = TaskData.load(
         backbone,
         reader,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from centra.documents import Document
 from centra.errors import UsageError
+from centra.labelling import Labelling
+from centra.labels import read_labels
+from centra.tags import Scheme  # noqa: TC001 - pydantic reads annotations
+from centra.task_module import Kind  # noqa: TC001
 from centra.training.recipe import Distillation, Recipe
+from centra.validation import explain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +51,7 @@ class _Search(Document):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.layers[0] > self.layers[1]:
-            raise ValueError("layers: expected [fewest, most]")
+            raise ValueError(f"layers: expected [fewest, most], found {[*self.layers]}")
         return self
 
 
@@ -77,6 +83,12 @@ class Plan(Document):
     """NAME or NAME@VERSION."""
     data: str
     """A folder; a relative one counts from the recipe's own."""
+    kind: Kind | None = None
+    """None for what the labels look like; see :func:`centra.training.contract.make_contract`."""
+    labels: str | None = None
+    """A file with all labels in their order; a relative one counts from the recipe's folder."""
+    tags: Scheme | None = None
+    """The scheme of a tagging task's tags; None to find it."""
     search: _Search
     training: _Training = _Training()
     distill: _Distill = _Distill()
@@ -93,18 +105,29 @@ class Plan(Document):
                 wrong; the file and the field are named.
         """
         try:
-            fields: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-            return cls.model_validate(fields)
+            fields = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+            # As JSON: there a list is a tuple and 1 is a number, but "1", true and 1.0 are no 1.
+            return cls.model_validate_json(json.dumps(fields, default=str), strict=True)
         except OSError as error:
             raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path}: not a TOML file ({error})") from error
+            raise UsageError(
+                f"{path}: not a TOML file ({error}); expected lines such as epochs = 10"
+            ) from error
         except ValidationError as error:
-            lines = [
-                f"{'.'.join(str(part) for part in fault['loc']) or 'recipe'}: {fault['msg']}"
-                for fault in error.errors()
-            ]
-            raise UsageError(f"{path}: " + "; ".join(lines)) from error
+            raise UsageError(f"{path}: " + "; ".join(explain(error, cls))) from error
+
+    def labelling(self, folder: Path) -> Labelling:
+        """What the data's labels mean.
+
+        Args:
+            folder: the recipe's own.
+
+        Raises:
+            DataError: see :func:`centra.labels.read_labels`.
+        """
+        labels = () if self.labels is None else read_labels(folder / self.labels)
+        return Labelling(kind=self.kind, labels=labels, tags=self.tags)
 
     @property
     def recipe(self) -> Recipe:

@@ -14,8 +14,6 @@ from centra.evaluation import tagging_metrics
 from centra.training import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import torch
 
     from centra.chain_decoding import Chain

@@ -10,7 +10,7 @@ import pytest
 from centra.data import Example, Input, Row
 from centra.errors import DataError, UsageError
 from centra.training import metrics
-from centra.training.targets import IGNORED, dev_metrics, infer_contract, loss, target
+from centra.training.targets import IGNORED, dev_metrics, loss, target
 from centra.training.task_data import Split
 from tests import support
 
@@ -241,43 +241,3 @@ def test_loss_of_every_kind_is_lower_for_better_logits() -> None:
         good = loss(spec, torch.tensor(logits), targets)
         bad = loss(spec, -torch.tensor(logits), targets)
         assert 0 <= good < 0.1 < bad
-
-
-# Contracts
-
-
-def test_contract_is_read_off_the_examples() -> None:
-    assert infer_contract([example("b"), example("a"), example("b")]) == (
-        "classification",
-        "single",
-        ("a", "b"),
-    )
-    assert infer_contract([example("x", pair="c"), example("y", pair="c")])[1] == "pair"
-    assert infer_contract([example(1.0)]) == ("regression", "single", ())
-    assert infer_contract([example(("b",)), example(("c", "a")), example(())]) == (
-        "multilabel",
-        "single",
-        ("a", "b", "c"),
-    )
-
-
-def test_tagging_contract_holds_both_marks_of_every_type() -> None:
-    found = infer_contract([example(("O", "B-b"), split=True), example(("I-a", "O"), split=True)])
-
-    assert found == ("tagging", "single", ("O", "B-a", "I-a", "B-b", "I-b"))
-
-
-@pytest.mark.parametrize("tag", ["city", "B-", "I-", "b-x", "S-x", "", "o", "-x"])
-def test_tag_that_is_not_bio_is_refused_with_file_and_line(tag: str) -> None:
-    with pytest.raises(DataError, match=r"^train\.jsonl:7: .* is not a BIO tag"):
-        infer_contract([example(("O", tag), split=True)])
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [example(1.0), example(("a",)), example("x", pair="b"), example(("O", "O"), split=True)],
-    ids=["regression", "multilabel", "pair", "tagging"],
-)
-def test_mixed_examples_are_refused_with_file_and_line(odd: Example) -> None:
-    with pytest.raises(DataError, match=r"^train\.jsonl:7: a .* example with a"):
-        infer_contract([example("x"), odd])

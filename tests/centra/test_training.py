@@ -632,9 +632,15 @@ SOME = [{"text": "go", "label": "a"}, {"text": "play", "label": "b"}]
     ("dev", "match"),
     [
         ([*SOME, {"text": "x", "label": "news"}], r"dev\.jsonl:3: label 'news' does not occur"),
-        ([*SOME, {"text": "x", "label": 1.5}], r"dev\.jsonl:3: a regression example"),
-        ([{"text": "x", "label": 1.5}], r"dev\.jsonl: its examples are of another kind"),
-        ([{"text": "x", "text_pair": "y", "label": "a"}], r"dev\.jsonl: .* another kind or form"),
+        ([*SOME, {"text": "x", "label": 1.5}], r"dev\.jsonl:3 has a number as its label"),
+        (
+            [{"text": "x", "label": 1.5}],
+            r"dev\.jsonl:1 has a number as its label, .*train\.jsonl:1 a text",
+        ),
+        (
+            [{"text": "x", "text_pair": "y", "label": "a"}],
+            r"dev\.jsonl:1: a .* example with a pair input",
+        ),
         ([], r"dev\.jsonl: holds no examples"),
         ([{"text": "x"}], r"dev\.jsonl:1: expected 'label'"),
     ],
@@ -705,7 +711,7 @@ def test_setting_that_cannot_be_trained_is_refused_by_name(
 
 
 def test_tiny_dev_set_is_enough(train: Callable[..., TaskModule], tmp_path: Path) -> None:
-    numbers = [{"text": "go", "label": 1}, {"text": "play", "label": 2}]
+    numbers = [{"text": "go", "label": 1}, {"text": "play", "label": 2.5}]
 
     assert train(data_of(tmp_path / "data", numbers, numbers[:1]), epochs=1).spec.metrics == {
         "pearson": 0,

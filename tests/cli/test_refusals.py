@@ -336,7 +336,7 @@ FAILED = {
     "predict hi --task same": "task same takes a pair of texts",
     "predict hi --text-pair ho --task intent": "task intent takes a single text",
     "train --task new --backbone tiny --data {missing} --tap 1 --depth 1": (
-        "train.jsonl: no such file; expected JSONL"
+        "there is no such folder); expected JSON lines"
     ),
     "search --task new --backbone tiny --data {missing}": "train.jsonl: no such file",
 }
@@ -500,8 +500,12 @@ GOOD = '{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
         (GOOD + '{"text": " ", "label": "x"}\n', GOOD, "train.jsonl:3: the text is empty"),
         (GOOD + '{"text": "c", "labels": ["x"]}\n', GOOD, "train.jsonl:3: a multilabel example"),
         ('{"tokens": ["a"], "labels": ["O", "O"]}', GOOD, "train.jsonl:1: 1 tokens but 2 labels"),
-        ('{"tokens": ["a"], "labels": ["x"]}', GOOD, "train.jsonl:1: 'x' is not a BIO tag"),
-        (GOOD, '{"text": "a", "label": 1}', "dev.jsonl: its examples are of another kind"),
+        (
+            '{"tokens": ["a"], "labels": ["x"]}',
+            GOOD,
+            "train.jsonl:1: 'x' is not a BIO tag, and no word is tagged O",
+        ),
+        (GOOD, '{"text": "a", "label": 1}', "dev.jsonl:1 has a number as its label, "),
         (b"caf\xe9\n", GOOD, "train.jsonl: cannot be read as UTF-8"),
     ],
 )
