@@ -7,7 +7,6 @@ digest is that of ``backbone.json``, which names all the others; where it came f
 
 from __future__ import annotations
 
-import importlib
 import json
 import tempfile
 from dataclasses import dataclass
@@ -15,9 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from centra.documents import Digest, FormattedDocument, canonical_json
-from centra.errors import FormatError, IncompatibleError, NotFoundError
+from centra.encoder_config import encoder_config, encoder_shapes
+from centra.errors import FormatError, IncompatibleError
 from centra.families import Family, family_of
+from centra.placing import check_placed, encoder_prefix, harmless
+from centra.pretrained import first_line, load, read_config, read_headers
 from centra.progress import Progress, silent
+from centra.tensors import under
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,11 +32,10 @@ if TYPE_CHECKING:
 __all__ = [
     "BackboneSpec",
     "Shards",
+    "check_finite_weights",
     "check_shards",
     "import_backbone",
-    "load_pretrained",
     "shard",
-    "transformers_class",
 ]
 
 _UNBOUNDED = 10**9  # transformers writes 1e30 for "no maximum length"
@@ -116,20 +118,32 @@ def import_backbone(
 
     Raises:
         NotFoundError: there is no such folder or hub repository.
-        IncompatibleError: a family that Centra does not know, a decoder, relative positions.
-        FormatError: the weights are pickled or the tokenizer has no fast form.
+        IncompatibleError: a family that Centra does not know, a decoder, relative positions, or a
+            tensor that has no place in the encoder; it is named.
+        FormatError: config.json or the weights are damaged, contradict each other or are pickled,
+            or the tokenizer has no fast form.
         StoreError, StoreNotWritableError: the store refused.
     """
-    config = _load_config(source, revision)
-    family = family_of(config.model_type)
-    if getattr(config, "is_decoder", False):
-        raise IncompatibleError(f"{source}: is a decoder; Centra serves encoders")
-    if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
-        raise IncompatibleError(f"{source}: only absolute position embeddings are supported")
+    raw = read_config(source, revision)
+    family = family_of(str(raw.get("model_type")))
+    headers = read_headers(source, revision)
+    prefix = encoder_prefix(headers, family, source)
+    stored = under(headers, prefix)
+    config = encoder_config(
+        raw, family, {name: tensor.shape for name, tensor in stored.items()}, source
+    )
+    shapes = encoder_shapes(config, family)
+    check_placed(
+        headers,
+        {prefix + name: shape for name, shape in shapes.items()},
+        harmless(family, prefix, heads=True),
+        source,
+        f"a {family.model}",
+    )
     tokenizer = _tokenizer_files(source, revision, int(config.vocab_size))
-    model = load_pretrained(source, "AutoModel", revision=revision)
-    _check_weights(model, source)
-    shards = shard(model.state_dict(), family, progress)
+    state = {name: tensor.float() for name, tensor in load({n: stored[n] for n in shapes}).items()}
+    check_finite_weights(state, source)
+    shards = shard(state, family, progress)
     settings = {key: getattr(config, key) for key in family.config_keys}
     spec = BackboneSpec(
         family=family.model_type,
@@ -141,7 +155,7 @@ def import_backbone(
         token_types=family.token_types and config.type_vocab_size > 1,
         embeddings=store.put(shards.embeddings),
         layers=tuple(store.put(layer) for layer in shards.layers),
-        layer_tensors=_layer_tensors(model.state_dict(), family),
+        layer_tensors=_layer_tensors(state, family),
         tokenizer={name: store.put(data) for name, data in tokenizer.items()},
     )
     store.put(spec.to_bytes())
@@ -179,43 +193,6 @@ def check_shards(spec: BackboneSpec, reader: BlobReader) -> None:
         found = {name: tensor.shape for name, tensor in tensors.items()}
         if any(t.dtype != "F32" for t in tensors.values()) or (index and found != expected):
             raise FormatError(f"{part}: does not hold the tensors that its spec names")
-
-
-def load_pretrained(source: str, auto_class: str, *, revision: str | None = None) -> Any:
-    """Load a transformers model in float32 from safetensors weights, never from a pickle.
-
-    Args:
-        source: a folder or a hub name.
-        auto_class: a class of transformers, e.g. ``"AutoModel"``.
-        revision: the hub's branch, tag or commit.
-
-    Raises:
-        NotFoundError: there is no such folder or hub repository.
-        FormatError: weights are missing, damaged, or only there as a pickle.
-    """
-    import torch
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()  # Centra shows its own
-    try:
-        model, loading = getattr(transformers, auto_class).from_pretrained(
-            source,
-            revision=revision,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except Exception as error:
-        _raise_not_found(source, error)
-        raise FormatError(
-            f"{source}: no usable safetensors weights ({_first_line(error)}). "
-            "Centra never reads pickled weights; save with safe_serialization=True."
-        ) from error
-    # transformers fills gaps with random numbers; only a pooler, which no task reads, may be one.
-    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
-    if missing:
-        raise FormatError(f"{source}: has no weights for {', '.join(missing[:3])}")
-    return model.eval()
 
 
 def shard(state: Mapping[str, torch.Tensor], family: Family, progress: Progress = silent) -> Shards:
@@ -265,18 +242,6 @@ def _canonical(tensors: Mapping[str, torch.Tensor]) -> bytes:
     )
 
 
-def _load_config(source: str, revision: str | None) -> Any:
-    import transformers
-
-    try:
-        return transformers.AutoConfig.from_pretrained(source, revision=revision)
-    except Exception as error:
-        _raise_not_found(source, error)
-        raise FormatError(
-            f"{source}: cannot read its config.json ({_first_line(error)})"
-        ) from error
-
-
 def _tokenizer_files(source: str, revision: str | None, vocab_size: int) -> dict[str, bytes]:
     """The tokenizer's files as shipped, so that they do not depend on our library versions.
 
@@ -287,7 +252,7 @@ def _tokenizer_files(source: str, revision: str | None, vocab_size: int) -> dict
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
     except Exception as error:
-        raise FormatError(f"{source}: no usable tokenizer ({_first_line(error)})") from error
+        raise FormatError(f"{source}: no usable tokenizer ({first_line(error)})") from error
     if not tokenizer.is_fast:
         raise FormatError(
             f"{source}: its tokenizer has no fast form, so it cannot be served without transformers"
@@ -342,39 +307,19 @@ def _max_length(tokenizer: Mapping[str, bytes], config: Any, family: Family) -> 
     return positions if limit is None else min(limit, positions)
 
 
-def _check_weights(model: Any, source: str) -> None:
+def check_finite_weights(state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Refuse weights that hold NaN or infinity.
+
+    Raises:
+        FormatError: naming the first such tensor.
+    """
     import torch
 
-    for name, tensor in model.state_dict().items():
-        if tensor.dtype != torch.float32:
-            raise IncompatibleError(f"{source}: tensor {name} is {tensor.dtype}, expected floats")
-        if not torch.isfinite(tensor).all():
-            raise FormatError(f"{source}: tensor {name} holds NaN or infinite values")
-
-
-def _raise_not_found(source: str, error: Exception) -> None:
-    if not Path(source).exists() and (
-        "404" in str(error)
-        or "not a local folder" in str(error)
-        or "not a valid model identifier" in str(error)
-        or "Repo id must" in str(error)  # a path: no hub name looks like it
-        or "connect" in str(error).lower()
-        or "offline" in str(error).lower()
-    ):
-        raise NotFoundError(
-            f"{source}: no such folder here, and the hub could not give it ({_first_line(error)})"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-def transformers_class(family: Family, name: str) -> Any:
-    """A class of the family's transformers module, imported now.
-
-    Args:
-        family: the encoder family.
-        name: the class name, e.g. ``family.layer``.
-    """
-    return getattr(importlib.import_module(family.module), name)
+    for name, tensor in state.items():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise FormatError(
+                f"{source}: tensor {name} holds NaN or infinite values ({bad} of "
+                f"{tensor.numel()}). The training run diverged; train again, for example with a "
+                "lower learning rate."
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,6 +33,16 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "form",
             type=click.Choice(["single", "pair"]),
             help="What a checkpoint's task takes; default single.",
+        ),
+        click.option(
+            "--kind",
+            type=click.Choice(_KINDS),
+            help="A checkpoint's kind, where its config does not say.",
+        ),
+        click.option(
+            "--labels",
+            type=click.Path(path_type=Path),
+            help="A file of labels instead of a checkpoint's: one a line, or a JSON list.",
         ),
         _FORCE,
         json_option,
@@ -282,14 +292,10 @@ def history(name: str, *, as_json: bool) -> None:
     print_events(audit.events(open_registry(), task=name), as_json=as_json)
 
 
-def _checkpoint(
-    backbone: str | None, tap: int | None, form: Literal["single", "pair"] | None
-) -> Checkpoint | None:
+def _checkpoint(**options: Any) -> Checkpoint:
     from registry.intake import Checkpoint
 
-    if backbone is None and tap is None and form is None:
-        return None
-    return Checkpoint(backbone=backbone, tap=tap, form=form or "single")
+    return Checkpoint(**options, remark=remark)
 
 
 def _show_card(reference: str, *, markdown: bool, as_json: bool) -> None:
