@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from centra.documents import Digest, FormattedDocument, canonical_json
-from centra.encoder_config import encoder_config, encoder_shapes
+from centra.encoder_config import encoder_config, encoder_family, encoder_shapes
 from centra.errors import FormatError, IncompatibleError
 from centra.families import Family, family_of
 from centra.placing import check_placed, encoder_prefix, harmless
-from centra.pretrained import first_line, load, read_config, read_headers
 from centra.progress import Progress, silent
+from centra.saved_model import first_line, load, read_config, read_headers
 from centra.tensors import under
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def import_backbone(
         StoreError, StoreNotWritableError: the store refused.
     """
     raw = read_config(source, revision)
-    family = family_of(str(raw.get("model_type")))
+    family = encoder_family(raw, source)
     headers = read_headers(source, revision)
     prefix = encoder_prefix(headers, family, source)
     stored = under(headers, prefix)
@@ -138,7 +138,7 @@ def import_backbone(
         {prefix + name: shape for name, shape in shapes.items()},
         harmless(family, prefix, heads=True),
         source,
-        f"a {family.model}",
+        family.model,
     )
     tokenizer = _tokenizer_files(source, revision, int(config.vocab_size))
     state = {name: tensor.float() for name, tensor in load({n: stored[n] for n in shapes}).items()}

@@ -16,8 +16,8 @@ from centra.data import Input, TextEncoder
 from centra.errors import IncompatibleError, UsageError
 from centra.fine_tuned import FineTuned
 from centra.frozen import Footing, find_footing
-from centra.pretrained import load
 from centra.progress import Progress, Remark, silent, unheard
+from centra.saved_model import load
 from centra.task_module import HeadSpec, Kind, TaskModule, TaskSpec
 from centra.tensors import under
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from centra.errors import FormatError, IncompatibleError
-from centra.families import Family, transformers_class
-from centra.pretrained import first_line
+from centra.families import FAMILIES, Family, family_of, transformers_class
+from centra.saved_model import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["encoder_config", "encoder_shapes"]
+__all__ = ["encoder_config", "encoder_family", "encoder_shapes"]
 
 # Settings under which transformers computes something that Centra does not.
 _UNSUPPORTED = {
@@ -30,6 +30,29 @@ _UNSUPPORTED = {
     "quantization_config": "is quantised; save it in float32, float16 or bfloat16 "
     "(model.dequantize() where it can)",
 }
+
+
+def encoder_family(raw: Mapping[str, Any], where: str) -> Family:
+    """The family that a ``config.json`` names.
+
+    Args:
+        raw: its content.
+        where: what to call the model in errors.
+
+    Raises:
+        FormatError: it names none.
+        IncompatibleError: Centra does not know it.
+    """
+    model_type = raw.get("model_type")
+    if not isinstance(model_type, str):
+        raise FormatError(
+            f"{where}: its config.json says model_type {model_type!r:.60}; expected one of "
+            f"{', '.join(sorted(FAMILIES))}. Save the model with its save_pretrained."
+        )
+    try:
+        return family_of(model_type)
+    except IncompatibleError as error:
+        raise IncompatibleError(f"{where}: {error}") from error
 
 
 def encoder_config(

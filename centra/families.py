@@ -192,7 +192,7 @@ def family_of(model_type: str) -> Family:
     """
     if model_type not in FAMILIES:
         raise IncompatibleError(
-            f"model type {model_type!r} is not supported; Centra knows {', '.join(sorted(FAMILIES))}"
+            f"model type {model_type!r:.60} is not supported; Centra knows {', '.join(sorted(FAMILIES))}"
         )
     return FAMILIES[model_type]
 

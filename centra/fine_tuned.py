@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from centra.encoder_config import encoder_config, encoder_shapes
+from centra.encoder_config import encoder_config, encoder_family, encoder_shapes
 from centra.errors import FormatError
-from centra.families import Family, family_of
 from centra.placing import check_placed, encoder_prefix, harmless
-from centra.pretrained import StoredTensor, read_config, read_headers
+from centra.saved_model import StoredTensor, read_config, read_headers
 from centra.tensors import under
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from centra.families import Family
 
 __all__ = ["FineTuned"]
 
@@ -59,12 +60,15 @@ class FineTuned:
         """
         where = str(folder)
         raw = read_config(where)
-        family = family_of(str(raw.get("model_type")))
+        family = encoder_family(raw, where)
         architecture = _architecture(raw, family, where)
         headers = read_headers(where)
         prefix = encoder_prefix(headers, family, where)
         if prefix != family.prefix:
-            raise FormatError(f"{where}: holds an encoder alone; expected a {architecture}")
+            raise FormatError(
+                f"{where}: holds an encoder alone, without the head of a {architecture}; save "
+                "the whole fine-tuned model"
+            )
         shapes = {name: tensor.shape for name, tensor in under(headers, prefix).items()}
         config = encoder_config(raw, family, shapes, where)
         expected = {prefix + n: shape for n, shape in encoder_shapes(config, family).items()}
@@ -76,7 +80,7 @@ class FineTuned:
             outputs = rows if part == "out" else hidden
             expected |= {f"{source}.weight": (outputs, hidden), f"{source}.bias": (outputs,)}
         ignored = harmless(family, prefix, heads=False)
-        check_placed(headers, expected, ignored, where, f"a {architecture}")
+        check_placed(headers, expected, ignored, where, architecture)
         return cls(
             folder=folder,
             raw=raw,
@@ -114,7 +118,7 @@ def _architecture(raw: dict[str, Any], family: Family, where: str) -> str:
         + (
             "A class of another name may compute otherwise than transformers' own, so it is not "
             "taken for it. If it computes the same, load the weights with transformers' class and "
-            "save them again."
+            "save them again; if not, fine-tune that class, or train with 'centra train'."
             if own
             else "Fine-tune one of these, and save it with its save_pretrained."
         )

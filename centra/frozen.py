@@ -190,22 +190,20 @@ def _difference(
 ) -> tuple[str, bool]:
     """How embeddings differ, and whether it is by added rows alone."""
     rows, given = len(own[_WORDS]), len(frozen[_WORDS])
-    changed = {
-        name: _changed_rows(tensor, frozen[name]) for name, tensor in own.items() if name in frozen
-    }
-    clean = {name for name, count in changed.items() if count == 0}
-    if rows != given:
-        what = f"its vocabulary has {rows} rows, the backbone's {given}"
-        if rows > given:
-            what += f": {rows - given} were added ({_added_tokens(folder, given)})"
-        if changed[_WORDS]:
-            what += f", and {changed[_WORDS]} of the rows that both have were changed"
-        return what, rows > given and clean == frozen.keys()
-    name = next((name for name in own if name not in clean), _WORDS)
-    if name not in frozen or frozen[name].shape != own[name].shape:
+    for name, tensor in own.items():
         shape = tuple(frozen[name].shape) if name in frozen else "missing"
-        return f"{name} is {tuple(own[name].shape)}, the backbone's is {shape}", False
-    return f"{name} was changed in {changed[name]} of {len(own[name])} rows", False
+        if name != _WORDS and tuple(tensor.shape) != shape:
+            return f"{name} is {tuple(tensor.shape)}, the backbone's is {shape}", False
+    changed = {name: _changed_rows(tensor, frozen[name]) for name, tensor in own.items()}
+    if rows == given:
+        name = next((name for name, count in changed.items() if count), _WORDS)
+        return f"{name} was changed in {changed[name]} of {len(own[name])} rows", False
+    what = f"its vocabulary has {rows} rows, the backbone's {given}"
+    if rows > given:
+        what += f": {rows - given} were added ({_added_tokens(folder, given)})"
+    if changed[_WORDS]:
+        what += f", and {changed[_WORDS]} of the rows that both have were changed"
+    return what, rows > given and not any(changed.values())
 
 
 def _changed_rows(own: torch.Tensor, frozen: torch.Tensor) -> int:

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from centra.errors import FormatError, IncompatibleError
-from centra.pretrained import StoredTensor, load
+from centra.saved_model import StoredTensor, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

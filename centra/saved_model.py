@@ -27,6 +27,7 @@ __all__ = ["StoredTensor", "find_file", "first_line", "load", "read_config", "re
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth")
 _OTHER_WEIGHTS = (".h5", ".msgpack", ".ot", ".onnx", ".gguf")
 _LFS_START = b"version https://git-lfs"
 _STEP = re.compile(r"checkpoint-([0-9]{1,12})")
@@ -147,10 +148,12 @@ def find_file(
 
     Raises:
         NotFoundError: there is no such hub repository.
-        FormatError: the hub cannot give it.
+        FormatError: the hub cannot give it, or it is a link to nowhere.
     """
     if Path(source).is_dir():
         path = Path(source) / name
+        if path.is_symlink() and not path.exists():  # such as of a hub cache that was copied
+            raise FormatError(f"{path}: is a link to a missing file; copy files, not links")
         return path if path.is_file() else None
     from transformers.utils import cached_file
 
@@ -301,9 +304,9 @@ def _is_task_module(path: Path) -> bool:
 def _no_weights(folder: Path) -> str:
     """Why a folder has no weights that can be read, and the mend."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    pickles = [name for name in names if name.endswith(_PICKLES) and name != "training_args.bin"]
+    pickles = [name for name in names if name.endswith(_PICKLES) and name not in _NO_WEIGHTS]
     others = [name for name in names if name.endswith(_OTHER_WEIGHTS)]
-    tensors = [name for name in names if name.endswith(".safetensors")]
+    tensors = [name for name in names if name.endswith(".safetensors") and name != _WEIGHTS]
     if tensors:
         return f"its weights are in {tensors[0]}; expected {_WEIGHTS}. Save the whole model again."
     output = "" if pickles or others else _trainer_output(folder)
@@ -334,7 +337,7 @@ def _trainer_output(folder: Path) -> str:
         named = f"the trainer's best is {folder / best}" + (
             ", which is also the last" if best == last.name else f", {named}"
         )
-    return f"It is a trainer's output with {len(steps)} checkpoints; give one of them: {named}"
+    return f"It is a trainer's output; give one of the checkpoints inside: {named}"
 
 
 def _best(last: Path) -> str | None:
