@@ -266,9 +266,7 @@ def _load_config(source: str, revision: str | None) -> Any:
         )
     except Exception as error:
         raise_not_found(source, error)
-        raise FormatError(
-            f"{source}: cannot read its config.json ({first_line(error)})"
-        ) from error
+        raise FormatError(f"{source}: cannot read its config.json ({first_line(error)})") from error
 
 
 def _check_weights(model: Any, source: str) -> None:

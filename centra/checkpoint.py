@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from centra.backbone import BackboneSpec, load_pretrained, shard
+from centra.checkpoint_tokenizer import check_same_tokenizer
 from centra.data import Input, TextEncoder
 from centra.documents import sha256
 from centra.errors import FormatError, IncompatibleError, UsageError
 from centra.families import Family, family_of
+from centra.pretrained import refuse_code
 from centra.progress import Progress, silent
 from centra.task_module import HeadSpec, Kind, TaskModule, TaskSpec
 
@@ -66,8 +68,9 @@ def convert(
     Raises:
         FormatError: no usable checkpoint, pickled weights, or a head that Centra does not know.
         IncompatibleError: the embeddings or a layer up to ``tap`` differ from the backbone's; the
-            first differing one is named. Or another tokenizer.
+            first differing one is named. Or another tokenizer, or code of its own (``auto_map``).
     """
+    refuse_code(str(folder))
     config = _read_config(folder)
     family = family_of(str(config.get("model_type")))
     model = load_pretrained(str(folder), _auto_class(config, folder))
@@ -213,8 +216,8 @@ def _with_probe(
     spec = module.spec
     pair = _PROBE_TEXTS[0] if spec.input == "pair" else None
     inputs = [Input(text, pair) for text in _PROBE_TEXTS]
-    rows, batch = TextEncoder.of(backbone, reader).batch(inputs)
-    _check_tokenizer(folder, inputs, [row.input_ids for row in rows])
+    check_same_tokenizer(folder, backbone, reader, pairs=pair is not None)
+    _, batch = TextEncoder.of(backbone, reader).batch(inputs)
     arrays = {name: torch.from_numpy(array) for name, array in vars(batch).items()}
     trunk = Trunk(backbone, reader, depth=spec.tap_layer)
     branch = Branch(backbone, spec).load(module.tensors).eval()
@@ -234,21 +237,3 @@ def _with_probe(
         )
     probe = {f"probe.{name}": tensor for name, tensor in arrays.items()}
     return TaskModule(spec, module.tensors | probe | {"probe.logits": expected.clone()})
-
-
-def _check_tokenizer(folder: Path, inputs: list[Input], expected: list[list[int]]) -> None:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    texts: list[Any] = [
-        item.text if item.text_pair is None else (item.text, item.text_pair) for item in inputs
-    ]
-    if [encoding.ids for encoding in tokenizer.encode_batch(texts)] != expected:
-        raise IncompatibleError(
-            f"{folder}: its tokenizer gives other token ids than the backbone's"
-        )

@@ -66,7 +66,9 @@ SCRIPTS = {
 }
 """First and last code point of the letters and marks that each script's words are made of."""
 
-_SPACES = " " * 12 + "\t\n\r\x0b\x0c\x85\u00a0\u1680\u2003\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+_SPACES = (
+    " " * 12 + "\t\n\r\x0b\x0c\x85\u00a0\u1680\u2003\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
 _UNSEEN = "\x00\x01\x08\x1b\x1f\x7f\x9f\u00ad\u061c\u180e\u200b\u200c\u200d\u200e\u202e\u2060\ufe0f"
 _UNSEEN += "\ufeff\ufffd\ue000\U000e0041\U000f0000"
 _MARKS = "\u0300\u0301\u0308\u0327\u0345\u20dd\u3099"

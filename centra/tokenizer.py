@@ -125,7 +125,7 @@ def import_tokenizer(
 
 
 def load_tokenizer(source: str, revision: str | None = None) -> Any:
-    """transformers' own tokenizer of a folder or hub name; never one that it makes up.
+    """The tokenizer that transformers reads from a folder or hub name; never one that it makes up.
 
     Args:
         source: a folder or a hub name.
