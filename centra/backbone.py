@@ -7,20 +7,19 @@ digest is that of ``backbone.json``, which names all the others; where it came f
 
 from __future__ import annotations
 
-import json
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from centra.documents import Digest, FormattedDocument, canonical_json
+from centra.documents import Digest, FormattedDocument
 from centra.encoder_config import encoder_config, encoder_family, encoder_shapes
-from centra.errors import FormatError, IncompatibleError
+from centra.errors import FormatError
 from centra.families import Family, family_of
 from centra.placing import check_placed, encoder_prefix, harmless
+from centra.pretrained import refuse_code
 from centra.progress import Progress, silent
-from centra.saved_model import first_line, load, read_config, read_headers
+from centra.saved_model import load, read_config, read_headers
 from centra.tensors import under
+from centra.tokenizer import import_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,17 +36,6 @@ __all__ = [
     "import_backbone",
     "shard",
 ]
-
-_UNBOUNDED = 10**9  # transformers writes 1e30 for "no maximum length"
-_SPECIAL_TOKENS = (
-    "cls_token",
-    "sep_token",
-    "pad_token",
-    "unk_token",
-    "mask_token",
-    "bos_token",
-    "eos_token",
-)
 
 
 class BackboneSpec(FormattedDocument):
@@ -118,13 +106,15 @@ def import_backbone(
 
     Raises:
         NotFoundError: there is no such folder or hub repository.
-        IncompatibleError: a family that Centra does not know, a decoder, relative positions, or a
-            tensor that has no place in the encoder; it is named.
+        IncompatibleError: a family that Centra does not know, a decoder, relative positions; a
+            tensor that has no place in the encoder (it is named); code of its own (``auto_map``);
+            a tokenizer whose ids Centra cannot repeat.
         FormatError: config.json or the weights are damaged, contradict each other or are pickled,
             or the tokenizer has no fast form.
         StoreError, StoreNotWritableError: the store refused.
     """
     raw = read_config(source, revision)
+    refuse_code(source, revision)
     family = encoder_family(raw, source)
     headers = read_headers(source, revision)
     prefix = encoder_prefix(headers, family, source)
@@ -140,7 +130,7 @@ def import_backbone(
         source,
         family.model,
     )
-    tokenizer = _tokenizer_files(source, revision, int(config.vocab_size))
+    tokenizer = import_tokenizer(source, config, family, revision)
     state = {name: tensor.float() for name, tensor in load({n: stored[n] for n in shapes}).items()}
     check_finite_weights(state, source)
     shards = shard(state, family, progress)
@@ -150,13 +140,13 @@ def import_backbone(
         config=settings,
         num_layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,
-        max_length=_max_length(tokenizer, config, family),
+        max_length=tokenizer.max_length,
         pad_token_id=config.pad_token_id or 0,
-        token_types=family.token_types and config.type_vocab_size > 1,
+        token_types=tokenizer.token_types,
         embeddings=store.put(shards.embeddings),
         layers=tuple(store.put(layer) for layer in shards.layers),
         layer_tensors=_layer_tensors(state, family),
-        tokenizer={name: store.put(data) for name, data in tokenizer.items()},
+        tokenizer={name: store.put(data) for name, data in tokenizer.files.items()},
     )
     store.put(spec.to_bytes())
     return spec
@@ -240,71 +230,6 @@ def _canonical(tensors: Mapping[str, torch.Tensor]) -> bytes:
             for name in sorted(tensors)
         }
     )
-
-
-def _tokenizer_files(source: str, revision: str | None, vocab_size: int) -> dict[str, bytes]:
-    """The tokenizer's files as shipped, so that they do not depend on our library versions.
-
-    A tokenizer that only comes in slow form is converted to ``tokenizer.json``.
-    """
-    import transformers
-
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, revision=revision)
-    except Exception as error:
-        raise FormatError(f"{source}: no usable tokenizer ({first_line(error)})") from error
-    if not tokenizer.is_fast:
-        raise FormatError(
-            f"{source}: its tokenizer has no fast form, so it cannot be served without transformers"
-        )
-    # transformers makes up an empty tokenizer where a folder has none.
-    ids = tokenizer.get_vocab().values()
-    if len(ids) <= len(tokenizer.all_special_ids):
-        raise FormatError(f"{source}: has no tokenizer; save it beside the weights")
-    if max(ids) >= vocab_size:
-        raise IncompatibleError(
-            f"{source}: its tokenizer gives ids up to {max(ids)}, but there are only "
-            f"{vocab_size} embeddings"
-        )
-    files = {"tokenizer.json": _shipped_tokenizer(source, revision)}
-    if files["tokenizer.json"] is None:
-        with tempfile.TemporaryDirectory() as folder:
-            tokenizer.save_pretrained(folder)
-            files["tokenizer.json"] = (Path(folder) / "tokenizer.json").read_bytes()
-    special = {name: getattr(tokenizer, name) for name in _SPECIAL_TOKENS}
-    files["tokenizer_config.json"] = canonical_json(
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": _limit(tokenizer.model_max_length),
-            **{name: str(token) for name, token in special.items() if token is not None},
-        }
-    )
-    return {name: data for name, data in files.items() if data is not None}
-
-
-def _shipped_tokenizer(source: str, revision: str | None) -> bytes | None:
-    from transformers.utils import cached_file
-
-    path = cached_file(
-        source,
-        "tokenizer.json",
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return Path(path).read_bytes() if path else None
-
-
-def _limit(max_length: int) -> int | None:
-    return int(max_length) if max_length < _UNBOUNDED else None
-
-
-def _max_length(tokenizer: Mapping[str, bytes], config: Any, family: Family) -> int:
-    limit = json.loads(tokenizer["tokenizer_config.json"])["model_max_length"]
-    positions = int(getattr(config, family.max_length_key))
-    if family.position_offset:
-        positions -= config.pad_token_id + 1
-    return positions if limit is None else min(limit, positions)
 
 
 def check_finite_weights(state: Mapping[str, torch.Tensor], source: str) -> None:

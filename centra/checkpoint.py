@@ -8,10 +8,11 @@ with the checkpoint.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from centra.backbone import BackboneSpec, check_finite_weights
 from centra.checkpoint_task import read_task
+from centra.checkpoint_tokenizer import check_same_tokenizer
 from centra.data import Input, TextEncoder
 from centra.errors import IncompatibleError, UsageError
 from centra.fine_tuned import FineTuned
@@ -75,7 +76,7 @@ def convert(
             contradicts itself or them.
         IncompatibleError: another class than the family's own, a tensor that has no place, the
             embeddings or a layer up to ``tap`` differ from the backbone's (it is named), or another
-            tokenizer.
+            tokenizer, or code of its own (``auto_map``).
         UsageError: what was declared contradicts the checkpoint.
     """
     from centra.checkpoint_probe import with_probe
@@ -112,8 +113,10 @@ def convert(
     module = TaskModule(spec, _weights(state, checkpoint, spec))
     pair = _PROBE_TEXTS[0] if spec.input == "pair" else None
     inputs = [Input(text, pair) for text in _PROBE_TEXTS]
-    rows, batch = TextEncoder.of(footing.backbone, reader).batch(inputs)
-    _check_tokenizer(folder, inputs, [row.input_ids for row in rows])
+    check_same_tokenizer(
+        folder, checkpoint.config, footing.backbone, reader, pairs=pair is not None
+    )
+    _, batch = TextEncoder.of(footing.backbone, reader).batch(inputs)
     return with_probe(module, checkpoint, footing, batch=batch, reader=reader, remark=remark)
 
 
@@ -193,21 +196,3 @@ def _weights(
         for end in ("weight", "bias"):
             weights[f"head.{part}.{end}"] = state[f"{source}.{end}"]
     return {name: tensor.float().contiguous() for name, tensor in weights.items()}
-
-
-def _check_tokenizer(folder: Path, inputs: list[Input], expected: list[list[int]]) -> None:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    texts: list[Any] = [
-        item.text if item.text_pair is None else (item.text, item.text_pair) for item in inputs
-    ]
-    if [encoding.ids for encoding in tokenizer.encode_batch(texts)] != expected:
-        raise IncompatibleError(
-            f"{folder}: its tokenizer gives other token ids than the backbone's"
-        )

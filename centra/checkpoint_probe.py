@@ -10,7 +10,7 @@ import torch
 from centra.encoder import Branch, Trunk
 from centra.errors import FormatError, IncompatibleError
 from centra.families import transformers_class
-from centra.saved_model import first_line
+from centra.pretrained import first_line
 from centra.task_module import TaskModule
 
 if TYPE_CHECKING:

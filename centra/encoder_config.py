@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from centra.errors import FormatError, IncompatibleError
 from centra.families import FAMILIES, Family, family_of, transformers_class
-from centra.saved_model import first_line
+from centra.pretrained import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,6 +130,9 @@ def _typed(raw: Mapping[str, Any], family: Family, where: str) -> Any:
             )
     for key, value in settings.items():
         _check_value(key, value, where)
+    # Not the layers', but transformers looks for a tokenizer's class here.
+    if isinstance(raw.get("tokenizer_class"), str):
+        settings["tokenizer_class"] = raw["tokenizer_class"]
     try:
         return kind(**settings)
     except Exception as error:

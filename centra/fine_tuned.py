@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from centra.encoder_config import encoder_config, encoder_family, encoder_shapes
 from centra.errors import FormatError
 from centra.placing import check_placed, encoder_prefix, harmless
+from centra.pretrained import refuse_code
 from centra.saved_model import StoredTensor, read_config, read_headers
 from centra.tensors import under
 
@@ -55,11 +56,12 @@ class FineTuned:
         Raises:
             FormatError: it cannot be read, contradicts itself, or is of a class that is not
                 transformers' own for sentences or tokens.
-            IncompatibleError: a family or setting that Centra does not serve, or a tensor that has
-                no place; it is named.
+            IncompatibleError: a family or setting that Centra does not serve, or code of its own
+                (``auto_map``), or a tensor that has no place; it is named.
         """
         where = str(folder)
         raw = read_config(where)
+        refuse_code(where)
         family = encoder_family(raw, where)
         architecture = _architecture(raw, family, where)
         headers = read_headers(where)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from centra.errors import FormatError, NotFoundError
+from centra.errors import FormatError
+from centra.pretrained import first_line, raise_not_found
 from centra.tensors import read_metadata
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["StoredTensor", "find_file", "first_line", "load", "read_config", "read_headers"]
+__all__ = ["StoredTensor", "find_file", "load", "read_config", "read_headers"]
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -166,28 +167,9 @@ def find_file(
             _raise_exceptions_for_connection_errors=needed,
         )
     except Exception as error:
-        _raise_not_found(source, error)
+        raise_not_found(source, error)
         raise FormatError(f"{source}: cannot read its {name} ({first_line(error)})") from error
     return Path(found) if found else None
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error of a library, for use inside one of ours."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-def _raise_not_found(source: str, error: Exception) -> None:
-    if not Path(source).exists() and (
-        "404" in str(error)
-        or "not a local folder" in str(error)
-        or "not a valid model identifier" in str(error)
-        or "Repo id must" in str(error)  # a path: no hub name looks like it
-        or "connect" in str(error).lower()
-        or "offline" in str(error).lower()
-    ):
-        raise NotFoundError(
-            f"{source}: no such folder here, and the hub could not give it ({first_line(error)})"
-        ) from error
 
 
 def _json_type(value: object) -> str:

@@ -1,0 +1,363 @@
+"""A backbone's tokenizer: what transformers runs for a folder, in one file, proven to give its ids.
+
+A folder says in many places how its texts are cut: ``tokenizer.json``, ``tokenizer_config.json``,
+``special_tokens_map.json``, ``vocab.txt``, the class that reads them. transformers obeys them all,
+so what Centra stores is the tokenizer that transformers ends up with. Whatever it does beyond that
+file would be lost; so ids are compared on thousands of made-up texts, and a tokenizer of which
+one id differs is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from centra.documents import canonical_json
+from centra.errors import FormatError, IncompatibleError
+from centra.pretrained import first_line, read_file, read_json
+from centra.sample_texts import sample_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tokenizers import Tokenizer
+
+    from centra.data import Input, Row
+    from centra.families import Family
+
+__all__ = [
+    "Difference",
+    "ImportedTokenizer",
+    "find_difference",
+    "import_tokenizer",
+    "load_tokenizer",
+    "pipeline",
+    "samples",
+]
+
+_UNBOUNDED = 10**9  # transformers writes 1e30 for "no maximum length"
+_SPECIAL_TOKENS = (
+    "cls_token",
+    "sep_token",
+    "pad_token",
+    "unk_token",
+    "mask_token",
+    "bos_token",
+    "eos_token",
+)
+_WORDS = 3000  # of the vocabulary in made-up texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportedTokenizer:
+    """What a backbone keeps of its tokenizer."""
+
+    files: dict[str, bytes]
+    """``tokenizer.json`` and ``tokenizer_config.json``."""
+    max_length: int
+    """Tokens an input may have, special tokens included."""
+    token_types: bool
+    """Whether the model is told the two texts of a pair apart by token types."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """An input for which Centra and transformers give other ids, or other token types."""
+
+    input: Input
+    centra: list[int]
+    transformers: list[int]
+
+    def __str__(self) -> str:
+        texts = [text for text in (self.input.text, self.input.text_pair) if text is not None]
+        return (
+            f"for {' with '.join(repr(text) for text in texts)} Centra gives {self.centra}, "
+            f"transformers gives {self.transformers}"
+        )
+
+
+def import_tokenizer(
+    source: str, config: Any, family: Family, revision: str | None = None
+) -> ImportedTokenizer:
+    """Take the tokenizer of a transformers encoder.
+
+    ``tokenizer.json`` is kept as shipped where it is just what transformers runs, so that it does
+    not depend on library versions; otherwise what transformers runs is written out, canonically.
+
+    Args:
+        source: a folder or a hub name.
+        config: transformers' config of the encoder.
+        family: the encoder's family.
+        revision: the hub's branch, tag or commit.
+
+    Raises:
+        FormatError: there is no usable tokenizer, or none with a fast form.
+        IncompatibleError: its ids do not fit the encoder, or it does what Centra does not.
+    """
+    from tokenizers import Tokenizer
+
+    tokenizer = load_tokenizer(source, config, revision)
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    _check_obeyed(source, tokenizer, backend)
+    _check_ids(source, tokenizer, int(config.vocab_size))
+    types = family.token_types and config.type_vocab_size > 1
+    special = {name: getattr(tokenizer, name) for name in _SPECIAL_TOKENS}
+    limit = _limit(source, tokenizer)
+    imported = ImportedTokenizer(
+        files={
+            "tokenizer.json": _tokenizer_json(source, revision, backend),
+            "tokenizer_config.json": canonical_json(
+                {
+                    "tokenizer_class": "PreTrainedTokenizerFast",
+                    "model_max_length": limit,
+                    **{name: str(token) for name, token in special.items() if token is not None},
+                }
+            ),
+        },
+        max_length=_max_length(source, limit, config, family, backend),
+        token_types=types and "token_type_ids" in tokenizer.model_input_names,
+    )
+    _prove(source, imported, tokenizer, config)
+    return imported
+
+
+def load_tokenizer(source: str, config: Any, revision: str | None = None) -> Any:
+    """The tokenizer that transformers reads from a folder or hub name; never one that it makes up.
+
+    Args:
+        source: a folder or a hub name.
+        config: transformers' config of the encoder; its config.json is not read again.
+        revision: the hub's branch, tag or commit.
+
+    Raises:
+        NotFoundError: there is no such folder or hub repository.
+        FormatError: there is no usable tokenizer, or none with a fast form.
+    """
+    import transformers
+
+    _check_class(source, revision)
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            source, config=config, revision=revision, trust_remote_code=False
+        )
+    except Exception as error:
+        raise FormatError(f"{source}: no usable tokenizer ({first_line(error)})") from error
+    if not tokenizer.is_fast:
+        raise FormatError(_no_fast_form(source, type(tokenizer).__name__))
+    # transformers makes up an empty tokenizer where a folder has none.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise FormatError(f"{source}: has no tokenizer; save it beside the weights")
+    return tokenizer
+
+
+def pipeline(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The parts of a tokenizer that decide on ids: normaliser, model, added tokens and so on."""
+    parts: dict[str, Any] = json.loads(tokenizer.to_str())
+    return {
+        name: part
+        for name, part in parts.items()
+        if name not in ("version", "truncation", "padding", "decoder")
+    }
+
+
+def find_difference(
+    inputs: Sequence[Input],
+    rows: Sequence[Row],
+    tokenizer: Any,
+    max_length: int,
+    *,
+    token_types: bool,
+) -> Difference | None:
+    """The shortest input for which a model gets other ids from Centra than from transformers.
+
+    Args:
+        inputs: the inputs to compare on.
+        rows: what Centra makes of them.
+        tokenizer: transformers'.
+        max_length: tokens to keep of each.
+        token_types: whether the model takes token types other than 0, so that they count too.
+    """
+    found: list[Difference] = []
+    for pairs in (False, True):
+        batch = [i for i, item in enumerate(inputs) if (item.text_pair is not None) == pairs]
+        if not batch:
+            continue
+        theirs = tokenizer(
+            [inputs[i].text for i in batch],
+            [inputs[i].text_pair for i in batch] if pairs else None,
+            truncation=True,
+            max_length=max_length,
+        )
+        types = theirs.get("token_type_ids") if token_types else None
+        for number, i in enumerate(batch):
+            compared = [(rows[i].input_ids, theirs["input_ids"][number])]
+            if token_types:
+                kinds = types[number] if types else [0] * len(compared[0][1])
+                compared.append((rows[i].token_type_ids, kinds))
+            found += [
+                Difference(input=inputs[i], centra=ours, transformers=ids)
+                for ours, ids in compared
+                if ours != ids
+            ]
+    return min(found, key=lambda each: len(each.centra) + len(each.transformers), default=None)
+
+
+def samples(tokenizer: Any, max_length: int) -> list[Input]:
+    """Made-up inputs for a tokenizer of transformers: see :func:`centra.sample_texts.sample_inputs`."""
+    ids = range(0, len(tokenizer), max(1, len(tokenizer) // _WORDS))
+    words = (tokenizer.decode([i]).strip().removeprefix("##") for i in ids)
+    special = [token.content for _, token in sorted(tokenizer.added_tokens_decoder.items())]
+    return sample_inputs([word for word in words if word], special, max_length)
+
+
+def _check_class(source: str, revision: str | None) -> None:
+    """Refuse what transformers would replace without a word by another class, or cannot serve."""
+    from transformers import PreTrainedTokenizerFast
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    for file in ("tokenizer_config.json", "config.json"):
+        name = read_json(source, file, revision).get("tokenizer_class")
+        if name is None:
+            continue
+        found = tokenizer_class_from_name(name) if isinstance(name, str) else None
+        if found is None:
+            raise FormatError(
+                f"{source}: its {file} says tokenizer_class {name!r}, which transformers does not "
+                "have, and Centra runs no code of a folder's own. Where a class of transformers "
+                "gives the same ids (BertTokenizer, RobertaTokenizer …), name that instead."
+            )
+        if not issubclass(found, PreTrainedTokenizerFast) and found.__name__ != "PythonBackend":
+            raise FormatError(_no_fast_form(source, name))
+        return
+
+
+def _no_fast_form(source: str, name: str) -> str:
+    return (
+        f"{source}: its tokenizer, {name}, has no fast form, so it cannot be served without "
+        "transformers. Save a tokenizer.json that gives the same ids (PreTrainedTokenizerFast)."
+    )
+
+
+def _check_obeyed(source: str, tokenizer: Any, backend: Tokenizer) -> None:
+    """Refuse what a tokenizer does that no stored file can say, or that no head could be read from."""
+    if tokenizer.truncation_side != "right":
+        raise IncompatibleError(
+            f"{source}: its tokenizer keeps the end of a text that is too long (truncation_side is "
+            f"{tokenizer.truncation_side!r}); Centra keeps the beginning. Set it to 'right' in "
+            "tokenizer_config.json if that is good enough for your texts."
+        )
+    if tokenizer.split_special_tokens:
+        raise IncompatibleError(
+            f"{source}: its tokenizer splits special tokens that stand in a text "
+            "(split_special_tokens); Centra takes them whole. Set it to false in "
+            "tokenizer_config.json if your texts hold none."
+        )
+    if pipeline(backend)["model"].get("dropout"):
+        raise IncompatibleError(
+            f"{source}: its tokenizer leaves out merges at random (dropout), so that a text has no "
+            "certain ids. Set dropout to null in tokenizer.json."
+        )
+    mask = _encoded(source, backend, "a").special_tokens_mask
+    if not mask or not mask[0]:
+        raise IncompatibleError(
+            f"{source}: its tokenizer puts no special token ([CLS], <s>) before a text, but the "
+            "heads of sentence tasks read it. Add a post_processor to tokenizer.json, or name a "
+            "tokenizer_class that has one (BertTokenizer, RobertaTokenizer …)."
+        )
+
+
+def _encoded(source: str, backend: Tokenizer, text: str) -> Any:
+    try:
+        return backend.encode(text)
+    except Exception as error:
+        raise FormatError(f"{source}: its tokenizer fails on {text!r}: {error}") from error
+
+
+def _check_ids(source: str, tokenizer: Any, vocab_size: int) -> None:
+    beyond = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= vocab_size)
+    if beyond:
+        raise IncompatibleError(
+            f"{source}: its tokenizer gives ids up to {beyond[-1][0]} ({beyond[-1][1]!r}), but "
+            f"there are only {vocab_size} embeddings. Save the tokenizer that the weights were "
+            "trained with, or resize the embeddings and train them."
+        )
+
+
+def _tokenizer_json(source: str, revision: str | None, backend: Tokenizer) -> bytes:
+    from tokenizers import Tokenizer
+
+    shipped = read_file(source, "tokenizer.json", revision)
+    if shipped is not None:
+        try:
+            if pipeline(Tokenizer.from_buffer(shipped)) == pipeline(backend):
+                return shipped
+        except Exception:  # noqa: BLE001, S110 - tokenizers raises no other; transformers read it
+            pass
+    backend.no_padding()
+    backend.no_truncation()
+    return canonical_json(json.loads(backend.to_str()))
+
+
+def _limit(source: str, tokenizer: Any) -> int | None:
+    limit = tokenizer.model_max_length
+    if isinstance(limit, bool) or not isinstance(limit, int | float):
+        raise FormatError(f"{source}: its model_max_length is {limit!r}, expected a number")
+    return int(limit) if limit < _UNBOUNDED else None
+
+
+def _max_length(
+    source: str, limit: int | None, config: Any, family: Family, backend: Tokenizer
+) -> int:
+    positions = int(getattr(config, family.max_length_key))
+    if family.position_offset and config.pad_token_id is None:
+        raise FormatError(f"{source}: its config.json has no pad_token_id, where positions begin")
+    if family.position_offset:
+        positions -= config.pad_token_id + 1
+    length = positions if limit is None else min(limit, positions)
+    special = backend.num_special_tokens_to_add(is_pair=True)
+    if length <= special + 1:
+        raise IncompatibleError(
+            f"{source}: an input may have {length} tokens (model_max_length {limit}, {positions} "
+            f"positions), of which a pair's special tokens take {special}"
+        )
+    return length
+
+
+def _prove(source: str, imported: ImportedTokenizer, tokenizer: Any, config: Any) -> None:
+    """Refuse a tokenizer whose stored form gives other ids than transformers, or unusable ones."""
+    from centra.data import TextEncoder
+
+    inputs = samples(tokenizer, imported.max_length)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.json"
+        path.write_bytes(imported.files["tokenizer.json"])
+        encoder = TextEncoder(
+            path,
+            max_length=imported.max_length,
+            pad_token_id=0,
+            token_types=imported.token_types,
+        )
+    try:
+        rows = encoder.encode(inputs)
+        difference = find_difference(
+            inputs,
+            rows,
+            tokenizer,
+            imported.max_length,
+            token_types=getattr(config, "type_vocab_size", 0) > 1,
+        )
+    except Exception as error:
+        raise FormatError(f"{source}: its tokenizer fails on texts: {first_line(error)}") from error
+    largest = max(max(row.input_ids) for row in rows)
+    if largest >= config.vocab_size:
+        raise IncompatibleError(
+            f"{source}: its tokenizer gives the id {largest}, but there are only "
+            f"{config.vocab_size} embeddings"
+        )
+    if difference is not None:
+        raise IncompatibleError(
+            f"{source}: its tokenizer does what Centra cannot repeat: {difference}"
+        )
