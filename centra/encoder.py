@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from centra.backbone import BackboneSpec, transformers_class
-from centra.families import family_of
+from centra.families import family_of, transformers_class
 from centra.heads import TokenHead, build_head
 from centra.tensors import under
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
     from centra.crf import LinearChain
     from centra.task_module import TaskSpec

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
     from centra.training.features import FeatureCache
 
-__all__ = ["DURATION", "FEATURE_CACHE", "NUMBERS", "TIME", "device_options", "duration_text"]
+__all__ = [
+    "DURATION",
+    "FEATURE_CACHE",
+    "NUMBERS",
+    "TIME",
+    "device_options",
+    "duration_text",
+    "words_option",
+]
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _NUMBERS = re.compile(r"[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*")
@@ -135,6 +143,15 @@ NUMBERS = _Numbers()
 """``1,8,32``: a tuple of whole numbers from 1."""
 TIME = _Time()
 """A date, a date and time, or how long ago: a :class:`datetime.datetime` in UTC."""
+
+
+words_option = click.option(
+    "--words",
+    type=click.Choice(["unicode", "tokenizer", "spaces"]),
+    help="How a tagging task's texts are cut into words: Unicode's words; those that the tokenizer "
+    "does not continue (default for checkpoints); or what spaces separate.",
+)
+"""See :func:`centra.words.segment`."""
 
 
 def device_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from centra.labelling import Labelling
 from centra.labels import read_labels
 from centra.tags import SCHEMES
 from centra.training.recipe import REPORTERS, Recipe
-from cli.options import FEATURE_CACHE
+from cli.options import FEATURE_CACHE, words_option
 from cli.output import metrics_text, print_json, remark
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from centra.tags import Scheme
     from centra.task_module import Kind, TaskModule
+    from centra.words import Segmentation
 
 __all__ = [
     "engine_options",
@@ -68,10 +69,16 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def with_labelling(
-        *args: Any, kind: Kind | None, labels: Path | None, tags: Scheme | None, **options: Any
+        *args: Any,
+        kind: Kind | None,
+        labels: Path | None,
+        tags: Scheme | None,
+        words: Segmentation | None,
+        **options: Any,
     ) -> Any:
         names = read_labels(labels) if labels else ()
-        return command(*args, labelling=Labelling(kind=kind, labels=names, tags=tags), **options)
+        labelling = Labelling(kind=kind, labels=names, tags=tags, words=words)
+        return command(*args, labelling=labelling, **options)
 
     return _add(
         with_labelling,
@@ -94,6 +101,7 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="The scheme of a tagging task's tags, which are converted to BIO; default what "
             "they look like.",
         ),
+        words_option,
     )
 
 

@@ -10,12 +10,14 @@ from pydantic import Field, ValidationError, model_validator
 
 from centra.documents import Document
 from centra.errors import UsageError
+from centra.files import read_text
 from centra.labelling import Labelling
 from centra.labels import read_labels
 from centra.tags import Scheme  # noqa: TC001 - pydantic reads annotations
 from centra.task_module import Kind  # noqa: TC001
 from centra.training.recipe import Distillation, Recipe
 from centra.validation import explain
+from centra.words import Segmentation  # noqa: TC001
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +91,8 @@ class Plan(Document):
     """A file with all labels in their order; a relative one counts from the recipe's folder."""
     tags: Scheme | None = None
     """The scheme of a tagging task's tags; None to find it."""
+    words: Segmentation | None = None
+    """How a tagging task's texts are cut into words; None for Unicode's."""
     search: _Search
     training: _Training = _Training()
     distill: _Distill = _Distill()
@@ -105,7 +109,7 @@ class Plan(Document):
                 wrong; the file and the field are named.
         """
         try:
-            fields = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+            fields = tomllib.loads(read_text(path))
             # As JSON: there a list is a tuple and 1 is a number, but "1", true and 1.0 are no 1.
             return cls.model_validate_json(json.dumps(fields, default=str), strict=True)
         except OSError as error:
@@ -127,7 +131,7 @@ class Plan(Document):
             DataError: see :func:`centra.labels.read_labels`.
         """
         labels = () if self.labels is None else read_labels(folder / self.labels)
-        return Labelling(kind=self.kind, labels=labels, tags=self.tags)
+        return Labelling(kind=self.kind, labels=labels, tags=self.tags, words=self.words)
 
     @property
     def recipe(self) -> Recipe:
