@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from centra.errors import CentraError
+from centra.redaction import redacted
 
 __all__ = ["main"]
 
@@ -61,6 +62,10 @@ class _Root(click.Group):
             # rich and tracebacks stay out: this text is the whole message.
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except click.UsageError as error:
+            # It quotes what was typed, perhaps an address in the wrong place.
+            error.message = redacted(error.message)
+            raise
         except BrokenPipeError:
             # The reader of a pipe left, as 'head' does: nothing more is written, not even at exit.
             nowhere = os.open(os.devnull, os.O_WRONLY)
