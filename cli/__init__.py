@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # python -m cli: before anything of the working folder is imported.
+    import _centra_command  # noqa: F401
+
 import importlib
 import os
-import sys
 from typing import Any
 
 import click

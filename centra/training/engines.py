@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -74,13 +76,14 @@ class LocalEngine:
         if self.processes == 1:
             yield from ((i, function(job)) for i, job in enumerate(jobs))
             return
-        self._pool = self._pool or _start_pool(self.processes)
         # Fewer jobs than processes have more cores each.
         threads = max(1, _limit() // min(self.processes, max(len(jobs), 1)))
-        waiting = {
-            self._pool.submit(_with_threads, threads, function, job): i
-            for i, job in enumerate(jobs)
-        }
+        with _apart_from_the_working_folder():
+            self._pool = self._pool or _start_pool(self.processes)
+            waiting = {
+                self._pool.submit(_with_threads, threads, function, job): i
+                for i, job in enumerate(jobs)
+            }
         try:
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
@@ -161,7 +164,9 @@ def _start_pool(processes: int) -> ProcessPoolExecutor:
     # may not use it. Without GPUs workers are forks of a process that has imported all and run
     # nothing: the import, seconds long, happens once and not in each.
     context = multiprocessing.get_context("spawn" if _gpus() else "forkserver")
-    context.set_forkserver_preload(["centra.training.jobs"])
+    # The program's own module first, where it is the program that trains: it settles what 'centra' is.
+    program = [name for name in ("_centra_command",) if name in sys.modules]
+    context.set_forkserver_preload([*program, "centra.training.jobs"])
     places = context.SimpleQueue()
     for place in range(processes):
         places.put(place)
@@ -171,6 +176,21 @@ def _start_pool(processes: int) -> ProcessPoolExecutor:
         initializer=_start_worker,
         initargs=(places, {**os.environ}),
     )
+
+
+@contextmanager
+def _apart_from_the_working_folder() -> Iterator[None]:
+    """Start processes that do not look for modules, not even Python's own, in the working folder."""
+    name = "PYTHONSAFEPATH"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _start_worker(places: multiprocessing.SimpleQueue[int], environment: dict[str, str]) -> None:
