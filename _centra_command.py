@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["run"]
+__all__ = ["run", "settled"]
 
 _HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib is imported later
 _OWN = ("centra", "cli", "migrations", "registry")
@@ -23,6 +23,10 @@ def run() -> None:
     from cli import run
 
     run()
+
+
+def settled() -> None:
+    """Nothing more: importing this module has done it. For Ray, whose workers call a function first."""
 
 
 def _order(path: list[str], named: list[str], library: str) -> list[str]:
@@ -40,14 +44,14 @@ def _order(path: list[str], named: list[str], library: str) -> list[str]:
     return installed + [folder for folder in named if folder not in installed]
 
 
-def _named() -> list[str]:
-    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if sys.flags.ignore_environment:
-        return []
-    return [os.path.abspath(folder) for folder in folders if folder]  # noqa: PTH100
+def _settle() -> None:
+    """Put the search path in order."""
+    given = "" if sys.flags.ignore_environment else os.environ.get("PYTHONPATH", "")
+    named = [os.path.abspath(folder) for folder in given.split(os.pathsep) if folder]  # noqa: PTH100
+    sys.path[:] = _order(sys.path, named, os.path.dirname(os.__file__))  # noqa: PTH120
 
 
-sys.path[:] = _order(sys.path, _named(), os.path.dirname(os.__file__))  # noqa: PTH120
+_settle()
 
 # Only now, so that these are the standard library's own.
 from importlib.util import spec_from_file_location  # noqa: E402
@@ -69,6 +73,7 @@ class _Beside:
         """The package of one of our names; None for all others."""
         if name not in _OWN:
             return None
+        _settle()  # Ray puts the working folder first again, before its workers import anything.
         folder = f"{_HERE}{os.sep}{name}"
         return spec_from_file_location(
             name, f"{folder}{os.sep}__init__.py", submodule_search_locations=[folder]

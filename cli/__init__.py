@@ -68,8 +68,10 @@ class _Root(click.Group):
             ctx.exit(error.exit_code)
         except click.UsageError as error:
             # It quotes what was typed, perhaps an address in the wrong place.
-            error.message = redacted(error.message)
-            raise
+            shown = redacted(error.message)
+            if shown == error.message:
+                raise
+            raise click.UsageError(shown, error.ctx) from None
         except BrokenPipeError:
             # The reader of a pipe left, as 'head' does: nothing more is written, not even at exit.
             nowhere = os.open(os.devnull, os.O_WRONLY)
