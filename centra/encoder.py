@@ -14,6 +14,7 @@ from torch import nn
 
 from centra.families import family_of, transformers_class
 from centra.heads import TokenHead, build_head
+from centra.processors import bound_torch
 from centra.tensors import under
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from centra.task_module import TaskSpec
 
 __all__ = ["Branch", "Trunk", "attention_bias"]
+
+# Here, because all that computes with torch comes by, and before it computes.
+bound_torch()
 
 
 def attention_bias(attention_mask: torch.Tensor) -> torch.Tensor | None:

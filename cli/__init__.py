@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # python -m cli: before anything of the working folder is imported.
+    import _centra_command  # noqa: F401
+
 import importlib
 import os
-import sys
 from typing import Any
 
 import click
 
 from centra.errors import CentraError
+from centra.redaction import redacted
 
 __all__ = ["main"]
 
@@ -61,6 +66,12 @@ class _Root(click.Group):
             # rich and tracebacks stay out: this text is the whole message.
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except click.UsageError as error:
+            # It quotes what was typed, perhaps an address in the wrong place.
+            shown = redacted(error.message)
+            if shown == error.message:
+                raise
+            raise click.UsageError(shown, error.ctx) from None
         except BrokenPipeError:
             # The reader of a pipe left, as 'head' does: nothing more is written, not even at exit.
             nowhere = os.open(os.devnull, os.O_WRONLY)

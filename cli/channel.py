@@ -52,15 +52,20 @@ def list_command(*, as_json: bool, **filters: Any) -> None:
 @json_option
 def show(name: str, *, as_json: bool) -> None:
     """Show one channel."""
+    from centra.redaction import redacted
     from registry import channels
 
-    row = channels.show(open_registry(), name)
+    registry = open_registry()
+    row = channels.show(registry, name)
+    # What a server is given, with the options of S3 before the mark.
+    address = f"{redacted(registry.store.url, registry.store.url)}#{row.name}"
     if as_json:
-        print_json(row)
+        print_json({**vars(row), "address": address})
     else:
         click.echo(
             f"{row.name} → release {row.release}  sha256:{row.digest}\n"
-            f"revision {row.revision}, {row.moved_at:%Y-%m-%d %H:%M} UTC by {row.moved_by}"
+            f"revision {row.revision}, {row.moved_at:%Y-%m-%d %H:%M} UTC by {row.moved_by}\n"
+            f"servers read it at {address}"
         )
 
 

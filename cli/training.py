@@ -42,8 +42,8 @@ feature_cache_option = click.option(
     "--feature-cache",
     "cache",
     type=FEATURE_CACHE,
-    default="20GB",
-    show_default=True,
+    default="auto",
+    show_default="20GB, or half of the memory",
     metavar="SIZE|off",
     help="Room for frozen hidden states in CENTRA_CACHE; off runs the frozen layers every epoch.",
 )

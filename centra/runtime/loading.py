@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.blobs import BlobReader, is_digest, open_store
-from centra.errors import BlobNotFoundError, NotFoundError
+from centra.errors import BlobNotFoundError, NotFoundError, UsageError
 from centra.folder import ReleaseFolder
+from centra.local_store import LocalStore
+from centra.redaction import redacted
 from centra.release import ChannelPointer, ReleaseManifest
 from centra.runtime.merged import Release
 
@@ -84,24 +86,49 @@ def find_release(source: str) -> tuple[ReleaseManifest, BlobReader]:
     Raises:
         NotFoundError, FormatError, CorruptBlobError, StoreError: see :func:`load_release`.
     """
-    address, _, selected = source.partition("#")
+    address, selected = _split(source)
     if not selected and (Path(address) / "release.json").is_file():
         folder = ReleaseFolder.open(Path(address))
         return folder.manifest, folder
-    if "://" not in address and not Path(address).is_dir():
+    told = redacted(address, address)
+    if "://" in address:
+        store = open_store(address)
+    elif Path(address).is_dir():
+        store = LocalStore(Path(address))
+    else:
         raise NotFoundError(
-            f"{address}: no such folder; expected a release folder or a store, optionally with "
-            "#CHANNEL"
+            f"{told}: no such folder; expected a release folder or a store, optionally with #CHANNEL"
         )
-    store = open_store(address)
     digest = selected if is_digest(selected) else None
     if digest is None:
         channel = selected or _DEFAULT_CHANNEL
         data = store.read_pointer(channel)
         if data is None:
-            raise NotFoundError(f"{address}: there is no release here and no channel {channel!r}")
-        digest = ChannelPointer.from_bytes(data, f"{address} channel {channel}").manifest
+            raise NotFoundError(f"{told}: there is no release here and no channel {channel!r}")
+        digest = ChannelPointer.from_bytes(data, f"{told} channel {channel}").manifest
     return read_manifest(digest, store), store
+
+
+def _split(source: str) -> tuple[str, str]:
+    """The address, and the channel or digest behind its last ``#``, or nothing.
+
+    Raises:
+        UsageError: there is a folder with that ``#`` in its name, and a store without.
+    """
+    address, _, selected = source.rpartition("#")
+    if not address:
+        return source, ""
+    if "://" in source:
+        return (source, "") if "/" in selected else (address, selected)
+    if not Path(source).is_dir():
+        below = "/" in selected and not Path(address).is_dir()
+        return (source, "") if below else (address, selected)
+    if "/" not in selected and Path(address).is_dir():
+        raise UsageError(
+            f"{source} is a folder, and {address} is one too: write {source}/ for the first, or "
+            f"{address}/#{selected} for a channel of the second"
+        )
+    return source, ""
 
 
 def read_manifest(digest: str, reader: BlobReader) -> ReleaseManifest:
