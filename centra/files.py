@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -9,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from centra.errors import StoreNotWritableError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["file_digest", "replacing"]
+__all__ = ["check_writable", "file_digest", "replacing"]
 
 
 def file_digest(path: Path) -> str:
@@ -21,12 +24,29 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before the work whose result it is to hold.
+
+    Raises:
+        StoreNotWritableError: its folder is missing, or nothing can be made there.
+    """
+    try:
+        _check_replaceable(path)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise StoreNotWritableError(f"cannot write {path}: {error.strerror}") from error
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside ``path`` that takes its place when the block ends without error.
 
     Readers see the old file or the whole new one, also after a crash.
+
+    Raises:
+        OSError: its folder cannot be written, or it is a device, a pipe or a folder.
     """
+    _check_replaceable(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     temporary = Path(name)
@@ -38,3 +58,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse what a file must not take the place of: whoever may write ``/dev`` would lose a device."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))

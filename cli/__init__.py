@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import Any
 
 import click
 
 from centra.errors import CentraError
+from cli.streams import protect
 
 __all__ = ["main"]
 
@@ -61,12 +61,6 @@ class _Root(click.Group):
             # rich and tracebacks stay out: this text is the whole message.
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
-        except BrokenPipeError:
-            # The reader of a pipe left, as 'head' does: nothing more is written, not even at exit.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(nowhere, stream.fileno())
-            ctx.exit(141)
 
 
 @click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"]})
@@ -82,11 +76,16 @@ def main(ctx: click.Context, /, **settings: str | None) -> None:
     these options, then the environment, then centra.toml found upward from here.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 conflict,
-    6 verification failed.
+    6 verification failed. Of a command that changes something they tell what became of that,
+    whether or not its output could be written.
     """
     ctx.obj = settings
 
 
 def run() -> None:
     """The ``centra`` program."""
-    main(prog_name="centra")
+    output = protect()
+    try:
+        main(prog_name="centra")
+    except SystemExit as end:
+        sys.exit(end.code or output.exit_code())

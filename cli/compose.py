@@ -17,6 +17,7 @@ from cli.output import (
     remark,
     reporting,
 )
+from cli.streams import settled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +96,8 @@ def compose(
         )
         if output is not None:
             write_folder(found.manifest, registry.store, output, progress)
+    if publish or output is not None:
+        settled()
     if output is not None:
         remark(f"written to {output}")
     if as_json:

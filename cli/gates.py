@@ -44,9 +44,14 @@ def markdown(promotion: Promotion) -> str:
 
 
 def write_junit(promotion: Promotion, path: Path) -> None:
-    """Write the gates as JUnit XML, a test case each."""
+    """Write the gates as JUnit XML, a test case each.
+
+    Raises:
+        StoreNotWritableError: the file cannot be written.
+    """
     from xml.etree import ElementTree as ET
 
+    from centra.errors import StoreNotWritableError
     from centra.files import replacing
 
     failures = sum(not gate.passed for gate in promotion.gates)
@@ -62,8 +67,11 @@ def write_junit(promotion: Promotion, path: Path) -> None:
         if not gate.passed:
             message = f"wanted {gate.wanted}, found {gate.found}"
             ET.SubElement(case, "failure", message=message)
-    with replacing(path) as temporary:
-        ET.ElementTree(suite).write(temporary, encoding="utf-8", xml_declaration=True)
+    try:
+        with replacing(path) as temporary:
+            ET.ElementTree(suite).write(temporary, encoding="utf-8", xml_declaration=True)
+    except OSError as error:
+        raise StoreNotWritableError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _rows(promotion: Promotion) -> list[tuple[str, ...]]:

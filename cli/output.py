@@ -24,6 +24,7 @@ __all__ = [
     "account_line",
     "change_fields",
     "change_lines",
+    "json_text",
     "metrics_text",
     "print_json",
     "print_table",
@@ -48,9 +49,19 @@ def to_plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON as standard output can take it: JSON has escapes for what an encoding lacks."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    click.echo(json.dumps(to_plain(value), indent=2, ensure_ascii=False))
+    click.echo(json_text(to_plain(value), indent=2))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -9,7 +9,7 @@ import click
 
 from cli.context import json_option, registry_for
 from cli.options import device_options
-from cli.output import print_table, reporting
+from cli.output import json_text, print_table, reporting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +73,7 @@ def predict(
     answers = loaded.predict(inputs, tasks or None)
     if as_json:
         for answer in answers:
-            click.echo(json.dumps(answer, ensure_ascii=False))
+            click.echo(json_text(answer))
         return
     rows = [
         (_shown(item) if number == 0 else "", task, *answer_text(value))

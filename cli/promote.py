@@ -9,6 +9,7 @@ import click
 
 from cli.context import json_option, open_registry
 from cli.output import print_json, remark, reporting
+from cli.streams import settled
 
 if TYPE_CHECKING:
     from registry.promotion import Promotion

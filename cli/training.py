@@ -12,6 +12,7 @@ from centra.errors import UsageError
 from centra.training.recipe import REPORTERS, Recipe
 from cli.options import FEATURE_CACHE
 from cli.output import metrics_text, print_json, remark
+from cli.streams import settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,6 +126,7 @@ def finish(task: str, module: TaskModule, path: Path, *, as_json: bool) -> None:
         StoreNotWritableError: the file cannot be written.
     """
     module.write(path)
+    settled()
     remark(f"{task}: {metrics_text(module.spec.metrics)}")
     if as_json:
         print_json({"output": str(path), "metrics": module.spec.metrics})
