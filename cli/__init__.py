@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from typing import Any
 
 import click
 
 from centra.errors import CentraError
+from cli.output import Remarks
 from cli.streams import protect
 
 __all__ = ["main"]
@@ -80,6 +82,9 @@ def main(ctx: click.Context, /, **settings: str | None) -> None:
     whether or not its output could be written.
     """
     ctx.obj = settings
+    log = logging.getLogger("centra")
+    log.setLevel(logging.INFO)
+    log.handlers = [Remarks()]
 
 
 def run() -> None:

@@ -68,13 +68,14 @@ def compose(
 ) -> None:
     """Merge the live set into a release.
 
-    Shows what changes and how many layers are computed. With --release the result is published and
-    the channel 'latest' moves to it; the same set of modules is the same release.
+    Shows what changes and how many layers are computed. With --release the result is published; the
+    same set of modules is the same release. The channel 'latest' moves to it, unless --base, --set
+    or --remove make it something else than the live set.
 
     A task that is to go to int8 is held against its own answers in fp32: on the data that is given
     for it, else on its module's probe. Where its answers change too much, it stays in fp32.
     """
-    from centra.folder import check_target, write_folder
+    from centra.folder import check_target
     from registry import releases
 
     files = _files(data)
@@ -88,18 +89,19 @@ def compose(
             replace=replace,
             remove=remove,
             publish=publish,
+            folder=output,
             allow_two_backbones=allow_two_backbones,
             precision=precision,
             data=files,
             max_loss=max_loss,
             progress=progress,
         )
-        if output is not None:
-            write_folder(found.manifest, registry.store, output, progress)
     if publish or output is not None:
         settled()
     if output is not None:
         remark(f"written to {output}")
+    if publish and (base or replace or remove):
+        remark("'latest' stays where it is: it follows the live set alone")
     if as_json:
         print_json(
             {

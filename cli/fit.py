@@ -13,8 +13,8 @@ from centra.errors import NotFoundError, StoreNotWritableError, UsageError
 from centra.files import replacing
 from cli.context import json_option, open_registry
 from cli.output import print_json, print_table, remark, reporting, trial_table
-from cli.streams import settled
 from cli.plots import draw, write_png
+from cli.streams import settled
 from cli.training import engine_options, feature_cache_option, require_extra
 
 if TYPE_CHECKING:

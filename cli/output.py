@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from registry.releases import Change
 
 __all__ = [
+    "Remarks",
     "account_line",
     "change_fields",
     "change_lines",
@@ -76,6 +78,14 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 def remark(text: str) -> None:
     """A line for people, on standard error."""
     click.echo(text, err=True)
+
+
+class Remarks(logging.Handler):
+    """Makes a remark of whatever the library logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line for people."""
+        remark(record.getMessage())
 
 
 def metrics_text(metrics: dict[str, float]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from cli.context import json_option, registry_for
+from cli.context import json_option, release_or_default
 from cli.options import device_options
 from cli.output import json_text, print_table, reporting
 
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
 @click.option(
     "--release",
     "reference",
-    default="latest",
-    show_default=True,
-    help="A number, channel or digest; a release folder; or STORE#CHANNEL.",
+    help="A number, channel or digest; a release folder; or STORE#CHANNEL. Default what the channel "
+    "production serves, or else latest.",
 )
 @click.option("--task", "tasks", multiple=True, help="Only these; default all that fit the input.")
 @click.option("--text-pair", help="The second text, for tasks on pairs.")
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 def predict(
     *,
     texts: tuple[str, ...],
-    reference: str,
+    reference: str | None,
     tasks: tuple[str, ...],
     text_pair: str | None,
     file: TextIO | None,
@@ -61,9 +60,10 @@ def predict(
         raise click.UsageError("give a TEXT or --input FILE (- for standard input)")
     if text_pair is not None and not texts:
         raise click.UsageError("--text-pair belongs to a TEXT; lines of --input name their own")
+    registry, reference = release_or_default(reference)
     with reporting() as progress:
         loaded = releases.load(
-            registry_for(reference),
+            registry,
             reference,
             tasks=tasks or None,
             device=device,

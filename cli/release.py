@@ -268,7 +268,8 @@ def evaluate(reference: str, *, task: str, data: Path, as_json: bool) -> None:
             f"{row.task}@{row.version} in release {row.release}"
             f"{'' if row.precision == 'fp32' else f' ({row.precision})'}: "
             f"{metrics_text(row.metrics)}\n"
-            f"on {row.examples} examples, data sha256:{row.data}"
+            f"on {row.examples} examples, data sha256:{row.data}\n"
+            f"with {row.engine or 'an engine that was not recorded'}"
         )
 
 

@@ -6,7 +6,8 @@ no release held before, then blobs, one transaction, pointer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import centra.runtime
-    from centra.blobs import BlobReader
+    from centra.blobs import BlobReader, BlobStore
     from centra.data import Example
     from centra.quantize import Int8Comparison
     from centra.release import Precision, TaskEntry, Versioned
@@ -55,6 +56,7 @@ __all__ = [
     "list_all",
     "load",
     "pull",
+    "record",
     "show",
     "verify",
 ]
@@ -92,6 +94,8 @@ class Composition:
     """Per task whose parity was checked now, the largest difference of logits."""
     int8: list[Int8Comparison]
     """Of the tasks whose answers in int8 were held against those in fp32 now."""
+    ids: dict[str, tuple[int, int]] = field(repr=False)
+    """Per task the database's ids of the task and of its version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +193,7 @@ def compose(
     replace: Sequence[str] = (),
     remove: Sequence[str] = (),
     publish: bool = False,
+    folder: Path | None = None,
     allow_two_backbones: bool = False,
     precision: Precision | None = None,
     data: Mapping[str, Path] = MappingProxyType({}),
@@ -197,6 +202,9 @@ def compose(
     progress: Progress = silent,
 ) -> Composition:
     """Merge the live set, or a release with some tasks replaced, and publish it if asked.
+
+    The channel ``latest`` moves to the live set's releases alone. One with a change of somebody's own
+    (``base``, ``replace``, ``remove``) goes where it is promoted to.
 
     A task keeps the precision that it has in the release to compare with, and one that is not there
     is in fp32, unless another is asked for. A module goes to int8 only if its answers stay what they
@@ -207,7 +215,8 @@ def compose(
         base: a release to start from, instead of the live set: number, channel or digest.
         replace: versions to put in, ``name@major.minor``, whatever the live set says.
         remove: tasks to leave out.
-        publish: make it a release and move the channel ``latest`` to it; otherwise this is a plan.
+        publish: make it a release; otherwise this is a plan.
+        folder: also write it as a folder, before it is published.
         allow_two_backbones: see :func:`centra.compose.merge`; the policy may allow it too.
         precision: of the tasks that ``replace`` names, or of all where it names none.
         data: what to hold answers in int8 against, per task: a JSONL file, or a folder whose
@@ -221,11 +230,12 @@ def compose(
         The same set of modules is the same release: publishing it again makes no new one.
 
     Raises:
-        UsageError: nothing to compose, a malformed reference, data for a task that is not compared,
-            or there is one to compare and no onnx engine.
+        UsageError: nothing to compose, a malformed reference, a task that is named twice, data for
+            a task that is not compared, or there is one to compare and no onnx engine.
         NotFoundError: no such base, task or version.
         DataError: data is missing or malformed, or does not suit its task.
         ComposeError: the set cannot be merged, or parity failed; task and cause are named.
+        FormatError: the folder holds something that is no release.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
     with registry.read() as uow:
@@ -260,15 +270,10 @@ def compose(
     manifest = manifest.with_precisions(
         wanted.precisions | {one.task: "fp32" for one in compared if one.refused}
     )
-    number, made = _known(registry, manifest), False
-    if publish:
-        registry.store.put(manifest.to_bytes())
-        number, made = _record(registry, manifest, ids, start_number)
-        publish_pointer(registry, LATEST)
-    return Composition(
-        release=number,
+    found = Composition(
+        release=_known(registry, manifest),
         digest=manifest.digest,
-        published=made,
+        published=False,
         base=start_number,
         changes=_changes(before, _held(numbers, manifest)),
         layers=manifest.account,
@@ -276,7 +281,14 @@ def compose(
         manifest=manifest,
         parity=parity,
         int8=compared,
+        ids=ids,
     )
+    if folder is not None:
+        from centra.folder import write_folder
+
+        write_folder(manifest, registry.store, folder, progress)
+    live = base is None and not named and not remove
+    return _publish(registry, found, live=live) if publish else found
 
 
 def list_all(
@@ -467,6 +479,7 @@ def load(
     reference: str,
     *,
     tasks: Collection[str] | None = None,
+    engine: str | None = None,
     device: str | None = None,
     precision: str | None = None,
     progress: Progress = silent,
@@ -475,11 +488,11 @@ def load(
 
     Args:
         registry, reference: as for :func:`verify`.
-        tasks, device, precision: as for :func:`centra.load_release`.
+        tasks, engine, device, precision: as for :func:`centra.load_release`.
         progress: told of each task.
 
     Raises:
-        UsageError: there is no such device or precision here.
+        UsageError: there is no such engine, device or precision here.
         NotFoundError: there is no such release or task.
         FormatError, BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: it cannot be
             read.
@@ -488,7 +501,13 @@ def load(
 
     manifest, reader = _find(registry, reference)
     return Merged.load(
-        manifest, reader, tasks=tasks, device=device, precision=precision, progress=progress
+        manifest,
+        reader,
+        tasks=tasks,
+        engine=engine,
+        device=device,
+        precision=precision,
+        progress=progress,
     )
 
 
@@ -503,12 +522,18 @@ def _resolve(
         latest = uow.channel(LATEST)
         start = latest.release if latest else None
         versions = uow.live()
+    changed = set()
     for reference in replace:
         name, number = split_reference(reference, "task name")
         if number is None:
             raise UsageError(f"say which version of {name}: {name}@MAJOR.MINOR")
+        if name in changed:
+            raise UsageError(f"task {name} is to be two versions; name one")
+        changed.add(name)
         versions[name] = uow.version(name, number)
-    for task in remove:
+    for task in dict.fromkeys(remove):
+        if task in changed:
+            raise UsageError(f"task {task} is to be put in and left out; decide on one")
         if task not in versions:
             raise NotFoundError(f"there is no task {task!r} to leave out: it is not in the set")
         del versions[task]
@@ -589,23 +614,36 @@ def _known(registry: Registry, manifest: ReleaseManifest) -> int | None:
         return release.number if release else None
 
 
-def _record(
-    registry: Registry,
-    manifest: ReleaseManifest,
-    ids: Mapping[str, tuple[int, int]],
-    base: int | None,
-) -> tuple[int, bool]:
-    """Write the release's row unless it is there, and move ``latest``; its number, and if new."""
+def _publish(registry: Registry, found: Composition, *, live: bool) -> Composition:
+    """Make a composition a release; of the live set, the one that ``latest`` serves."""
+    registry.store.put(found.manifest.to_bytes())
     with registry.write() as uow:
-        # Again, and now it stays: garbage collection removes in writing transactions alone.
-        registry.store.put(manifest.to_bytes())
-        release = uow.release_by_digest(manifest.digest)
-        made = release is None
-        if release is None:
-            release = add(uow, manifest, ids, base=base)
-        _remember_base(uow, release, base)
-        advance(uow, LATEST, release, "publish")
-        return release.number, made
+        release, made = record(uow, registry.store, found)
+        if live:
+            advance(uow, LATEST, release, "publish")
+        number = release.number
+    if live:
+        publish_pointer(registry, LATEST)
+    return dataclasses.replace(found, release=number, published=made)
+
+
+def record(uow: UnitOfWork, store: BlobStore, found: Composition) -> tuple[Release, bool]:
+    """Write a composition's release unless it is there, and what it was composed onto.
+
+    Args:
+        uow: the transaction that it becomes part of.
+        store: must hold the manifest already.
+        found: the composition.
+
+    Returns:
+        The release, and whether it is new.
+    """
+    # Again, and now it stays: garbage collection removes in writing transactions alone.
+    store.put(found.manifest.to_bytes())
+    known = uow.release_by_digest(found.digest)
+    release = known or add(uow, found.manifest, found.ids, base=found.base)
+    _remember_base(uow, release, found.base)
+    return release, known is None
 
 
 def add(
