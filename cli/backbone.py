@@ -36,7 +36,7 @@ def register(name: str, source: str, revision: str | None, *, as_json: bool) -> 
             open_registry(), name, source, revision=revision, progress=progress
         )
     settled()
-    remark("registered" if new else "already registered")
+    remark("registered" if new else f"already registered, as {row.reference}")
     if as_json:
         print_json({**vars(row), "registered": new})
     else:

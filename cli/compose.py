@@ -69,8 +69,8 @@ def compose(
     """Merge the live set into a release.
 
     Shows what changes and how many layers are computed. With --release the result is published; the
-    same set of modules is the same release. The channel 'latest' moves to it, unless --base, --set
-    or --remove make it something else than the live set.
+    same set of modules is the same release. The channel 'latest' moves to it, unless it is something
+    else than the live set: by --base, --set or --remove.
 
     A task that is to go to int8 is held against its own answers in fp32: on the data that is given
     for it, else on its module's probe. Where its answers change too much, it stays in fp32.
@@ -100,7 +100,7 @@ def compose(
         settled()
     if output is not None:
         remark(f"written to {output}")
-    if publish and (base or replace or remove):
+    if publish and not found.live:
         remark("'latest' stays where it is: it follows the live set alone")
     if as_json:
         print_json(

@@ -313,6 +313,8 @@ def _print_outcome(outcome: Outcome, done: str, *, as_json: bool) -> None:
     remark(done if outcome.changed else "nothing to do: already so")
     if outcome.forced:
         remark("forced: recorded in the audit log")
+    if outcome.retired:
+        remark(f"the task is retired; back into the live set: centra task restore {outcome.task}")
     if as_json:
         print_json(outcome)
     else:

@@ -59,6 +59,13 @@ def import_command(file: Path, *, team: str | None, force: bool, as_json: bool) 
         )
     settled()
     remark("imported" if done.changed else "nothing to do: all of it is here already")
+    for one in done.tasks:
+        if one.retired:
+            remark(f"{one.task} is retired here; bring it back: centra task restore {one.task}")
+        if one.current != one.version:
+            remark(
+                f"{one.task} is {one.current} here; go back: centra task pin {one.task}@{one.version}"
+            )
     if any(one.forced for one in done.tasks):
         remark("forced: recorded in the audit log")
     if as_json:

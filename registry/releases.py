@@ -94,6 +94,8 @@ class Composition:
     """Per task whose parity was checked now, the largest difference of logits."""
     int8: list[Int8Comparison]
     """Of the tasks whose answers in int8 were held against those in fp32 now."""
+    live: bool
+    """Whether this is the live set, whose releases ``latest`` follows."""
     ids: dict[str, tuple[int, int]] = field(repr=False)
     """Per task the database's ids of the task and of its version."""
 
@@ -203,8 +205,8 @@ def compose(
 ) -> Composition:
     """Merge the live set, or a release with some tasks replaced, and publish it if asked.
 
-    The channel ``latest`` moves to the live set's releases alone. One with a change of somebody's own
-    (``base``, ``replace``, ``remove``) goes where it is promoted to.
+    The channel ``latest`` moves to the live set's releases alone. One that starts from another
+    release, or that ``replace`` and ``remove`` make another set, goes where it is promoted to.
 
     A task keeps the precision that it has in the release to compare with, and one that is not there
     is in fp32, unless another is asked for. A module goes to int8 only if its answers stay what they
@@ -240,6 +242,7 @@ def compose(
     """
     with registry.read() as uow:
         start, versions = _resolve(uow, base, replace, remove)
+        live = base is None and versions == uow.live()
         before = uow.held(start) if start else {}
         modules = {name: version.digest for name, version in versions.items()}
         numbers = {name: version.number for name, version in versions.items()}
@@ -281,14 +284,14 @@ def compose(
         manifest=manifest,
         parity=parity,
         int8=compared,
+        live=live,
         ids=ids,
     )
     if folder is not None:
         from centra.folder import write_folder
 
         write_folder(manifest, registry.store, folder, progress)
-    live = base is None and not named and not remove
-    return _publish(registry, found, live=live) if publish else found
+    return _publish(registry, found) if publish else found
 
 
 def list_all(
@@ -614,15 +617,15 @@ def _known(registry: Registry, manifest: ReleaseManifest) -> int | None:
         return release.number if release else None
 
 
-def _publish(registry: Registry, found: Composition, *, live: bool) -> Composition:
+def _publish(registry: Registry, found: Composition) -> Composition:
     """Make a composition a release; of the live set, the one that ``latest`` serves."""
     registry.store.put(found.manifest.to_bytes())
     with registry.write() as uow:
         release, made = record(uow, registry.store, found)
-        if live:
+        if found.live:
             advance(uow, LATEST, release, "publish")
         number = release.number
-    if live:
+    if found.live:
         publish_pointer(registry, LATEST)
     return dataclasses.replace(found, release=number, published=made)
 

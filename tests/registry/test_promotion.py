@@ -81,6 +81,7 @@ def test_a_change_ships_alone_whatever_else_is_pending(
         before=1,
         revision=2,
         promoted=True,
+        unchanged=False,
         gates=[],
     )
     assert served(published) == {"intent": "1.1", "slots": "1.0", "mood": "1.0"}

@@ -467,7 +467,7 @@ def test_a_crash_before_the_row_leaves_no_release_and_a_rerun_makes_it(
 ) -> None:
     before = rows(pair)
     with monkeypatch.context() as patch:
-        patch.setattr(releases, "_record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(releases, "record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             compose(pair, publish=True)
     assert rows(pair) == before
