@@ -8,13 +8,15 @@ if sys.argv[:1] == ["-m"]:  # python -m cli: before anything of the working fold
     import _centra_command  # noqa: F401
 
 import importlib
-import os
+import logging
 from typing import Any
 
 import click
 
 from centra.errors import CentraError
 from centra.redaction import redacted
+from cli.output import Remarks
+from cli.streams import protect
 
 __all__ = ["main"]
 
@@ -72,12 +74,6 @@ class _Root(click.Group):
             if shown == error.message:
                 raise
             raise click.UsageError(shown, error.ctx) from None
-        except BrokenPipeError:
-            # The reader of a pipe left, as 'head' does: nothing more is written, not even at exit.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(nowhere, stream.fileno())
-            ctx.exit(141)
 
 
 @click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"]})
@@ -93,11 +89,19 @@ def main(ctx: click.Context, /, **settings: str | None) -> None:
     these options, then the environment, then centra.toml found upward from here.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 conflict,
-    6 verification failed.
+    6 verification failed. Of a command that changes something they tell what became of that,
+    whether or not its output could be written.
     """
     ctx.obj = settings
+    log = logging.getLogger("centra")
+    log.setLevel(logging.INFO)
+    log.handlers = [Remarks()]
 
 
 def run() -> None:
     """The ``centra`` program."""
-    main(prog_name="centra")
+    output = protect()
+    try:
+        main(prog_name="centra")
+    except SystemExit as end:
+        sys.exit(end.code or output.exit_code())

@@ -9,6 +9,7 @@ import click
 from cli.context import json_option, open_registry
 from cli.listing import time_options
 from cli.output import print_json, print_table, remark
+from cli.streams import settled
 
 
 @click.group()
@@ -78,6 +79,7 @@ def move(name: str, reference: str, *, as_json: bool) -> None:
     from registry import channels
 
     row, moved = channels.move(open_registry(), name, reference)
+    settled()
     remark("moved" if moved else "nothing to do: already there")
     if as_json:
         print_json(row)
@@ -113,6 +115,7 @@ def sync(name: str | None, *, as_json: bool) -> None:
     from registry import channels
 
     rows = channels.sync(open_registry(), name)
+    settled()
     stale = [row.name for row in rows if row.stale]
     remark(f"was stale: {', '.join(stale)}" if stale else "nothing to do: no pointer was stale")
     if as_json:

@@ -12,6 +12,7 @@ from cli.context import json_option, open_registry
 from cli.listing import cut, page_options, time_options, window
 from cli.options import words_option
 from cli.output import metrics_text, print_json, print_table, remark, reporting
+from cli.streams import settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -322,9 +323,12 @@ def _show_card(reference: str, *, markdown: bool, as_json: bool) -> None:
 
 
 def _print_outcome(outcome: Outcome, done: str, *, as_json: bool) -> None:
+    settled()
     remark(done if outcome.changed else "nothing to do: already so")
     if outcome.forced:
         remark("forced: recorded in the audit log")
+    if outcome.retired:
+        remark(f"the task is retired; back into the live set: centra task restore {outcome.task}")
     if as_json:
         print_json(outcome)
     else:

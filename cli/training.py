@@ -16,6 +16,7 @@ from centra.tags import SCHEMES
 from centra.training.recipe import REPORTERS, Recipe
 from cli.options import FEATURE_CACHE, words_option
 from cli.output import metrics_text, print_json, remark
+from cli.streams import settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,6 +175,7 @@ def finish(task: str, module: TaskModule, path: Path, *, as_json: bool) -> None:
         StoreNotWritableError: the file cannot be written.
     """
     module.write(path)
+    settled()
     remark(f"{task}: {metrics_text(module.spec.metrics)}")
     if as_json:
         print_json({"output": str(path), "metrics": module.spec.metrics})

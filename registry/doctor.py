@@ -413,7 +413,7 @@ def _registered(registry: Registry) -> Iterator[_Part]:
         yield _Part(
             what=f"release {release}",
             digest=digest,
-            mend=f"centra compose --base {release} --release, which also moves 'latest' to it",
+            mend=f"centra compose --base {release} --release",
         )
 
 
