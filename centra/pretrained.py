@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from centra.errors import FormatError, IncompatibleError, NotFoundError
+from centra.files import decode_text
 
 __all__ = ["first_line", "raise_not_found", "read_file", "read_json", "refuse_code"]
 
@@ -58,7 +59,7 @@ def read_json(source: str, name: str, revision: str | None = None) -> dict[str, 
     if data is None:
         return {}
     try:
-        content = json.loads(data.decode("utf-8"))
+        content = json.loads(decode_text(data))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{source}: its {name} is no JSON in UTF-8 ({error})") from error
     if not isinstance(content, dict):
