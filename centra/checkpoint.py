@@ -70,8 +70,8 @@ def convert(
         IncompatibleError: the embeddings or a layer up to ``tap`` differ from the backbone's; the
             first differing one is named. Or another tokenizer, or code of its own (``auto_map``).
     """
-    refuse_code(str(folder))
     config = _read_config(folder)
+    refuse_code(str(folder))
     family = family_of(str(config.get("model_type")))
     model = load_pretrained(str(folder), _auto_class(config, folder))
     state = dict(model.state_dict())
