@@ -8,6 +8,7 @@ same texts, without any data file.
 
 from __future__ import annotations
 
+import itertools
 import random
 import unicodedata
 from typing import TYPE_CHECKING
@@ -122,8 +123,10 @@ def sample_inputs(
     ]
     long = [maker.long(factor * max_length) for factor in (0.3, 0.5, 0.7, 1, 2) for _ in range(4)]
     pairs = [(maker.any(texts), maker.any(texts)) for _ in range(500)]
-    pairs += [(maker.any([*texts, *long]), maker.any(long)) for _ in range(12)]
-    pairs += [(maker.any(long), maker.any([*texts, *long])) for _ in range(12)]
+    pairs += [(maker.any(texts), text) for text in long]
+    pairs += [(text, maker.any(texts)) for text in long]
+    pairs += zip(long, reversed(long), strict=True)
+    pairs += itertools.pairwise(long)
     singles = [Input(text) for text in (*texts, *long) if text.strip()]
     return singles + [Input(*pair) for pair in pairs if pair[0].strip() and pair[1].strip()]
 
