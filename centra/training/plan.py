@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from centra.documents import Document
 from centra.errors import UsageError
+from centra.files import read_text
 from centra.labelling import Labelling
 from centra.labels import read_labels
 from centra.tags import Scheme  # noqa: TC001 - pydantic reads annotations
@@ -105,7 +106,7 @@ class Plan(Document):
                 wrong; the file and the field are named.
         """
         try:
-            fields = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+            fields = tomllib.loads(read_text(path))
             # As JSON: there a list is a tuple and 1 is a number, but "1", true and 1.0 are no 1.
             return cls.model_validate_json(json.dumps(fields, default=str), strict=True)
         except OSError as error:
