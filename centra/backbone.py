@@ -7,15 +7,18 @@ digest is that of ``backbone.json``, which names all the others; where it came f
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from centra.documents import Digest, FormattedDocument
-from centra.errors import FormatError, IncompatibleError
+from centra.encoder_config import encoder_config, encoder_family, encoder_shapes
+from centra.errors import FormatError
 from centra.families import Family, family_of
-from centra.pretrained import first_line, raise_not_found, refuse_code
+from centra.placing import check_placed, encoder_prefix, harmless
+from centra.pretrained import refuse_code
 from centra.progress import Progress, silent
+from centra.saved_model import load, read_config, read_headers
+from centra.tensors import under
 from centra.tokenizer import import_tokenizer
 
 if TYPE_CHECKING:
@@ -28,11 +31,10 @@ if TYPE_CHECKING:
 __all__ = [
     "BackboneSpec",
     "Shards",
+    "check_finite_weights",
     "check_shards",
     "import_backbone",
-    "load_pretrained",
     "shard",
-    "transformers_class",
 ]
 
 
@@ -104,22 +106,34 @@ def import_backbone(
 
     Raises:
         NotFoundError: there is no such folder or hub repository.
-        IncompatibleError: a family that Centra does not know, a decoder, relative positions; code
-            of its own (``auto_map``); a tokenizer whose ids Centra cannot repeat.
-        FormatError: the weights are pickled or the tokenizer has no fast form.
+        IncompatibleError: a family that Centra does not know, a decoder, relative positions; a
+            tensor that has no place in the encoder (it is named); code of its own (``auto_map``);
+            a tokenizer whose ids Centra cannot repeat.
+        FormatError: config.json or the weights are damaged, contradict each other or are pickled,
+            or the tokenizer has no fast form.
         StoreError, StoreNotWritableError: the store refused.
     """
+    raw = read_config(source, revision)
     refuse_code(source, revision)
-    config = _load_config(source, revision)
-    family = family_of(config.model_type)
-    if getattr(config, "is_decoder", False):
-        raise IncompatibleError(f"{source}: is a decoder; Centra serves encoders")
-    if getattr(config, "position_embedding_type", None) not in (None, "absolute"):
-        raise IncompatibleError(f"{source}: only absolute position embeddings are supported")
+    family = encoder_family(raw, source)
+    headers = read_headers(source, revision)
+    prefix = encoder_prefix(headers, family, source)
+    stored = under(headers, prefix)
+    config = encoder_config(
+        raw, family, {name: tensor.shape for name, tensor in stored.items()}, source
+    )
+    shapes = encoder_shapes(config, family)
+    check_placed(
+        headers,
+        {prefix + name: shape for name, shape in shapes.items()},
+        harmless(family, prefix, heads=True),
+        source,
+        family.model,
+    )
     tokenizer = import_tokenizer(source, config, family, revision)
-    model = load_pretrained(source, "AutoModel", revision=revision)
-    _check_weights(model, source)
-    shards = shard(model.state_dict(), family, progress)
+    state = {name: tensor.float() for name, tensor in load({n: stored[n] for n in shapes}).items()}
+    check_finite_weights(state, source)
+    shards = shard(state, family, progress)
     settings = {key: getattr(config, key) for key in family.config_keys}
     spec = BackboneSpec(
         family=family.model_type,
@@ -131,7 +145,7 @@ def import_backbone(
         token_types=tokenizer.token_types,
         embeddings=store.put(shards.embeddings),
         layers=tuple(store.put(layer) for layer in shards.layers),
-        layer_tensors=_layer_tensors(model.state_dict(), family),
+        layer_tensors=_layer_tensors(state, family),
         tokenizer={name: store.put(data) for name, data in tokenizer.files.items()},
     )
     store.put(spec.to_bytes())
@@ -169,45 +183,6 @@ def check_shards(spec: BackboneSpec, reader: BlobReader) -> None:
         found = {name: tensor.shape for name, tensor in tensors.items()}
         if any(t.dtype != "F32" for t in tensors.values()) or (index and found != expected):
             raise FormatError(f"{part}: does not hold the tensors that its spec names")
-
-
-def load_pretrained(source: str, auto_class: str, *, revision: str | None = None) -> Any:
-    """Load a transformers model in float32 from safetensors weights, never from a pickle.
-
-    Args:
-        source: a folder or a hub name.
-        auto_class: a class of transformers, e.g. ``"AutoModel"``.
-        revision: the hub's branch, tag or commit.
-
-    Raises:
-        NotFoundError: there is no such folder or hub repository.
-        FormatError: weights are missing, damaged, or only there as a pickle.
-    """
-    import torch
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()  # Centra shows its own
-    try:
-        model, loading = getattr(transformers, auto_class).from_pretrained(
-            source,
-            revision=revision,
-            trust_remote_code=False,
-            attn_implementation="sdpa",  # config.json could name a kernel for transformers to fetch
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    except Exception as error:
-        raise_not_found(source, error)
-        raise FormatError(
-            f"{source}: no usable safetensors weights ({first_line(error)}). "
-            "Centra never reads pickled weights; save with safe_serialization=True."
-        ) from error
-    # transformers fills gaps with random numbers; only a pooler, which no task reads, may be one.
-    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
-    if missing:
-        raise FormatError(f"{source}: has no weights for {', '.join(missing[:3])}")
-    return model.eval()
 
 
 def shard(state: Mapping[str, torch.Tensor], family: Family, progress: Progress = silent) -> Shards:
@@ -257,33 +232,19 @@ def _canonical(tensors: Mapping[str, torch.Tensor]) -> bytes:
     )
 
 
-def _load_config(source: str, revision: str | None) -> Any:
-    import transformers
+def check_finite_weights(state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Refuse weights that hold NaN or infinity.
 
-    try:
-        return transformers.AutoConfig.from_pretrained(
-            source, revision=revision, trust_remote_code=False
-        )
-    except Exception as error:
-        raise_not_found(source, error)
-        raise FormatError(f"{source}: cannot read its config.json ({first_line(error)})") from error
-
-
-def _check_weights(model: Any, source: str) -> None:
+    Raises:
+        FormatError: naming the first such tensor.
+    """
     import torch
 
-    for name, tensor in model.state_dict().items():
-        if tensor.dtype != torch.float32:
-            raise IncompatibleError(f"{source}: tensor {name} is {tensor.dtype}, expected floats")
-        if not torch.isfinite(tensor).all():
-            raise FormatError(f"{source}: tensor {name} holds NaN or infinite values")
-
-
-def transformers_class(family: Family, name: str) -> Any:
-    """A class of the family's transformers module, imported now.
-
-    Args:
-        family: the encoder family.
-        name: the class name, e.g. ``family.layer``.
-    """
-    return getattr(importlib.import_module(family.module), name)
+    for name, tensor in state.items():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise FormatError(
+                f"{source}: tensor {name} holds NaN or infinite values ({bad} of "
+                f"{tensor.numel()}). The training run diverged; train again, for example with a "
+                "lower learning rate."
+            )

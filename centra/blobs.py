@@ -18,9 +18,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from centra.errors import UsageError
+from centra.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,7 @@ __all__ = [
     "BlobReader",
     "BlobStore",
     "StoredBlob",
+    "anchored_store",
     "cache_folder",
     "is_digest",
     "is_signature_name",
@@ -39,6 +41,9 @@ __all__ = [
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE = re.compile(r"[0-9a-f]{64}\.json")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(//)?", re.IGNORECASE)
+_FILE = re.compile(r"file://(?:localhost)?(/[^?#]*)", re.DOTALL | re.IGNORECASE)
+_SLASH = re.compile("%2f|%00", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,8 +177,9 @@ def open_store(url: str, *, cache: Path | None = None) -> BlobStore:
     """Open a store from its address.
 
     Args:
-        url: a folder's path, ``file:///folder``, or ``s3://bucket/prefix``. Credentials, region and
-            endpoint come from the standard AWS settings; ``?endpoint_url=``, ``?region=`` and
+        url: a folder's path, ``file:///folder``, or ``s3://bucket/prefix``. Path and prefix are taken
+            as they stand; only ``file:`` is percent-encoded. Credentials, region and endpoint come
+            from the standard AWS settings; ``?endpoint_url=``, ``?region=`` and
             ``?addressing_style=path|virtual`` after the S3 address override them.
         cache: where an S3 store keeps verified local copies; default ``$CENTRA_CACHE`` or
             ``~/.cache/centra``.
@@ -184,16 +190,33 @@ def open_store(url: str, *, cache: Path | None = None) -> BlobStore:
     """
     from centra.local_store import LocalStore
 
-    parts = urlsplit(url)
-    if parts.scheme == "s3":
+    scheme = _scheme(url)
+    if url and scheme is None:
+        return LocalStore(Path(url))
+    if scheme and scheme[0].lower() == "s3://":
         from centra.s3_store import S3Store
 
         return S3Store(url, cache=LocalStore(cache or cache_folder()))
-    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path:
-        return LocalStore(Path(unquote(parts.path)))
-    if not url or "://" in url:
-        raise UsageError(f"store {url!r}: expected a folder or s3://BUCKET/PREFIX")
-    return LocalStore(Path(url))
+    if (file := _FILE.fullmatch(url)) and not _SLASH.search(url):
+        return LocalStore(Path(unquote(file[1])))
+    raise UsageError(
+        f"store {redacted(url, url)!r}: expected a folder or s3://BUCKET/PREFIX, or file:///FOLDER, "
+        "percent-encoded; a folder whose name begins like an address is written ./NAME"
+    )
+
+
+def anchored_store(url: str, folder: Path) -> str:
+    """The same address, its path counted from a folder where it is a relative one."""
+    return url if not url or _scheme(url) else str(folder / url)
+
+
+def _scheme(url: str) -> re.Match[str] | None:
+    if url.startswith("~"):
+        raise UsageError(
+            f"store {url!r}: ~ stands for a home in a shell alone; write the whole path, or ./~ for a "
+            "folder of that name"
+        )
+    return _SCHEME.match(url)
 
 
 def cache_folder() -> Path:

@@ -1,37 +1,40 @@
 """From a fine-tuned Hugging Face checkpoint to a task module.
 
 A team that trains with its own script keeps the lower layers frozen and saves a whole model. Which
-layers it kept is read off the weights: a layer whose shard has the backbone's digest is frozen, and
-the tap is the last of the leading run of such layers.
+layers it kept is read off the weights (:mod:`centra.frozen`); every tensor above them is placed, or
+the checkpoint is refused (:mod:`centra.placing`); and the module must answer as transformers answers
+with the checkpoint.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from centra.backbone import BackboneSpec, load_pretrained, shard
+from centra.backbone import BackboneSpec, check_finite_weights
+from centra.checkpoint_task import read_task
+from centra.checkpoint_tokenizer import check_same_tokenizer
 from centra.data import Input, TextEncoder
-from centra.documents import sha256
 from centra.errors import FormatError, IncompatibleError, UsageError
-from centra.families import Family, family_of
-from centra.progress import Progress, silent
+from centra.fine_tuned import FineTuned
+from centra.frozen import Footing, find_footing
+from centra.progress import Progress, Remark, silent, unheard
+from centra.saved_model import load
 from centra.tags import TagError, bio_head
 from centra.task_module import HeadSpec, Kind, TaskModule, TaskSpec
+from centra.tensors import under
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import torch
 
     from centra.blobs import BlobReader
+    from centra.tags import Scheme
+    from centra.words import Segmentation
 
 __all__ = ["convert"]
 
-_HEADS = {
-    "ForSequenceClassification": "AutoModelForSequenceClassification",
-    "ForTokenClassification": "AutoModelForTokenClassification",
-}
 _PROBE_TEXTS = (
     "Yes.",
     "Turn the lights on in the kitchen, please!",
@@ -46,18 +49,30 @@ def convert(
     reader: BlobReader,
     *,
     tap: int | None = None,
-    form: Literal["single", "pair"] = "single",
+    form: Literal["single", "pair"] | None = None,
+    kind: Kind | None = None,
+    labels: Sequence[str] | None = None,
+    tags: Scheme | None = None,
+    words: Segmentation | None = None,
+    remark: Remark = unheard,
     progress: Progress = silent,
 ) -> TaskModule:
     """Cut the task module out of a fine-tuned checkpoint.
 
     Args:
         folder: with ``config.json`` and safetensors weights.
-        backbones: those it may stand on, by name; one with the same embeddings is taken.
+        backbones: those it may stand on, by name; see :func:`centra.frozen.find_footing`.
         reader: where the backbones' blobs are.
         tap: the tap that was meant; layers up to it must be the backbone's own. None finds the
             highest there is.
-        form: whether its inputs are single texts or pairs, which a checkpoint does not say.
+        form: whether its inputs are single texts or pairs, which a checkpoint does not say. None
+            takes single texts, and says so.
+        kind: what its task is, where the checkpoint does not say.
+        labels: of its outputs, in their order, instead of those that it names.
+        tags: the scheme of a tagging head's labels; None finds it. Callers get BIO.
+        words: how a tagging task's texts are cut into words; None for those that the tokenizer
+            has, as whoever trained it elsewhere had no other.
+        remark: told what was taken for granted.
         progress: told of each layer.
 
     Returns:
@@ -65,202 +80,151 @@ def convert(
         against them.
 
     Raises:
-        FormatError: no usable checkpoint, pickled weights, or a head that Centra does not know.
-        IncompatibleError: the embeddings or a layer up to ``tap`` differ from the backbone's; the
-            first differing one is named. Or another tokenizer.
+        FormatError: no usable checkpoint, pickled or damaged weights, or a ``config.json`` that
+            contradicts itself or them.
+        IncompatibleError: another class than the family's own, a tensor that has no place, the
+            embeddings or a layer up to ``tap`` differ from the backbone's (it is named), or another
+            tokenizer, or code of its own (``auto_map``).
+        UsageError: what was declared contradicts the checkpoint.
     """
-    config = _read_config(folder)
-    family = family_of(str(config.get("model_type")))
-    model = load_pretrained(str(folder), _auto_class(config, folder))
-    state = dict(model.state_dict())
-    encoder = {
-        name.removeprefix(family.prefix): tensor
-        for name, tensor in state.items()
-        if name.startswith(family.prefix)
-    }
-    shards = shard(encoder, family, progress)
-    layers = [sha256(layer) for layer in shards.layers]
-    name, backbone = _backbone(folder, family, sha256(shards.embeddings), backbones)
-    _check_config(folder, model.config, family, name, backbone)
-    frozen = _frozen(layers, backbone)
-    if tap is not None and not 0 <= tap <= backbone.num_layers:
-        raise UsageError(f"tap {tap}: {name} has {backbone.num_layers} layers")
-    if tap is not None and tap > frozen:
-        raise IncompatibleError(
-            f"{folder}: layer {frozen + 1} differs from {name}'s, but tap {tap} was declared. "
-            f"Layers 1 to {frozen} are frozen; declare a tap up to {frozen} or leave it out."
-        )
-    tap = frozen if tap is None else tap
-    tagging = model.config.architectures[0].endswith("ForTokenClassification")
-    kind = _kind(model.config, tagging=tagging)
-    labels = tuple(str(model.config.id2label[i]) for i in range(model.config.num_labels))
-    tags: tuple[str, ...] = ()
-    if tagging:
-        try:
-            labels, tags, _ = bio_head(labels)
-        except TagError as error:
-            raise FormatError(f"{folder}: config.json: id2label: {error}") from error
-    spec = TaskSpec(
+    from centra.checkpoint_probe import with_probe
+
+    checkpoint = FineTuned.open(folder)
+    state = load(checkpoint.tensors)
+    check_finite_weights(state, str(folder))
+    footing = find_footing(
+        under(state, checkpoint.family.prefix),
+        checkpoint.family,
+        backbones,
+        reader,
+        folder=folder,
+        progress=progress,
+    )
+    _check_config(checkpoint, footing)
+    task, names = read_task(
+        checkpoint.raw,
+        checkpoint.outputs,
+        tagging=checkpoint.tagging,
         kind=kind,
-        input=form,
-        labels=() if kind == "regression" else labels,
-        backbone=backbone.digest,
-        tap_layer=tap,
-        depth=len(layers) - tap,
-        head=HeadSpec.model_validate(
-            # Whoever trained it had the words that the tokenizer has.
-            {"activation": None, "words": "tokenizer", "tags": tags}
-            if tagging
-            else {"activation": family.sentence_head[1]}
-        ),
-        training={"checkpoint": model.config.architectures[0]},
+        labels=labels,
+        where=str(folder),
+        remark=remark,
     )
-    spec.check(str(folder))
-    module = TaskModule(spec, _weights(state, encoder, family, spec))
-    return _with_probe(module, model, backbone, reader, folder)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    import json
-
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FormatError(
-            f"{folder}: expected a task module file or a Hugging Face checkpoint folder with a "
-            f"readable config.json ({error})"
-        ) from error
-    if not isinstance(config, dict):
-        raise FormatError(f"{folder / 'config.json'}: expected a JSON object")
-    return config
-
-
-def _auto_class(config: dict[str, Any], folder: Path) -> str:
-    architecture = (config.get("architectures") or ["unknown"])[0]
-    for suffix, auto_class in _HEADS.items():
-        if architecture.endswith(suffix):
-            return auto_class
-    raise FormatError(
-        f"{folder}: its architecture is {architecture}; expected a model {' or '.join(_HEADS)}"
+    head = HeadSpec.model_validate({"activation": checkpoint.family.sentence_head[1]})
+    if checkpoint.tagging:
+        names, head = _tagging_head(
+            names, tags, words or "tokenizer", where=str(folder), remark=remark
+        )
+    spec = _spec(
+        checkpoint,
+        footing,
+        tap=_tap(tap, footing, folder),
+        kind=task,
+        labels=names,
+        head=head,
+        form=form or _single(task, remark),
     )
-
-
-def _backbone(
-    folder: Path, family: Family, embeddings: str, backbones: Mapping[str, BackboneSpec]
-) -> tuple[str, BackboneSpec]:
-    for name, spec in backbones.items():
-        if spec.family == family.model_type and spec.embeddings == embeddings:
-            return name, spec
-    raise IncompatibleError(
-        f"{folder}: its embeddings (layer 0) differ from those of "
-        f"{', '.join(backbones) or 'any backbone: none is registered'}. "
-        "Freeze the embeddings while fine-tuning, or register the backbone it started from."
+    module = TaskModule(spec, _weights(state, checkpoint, spec))
+    pair = _PROBE_TEXTS[0] if spec.input == "pair" else None
+    inputs = [Input(text, pair) for text in _PROBE_TEXTS]
+    check_same_tokenizer(
+        folder, checkpoint.config, footing.backbone, reader, pairs=pair is not None
     )
+    _, batch = TextEncoder.of(footing.backbone, reader).batch(inputs)
+    return with_probe(module, checkpoint, footing, batch=batch, reader=reader, remark=remark)
 
 
-def _check_config(
-    folder: Path, config: Any, family: Family, name: str, backbone: BackboneSpec
-) -> None:
+def _check_config(checkpoint: FineTuned, footing: Footing) -> None:
+    family, name = checkpoint.family, footing.name
     for key in family.config_keys:
         if "dropout" in key or key in ("num_hidden_layers", "n_layers"):
             continue
-        if getattr(config, key) != backbone.config[key]:
+        # Where positions do not count from it, no layer depends on it.
+        if key == "pad_token_id" and not family.position_offset:
+            continue
+        own, given = getattr(checkpoint.config, key), footing.backbone.config[key]
+        if own != given:
             raise IncompatibleError(
-                f"{folder}: {key} is {getattr(config, key)!r}, {name} has {backbone.config[key]!r}"
+                f"{checkpoint.folder}: {key} is {own!r}, {name} has {given!r}, so its layers "
+                f"compute otherwise. Fine-tune {name} with its own settings."
             )
 
 
-def _frozen(layers: list[str], backbone: BackboneSpec) -> int:
-    """How many leading layers are the backbone's own."""
-    count = 0
-    for own, frozen in zip(layers, backbone.layers, strict=False):
-        if own != frozen:
-            break
-        count += 1
-    return count
+def _tap(declared: int | None, footing: Footing, folder: Path) -> int:
+    if declared is None:
+        return footing.layers
+    if not 0 <= declared <= footing.backbone.num_layers:
+        raise UsageError(f"tap {declared}: {footing.name} has {footing.backbone.num_layers} layers")
+    if declared > footing.layers:
+        raise IncompatibleError(
+            f"{folder}: layer {footing.layers + 1} differs from {footing.name}'s, but tap "
+            f"{declared} was declared. Layers 1 to {footing.layers} are frozen; declare a tap up "
+            f"to {footing.layers} or leave it out."
+        )
+    return declared
 
 
-def _kind(config: Any, *, tagging: bool) -> Kind:
-    if tagging:
-        return "tagging"
-    if config.problem_type == "multi_label_classification":
-        return "multilabel"
-    if config.problem_type == "regression" or config.num_labels == 1:
-        return "regression"
-    return "classification"
+def _spec(
+    checkpoint: FineTuned,
+    footing: Footing,
+    *,
+    tap: int,
+    kind: Kind,
+    labels: tuple[str, ...],
+    head: HeadSpec,
+    form: Literal["single", "pair"],
+) -> TaskSpec:
+    spec = TaskSpec(
+        kind=kind,
+        input=form,
+        labels=labels,
+        backbone=footing.backbone.digest,
+        tap_layer=tap,
+        depth=footing.depth - tap,
+        head=head,
+        training={"checkpoint": checkpoint.architecture},
+    )
+    spec.check(str(checkpoint.folder))
+    return spec
+
+
+def _tagging_head(
+    names: Sequence[str],
+    scheme: Scheme | None,
+    words: Segmentation,
+    *,
+    where: str,
+    remark: Remark,
+) -> tuple[tuple[str, ...], HeadSpec]:
+    """The BIO labels of a tagging head, and what the head has to remember of its own tags."""
+    try:
+        labels, tags, notation = bio_head(names, scheme)
+    except TagError as error:
+        raise FormatError(f"{where}: its labels: {error}") from error
+    if not notation.is_bio:
+        remark(f"its labels are tags of the scheme {notation}; callers get BIO")
+    return labels, HeadSpec(tags=tags, words=words)
+
+
+def _single(kind: Kind, remark: Remark) -> Literal["single"]:
+    if kind != "tagging":
+        remark(
+            "taken for a task on single texts, which a checkpoint does not say; "
+            "--input pair says otherwise"
+        )
+    return "single"
 
 
 def _weights(
-    state: Mapping[str, torch.Tensor],
-    encoder: Mapping[str, torch.Tensor],
-    family: Family,
-    spec: TaskSpec,
+    state: Mapping[str, torch.Tensor], checkpoint: FineTuned, spec: TaskSpec
 ) -> dict[str, torch.Tensor]:
     """The tensors above the tap under a task module's names."""
-    weights = {}
+    weights: dict[str, torch.Tensor] = {}
     for i in range(1, spec.depth + 1):
-        prefix = f"{family.layer_prefix}{spec.tap_layer + i - 1}."
-        for name, tensor in encoder.items():
-            if name.startswith(prefix):
-                weights[f"layers.{i}.{name.removeprefix(prefix)}"] = tensor
-    if spec.kind == "tagging":
-        parts = {"out": family.token_head}
-    else:
-        dense, _, out = family.sentence_head
-        parts = {"dense": dense, "out": out}
-    for part, source in parts.items():
+        family = checkpoint.family
+        prefix = f"{family.prefix}{family.layer_prefix}{spec.tap_layer + i - 1}."
+        weights |= {f"layers.{i}.{name}": tensor for name, tensor in under(state, prefix).items()}
+    for part, source in checkpoint.head.items():
         for end in ("weight", "bias"):
             weights[f"head.{part}.{end}"] = state[f"{source}.{end}"]
-    return {name: tensor.detach().contiguous() for name, tensor in weights.items()}
-
-
-def _with_probe(
-    module: TaskModule, model: Any, backbone: BackboneSpec, reader: BlobReader, folder: Path
-) -> TaskModule:
-    """Record the checkpoint's own logits, and refuse a module that does not reproduce them."""
-    import torch
-
-    from centra.encoder import Branch, Trunk
-
-    spec = module.spec
-    pair = _PROBE_TEXTS[0] if spec.input == "pair" else None
-    inputs = [Input(text, pair) for text in _PROBE_TEXTS]
-    rows, batch = TextEncoder.of(backbone, reader).batch(inputs)
-    _check_tokenizer(folder, inputs, [row.input_ids for row in rows])
-    arrays = {name: torch.from_numpy(array) for name, array in vars(batch).items()}
-    trunk = Trunk(backbone, reader, depth=spec.tap_layer)
-    branch = Branch(backbone, spec).load(module.tensors).eval()
-    with torch.inference_mode():
-        kinds = (
-            {} if backbone.family == "distilbert" else {"token_type_ids": arrays["token_type_ids"]}
-        )
-        expected = model(
-            input_ids=arrays["input_ids"], attention_mask=arrays["attention_mask"], **kinds
-        ).logits
-        hidden = trunk(**arrays, taps=[spec.tap_layer])[spec.tap_layer]
-        own = branch(hidden, arrays["attention_mask"])
-    if not torch.allclose(own, expected, rtol=1e-4, atol=1e-4):
-        raise IncompatibleError(
-            f"{folder}: rebuilt on the backbone, its logits differ by up to "
-            f"{(own - expected).abs().max():.3g} from the checkpoint's own"
-        )
-    probe = {f"probe.{name}": tensor for name, tensor in arrays.items()}
-    return TaskModule(spec, module.tensors | probe | {"probe.logits": expected.clone()})
-
-
-def _check_tokenizer(folder: Path, inputs: list[Input], expected: list[list[int]]) -> None:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    texts: list[Any] = [
-        item.text if item.text_pair is None else (item.text, item.text_pair) for item in inputs
-    ]
-    if [encoding.ids for encoding in tokenizer.encode_batch(texts)] != expected:
-        raise IncompatibleError(
-            f"{folder}: its tokenizer gives other token ids than the backbone's"
-        )
+    return {name: tensor.float().contiguous() for name, tensor in weights.items()}

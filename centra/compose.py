@@ -15,6 +15,7 @@ from centra.errors import (
     VerificationError,
 )
 from centra.progress import Progress, silent
+from centra.redaction import redacted
 from centra.release import ReleaseManifest
 from centra.task_module import check_fits, check_module, read_spec
 
@@ -140,7 +141,7 @@ def check_parity(
 def _require(digest: str, store: BlobStore) -> None:
     """Refuse a blob that the store itself does not hold, even where a cache still has a copy."""
     if not store.has(digest):
-        raise BlobNotFoundError(digest, store.url)
+        raise BlobNotFoundError(digest, redacted(store.url, store.url))
     store.fetch(digest)
 
 

@@ -12,19 +12,23 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from centra.backbone import BackboneSpec, transformers_class
-from centra.families import family_of
+from centra.families import family_of, transformers_class
 from centra.heads import TokenHead, build_head
+from centra.processors import bound_torch
 from centra.tensors import under
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from centra.backbone import BackboneSpec
     from centra.blobs import BlobReader
     from centra.crf import LinearChain
     from centra.task_module import TaskSpec
 
 __all__ = ["Branch", "Trunk", "attention_bias"]
+
+# Here, because all that computes with torch comes by, and before it computes.
+bound_torch()
 
 
 def attention_bias(attention_mask: torch.Tensor) -> torch.Tensor | None:

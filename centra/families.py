@@ -13,11 +13,13 @@ differences that matter:
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
+from typing import Any
 
 from centra.errors import IncompatibleError
 
-__all__ = ["FAMILIES", "Family", "LayerNames", "family_of"]
+__all__ = ["FAMILIES", "Family", "LayerNames", "family_of", "transformers_class"]
 
 _BERT_CONFIG = (
     "attention_probs_dropout_prob",
@@ -78,6 +80,8 @@ class Family:
     max_length_key: str = "max_position_embeddings"
     position_offset: bool = False
     token_types: bool = True
+    pooler: bool = True
+    """Whether its encoder class has one, which lies in checkpoints even where no head reads it."""
     sentence_head: tuple[str, str, str]
     """Sentence classifier of a fine-tuned checkpoint: dense layer, activation, output layer."""
     token_head: str = "classifier"  # noqa: S105 - no password
@@ -147,6 +151,7 @@ FAMILIES = {
                 "vocab_size",
             ),
             token_types=False,
+            pooler=False,
             sentence_head=("pre_classifier", "relu", "classifier"),
             names=LayerNames(
                 query="attention.q_lin",
@@ -172,6 +177,7 @@ FAMILIES = {
             layer_prefix="encoder.layer.",
             prefix="electra.",
             config_keys=(*_BERT_CONFIG, "embedding_size"),
+            pooler=False,
             sentence_head=("classifier.dense", "gelu", "classifier.out_proj"),
         ),
     )
@@ -186,6 +192,16 @@ def family_of(model_type: str) -> Family:
     """
     if model_type not in FAMILIES:
         raise IncompatibleError(
-            f"model type {model_type!r} is not supported; Centra knows {', '.join(sorted(FAMILIES))}"
+            f"model type {model_type!r:.60} is not supported; Centra knows {', '.join(sorted(FAMILIES))}"
         )
     return FAMILIES[model_type]
+
+
+def transformers_class(family: Family, name: str) -> Any:
+    """A class of the family's transformers module, imported now.
+
+    Args:
+        family: the encoder family.
+        name: the class name, e.g. ``family.layer``.
+    """
+    return getattr(importlib.import_module(family.module), name)

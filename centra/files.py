@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 import io
 import os
@@ -11,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from centra.errors import StoreNotWritableError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["decode_text", "file_digest", "read_text", "replacing"]
+__all__ = ["check_writable", "decode_text", "file_digest", "read_text", "replacing"]
 
 _MARKS = (
     # UTF-32 first: its mark begins with that of UTF-16.
@@ -31,6 +34,19 @@ def file_digest(path: Path) -> str:
     """The SHA-256 digest of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that could not be written, before the work whose result it is to hold.
+
+    Raises:
+        StoreNotWritableError: its folder is missing, or nothing can be made there.
+    """
+    try:
+        _check_replaceable(path)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise StoreNotWritableError(f"cannot write {path}: {error.strerror}") from error
 
 
 def decode_text(data: bytes) -> str:
@@ -60,7 +76,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside ``path`` that takes its place when the block ends without error.
 
     Readers see the old file or the whole new one, also after a crash.
+
+    Raises:
+        OSError: its folder cannot be written, or it is a device, a pipe or a folder.
     """
+    _check_replaceable(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     temporary = Path(name)
@@ -72,3 +92,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuse what a file must not take the place of: whoever may write ``/dev`` would lose a device."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from centra.data import Example
     from centra.tags import Notation, Scheme
     from centra.task_module import Kind, TaskSpec
+    from centra.words import Segmentation
 
 __all__ = ["Labelling", "Reading", "read_as", "read_for"]
 
@@ -45,6 +46,8 @@ class Labelling:
     """All there are, in their order; none for those that the training data have."""
     tags: Scheme | None = None
     """The scheme of a tagging task's tags; None to find it."""
+    words: Segmentation | None = None
+    """How a tagging task's texts are cut into words; None for Unicode's, or a teacher's."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from pathlib import Path
 
-__all__ = ["trim_memory"]
+from centra.cgroups import memory_limit
+
+__all__ = ["available_memory", "trim_memory"]
+
+
+def available_memory(root: Path = Path("/")) -> int | None:
+    """How much memory this process may take, in bytes; None where nothing says.
+
+    It is what the machine has available or, where that is less, what its container allows.
+
+    Args:
+        root: of the file system that holds ``proc`` and the control groups' mounts.
+    """
+    known = (limit for limit in (_machine(root), memory_limit(root)) if limit is not None)
+    return min(known, default=None)
 
 
 def trim_memory() -> None:
@@ -17,3 +32,15 @@ def trim_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's own
         if trim is not None:
             trim(0)
+
+
+def _machine(root: Path) -> int | None:
+    try:
+        lines = (root / "proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        match line.split():
+            case ["MemAvailable:", kibibytes, "kB"] if kibibytes.isdecimal():
+                return 1024 * int(kibibytes)
+    return None

@@ -118,5 +118,6 @@ def raise_not_found(source: str, error: Exception) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type's name where it has none."""
-    return str(error).strip().split("\n")[0] or type(error).__name__
+    """The first line of an error's text, short and printable, or its type's name without one."""
+    line = str(error).strip().split("\n")[0][:500] or type(error).__name__
+    return line.encode(errors="backslashreplace").decode()

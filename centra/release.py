@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from centra.task_module import TaskSpec
 
 __all__ = [
+    "DEFAULT_CHANNELS",
     "ChannelPointer",
     "LayerAccount",
     "Precision",
@@ -206,6 +207,10 @@ class ReleaseManifest(FormattedDocument):
         for name, entry in self.tasks.items():
             files[f"tasks/{name}.safetensors"] = entry.digest
         return files
+
+
+DEFAULT_CHANNELS = ("production", "latest")
+"""The channels that are meant where no release is named, the first that there is."""
 
 
 class ChannelPointer(FormattedDocument):

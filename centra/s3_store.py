@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from centra.blobs import StoredBlob, is_digest, is_signature_name, signature_name
 from centra.errors import (
@@ -20,6 +20,7 @@ from centra.errors import (
 )
 from centra.files import file_digest, replacing
 from centra.names import parse_name
+from centra.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,20 +40,23 @@ class S3Store:
     """A store in an S3 bucket under a prefix, with verified local copies of what was read."""
 
     def __init__(self, url: str, *, cache: LocalStore) -> None:
-        parts = urlsplit(url)
         self.url = url
         self.cache = cache
-        self._bucket = parts.netloc
-        self._prefix = parts.path.strip("/")
-        options = parse_qs(parts.query, keep_blank_values=True)
+        self._shown = redacted(url, url)
+        # By hand: to a parser of URLs, # and line breaks in a prefix are special, too.
+        place, _, query = url[len("s3://") :].partition("?")
+        self._bucket, _, prefix = place.partition("/")
+        self._prefix = prefix.strip("/")
+        options = parse_qs(query, keep_blank_values=True)
         self._options = {key: values[-1] for key, values in options.items()}
         unknown = self._options.keys() - {"endpoint_url", "region", "addressing_style"}
         style = self._options.get("addressing_style", "path")
         valid = not unknown and all(self._options.values()) and style in ("path", "virtual")
-        if not self._bucket or not valid:
+        if not self._bucket or "@" in self._bucket or not valid or bool(query) != bool(options):
             raise UsageError(
-                f"store {url!r}: expected s3://BUCKET/PREFIX, "
-                "optionally with ?endpoint_url=, ?region=, ?addressing_style=path|virtual"
+                f"store {self._shown!r}: expected s3://BUCKET/PREFIX, optionally with "
+                "?endpoint_url=, ?region=, ?addressing_style=path|virtual; credentials come from "
+                "the AWS settings, and a prefix cannot hold a question mark"
             )
         self._made_client: Any = None
 
@@ -87,7 +91,7 @@ class S3Store:
                     config=config,
                 )
             except (BotoCoreError, ValueError) as error:
-                raise StoreError(f"store {self.url}: {error}") from error
+                raise StoreError(f"store {self._shown}: {self._told(error)}") from error
         return self._made_client
 
     def has(self, digest: str) -> bool:
@@ -152,7 +156,7 @@ class S3Store:
             date = response["ResponseMetadata"]["HTTPHeaders"]["date"]
             return parsedate_to_datetime(date).astimezone(UTC)
         except (KeyError, ValueError) as error:
-            raise StoreError(f"store {self.url}: its server does not say the time") from error
+            raise StoreError(f"store {self._shown}: its server does not say the time") from error
 
     def credentials(self) -> str | None:
         """Whose credentials are used and where they come from, for people; None without any.
@@ -255,10 +259,10 @@ class S3Store:
 
         with self._translated():
             if not self._unless_missing(save):
-                raise BlobNotFoundError(digest, self.url)
+                raise BlobNotFoundError(digest, self._shown)
         actual = file_digest(target)
         if actual != digest:
-            raise CorruptBlobError(digest, actual, f"{self.url} blob {digest}")
+            raise CorruptBlobError(digest, actual, f"{self._shown} blob {digest}")
 
     def _unless_missing(self, request: Callable[[], _T], *, attempts: int = 3) -> _T | None:
         """Make a request; None where there is no such key.
@@ -310,7 +314,7 @@ class S3Store:
             if isinstance(cause, ClientError):
                 raise self._refusal(cause, writing=writing) from error
             raise StoreError(
-                f"store {self.url} cannot be reached: {error}. "
+                f"store {self._shown} cannot be reached: {self._told(error)}. "
                 "Check the address, the AWS settings and the network."
             ) from error
 
@@ -320,10 +324,14 @@ class S3Store:
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         if status in (404, 400) and code in ("404", "NoSuchBucket", "InvalidBucketName"):
             return StoreError(
-                f"store {self.url}: there is no bucket {self._bucket!r} at this endpoint"
+                f"store {self._shown}: there is no bucket {self._bucket!r} at this endpoint"
             )
         if writing and status in (401, 403, 405):
             return StoreNotWritableError(
-                f"store {self.url}: these credentials may not write ({code})"
+                f"store {self._shown}: these credentials may not write ({code})"
             )
-        return StoreError(f"store {self.url}: {error}")
+        return StoreError(f"store {self._shown}: {self._told(error)}")
+
+    def _told(self, error: Exception) -> str:
+        """What boto3 says, which may quote the endpoint."""
+        return redacted(str(error), self.url)

@@ -179,4 +179,5 @@ def _refuse_pickle(path: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> FormatError:
-    return FormatError(f"{path}: not a readable safetensors file ({error})")
+    mend = ". Copy or download it again." if isinstance(error, SafetensorError) else ""
+    return FormatError(f"{path}: not a readable safetensors file ({error}){mend}")

@@ -99,7 +99,7 @@ def import_tokenizer(
     """
     from tokenizers import Tokenizer
 
-    tokenizer = load_tokenizer(source, revision)
+    tokenizer = load_tokenizer(source, config, revision)
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     _check_obeyed(source, tokenizer, backend)
     _check_ids(source, tokenizer, int(config.vocab_size))
@@ -124,11 +124,12 @@ def import_tokenizer(
     return imported
 
 
-def load_tokenizer(source: str, revision: str | None = None) -> Any:
-    """transformers' own tokenizer of a folder or hub name; never one that it makes up.
+def load_tokenizer(source: str, config: Any, revision: str | None = None) -> Any:
+    """The tokenizer that transformers reads from a folder or hub name; never one that it makes up.
 
     Args:
         source: a folder or a hub name.
+        config: transformers' config of the encoder; its config.json is not read again.
         revision: the hub's branch, tag or commit.
 
     Raises:
@@ -140,7 +141,7 @@ def load_tokenizer(source: str, revision: str | None = None) -> Any:
     _check_class(source, revision)
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
-            source, revision=revision, trust_remote_code=False
+            source, config=config, revision=revision, trust_remote_code=False
         )
     except Exception as error:
         raise FormatError(f"{source}: no usable tokenizer ({first_line(error)})") from error

@@ -7,12 +7,13 @@ sends, a text or tokens, the backbone reads one text, and offsets are those of t
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import cache
 from typing import TYPE_CHECKING, Literal
-
-import regex
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import regex
 
 __all__ = [
     "Segmentation",
@@ -30,20 +31,28 @@ Span = tuple[int, int]
 Segmentation = Literal["unicode", "tokenizer", "spaces"]
 """How a text is cut into words; see :func:`segment`."""
 
-_BOUNDARY = regex.compile(r"(?w)\b")
-_CLUSTER = regex.compile(r"\X")
-_KATAKANA = regex.compile(r"[\p{scx=Kana}--\p{scx=Hani}]", regex.V1)
-_CHUNK = regex.compile(r"\S+")
+_BOUNDARY = r"(?w)\b"
+_CLUSTER = r"\X"
+_KATAKANA = r"[\p{scx=Kana}--\p{scx=Hani}]"
+_CHUNK = r"\S+"
 _DICTIONARY_SCRIPTS = (
     r"\p{scx=Thai}\p{scx=Laoo}\p{scx=Khmr}\p{scx=Mymr}\p{scx=Lana}\p{scx=Talu}\p{scx=Tale}"
 )
-_DICTIONARY_SCRIPT = regex.compile(f"[{_DICTIONARY_SCRIPTS}]")
-_UNSPACED = regex.compile(
+_DICTIONARY_SCRIPT = f"[{_DICTIONARY_SCRIPTS}]"
+_UNSPACED = (
     # With their marks and full-width forms.
     r"[\p{scx=Hani}\p{scx=Hira}\p{scx=Kana}\p{scx=Bopo}\p{scx=Yiii}\p{scx=Tibt}\p{scx=Java}"
     rf"\p{{scx=Bali}}{_DICTIONARY_SCRIPTS}\u3000-\u303F\uFF00-\uFF9F]"
 )
 """Scripts that are written without spaces between words."""
+
+
+@cache
+def _compiled(pattern: str) -> regex.Pattern[str]:
+    # Commands that read no text do not wait for it.
+    import regex
+
+    return regex.compile(pattern, regex.V1)
 
 
 def segment(text: str, by: Segmentation = "unicode") -> list[Span]:
@@ -57,13 +66,15 @@ def segment(text: str, by: Segmentation = "unicode") -> list[Span]:
             Khmer, Myanmar. ``"spaces"`` cuts at white space alone.
     """
     if by == "spaces":
-        return [match.span() for match in _CHUNK.finditer(text)]
-    clusters = {match.start() for match in _CLUSTER.finditer(text)}
-    edges = [match.start() for match in _BOUNDARY.finditer(text) if match.start() in clusters]
+        return [match.span() for match in _compiled(_CHUNK).finditer(text)]
+    clusters = {match.start() for match in _compiled(_CLUSTER).finditer(text)}
+    edges = [
+        match.start() for match in _compiled(_BOUNDARY).finditer(text) if match.start() in clusters
+    ]
     found: list[Span] = []
     for start, end in zip([0, *edges], [*edges, len(text)], strict=True):
-        if _KATAKANA.search(text, start, end):
-            parts = [match.span() for match in _CLUSTER.finditer(text, start, end)]
+        if _compiled(_KATAKANA).search(text, start, end):
+            parts = [match.span() for match in _compiled(_CLUSTER).finditer(text, start, end)]
         else:
             parts = [(start, end)]
         found += [span for part in parts if (span := _stripped(text, part))]
@@ -72,7 +83,7 @@ def segment(text: str, by: Segmentation = "unicode") -> list[Span]:
 
 def dictionary_script(text: str) -> bool:
     """Whether a text has letters of a script whose words only a dictionary tells apart."""
-    return _DICTIONARY_SCRIPT.search(text) is not None
+    return _compiled(_DICTIONARY_SCRIPT).search(text) is not None
 
 
 def join_tokens(tokens: Sequence[str]) -> str:
@@ -82,12 +93,14 @@ def join_tokens(tokens: Sequence[str]) -> str:
     of a script that is written without. Where every token is a single character and some are of
     such a script, a text was split into its characters, and none gets a space: ``2 0 2 4 年``.
     """
-    unspaced = [bool(_UNSPACED.search(token)) for token in tokens]
-    if any(unspaced) and all(_CLUSTER.fullmatch(token) for token in tokens):
+    unspaced = [bool(_compiled(_UNSPACED).search(token)) for token in tokens]
+    if any(unspaced) and all(_compiled(_CLUSTER).fullmatch(token) for token in tokens):
         return "".join(tokens)
     text = ""
     for token in tokens:
-        apart = text and not (_UNSPACED.match(text[-1]) or _UNSPACED.match(token))
+        apart = text and not (
+            _compiled(_UNSPACED).match(text[-1]) or _compiled(_UNSPACED).match(token)
+        )
         text += f" {token}" if apart else token
     return text
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import sys
+
+if sys.argv[:1] == ["-m"]:  # python -m cli: before anything of the working folder is imported.
+    import _centra_command  # noqa: F401
+
+import importlib
+import logging
 from typing import Any
 
 import click
 
 from centra.errors import CentraError
+from centra.redaction import redacted
+from cli.output import Remarks
+from cli.streams import protect
 
 __all__ = ["main"]
 
@@ -61,12 +68,12 @@ class _Root(click.Group):
             # rich and tracebacks stay out: this text is the whole message.
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
-        except BrokenPipeError:
-            # The reader of a pipe left, as 'head' does: nothing more is written, not even at exit.
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            for stream in (sys.stdout, sys.stderr):
-                os.dup2(nowhere, stream.fileno())
-            ctx.exit(141)
+        except click.UsageError as error:
+            # It quotes what was typed, perhaps an address in the wrong place.
+            shown = redacted(error.message)
+            if shown == error.message:
+                raise
+            raise click.UsageError(shown, error.ctx) from None
 
 
 @click.group(cls=_Root, context_settings={"help_option_names": ["-h", "--help"]})
@@ -82,11 +89,19 @@ def main(ctx: click.Context, /, **settings: str | None) -> None:
     these options, then the environment, then centra.toml found upward from here.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 conflict,
-    6 verification failed.
+    6 verification failed. Of a command that changes something they tell what became of that,
+    whether or not its output could be written.
     """
     ctx.obj = settings
+    log = logging.getLogger("centra")
+    log.setLevel(logging.INFO)
+    log.handlers = [Remarks()]
 
 
 def run() -> None:
     """The ``centra`` program."""
-    main(prog_name="centra")
+    output = protect()
+    try:
+        main(prog_name="centra")
+    except SystemExit as end:
+        sys.exit(end.code or output.exit_code())

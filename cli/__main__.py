@@ -1,5 +1,5 @@
 """``python -m cli`` is ``centra``."""
 
-from cli import run
+from _centra_command import run
 
 run()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from cli.context import json_option, open_registry
 from cli.options import TIME
-from cli.output import print_json, print_table
+from cli.output import json_text, print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +77,7 @@ def print_events(events: Sequence[Event], *, as_json: bool) -> None:
                 event.actor + (" (forced)" if event.forced else ""),
                 event.action,
                 event.subject,
-                json.dumps(event.details, ensure_ascii=False),
+                json_text(event.details),
             )
             for event in events
         ],

@@ -8,6 +8,7 @@ import click
 
 from cli.context import json_option, open_registry
 from cli.output import print_json, print_table, remark, reporting
+from cli.streams import settled
 
 if TYPE_CHECKING:
     from registry.backbones import BackboneRow
@@ -34,7 +35,8 @@ def register(name: str, source: str, revision: str | None, *, as_json: bool) -> 
         row, new = backbones.register(
             open_registry(), name, source, revision=revision, progress=progress
         )
-    remark("registered" if new else "already registered")
+    settled()
+    remark("registered" if new else f"already registered, as {row.reference}")
     if as_json:
         print_json({**vars(row), "registered": new})
     else:
@@ -143,6 +145,7 @@ def restore(reference: str, *, as_json: bool) -> None:
 
 
 def _print_change(row: BackboneRow, done: str, *, changed: bool, as_json: bool) -> None:
+    settled()
     remark(done if changed else "nothing to do: already so")
     if as_json:
         print_json(row)

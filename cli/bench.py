@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from centra.errors import UsageError
-from cli.context import json_option, registry_for
+from cli.context import json_option, release_or_default
 from cli.options import NUMBERS, device_options
 from cli.output import print_json, print_table, reporting
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("reference", metavar="RELEASE")
+@click.argument("reference", metavar="[RELEASE]", required=False)
 @click.option(
     "--batch",
     "batches",
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 )
 @json_option
 def bench(
-    reference: str,
+    reference: str | None,
     *,
     batches: tuple[int, ...],
     lengths: tuple[int, ...] | None,
@@ -80,8 +80,9 @@ def bench(
 ) -> None:
     """Time a release on this machine, by batch and length, and part by part.
 
-    RELEASE is a number, channel or digest; a release folder; or STORE#CHANNEL. Its share of the
-    floor says how near it is to what this machine can do at best.
+    RELEASE is a number, channel or digest; a release folder; or STORE#CHANNEL; default what the
+    channel production serves, or else latest. Its share of the floor says how near it is to what
+    this machine can do at best.
     """
     from centra.bench import bench as run
 
@@ -113,11 +114,11 @@ def bench(
         write_png(plot, report)
 
 
-def _find(reference: str) -> tuple[ReleaseManifest, BlobReader]:
+def _find(reference: str | None) -> tuple[ReleaseManifest, BlobReader]:
     from centra.runtime.loading import find_release
     from registry import releases
 
-    registry = registry_for(reference)
+    registry, reference = release_or_default(reference)
     if registry is None:
         return find_release(reference)
     return releases.show(registry, reference).manifest, registry.store

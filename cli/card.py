@@ -57,7 +57,7 @@ def markdown(card: Card) -> str:
             (
                 name,
                 f"{value:.4f}",
-                f"{row.by}, in {_release(row)}, {_time(row.at)}",
+                f"{row.by}, in {_release(row)}{_computed(row)}, {_time(row.at)}",
                 _data(row),
             )
             for row in card.evaluations
@@ -215,11 +215,18 @@ def _data(row: EvaluationRow) -> str:
 
 
 def _measured(row: EvaluationRow) -> str:
-    return f"in {_release(row)}, {_data(row)}, {_time(row.at)} by {row.by}"
+    return f"in {_release(row)}{_computed(row)}, {_data(row)}, {_time(row.at)} by {row.by}"
 
 
 def _release(row: EvaluationRow) -> str:
     return f"release {row.release}" + ("" if row.precision == "fp32" else f" ({row.precision})")
+
+
+def _computed(row: EvaluationRow) -> str:
+    """What computed a measurement; a word of warning where one in int8 does not say."""
+    if not row.counts:
+        return ", with an engine that was not recorded, so that no gate takes it"
+    return f", with {row.engine}" if row.engine else ""
 
 
 def _time(moment: datetime) -> str:

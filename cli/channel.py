@@ -9,6 +9,7 @@ import click
 from cli.context import json_option, open_registry
 from cli.listing import time_options
 from cli.output import print_json, print_table, remark
+from cli.streams import settled
 
 
 @click.group()
@@ -52,15 +53,20 @@ def list_command(*, as_json: bool, **filters: Any) -> None:
 @json_option
 def show(name: str, *, as_json: bool) -> None:
     """Show one channel."""
+    from centra.redaction import redacted
     from registry import channels
 
-    row = channels.show(open_registry(), name)
+    registry = open_registry()
+    row = channels.show(registry, name)
+    # What a server is given, with the options of S3 before the mark.
+    address = f"{redacted(registry.store.url, registry.store.url)}#{row.name}"
     if as_json:
-        print_json(row)
+        print_json({**vars(row), "address": address})
     else:
         click.echo(
             f"{row.name} → release {row.release}  sha256:{row.digest}\n"
-            f"revision {row.revision}, {row.moved_at:%Y-%m-%d %H:%M} UTC by {row.moved_by}"
+            f"revision {row.revision}, {row.moved_at:%Y-%m-%d %H:%M} UTC by {row.moved_by}\n"
+            f"servers read it at {address}"
         )
 
 
@@ -73,6 +79,7 @@ def move(name: str, reference: str, *, as_json: bool) -> None:
     from registry import channels
 
     row, moved = channels.move(open_registry(), name, reference)
+    settled()
     remark("moved" if moved else "nothing to do: already there")
     if as_json:
         print_json(row)
@@ -108,6 +115,7 @@ def sync(name: str | None, *, as_json: bool) -> None:
     from registry import channels
 
     rows = channels.sync(open_registry(), name)
+    settled()
     stale = [row.name for row in rows if row.stale]
     remark(f"was stale: {', '.join(stale)}" if stale else "nothing to do: no pointer was stale")
     if as_json:

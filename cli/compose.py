@@ -17,6 +17,7 @@ from cli.output import (
     remark,
     reporting,
 )
+from cli.streams import settled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,13 +68,14 @@ def compose(
 ) -> None:
     """Merge the live set into a release.
 
-    Shows what changes and how many layers are computed. With --release the result is published and
-    the channel 'latest' moves to it; the same set of modules is the same release.
+    Shows what changes and how many layers are computed. With --release the result is published; the
+    same set of modules is the same release. The channel 'latest' moves to it, unless it is something
+    else than the live set: by --base, --set or --remove.
 
     A task that is to go to int8 is held against its own answers in fp32: on the data that is given
     for it, else on its module's probe. Where its answers change too much, it stays in fp32.
     """
-    from centra.folder import check_target, write_folder
+    from centra.folder import check_target
     from registry import releases
 
     files = _files(data)
@@ -87,6 +89,7 @@ def compose(
             replace=replace,
             remove=remove,
             publish=publish,
+            folder=output,
             allow_two_backbones=allow_two_backbones,
             precision=precision,
             data=files,
@@ -94,10 +97,12 @@ def compose(
             progress=progress,
             remark=remark,
         )
-        if output is not None:
-            write_folder(found.manifest, registry.store, output, progress)
+    if publish or output is not None:
+        settled()
     if output is not None:
         remark(f"written to {output}")
+    if publish and not found.live:
+        remark("'latest' stays where it is: it follows the live set alone")
     if as_json:
         print_json(
             {

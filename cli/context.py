@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.output import remark
+
 if TYPE_CHECKING:
     from registry import Registry
 
-__all__ = ["json_option", "open_registry", "registry_for"]
+__all__ = ["json_option", "open_registry", "registry_for", "release_or_default"]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -19,6 +21,18 @@ def registry_for(reference: str) -> Registry | None:
     from registry.releases import is_address
 
     return None if is_address(reference) else open_registry()
+
+
+def release_or_default(reference: str | None) -> tuple[Registry | None, str]:
+    """A release's name and :func:`registry_for` it; where none is named, a remark says which."""
+    from registry import channels
+
+    if reference is not None:
+        return registry_for(reference), reference
+    registry = open_registry()
+    row = channels.default(registry)
+    remark(f"no release is named; taking release {row.release}, which {row.name} serves")
+    return registry, str(row.release)
 
 
 def open_registry() -> Registry:

@@ -14,6 +14,7 @@ from centra.files import replacing
 from cli.context import json_option, open_registry
 from cli.output import print_json, print_table, remark, reporting, trial_table
 from cli.plots import draw, write_png
+from cli.streams import settled
 from cli.training import engine_options, feature_cache_option, require_extra
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def fit(
     found.module.write(files["module"])
     write_png(files["picture"], name, found.trials, found.chosen)
     _write_card(files, plan, backbone, found)
+    settled()
     if as_json:
         paths = {what: str(path) for what, path in files.items()}
         metrics = found.module.spec.metrics

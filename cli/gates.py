@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["markdown", "print_gates", "write_junit"]
 
+_UNASKED = "It is what the channel serves already, so no gate was asked."
 _COLUMNS = ("gate", "task", "wanted", "found", "result")
 
 
@@ -24,16 +25,18 @@ def print_gates(promotion: Promotion) -> None:
 
 def markdown(promotion: Promotion) -> str:
     """The same as a Markdown section."""
-    passed = all(gate.passed for gate in promotion.gates)
+    what = promotion.what.rstrip(",")
     before = f"release {promotion.before}" if promotion.before else "nothing"
     lines = [
-        f"### Release {promotion.release} → {promotion.channel}: "
-        + ("all gates pass" if passed else "refused"),
+        f"### {what[0].upper()}{what[1:]} → {promotion.channel}: {_outcome(promotion)}",
         "",
-        f"{promotion.channel} served {before} before.",
+        f"{promotion.channel} "
+        + (f"served {before} before." if promotion.promoted else f"serves {before}."),
         "",
     ]
-    if promotion.gates:
+    if promotion.unchanged:
+        lines.append(_UNASKED)
+    elif promotion.gates:
         rows = [_COLUMNS, ("---",) * len(_COLUMNS), *_rows(promotion)]
         lines += [
             "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
@@ -44,26 +47,48 @@ def markdown(promotion: Promotion) -> str:
 
 
 def write_junit(promotion: Promotion, path: Path) -> None:
-    """Write the gates as JUnit XML, a test case each."""
+    """Write the gates as JUnit XML, a test case each; a skipped one where none was asked.
+
+    Raises:
+        StoreNotWritableError: the file cannot be written.
+    """
     from xml.etree import ElementTree as ET
 
+    from centra.errors import StoreNotWritableError
     from centra.files import replacing
 
     failures = sum(not gate.passed for gate in promotion.gates)
     suite = ET.Element(
         "testsuite",
-        name=f"centra promote {promotion.release} --to {promotion.channel}",
-        tests=str(len(promotion.gates)),
+        name=f"centra promote {promotion.rebased_from or promotion.release} "
+        f"--to {promotion.channel}",
+        tests=str(len(promotion.gates) + promotion.unchanged),
         failures=str(failures),
+        skipped=str(int(promotion.unchanged)),
     )
+    if promotion.unchanged:
+        classname = f"gates.{promotion.channel}"
+        case = ET.SubElement(suite, "testcase", classname=classname, name="all gates")
+        ET.SubElement(case, "skipped", message=_UNASKED)
     for gate in promotion.gates:
         name = f"{gate.gate} {gate.task}" if gate.task else gate.gate
         case = ET.SubElement(suite, "testcase", classname=f"gates.{promotion.channel}", name=name)
         if not gate.passed:
             message = f"wanted {gate.wanted}, found {gate.found}"
             ET.SubElement(case, "failure", message=message)
-    with replacing(path) as temporary:
-        ET.ElementTree(suite).write(temporary, encoding="utf-8", xml_declaration=True)
+    try:
+        with replacing(path) as temporary:
+            ET.ElementTree(suite).write(temporary, encoding="utf-8", xml_declaration=True)
+    except OSError as error:
+        raise StoreNotWritableError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _outcome(promotion: Promotion) -> str:
+    if promotion.unchanged:
+        return "nothing changes"
+    if not all(gate.passed for gate in promotion.gates):
+        return "refused"
+    return "all gates pass" if promotion.gates else "no gates"
 
 
 def _rows(promotion: Promotion) -> list[tuple[str, ...]]:

@@ -10,6 +10,7 @@ import click
 from cli.context import json_option, open_registry
 from cli.options import DURATION, duration_text
 from cli.output import print_json, print_table, remark, reporting
+from cli.streams import settled
 
 if TYPE_CHECKING:
     from registry.gc import Collection
@@ -35,6 +36,8 @@ def gc(*, delete: bool, grace: timedelta, as_json: bool) -> None:
 
     with reporting() as progress:
         found = collect(open_registry(), grace=grace, delete=delete, progress=progress)
+    if delete:
+        settled()
     if as_json:
         print_json(found)
         return

@@ -19,9 +19,11 @@ def init(ctx: click.Context) -> None:
 
         centra --database postgresql://centra@db/centra --store s3://models/centra init
     """
+    from centra.redaction import redacted
     from registry import Registry
+    from registry.address import shown
 
     registry = Registry.create(Path.cwd(), **ctx.find_root().obj)
-    address = registry.engine.url.render_as_string(hide_password=True)
     registry.engine.dispose()
-    remark(f"registry ready: database {address}, store {registry.store.url}")
+    url = registry.store.url
+    remark(f"registry ready: database {shown(registry.engine.url)}, store {redacted(url, url)}")

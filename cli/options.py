@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
     from centra.training.features import FeatureCache
 
-__all__ = ["DURATION", "FEATURE_CACHE", "NUMBERS", "TIME", "device_options", "duration_text"]
+__all__ = [
+    "DURATION",
+    "FEATURE_CACHE",
+    "NUMBERS",
+    "TIME",
+    "device_options",
+    "duration_text",
+    "words_option",
+]
 
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _NUMBERS = re.compile(r"[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*")
@@ -88,18 +96,20 @@ class _FeatureCache(click.ParamType):  # type: ignore[type-arg]
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> FeatureCache | None:
-        """Read ``20GB`` or ``off``."""
+        """Read ``20GB``, ``auto`` or ``off``."""
         from centra.blobs import cache_folder
-        from centra.training.features import FeatureCache
+        from centra.training.features import FeatureCache, default_budget
 
         if isinstance(value, FeatureCache):
             return value
         if value == "off":
             return None
-        budget = parse_size(value)
+        budget = default_budget() if value == "auto" else parse_size(value)
         if budget is None:
             self.fail(
-                f"{value!r} is no size: expected for example 20GB, '500 MB', or off", param, ctx
+                f"{value!r} is no size: expected for example 20GB, '500 MB', auto, or off",
+                param,
+                ctx,
             )
         return FeatureCache(cache_folder() / "features", budget)
 
@@ -130,11 +140,20 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 DURATION = _Duration()
 """``0s``, ``30m``, ``12h``, ``7d``, ``2w``: a :class:`datetime.timedelta`."""
 FEATURE_CACHE = _FeatureCache()
-"""``20GB``, ``500 MB``: a :class:`centra.training.features.FeatureCache`; ``off``: None."""
+"""``20GB``, ``500 MB``, ``auto``: a :class:`centra.training.features.FeatureCache`; ``off``: None."""
 NUMBERS = _Numbers()
 """``1,8,32``: a tuple of whole numbers from 1."""
 TIME = _Time()
 """A date, a date and time, or how long ago: a :class:`datetime.datetime` in UTC."""
+
+
+words_option = click.option(
+    "--words",
+    type=click.Choice(["unicode", "tokenizer", "spaces"]),
+    help="How a tagging task's texts are cut into words: Unicode's words; those that the tokenizer "
+    "does not continue (default for checkpoints); or what spaces separate.",
+)
+"""See :func:`centra.words.segment`."""
 
 
 def device_options(command: Callable[..., Any]) -> Callable[..., Any]:

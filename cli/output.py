@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 from contextlib import contextmanager
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from registry.releases import Change
 
 __all__ = [
+    "Remarks",
     "account_line",
     "change_fields",
     "change_lines",
+    "json_text",
     "metrics_text",
     "print_json",
     "print_table",
@@ -48,9 +51,19 @@ def to_plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
 
 
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON as standard output can take it: JSON has escapes for what an encoding lacks."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
-    click.echo(json.dumps(to_plain(value), indent=2, ensure_ascii=False))
+    click.echo(json_text(to_plain(value), indent=2))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -65,6 +78,14 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 def remark(text: str) -> None:
     """A line for people, on standard error."""
     click.echo(text, err=True)
+
+
+class Remarks(logging.Handler):
+    """Makes a remark of whatever the library logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One line for people."""
+        remark(record.getMessage())
 
 
 def metrics_text(metrics: dict[str, float]) -> str:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from centra.errors import DataError
-from cli.context import json_option, registry_for
+from cli.context import json_option, release_or_default
 from cli.options import device_options
-from cli.output import print_table, remark, reporting
+from cli.output import json_text, print_table, remark, reporting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -44,9 +44,8 @@ class _Row:
 @click.option(
     "--release",
     "reference",
-    default="latest",
-    show_default=True,
-    help="A number, channel or digest; a release folder; or STORE#CHANNEL.",
+    help="A number, channel or digest; a release folder; or STORE#CHANNEL. Default what the channel "
+    "production serves, or else latest.",
 )
 @click.option("--task", "tasks", multiple=True, help="Only these; default all that fit the input.")
 @click.option("--text-pair", help="The second text, for tasks on pairs.")
@@ -62,7 +61,7 @@ class _Row:
 def predict(
     *,
     texts: tuple[str, ...],
-    reference: str,
+    reference: str | None,
     tasks: tuple[str, ...],
     text_pair: str | None,
     file: str | None,
@@ -86,9 +85,10 @@ def predict(
     rows += _lines(file) if file else []
     if not texts and file is None:
         raise click.UsageError("give a TEXT or --input FILE (- for standard input)")
+    registry, reference = release_or_default(reference)
     with reporting() as progress:
         loaded = releases.load(
-            registry_for(reference),
+            registry,
             reference,
             tasks=tasks or None,
             device=device,
@@ -102,7 +102,7 @@ def predict(
     _answer(loaded, rows, tasks)
     if as_json:
         for row in rows:
-            click.echo(json.dumps({**row.given, **_outcome(row)}, ensure_ascii=False))
+            click.echo(json_text({**row.given, **_outcome(row)}))
     else:
         print_table(
             ("input", "task", "answer", "score"), [line for r in rows for line in _table(r)]

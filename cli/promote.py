@@ -9,6 +9,7 @@ import click
 
 from cli.context import json_option, open_registry
 from cli.output import print_json, remark, reporting
+from cli.streams import settled
 
 if TYPE_CHECKING:
     from registry.promotion import Promotion
@@ -45,20 +46,26 @@ def promote(
     """Let a channel serve a release, if it passes the gates of centra.toml.
 
     Refused (exit 5) where tasks have moved on the channel since the release was composed, and
-    (exit 6) where a gate is not met; every gate is shown.
+    (exit 6) where a gate is not met; every gate is shown. What --rebase composes is published only
+    when every gate passes.
     """
+    from centra.errors import StoreNotWritableError
+    from centra.files import check_writable
     from registry import promotion
 
     if as_json and as_markdown:
         raise click.UsageError("--json and --markdown exclude each other")
-    if dry_run and rebase:
-        raise click.UsageError("--rebase composes a release, which --dry-run may not")
+    if junit is not None:
+        check_writable(junit)
 
     def show(result: Promotion) -> None:
         from cli.gates import markdown, print_gates, write_junit
 
-        if junit is not None:
-            write_junit(result, junit)
+        try:
+            if junit is not None:
+                write_junit(result, junit)
+        except StoreNotWritableError as error:
+            remark(f"the gates are not in a file: {error}")
         if as_json:
             print_json(result)
         elif as_markdown:
@@ -80,15 +87,24 @@ def promote(
     except promotion.GateError as error:
         show(error.promotion)
         raise
+    if not dry_run:
+        settled()
     show(result)
-    if result.rebased_from is not None:
-        remark(f"the change of release {result.rebased_from} is release {result.release} now")
-    if dry_run:
-        remark("every gate passes; nothing was changed")
-    elif not result.promoted:
-        remark("nothing to do: already there")
+    remark(summary(result))
     if not (as_json or as_markdown or dry_run):
         click.echo(f"{channel} → release {result.release}")
+
+
+def summary(result: Promotion) -> str:
+    """What a promotion that was not refused has led to."""
+    if result.unchanged:
+        return f"nothing to do: {result.channel} serves release {result.release} already"
+    passed = "every gate passes" if result.gates else f"{result.channel} has no gates"
+    if not result.promoted:
+        return f"{passed}; nothing was changed"
+    if result.rebased_from is not None:
+        return f"the change of release {result.rebased_from} is release {result.release} now"
+    return f"promoted: {passed}"
 
 
 @click.command()
@@ -109,6 +125,7 @@ def rollback(channel: str, *, to: str | None, serving: str | None, as_json: bool
         row, before, moved = channels.rollback(
             open_registry(), channel, to=to, serving=serving, progress=progress
         )
+    settled()
     remark(f"rolled back from release {before}" if moved else "nothing to do: already there")
     if as_json:
         print_json({**vars(row), "from": before, "moved": moved})

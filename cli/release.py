@@ -22,6 +22,7 @@ from cli.output import (
     remark,
     reporting,
 )
+from cli.streams import settled
 
 if TYPE_CHECKING:
     from registry.releases import ReleaseDifference, Unchanged
@@ -118,6 +119,7 @@ def graph(reference: str, *, output: Path | None, as_json: bool) -> None:
     found = graphs.build(releases.show(open_registry(), reference))
     if output is not None:
         write_svg(found, output)
+        settled()
     if as_json:
         print_json(found)
     elif output is not None:
@@ -212,6 +214,7 @@ def sign(reference: str, *, key: Path, passphrase_env: str | None, as_json: bool
         )
     passphrase = os.environ[passphrase_env] if passphrase_env else None
     done = signatures.sign(open_registry(), reference, key, passphrase=passphrase)
+    settled()
     remark("signed" if done.changed else "nothing to do: signed with this key already")
     if as_json:
         print_json(done)
@@ -229,6 +232,7 @@ def pull(reference: str, output: Path, *, as_json: bool) -> None:
 
     with reporting() as progress:
         digest, written = releases.pull(registry_for(reference), reference, output, progress)
+    settled()
     remark(f"{written:,} bytes written, sha256:{digest}")
     if as_json:
         print_json({"output": str(output), "digest": digest, "bytes": written})
@@ -257,6 +261,7 @@ def evaluate(reference: str, *, task: str, data: Path, as_json: bool) -> None:
         row, new = evaluations.evaluate(
             open_registry(), reference, task, data, progress, remark=remark
         )
+    settled()
     remark("recorded" if new else "nothing to do: recorded already")
     if as_json:
         print_json({**vars(row), "recorded": new})
@@ -265,7 +270,8 @@ def evaluate(reference: str, *, task: str, data: Path, as_json: bool) -> None:
             f"{row.task}@{row.version} in release {row.release}"
             f"{'' if row.precision == 'fp32' else f' ({row.precision})'}: "
             f"{metrics_text(row.metrics)}\n"
-            f"on {row.examples} examples, data sha256:{row.data}"
+            f"on {row.examples} examples, data sha256:{row.data}\n"
+            f"with {row.engine or 'an engine that was not recorded'}"
         )
 
 

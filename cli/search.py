@@ -11,6 +11,7 @@ from centra.errors import UsageError
 from centra.training.recipe import Recipe
 from cli.context import json_option, open_registry
 from cli.output import print_json, print_table, remark, reporting, trial_table
+from cli.streams import settled
 from cli.training import engine_options, label_options, recipe_options, require_extra, task_options
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def search(
     teacher, scores = folder / "teacher.safetensors", folder / "trials.csv"
     found.module.write(teacher)
     write_trials(scores, name, found.trials)
+    settled()
     if as_json:
         print_json(
             {

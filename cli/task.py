@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from centra.tags import SCHEMES
 from cli.context import json_option, open_registry
 from cli.listing import cut, page_options, time_options, window
+from cli.options import words_option
 from cli.output import metrics_text, print_json, print_table, remark, reporting
+from cli.streams import settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +37,22 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(["single", "pair"]),
             help="What a checkpoint's task takes; default single.",
         ),
+        click.option(
+            "--kind",
+            type=click.Choice(_KINDS),
+            help="A checkpoint's kind, where its config does not say.",
+        ),
+        click.option(
+            "--labels",
+            type=click.Path(path_type=Path),
+            help="A file of labels instead of a checkpoint's: one a line, or a JSON list.",
+        ),
+        click.option(
+            "--tags",
+            type=click.Choice(SCHEMES),
+            help="The scheme of a checkpoint's tags; default what they look like.",
+        ),
+        words_option,
         _FORCE,
         json_option,
     )
@@ -282,14 +301,10 @@ def history(name: str, *, as_json: bool) -> None:
     print_events(audit.events(open_registry(), task=name), as_json=as_json)
 
 
-def _checkpoint(
-    backbone: str | None, tap: int | None, form: Literal["single", "pair"] | None
-) -> Checkpoint | None:
+def _checkpoint(**options: Any) -> Checkpoint:
     from registry.intake import Checkpoint
 
-    if backbone is None and tap is None and form is None:
-        return None
-    return Checkpoint(backbone=backbone, tap=tap, form=form or "single")
+    return Checkpoint(**options, remark=remark)
 
 
 def _show_card(reference: str, *, markdown: bool, as_json: bool) -> None:
@@ -308,9 +323,12 @@ def _show_card(reference: str, *, markdown: bool, as_json: bool) -> None:
 
 
 def _print_outcome(outcome: Outcome, done: str, *, as_json: bool) -> None:
+    settled()
     remark(done if outcome.changed else "nothing to do: already so")
     if outcome.forced:
         remark("forced: recorded in the audit log")
+    if outcome.retired:
+        remark(f"the task is retired; back into the live set: centra task restore {outcome.task}")
     if as_json:
         print_json(outcome)
     else:

@@ -14,14 +14,16 @@ from centra.labelling import Labelling
 from centra.labels import read_labels
 from centra.tags import SCHEMES
 from centra.training.recipe import REPORTERS, Recipe
-from cli.options import FEATURE_CACHE
+from cli.options import FEATURE_CACHE, words_option
 from cli.output import metrics_text, print_json, remark
+from cli.streams import settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from centra.tags import Scheme
     from centra.task_module import Kind, TaskModule
+    from centra.words import Segmentation
 
 __all__ = [
     "engine_options",
@@ -41,8 +43,8 @@ feature_cache_option = click.option(
     "--feature-cache",
     "cache",
     type=FEATURE_CACHE,
-    default="20GB",
-    show_default=True,
+    default="auto",
+    show_default="20GB, or half of the memory",
     metavar="SIZE|off",
     help="Room for frozen hidden states in CENTRA_CACHE; off runs the frozen layers every epoch.",
 )
@@ -68,10 +70,16 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def with_labelling(
-        *args: Any, kind: Kind | None, labels: Path | None, tags: Scheme | None, **options: Any
+        *args: Any,
+        kind: Kind | None,
+        labels: Path | None,
+        tags: Scheme | None,
+        words: Segmentation | None,
+        **options: Any,
     ) -> Any:
         names = read_labels(labels) if labels else ()
-        return command(*args, labelling=Labelling(kind=kind, labels=names, tags=tags), **options)
+        labelling = Labelling(kind=kind, labels=names, tags=tags, words=words)
+        return command(*args, labelling=labelling, **options)
 
     return _add(
         with_labelling,
@@ -94,6 +102,7 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="The scheme of a tagging task's tags, which are converted to BIO; default what "
             "they look like.",
         ),
+        words_option,
     )
 
 
@@ -166,6 +175,7 @@ def finish(task: str, module: TaskModule, path: Path, *, as_json: bool) -> None:
         StoreNotWritableError: the file cannot be written.
     """
     module.write(path)
+    settled()
     remark(f"{task}: {metrics_text(module.spec.metrics)}")
     if as_json:
         print_json({"output": str(path), "metrics": module.spec.metrics})

@@ -8,6 +8,7 @@ import click
 
 from cli.context import json_option, open_registry
 from cli.output import print_json, remark, reporting
+from cli.streams import settled
 
 _CHANGES = {"register": "registered", "update": "updated", "redefine": "redefined", None: "known"}
 
@@ -31,6 +32,7 @@ def export(file: Path, *, references: tuple[str, ...], release: str | None, as_j
         done = transfer.export_file(
             open_registry(), file, references=references, release=release, progress=progress
         )
+    settled()
     remark(f"{len(done.tasks)} task(s), {done.size:,} bytes, sha256:{done.digest}")
     if as_json:
         print_json({"file": str(file), **vars(done)})
@@ -55,7 +57,15 @@ def import_command(file: Path, *, team: str | None, force: bool, as_json: bool) 
         done = transfer.import_file(
             open_registry(), file, team=team, force=force, progress=progress
         )
+    settled()
     remark("imported" if done.changed else "nothing to do: all of it is here already")
+    for one in done.tasks:
+        if one.retired:
+            remark(f"{one.task} is retired here; bring it back: centra task restore {one.task}")
+        if one.current != one.version:
+            remark(
+                f"{one.task} is {one.current} here; go back: centra task pin {one.task}@{one.version}"
+            )
     if any(one.forced for one in done.tasks):
         remark("forced: recorded in the audit log")
     if as_json:

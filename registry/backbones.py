@@ -92,6 +92,7 @@ def register(
     Raises:
         InvalidNameError: the name is not acceptable.
         NotFoundError, FormatError, IncompatibleError: the source cannot be used.
+        ConflictError: the same weights are registered and retired.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
     from centra.backbone import import_backbone
@@ -102,6 +103,11 @@ def register(
     imported = import_backbone(source, registry.store, revision=revision, progress=progress)
     with registry.write() as uow:
         known = uow.backbone_by_digest(imported.digest)
+        if known is not None and known.state == "retired":
+            raise ConflictError(
+                f"these weights are backbone {known.reference}, which is retired; bring it back: "
+                f"centra backbone restore {known.reference}"
+            )
         if known is not None:
             return _row(known), False
         # Garbage collection removes in writing transactions alone: what is here now stays.

@@ -15,7 +15,7 @@ from sqlalchemy.orm import joinedload
 from centra.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from centra.names import parse_name
 from centra.progress import Progress, silent
-from centra.release import ChannelPointer
+from centra.release import DEFAULT_CHANNELS, ChannelPointer
 from centra.runtime.loading import read_manifest
 from registry.lineage import Move, MoveKind, stack
 from registry.listing import by_name, holds, within
@@ -34,6 +34,7 @@ __all__ = [
     "SyncRow",
     "advance",
     "check_movable",
+    "default",
     "history",
     "is_published",
     "list_all",
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 LATEST = "latest"
-"""The channel that follows ``centra compose --release`` by itself."""
+"""The channel that follows ``centra compose --release`` of the live set by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +124,22 @@ def show(registry: Registry, name: str) -> ChannelRow:
     """
     with registry.read() as uow:
         return _row(_required(uow, name))
+
+
+def default(registry: Registry) -> ChannelRow:
+    """The channel that is meant where no release is named: ``production``, or else ``latest``.
+
+    Raises:
+        NotFoundError: there is neither.
+    """
+    with registry.read() as uow:
+        for name in DEFAULT_CHANNELS:
+            if channel := uow.channel(name):
+                return _row(channel)
+    raise NotFoundError(
+        f"no release is named, and there is no channel {' or '.join(DEFAULT_CHANNELS)} to take one "
+        "from; see: centra release list, or publish one: centra compose --release"
+    )
 
 
 def move(registry: Registry, name: str, reference: str) -> tuple[ChannelRow, bool]:

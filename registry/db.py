@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from centra.errors import UsageError
+from centra.redaction import redacted
+from registry.address import parse, shown
 from registry.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -35,39 +37,25 @@ __all__ = [
     "writing",
 ]
 
-SCHEMA = "0003"
+SCHEMA = "0004"
 """The migration that this code works with; a test holds it against the newest migration."""
 
 _LOCK = 0x43454E545241  # "CENTRA"
 _WAIT_S = 60
 
 
-def make_engine(url: str) -> Engine:
+def make_engine(address: str) -> Engine:
     """An engine for a database address.
 
     Args:
-        url: ``sqlite:///FILE``, ``postgresql://USER:PASSWORD@HOST/NAME``, or a file's path.
+        address: a file's path, ``sqlite:///PATH``, or ``postgresql://USER:PASSWORD@HOST/NAME``; see
+            :mod:`registry.address`.
 
     Raises:
         UsageError: another kind of database, or no address at all.
     """
-    if "://" not in url:
-        return _sqlite(URL.create("sqlite", database=url))
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError) as error:
-        # Not shown: there may be a password in it.
-        raise UsageError(
-            "the database address is malformed; expected sqlite:///FILE or "
-            "postgresql://USER:PASSWORD@HOST/NAME"
-        ) from error
-    match parsed.get_backend_name():
-        case "sqlite":
-            return _sqlite(parsed.set(drivername="sqlite"))
-        case "postgresql" | "postgres":
-            return _postgresql(parsed.set(drivername="postgresql+psycopg"))
-        case other:
-            raise UsageError(f"database {other!r} is not supported; use SQLite or PostgreSQL")
+    url = parse(address)
+    return _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
 
 
 def writing(engine: Engine) -> Engine:
@@ -83,9 +71,9 @@ def translated(engine: Engine) -> Iterator[None]:
     except IntegrityError:
         raise  # A constraint held where a decision should have: that is a fault of this code.
     except DBAPIError as error:
-        address = engine.url.render_as_string(hide_password=True)
-        cause = str(error.orig).strip().split("\n")[0]
-        raise DatabaseError(f"database {address}: {cause}") from error
+        whole = engine.url.render_as_string(hide_password=False)
+        cause = redacted(str(error.orig).strip().split("\n")[0], whole)
+        raise DatabaseError(f"database {shown(engine.url)}: {cause}") from error
 
 
 def check_exists(engine: Engine) -> None:
@@ -185,10 +173,10 @@ def differences(engine: Engine) -> list[str]:
 def _alembic(connection: Connection) -> Config:
     from alembic.config import Config
 
-    import migrations
-
     config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    # Beside this package, whatever else is called 'migrations'. In Alembic's settings % is special.
+    folder = str(Path(__file__).absolute().parents[1] / "migrations")
+    config.set_main_option("script_location", folder.replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+import tomllib
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,8 +26,10 @@ from centra.errors import (
     VerificationError,
 )
 from centra.local_store import LocalStore
+from centra.redaction import redacted, secrets_in
 from centra.s3_store import S3Store
 from registry import audit, channels, gc
+from registry.address import shown
 from registry.connection import Registry
 from registry.db import SCHEMA, check_exists, current, differences, translated
 from registry.errors import DatabaseError
@@ -110,8 +113,14 @@ def _make(setup: _Setup, wanted: _Look) -> Check:
     except CentraError as error:
         state, found, mend = "problem", str(error), wanted.mend
     except Exception as error:  # noqa: BLE001 - one check's fault must not hide the others
-        state, found, mend = "problem", f"{type(error).__name__}: {error}", wanted.mend
+        state, found, mend = "problem", _unexpected(setup, error), wanted.mend
     return Check(check=wanted.name, state=state, found=found, mend=mend)
+
+
+def _unexpected(setup: _Setup, error: Exception) -> str:
+    variables = (os.environ.get(name) for name in ("CENTRA_DATABASE_URL", "CENTRA_STORE"))
+    addresses = filter(None, (*setup.given.values(), *variables))
+    return redacted(f"{type(error).__name__}: {error}", *addresses)
 
 
 def _settings(setup: _Setup) -> _Finding:
@@ -146,14 +155,13 @@ def _policy(setup: _Setup) -> _Finding:
 
 def _database(setup: _Setup) -> _Finding:
     engine = setup.registry.engine
-    address = engine.url.render_as_string(hide_password=True)
     try:
         check_exists(engine)
     except DatabaseError:
         return "problem", f"there is no database {engine.url.database}", "centra db upgrade"
     with translated(engine), engine.connect() as connection:
         version = ".".join(map(str, connection.dialect.server_version_info or ()))
-    return "ok", f"{address} ({engine.name} {version})", None
+    return "ok", f"{shown(engine.url)} ({engine.name} {version})", None
 
 
 def _migration(setup: _Setup) -> _Finding:
@@ -282,12 +290,7 @@ def _permissions(setup: _Setup) -> _Finding:
 def _database_rights(setup: _Setup) -> Iterator[tuple[State, str, str]]:
     engine, config = setup.registry.engine, setup.registry.folder / CONFIG
     url = engine.url
-    if (
-        url.password
-        and config.is_file()
-        and _mode(config) & stat.S_IROTH
-        and str(url.password) in config.read_text(encoding="utf-8")
-    ):
+    if config.is_file() and _mode(config) & stat.S_IROTH and _holds_secrets(config):
         yield "warning", f"everybody may read the password in {config}", f"chmod o-r {config}"
     if engine.name == "sqlite":
         # The folder, too: the write-ahead log lies beside the database.
@@ -304,6 +307,11 @@ def _database_rights(setup: _Setup) -> Iterator[tuple[State, str, str]]:
                     f"{who} may read the database, but not write it",
                     f"grant {who} the rights on Centra's tables",
                 )
+
+
+def _holds_secrets(config: Path) -> bool:
+    content = tomllib.loads(config.read_text(encoding="utf-8"))
+    return any(secrets_in(content.get(key, "")) for key in ("database", "store"))
 
 
 def _own(path: Path) -> Iterator[tuple[State, str, str]]:
@@ -405,7 +413,7 @@ def _registered(registry: Registry) -> Iterator[_Part]:
         yield _Part(
             what=f"release {release}",
             digest=digest,
-            mend=f"centra compose --base {release} --release, which also moves 'latest' to it",
+            mend=f"centra compose --base {release} --release",
         )
 
 

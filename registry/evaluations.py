@@ -9,10 +9,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
 from centra.data import dev_file, fingerprint
-from centra.errors import NotFoundError
+from centra.errors import NotFoundError, UsageError
 from centra.evaluation import measure
 from centra.labelling import read_for
 from centra.progress import Progress, Remark, silent, unheard
+from centra.runtime.engine import default_engine, engine_version
 from centra.task_module import read_spec
 from registry import releases
 from registry.models import Evaluation, ReleaseTask
@@ -38,12 +39,24 @@ class EvaluationRow:
     version: str
     precision: Precision
     """In which the release held it."""
+    engine: str | None
+    """What computed it, and its version: ``onnxruntime 1.32.0``; None for a measurement of a Centra
+    that did not record it."""
     data: str
     """The fingerprint of the file."""
     examples: int
     metrics: dict[str, float]
     at: datetime
     by: str
+
+    @property
+    def counts(self) -> bool:
+        """Whether these are the metrics of the version in this precision.
+
+        One in int8 may have been measured in float32, on a machine that could do no better, where
+        nothing says what computed it.
+        """
+        return self.precision == "fp32" or self.engine is not None
 
 
 def evaluate(
@@ -66,11 +79,14 @@ def evaluate(
         progress: told of each step.
         remark: told what the data's labels were taken for.
 
+    A task in int8 is computed by the onnx engine, which alone can; one in float32 by either engine.
+
     Returns:
         What was measured, and whether it is news: a version is measured once on the same data in
         the same precision, whichever release held it so then, because its answers are the same.
 
     Raises:
+        UsageError: the task is in int8, and onnxruntime is not installed.
         NotFoundError: there is no such release, or it holds no such task.
         DataError: missing, empty or malformed data, or a label that the task does not know.
         FormatError, BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: it cannot be
@@ -85,28 +101,39 @@ def evaluate(
     spec = read_spec(registry.store.fetch(module))
     examples = read_for(spec, file, progress, remark)
     digest = fingerprint([file])
-    for row in known:
-        if (row.data, row.precision) == (digest, precision):
-            return row, False
+    row = _same(known, digest, precision)
+    if row is not None:
+        return row, False
     # What is on record holds for every machine, so a GPU has no say in it.
-    loaded = releases.load(registry, str(number), tasks=[task], device="cpu", progress=progress)
+    engine = _engine(task, precision)
+    loaded = releases.load(
+        registry, str(number), tasks=[task], engine=engine, device="cpu", progress=progress
+    )
     found = measure(loaded, task, examples, progress)
     metrics = {name: round(value, 6) for name, value in found.items()}
     with registry.write() as uow:
         version, precision = _version(uow, number, task)
-        for row in of_version(uow, version):
-            if (row.data, row.precision) == (digest, precision):
-                return row, False
+        row = _same(of_version(uow, version), digest, precision)
+        if row is not None:
+            return row, False
         evaluation = Evaluation(
             release=uow.release(str(number)),
             version=version,
+            engine=engine_version(engine),
             data=digest,
             examples=len(examples),
             metrics=metrics,
             by=str(uow.actor),
         )
         uow.session.add(evaluation)
-        details = {"release": number, "version": version.number, "data": digest, **metrics}
+        details = {
+            "release": number,
+            "version": version.number,
+            "precision": precision,
+            "engine": evaluation.engine,
+            "data": digest,
+            **metrics,
+        }
         uow.record("task:evaluate", task, details)
         uow.session.flush()
         return _row(evaluation, precision), True
@@ -131,6 +158,23 @@ def of_version(uow: UnitOfWork, version: TaskVersion) -> list[EvaluationRow]:
     return [_row(evaluation, precision) for evaluation, precision in uow.session.execute(query)]
 
 
+def _engine(task: str, precision: Precision) -> str:
+    """The engine that computes a task as its release says, on the CPU."""
+    engine = default_engine("cpu")
+    if precision == "int8" and engine != "onnx":
+        raise UsageError(
+            f"task {task} is in int8, which only the onnx engine computes, and that needs "
+            "onnxruntime: pip install 'centra[serve]'"
+        )
+    return engine
+
+
+def _same(rows: list[EvaluationRow], data: str, precision: Precision) -> EvaluationRow | None:
+    """The measurement on the same data in the same precision, if there is one that counts."""
+    same = (row for row in rows if (row.data, row.precision) == (data, precision) and row.counts)
+    return next(same, None)
+
+
 def _version(uow: UnitOfWork, release: int, task: str) -> tuple[TaskVersion, Precision]:
     held = uow.holdings(uow.release(str(release)))
     if task not in held:
@@ -144,6 +188,7 @@ def _row(evaluation: Evaluation, precision: Precision) -> EvaluationRow:
         task=evaluation.version.task.name,
         version=evaluation.version.number,
         precision=precision,
+        engine=evaluation.engine,
         data=evaluation.data,
         examples=evaluation.examples,
         metrics=evaluation.metrics,

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from centra.errors import ConflictError, FormatError, NotFoundError, UsageError
+from centra.progress import Progress, Remark, unheard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from centra.progress import Progress
-    from centra.task_module import ModuleFile
+    from centra.tags import Scheme
+    from centra.task_module import Kind, ModuleFile
+    from centra.words import Segmentation
     from registry.connection import Registry
     from registry.models import Backbone
 
@@ -28,7 +30,23 @@ class Checkpoint:
     backbone: str | None = None
     """Its backbone's name; None tries all that are registered."""
     tap: int | None = None
-    form: Literal["single", "pair"] = "single"
+    form: Literal["single", "pair"] | None = None
+    kind: Kind | None = None
+    labels: Path | None = None
+    """A file with its labels; see :func:`centra.labels.read_labels`."""
+    tags: Scheme | None = None
+    words: Segmentation | None = None
+    remark: Remark = unheard
+    """Told what was taken for granted."""
+
+    @property
+    def declared(self) -> bool:
+        """Whether anything is said of the checkpoint."""
+        said = (
+            *(self.backbone, self.tap, self.form, self.kind, self.labels),
+            *(self.tags, self.words),
+        )
+        return any(value is not None for value in said)
 
 
 @contextmanager
@@ -45,7 +63,8 @@ def checked_module(
 
     Raises:
         NotFoundError: there is no such file, or its backbone is not registered.
-        UsageError: ``checkpoint`` was given for a file.
+        UsageError: something is declared of a file, or contradicts the checkpoint.
+        DataError: the labels file cannot be used.
         FormatError, IncompatibleError: it cannot be used.
         ConflictError: its backbone is retired.
         StoreError, DatabaseError: the registry cannot be used.
@@ -60,9 +79,10 @@ def checked_module(
         if source.is_dir():
             path = Path(scratch) / "module.safetensors"
             _convert(registry, source, checkpoint or Checkpoint(), path, progress)
-        elif checkpoint:
+        elif checkpoint and checkpoint.declared:
             raise UsageError(
-                f"{source}: is a file; a backbone, tap or input is declared for checkpoint folders"
+                f"{source}: is a file, and a task module says all of itself; a backbone, tap, "
+                "input, kind or labels is declared for checkpoint folders"
             )
         module = check_module(path)
         with registry.read() as uow:
@@ -117,6 +137,7 @@ def _convert(
 ) -> None:
     from centra.backbone import BackboneSpec
     from centra.checkpoint import convert
+    from centra.labels import read_labels
 
     with registry.read() as uow:
         rows = [uow.backbone(options.backbone)] if options.backbone else uow.backbones()
@@ -130,6 +151,11 @@ def _convert(
         registry.store,
         tap=options.tap,
         form=options.form,
+        kind=options.kind,
+        labels=None if options.labels is None else read_labels(options.labels),
+        tags=options.tags,
+        words=options.words,
+        remark=options.remark,
         progress=progress,
     )
     module.write(path)

@@ -284,6 +284,8 @@ class Evaluation(Base):
     version_id: Mapped[int] = mapped_column(ForeignKey("task_versions.id"), index=True)
     data: Mapped[str] = mapped_column(_DIGEST)
     """The fingerprint of the file that it was measured on."""
+    engine: Mapped[str | None] = mapped_column(String(127))
+    """What computed it, with its version; None where it was measured before this was recorded."""
     examples: Mapped[int]
     metrics: Mapped[dict[str, float]] = mapped_column(JSON)
     at: Mapped[datetime] = mapped_column(UtcTime, default=now)

@@ -6,7 +6,8 @@
     allow_two_backbones = true              # while tasks move from one to the next
 
     [channels.staging]
-    overwrite = true                        # promotions replace what is there, whatever it holds
+    overwrite = true                        # promotions replace what is there, whatever it holds;
+                                            # a task with another contract is no matter there
 
     [channels.production]
     from = "staging"                        # it must have served the release before
@@ -151,6 +152,8 @@ class Version:
     reported: Mapping[str, float]
     measured: tuple[Measure, ...]
     """In this precision, the newest first."""
+    release: int
+    """A release that holds it."""
     precision: Precision = "fp32"
 
 
@@ -158,13 +161,12 @@ class Version:
 class Candidate:
     """A release as the gates see it."""
 
-    number: int
     tasks: Mapping[str, Version]
     layers: LayerAccount
     size: int | None
     """Bytes; None where no gate asks."""
     channels: frozenset[str]
-    """The channels that serve it or have served it."""
+    """The channels that serve it or have served it; none for what is not published yet."""
     parity: str | None = None
     """Why parity fails, or None."""
     unsigned: str | None = None
@@ -207,7 +209,8 @@ def evaluate(
         found = ", ".join(sorted(candidate.channels)) or "no channel"
         passed = policy.from_channel in candidate.channels
         gates.append(_gate("from", passed, f"served by {policy.from_channel}", found))
-    for task, version in sorted(candidate.tasks.items()):
+    # What an overwritten channel happens to serve is nobody's to rely on.
+    for task, version in () if policy.overwrite else sorted(candidate.tasks.items()):
         if task in before and before[task].contract != version.contract:
             numbers = f"{before[task].number} → {version.number}"
             gates.append(
@@ -248,7 +251,7 @@ def _least(policy: ChannelPolicy, candidate: Candidate) -> Iterable[Gate]:
                     f"min {metric}",
                     value is not None and value >= least,
                     f"at least {least:g}",
-                    _shown(value, candidate, task, measured=policy.measured),
+                    _shown(value, candidate.tasks[task], task, measured=policy.measured),
                     task=task,
                 )
 
@@ -306,13 +309,12 @@ def _comparable(
     return None
 
 
-def _shown(value: float | None, candidate: Candidate, task: str, *, measured: bool) -> str:
+def _shown(value: float | None, version: Version, task: str, *, measured: bool) -> str:
     if value is not None:
         return f"{value:.4f}"
     if measured:
         return (
-            f"not measured; run: centra release evaluate {candidate.number} "
-            f"--task {task} --data DIR"
+            f"not measured; run: centra release evaluate {version.release} --task {task} --data DIR"
         )
     return "not reported"
 

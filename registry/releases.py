@@ -6,7 +6,8 @@ no release held before, then blobs, one transaction, pointer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import centra.runtime
-    from centra.blobs import BlobReader
+    from centra.blobs import BlobReader, BlobStore
     from centra.data import Example
     from centra.quantize import Int8Comparison
     from centra.release import Precision, TaskEntry, Versioned
@@ -56,6 +57,7 @@ __all__ = [
     "list_all",
     "load",
     "pull",
+    "record",
     "show",
     "verify",
 ]
@@ -93,6 +95,10 @@ class Composition:
     """Per task whose parity was checked now, the largest difference of logits."""
     int8: list[Int8Comparison]
     """Of the tasks whose answers in int8 were held against those in fp32 now."""
+    live: bool
+    """Whether this is the live set, whose releases ``latest`` follows."""
+    ids: dict[str, tuple[int, int]] = field(repr=False)
+    """Per task the database's ids of the task and of its version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +196,7 @@ def compose(
     replace: Sequence[str] = (),
     remove: Sequence[str] = (),
     publish: bool = False,
+    folder: Path | None = None,
     allow_two_backbones: bool = False,
     precision: Precision | None = None,
     data: Mapping[str, Path] = MappingProxyType({}),
@@ -200,6 +207,9 @@ def compose(
 ) -> Composition:
     """Merge the live set, or a release with some tasks replaced, and publish it if asked.
 
+    The channel ``latest`` moves to the live set's releases alone. One that starts from another
+    release, or that ``replace`` and ``remove`` make another set, goes where it is promoted to.
+
     A task keeps the precision that it has in the release to compare with, and one that is not there
     is in fp32, unless another is asked for. A module goes to int8 only if its answers stay what they
     are in fp32: see :func:`centra.quantize.compare_int8`. Otherwise its task is in fp32.
@@ -209,7 +219,8 @@ def compose(
         base: a release to start from, instead of the live set: number, channel or digest.
         replace: versions to put in, ``name@major.minor``, whatever the live set says.
         remove: tasks to leave out.
-        publish: make it a release and move the channel ``latest`` to it; otherwise this is a plan.
+        publish: make it a release; otherwise this is a plan.
+        folder: also write it as a folder, before it is published.
         allow_two_backbones: see :func:`centra.compose.merge`; the policy may allow it too.
         precision: of the tasks that ``replace`` names, or of all where it names none.
         data: what to hold answers in int8 against, per task: a JSONL file, or a folder whose
@@ -224,15 +235,17 @@ def compose(
         The same set of modules is the same release: publishing it again makes no new one.
 
     Raises:
-        UsageError: nothing to compose, a malformed reference, data for a task that is not compared,
-            or there is one to compare and no onnx engine.
+        UsageError: nothing to compose, a malformed reference, a task that is named twice, data for
+            a task that is not compared, or there is one to compare and no onnx engine.
         NotFoundError: no such base, task or version.
         DataError: data is missing or malformed, or does not suit its task.
         ComposeError: the set cannot be merged, or parity failed; task and cause are named.
+        FormatError: the folder holds something that is no release.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
     with registry.read() as uow:
         start, versions = _resolve(uow, base, replace, remove)
+        live = base is None and versions == uow.live()
         before = uow.held(start) if start else {}
         modules = {name: version.digest for name, version in versions.items()}
         numbers = {name: version.number for name, version in versions.items()}
@@ -263,15 +276,10 @@ def compose(
     manifest = manifest.with_precisions(
         wanted.precisions | {one.task: "fp32" for one in compared if one.refused}
     )
-    number, made = _known(registry, manifest), False
-    if publish:
-        registry.store.put(manifest.to_bytes())
-        number, made = _record(registry, manifest, ids, start_number)
-        publish_pointer(registry, LATEST)
-    return Composition(
-        release=number,
+    found = Composition(
+        release=_known(registry, manifest),
         digest=manifest.digest,
-        published=made,
+        published=False,
         base=start_number,
         changes=_changes(before, _held(numbers, manifest)),
         layers=manifest.account,
@@ -279,7 +287,14 @@ def compose(
         manifest=manifest,
         parity=parity,
         int8=compared,
+        live=live,
+        ids=ids,
     )
+    if folder is not None:
+        from centra.folder import write_folder
+
+        write_folder(manifest, registry.store, folder, progress)
+    return _publish(registry, found) if publish else found
 
 
 def list_all(
@@ -470,6 +485,7 @@ def load(
     reference: str,
     *,
     tasks: Collection[str] | None = None,
+    engine: str | None = None,
     device: str | None = None,
     precision: str | None = None,
     progress: Progress = silent,
@@ -478,11 +494,11 @@ def load(
 
     Args:
         registry, reference: as for :func:`verify`.
-        tasks, device, precision: as for :func:`centra.load_release`.
+        tasks, engine, device, precision: as for :func:`centra.load_release`.
         progress: told of each task.
 
     Raises:
-        UsageError: there is no such device or precision here.
+        UsageError: there is no such engine, device or precision here.
         NotFoundError: there is no such release or task.
         FormatError, BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: it cannot be
             read.
@@ -491,7 +507,13 @@ def load(
 
     manifest, reader = _find(registry, reference)
     return Merged.load(
-        manifest, reader, tasks=tasks, device=device, precision=precision, progress=progress
+        manifest,
+        reader,
+        tasks=tasks,
+        engine=engine,
+        device=device,
+        precision=precision,
+        progress=progress,
     )
 
 
@@ -506,12 +528,18 @@ def _resolve(
         latest = uow.channel(LATEST)
         start = latest.release if latest else None
         versions = uow.live()
+    changed = set()
     for reference in replace:
         name, number = split_reference(reference, "task name")
         if number is None:
             raise UsageError(f"say which version of {name}: {name}@MAJOR.MINOR")
+        if name in changed:
+            raise UsageError(f"task {name} is to be two versions; name one")
+        changed.add(name)
         versions[name] = uow.version(name, number)
-    for task in remove:
+    for task in dict.fromkeys(remove):
+        if task in changed:
+            raise UsageError(f"task {task} is to be put in and left out; decide on one")
         if task not in versions:
             raise NotFoundError(f"there is no task {task!r} to leave out: it is not in the set")
         del versions[task]
@@ -602,23 +630,36 @@ def _known(registry: Registry, manifest: ReleaseManifest) -> int | None:
         return release.number if release else None
 
 
-def _record(
-    registry: Registry,
-    manifest: ReleaseManifest,
-    ids: Mapping[str, tuple[int, int]],
-    base: int | None,
-) -> tuple[int, bool]:
-    """Write the release's row unless it is there, and move ``latest``; its number, and if new."""
+def _publish(registry: Registry, found: Composition) -> Composition:
+    """Make a composition a release; of the live set, the one that ``latest`` serves."""
+    registry.store.put(found.manifest.to_bytes())
     with registry.write() as uow:
-        # Again, and now it stays: garbage collection removes in writing transactions alone.
-        registry.store.put(manifest.to_bytes())
-        release = uow.release_by_digest(manifest.digest)
-        made = release is None
-        if release is None:
-            release = add(uow, manifest, ids, base=base)
-        _remember_base(uow, release, base)
-        advance(uow, LATEST, release, "publish")
-        return release.number, made
+        release, made = record(uow, registry.store, found)
+        if found.live:
+            advance(uow, LATEST, release, "publish")
+        number = release.number
+    if found.live:
+        publish_pointer(registry, LATEST)
+    return dataclasses.replace(found, release=number, published=made)
+
+
+def record(uow: UnitOfWork, store: BlobStore, found: Composition) -> tuple[Release, bool]:
+    """Write a composition's release unless it is there, and what it was composed onto.
+
+    Args:
+        uow: the transaction that it becomes part of.
+        store: must hold the manifest already.
+        found: the composition.
+
+    Returns:
+        The release, and whether it is new.
+    """
+    # Again, and now it stays: garbage collection removes in writing transactions alone.
+    store.put(found.manifest.to_bytes())
+    known = uow.release_by_digest(found.digest)
+    release = known or add(uow, found.manifest, found.ids, base=found.base)
+    _remember_base(uow, release, found.base)
+    return release, known is None
 
 
 def add(

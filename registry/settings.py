@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from centra.blobs import anchored_store
 from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, UsageError
 from centra.files import replacing
+from centra.redaction import redacted
+from registry.address import anchored, parse, shown
 from registry.lifecycle import Actor
 
 __all__ = ["CONFIG", "Settings", "write_config"]
@@ -19,15 +24,15 @@ CONFIG = "centra.toml"
 _KEYS = {"database", "store", "actor"}
 _TABLES = {"compose", "channels"}
 _ENVIRONMENT = {"database": "CENTRA_DATABASE_URL", "store": "CENTRA_STORE"}
-_DEFAULTS = {"database": "sqlite:///.centra/registry.db", "store": ".centra/store"}
+_DEFAULTS = {"database": ".centra/registry.db", "store": ".centra/store"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Typed settings; see :meth:`load`."""
 
-    database: str
-    store: str
+    database: str = field(repr=False)
+    store: str = field(repr=False)
     actor: Actor
     rules: dict[str, Any] = field(default_factory=dict)
     """The tables ``[compose]`` and ``[channels.NAME]`` of ``centra.toml``, as they stand there; see
@@ -64,8 +69,8 @@ class Settings:
         address = database or os.environ.get("CENTRA_DATABASE_URL")
         place = store or os.environ.get("CENTRA_STORE")
         who = actor or os.environ.get("CENTRA_ACTOR") or file.get("actor")
-        address = address or _absolute_database(file.get("database"), home)
-        place = place or _absolute_store(file.get("store"), home)
+        address = address or anchored(file.get("database", ""), home)
+        place = place or anchored_store(file.get("store", ""), home)
         if not address or not place:
             missing = "database" if not address else "store"
             where = f"{config} names none" if config else f"there is no {CONFIG} here or above"
@@ -97,8 +102,6 @@ def write_config(folder: Path, *, database: str | None, store: str | None) -> Pa
         ConflictError: there is one that says something else.
         StoreNotWritableError: the folder cannot be written.
     """
-    import json
-
     path = folder / CONFIG
     given = {"database": database, "store": store}
     # What the environment says stays there: it may be a secret, and it wins over the file anyway.
@@ -109,16 +112,13 @@ def write_config(folder: Path, *, database: str | None, store: str | None) -> Pa
     }
     if path.is_file():
         found = _read(path)
-        if {key: found.get(key) for key in values} != values:
+        if any(not _same(key, value, found.get(key), folder) for key, value in values.items()):
             raise ConflictError(
-                f"{path} exists and names another registry "
-                f"({found.get('database')}, {found.get('store')}); edit or remove it first"
+                f"{path} exists and names another registry ({_told(found)}); "
+                "edit or remove it first"
             )
         return path
-    # A TOML basic string is written like a JSON string, but knows no surrogate pairs.
-    text = "".join(
-        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items()
-    )
+    text = "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".centra").mkdir(exist_ok=True)
@@ -154,18 +154,29 @@ def _read(path: Path) -> dict[str, Any]:
                 f"{path}: unknown setting {key!r}; expected {', '.join(sorted(_KEYS | _TABLES))}"
             )
         if key in _KEYS and not isinstance(value, str):
-            raise UsageError(f"{path}: {key} must be a string, found {value!r}")
+            raise UsageError(redacted(f"{path}: {key} must be a string, found {value!r}"))
         if key in _TABLES and not isinstance(value, dict):
             raise UsageError(f"{path}: {key} must be a table, found {value!r}")
     return content
 
 
-def _absolute_database(url: str | None, home: Path) -> str | None:
-    prefix = "sqlite:///"
-    if not url or (":" in url and not url.startswith(prefix)):
-        return url
-    return f"{prefix}{home / url.removeprefix(prefix)}"
+def _same(key: str, value: str, found: str | None, folder: Path) -> bool:
+    """Whether a setting in the file means the same as the one that would be written."""
+    if key != "database" or not found:
+        return value == found
+    return parse(anchored(value, folder)) == parse(anchored(found, folder))
 
 
-def _absolute_store(url: str | None, home: Path) -> str | None:
-    return url if not url or "://" in url else str(home / url)
+def _told(found: dict[str, Any]) -> str:
+    """The addresses of a file, for people."""
+    database, store = (str(found.get(key) or "none") for key in ("database", "store"))
+    return f"{shown(parse(database))}, {redacted(store, store)}"
+
+
+def _toml(value: str) -> str:
+    """A TOML string: written like one of JSON, but without surrogate pairs, and without DEL."""
+    if not value.isascii() and re.search("[\ud800-\udfff]", value):
+        raise UsageError(
+            f"{value!r} cannot be written to {CONFIG}, which is UTF-8; give it in the environment"
+        )
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

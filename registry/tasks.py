@@ -97,6 +97,8 @@ class Outcome:
     changed: bool
     """False where the registry said so already."""
     forced: bool = False
+    retired: bool = False
+    """Whether the task stays out of the live set, whatever version is its current one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,13 +135,14 @@ def register(
         progress: told of a checkpoint's conversion.
 
     Returns:
-        The version; unchanged where these bytes are registered for this task already.
+        The version; unchanged where these bytes are the current version of this active task already.
 
     Raises:
         InvalidNameError, UsageError: the name or the team is not acceptable or missing.
         FormatError, IncompatibleError: the file cannot be used; nothing is stored.
         NotFoundError: there is no such file, or its backbone is not registered.
-        TaskExistsError: the name is taken by other bytes.
+        TaskExistsError: the name is taken by other bytes, or by another team.
+        ConflictError: these bytes are a version already, and not what the task answers with.
         NotOwnerError: the actor is of another team.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
@@ -149,7 +152,7 @@ def register(
         raise UsageError("say which team owns the task: --team TEAM")
     forced = _check_founder(registry.actor, name, owner, force=force)
 
-    def decide(uow: UnitOfWork, module: ModuleFile) -> Outcome | None:
+    def decide(uow: UnitOfWork, module: ModuleFile) -> TaskVersion | None:
         task = uow.find_task(name)
         if task is None:
             return None
@@ -160,18 +163,21 @@ def register(
                 f"For new weights with the same labels: centra task update {name} FILE; "
                 f"for another label set, kind or input: centra task redefine {name} FILE"
             )
-        return Outcome(task=name, version=same.number, changed=False)
+        if task.team != owner:
+            raise TaskExistsError(
+                f"task {name} belongs to team {task.team}, not to {owner}; these bytes are its "
+                f"version {same.number}. Choose another name, or leave it to that team."
+            )
+        return same
 
     with checked_module(registry, source, checkpoint, progress) as module:
         with registry.read() as uow:
-            known = decide(uow, module)
+            decide(uow, module)
         store_module(registry, module)
-        if known:
-            return known
         with registry.write() as uow:
-            known = decide(uow, module)
-            if known:
-                return known
+            same = decide(uow, module)
+            if same is not None:
+                return _repeated(uow, same)
             ensure_stored(registry, module)
             return _add_task(uow, name, owner, module, forced=forced)
 
@@ -192,7 +198,7 @@ def update(
     Raises:
         TaskNotFoundError: there is no such task.
         ContractChangedError: kind, input or labels differ; it says how.
-        ConflictError: the task is retired.
+        ConflictError: the task is retired, or these bytes are a version that is not current.
     """
     return _add_version(
         registry,
@@ -220,7 +226,8 @@ def redefine(
 
     Raises:
         TaskNotFoundError: there is no such task.
-        ConflictError: the contract is the same, or the task is retired.
+        ConflictError: the contract is the same, the task is retired, or these bytes are a version
+            that is not current.
     """
     return _add_version(
         registry,
@@ -324,12 +331,18 @@ def pin(registry: Registry, reference: str, *, force: bool = False) -> Outcome:
         version = uow.version(name, number)
         forced = check_owner(name, version.task.team, uow.actor, force=force)
         before = uow.current(version.task)
-        if before is version:
-            return Outcome(task=name, version=version.number, changed=False)
-        check_open(version.backbone)
-        _make_current(uow, version, before)
-        uow.record("task:pin", name, {"from": before.number, "to": number}, forced=forced)
-        return Outcome(task=name, version=version.number, changed=True, forced=forced)
+        changed = before is not version
+        if changed:
+            check_open(version.backbone)
+            _make_current(uow, version, before)
+            uow.record("task:pin", name, {"from": before.number, "to": number}, forced=forced)
+        return Outcome(
+            task=name,
+            version=version.number,
+            changed=changed,
+            forced=forced and changed,
+            retired=version.task.state == "retired",
+        )
 
 
 def list_all(
@@ -484,12 +497,12 @@ def _add_version(
     progress: Progress,
 ) -> Outcome:
 
-    def decide(uow: UnitOfWork, module: ModuleFile) -> Outcome | None:
+    def decide(uow: UnitOfWork, module: ModuleFile) -> TaskVersion | None:
         task = uow.task(name)
         check_owner(name, task.team, uow.actor, force=force)
         same = _same_bytes(task, module)
         if same is not None:
-            return Outcome(task=name, version=same.number, changed=False)
+            return same
         _check_active(task)
         current = uow.current(task)
         difference = compare(current.contract, module.spec.contract)
@@ -507,14 +520,12 @@ def _add_version(
         check_owner(name, task.team, uow.actor, force=force)
     with checked_module(registry, source, checkpoint, progress) as module:
         with registry.read() as uow:
-            known = decide(uow, module)
+            decide(uow, module)
         store_module(registry, module)
-        if known:
-            return known
         with registry.write() as uow:
-            known = decide(uow, module)
-            if known:
-                return known
+            same = decide(uow, module)
+            if same is not None:
+                return _repeated(uow, same)
             ensure_stored(registry, module)
             task = uow.task(name)
             forced = check_owner(name, task.team, uow.actor, force=force)
@@ -586,6 +597,28 @@ def _set_state(registry: Registry, name: str, state: str, action: str, *, force:
 
 def _same_bytes(task: Task, module: ModuleFile) -> TaskVersion | None:
     return next((v for v in task.versions if v.digest == module.digest), None)
+
+
+def _repeated(uow: UnitOfWork, same: TaskVersion) -> Outcome:
+    """What comes of bytes that are a version already: nothing, where they are what is wanted.
+
+    Raises:
+        ConflictError: another version is current, or the task is retired.
+    """
+    task, current = same.task, uow.current(same.task)
+    found, mends = [], []
+    if task.state == "retired":
+        found.append("the task is retired")
+        mends.append(f"centra task restore {task.name}")
+    if current is not same:
+        found.append(f"{current.number} is the current version")
+        mends.append(f"centra task pin {same.reference}")
+    if found:
+        raise ConflictError(
+            f"task {task.name}: these bytes are version {same.number} already, but "
+            f"{' and '.join(found)}; to change that: {', then '.join(mends)}"
+        )
+    return Outcome(task=task.name, version=same.number, changed=False)
 
 
 def _version(

@@ -76,6 +76,10 @@ class ImportedTask:
     change: tasks.Way | None
     """How it became that version; None where it was registered already."""
     forced: bool
+    current: str
+    """The version that is current here: another one only where this was registered already."""
+    retired: bool
+    """Whether the task is retired here, which it is only where this was registered already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -390,7 +394,14 @@ def _record(
         version, way, forced = tasks.admit(uow, name, module, team=owners[name], force=force)
         ids[name] = (version.task_id, version.id)
         found_tasks.append(
-            ImportedTask(task=name, version=version.number, change=way, forced=forced)
+            ImportedTask(
+                task=name,
+                version=version.number,
+                change=way,
+                forced=forced,
+                current=uow.current(version.task).number,
+                retired=version.task.state == "retired",
+            )
         )
     found_release = None
     if content.manifest:

@@ -69,6 +69,12 @@ class Machine:
         assert process.returncode == 0, err
         return json.loads(out)
 
+    def run(self, script: str, *, team: str = "nlu", **variables: str) -> tuple[int, str, str]:
+        """A CI system's step: its exit code and what it printed."""
+        process = self.start("bash", "-e", "-c", script, team=team, **variables)
+        out, err = process.communicate()
+        return process.returncode, out, err
+
     def ship(self, task: str, module: Path, data: Path, **variables: str) -> subprocess.Popen[str]:
         """The pipeline of a task's team, started."""
         reports = self.folder / f"reports-{task}-{module.stem}"
@@ -131,6 +137,14 @@ def trained(
     return [path for _, path in sorted(made)]
 
 
+def held_out(source: Path, folder: Path) -> Path:
+    """A copy of a folder of data with a ``test.jsonl`` of its own."""
+    shutil.copytree(source, folder)
+    lines = (folder / "dev.jsonl").read_text().splitlines(keepends=True)
+    (folder / "test.jsonl").write_text("".join(reversed(lines)))
+    return folder
+
+
 @pytest.mark.timeout(900)  # Some forty processes, most of which load a model.
 def test_three_teams_ship_at_once_a_worse_module_is_refused_and_a_bad_release_rolled_back(
     machine: Machine,
@@ -140,7 +154,7 @@ def test_three_teams_ship_at_once_a_worse_module_is_refused_and_a_bad_release_ro
     trained: list[Path],
     tmp_path: Path,
 ) -> None:
-    data = tiny_data("single")
+    data = held_out(tiny_data("single"), tmp_path / "data")
     # The best comes last: it passes the gates after any of the others.
     *first, best = trained
     better = dict(zip(TEAMS, first, strict=True))
@@ -204,23 +218,184 @@ def test_the_scripts_are_sound(name: str) -> None:
     assert os.access(CI / name, os.X_OK)
 
 
-@pytest.mark.parametrize("name", ["github-actions.yml", "gitlab-ci.yml"])
-def test_the_templates_run_commands_that_there_are(name: str) -> None:
-    import click
+# The templates, in the layout that they describe
+
+
+@pytest.fixture
+def repository(
+    tiny_backbone: support.Backbone,
+    tiny_data: Callable[[str], Path],
+    make_module: Callable[..., TaskModule],
+    tmp_path: Path,
+    warm_python: Path,
+) -> Machine:
+    """A team's repository in the layout of the templates, and a registry that serves a first release.
+
+    ``pip`` writes down what it is asked for; ``centra`` is there already.
+    """
+    root = tmp_path / "repository"
+    held_out(tiny_data("single"), root / "data")
+    for name in ("ship.sh", "smoke.sh", "centra.toml"):
+        shutil.copy(CI / name, root)
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    with_registry(place, tiny_backbone, make_module, tmp_path)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, text in {
+        "centra": f'#!/bin/sh\nexec {warm_python} -m cli "$@"\n',
+        "pip": f'#!/bin/sh\nprintf "%s\\n" "$@" >>{tmp_path}/pip.txt\n',
+    }.items():
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    path = os.pathsep.join(map(str, [tools, Path(sys.executable).parent, os.environ["PATH"]]))
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("CENTRA_")}
+    return Machine(root, {**clean, "PATH": path, "CENTRA_CACHE": str(tmp_path / "cache")})
+
+
+def with_registry(
+    place: Path,
+    backbone: support.Backbone,
+    make_module: Callable[..., TaskModule],
+    scratch: Path,
+) -> None:
+    """A registry as ``centra init`` makes it, with a first release in production."""
+    registry = Registry.create(place, actor="nlu/ci")
+    backbones.register(registry, "minilm", str(backbone.folder))
+    make_module(seed=1).write(scratch / "first.safetensors")
+    tasks.register(registry, "intent", scratch / "first.safetensors")
+    releases.compose(registry, publish=True)
+    promote(registry, "1", "production")
+    registry.engine.dispose()
+
+
+def steps_of(name: str) -> list[tuple[str, dict[str, str]]]:
+    """The scripts of a template in their order, with the variables of each."""
     import yaml
 
-    import cli
+    found = yaml.safe_load((CI / name).read_text())
+    if name == "github-actions.yml":
+        job = found["jobs"]["ship"]
+        return [
+            (step["run"], {**job["env"], **step.get("env", {})})
+            for step in job["steps"]
+            if "run" in step
+        ]
+    return [
+        (
+            "\n".join([*found["default"]["before_script"], *found[job]["script"]]),
+            {**found["variables"], **found[job].get("variables", {})},
+        )
+        for job in found["stages"]
+    ]
 
-    text = (CI / name).read_text()
-    assert "./ship.sh" in text
-    assert yaml.safe_load(text)
-    found = re.findall(r"(?<![\w/.-])centra ((?:[a-z-]+ )*[a-z-]+)", re.sub(r"#.*", "", text))
-    commands = [words for words in found if words.split()[0] in cli._COMMANDS]
-    assert commands
-    for words in commands:
-        group: click.Command = cli.main
-        for word in words.split():
-            if isinstance(group, click.Group):
-                next_group = group.get_command(click.Context(group), word)
-                assert next_group is not None, words
-                group = next_group
+
+TEMPLATES = pytest.mark.parametrize("name", ["github-actions.yml", "gitlab-ci.yml"])
+
+
+@TEMPLATES
+def test_a_template_ships_what_it_trains(name: str, repository: Machine, tmp_path: Path) -> None:
+    place = tmp_path / "elsewhere"
+    known = {
+        "CENTRA_DATABASE_URL": f"sqlite:///{place}/.centra/registry.db",
+        "CENTRA_STORE": str(place / ".centra" / "store"),
+        "CENTRA_ACTOR": "nlu/ci",
+        "CENTRA_PACKAGE": "centra[train] @ git+https://git.example.com/ml/centra@v0.1.0",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
+    for script, variables in steps_of(name):
+        assert "centra[" not in script, "the index has another centra"
+        small = script.replace("--tap 4 --depth 2", "--tap 1 --depth 2 --learning-rate 3e-3")
+        code, out, err = repository.run(small, **{**variables, **known})
+        assert code == 0, f"{small}\n{out}\n{err}"
+    asked = (tmp_path / "pip.txt").read_text()
+    assert known["CENTRA_PACKAGE"] in asked
+    assert "| PASS |" in (repository.folder / "gates.md").read_text().upper()
+    serving = Machine(repository.folder, {**repository.environment, **known}).serving()
+    assert serving == {"intent": "1.1"}
+
+
+@TEMPLATES
+@pytest.mark.parametrize("package", [None, ""])
+def test_a_template_installs_nothing_unless_it_is_told_from_where(
+    name: str, package: str | None, repository: Machine, tmp_path: Path
+) -> None:
+    (install, _), *_ = steps_of(name)
+    given = {} if package is None else {"CENTRA_PACKAGE": package}
+    code, _, err = repository.run(install, **given)
+    assert code != 0
+    assert "set the variable CENTRA_PACKAGE" in err
+    assert not (tmp_path / "pip.txt").exists()
+
+
+# ship.sh by itself
+
+
+def shipped(
+    repository: Machine, tmp_path: Path, data: str = "data", **variables: str
+) -> tuple[int, str]:
+    """Ship a second module from a repository whose ``centra.toml`` ``init`` has begun."""
+    script = f"./ship.sh intent {tmp_path}/first.safetensors {data}"
+    code, _, err = repository.run(script, **variables)
+    return code, err
+
+
+@pytest.fixture
+def begun(repository: Machine, tmp_path: Path) -> Machine:
+    """The repository where ``init`` was run, with the gates added to its ``centra.toml``."""
+    gates = (repository.folder / "centra.toml").read_text()
+    for made in (tmp_path / "elsewhere").iterdir():
+        shutil.move(made, repository.folder / made.name)
+    with (repository.folder / "centra.toml").open("a") as file:
+        file.write(gates)
+    return repository
+
+
+def test_it_finds_the_store_that_init_wrote_down_and_rolls_back_what_fails(
+    begun: Machine, make_module: Callable[..., TaskModule], tmp_path: Path
+) -> None:
+    make_module(seed=3).write(tmp_path / "first.safetensors")
+    smoke = tmp_path / "smoke"
+    smoke.write_text(
+        f'#!/bin/sh\necho "$1" >>{tmp_path}/asked\n[ "$(wc -l <{tmp_path}/asked)" = 1 ]\n'
+    )
+    smoke.chmod(0o755)
+    settings = begun.folder / "centra.toml"
+    settings.write_text(settings.read_text().replace("accuracy = 0.05", "accuracy = 1"))
+    code, err = shipped(begun, tmp_path, SMOKE=str(smoke))
+    assert code == 1, err
+    assert "rolling back" in err
+    number, served = (tmp_path / "asked").read_text().split()
+    assert (number, served) == ("2", f"{begun.folder}/.centra/store#production")
+    assert begun.serving() == {"intent": "1.0"}
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [("data/dev.jsonl", "told training when to stop"), ("nowhere", "there is no nowhere")],
+)
+def test_it_measures_on_no_rows_that_training_has_seen(
+    begun: Machine, tmp_path: Path, data: str, says: str
+) -> None:
+    code, err = shipped(begun, tmp_path, data)
+    assert code == 2
+    assert says in err
+    assert begun.read("channel", "show", "production")["revision"] == 1
+
+
+def test_another_error_is_not_taken_for_a_task_that_is_not_there(
+    begun: Machine, tmp_path: Path
+) -> None:
+    real = shutil.which("centra", path=begun.environment["PATH"])
+    tools = tmp_path / "broken"
+    tools.mkdir()
+    (tools / "centra").write_text(
+        f'#!/bin/sh\ncase "$1 $2" in "task show") echo "no database" >&2; exit 1;; '
+        f'"task "*) touch {tmp_path}/changed;; esac\nexec {real} "$@"\n'
+    )
+    (tools / "centra").chmod(0o755)
+    path = os.pathsep.join([str(tools), begun.environment["PATH"]])
+    code, err = shipped(begun, tmp_path, PATH=path)
+    assert code == 1
+    assert "no database" in err
+    assert not (tmp_path / "changed").exists()

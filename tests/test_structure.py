@@ -128,7 +128,7 @@ def test_migrating_imports_no_torch(tmp_path: Path) -> None:
     imported = imported_by(
         f"from registry.db import make_engine, upgrade; upgrade(make_engine({url!r}))"
     )
-    assert {"alembic", "migrations"} <= imported
+    assert "alembic" in imported
     assert not imported & {"torch", "transformers", "boto3"}
 
 

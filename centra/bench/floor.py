@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from centra.bench.timing import measure
-from centra.processors import processors
+from centra.processors import affinity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -68,7 +68,7 @@ def limits(threads: int) -> dict[str, Callable[[], object]]:
     - ``onnx product``, where onnxruntime is installed: the product of two float32 matrices of 1,024
       rows and columns, the second one packed beforehand, as the onnx engine packs weights.
     - ``numpy product``: the same by numpy, which cannot be told how many threads to use. So it is
-      left out where ONNX Runtime is there and not all processors are to be used.
+      left out where ONNX Runtime is there and not all of this machine's are to be used.
     - ``reading``: the largest of 2²⁸ bytes of float32, each thread looking at a part of its own.
 
     Args:
@@ -82,7 +82,7 @@ def limits(threads: int) -> dict[str, Callable[[], object]]:
     installed = importlib.util.find_spec("onnxruntime") is not None
     if installed:
         found["onnx product"] = _onnx_product(matrix, threads)
-    if not installed or threads >= processors():
+    if not installed or threads >= affinity():
         found["numpy product"] = lambda: matrix @ matrix
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -33,6 +34,7 @@ __all__ = [
     "Probe",
     "TrunkEngine",
     "default_engine",
+    "engine_version",
     "open_engine",
 ]
 
@@ -143,6 +145,13 @@ def default_engine(device: str | None = None, precision: str | None = None) -> s
     if on_gpu or precision is not None or importlib.util.find_spec("onnxruntime") is None:
         return "torch"
     return "onnx"
+
+
+def engine_version(name: str) -> str:
+    """The library that computes for an engine, and its version: ``onnxruntime 1.32.0``."""
+    library = {"onnx": "onnxruntime", "torch": "torch"}[name]
+    # Asked of the module, because several packages bring onnxruntime.
+    return f"{library} {importlib.import_module(library).__version__}"
 
 
 def open_engine(

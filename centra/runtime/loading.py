@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from centra.blobs import BlobReader, is_digest, open_store
-from centra.errors import BlobNotFoundError, NotFoundError
+from centra.blobs import BlobReader, BlobStore, is_digest, open_store
+from centra.errors import BlobNotFoundError, NotFoundError, UsageError
 from centra.folder import ReleaseFolder
-from centra.release import ChannelPointer, ReleaseManifest
+from centra.local_store import LocalStore
+from centra.redaction import redacted
+from centra.release import DEFAULT_CHANNELS, ChannelPointer, ReleaseManifest
 from centra.runtime.merged import Release
 
 if TYPE_CHECKING:
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["find_release", "load_release", "read_manifest"]
 
-_DEFAULT_CHANNEL = "latest"
+_log = logging.getLogger(__name__)
 
 
 def load_release(
@@ -37,8 +40,9 @@ def load_release(
 
     Args:
         source: a release folder (``centra compose --output``, ``centra release pull``), or a store:
-            a folder or ``s3://bucket/prefix``, followed by ``#CHANNEL`` or ``#DIGEST``; without
-            either, the channel ``latest``.
+            a folder or ``s3://bucket/prefix``, followed by ``#CHANNEL`` or ``#DIGEST``. Without
+            either, it is the channel ``production``, or where there is none ``latest``, which may
+            serve what nobody has tested; which of the two is logged.
         tasks: load these tasks, or this one, alone, and the trunk only as deep as they need;
             default all.
         keys: public keys, or one, as PEM files; a valid signature by one of them is required.
@@ -84,24 +88,60 @@ def find_release(source: str) -> tuple[ReleaseManifest, BlobReader]:
     Raises:
         NotFoundError, FormatError, CorruptBlobError, StoreError: see :func:`load_release`.
     """
-    address, _, selected = source.partition("#")
+    address, selected = _split(source)
     if not selected and (Path(address) / "release.json").is_file():
         folder = ReleaseFolder.open(Path(address))
         return folder.manifest, folder
-    if "://" not in address and not Path(address).is_dir():
+    told = redacted(address, address)
+    if "://" in address:
+        store = open_store(address)
+    elif Path(address).is_dir():
+        store = LocalStore(Path(address))
+    else:
         raise NotFoundError(
-            f"{address}: no such folder; expected a release folder or a store, optionally with "
-            "#CHANNEL"
+            f"{told}: no such folder; expected a release folder or a store, optionally with #CHANNEL"
         )
-    store = open_store(address)
     digest = selected if is_digest(selected) else None
     if digest is None:
-        channel = selected or _DEFAULT_CHANNEL
-        data = store.read_pointer(channel)
-        if data is None:
-            raise NotFoundError(f"{address}: there is no release here and no channel {channel!r}")
-        digest = ChannelPointer.from_bytes(data, f"{address} channel {channel}").manifest
+        digest = _pointer(told, store, (selected,) if selected else DEFAULT_CHANNELS).manifest
     return read_manifest(digest, store), store
+
+
+def _pointer(address: str, store: BlobStore, channels: Sequence[str]) -> ChannelPointer:
+    """The first of these channels that a store has; where that was a choice, it is logged."""
+    for channel in channels:
+        data = store.read_pointer(channel)
+        if data is not None:
+            pointer = ChannelPointer.from_bytes(data, f"{address} channel {channel}")
+            if len(channels) > 1:
+                level = logging.INFO if channel == channels[0] else logging.WARNING
+                text = "%s: no release is named; taking release %d, which %s serves"
+                _log.log(level, text, address, pointer.release, channel)
+            return pointer
+    named = " or ".join(repr(channel) for channel in channels)
+    raise NotFoundError(f"{address}: there is no release here and no channel {named}")
+
+
+def _split(source: str) -> tuple[str, str]:
+    """The address, and the channel or digest behind its last ``#``, or nothing.
+
+    Raises:
+        UsageError: there is a folder with that ``#`` in its name, and a store without.
+    """
+    address, _, selected = source.rpartition("#")
+    if not address:
+        return source, ""
+    if "://" in source:
+        return (source, "") if "/" in selected else (address, selected)
+    if not Path(source).is_dir():
+        below = "/" in selected and not Path(address).is_dir()
+        return (source, "") if below else (address, selected)
+    if "/" not in selected and Path(address).is_dir():
+        raise UsageError(
+            f"{source} is a folder, and {address} is one too: write {source}/ for the first, or "
+            f"{address}/#{selected} for a channel of the second"
+        )
+    return source, ""
 
 
 def read_manifest(digest: str, reader: BlobReader) -> ReleaseManifest:

@@ -7,6 +7,7 @@ through :mod:`centra.runtime.engine`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from centra.errors import DataError, FormatError, NotFoundError
 from centra.memory import trim_memory
 from centra.names import several
 from centra.progress import Progress, silent
-from centra.runtime.engine import open_engine
+from centra.runtime.engine import default_engine, open_engine
 from centra.runtime.schedule import Job, Profile, compute, compute_alone
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Release"]
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _BATCH = 32
 _TRIM = 8
@@ -93,7 +95,8 @@ class Release:
         """Load the parts of a release.
 
         Every part is read and checked. What another loaded release of this process has in use is
-        shared with it.
+        shared with it. Tasks in int8 that the torch engine answers in a precision of its own are
+        logged.
 
         Args:
             manifest: what it holds.
@@ -110,10 +113,14 @@ class Release:
             IncompatibleError: the engine cannot compute such layers.
             BlobNotFoundError, CorruptBlobError, StoreError: a blob cannot be had.
         """
+        engine = engine or default_engine(device, precision)
         opened = open_engine(engine, threads=threads, device=device, precision=precision)
         held = base.blobs if base else frozenset()
         chosen = sorted(manifest.tasks) if tasks is None else several(tasks)
         entries = {name: _entry(manifest, name) for name in chosen}
+        int8 = [name for name, entry in entries.items() if entry.precision == "int8"]
+        if int8 and engine != "onnx":
+            _log.warning("the %s engine does not compute in int8: %s", engine, ", ".join(int8))
         depths = manifest.model_copy(update={"tasks": entries}).trunk_depths()
         known = base.encoders if base else {}
         encoders: dict[str, TextEncoder] = {}

@@ -10,14 +10,17 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from centra.errors import CentraError, UsageError
 from centra.processors import processors
+from centra.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +31,8 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 ENGINES = ("local", "ray")
+_PROGRAM = "_centra_command"
+"""What settles, in a process of the program, where the package ``centra`` is; see there."""
 
 
 class Engine(Protocol):
@@ -74,13 +79,15 @@ class LocalEngine:
         if self.processes == 1:
             yield from ((i, function(job)) for i, job in enumerate(jobs))
             return
-        self._pool = self._pool or _start_pool(self.processes)
         # Fewer jobs than processes have more cores each.
         threads = max(1, _limit() // min(self.processes, max(len(jobs), 1)))
-        waiting = {
-            self._pool.submit(_with_threads, threads, function, job): i
-            for i, job in enumerate(jobs)
-        }
+        environment = {**os.environ}
+        with _apart():
+            self._pool = self._pool or _start_pool(self.processes, environment)
+            waiting = {
+                self._pool.submit(_with_threads, threads, function, job): i
+                for i, job in enumerate(jobs)
+            }
         try:
             for future in as_completed(waiting):
                 yield waiting[future], future.result()
@@ -109,10 +116,21 @@ class RayEngine:
         except ImportError as error:
             raise UsageError("the engine 'ray' needs Ray: pip install 'centra[ray]'") from error
         try:
-            ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
+            with _apart():
+                ray.init(
+                    ignore_reinit_error=True,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    # Ray puts this process's folder first where its workers look for modules.
+                    runtime_env={"worker_process_setup_hook": f"{_PROGRAM}.settled"}
+                    if _PROGRAM in sys.modules
+                    else None,
+                )
         except ConnectionError as error:
             address = os.environ.get("RAY_ADDRESS")
-            raise UsageError(f"no Ray cluster answers at RAY_ADDRESS={address}") from error
+            raise UsageError(
+                redacted(f"no Ray cluster answers at RAY_ADDRESS={address}")
+            ) from error
         self._ray = ray
         self._resources: Callable[[], dict[str, float]] = ray.cluster_resources
 
@@ -156,12 +174,13 @@ def open_engine(name: str, processes: int | None = None) -> Engine:
     raise UsageError(f"engine {name!r}: expected one of {', '.join(ENGINES)}")
 
 
-def _start_pool(processes: int) -> ProcessPoolExecutor:
+def _start_pool(processes: int, environment: dict[str, str]) -> ProcessPoolExecutor:
     # Forked copies of a process that has run torch may hang, and those of one that has seen a GPU
     # may not use it. Without GPUs workers are forks of a process that has imported all and run
     # nothing: the import, seconds long, happens once and not in each.
     context = multiprocessing.get_context("spawn" if _gpus() else "forkserver")
-    context.set_forkserver_preload(["centra.training.jobs"])
+    program = [_PROGRAM] if _PROGRAM in sys.modules else []
+    context.set_forkserver_preload([*program, "centra.training.jobs"])
     places = context.SimpleQueue()
     for place in range(processes):
         places.put(place)
@@ -169,8 +188,29 @@ def _start_pool(processes: int) -> ProcessPoolExecutor:
         processes,
         mp_context=context,
         initializer=_start_worker,
-        initargs=(places, {**os.environ}),
+        initargs=(places, environment),
     )
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Start processes that do not look for Python's own modules in the working folder.
+
+    Nor on PYTHONPATH, where this is the program: they are told its search path in another way.
+    """
+    changed = {"PYTHONSAFEPATH": "1"}
+    if _PROGRAM in sys.modules and "PYTHONPATH" in os.environ:
+        changed["PYTHONPATH"] = ""  # As good as none.
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _start_worker(places: multiprocessing.SimpleQueue[int], environment: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from centra.documents import canonical_json, sha256
 from centra.errors import StoreNotWritableError
 from centra.files import replacing
+from centra.memory import available_memory
 from centra.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -28,12 +29,23 @@ if TYPE_CHECKING:
     from centra.blobs import BlobReader
     from centra.data import Row
 
-__all__ = ["FeatureCache", "Features"]
+__all__ = ["FeatureCache", "Features", "default_budget"]
 
+_MOST = 20 * 10**9
 _BATCH_TOKENS = 8192
 _FORMAT = 1
 _OWN = re.compile(r"\.?[0-9a-f]{64}\.f32(\..+)?")
 """What the cache writes: its files, and those that are not yet whole."""
+
+
+def default_budget() -> int:
+    """The bytes that a cache may hold where nobody says: 20 GB, or half of the memory there is.
+
+    Every epoch reads all of a file. What does not stay in memory would be read from the disk each
+    time, and push out what the training itself needs.
+    """
+    memory = available_memory()
+    return _MOST if memory is None else min(_MOST, memory // 2)
 
 
 class Features:

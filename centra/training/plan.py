@@ -17,6 +17,7 @@ from centra.tags import Scheme  # noqa: TC001 - pydantic reads annotations
 from centra.task_module import Kind  # noqa: TC001
 from centra.training.recipe import Distillation, Recipe
 from centra.validation import explain
+from centra.words import Segmentation  # noqa: TC001
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,6 +91,8 @@ class Plan(Document):
     """A file with all labels in their order; a relative one counts from the recipe's folder."""
     tags: Scheme | None = None
     """The scheme of a tagging task's tags; None to find it."""
+    words: Segmentation | None = None
+    """How a tagging task's texts are cut into words; None for Unicode's."""
     search: _Search
     training: _Training = _Training()
     distill: _Distill = _Distill()
@@ -128,7 +131,7 @@ class Plan(Document):
             DataError: see :func:`centra.labels.read_labels`.
         """
         labels = () if self.labels is None else read_labels(folder / self.labels)
-        return Labelling(kind=self.kind, labels=labels, tags=self.tags)
+        return Labelling(kind=self.kind, labels=labels, tags=self.tags, words=self.words)
 
     @property
     def recipe(self) -> Recipe:

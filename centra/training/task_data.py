@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from centra.data import Example, Row
     from centra.labelling import Labelling
     from centra.tags import Scheme
+    from centra.task_module import Kind
 
 __all__ = ["Split", "TaskData"]
 
@@ -90,7 +91,7 @@ class TaskData:
             backbone=backbone.digest,
             tap_layer=0,
             depth=0,
-            head=HeadSpec(activation=None if contract.kind == "tagging" else "tanh"),
+            head=_head(contract.kind, labelling, like),
         )
         try:
             spec.check(str(files[0]))
@@ -108,6 +109,16 @@ class TaskData:
             scheme=contract.scheme,
             remarks=(*contract.remarks, *(text for texts in cut for text in texts)),
         )
+
+
+def _head(kind: Kind, labelling: Labelling | None, like: TaskSpec | None) -> HeadSpec:
+    """The head of a task, which may cut texts into words as its team or its teacher does."""
+    said = labelling.words if labelling else None
+    if kind != "tagging":
+        if said:
+            raise DataError(f"words were said to be {said}, but this is a {kind} task")
+        return HeadSpec(activation="tanh")
+    return HeadSpec(words=said or (like.head.words if like else "unicode"))
 
 
 def _encode(spec: TaskSpec, examples: list[Example], encoder: TextEncoder) -> Split:

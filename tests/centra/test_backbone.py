@@ -288,7 +288,7 @@ def test_truncated_weights_are_refused(
     folder = shutil.copytree(tiny_backbone.folder, tmp_path / "truncated")
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:-1])
 
-    refused(folder, store, FormatError, "no usable safetensors weights")
+    refused(folder, store, FormatError, "model.safetensors: not a readable safetensors file")
 
 
 def test_missing_weights_are_refused_instead_of_made_up(
@@ -327,7 +327,7 @@ def test_model_type_that_nobody_knows_is_refused(
 ) -> None:
     folder = configured(tiny_backbone.folder, tmp_path / "nonsense", model_type="nonsense")
 
-    refused(folder, store, FormatError, "config.json")
+    refused(folder, store, IncompatibleError, "'nonsense' is not supported")
 
 
 def test_decoder_is_refused(

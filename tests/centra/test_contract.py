@@ -82,8 +82,10 @@ def test_whole_numbers_are_classes_and_that_is_said(made: Callable[..., Contract
 
     assert contract.labels == tuple(str(i) for i in range(77))
     assert contract.remarks == [
-        "77 whole numbers as labels: taken as classes; --kind regression says otherwise, "
-        "--labels FILE names them"
+        (
+            "77 whole numbers as labels: taken as classes; --kind regression says otherwise, "
+            "--labels FILE names them"
+        )
     ]
 
 
@@ -169,7 +171,9 @@ def test_numbers_are_places_among_names(made: Callable[..., Contract]) -> None:
         made([0, 3], labels=("a", "b", "c"))
     with pytest.raises(DataError, match="-1 is the place of no label"):
         made([0, -1], labels=("a", "b", "c"))
-    with pytest.raises(DataError, match="label '0' is none of the labels given; known are 00, 01$"):
+    with pytest.raises(
+        DataError, match=r"label '0' is none of the labels given; known are 00, 01$"
+    ):
         made([0, 1], labels=("00", "01"))
 
 

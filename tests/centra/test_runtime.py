@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,6 +26,7 @@ from centra.folder import write_folder
 from centra.release import ChannelPointer, ReleaseManifest
 from centra.runtime import Release, onnx_parts
 from centra.runtime.engine import ENGINES
+from centra.runtime.loading import find_release
 from tests import support
 
 if TYPE_CHECKING:
@@ -509,6 +511,37 @@ def test_folder_channel_and_digest_give_the_same_release(
         assert loaded.predict(TEXTS[:1]) == release.predict(TEXTS[:1])
 
 
+def test_a_store_without_a_channel_gives_production_or_else_latest_and_says_which(
+    release: Release, backbone_store: LocalStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "centra")
+    other = release.manifest.model_copy(
+        update={"tasks": dict(list(release.manifest.tasks.items())[:1])}
+    )
+    backbone_store.put(other.to_bytes())
+    pointed(backbone_store, "latest", other)
+    assert find_release(backbone_store.url)[0].digest == other.digest
+    pointed(backbone_store, "production", release.manifest)
+    assert find_release(backbone_store.url)[0].digest == release.digest
+    said = [(record.levelname, record.getMessage()) for record in caplog.records]
+    where = f"{backbone_store.url}: no release is named; taking release 1, which"
+    assert said == [("WARNING", f"{where} latest serves"), ("INFO", f"{where} production serves")]
+    find_release(f"{backbone_store.url}#latest")
+    assert len(caplog.records) == 2
+
+
+def test_the_torch_engine_says_that_it_does_not_compute_in_int8(
+    release: Release, backbone_store: LocalStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, *_ = release.tasks
+    rounded = release.manifest.with_precisions({second: "int8"})
+    for tasks in ([first, second], [first]):
+        Release.load(rounded, backbone_store, tasks=tasks, engine="torch", device="cpu")
+    Release.load(rounded, backbone_store, tasks=[second], engine="onnx")
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"the torch engine does not compute in int8: {second}"]
+
+
 def test_load_release_may_load_some_tasks(release: Release, backbone_store: LocalStore) -> None:
     source = f"{backbone_store.url}#{release.digest}"
 
@@ -518,7 +551,7 @@ def test_load_release_may_load_some_tasks(release: Release, backbone_store: Loca
 @pytest.mark.parametrize(
     ("suffix", "match"),
     [
-        ("", "no release here and no channel 'latest'"),
+        ("", "no release here and no channel 'production' or 'latest'"),
         ("#staging", "no channel 'staging'"),
         ("#" + "0" * 64, "manifest of release sha256:0+ is missing"),
     ],

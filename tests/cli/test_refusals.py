@@ -477,7 +477,7 @@ def test_a_retired_task_takes_no_new_version(home: Path, modules: dict[str, Path
 def test_nothing_is_composed_of_no_task() -> None:
     centra("init")
     refused("compose", code=2, says=("no active task", "register one first"))
-    refused("predict", "hi", code=3, says="there is no release 'latest'")
+    refused("predict", "hi", code=3, says="no channel production or latest")
 
 
 # Data

@@ -270,7 +270,7 @@ def test_the_help_tells_the_defaults_of_a_recipe(command: str) -> None:
         "batch-size": recipe.batch_size,
         "patience": recipe.patience,
         "max-length": recipe.max_length,
-        "feature-cache": "20GB",
+        "feature-cache": "(20GB, or half of the memory)",
         "seed": recipe.seed,
         "learning-rate": "0.0001, 0.0003" if command == "search" else recipe.learning_rate,
     }
@@ -287,7 +287,7 @@ def test_the_help_tells_the_defaults_of_a_recipe(command: str) -> None:
 
 def test_the_help_tells_the_defaults_of_a_fit() -> None:
     text = centra("fit", "--help").stdout
-    assert default_of(text, "--feature-cache") == "20GB"
+    assert default_of(text, "--feature-cache") == "(20GB, or half of the memory)"
     assert default_of(text, "--engine") == "local"
     assert "default TASK-fit" in words(text)
 

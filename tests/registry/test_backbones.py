@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from centra.errors import FormatError, InvalidNameError, NotFoundError
+from centra.errors import ConflictError, FormatError, InvalidNameError, NotFoundError
 from registry import backbones
 from tests import support
 from tests.registry.helpers import actions, blob_path, nothing_changes, refused, rows
@@ -44,6 +44,15 @@ def test_the_same_weights_are_registered_once_under_whatever_name(
     with nothing_changes(registry):
         row, new = backbones.register(registry, "another", str(encoders["tiny"].folder))
     assert (row.reference, new) == ("tiny@1", False)
+
+
+def test_the_weights_of_a_retired_backbone_do_not_bring_it_back(
+    registry: Registry, encoders: dict[str, support.Backbone]
+) -> None:
+    backbones.retire(registry, "tiny@1")
+    says = ("tiny@1, which is retired", "centra backbone restore tiny@1")
+    with refused(registry, ConflictError, *says):
+        backbones.register(registry, "tiny", str(encoders["tiny"].folder))
 
 
 def test_registering_again_mends_a_damaged_blob(

@@ -262,6 +262,19 @@ def test_a_slow_writer_does_not_leave_its_older_pointer_behind(published: Regist
     assert pointer(published, "staging") == copy_of(row)
 
 
+def test_without_a_name_production_is_meant_or_else_latest(published: Registry) -> None:
+    assert channels.default(published).name == "latest"
+    channels.move(published, "staging", "1")
+    assert channels.default(published).name == "latest"
+    channels.move(published, "production", "1")
+    assert channels.default(published) == channels.show(published, "production")
+
+
+def test_without_a_channel_nothing_is_meant(registry: Registry) -> None:
+    with refused(registry, NotFoundError, "no channel production or latest", "--release"):
+        channels.default(registry)
+
+
 def test_latest_is_moved_by_publishing_alone(published: Registry) -> None:
     moves = [action for action in actions(published) if action.startswith("channel:")]
     assert moves == ["channel:move latest"] * 2

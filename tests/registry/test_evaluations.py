@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import update
 
 from centra.data import fingerprint, read_examples
-from centra.errors import DataError, NotFoundError
+from centra.errors import DataError, NotFoundError, UsageError
 from centra.evaluation import measure
-from registry import audit, evaluations, releases, tasks
+from registry import audit, cards, evaluations, releases, tasks
+from registry.models import Evaluation
+from registry.promotion import GateError, promote
 from tests import support
 from tests.registry.helpers import nothing_changes, refused
 
@@ -44,6 +49,71 @@ def test_a_measurement_is_recorded_with_the_fingerprint_of_its_data(
     assert row.metrics["accuracy"] == round(right / len(examples), 6)
     event = audit.events(published, task="intent")[-1]
     assert (event.action, event.details["data"]) == ("task:evaluate", row.data)
+
+
+def test_what_computed_a_measurement_is_recorded(
+    published: Registry, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+    import torch
+
+    data = tiny_data("single")
+    row, _ = evaluations.evaluate(published, "1", "intent", data)
+    assert row.engine == f"onnxruntime {onnxruntime.__version__}"
+    event = audit.events(published, task="intent")[-1].details
+    assert (event["precision"], event["engine"]) == ("fp32", row.engine)
+
+    without_onnxruntime(monkeypatch)
+    row, new = evaluations.evaluate(published, "1", "intent", data / "train.jsonl")
+    assert (row.engine, new) == (f"torch {torch.__version__}", True)
+    # What either engine measured in float32 counts.
+    assert not evaluations.evaluate(published, "1", "intent", data)[1]
+
+
+def without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it were not installed."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name)
+    )
+
+
+def test_a_task_in_int8_is_measured_in_int8_or_not_at_all(
+    published: Registry, tiny_data: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    releases.compose(published, precision="int8", publish=True)
+    data = tiny_data("single")
+    with monkeypatch.context() as patch:
+        without_onnxruntime(patch)
+        says = ("task intent is in int8", "pip install 'centra[serve]'")
+        with refused(published, UsageError, *says):
+            evaluations.evaluate(published, "2", "intent", data)
+    row, new = evaluations.evaluate(published, "2", "intent", data)
+    assert (row.precision, new, (row.engine or "").split()[0]) == ("int8", True, "onnxruntime")
+
+
+def test_a_measurement_in_int8_of_nobody_knows_what_counts_for_nothing(
+    published: Registry, tiny_data: Callable[[str], Path]
+) -> None:
+    releases.compose(published, precision="int8", publish=True)
+    data = tiny_data("single")
+    old, _ = evaluations.evaluate(published, "2", "intent", data)
+    with published.engine.begin() as connection:
+        connection.execute(update(Evaluation).values(engine=None))
+    strict = dataclasses.replace(
+        published,
+        rules={
+            "channels": {
+                "production": {"measured": True, "min_metrics": {"intent": {"accuracy": 0.0}}}
+            }
+        },
+    )
+    with refused(published, GateError, "not measured; run: centra release evaluate 2"):
+        promote(strict, "2", "production")
+    assert not cards.show(published, "intent").evaluations[0].counts
+    row, new = evaluations.evaluate(published, "2", "intent", data)
+    assert (new, row.metrics, row.counts) == (True, old.metrics, True)
+    assert promote(strict, "2", "production").promoted
 
 
 def test_the_same_measurement_is_recorded_once(

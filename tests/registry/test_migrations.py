@@ -79,7 +79,15 @@ def fill_0002(insert: Callable[..., None]) -> None:
     insert("evaluations", id=1, release_id=2, version_id=3, data=digest("9"), examples=7, metrics={"accuracy": 0.8}, at=at(8), by="nlu/ada")  # fmt: skip
 
 
-FILL = {"0001": fill_0001, "0002": fill_0002}
+def fill_0003(insert: Callable[..., None]) -> None:
+    """A task in int8, measured by nobody knows what."""
+    release = {"id": 3, "number": 3, "digest": digest("0"), "base_id": 2}
+    insert("releases", created_at=at(6), created_by="nlu/ada", **release)
+    insert("release_tasks", release_id=3, task_id=1, version_id=3, precision="int8")
+    insert("evaluations", id=2, release_id=3, version_id=3, data=digest("9"), examples=7, metrics={"accuracy": 0.8}, at=at(9), by="nlu/ada")  # fmt: skip
+
+
+FILL = {"0001": fill_0001, "0002": fill_0002, "0003": fill_0003}
 
 
 def inserting(connection: Connection) -> Callable[..., None]:
@@ -115,7 +123,9 @@ def check(url: str, store: Path) -> None:
             ("intent", "1.1"),
             ("slots", "1.0"),
         ]
-        assert [(row.number, row.channels) for row in list_all(registry)] == [
+        *newer, second, first = list_all(registry)
+        assert [row.number for row in newer] in ([], [3])
+        assert [(row.number, row.channels) for row in (second, first)] == [
             (2, ["latest"]),
             (1, ["production"]),
         ]
@@ -143,7 +153,8 @@ def check(url: str, store: Path) -> None:
                 "slots": "1.0",
             }
             measured = evaluations.of_version(uow, uow.version("intent", "1.1"))
-            assert all((row.examples, row.precision) == (7, "fp32") for row in measured)
+            assert all((row.examples, row.engine) == (7, None) for row in measured)
+            assert all(row.counts == (row.precision == "fp32") for row in measured)
 
 
 def test_there_is_data_for_every_earlier_revision() -> None:

@@ -53,6 +53,7 @@ def version(number: str = "1.0", *measured: Measure, **fields: Any) -> Version:
             "contract": ("classification", "single", ("a", "b")),
             "reported": {"accuracy": 0.9},
             "measured": measured,
+            "release": 7,
             **fields,
         }
     )
@@ -72,7 +73,6 @@ def gates(
 ) -> list[Gate]:
     candidate = Candidate(
         **{
-            "number": 7,
             "tasks": after or {},
             "layers": LAYERS,
             "size": None,

@@ -10,6 +10,7 @@ from centra.compose import ComposeError
 from centra.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from centra.release import ChannelPointer
 from registry import audit, channels, evaluations, releases, signatures, tasks
+from registry.policy import evaluate as evaluate_gates
 from registry.promotion import GateError, Promotion, StaleReleaseError, promote
 from registry.releases import compose
 from tests import support
@@ -81,6 +82,7 @@ def test_a_change_ships_alone_whatever_else_is_pending(
         before=1,
         revision=2,
         promoted=True,
+        unchanged=False,
         gates=[],
     )
     assert served(published) == {"intent": "1.1", "slots": "1.0", "mood": "1.0"}
@@ -105,7 +107,15 @@ def test_a_task_that_is_not_there_cannot_be_left_out(published: Registry) -> Non
 def test_promoting_again_does_nothing(published: Registry) -> None:
     with nothing_changes(published):
         result = promote(published, "1", "production")
-    assert (result.promoted, result.revision) == (False, 1)
+    assert (result.promoted, result.unchanged, result.revision) == (False, True, 1)
+
+
+def test_what_is_served_already_is_asked_for_no_gate(published: Registry) -> None:
+    strict = ruled(published, promoters=["nobody"], max_layers=1)
+    for options in ({}, {"dry_run": True}, {"rebase": True}):
+        with nothing_changes(published):
+            result = promote(strict, "1", "production", **options)
+        assert (result.release, result.unchanged, result.gates) == (1, True, [])
 
 
 def test_promoting_again_mends_a_pointer_that_a_crash_left_behind(published: Registry) -> None:
@@ -168,6 +178,96 @@ def test_a_change_is_rebased_onto_what_is_served(
     assert (result.rebased_from, result.promoted, result.before) == (mine, True, theirs)
     assert releases.show(published, str(result.release)).base == theirs
     assert served(published) == {"intent": "1.1", "slots": "1.1", "mood": "1.0"}
+
+
+def test_a_rebase_publishes_what_it_promotes_and_leaves_latest_alone(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    mine, theirs = ship("intent", 11), ship("slots", 12)
+    promote(published, str(theirs), "production")
+    plan = promote(published, str(mine), "production", rebase=True, dry_run=True)
+    assert (plan.release, plan.rebased_from, plan.before) == (None, mine, theirs)
+    events = len(audit.events(published))
+    done = promote(published, str(mine), "production", rebase=True)
+    assert done == dataclasses.replace(plan, release=theirs + 1, promoted=True, revision=3)
+    assert [f"{e.action} {e.subject}" for e in audit.events(published)[events:]] == [
+        f"release:publish {theirs + 1}",
+        "channel:promote production",
+    ]
+    assert channels.show(published, "latest").release == 1
+    # Again, it is what is served already.
+    with nothing_changes(published):
+        again = promote(published, str(mine), "production", rebase=True)
+    assert (again.release, again.unchanged) == (theirs + 1, True)
+
+
+def test_a_rebase_that_is_refused_publishes_nothing(
+    published: Registry, ship: Callable[..., int], tmp_path: Path
+) -> None:
+    mine, theirs = ship("intent", 11), ship("slots", 12)
+    promote(published, str(theirs), "production")
+    key = str(support.public(support.make_key(tmp_path / "release.pem")))
+    settings: tuple[dict[str, Any], ...] = (
+        {"max_layers": 1},
+        {"from": "staging"},
+        {"signed_by": [key]},
+        {"promoters": ["release"]},
+        {"measured": True, "min_metrics": {"intent": {"accuracy": 0.0}}},
+    )
+    for rules in settings:
+        for dry_run in (False, True):
+            with nothing_changes(published), pytest.raises(GateError) as caught:
+                strict = ruled(published, **rules)
+                promote(strict, str(mine), "production", rebase=True, dry_run=dry_run)
+            says = f"the change of release {mine}, taken onto release {theirs}, may not go to"
+            assert says in str(caught.value)
+            command = f"centra compose --base {theirs} --set intent@1.1 --release"
+            assert command in str(caught.value)
+    # Published as a release of its own, it can be tested, and then it passes.
+    promote(published, str(mine), "staging")
+    own = compose(published, base=str(theirs), replace=["intent@1.1"], publish=True)
+    promote(published, str(own.release), "staging")
+    strict = ruled(published, **{"from": "staging"})
+    assert promote(strict, str(mine), "production", rebase=True).release == own.release
+
+
+def test_what_was_measured_of_a_version_counts_for_what_a_rebase_makes(
+    published: Registry, ship: Callable[..., int], tiny_data: Callable[[str], Path]
+) -> None:
+    mine, theirs = ship("intent", 11), ship("slots", 12)
+    promote(published, str(theirs), "production")
+    least = {"intent": {"accuracy": 0.0}, "slots": {"accuracy": 0.0}}
+    strict = ruled(published, measured=True, min_metrics=least)
+    with pytest.raises(GateError) as caught:
+        promote(strict, str(mine), "production", rebase=True)
+    # Each is measured in a release that there is, and that holds this version.
+    assert [gate.found for gate in failed(caught)] == [
+        f"not measured; run: centra release evaluate {number} --task {task} --data DIR"
+        for number, task in ((mine, "intent"), (theirs, "slots"))
+    ]
+    for number, task in ((mine, "intent"), (theirs, "slots")):
+        evaluations.evaluate(published, str(number), task, tiny_data("single"))
+    assert promote(strict, str(mine), "production", rebase=True).promoted
+
+
+def test_a_channel_that_moves_while_a_change_is_rebased_leaves_no_release_behind(
+    published: Registry, ship: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, theirs, others = (ship(task, 11) for task in ("intent", "slots", "mood"))
+    promote(published, str(theirs), "production")
+    check, intruded = evaluate_gates, []
+
+    def intruding(*args: Any, **options: Any) -> Any:
+        if not intruded:
+            intruded.append(True)
+            promote(published, str(others), "production", rebase=True)
+        return check(*args, **options)
+
+    monkeypatch.setattr("registry.promotion.evaluate", intruding)
+    done = promote(ruled(published, max_layers=99), str(mine), "production", rebase=True)
+    assert served(published) == {"intent": "1.1", "slots": "1.1", "mood": "1.1"}
+    # One for the intruder and one for the promotion, though that composed two.
+    assert (done.release, len(releases.list_all(published))) == (others + 2, others + 2)
 
 
 def test_a_removal_and_an_addition_are_rebased_too(

@@ -16,9 +16,11 @@ from centra.errors import (
     InvalidNameError,
     NotFoundError,
     StoreError,
+    StoreNotWritableError,
     UsageError,
 )
 from centra.files import file_digest
+from centra.folder import ReleaseFolder
 from centra.local_store import LocalStore
 from centra.release import ChannelPointer
 from centra.task_module import HeadSpec, TaskModule
@@ -203,6 +205,50 @@ def test_restoring_a_task_gives_the_earlier_release_again(published: Registry) -
     done = compose(published, publish=True)
     assert (done.release, done.published) == (1, False)
     assert latest(published) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"base": "1", "replace": ["intent@1.1"]},
+        {"base": "1", "remove": ["slots"]},
+        {"base": "1"},
+        {"replace": ["intent@1.0"]},
+        {"remove": ["slots"]},
+    ],
+    ids=str,
+)
+def test_latest_stays_where_something_else_than_the_live_set_is_published(
+    published: Registry, module: Callable[..., Path], options: dict[str, Any]
+) -> None:
+    tasks.update(published, "intent", module(seed=5))
+    before = latest(published)
+    done = compose(published, publish=True, **options)
+    assert (done.live, releases.show(published, str(done.release)).digest) == (False, done.digest)
+    assert latest(published) == before
+
+
+def test_naming_what_is_live_anyway_is_the_live_set(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.update(published, "intent", module(seed=5))
+    done = compose(published, publish=True, replace=["intent@1.1"])
+    assert (done.live, latest(published)[0]) == (True, done.release)
+
+
+def test_a_task_is_named_once(pair: Registry) -> None:
+    with refused(pair, UsageError, "task intent is to be two versions"):
+        compose(pair, replace=["intent@1.0", "intent@1.0"])
+    with refused(pair, UsageError, "task intent is to be put in and left out"):
+        compose(pair, replace=["intent@1.0"], remove=["intent"])
+
+
+def test_a_folder_that_cannot_be_written_leaves_no_release(pair: Registry, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with refused(pair, StoreNotWritableError, "cannot write"):
+        compose(pair, publish=True, folder=tmp_path / "file" / "out")
+    assert compose(pair, publish=True, folder=tmp_path / "out").published
+    assert ReleaseFolder.open(tmp_path / "out").manifest == releases.show(pair, "1").manifest
 
 
 def test_pinning_back_gives_the_old_release_again_and_latest_follows(
@@ -467,7 +513,7 @@ def test_a_crash_before_the_row_leaves_no_release_and_a_rerun_makes_it(
 ) -> None:
     before = rows(pair)
     with monkeypatch.context() as patch:
-        patch.setattr(releases, "_record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(releases, "record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             compose(pair, publish=True)
     assert rows(pair) == before

@@ -226,7 +226,7 @@ def test_a_new_registry_lies_in_its_folder(home: Path) -> None:
     path = write_config(home, database=None, store=None)
     assert path == home / CONFIG
     assert tomllib.loads(path.read_text()) == {
-        "database": "sqlite:///.centra/registry.db",
+        "database": ".centra/registry.db",
         "store": ".centra/store",
     }
     loaded = Settings.load(folder=home)

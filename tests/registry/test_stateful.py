@@ -84,6 +84,11 @@ class Machine(RuleBasedStateMachine):
         """Modules 0 to 3 share a contract, 4 and 5 another."""
         return module < 4
 
+    @staticmethod
+    def answers_with(task: ModelTask, module: int) -> bool:
+        """Whether repeating a module asks for nothing new."""
+        return task.active and task.versions[task.current] == module
+
     def refused(self, error: type[CentraError], use: Callable[[], object]) -> None:
         """A use that must be refused and change nothing."""
         with nothing_changes(self.registry):
@@ -113,6 +118,9 @@ class Machine(RuleBasedStateMachine):
         if task is not None and module not in task.versions.values():
             self.refused(TaskExistsError, use)
             return
+        if task is not None and not self.answers_with(task, module):
+            self.refused(ConflictError, use)
+            return
         outcome = use()
         assert outcome.changed is (task is None)
         if task is None:
@@ -126,9 +134,11 @@ class Machine(RuleBasedStateMachine):
         if task is None:
             self.refused(TaskNotFoundError, use)
             return
-        known = [number for number, index in task.versions.items() if index == module]
-        if known:
-            assert not use().changed
+        if module in task.versions.values():
+            if self.answers_with(task, module):
+                assert not use().changed
+            else:
+                self.refused(ConflictError, use)
             return
         same = self.contract(task.versions[task.current]) == self.contract(module)
         if not task.active or (redefine and same):
@@ -167,8 +177,17 @@ class Machine(RuleBasedStateMachine):
 
     # Releases
 
-    def released(self, composed: releases.Composition, content: dict[str, tuple[int, int]]) -> None:
-        """The same modules must be the release they were before, and otherwise the next."""
+    def released(
+        self,
+        composed: releases.Composition,
+        content: dict[str, tuple[int, int]],
+        *,
+        live: bool = False,
+    ) -> None:
+        """The same modules must be the release they were before, and otherwise the next.
+
+        That of the live set becomes ``latest``.
+        """
         modules = self.modules(content)
         known = [
             i for i, held in enumerate(self.model.releases, 1) if self.modules(held) == modules
@@ -178,7 +197,9 @@ class Machine(RuleBasedStateMachine):
             self.model.releases.append(content)
         number = known[0] if known else len(self.model.releases)
         assert composed.release == number
-        self.model.latest = number
+        assert composed.live is live
+        if live:
+            self.model.latest = number
 
     def modules(self, content: dict[str, tuple[int, int]]) -> dict[str, int]:
         return {name: self.model.tasks[name].versions[number] for name, number in content.items()}
@@ -188,7 +209,7 @@ class Machine(RuleBasedStateMachine):
         live = {name: task.current for name, task in self.model.tasks.items() if task.active}
         use = lambda: releases.compose(self.registry, publish=True)  # noqa: E731
         if live:
-            self.released(use(), live)
+            self.released(use(), live, live=True)
         else:
             self.refused(UsageError, use)
 
@@ -278,7 +299,6 @@ class Machine(RuleBasedStateMachine):
             }
             if result.release > len(self.model.releases):
                 self.model.releases.append(after)  # type: ignore[arg-type]
-            self.model.latest = channels.show(self.registry, "latest").release
             # Nothing but what was served, and what the release changes.
             for name in {*before, *after, *wanted}:
                 assert after.get(name) in (before.get(name), wanted.get(name))

@@ -390,17 +390,65 @@ def test_updating_with_the_same_bytes_again_changes_nothing(
     assert outcome == Outcome(task="intent", version="1.1", changed=False)
 
 
-def test_the_bytes_of_an_earlier_version_are_that_version_and_not_a_new_one(
-    registry: Registry, module: Callable[..., Path]
+SOURCES = (tasks.register, tasks.update, tasks.redefine)
+
+
+@pytest.mark.parametrize("verb", SOURCES)
+def test_the_bytes_of_an_earlier_version_are_that_version_and_are_not_made_current(
+    registry: Registry, module: Callable[..., Path], verb: Callable[..., Outcome]
 ) -> None:
     tasks.register(registry, "intent", module())
     tasks.update(registry, "intent", module(seed=1))
     tasks.redefine(registry, "intent", module(labels=MORE))
     for again, version in ((module(), "1.0"), (module(seed=1), "1.1")):
-        with nothing_changes(registry):
-            assert tasks.update(registry, "intent", again).version == version
-            assert tasks.redefine(registry, "intent", again).version == version
-            assert tasks.register(registry, "intent", again).version == version
+        says = (f"these bytes are version {version} already", "2.0 is the current version")
+        with refused(registry, ConflictError, *says, f"centra task pin intent@{version}"):
+            verb(registry, "intent", again)
+    assert not verb(registry, "intent", module(labels=MORE)).changed
+    tasks.pin(registry, "intent@1.0")
+    assert not verb(registry, "intent", module()).changed
+
+
+@pytest.mark.parametrize("verb", SOURCES)
+def test_the_bytes_of_a_retired_task_do_not_bring_it_back(
+    registry: Registry, module: Callable[..., Path], verb: Callable[..., Outcome]
+) -> None:
+    tasks.register(registry, "intent", module())
+    tasks.update(registry, "intent", module(seed=1))
+    tasks.retire(registry, "intent")
+    restore = "centra task restore intent"
+    with refused(registry, ConflictError, "version 1.1 already", "the task is retired", restore):
+        verb(registry, "intent", module(seed=1))
+    both = f"to change that: {restore}, then centra task pin intent@1.0"
+    with refused(registry, ConflictError, "retired and 1.1 is the current version", both):
+        verb(registry, "intent", module())
+    tasks.restore(registry, "intent")
+    assert not verb(registry, "intent", module(seed=1)).changed
+
+
+def test_the_same_bytes_for_another_team_are_not_its_task(
+    registry: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.register(registry, "intent", module())
+    says = ("belongs to team nlu, not to vision", "version 1.0")
+    with refused(registry, TaskExistsError, *says):
+        tasks.register(acting(registry, BOB), "intent", module())
+    with refused(registry, TaskExistsError, *says):
+        tasks.register(anonymous(registry), "intent", module(), team="vision")
+    assert not tasks.register(anonymous(registry), "intent", module(), team="nlu").changed
+
+
+def test_a_version_of_a_retired_task_is_pinned_and_said_to_be_retired(
+    registry: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.register(registry, "intent", module())
+    tasks.update(registry, "intent", module(seed=1))
+    assert not tasks.pin(registry, "intent@1.1").retired
+    tasks.retire(registry, "intent")
+    expected = Outcome(task="intent", version="1.0", changed=True, retired=True)
+    assert tasks.pin(registry, "intent@1.0") == expected
+    assert tasks.pin(registry, "intent@1.0") == dataclasses.replace(expected, changed=False)
+    assert tasks.restore(registry, "intent").version == "1.0"
 
 
 def test_a_redefinition_is_the_next_major_and_the_log_says_what_differs(
@@ -716,6 +764,17 @@ def test_registering_the_original_again_mends_a_damaged_blob(
     tasks.register(registry, "intent", module())
     support.flip(blob_path(registry, file_digest(module())), 12345)
     tasks.register(registry, "intent", module())
+    registry.store.fetch(file_digest(module()))
+
+
+def test_the_file_of_an_earlier_version_mends_its_blob_though_it_does_not_become_current(
+    registry: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.register(registry, "intent", module())
+    tasks.update(registry, "intent", module(seed=1))
+    blob_path(registry, file_digest(module())).unlink()
+    with pytest.raises(ConflictError):
+        tasks.update(registry, "intent", module())
     registry.store.fetch(file_digest(module()))
 
 

@@ -211,8 +211,10 @@ def test_a_release_is_the_same_release_on_the_other_side(
     )
     assert [(b.backbone, b.changed) for b in found.backbones] == [("tiny@1", True)]
     assert found.tasks == [
-        ImportedTask(task="intent", version="1.0", change="register", forced=False),
-        ImportedTask(task="slots", version="1.0", change="register", forced=False),
+        ImportedTask(
+            task=task, version="1.0", change="register", forced=False, current="1.0", retired=False
+        )
+        for task in ("intent", "slots")
     ]
     assert [(row.name, row.team) for row in tasks.list_all(other)] == [
         ("intent", "nlu"),
