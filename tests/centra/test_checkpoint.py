@@ -128,7 +128,11 @@ def test_the_kind_follows_from_the_checkpoints_problem(
 @pytest.mark.parametrize(
     ("names", "labels", "tags"),
     [
-        ("O B-city L-city U-city U-day", "O B-city I-city B-day I-day", "O B-city E-city S-city S-day"),
+        (
+            "O B-city L-city U-city U-day",
+            "O B-city I-city B-day I-day",
+            "O B-city E-city S-city S-day",
+        ),
         ("city O", "O B-city I-city", "I-city O"),
         ("O B_city I_city", "O B-city I-city", ""),
     ],

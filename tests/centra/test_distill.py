@@ -747,7 +747,7 @@ def test_a_head_with_tags_of_its_own_is_no_teacher(
     path = tmp_path / "teacher.safetensors"
     make_module("tagging", head=HeadSpec(tags=("O", "B-city", "E-city", "S-city"))).write(path)
 
-    with pytest.raises(UsageError, match="its head answers in tags of its own .O, B-city, E-city"):
+    with pytest.raises(UsageError, match=r"its head answers in tags of its own .O, B-city, E-city"):
         student("tagging", of=path)
 
 
