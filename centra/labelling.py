@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from centra.data import read_examples
 from centra.errors import DataError
 from centra.labels import number_label
 from centra.progress import Progress, Remark, silent, unheard
@@ -116,6 +115,8 @@ def read_for(
     Raises:
         DataError: see :func:`centra.data.read_examples` and :func:`read_as`.
     """
+    from centra.data import read_examples
+
     reading = read_as(spec.kind, read_examples(path, progress), spec.logit_names)
     for text in reading.remarks:
         remark(text)

@@ -125,6 +125,40 @@ def test_the_kind_follows_from_the_checkpoints_problem(
     assert answers_like_the_checkpoint(module, model, tiny_backbone, [Input(t) for t in TEXTS])
 
 
+@pytest.mark.parametrize(
+    ("names", "labels", "tags"),
+    [
+        (
+            "O B-city L-city U-city U-day",
+            "O B-city I-city B-day I-day",
+            "O B-city E-city S-city S-day",
+        ),
+        ("city O", "O B-city I-city", "I-city O"),
+        ("O B_city I_city", "O B-city I-city", ""),
+    ],
+)
+def test_a_tagger_in_any_scheme_answers_in_bio(
+    tiny_backbone: support.Backbone, tmp_path: Path, names: str, labels: str, tags: str
+) -> None:
+    names_of = dict(enumerate(names.split()))
+    model = fine_tuned(
+        tiny_backbone.folder, tmp_path, TOKEN, num_labels=len(names_of), id2label=names_of
+    )
+
+    module = convert(tmp_path, {"tiny@1": tiny_backbone.spec}, tiny_backbone.store)
+
+    assert module.spec.labels == tuple(labels.split())
+    assert module.spec.head.tags == tuple(tags.split())
+    assert answers_like_the_checkpoint(module, model, tiny_backbone, [Input(t) for t in TEXTS])
+
+
+def test_a_tagger_of_no_scheme_is_refused(tiny_backbone: support.Backbone, tmp_path: Path) -> None:
+    fine_tuned(tiny_backbone.folder, tmp_path, TOKEN, id2label={0: "O", 1: "B-city", 2: "X"})
+
+    with pytest.raises(FormatError, match="id2label: 'X' is not a BIO tag, as 'B-city' is"):
+        convert(tmp_path, {"tiny@1": tiny_backbone.spec}, tiny_backbone.store)
+
+
 def test_a_checkpoint_on_pairs_is_declared_so(
     tiny_backbone: support.Backbone, tmp_path: Path
 ) -> None:

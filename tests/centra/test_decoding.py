@@ -13,10 +13,16 @@ from seqeval.metrics.sequence_labeling import get_entities
 
 from centra.data import Input, Row, TextEncoder
 from centra.decoding import decode, tagged_spans
+from centra.runtime import Release
+from centra.task_module import HeadSpec
 from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from centra.local_store import LocalStore
+    from centra.task_module import TaskModule
 
 BACKBONE = "0" * 64
 TAGS = ("O", "B-city", "I-city", "B-day", "I-day")
@@ -236,3 +242,52 @@ def test_tags_of_words_with_a_token_each_come_back_exactly(
     spans = tagged(tokens, tags, encoder)["spans"]
 
     assert [(s["label"], *s["words"]) for s in spans] == tagged_spans(tags)
+
+
+# Heads with tags of their own
+
+
+def test_tags_that_mark_more_than_bio_are_answered_in_bio(encoder: TextEncoder) -> None:
+    tags = ("O", "B-city", "I-city", "E-city", "S-city", "S-day", "B-day", "E-day")
+    labels = ("O", "B-city", "I-city", "B-day", "I-day")
+    spec = support.make_spec(BACKBONE, "tagging", labels=labels, head=HeadSpec(tags=tags))
+    item = Input.parse({"tokens": ["rome", "paris", "new", "york", "now", "friday"]})
+    (row,) = encoder.encode([item])
+    logits = np.zeros((1, len(row.input_ids), len(tags)), dtype=np.float32)
+    wanted = ["S-city", "S-city", "B-city", "E-city", "O", "S-day"]
+    for token, tag in zip(row.first_tokens(item.words()), wanted, strict=True):
+        logits[0, token, tags.index(tag)] = 9
+
+    (answer,) = decode(spec, logits, [item], [row])
+
+    assert [(span["label"], *span["words"]) for span in answer["spans"]] == [
+        ("city", 0, 1),
+        ("city", 1, 2),
+        ("city", 2, 4),
+        ("day", 5, 6),
+    ]
+    assert all(span["score"] > 0.99 for span in answer["spans"])
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_a_release_answers_with_such_a_head(
+    engine: str,
+    make_module: Callable[..., TaskModule],
+    tiny_backbone: support.Backbone,
+    backbone_store: LocalStore,
+    tmp_path: Path,
+) -> None:
+    tags = ("O", "B-city", "I-city", "E-city", "S-city")
+    module = make_module("tagging", head=HeadSpec(tags=tags))
+    assert module.tensors["head.out.weight"].shape[0] == 5
+    assert support.parity(module, tiny_backbone, backbone_store, tmp_path) < 1e-4
+    # Beside another of the same place, as the torch engine puts branches together.
+    modules = {"own": module, "bio": make_module("tagging", seed=1)}
+    manifest = support.put_release(modules, [tiny_backbone.spec], backbone_store)
+
+    release = Release.load(manifest, backbone_store, engine=engine, device="cpu")
+    (answer,) = release.predict(["fly to new york"])
+
+    assert {span["label"] for span in answer["own"]["spans"]} <= {"city"}
+    (logits,) = release.logits(["fly to new york"])["own"]
+    assert logits.shape[-1] == 5

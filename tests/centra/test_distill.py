@@ -18,7 +18,7 @@ from centra.crf import LinearChain
 from centra.encoder import Branch, backbone_layer
 from centra.errors import ConflictError, FormatError, IncompatibleError, UsageError
 from centra.files import file_digest
-from centra.task_module import TaskModule
+from centra.task_module import HeadSpec, TaskModule
 from centra.training.distill import distill
 from centra.training.features import FeatureCache
 from centra.training.finetune import finetune
@@ -739,3 +739,25 @@ def test_student_of_a_crf_has_one_that_learns(
     assert module.spec.head.crf
     assert after.shape == before.shape
     assert float((after - before).abs().max()) > 1e-3
+
+
+def test_a_head_with_tags_of_its_own_is_no_teacher(
+    student: Callable[..., TaskModule], make_module: Callable[..., TaskModule], tmp_path: Path
+) -> None:
+    path = tmp_path / "teacher.safetensors"
+    make_module("tagging", head=HeadSpec(tags=("O", "B-city", "E-city", "S-city"))).write(path)
+
+    with pytest.raises(UsageError, match=r"its head answers in tags of its own .O, B-city, E-city"):
+        student("tagging", of=path)
+
+
+def test_whole_numbers_are_values_to_a_student_of_regression(
+    student: Callable[..., TaskModule], teacher: Callable[[str], Path], tmp_path: Path
+) -> None:
+    rows = [{"text": text, "label": i % 3} for i, text in enumerate(["go", "play", "stop"] * 4)]
+    for name in ("train.jsonl", "dev.jsonl"):
+        support.write_jsonl(tmp_path / "whole" / name, rows)
+
+    module = student("regression", folder=tmp_path / "whole", depth=1, learning_rate=NOTHING)
+
+    assert module.spec.kind == "regression"

@@ -11,6 +11,7 @@ from centra.errors import DataError, UsageError
 from centra.evaluation import measure
 from centra.quantize import compare_int8
 from centra.runtime import Release
+from centra.task_module import HeadSpec
 from tests import support
 
 if TYPE_CHECKING:
@@ -106,6 +107,20 @@ def test_tags_agree_word_by_word(manifest: ReleaseManifest, backbone_store: Loca
 
     assert one.dev is not None
     assert (one.dev.examples, one.dev.metric, one.dev.agreement) == (1, "entity_f1", 1.0)
+
+
+def test_a_head_with_tags_of_its_own_is_compared_by_its_answers(
+    tiny_backbone: support.Backbone, backbone_store: LocalStore
+) -> None:
+    spec, store = tiny_backbone.spec, tiny_backbone.store
+    head = HeadSpec(tags=("O", "B-city", "E-city", "S-city"))
+    module = support.make_module("tagging", spec, store, head=head)
+    manifest = support.put_release({"cities": module}, [spec], backbone_store)
+    example = Example(Input("fly to rome", tokens=("fly", "to", "rome")), ("O", "O", "B-city"), "x")
+
+    for data in ({}, {"cities": [example]}):
+        (one,) = compare_int8(manifest, backbone_store, ["cities"], data)
+        assert (one.agreement, one.refused) == (1.0, None)
 
 
 def test_comparing_nothing_costs_nothing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import sys
 import tomllib
@@ -289,3 +290,53 @@ def test_the_help_tells_the_defaults_of_a_fit() -> None:
     assert default_of(text, "--feature-cache") == "(20GB, or half of the memory)"
     assert default_of(text, "--engine") == "local"
     assert "default TASK-fit" in words(text)
+
+
+# What labels mean
+
+
+def rows_of(folder: Path, labels: list[object]) -> Path:
+    """Training and dev data with these labels."""
+    rows = [{"text": "go", "label": label} for label in labels]
+    for name in ("train.jsonl", "dev.jsonl"):
+        support.write_jsonl(folder / name, rows)
+    return folder
+
+
+def test_numbers_are_what_is_said_of_them(home: Path) -> None:
+    data = rows_of(home / "numbers", [1, 0, 10, 2])
+    task = ("train", "--task", "new", "--data", data, "--tap", "2", "--depth", "0", *QUICK)
+    remark = "4 whole numbers as labels: taken as classes; --kind regression says otherwise"
+    assert remark in centra(*task).stderr
+    assert read_spec(home / "new.safetensors").labels == ("0", "1", "2", "10")
+
+    again = centra(*task, "--kind", "regression")
+    assert "whole numbers" not in again.stderr
+    assert read_spec(home / "new.safetensors").kind == "regression"
+
+    (home / "names.json").write_text(json.dumps([f"Label {i}" for i in range(11)]))
+    named = centra(*task, "--labels", "names.json").stderr
+    assert "taken as places in the task's labels, from 0, which is 'Label 0'" in named
+    assert "7 of the labels given are in no row of the training data: Label 3, Label 4" in named
+    assert len(read_spec(home / "new.safetensors").labels) == 11
+
+    rows_of(data, [1, 2.5])
+    assert "label 2.5" in centra(*task).stderr
+    assert read_spec(home / "new.safetensors").kind == "regression"
+
+
+@pytest.mark.parametrize("command", ["train --tap 1 --depth 1", "search", "distill --layers 1"])
+def test_options_on_labels_are_those_of_every_command(
+    command: str, home: Path, modules: dict[str, Path]
+) -> None:
+    data = rows_of(home / "numbers", [1, 0])
+    teacher = ("--teacher", modules["intent"]) if command.startswith("distill") else ()
+    task = (*command.split(), "--task", "new", "--data", data, *QUICK, *teacher)
+    says = "train.jsonl:1: label 1 is a number; a tagging task has 'tokens' with 'labels'"
+    refused(*task, "--kind", "tagging", code=1, says=says)
+    refused(*task, "--labels", "none.txt", code=1, says="none.txt: no such file; expected labels")
+    refused(*task, "--tags", "bioes", code=1, says="tags were said to be bioes")
+    file = data / "train.jsonl"
+    options = ("--data", file)
+    says = "is a file; expected a folder with train.jsonl and dev.jsonl"
+    refused(*task, *options, code=1, says=f"{file}: {says}")

@@ -205,3 +205,32 @@ def test_every_kind_is_measured_with_its_own_metrics(
     found = measure(release, "task", examples, lambda *step: told.append(step))
     assert found.keys() == metrics
     assert told[-1] == ("measure task", len(examples), len(examples))
+
+
+def test_data_are_read_as_the_task_has_them(
+    published: Registry, module: Callable[..., Path], tmp_path: Path
+) -> None:
+    tasks.register(published, "grade", module(labels=("0", "1")))
+    tasks.register(published, "stars", module("regression"))
+    number = releases.compose(published, publish=True).release
+    for task, rows, remark in (
+        ("grade", [{"text": "go", "label": 1}, {"text": "play", "label": 0.0}], None),
+        ("stars", [{"text": "go", "label": 1}, {"text": "play", "label": 2}], None),
+        ("intent", [{"text": "go", "label": 2}], "places in the task's labels, from 0, which is"),
+        ("slots", [{"tokens": ["go", "rome"], "labels": ["O", "S-city"]}], "BIOES tags: converted"),
+        ("slots", [{"tokens": ["go", "rome"], "labels": [0, 1]}], "from 0, which is 'O'"),
+    ):
+        file = support.write_jsonl(tmp_path / f"{task}.jsonl", rows)
+        remarks: list[str] = []
+        row, _ = evaluations.evaluate(published, str(number), task, file, remark=remarks.append)
+        assert row.examples == len(rows)
+        assert len(remarks) == (remark is not None)
+        assert (remark or "") in "".join(remarks)
+    for task, label, says in (
+        ("grade", 0.5, "label 0.5 is a number; a classification task has"),
+        ("stars", "good", "label 'good' is a text; a regression task has"),
+        ("intent", 3, "3 is the place of no label"),
+    ):
+        file = support.write_jsonl(tmp_path / "odd.jsonl", [{"text": "go", "label": label}])
+        with refused(published, DataError, f"odd.jsonl:1: {says}"):
+            evaluations.evaluate(published, str(number), task, file)
