@@ -128,8 +128,11 @@ def test_a_dry_run_says_so_and_changes_nothing(production: Path, modules: dict[s
     number = ship(modules)
     before = state(production)
     result = centra("promote", number, "--to", "production", "--dry-run")
-    assert (result.stdout, result.stderr) == ("", "every gate passes; nothing was changed\n")
+    assert (result.stdout, result.stderr) == ("", "production has no gates; nothing was changed\n")
     assert state(production) == before
+    demand(production, "[channels.production]\nmax_layers = 40\n")
+    result = centra("promote", number, "--to", "production", "--dry-run")
+    assert result.stderr == "every gate passes; nothing was changed\n"
 
 
 def test_a_stale_release_ends_with_5_and_is_rebased_on_request(
@@ -266,5 +269,5 @@ def test_a_module_on_a_retired_backbone_is_refused(
     before = state(home)
     refused("task", "register", "stars", modules["stars"], code=5, says="tiny@1 is retired")
     refused("task", "update", "intent", modules["intent update"], code=5, says="is retired")
+    refused("backbone", "register", "tiny", encoder, code=5, says="centra backbone restore tiny@1")
     assert state(home) == before
-    assert read("backbone", "register", "tiny", encoder)["state"] == "retired"

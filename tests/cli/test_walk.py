@@ -90,8 +90,16 @@ def unchanged(task: str, module: Path, *, layers: int) -> dict[str, Any]:
     }
 
 
-def outcome(task: str, version: str, *, changed: bool, forced: bool = False) -> dict[str, Any]:
-    return {"task": task, "version": version, "changed": changed, "forced": forced}
+def outcome(
+    task: str, version: str, *, changed: bool, forced: bool = False, state: str = "active"
+) -> dict[str, Any]:
+    return {
+        "task": task,
+        "version": version,
+        "changed": changed,
+        "forced": forced,
+        "state": state,
+    }
 
 
 def is_utc(text: str) -> bool:
@@ -182,8 +190,8 @@ def test_tasks_of_three_teams_live_from_their_registration_to_their_retirement(
     assert first == outcome("intent", "2.0", changed=True)
     assert again == outcome("intent", "2.0", changed=False)
     first, again = read_repeated(*BOB, "task", "retire", "slots")
-    assert first == outcome("slots", "1.0", changed=True)
-    assert again == outcome("slots", "1.0", changed=False)
+    assert first == outcome("slots", "1.0", changed=True, state="retired")
+    assert again == outcome("slots", "1.0", changed=False, state="retired")
     published, _ = read_repeated("compose", "--release")
     assert published == {
         "release": 3,
@@ -199,7 +207,9 @@ def test_tasks_of_three_teams_live_from_their_registration_to_their_retirement(
         "precisions": {"intent": "fp32", "same": "fp32"},
         "int8": [],
     }
-    assert answers(TEXTS[0])[0].keys() == {"intent"}
+    assert answers("--release", "latest", TEXTS[0])[0].keys() == {"intent"}
+    # Without a name, what production serves.
+    assert answers(TEXTS[0]) == answers("--release", "production", TEXTS[0])
     assert answers("--release", "production", TEXTS[0])[0].keys() == {"intent", "slots"}
 
     # Both think better of it: the same modules are the same release.
@@ -460,7 +470,7 @@ def test_task_diff_says_how_two_versions_differ(home: Path, modules: dict[str, P
 
 def test_force_acts_for_another_team_and_the_log_shows_it(home: Path) -> None:
     assert read(*BOB, "task", "retire", "intent", "--force") == (
-        outcome("intent", "1.0", changed=True, forced=True)
+        outcome("intent", "1.0", changed=True, forced=True, state="retired")
     )
     event = read("task", "history", "intent")[-1]
     assert is_utc(event.pop("at"))
