@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import click
 import pytest
 
 import cli
+from cli.streams import Output
 from tests.cli.helpers import centra, process, read, refused, state
 
 if TYPE_CHECKING:
@@ -293,6 +295,19 @@ def test_a_module_that_was_trained_is_there_though_nobody_hears_of_it(
         code, said = run(*words, *options, out=out)
     assert (code, "done, but not reported" in said) == (0, True), said
     assert (home / "topic.safetensors").exists()
+
+
+def test_a_pipe_that_does_not_wait_is_waited_for() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    text = "x" * 300_000 + "\n"
+    with ThreadPoolExecutor(1) as pool, os.fdopen(reading) as reader:
+        read_all = pool.submit(reader.read)
+        with os.fdopen(writing, "w") as file:
+            output = Output(file)
+            output.write(text)
+            assert output.error is None
+        assert read_all.result() == text
 
 
 # As processes
