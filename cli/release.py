@@ -186,7 +186,8 @@ def verify(reference: str, *, keys: tuple[Path, ...], as_json: bool) -> None:
         click.echo(f"signed with key sha256:{found.signed_by}")
     click.echo(f"{found.files} files, {found.size:,} bytes: every digest is right")
     for task, difference in found.parity.items():
-        click.echo(f"  {task:<24} parity, logits differ by at most {difference:.1e}")
+        of_what = " in float32, though it is served in int8" if task in found.int8 else ""
+        click.echo(f"  {task:<24} parity, logits differ by at most {difference:.1e}{of_what}")
 
 
 @release.command()

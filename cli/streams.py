@@ -64,6 +64,7 @@ class Output(io.TextIOWrapper):
     """Whether the command has done what it was asked, so that lost output is no failure."""
 
     def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream  # Which would close its file if it were not kept.
         self._sink = _Sink(_raw(stream))
         super().__init__(
             io.BufferedWriter(self._sink),
@@ -113,7 +114,7 @@ def settled() -> None:
 
 def _raw(stream: TextIO | None) -> io.RawIOBase:
     if stream is None:  # It was closed before we began. Reading alone: each write fails.
-        return io.FileIO(os.open(os.devnull, os.O_RDONLY), "w")
+        return io.FileIO(os.open(os.devnull, os.O_RDONLY), "w", closefd=False)
     buffer: Any = stream.buffer
     raw: io.RawIOBase = getattr(buffer, "raw", buffer)
     return raw

@@ -327,7 +327,7 @@ def _print_outcome(outcome: Outcome, done: str, *, as_json: bool) -> None:
     remark(done if outcome.changed else "nothing to do: already so")
     if outcome.forced:
         remark("forced: recorded in the audit log")
-    if outcome.retired:
+    if outcome.state == "retired" and done != "retired":
         remark(f"the task is retired; back into the live set: centra task restore {outcome.task}")
     if as_json:
         print_json(outcome)

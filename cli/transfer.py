@@ -60,7 +60,7 @@ def import_command(file: Path, *, team: str | None, force: bool, as_json: bool) 
     settled()
     remark("imported" if done.changed else "nothing to do: all of it is here already")
     for one in done.tasks:
-        if one.retired:
+        if one.state == "retired":
             remark(f"{one.task} is retired here; bring it back: centra task restore {one.task}")
         if one.current != one.version:
             remark(

@@ -185,6 +185,8 @@ class Verification:
     """Bytes."""
     parity: dict[str, float]
     """Per task the largest difference of logits."""
+    int8: list[str]
+    """The tasks that the release computes in int8; their parity, too, is that of float32."""
     signed_by: str | None = None
     """The fingerprint of the key, of those asked for, that signed it."""
 
@@ -456,6 +458,7 @@ def verify(
         files=len(files),
         size=size,
         parity=parity,
+        int8=[task for task, precision in manifest.precisions.items() if precision == "int8"],
         signed_by=signed_by,
     )
 

@@ -97,8 +97,8 @@ class Outcome:
     changed: bool
     """False where the registry said so already."""
     forced: bool = False
-    retired: bool = False
-    """Whether the task stays out of the live set, whatever version is its current one."""
+    state: str = "active"
+    """The task's: a retired one stays out of the live set, whatever version is current."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,7 +341,7 @@ def pin(registry: Registry, reference: str, *, force: bool = False) -> Outcome:
             version=version.number,
             changed=changed,
             forced=forced and changed,
-            retired=version.task.state == "retired",
+            state=version.task.state,
         )
 
 
@@ -587,12 +587,12 @@ def _set_state(registry: Registry, name: str, state: str, action: str, *, force:
         forced = check_owner(name, task.team, uow.actor, force=force)
         number = uow.current(task).number
         if task.state == state:
-            return Outcome(task=name, version=number, changed=False)
+            return Outcome(task=name, version=number, changed=False, state=state)
         if state == "active":
             check_open(uow.current(task).backbone)
         task.state = state
         uow.record(action, name, {"version": number}, forced=forced)
-        return Outcome(task=name, version=number, changed=True, forced=forced)
+        return Outcome(task=name, version=number, changed=True, forced=forced, state=state)
 
 
 def _same_bytes(task: Task, module: ModuleFile) -> TaskVersion | None:

@@ -78,8 +78,8 @@ class ImportedTask:
     forced: bool
     current: str
     """The version that is current here: another one only where this was registered already."""
-    retired: bool
-    """Whether the task is retired here, which it is only where this was registered already."""
+    state: str
+    """The task's here: retired only where this was registered already."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,7 +400,7 @@ def _record(
                 change=way,
                 forced=forced,
                 current=uow.current(version.task).number,
-                retired=version.task.state == "retired",
+                state=version.task.state,
             )
         )
     found_release = None

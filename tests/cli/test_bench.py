@@ -48,6 +48,12 @@ def test_json_has_the_times_of_every_size_and_of_every_part(home: Path) -> None:
     assert state(home) == before
 
 
+def test_without_a_release_production_is_timed_or_else_latest(home: Path) -> None:
+    assert "taking release 1, which latest serves" in centra("bench", *ONE, "--json").stderr
+    centra("promote", "1", "--to", "production")
+    assert "taking release 1, which production serves" in centra("bench", *ONE, "--json").stderr
+
+
 def test_the_tables_have_a_row_for_each_size_and_for_each_part(home: Path) -> None:
     result = centra("bench", "latest", *ONE, "--length", "8,9", "--singles")
 

@@ -128,8 +128,63 @@ def test_a_dry_run_says_so_and_changes_nothing(production: Path, modules: dict[s
     number = ship(modules)
     before = state(production)
     result = centra("promote", number, "--to", "production", "--dry-run")
-    assert (result.stdout, result.stderr) == ("", "every gate passes; nothing was changed\n")
+    assert (result.stdout, result.stderr) == ("", "production has no gates; nothing was changed\n")
     assert state(production) == before
+    demand(production, "[channels.production]\nmax_layers = 40\n")
+    result = centra("promote", number, "--to", "production", "--dry-run")
+    assert result.stderr == "every gate passes; nothing was changed\n"
+
+
+def test_a_promotion_that_changes_nothing_says_so_in_every_form(
+    production: Path, tmp_path: Path
+) -> None:
+    demand(production, POLICY)
+    before, file = state(production), tmp_path / "gates.xml"
+    words = ("promote", "1", "--to", "production")
+    said = "nothing to do: production serves release 1 already\n"
+    result = centra(*words)
+    assert (result.stdout, result.stderr) == ("production → release 1\n", said)
+    result = centra(*words, "--dry-run")
+    assert (result.stdout, result.stderr) == ("", said)
+    found = read(*words)
+    assert (found["unchanged"], found["promoted"], found["gates"]) == (True, False, [])
+    assert centra(*words, "--markdown", "--junit", file).stdout == (
+        "### Release 1 → production: nothing changes\n\nproduction serves release 1.\n\n"
+        "It is what the channel serves already, so no gate was asked.\n"
+    )
+    suite = ET.parse(file).getroot()
+    assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("1", "0", "1")
+    (case,) = suite
+    assert case.find("skipped") is not None
+    assert state(production) == before
+
+
+def test_a_channel_without_gates_passes_none(home: Path) -> None:
+    text = centra("promote", "1", "--to", "production", "--markdown").stdout
+    assert text.splitlines()[::4] == [
+        "### Release 1 → production: no gates",
+        "The channel has no gates.",
+    ]
+
+
+def test_a_rebase_that_is_refused_leaves_nothing_behind(
+    production: Path, modules: dict[str, Path], tmp_path: Path
+) -> None:
+    mine, file = ship(modules), tmp_path / "gates.xml"
+    other = read("compose", "--base", "production", "--remove", "same", "--release")["release"]
+    centra("promote", other, "--to", "production")
+    demand(production, "[channels.production]\nmax_layers = 1\n")
+    before = state(production)
+    words = ("promote", mine, "--to", "production", "--rebase")
+    for options in ((), ("--dry-run",)):
+        result = centra(*words, "--markdown", "--junit", file, *options, code=6)
+        head = f"### The change of release {mine}, taken onto release {other} → production: refused"
+        assert result.stdout.splitlines()[0] == head
+        assert f"centra compose --base {other} --set intent@1.1 --release" in result.stderr
+    found = json.loads(centra(*words, "--json", code=6).stdout)
+    assert (found["release"], found["rebased_from"]) == (None, int(mine))
+    assert state(production) == before
+    assert read("channel", "show", "latest")["release"] == 1
 
 
 def test_a_stale_release_ends_with_5_and_is_rebased_on_request(
@@ -161,7 +216,13 @@ def test_a_release_is_measured_and_the_gate_takes_it(
     first, again = read_repeated(*words)
     assert (first["recorded"], again["recorded"]) == (True, False)
     assert first["metrics"].keys() == {"accuracy", "macro_f1", "matthews"}
-    assert centra(*words).stdout.startswith(f"intent@1.1 in release {number}: accuracy ")
+    assert first["engine"].startswith("onnxruntime ")
+    printed = centra(*words).stdout
+    assert printed.startswith(f"intent@1.1 in release {number}: accuracy ")
+    assert printed.endswith(f"\nwith {first['engine']}\n")
+    assert f", with {first['engine']}," in " ".join(
+        centra("task", "show", "intent@1.1").stdout.split()
+    )
     centra("promote", number, "--to", "production")
 
 
@@ -266,5 +327,5 @@ def test_a_module_on_a_retired_backbone_is_refused(
     before = state(home)
     refused("task", "register", "stars", modules["stars"], code=5, says="tiny@1 is retired")
     refused("task", "update", "intent", modules["intent update"], code=5, says="is retired")
+    refused("backbone", "register", "tiny", encoder, code=5, says="centra backbone restore tiny@1")
     assert state(home) == before
-    assert read("backbone", "register", "tiny", encoder)["state"] == "retired"

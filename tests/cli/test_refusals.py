@@ -202,7 +202,6 @@ USAGE = {
     "predict hi --release .centra/store#../evil": "is not a valid channel name",
     "predict hi --device tpu": "unknown device 'tpu'; expected cpu, cuda",
     "predict hi --precision int8": "'fp32', 'bf16', 'fp16'",
-    "bench": "Missing argument 'RELEASE'",
     "bench 1 --batch 0": "'0' are no numbers: expected whole numbers from 1",
     "bench 1 --batch 1,,8": "for example 1,8,32",
     "bench 1 --length long": "'long' are no numbers",

@@ -54,7 +54,14 @@ def test_a_release_moves_to_another_registry(
         "changed": True,
         "backbones": [{"backbone": "tiny@1", "changed": True}],
         "tasks": [
-            {"task": task, "version": "1.0", "change": "register", "forced": False}
+            {
+                "task": task,
+                "version": "1.0",
+                "change": "register",
+                "forced": False,
+                "current": "1.0",
+                "state": "active",
+            }
             for task in ("intent", "same", "slots")
         ],
         "release": {"release": 1, "digest": digest, "changed": True, "signatures": 0},

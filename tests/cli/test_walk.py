@@ -15,7 +15,7 @@ from centra.release import ReleaseManifest
 from centra.task_module import TaskModule, read_spec
 from registry.db import SCHEMA
 from tests import support
-from tests.cli.helpers import answers, centra, read, read_repeated, state
+from tests.cli.helpers import answers, centra, read, read_repeated, refused, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,8 +90,16 @@ def unchanged(task: str, module: Path, *, layers: int) -> dict[str, Any]:
     }
 
 
-def outcome(task: str, version: str, *, changed: bool, forced: bool = False) -> dict[str, Any]:
-    return {"task": task, "version": version, "changed": changed, "forced": forced}
+def outcome(
+    task: str, version: str, *, changed: bool, forced: bool = False, state: str = "active"
+) -> dict[str, Any]:
+    return {
+        "task": task,
+        "version": version,
+        "changed": changed,
+        "forced": forced,
+        "state": state,
+    }
 
 
 def is_utc(text: str) -> bool:
@@ -182,8 +190,8 @@ def test_tasks_of_three_teams_live_from_their_registration_to_their_retirement(
     assert first == outcome("intent", "2.0", changed=True)
     assert again == outcome("intent", "2.0", changed=False)
     first, again = read_repeated(*BOB, "task", "retire", "slots")
-    assert first == outcome("slots", "1.0", changed=True)
-    assert again == outcome("slots", "1.0", changed=False)
+    assert first == outcome("slots", "1.0", changed=True, state="retired")
+    assert again == outcome("slots", "1.0", changed=False, state="retired")
     published, _ = read_repeated("compose", "--release")
     assert published == {
         "release": 3,
@@ -199,7 +207,9 @@ def test_tasks_of_three_teams_live_from_their_registration_to_their_retirement(
         "precisions": {"intent": "fp32", "same": "fp32"},
         "int8": [],
     }
-    assert answers(TEXTS[0])[0].keys() == {"intent"}
+    assert answers("--release", "latest", TEXTS[0])[0].keys() == {"intent"}
+    # Without a name, what production serves.
+    assert answers(TEXTS[0]) == answers("--release", "production", TEXTS[0])
     assert answers("--release", "production", TEXTS[0])[0].keys() == {"intent", "slots"}
 
     # Both think better of it: the same modules are the same release.
@@ -460,7 +470,7 @@ def test_task_diff_says_how_two_versions_differ(home: Path, modules: dict[str, P
 
 def test_force_acts_for_another_team_and_the_log_shows_it(home: Path) -> None:
     assert read(*BOB, "task", "retire", "intent", "--force") == (
-        outcome("intent", "1.0", changed=True, forced=True)
+        outcome("intent", "1.0", changed=True, forced=True, state="retired")
     )
     event = read("task", "history", "intent")[-1]
     assert is_utc(event.pop("at"))
@@ -575,6 +585,47 @@ def test_compose_writes_the_plan_as_a_folder(home: Path, modules: dict[str, Path
         assert file_digest(home / "plan" / path) == digest
 
 
+def test_without_a_release_named_production_answers_or_else_latest_and_it_is_said(
+    home: Path, modules: dict[str, Path]
+) -> None:
+    centra("task", "update", "intent", modules["intent update"])
+    centra("compose", "--release")
+    said = "no release is named; taking release"
+    words = ("predict", TEXTS[0], "--json")
+    result = centra(*words)
+    assert f"{said} 2, which latest serves\n" in result.stderr
+    centra("promote", "1", "--to", "production")
+    again = centra(*words)
+    assert f"{said} 1, which production serves\n" in again.stderr
+    assert again.stdout == centra(*words, "--release", "1").stdout != result.stdout
+    store = centra(*words, "--release", "./.centra/store")
+    assert f"{said} 1, which production serves\n" in store.stderr
+    assert store.stdout == again.stdout
+    assert said not in centra(*words, "--release", "latest").stderr
+
+
+def test_a_version_that_is_not_what_was_wanted_is_named(
+    home: Path, modules: dict[str, Path]
+) -> None:
+    centra("export", "old.tar", "--task", "intent@1.0")
+    centra("task", "update", "intent", modules["intent update"])
+    before = state(home)
+    says = ("version 1.0 already", "1.1 is the current version", "centra task pin intent@1.0")
+    for verb in ("register", "update", "redefine"):
+        refused("task", verb, "intent", modules["intent"], code=5, says=says)
+    said = centra("import", "old.tar").stderr
+    assert "intent is 1.1 here; go back: centra task pin intent@1.0\n" in said
+    assert state(home) == before
+    centra("task", "retire", "intent")
+    assert "intent is retired here; bring it back: centra task restore intent\n" in (
+        centra("import", "old.tar").stderr
+    )
+    said = centra("task", "pin", "intent@1.0").stderr
+    assert said == (
+        "pinned\nthe task is retired; back into the live set: centra task restore intent\n"
+    )
+
+
 def test_a_release_is_pulled_by_any_of_its_names(home: Path) -> None:
     digest = read("release", "show", "1")["digest"]
     folders = set()
@@ -672,7 +723,7 @@ def test_release_verify_counts_files_and_runs_every_probe(home: Path) -> None:
     centra("release", "pull", "1", "--output", "out")
     for reference in ("1", "latest", "./out", ".centra/store#latest"):
         found = read("release", "verify", reference)
-        assert found.keys() == {"digest", "files", "size", "parity", "signed_by"}
+        assert found.keys() == {"digest", "files", "size", "parity", "int8", "signed_by"}
         assert found["digest"] == digest
         assert found["files"] == 9  # backbone.json, embeddings, 2 layers, 2 of tokenizer, 3 tasks
         assert found["parity"] == {"intent": 0, "same": 0, "slots": 0}

@@ -443,9 +443,9 @@ def test_a_version_of_a_retired_task_is_pinned_and_said_to_be_retired(
 ) -> None:
     tasks.register(registry, "intent", module())
     tasks.update(registry, "intent", module(seed=1))
-    assert not tasks.pin(registry, "intent@1.1").retired
+    assert tasks.pin(registry, "intent@1.1").state == "active"
     tasks.retire(registry, "intent")
-    expected = Outcome(task="intent", version="1.0", changed=True, retired=True)
+    expected = Outcome(task="intent", version="1.0", changed=True, state="retired")
     assert tasks.pin(registry, "intent@1.0") == expected
     assert tasks.pin(registry, "intent@1.0") == dataclasses.replace(expected, changed=False)
     assert tasks.restore(registry, "intent").version == "1.0"

@@ -212,7 +212,7 @@ def test_a_release_is_the_same_release_on_the_other_side(
     assert [(b.backbone, b.changed) for b in found.backbones] == [("tiny@1", True)]
     assert found.tasks == [
         ImportedTask(
-            task=task, version="1.0", change="register", forced=False, current="1.0", retired=False
+            task=task, version="1.0", change="register", forced=False, current="1.0", state="active"
         )
         for task in ("intent", "slots")
     ]
