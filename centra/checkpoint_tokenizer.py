@@ -74,7 +74,7 @@ def check_same_tokenizer(
     path = reader.fetch(backbone.tokenizer["tokenizer.json"])
     own = _Parts(tokenizer.backend_tokenizer)
     theirs = _Parts(Tokenizer.from_file(str(path)))
-    if differences := [*_differences(own, theirs)]:
+    if differences := [*_differences(own, theirs), *_beyond_parts(tokenizer)]:
         raise IncompatibleError(
             f"{folder}: its tokenizer is not the backbone's: {'; '.join(differences)}. Fine-tune on "
             "the backbone's own tokenizer, save that beside the weights, or register the encoder "
@@ -99,9 +99,8 @@ def check_same_tokenizer(
     )
     if difference is not None:
         raise IncompatibleError(
-            f"{folder}: its tokenizer gives other ids than the backbone's: {difference}. Look for "
-            "post_processor in tokenizer.json, and for truncation_side, split_special_tokens and "
-            "model_input_names in tokenizer_config.json."
+            f"{folder}: its tokenizer does not give what the backbone's does: {difference}. Look for "
+            "post_processor in tokenizer.json and model_input_names in tokenizer_config.json."
         )
 
 
@@ -150,6 +149,14 @@ def _differences(own: _Parts, theirs: _Parts) -> Iterator[str]:
         yield f"it splits {_count(split)}, which the backbone's takes whole"
     for token in sorted(own.added.keys() & theirs.added.keys()):
         yield from _changed(f"added token {token!r}", own.added[token], theirs.added[token])
+
+
+def _beyond_parts(tokenizer: Any) -> Iterator[str]:
+    """What transformers does beyond a tokenizer's parts, and a backbone's never does."""
+    if tokenizer.truncation_side != "right":
+        yield "it keeps the end of a text that is too long, the backbone's the beginning (truncation_side)"
+    if tokenizer.split_special_tokens:
+        yield "it splits special tokens in a text, the backbone's takes them whole (split_special_tokens)"
 
 
 def _normalizer(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:

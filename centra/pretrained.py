@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from centra.errors import FormatError, IncompatibleError, NotFoundError
+from centra.files import decode_text
 
 __all__ = ["first_line", "raise_not_found", "read_file", "read_json", "refuse_code"]
 
@@ -32,11 +33,7 @@ def read_file(source: str, name: str, revision: str | None = None) -> bytes | No
 
     try:
         path = cached_file(
-            source,
-            name,
-            revision=revision,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
+            source, name, revision=revision, _raise_exceptions_for_missing_entries=False
         )
         return Path(path).read_bytes() if path else None
     except Exception as error:
@@ -58,7 +55,7 @@ def read_json(source: str, name: str, revision: str | None = None) -> dict[str, 
     if data is None:
         return {}
     try:
-        content = json.loads(data.decode("utf-8"))
+        content = json.loads(decode_text(data))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{source}: its {name} is no JSON in UTF-8 ({error})") from error
     if not isinstance(content, dict):

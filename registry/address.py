@@ -97,12 +97,32 @@ def _server(address: str, rest: str) -> URL:
     try:
         if not _AUTHORITY.fullmatch(rest):
             raise ValueError("@")
-        url = make_url(address)
+        url = _plain(make_url(address)).set(drivername="postgresql+psycopg")
+        # What else connecting would find wrong with it, and quote.
+        (_, given) = url.get_dialect()().create_connect_args(url)
+        for host in str(given.get("host", "")).split(","):
+            host.encode("utf-8" if host.startswith("/") else "idna")
     except (ArgumentError, ValueError):
         # Without its cause, whose text may quote the address.
         raise UsageError(f"the database address is malformed; {_EXPECTED}") from None
+    return url
+
+
+def _plain(url: URL) -> URL:
+    """The same address with user and password where they are known to be what they are.
+
+    They may also be among the options, and win there.
+    """
     options = dict(url.query)
-    password = options.pop("password", None)
-    if isinstance(password, str):  # To where it is known to be one.
-        url = url.set(password=password, query=options)
-    return url.set(drivername="postgresql+psycopg")
+    moved: dict[str, str] = {}
+    for field, name in (("username", "user"), ("password", "password")):
+        value = options.pop(name, None)
+        if isinstance(value, str):
+            moved[field] = value
+    if not moved:
+        return url
+    return url.set(
+        username=moved.get("username", url.username),
+        password=moved.get("password", url.password),
+        query=options,
+    )

@@ -71,7 +71,9 @@ def translated(engine: Engine) -> Iterator[None]:
     except IntegrityError:
         raise  # A constraint held where a decision should have: that is a fault of this code.
     except DBAPIError as error:
-        whole = engine.url.render_as_string(hide_password=False)
+        # With a user, and be it none: SQLAlchemy leaves a password out that has nobody.
+        known = engine.url.set(username=engine.url.username or "")
+        whole = known.render_as_string(hide_password=False)
         cause = redacted(str(error.orig).strip().split("\n")[0], whole)
         raise DatabaseError(f"database {shown(engine.url)}: {cause}") from error
 

@@ -25,6 +25,7 @@ from centra.errors import (
     StoreNotWritableError,
     VerificationError,
 )
+from centra.files import read_text
 from centra.local_store import LocalStore
 from centra.redaction import redacted, secrets_in
 from centra.s3_store import S3Store
@@ -310,7 +311,7 @@ def _database_rights(setup: _Setup) -> Iterator[tuple[State, str, str]]:
 
 
 def _holds_secrets(config: Path) -> bool:
-    content = tomllib.loads(config.read_text(encoding="utf-8"))
+    content = tomllib.loads(read_text(config))
     return any(secrets_in(content.get(key, "")) for key in ("database", "store"))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from centra.blobs import anchored_store
 from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, UsageError
-from centra.files import replacing
+from centra.files import read_text, replacing
 from centra.redaction import redacted
 from registry.address import anchored, parse, shown
 from registry.lifecycle import Actor
@@ -145,7 +145,7 @@ def _find(folder: Path) -> Path | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
     for key, value in content.items():

@@ -136,10 +136,10 @@ def _split(source: str) -> tuple[str, str]:
     if not Path(source).is_dir():
         below = "/" in selected and not Path(address).is_dir()
         return (source, "") if below else (address, selected)
-    if "/" not in selected and Path(address).is_dir():
+    if "/" not in selected and (Path(address) / "channels").is_dir():
         raise UsageError(
-            f"{source} is a folder, and {address} is one too: write {source}/ for the first, or "
-            f"{address}/#{selected} for a channel of the second"
+            f"{source} is a folder, and {address} is a store: write {source}/ for the first, or "
+            f"{address}/.#{selected} for a channel of the second"
         )
     return source, ""
 

@@ -9,12 +9,14 @@ that a gain of exactly the threshold counts.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Literal
 
 from centra.errors import DataError, UsageError
+from centra.files import read_text
 from centra.release import LayerAccount
 
 if TYPE_CHECKING:
@@ -96,10 +98,8 @@ def read_scores(path: Path) -> list[Score]:
             file, line and column are named.
     """
     try:
-        # Spreadsheet programs begin a file with a byte order mark.
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            rows = [(f"{path}:{reader.line_num}", row) for row in reader if row]
+        reader = csv.reader(io.StringIO(read_text(path)), strict=True)
+        rows = [(f"{path}:{reader.line_num}", row) for row in reader if row]
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; expected CSV with a line per module") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -174,6 +174,13 @@ def test_a_redefined_task_needs_to_be_accepted() -> None:
     assert only(gates({}, *tasks, accept_redefined=True)).passed
 
 
+def test_where_anything_may_be_replaced_another_teams_contract_is_no_matter() -> None:
+    new = version("2.0", contract=("classification", "single", ("a", "b", "c")))
+    tasks = {"intent": new, "slots": version()}, {"intent": version(), "slots": version()}
+    assert gates({"overwrite": True}, *tasks) == []
+    assert [gate.gate for gate in gates({"overwrite": False}, *tasks)] == ["redefined"]
+
+
 def test_a_least_metric_is_reported_or_measured_as_demanded() -> None:
     policy = {"min_metrics": {"intent": {"accuracy": 0.9}}}
     assert only(gates(policy, {"intent": version()})).passed
