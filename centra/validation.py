@@ -105,7 +105,7 @@ def _unknown(path: list[str], model: type[BaseModel]) -> str:
     beside = [s[-1] for s in settings if len(s) == len(path) and _fits(s[:-1], parent)]
     if near := difflib.get_close_matches(name, beside, n=1):
         return f"is unknown; did you mean {near[0]}?"
-    for wanted in difflib.get_close_matches(name, {s[-1] for s in settings}, n=1, cutoff=0.8):
+    for wanted in difflib.get_close_matches(name, {s[-1] for s in settings}, n=1, cutoff=0.85):
         places = [".".join(s) for s in settings if s[-1] == wanted]
         return f"is unknown here; did you mean {' or '.join(places)}?"
     return f"is unknown; expected {', '.join(beside) or 'none'}"

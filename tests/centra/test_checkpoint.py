@@ -155,7 +155,7 @@ def test_a_tagger_in_any_scheme_answers_in_bio(
 def test_a_tagger_of_no_scheme_is_refused(tiny_backbone: support.Backbone, tmp_path: Path) -> None:
     fine_tuned(tiny_backbone.folder, tmp_path, TOKEN, id2label={0: "O", 1: "B-city", 2: "X"})
 
-    with pytest.raises(FormatError, match="id2label: 'X' is not a BIO tag, as 'B-city' is"):
+    with pytest.raises(FormatError, match="its labels: 'X' is not a BIO tag, as 'B-city' is"):
         convert(tmp_path, {"tiny@1": tiny_backbone.spec}, tiny_backbone.store)
 
 

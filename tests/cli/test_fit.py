@@ -311,7 +311,7 @@ def test_a_picture_is_the_same_for_the_same_trials(tmp_path: Path) -> None:
         ("[1, 2, 3]", '[1]\nstart = "end"', 2, "distill.start:"),
         ("threshold = 1000", "threshold = -1", 2, "select.threshold:"),
         ("threshold = 1000", "threshold = inf", 2, "select.threshold:"),
-        ("task =", 'report_to = ["paper"]\ntask =', 2, "report_to.0:"),
+        ("task =", 'report_to = ["paper"]\ntask =', 2, "report_to[0]:"),
         ('"topic"', '"../topic"', 2, "task: '../topic' is not a valid task name"),
         ('"topic"', '"teacher"', 2, "task: teacher.safetensors is the teacher's file"),
         ('"tiny"', '"nope"', 3, "backbone: there is no backbone 'nope'"),

@@ -501,7 +501,7 @@ GOOD = '{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
         ('{"tokens": ["a"], "labels": ["O", "O"]}', GOOD, "train.jsonl:1: 1 tokens but 2 labels"),
         (
             '{"tokens": ["a"], "labels": ["x"]}',
-            GOOD,
+            '{"tokens": ["a"], "labels": ["x"]}',
             "train.jsonl:1: 'x' is not a BIO tag, and no word is tagged O",
         ),
         (GOOD, '{"text": "a", "label": 1}', "dev.jsonl:1 has a number as its label, "),
