@@ -157,7 +157,7 @@ def hidden(*args: str) -> None:
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
 
 
-@pytest.mark.parametrize("address", DATABASES)
+@pytest.mark.parametrize("address", DATABASES, ids=range(len(DATABASES)))
 def test_no_command_shows_the_password_of_a_database(
     address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +172,7 @@ def test_no_command_shows_the_password_of_a_database(
         hidden(*command)
 
 
-@pytest.mark.parametrize("address", STORES)
+@pytest.mark.parametrize("address", STORES, ids=range(len(STORES)))
 def test_no_command_shows_a_secret_of_a_store(address: str, home: Path) -> None:
     for command in (("gc",), ("doctor",), ("compose",), ("channel", "sync")):
         hidden("--store", address, *command)
