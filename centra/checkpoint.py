@@ -202,7 +202,7 @@ def _tagging_head(
     except TagError as error:
         raise FormatError(f"{where}: its labels: {error}") from error
     if not notation.is_bio:
-        remark(f"its labels are tags of the scheme {notation}; callers get BIO")
+        remark(f"its labels are {notation}; callers get BIO")
     return labels, HeadSpec(tags=tags, words=words)
 
 

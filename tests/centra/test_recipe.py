@@ -33,6 +33,7 @@ report_to = ["tensorboard", "mlflow"]
 kind = "tagging"
 labels = "tags.txt"
 tags = "iob1"
+words = "spaces"
 
 [search]
 layers = [1, 4]
@@ -172,6 +173,7 @@ BAD = {
     "kind": ['"class"', "7"],
     "labels": ["7", '["a"]'],
     "tags": ['"iob"', "true"],
+    "words": ['"word"', "7"],
     "task": ["7", "[]"],
     "backbone": ["7", "true"],
     "data": ["7", "{}"],
