@@ -221,15 +221,39 @@ def test_tokens_that_were_added_have_an_explanation_of_their_own(
     assert "If no text of the task does" in str(caught.value)
 
 
-def test_a_merge_that_is_missing_is_named(tiny_backbone: support.Backbone, tmp_path: Path) -> None:
+def other_backbone(folder: Path, like: BackboneSpec, store: LocalStore) -> BackboneSpec:
+    """A backbone with a folder's tokenizer, whatever its weights."""
+    files = {name: store.put(data) for name, data in taken(folder).files.items()}
+    return like.model_copy(update={"tokenizer": files})
+
+
+def test_a_merge_that_is_missing_is_named(
+    tiny_backbone: support.Backbone, tmp_path: Path, store: LocalStore
+) -> None:
     folder = made("roberta", tmp_path / "x", fast=True)
-    imported, store = taken(folder), LocalStore(tmp_path / "store")
-    files = {name: store.put(data) for name, data in imported.files.items()}
-    spec = tiny_backbone.spec.model_copy(update={"tokenizer": files})
+    spec = other_backbone(folder, tiny_backbone.spec, store)
     content = json.loads((folder / "tokenizer.json").read_text())
     edit_part(folder, "model", merges=content["model"]["merges"][:-1])
 
     with pytest.raises(IncompatibleError, match="its merges or scores are others"):
+        check_same_tokenizer(folder, spec, store, pairs=False)
+
+
+@pytest.mark.parametrize(
+    ("family", "match"),
+    [
+        ("roberta", "pre-tokenizer: add_prefix_space is true, the backbone's false"),
+        ("xlm-roberta", 'pre-tokenizer: .*prepend_scheme is "always", the backbone\'s "never"'),
+    ],
+)
+def test_another_prefix_space_is_named(
+    family: str, match: str, tiny_backbone: support.Backbone, tmp_path: Path, store: LocalStore
+) -> None:
+    folder = made(family, tmp_path / "x", add_prefix_space=False)
+    spec = other_backbone(folder, tiny_backbone.spec, store)
+    write_json(folder, CONFIG, add_prefix_space=True)
+
+    with pytest.raises(IncompatibleError, match=match):
         check_same_tokenizer(folder, spec, store, pairs=False)
 
 
