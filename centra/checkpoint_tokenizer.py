@@ -45,7 +45,7 @@ _SETTINGS = {
 """Per switch of BERT's normaliser its name in ``tokenizer_config.json``, and what on and off mean."""
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
-_SHOWN = 5  # tokens that a message names
+_SHOWN = 5  # tokens or differences that a message names
 
 
 def check_same_tokenizer(
@@ -75,10 +75,11 @@ def check_same_tokenizer(
     own = _Parts(tokenizer.backend_tokenizer)
     theirs = _Parts(Tokenizer.from_file(str(path)))
     if differences := [*_differences(own, theirs), *_beyond_parts(tokenizer)]:
+        more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
         raise IncompatibleError(
-            f"{folder}: its tokenizer is not the backbone's: {'; '.join(differences)}. Fine-tune on "
-            "the backbone's own tokenizer, save that beside the weights, or register the encoder "
-            "that the checkpoint started from as a backbone."
+            f"{folder}: its tokenizer is not the backbone's: {'; '.join(differences[:_SHOWN])}{more}."
+            " Fine-tune on the backbone's own tokenizer and save that beside the weights, or "
+            "register the encoder with this tokenizer as a backbone of its own."
         )
     if added := sorted(own.ids.keys() - theirs.ids.keys(), key=own.ids.__getitem__):
         raise IncompatibleError(
@@ -169,11 +170,23 @@ def _normalizer(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[s
             yield f"it {mine}, the backbone's {other} ({name})"
 
 
-def _changed(what: str, own: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    for key in sorted(own.keys() | theirs.keys()):
-        mine, other = own.get(key), theirs.get(key)
-        if mine != other:
-            yield f"{what}: {key} is {_short(mine)}, the backbone's {_short(other)}"
+def _changed(what: str, own: object, theirs: object) -> Iterator[str]:
+    mine, others = dict(_leaves(own)), dict(_leaves(theirs))
+    for path in sorted(mine.keys() | others.keys()):
+        if mine.get(path) != others.get(path):
+            yield (
+                f"{what}: {path} is {_short(mine.get(path))}, "
+                f"the backbone's {_short(others.get(path))}"
+            )
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The plain values in a nested one, each with where it stands."""
+    if not isinstance(value, dict | list):
+        yield path, value
+        return
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _leaves(part, f"{path}.{key}" if path else str(key))
 
 
 def _short(value: object) -> str:
