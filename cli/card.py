@@ -215,7 +215,7 @@ def _data(row: EvaluationRow) -> str:
 
 
 def _measured(row: EvaluationRow) -> str:
-    return f"in {_release(row)}{_computed(row)}, {_data(row)}, {_time(row.at)} by {row.by}"
+    return f"in {_release(row)}, {_data(row)}{_computed(row)}, {_time(row.at)} by {row.by}"
 
 
 def _release(row: EvaluationRow) -> str:
