@@ -91,6 +91,7 @@ def _transformers_model(checkpoint: FineTuned) -> Any:
             model = kind.from_pretrained(
                 str(checkpoint.folder),
                 config=checkpoint.config,
+                trust_remote_code=False,
                 use_safetensors=True,
                 dtype=torch.float32,
             )
