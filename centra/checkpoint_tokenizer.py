@@ -45,7 +45,7 @@ _SETTINGS = {
 """Per switch of BERT's normaliser its name in ``tokenizer_config.json``, and what on and off mean."""
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
-_SHOWN = 5  # tokens that a message names
+_SHOWN = 5  # tokens or differences that a message names
 
 
 def check_same_tokenizer(
@@ -70,15 +70,16 @@ def check_same_tokenizer(
         return
     from tokenizers import Tokenizer
 
-    tokenizer = load_tokenizer(str(folder), config)
+    tokenizer = load_tokenizer(str(folder), config=config)
     path = reader.fetch(backbone.tokenizer["tokenizer.json"])
     own = _Parts(tokenizer.backend_tokenizer)
     theirs = _Parts(Tokenizer.from_file(str(path)))
-    if differences := [*_differences(own, theirs)]:
+    if differences := [*_differences(own, theirs), *_beyond_parts(tokenizer)]:
+        more = f"; and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
         raise IncompatibleError(
-            f"{folder}: its tokenizer is not the backbone's: {'; '.join(differences)}. Fine-tune on "
-            "the backbone's own tokenizer, save that beside the weights, or register the encoder "
-            "that the checkpoint started from as a backbone."
+            f"{folder}: its tokenizer is not the backbone's: {'; '.join(differences[:_SHOWN])}{more}."
+            " Fine-tune on the backbone's own tokenizer and save that beside the weights, or "
+            "register the encoder with this tokenizer as a backbone of its own."
         )
     if added := sorted(own.ids.keys() - theirs.ids.keys(), key=own.ids.__getitem__):
         raise IncompatibleError(
@@ -99,9 +100,8 @@ def check_same_tokenizer(
     )
     if difference is not None:
         raise IncompatibleError(
-            f"{folder}: its tokenizer gives other ids than the backbone's: {difference}. Look for "
-            "post_processor in tokenizer.json, and for truncation_side, split_special_tokens and "
-            "model_input_names in tokenizer_config.json."
+            f"{folder}: its tokenizer does not give what the backbone's does: {difference}. Look for "
+            "post_processor in tokenizer.json and model_input_names in tokenizer_config.json."
         )
 
 
@@ -152,6 +152,14 @@ def _differences(own: _Parts, theirs: _Parts) -> Iterator[str]:
         yield from _changed(f"added token {token!r}", own.added[token], theirs.added[token])
 
 
+def _beyond_parts(tokenizer: Any) -> Iterator[str]:
+    """What transformers does beyond a tokenizer's parts, and a backbone's never does."""
+    if tokenizer.truncation_side != "right":
+        yield "it keeps the end of a text that is too long, the backbone's the beginning (truncation_side)"
+    if tokenizer.split_special_tokens:
+        yield "it splits special tokens in a text, the backbone's takes them whole (split_special_tokens)"
+
+
 def _normalizer(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
     if not own.get("type") == theirs.get("type") == "BertNormalizer":
         yield from _changed("normaliser", own, theirs)
@@ -162,11 +170,23 @@ def _normalizer(own: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[s
             yield f"it {mine}, the backbone's {other} ({name})"
 
 
-def _changed(what: str, own: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    for key in sorted(own.keys() | theirs.keys()):
-        mine, other = own.get(key), theirs.get(key)
-        if mine != other:
-            yield f"{what}: {key} is {_short(mine)}, the backbone's {_short(other)}"
+def _changed(what: str, own: object, theirs: object) -> Iterator[str]:
+    mine, others = dict(_leaves(own)), dict(_leaves(theirs))
+    for path in sorted(mine.keys() | others.keys()):
+        if mine.get(path) != others.get(path):
+            yield (
+                f"{what}: {path} is {_short(mine.get(path))}, "
+                f"the backbone's {_short(others.get(path))}"
+            )
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The plain values in a nested one, each with where it stands."""
+    if not isinstance(value, dict | list):
+        yield path, value
+        return
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _leaves(part, f"{path}.{key}" if path else str(key))
 
 
 def _short(value: object) -> str:

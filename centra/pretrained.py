@@ -32,11 +32,7 @@ def read_file(source: str, name: str, revision: str | None = None) -> bytes | No
 
     try:
         path = cached_file(
-            source,
-            name,
-            revision=revision,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
+            source, name, revision=revision, _raise_exceptions_for_missing_entries=False
         )
         return Path(path).read_bytes() if path else None
     except Exception as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from centra.pretrained import first_line, read_file, read_json
 from centra.sample_texts import sample_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tokenizers import Tokenizer
 
@@ -49,6 +50,7 @@ _SPECIAL_TOKENS = (
     "eos_token",
 )
 _WORDS = 3000  # of the vocabulary in made-up texts
+_SHOWN = 60  # characters or ids in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +70,32 @@ class Difference:
     """An input for which Centra and transformers give other ids, or other token types."""
 
     input: Input
+    what: str
+    """``"ids"`` or ``"token types"``."""
     centra: list[int]
     transformers: list[int]
 
     def __str__(self) -> str:
         texts = [text for text in (self.input.text, self.input.text_pair) if text is not None]
+        pairs = enumerate(zip(self.centra, self.transformers, strict=False))
+        first = next((i for i, (a, b) in pairs if a != b), len(self.centra))
+        centra, transformers = (_around(ids, first) for ids in (self.centra, self.transformers))
         return (
-            f"for {' with '.join(repr(text) for text in texts)} Centra gives {self.centra}, "
-            f"transformers gives {self.transformers}"
+            f"for {' with '.join(_short(text) for text in texts)} Centra gives the {self.what} "
+            f"{centra}, transformers {transformers}"
         )
+
+
+def _short(text: str) -> str:
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}… ({len(text)} characters)"
+
+
+def _around(ids: list[int], first: int) -> str:
+    """A list of ids, cut to those around the first that differs where it is long."""
+    if len(ids) <= _SHOWN:
+        return str(ids)
+    start = max(0, first - 5)
+    return f"{ids[start : start + 10]} (from number {start} of {len(ids)})"
 
 
 def import_tokenizer(
@@ -99,7 +118,7 @@ def import_tokenizer(
     """
     from tokenizers import Tokenizer
 
-    tokenizer = load_tokenizer(source, config, revision)
+    tokenizer = load_tokenizer(source, revision, config=config)
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     _check_obeyed(source, tokenizer, backend)
     _check_ids(source, tokenizer, int(config.vocab_size))
@@ -120,17 +139,17 @@ def import_tokenizer(
         max_length=_max_length(source, limit, config, family, backend),
         token_types=types and "token_type_ids" in tokenizer.model_input_names,
     )
-    _prove(source, imported, tokenizer, config)
+    _prove(source, imported, tokenizer, config, family)
     return imported
 
 
-def load_tokenizer(source: str, config: Any, revision: str | None = None) -> Any:
+def load_tokenizer(source: str, revision: str | None = None, *, config: Any = None) -> Any:
     """The tokenizer that transformers reads from a folder or hub name; never one that it makes up.
 
     Args:
         source: a folder or a hub name.
-        config: transformers' config of the encoder; its config.json is not read again.
         revision: the hub's branch, tag or commit.
+        config: transformers' config of the encoder; None reads config.json.
 
     Raises:
         NotFoundError: there is no such folder or hub repository.
@@ -139,12 +158,10 @@ def load_tokenizer(source: str, config: Any, revision: str | None = None) -> Any
     import transformers
 
     _check_class(source, revision)
-    try:
+    with _faults(lambda error: f"{source}: no usable tokenizer ({_why(source, revision, error)})"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             source, config=config, revision=revision, trust_remote_code=False
         )
-    except Exception as error:
-        raise FormatError(f"{source}: no usable tokenizer ({first_line(error)})") from error
     if not tokenizer.is_fast:
         raise FormatError(_no_fast_form(source, type(tokenizer).__name__))
     # transformers makes up an empty tokenizer where a folder has none.
@@ -155,12 +172,12 @@ def load_tokenizer(source: str, config: Any, revision: str | None = None) -> Any
 
 def pipeline(tokenizer: Tokenizer) -> dict[str, Any]:
     """The parts of a tokenizer that decide on ids: normaliser, model, added tokens and so on."""
-    parts: dict[str, Any] = json.loads(tokenizer.to_str())
-    return {
-        name: part
-        for name, part in parts.items()
-        if name not in ("version", "truncation", "padding", "decoder")
-    }
+    return _deciding(json.loads(tokenizer.to_str()))
+
+
+def _deciding(parts: dict[str, Any]) -> dict[str, Any]:
+    rest = ("version", "truncation", "padding", "decoder")
+    return {name: part for name, part in parts.items() if name not in rest}
 
 
 def find_difference(
@@ -193,14 +210,15 @@ def find_difference(
         )
         types = theirs.get("token_type_ids") if token_types else None
         for number, i in enumerate(batch):
-            compared = [(rows[i].input_ids, theirs["input_ids"][number])]
+            ids = theirs["input_ids"][number]
+            compared = [("ids", rows[i].input_ids, ids)]
             if token_types:
-                kinds = types[number] if types else [0] * len(compared[0][1])
-                compared.append((rows[i].token_type_ids, kinds))
+                kinds = types[number] if types else [0] * len(ids)
+                compared.append(("token types", rows[i].token_type_ids, kinds))
             found += [
-                Difference(input=inputs[i], centra=ours, transformers=ids)
-                for ours, ids in compared
-                if ours != ids
+                Difference(input=inputs[i], what=what, centra=ours, transformers=wanted)
+                for what, ours, wanted in compared
+                if ours != wanted
             ]
     return min(found, key=lambda each: len(each.centra) + len(each.transformers), default=None)
 
@@ -234,6 +252,37 @@ def _check_class(source: str, revision: str | None) -> None:
         return
 
 
+@contextmanager
+def _faults(message: Callable[[BaseException], str]) -> Iterator[None]:
+    """Turn what goes wrong inside tokenizers, whose panics are no Exceptions, into a FormatError."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise FormatError(message(error)) from error
+
+
+def _why(source: str, revision: str | None, error: BaseException) -> str:
+    """Why transformers could not read a tokenizer."""
+    if read_file(source, "tokenizer.json", revision) is not None:
+        return (
+            "transformers cannot read its tokenizer.json and the files beside it: "
+            f"{type(error).__name__}: {first_line(error)}"
+        )
+    for name in ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model"):
+        if read_file(source, name, revision) is not None:
+            # transformers says here that it needs tiktoken, which reads no such file.
+            return (
+                f"its {name} cannot be read, which takes the packages sentencepiece and protobuf; "
+                "or save a tokenizer.json beside it"
+            )
+    return (
+        f"{first_line(error).removesuffix(' from one of:')}; there must be the files that its "
+        "tokenizer_class reads: tokenizer.json, or vocab.txt for BertTokenizer and so on"
+    )
+
+
 def _no_fast_form(source: str, name: str) -> str:
     return (
         f"{source}: its tokenizer, {name}, has no fast form, so it cannot be served without "
@@ -255,25 +304,19 @@ def _check_obeyed(source: str, tokenizer: Any, backend: Tokenizer) -> None:
             "(split_special_tokens); Centra takes them whole. Set it to false in "
             "tokenizer_config.json if your texts hold none."
         )
-    if pipeline(backend)["model"].get("dropout"):
+    if getattr(backend.model, "dropout", None):
         raise IncompatibleError(
             f"{source}: its tokenizer leaves out merges at random (dropout), so that a text has no "
             "certain ids. Set dropout to null in tokenizer.json."
         )
-    mask = _encoded(source, backend, "a").special_tokens_mask
+    with _faults(lambda error: f"{source}: its tokenizer fails on texts ({first_line(error)})"):
+        mask = backend.encode("a").special_tokens_mask
     if not mask or not mask[0]:
         raise IncompatibleError(
             f"{source}: its tokenizer puts no special token ([CLS], <s>) before a text, but the "
             "heads of sentence tasks read it. Add a post_processor to tokenizer.json, or name a "
             "tokenizer_class that has one (BertTokenizer, RobertaTokenizer …)."
         )
-
-
-def _encoded(source: str, backend: Tokenizer, text: str) -> Any:
-    try:
-        return backend.encode(text)
-    except Exception as error:
-        raise FormatError(f"{source}: its tokenizer fails on {text!r}: {error}") from error
 
 
 def _check_ids(source: str, tokenizer: Any, vocab_size: int) -> None:
@@ -289,16 +332,17 @@ def _check_ids(source: str, tokenizer: Any, vocab_size: int) -> None:
 def _tokenizer_json(source: str, revision: str | None, backend: Tokenizer) -> bytes:
     from tokenizers import Tokenizer
 
+    backend.no_padding()
+    backend.no_truncation()
+    parts = json.loads(backend.to_str())
     shipped = read_file(source, "tokenizer.json", revision)
     if shipped is not None:
         try:
-            if pipeline(Tokenizer.from_buffer(shipped)) == pipeline(backend):
+            if pipeline(Tokenizer.from_buffer(shipped)) == _deciding(parts):
                 return shipped
-        except Exception:  # noqa: BLE001, S110 - tokenizers raises no other; transformers read it
+        except Exception:  # noqa: BLE001, S110 - parts of it that transformers does not read
             pass
-    backend.no_padding()
-    backend.no_truncation()
-    return canonical_json(json.loads(backend.to_str()))
+    return canonical_json(parts)
 
 
 def _limit(source: str, tokenizer: Any) -> int | None:
@@ -326,10 +370,13 @@ def _max_length(
     return length
 
 
-def _prove(source: str, imported: ImportedTokenizer, tokenizer: Any, config: Any) -> None:
+def _prove(
+    source: str, imported: ImportedTokenizer, tokenizer: Any, config: Any, family: Family
+) -> None:
     """Refuse a tokenizer whose stored form gives other ids than transformers, or unusable ones."""
     from centra.data import TextEncoder
 
+    types = config.type_vocab_size if "type_vocab_size" in family.config_keys else 1
     inputs = samples(tokenizer, imported.max_length)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
@@ -340,23 +387,24 @@ def _prove(source: str, imported: ImportedTokenizer, tokenizer: Any, config: Any
             pad_token_id=0,
             token_types=imported.token_types,
         )
-    try:
+    with _faults(lambda error: f"{source}: its tokenizer fails on texts ({first_line(error)})"):
         rows = encoder.encode(inputs)
         difference = find_difference(
             inputs,
             rows,
             tokenizer,
             imported.max_length,
-            token_types=getattr(config, "type_vocab_size", 0) > 1,
+            token_types=types > 1,
         )
-    except Exception as error:
-        raise FormatError(f"{source}: its tokenizer fails on texts: {first_line(error)}") from error
-    largest = max(max(row.input_ids) for row in rows)
-    if largest >= config.vocab_size:
-        raise IncompatibleError(
-            f"{source}: its tokenizer gives the id {largest}, but there are only "
-            f"{config.vocab_size} embeddings"
-        )
+    for what, largest, count in (
+        ("id", max(max(row.input_ids) for row in rows), config.vocab_size),
+        ("token type", max(max(row.token_type_ids) for row in rows), types),
+    ):
+        if largest >= count:
+            raise IncompatibleError(
+                f"{source}: its tokenizer gives the {what} {largest}, but the model has only "
+                f"{count} of them; look at post_processor in tokenizer.json"
+            )
     if difference is not None:
         raise IncompatibleError(
             f"{source}: its tokenizer does what Centra cannot repeat: {difference}"

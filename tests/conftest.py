@@ -18,7 +18,7 @@ from centra.local_store import LocalStore
 from tests import support
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from centra.task_module import TaskModule
@@ -43,6 +43,28 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_sample_texts() -> Iterator[None]:
+    """Compare tokenizers on each tenth of the made-up texts, which is quick; `all_sample_texts` undoes it."""
+    from centra.sample_texts import sample_inputs
+
+    made = cache(lambda words, special, length: sample_inputs(words, special, length)[::10])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "centra.tokenizer.sample_inputs",
+            lambda words, special, length: made(tuple(words), tuple(special), length),
+        )
+        yield
+
+
+@pytest.fixture
+def all_sample_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare tokenizers on all the texts that are made up for users."""
+    from centra.sample_texts import sample_inputs
+
+    monkeypatch.setattr("centra.tokenizer.sample_inputs", sample_inputs)
 
 
 @pytest.fixture(scope="session")

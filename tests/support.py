@@ -88,6 +88,7 @@ def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
         pad, unk, cls, sep, mask = _WORDPIECE_TOKENS
     else:
         cls, pad, sep, unk, mask = _BPE_TOKENS
+    types = ["token_type_ids"] if family in ("bert", "electra") else []
     return PreTrainedTokenizerFast(
         tokenizer_object=build(),
         model_max_length=MAX_LENGTH,
@@ -96,6 +97,7 @@ def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
         cls_token=cls,
         sep_token=sep,
         mask_token=mask,
+        model_input_names=["input_ids", *types, "attention_mask"],
     )
 
 

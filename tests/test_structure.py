@@ -136,3 +136,19 @@ def test_migrations_stand_on_sqlalchemy_and_alembic_alone() -> None:
     for path in (ROOT / "migrations" / "versions").glob("*.py"):
         ours = {"__future__", "alembic", "sqlalchemy", "datetime", "hashlib", "json", "typing"}
         assert set(imports(parsed(path))) <= ours
+
+
+def test_no_code_of_a_folder_or_the_hub_is_trusted_anywhere() -> None:
+    loading = [
+        node
+        for folder in (*PACKAGES, "benchmarks", "examples")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "from_pretrained"
+    ]
+    assert loading
+    for call in loading:
+        (trusted,) = (k.value for k in call.keywords if k.arg == "trust_remote_code")
+        assert ast.literal_eval(trusted) is False

