@@ -128,7 +128,7 @@ def convert(
     pair = _PROBE_TEXTS[0] if spec.input == "pair" else None
     inputs = [Input(text, pair) for text in _PROBE_TEXTS]
     check_same_tokenizer(
-        folder, checkpoint.config, footing.backbone, reader, pairs=pair is not None
+        folder, footing.backbone, reader, pairs=pair is not None, config=checkpoint.config
     )
     _, batch = TextEncoder.of(footing.backbone, reader).batch(inputs)
     return with_probe(module, checkpoint, footing, batch=batch, reader=reader, remark=remark)

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 __all__ = ["with_probe"]
 
 _TOLERANCE = 1e-4
-_ROUNDINGS = 16
+_ROUNDINGS = 8
 """How many roundings of the largest logit may part answers from rounded weights and from float32.
 
-Each of the frozen weights is off by at most half a rounding, in directions that have nothing to do
-with each other, and layer norms keep what they add up to from growing with the depth: real models
-part by one to four.
+Each frozen weight is off by at most half a rounding, in directions that have nothing to do with each
+other, and layer norms keep what they add up to from growing with the depth: fine-tuned MiniLMs of
+six layers part by 0.2 to 1.3.
 """
 
 

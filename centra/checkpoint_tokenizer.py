@@ -49,7 +49,12 @@ _SHOWN = 5  # tokens or differences that a message names
 
 
 def check_same_tokenizer(
-    folder: Path, config: Any, backbone: BackboneSpec, reader: BlobReader, *, pairs: bool
+    folder: Path,
+    backbone: BackboneSpec,
+    reader: BlobReader,
+    *,
+    pairs: bool,
+    config: Any = None,
 ) -> None:
     """Refuse a checkpoint whose tokenizer is not its backbone's.
 
@@ -57,10 +62,10 @@ def check_same_tokenizer(
 
     Args:
         folder: the checkpoint's.
-        config: transformers' config of its encoder.
         backbone: the backbone that it stands on.
         reader: where the backbone's tokenizer is.
         pairs: whether the task takes pairs of texts, whose ids and token types then count too.
+        config: transformers' config of its encoder; None reads its config.json.
 
     Raises:
         FormatError: its tokenizer cannot be used, or has no fast form.
@@ -70,7 +75,7 @@ def check_same_tokenizer(
         return
     from tokenizers import Tokenizer
 
-    tokenizer = load_tokenizer(str(folder), config)
+    tokenizer = load_tokenizer(str(folder), config=config)
     path = reader.fetch(backbone.tokenizer["tokenizer.json"])
     own = _Parts(tokenizer.backend_tokenizer)
     theirs = _Parts(Tokenizer.from_file(str(path)))

@@ -118,7 +118,7 @@ def import_tokenizer(
     """
     from tokenizers import Tokenizer
 
-    tokenizer = load_tokenizer(source, config, revision)
+    tokenizer = load_tokenizer(source, revision, config=config)
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     _check_obeyed(source, tokenizer, backend)
     _check_ids(source, tokenizer, int(config.vocab_size))
@@ -143,13 +143,13 @@ def import_tokenizer(
     return imported
 
 
-def load_tokenizer(source: str, config: Any, revision: str | None = None) -> Any:
+def load_tokenizer(source: str, revision: str | None = None, *, config: Any = None) -> Any:
     """The tokenizer that transformers reads from a folder or hub name; never one that it makes up.
 
     Args:
         source: a folder or a hub name.
-        config: transformers' config of the encoder; its config.json is not read again.
         revision: the hub's branch, tag or commit.
+        config: transformers' config of the encoder; None reads config.json.
 
     Raises:
         NotFoundError: there is no such folder or hub repository.
@@ -172,12 +172,12 @@ def load_tokenizer(source: str, config: Any, revision: str | None = None) -> Any
 
 def pipeline(tokenizer: Tokenizer) -> dict[str, Any]:
     """The parts of a tokenizer that decide on ids: normaliser, model, added tokens and so on."""
-    parts: dict[str, Any] = json.loads(tokenizer.to_str())
-    return {
-        name: part
-        for name, part in parts.items()
-        if name not in ("version", "truncation", "padding", "decoder")
-    }
+    return _deciding(json.loads(tokenizer.to_str()))
+
+
+def _deciding(parts: dict[str, Any]) -> dict[str, Any]:
+    rest = ("version", "truncation", "padding", "decoder")
+    return {name: part for name, part in parts.items() if name not in rest}
 
 
 def find_difference(
@@ -266,7 +266,10 @@ def _faults(message: Callable[[BaseException], str]) -> Iterator[None]:
 def _why(source: str, revision: str | None, error: BaseException) -> str:
     """Why transformers could not read a tokenizer."""
     if read_file(source, "tokenizer.json", revision) is not None:
-        return first_line(error)
+        return (
+            "transformers cannot read its tokenizer.json and the files beside it: "
+            f"{type(error).__name__}: {first_line(error)}"
+        )
     for name in ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model"):
         if read_file(source, name, revision) is not None:
             # transformers says here that it needs tiktoken, which reads no such file.
@@ -301,7 +304,7 @@ def _check_obeyed(source: str, tokenizer: Any, backend: Tokenizer) -> None:
             "(split_special_tokens); Centra takes them whole. Set it to false in "
             "tokenizer_config.json if your texts hold none."
         )
-    if pipeline(backend)["model"].get("dropout"):
+    if getattr(backend.model, "dropout", None):
         raise IncompatibleError(
             f"{source}: its tokenizer leaves out merges at random (dropout), so that a text has no "
             "certain ids. Set dropout to null in tokenizer.json."
@@ -329,16 +332,17 @@ def _check_ids(source: str, tokenizer: Any, vocab_size: int) -> None:
 def _tokenizer_json(source: str, revision: str | None, backend: Tokenizer) -> bytes:
     from tokenizers import Tokenizer
 
+    backend.no_padding()
+    backend.no_truncation()
+    parts = json.loads(backend.to_str())
     shipped = read_file(source, "tokenizer.json", revision)
     if shipped is not None:
         try:
-            if pipeline(Tokenizer.from_buffer(shipped)) == pipeline(backend):
+            if pipeline(Tokenizer.from_buffer(shipped)) == _deciding(parts):
                 return shipped
         except Exception:  # noqa: BLE001, S110 - parts of it that transformers does not read
             pass
-    backend.no_padding()
-    backend.no_truncation()
-    return canonical_json(json.loads(backend.to_str()))
+    return canonical_json(parts)
 
 
 def _limit(source: str, tokenizer: Any) -> int | None:

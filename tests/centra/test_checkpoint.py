@@ -12,6 +12,7 @@ from centra.data import Input
 from centra.errors import FormatError, IncompatibleError, UsageError
 from centra.runtime import Release
 from tests import support
+from tests.centra.checkpoints import configure, converted, rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,6 +158,86 @@ def test_a_tagger_of_no_scheme_is_refused(tiny_backbone: support.Backbone, tmp_p
 
     with pytest.raises(FormatError, match="its labels: 'X' is not a BIO tag, as 'B-city' is"):
         convert(tmp_path, {"tiny@1": tiny_backbone.spec}, tiny_backbone.store)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        ["MeanPoolBertForSequenceClassification"],
+        ["BertCrfForTokenClassification"],
+        ["BertForSequenceClassificationV2"],
+        ["RobertaForSequenceClassification"],
+        ["TFBertForSequenceClassification"],
+        ["BertForSequenceClassification", "BertForTokenClassification"],
+        "BertForSequenceClassification",
+        ["BertForMaskedLM"],
+        [None],
+        [],
+        None,
+    ],
+)
+def test_only_the_familys_own_two_classes_are_taken(
+    named: object, checkpoint: Path, tiny_backbone: support.Backbone
+) -> None:
+    configure(checkpoint, architectures=named)
+    with pytest.raises(FormatError) as error:
+        converted(checkpoint, tiny_backbone)
+    assert "BertForSequenceClassification or BertForTokenClassification" in str(error.value)
+    assert str(named[0] if named and named != [None] else named) in str(error.value)
+
+
+def test_what_a_checkpoint_does_not_say_is_remarked_on(
+    fine_tuned_once: Callable[[str, str], Path], tiny_backbone: support.Backbone
+) -> None:
+    module, remarks = converted(fine_tuned_once("bert", SENTENCE), tiny_backbone)
+    assert (module.spec.kind, module.spec.input) == ("classification", "single")
+    kind, form = remarks
+    assert "--kind multilabel" in kind
+    assert "--input pair" in form
+    _, remarks = converted(fine_tuned_once("bert", TOKEN), tiny_backbone)
+    assert remarks == []
+
+
+def test_kind_input_and_labels_may_be_declared(
+    checkpoint: Path, tiny_backbone: support.Backbone
+) -> None:
+    names = ("a", "b", "c")
+    module, remarks = converted(
+        checkpoint, tiny_backbone, form="pair", kind="multilabel", labels=names
+    )
+    assert module.spec.contract == ("multilabel", "pair", names)
+    assert remarks == []
+
+
+def test_answers_that_part_by_more_than_rounding_are_refused(
+    checkpoint: Path, tiny_backbone: support.Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite(checkpoint, lambda tensors: {name: t.bfloat16() for name, t in tensors.items()})
+    monkeypatch.setattr("centra.checkpoint_probe._ROUNDINGS", 0.001)
+    with pytest.raises(IncompatibleError, match="more than rounding explains"):
+        converted(checkpoint, tiny_backbone)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["classifier.bias", "bert.encoder.layer.0.output.dense.bias"])
+def test_weights_that_are_no_numbers_are_named(
+    name: str, value: float, checkpoint: Path, tiny_backbone: support.Backbone
+) -> None:
+    rewrite(checkpoint, lambda tensors: tensors | {name: tensors[name].fill_(value)})
+    with pytest.raises(FormatError, match=f"{name} holds NaN or infinite values .* diverged"):
+        converted(checkpoint, tiny_backbone)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [({"hidden_act": "relu"}, "hidden_act is 'relu'"), ({"layer_norm_eps": 1e-5}, "1e-05")],
+)
+def test_layers_that_compute_otherwise_than_the_backbones_are_refused(
+    setting: dict[str, Any], says: str, checkpoint: Path, tiny_backbone: support.Backbone
+) -> None:
+    configure(checkpoint, **setting)
+    with pytest.raises(IncompatibleError, match=says):
+        converted(checkpoint, tiny_backbone)
 
 
 def test_a_checkpoint_on_pairs_is_declared_so(

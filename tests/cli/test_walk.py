@@ -514,6 +514,26 @@ def test_a_change_prints_the_version_alone_on_standard_output(
     assert (result.stdout, result.stderr) == ("intent@1.1\n", "nothing to do: already so\n")
 
 
+def test_what_a_checkpoint_does_not_say_is_declared_or_remarked_on(
+    home: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    result = centra("task", "register", "guessed", checkpoint)
+    assert result.stdout == "guessed@1.0\n"
+    for text in ("--kind multilabel", "--input pair", "LABEL_0", "registered"):
+        assert text in result.stderr
+    (tmp_path / "labels.txt").write_text("calm\nglad\nsad\n")
+    options = ("--kind", "multilabel", "--labels", tmp_path / "labels.txt", "--input", "pair")
+    result = centra("task", "redefine", "guessed", checkpoint, *options)
+    assert (result.stdout, result.stderr) == (
+        "guessed@2.0\n",
+        "shard layers (3/3)\nredefined\n",
+    )
+    version = read("task", "show", "guessed")["versions"][-1]
+    assert (version["kind"], version["labels"]) == ("multilabel", ["calm", "glad", "sad"])
+    again = centra("task", "update", "guessed", checkpoint, *options)
+    assert again.stderr.endswith("\nnothing to do: already so\n")
+
+
 def test_a_fine_tuned_checkpoint_is_registered_as_a_module(home: Path, checkpoint: Path) -> None:
     options = ("--backbone", "tiny", "--tap", "1", "--input", "pair")
     first, again = read_repeated("task", "register", "tuned", checkpoint, *options)
