@@ -530,7 +530,8 @@ def test_a_retired_task_leaves_the_live_set_and_comes_back_as_it_was(
     registry: Registry, module: Callable[..., Path]
 ) -> None:
     tasks.register(registry, "intent", module())
-    assert tasks.retire(registry, "intent") == Outcome(task="intent", version="1.0", changed=True)
+    retired = Outcome(task="intent", version="1.0", changed=True, state="retired")
+    assert tasks.retire(registry, "intent") == retired
     assert tasks.show(registry, "intent").state == "retired"
     with registry.read() as uow:
         assert uow.live() == {}
