@@ -314,12 +314,11 @@ class TextEncoder:
     def _continuing(self, encoding: Encoding, text: str) -> frozenset[int]:
         if self._continues is None or not dictionary_script(text):
             return frozenset()
+        names = (self._tokenizer.id_to_token(token) or "" for token in encoding.ids)
         return frozenset(
             i
-            for i, (token, (start, _)) in enumerate(
-                zip(encoding.tokens, encoding.offsets, strict=True)
-            )
-            if token.startswith(self._continues) and dictionary_script(text[start : start + 1])
+            for i, (name, (start, _)) in enumerate(zip(names, encoding.offsets, strict=True))
+            if name.startswith(self._continues) and dictionary_script(text[start : start + 1])
         )
 
     def _count(self, item: Input) -> int:

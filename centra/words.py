@@ -11,13 +11,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import regex
 
 __all__ = [
     "Segmentation",
     "Span",
+    "are_characters",
     "dictionary_script",
     "join_tokens",
     "locate_tokens",
@@ -28,7 +29,7 @@ __all__ = [
 Span = tuple[int, int]
 """Start and end (exclusive) in characters of a text."""
 
-Segmentation = Literal["unicode", "tokenizer", "spaces"]
+Segmentation = Literal["unicode", "characters", "tokenizer", "spaces"]
 """How a text is cut into words; see :func:`segment`."""
 
 _BOUNDARY = r"(?w)\b"
@@ -67,6 +68,9 @@ def segment(text: str, by: Segmentation = "unicode") -> list[Span]:
     """
     if by == "spaces":
         return [match.span() for match in _compiled(_CHUNK).finditer(text)]
+    if by == "characters":
+        characters = (match.span() for match in _compiled(_CLUSTER).finditer(text))
+        return [span for each in characters if (span := _stripped(text, each))]
     clusters = {match.start() for match in _compiled(_CLUSTER).finditer(text)}
     edges = [
         match.start() for match in _compiled(_BOUNDARY).finditer(text) if match.start() in clusters
@@ -86,6 +90,16 @@ def dictionary_script(text: str) -> bool:
     return _compiled(_DICTIONARY_SCRIPT).search(text) is not None
 
 
+def are_characters(tokens: Iterable[str]) -> bool:
+    """Whether tokens are single characters, some of them of a script without spaces."""
+    some = False
+    for token in tokens:
+        if not _compiled(_CLUSTER).fullmatch(token):
+            return False
+        some = some or bool(_compiled(_UNSPACED).search(token))
+    return some
+
+
 def join_tokens(tokens: Sequence[str]) -> str:
     """Put tokens together as their script is written.
 
@@ -93,8 +107,7 @@ def join_tokens(tokens: Sequence[str]) -> str:
     of a script that is written without. Where every token is a single character and some are of
     such a script, a text was split into its characters, and none gets a space: ``2 0 2 4 年``.
     """
-    unspaced = [bool(_compiled(_UNSPACED).search(token)) for token in tokens]
-    if any(unspaced) and all(_compiled(_CLUSTER).fullmatch(token) for token in tokens):
+    if are_characters(tokens):
         return "".join(tokens)
     text = ""
     for token in tokens:

@@ -149,9 +149,10 @@ TIME = _Time()
 
 words_option = click.option(
     "--words",
-    type=click.Choice(["unicode", "tokenizer", "spaces"]),
-    help="How a tagging task's texts are cut into words: Unicode's words; those that the tokenizer "
-    "does not continue (default for checkpoints); or what spaces separate.",
+    type=click.Choice(["unicode", "characters", "tokenizer", "spaces"]),
+    help="How a tagging task's texts are cut into words: Unicode's words; characters (default for "
+    "data that are tagged so); those that the tokenizer does not continue (default for "
+    "checkpoints); or what spaces separate.",
 )
 """See :func:`centra.words.segment`."""
 

@@ -9,8 +9,9 @@ from centra.data import TextEncoder, fingerprint, read_examples
 from centra.decoding import tagged_spans
 from centra.errors import DataError, FormatError
 from centra.task_module import HeadSpec, TaskSpec
-from centra.training.contract import make_contract
+from centra.training.contract import Contract, make_contract
 from centra.training.targets import target
+from centra.words import are_characters
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from centra.data import Example, Row
     from centra.labelling import Labelling
     from centra.tags import Scheme
-    from centra.task_module import Kind
 
 __all__ = ["Split", "TaskData"]
 
@@ -91,7 +91,7 @@ class TaskData:
             backbone=backbone.digest,
             tap_layer=0,
             depth=0,
-            head=_head(contract.kind, labelling, like),
+            head=_head(contract, labelling, like),
         )
         try:
             spec.check(str(files[0]))
@@ -99,6 +99,9 @@ class TaskData:
             raise DataError(str(error)) from error
         encoder = TextEncoder.of(backbone, reader, max_length=max_length)
         splits = [_encode(spec, examples, encoder) for examples in (contract.train, contract.dev)]
+        remarks = [*contract.remarks]
+        if spec.head.words == "characters":
+            remarks.append("every token is one character: texts are cut into characters, too")
         cut = [_cut_remark(file, split) for file, split in zip(files, splits, strict=True)]
         return cls(
             spec=spec,
@@ -107,18 +110,21 @@ class TaskData:
             fingerprint=fingerprint(files),
             pad_token_id=encoder.pad_token_id,
             scheme=contract.scheme,
-            remarks=(*contract.remarks, *(text for texts in cut for text in texts)),
+            remarks=(*remarks, *(text for texts in cut for text in texts)),
         )
 
 
-def _head(kind: Kind, labelling: Labelling | None, like: TaskSpec | None) -> HeadSpec:
-    """The head of a task, which may cut texts into words as its team or its teacher does."""
+def _head(contract: Contract, labelling: Labelling | None, like: TaskSpec | None) -> HeadSpec:
+    """The head of a task, which may cut texts into words as its team, its teacher or its data do."""
     said = labelling.words if labelling else None
-    if kind != "tagging":
+    if contract.kind != "tagging":
         if said:
-            raise DataError(f"words were said to be {said}, but this is a {kind} task")
+            raise DataError(f"words were said to be {said}, but this is a {contract.kind} task")
         return HeadSpec(activation="tanh")
-    return HeadSpec(words=said or (like.head.words if like else "unicode"))
+    if like is not None:
+        return HeadSpec(words=said or like.head.words)
+    tokens = (token for example in contract.train for token in example.input.tokens or ())
+    return HeadSpec(words=said or ("characters" if are_characters(tokens) else "unicode"))
 
 
 def _encode(spec: TaskSpec, examples: list[Example], encoder: TextEncoder) -> Split:

@@ -82,6 +82,12 @@ def test_words_between_spaces_are_left_whole() -> None:
     assert [text[a:b] for a, b in segment(text, "spaces")] == ["don't", "我爱", "北京"]
 
 
+def test_characters_are_parted_from_each_other_alone() -> None:
+    text = "S.H.E10月 e\u0301👍🏽"
+    found = [text[a:b] for a, b in segment(text, "characters")]
+    assert found == [*"S.H.E10月", "e\u0301", "👍🏽"]
+
+
 @pytest.mark.parametrize(
     ("tokens", "text"),
     [

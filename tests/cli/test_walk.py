@@ -253,11 +253,10 @@ def test_init_makes_a_registry_here_and_repeats_harmlessly(tmp_path: Path) -> No
     result = centra("init")
     assert result.stdout == ""
     assert result.stderr == (
-        f"registry ready: database sqlite:///{folder}/.centra/registry.db, "
-        f"store {folder}/.centra/store\n"
+        f"registry ready: database {folder}/.centra/registry.db, store {folder}/.centra/store\n"
     )
     assert (folder / "centra.toml").read_text() == (
-        'database = "sqlite:///.centra/registry.db"\nstore = ".centra/store"\n'
+        'database = ".centra/registry.db"\nstore = ".centra/store"\n'
     )
     before = state(folder)
     assert centra("init").stderr == result.stderr
