@@ -254,6 +254,30 @@ def test_what_only_taggers_have_is_refused_of_a_classifier(
         convert(tmp_path, backbones, tiny_backbone.store, words="spaces")
 
 
+def test_a_part_beside_the_weights_is_refused_and_what_trainers_leave_is_not(
+    tiny_backbone: support.Backbone, tmp_path: Path
+) -> None:
+    fine_tuned(tiny_backbone.folder, tmp_path)
+    left = (
+        "optimizer.pt",
+        "training_args.bin",
+        "rng_state_0.pth",
+        "pytorch_model.bin",
+        "vocab.pkl",
+    )
+    for name in (*left, "checkpoint-5/adapter_config.json", "runs/events"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"{}")
+    backbones = {"tiny@1": tiny_backbone.spec}
+    assert convert(tmp_path, backbones, tiny_backbone.store).spec.tap_layer == 2
+    for name in ("crf.pt", "pytorch_model_head.bin", "nlu/adapter_config.json", "head.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"{}")
+        with pytest.raises(FormatError, match=f"holds {name} beside model.safetensors"):
+            convert(tmp_path, backbones, tiny_backbone.store)
+        (tmp_path / name).unlink()
+
+
 def test_a_pickled_checkpoint_is_refused(tiny_backbone: support.Backbone, tmp_path: Path) -> None:
     fine_tuned(tiny_backbone.folder, tmp_path, safe=False)
     with pytest.raises(FormatError, match="never reads pickled weights"):
