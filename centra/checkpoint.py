@@ -16,7 +16,7 @@ from centra.checkpoint_tokenizer import check_same_tokenizer
 from centra.data import Input, TextEncoder
 from centra.errors import FormatError, IncompatibleError, UsageError
 from centra.fine_tuned import FineTuned
-from centra.frozen import Footing, find_footing
+from centra.frozen import Footing, find_footings
 from centra.progress import Progress, Remark, silent, unheard
 from centra.saved_model import load
 from centra.tags import TagError, bio_head
@@ -61,7 +61,7 @@ def convert(
 
     Args:
         folder: with ``config.json`` and safetensors weights.
-        backbones: those it may stand on, by name; see :func:`centra.frozen.find_footing`.
+        backbones: those it may stand on, by name; see :func:`centra.frozen.find_footings`.
         reader: where the backbones' blobs are.
         tap: the tap that was meant; layers up to it must be the backbone's own. None finds the
             highest there is.
@@ -92,7 +92,7 @@ def convert(
     checkpoint = FineTuned.open(folder)
     state = load(checkpoint.tensors)
     check_finite_weights(state, str(folder))
-    footing = find_footing(
+    footings = find_footings(
         under(state, checkpoint.family.prefix),
         checkpoint.family,
         backbones,
@@ -100,7 +100,7 @@ def convert(
         folder=folder,
         progress=progress,
     )
-    _check_config(checkpoint, footing)
+    footing = _fitting(checkpoint, footings, reader, pairs=form == "pair")
     task, names = read_task(
         checkpoint.raw,
         checkpoint.outputs,
@@ -111,6 +111,11 @@ def convert(
         remark=remark,
     )
     head = HeadSpec.model_validate({"activation": checkpoint.family.sentence_head[1]})
+    if task != "tagging" and (tags or words):
+        raise UsageError(
+            f"{folder}: is a {task} task, which has no words to tag; --tags and --words are for "
+            "token classifiers"
+        )
     if checkpoint.tagging:
         names, head = _tagging_head(
             names, tags, words or "tokenizer", where=str(folder), remark=remark
@@ -127,11 +132,29 @@ def convert(
     module = TaskModule(spec, _weights(state, checkpoint, spec))
     pair = _PROBE_TEXTS[0] if spec.input == "pair" else None
     inputs = [Input(text, pair) for text in _PROBE_TEXTS]
-    check_same_tokenizer(
-        folder, footing.backbone, reader, pairs=pair is not None, config=checkpoint.config
-    )
     _, batch = TextEncoder.of(footing.backbone, reader).batch(inputs)
     return with_probe(module, checkpoint, footing, batch=batch, reader=reader, remark=remark)
+
+
+def _fitting(
+    checkpoint: FineTuned, footings: Sequence[Footing], reader: BlobReader, *, pairs: bool
+) -> Footing:
+    """The first backbone whose settings and tokenizer are the checkpoint's, too.
+
+    Backbones of the same weights may have been registered with other tokenizers.
+    """
+    errors = []
+    for footing in footings:
+        try:
+            _check_config(checkpoint, footing)
+            check_same_tokenizer(
+                checkpoint.folder, footing.backbone, reader, pairs=pairs, config=checkpoint.config
+            )
+        except IncompatibleError as error:
+            errors.append(error)
+        else:
+            return footing
+    raise errors[0]
 
 
 def _check_config(checkpoint: FineTuned, footing: Footing) -> None:

@@ -73,6 +73,11 @@ class Input:
                 parsed = cls(value)
             case [str() as text, str() as second]:
                 parsed = cls(text, second)
+            case {"tokens": [*_], "text_pair": str()}:
+                raise DataError(
+                    f"{where}: 'tokens' and 'text_pair' do not go together; a pair is 'text' and "
+                    "'text_pair'"
+                )
             case {"tokens": [*tokens], **rest} if "text" not in rest:
                 parsed = cls.of_tokens(tokens, where)
             case {"text": str() as text, **rest} if "tokens" not in rest:
@@ -88,7 +93,7 @@ class Input:
                 )
         _check_text(parsed.text, where)
         if parsed.text_pair is not None:
-            _check_text(parsed.text_pair, where)
+            _check_text(parsed.text_pair, where, "second text")
         return parsed
 
     @classmethod
@@ -361,13 +366,15 @@ def fingerprint(paths: Sequence[Path]) -> str:
     return sha256(b"".join(bytes.fromhex(sha256(path.read_bytes())) for path in paths))
 
 
-def _check_text(text: str, where: str) -> None:
+def _check_text(text: str, where: str, what: str = "text") -> None:
     if not text.strip():
-        raise DataError(f"{where}: the text is empty")
+        raise DataError(f"{where}: the {what} is empty")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise DataError(f"{where}: not valid Unicode text ({error.reason})") from error
+        raise DataError(
+            f"{where}: the {what} is not valid Unicode text ({error.reason})"
+        ) from error
 
 
 def _parse_example(fields: object, where: str) -> Example:

@@ -26,6 +26,8 @@ __all__ = ["answers", "measure", "score", "tagging_metrics"]
 
 _STEP = 256
 """Examples between two reports of progress."""
+_SHOWN = 10
+"""So many labels are named."""
 
 
 def measure(
@@ -165,7 +167,11 @@ def _known(example: Example, index: dict[str, int], labels: object) -> list[int]
         raise DataError(f"{example.where}: its label is of another kind than the task's")
     unknown = [label for label in labels if label not in index]
     if unknown:
-        raise DataError(f"{example.where}: the task has no label {unknown[0]!r}")
+        known = ", ".join(repr(label) for label in [*index][:_SHOWN])
+        more = ", …" if len(index) > _SHOWN else ""
+        raise DataError(
+            f"{example.where}: the task has no label {unknown[0]!r}; it has {known}{more}"
+        )
     return [index[label] for label in labels]
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from centra.families import Family
     from centra.progress import Progress
 
-__all__ = ["Footing", "find_footing"]
+__all__ = ["Footing", "find_footings"]
 
 _WORDS = "embeddings.word_embeddings.weight"
 
@@ -44,7 +44,7 @@ class Footing:
     """The coarsest in which the frozen parts are the backbone's."""
 
 
-def find_footing(
+def find_footings(
     state: Mapping[str, torch.Tensor],
     family: Family,
     backbones: Mapping[str, BackboneSpec],
@@ -52,8 +52,8 @@ def find_footing(
     *,
     folder: Path,
     progress: Progress,
-) -> Footing:
-    """Find the backbone with a model's embeddings; of several, the one with most of its layers.
+) -> list[Footing]:
+    """Find the backbones with a model's embeddings; of several, those with most of its layers.
 
     Args:
         state: the encoder's tensors as they were saved, names without a checkpoint's prefix.
@@ -90,7 +90,8 @@ def find_footing(
             found.append(footing)
     if not found:
         raise IncompatibleError(_unlike(parts[0], family, backbones, reader, folder))
-    return max(found, key=lambda footing: footing.layers)
+    most = max(footing.layers for footing in found)
+    return [footing for footing in found if footing.layers == most]
 
 
 def _frozen(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["missing_file", "read_jsonl"]
+__all__ = ["missing_file", "parse_json", "read_jsonl"]
 
 _PACKED = {
     b"\x1f\x8b": "compressed by gzip: unpack it with gunzip",
@@ -44,12 +44,22 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except (ValueError, RecursionError) as error:
             raise DataError(_fault(path, text, number, line, error)) from error
         if isinstance(value, list) and (whole := _document(text)):
             raise DataError(f"{path}: {whole}; {_EXPECTED}")
         yield f"{path}:{number}", value
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, or an object names a key twice, of which JSON would drop one.
+        RecursionError: it is nested too deep.
+    """
+    return json.loads(text, object_pairs_hook=_object)
 
 
 def missing_file(path: Path) -> DataError:
@@ -61,6 +71,15 @@ def missing_file(path: Path) -> DataError:
     names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
     return DataError(f"{path}: no such file; {folder} holds {shown or 'nothing'}; {_EXPECTED}")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!a} stands twice in one object")
+    return found
 
 
 def _text(path: Path) -> str:

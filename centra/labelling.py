@@ -113,13 +113,18 @@ def read_for(
         remark: told what was taken for what.
 
     Raises:
-        DataError: see :func:`centra.data.read_examples` and :func:`read_as`.
+        DataError: see :func:`centra.data.read_examples` and :func:`read_as`; or a text where the
+            task takes pairs, or a pair where it takes a text.
     """
     from centra.data import read_examples
 
     reading = read_as(spec.kind, read_examples(path, progress), spec.logit_names)
     for text in reading.remarks:
         remark(text)
+    for example in reading.examples:
+        if example.input.form != spec.input:
+            takes = "a pair of texts" if spec.input == "pair" else "a single text"
+            raise DataError(f"{example.where}: the task takes {takes}")
     return reading.examples
 
 

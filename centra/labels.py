@@ -45,7 +45,11 @@ def read_labels(path: Path) -> tuple[str, ...]:
         text = read_text(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; expected labels, one a line") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); expected a file of labels, one a line"
+        ) from error
+    except UnicodeDecodeError as error:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from error
     labels = _from_json(path, text) if text.lstrip()[:1] in ("[", "{") else _from_lines(path, text)
     if not labels:

@@ -10,12 +10,13 @@ from centra.errors import InvalidNameError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["Name", "parse_name", "parse_version", "several", "split_reference"]
+__all__ = ["Name", "parse_name", "parse_task_name", "parse_version", "several", "split_reference"]
 
 Name = NewType("Name", str)
 """A checked name: safe in a path, a URL and a shell."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+_TAKEN = ("id", "error")
 _VERSION = re.compile(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})")
 
 
@@ -37,6 +38,23 @@ def parse_name(text: str, what: str = "name") -> Name:
             "1 to 63 characters of a-z, 0-9, '_', '-' and '.', starting with a letter or digit",
         )
     return Name(text)
+
+
+def parse_task_name(text: str) -> Name:
+    """Check the name of a new task.
+
+    Raises:
+        InvalidNameError: as for :func:`parse_name`; or it is ``id`` or ``error``, which stand beside
+            the tasks' answers in what ``centra predict`` prints.
+    """
+    if text in _TAKEN:
+        raise InvalidNameError(
+            "task name",
+            text,
+            f"another than {' and '.join(_TAKEN)}, which stand beside the tasks' answers in what "
+            "'centra predict --json' prints",
+        )
+    return parse_name(text, "task name")
 
 
 def parse_version(text: str) -> tuple[int, int]:

@@ -32,6 +32,10 @@ _NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt",
 _OTHER_WEIGHTS = (".h5", ".msgpack", ".ot", ".onnx", ".gguf")
 _LFS_START = b"version https://git-lfs"
 _STEP = re.compile(r"checkpoint-([0-9]{1,12})")
+_PART = re.compile(r"crf|head|adapter|lora|classifier|prompt|prefix", re.IGNORECASE)
+"""In the name of a pickle, that it holds a part of a model."""
+_INNER_ADAPTER = "*/adapter_config.json"
+"""Where peft puts an adapter that has a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +208,16 @@ def _shard(source: str, name: str, revision: str | None) -> Path:
 
 def _refuse_others(folder: Path, paths: list[Path]) -> None:
     others = sorted({path.name for path in folder.glob("*.safetensors")} - {p.name for p in paths})
+    others += sorted(
+        path.name
+        for path in folder.glob("*")
+        if path.name.endswith(_PICKLES) and _PART.search(path.name) and path.is_file()
+    )
+    others += sorted(
+        f"{path.parent.name}/{path.name}"
+        for path in folder.glob(_INNER_ADAPTER)
+        if not _STEP.fullmatch(path.parent.name)  # A trainer's earlier states are no part of it.
+    )
     if others:
         raise FormatError(
             f"{folder}: holds {', '.join(others[:3])} beside {paths[0].name}, and nothing says what "

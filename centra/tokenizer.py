@@ -39,6 +39,7 @@ __all__ = [
     "samples",
 ]
 
+_JSON_FILES = ("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.json")
 _UNBOUNDED = 10**9  # transformers writes 1e30 for "no maximum length"
 _SPECIAL_TOKENS = (
     "cls_token",
@@ -265,10 +266,16 @@ def _faults(message: Callable[[BaseException], str]) -> Iterator[None]:
 
 def _why(source: str, revision: str | None, error: BaseException) -> str:
     """Why transformers could not read a tokenizer."""
+    for name in _JSON_FILES:
+        try:
+            read_json(source, name, revision)
+        except FormatError as fault:
+            return str(fault).removeprefix(f"{source}: ")
     if read_file(source, "tokenizer.json", revision) is not None:
+        lacks = "it lacks " if isinstance(error, KeyError) else ""
         return (
             "transformers cannot read its tokenizer.json and the files beside it: "
-            f"{type(error).__name__}: {first_line(error)}"
+            f"{type(error).__name__}: {lacks}{first_line(error)}; save it again with save_pretrained"
         )
     for name in ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model"):
         if read_file(source, name, revision) is not None:

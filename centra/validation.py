@@ -50,7 +50,14 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
     # A list is also called too short where an item of it is wrong.
     inner = {fault["loc"][:-1] for fault in faults}
     own = [f for f in faults if f["type"] != "too_short" or f["loc"] not in inner]
-    return [_explain(fault, model) for fault in own]
+    # Of the items that a list lacks, the last says how many there must be.
+    lacks = {f["loc"][:-1]: f["loc"] for f in own if f["type"] == "missing"}
+    return [
+        _explain(f, model)
+        for f in own
+        if not (f["type"] == "missing" and isinstance(f["loc"][-1], int))
+        or lacks[f["loc"][:-1]] == f["loc"]
+    ]
 
 
 def _explain(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
@@ -60,7 +67,7 @@ def _explain(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
         case "extra_forbidden":
             return f"{place}: {_unknown([str(part) for part in path], model)}"
         case "missing" if isinstance(path[-1], int):
-            return f"{_place(path[:-1])}: expected more items than {_shown(found)}"
+            return f"{_place(path[:-1])}: expected {path[-1] + 1} items, found {_shown(found)}"
         case "missing":
             return f"{place}: is missing, and has no default"
         case "value_error":

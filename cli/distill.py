@@ -81,12 +81,12 @@ def distill(
     The student learns from the labels and from its teacher's logits on the same data. A run that
     was killed goes on when repeated.
     """
-    from centra.names import parse_name
+    from centra.names import parse_task_name
     from centra.task_module import read_spec
     from registry import backbones
 
     require_extra()
-    name = parse_name(task, "task name")
+    name = parse_task_name(task)
     target = output or Path(f"{name}-student-{layers}.safetensors")
     if target.resolve() == teacher.resolve():
         raise UsageError(f"{target}: the student would take its teacher's place; give --output")

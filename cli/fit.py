@@ -52,7 +52,7 @@ def fit(
     The folder gets the chosen module, its card, the teacher, and the scores as table and picture.
     A fit that was killed goes on when repeated, and one that is done ends at once.
     """
-    from centra.names import parse_name
+    from centra.names import parse_task_name
     from centra.training.plan import Plan
     from registry import backbones
 
@@ -60,7 +60,7 @@ def fit(
     plan = Plan.read(recipe)
     registry = open_registry()
     with _naming(f"{recipe}: task"):
-        name = parse_name(plan.task, "task name")
+        name = parse_task_name(plan.task)
         if name == "teacher":
             raise UsageError("teacher.safetensors is the teacher's file; choose another name")
     with _naming(f"{recipe}: backbone"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from cli.options import device_options
 from cli.output import json_text, print_table, remark, reporting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from centra.data import Input
     from centra.runtime import Release
@@ -146,20 +145,25 @@ def _lines(path: str) -> Iterator[_Row]:
         where = f"{name}:{number}"
         try:
             text = line if isinstance(line, str) else line.decode()
-        except UnicodeDecodeError as error:
-            yield _Row(where, ascii(line), error=f"{where}: cannot be read as UTF-8 text ({error})")
+        except UnicodeDecodeError as fault:
+            yield _Row(where, ascii(line), error=f"{where}: cannot be read as UTF-8 text ({fault})")
+            continue
+        if "\0" in text:
+            error = "holds NUL characters, as UTF-16 without a byte-order mark does; expected UTF-8"
+            yield _Row(where, ascii(text), error=f"{where}: {error}")
         else:
-            yield _row(text.strip(), where, parse=json.loads)
+            yield _row(text.removesuffix("\r"), where, line=True)
 
 
-def _row(value: Any, where: str, parse: Callable[[str], Any] | None = None) -> _Row:
-    """A row of an input, or of the error that it is."""
+def _row(value: Any, where: str, *, line: bool = False) -> _Row:
+    """A row of an input, or of the error that it is; offsets count a line's leading spaces, too."""
     from centra.data import Input
+    from centra.jsonl import parse_json
 
     row = _Row(where, value if isinstance(value, str) else " | ".join(value))
     try:
-        if parse and row.shown.startswith("{"):
-            value = parse(row.shown)
+        if line and value.lstrip().startswith("{"):
+            value = parse_json(value)
             row.given = {"id": value["id"]} if "id" in value else {}
         row.input = Input.parse(value, where)
         row.shown = " | ".join(filter(None, (row.input.text, row.input.text_pair)))

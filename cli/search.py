@@ -79,11 +79,11 @@ def search(
     Tries every number of layers with every learning rate and seed, gives up early what cannot win,
     and ends in teacher.safetensors and trials.csv. A search that was killed goes on when repeated.
     """
-    from centra.names import parse_name
+    from centra.names import parse_task_name
     from registry import backbones
 
     require_extra()
-    name = parse_name(task, "task name")
+    name = parse_task_name(task)
     folder = output or Path(f"{name}-search")
     registry = open_registry()
     spec = backbones.spec(registry, backbone)

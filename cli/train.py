@@ -52,11 +52,11 @@ def train(
     'labels' beside 'text' are several classes, 'labels' beside 'tokens' tags. A run that was killed
     goes on when repeated.
     """
-    from centra.names import parse_name
+    from centra.names import parse_task_name
     from registry import backbones
 
     require_extra()
-    name = parse_name(task, "task name")
+    name = parse_task_name(task)
     target = output or Path(f"{name}.safetensors")
     registry = open_registry()
     spec = backbones.spec(registry, backbone)

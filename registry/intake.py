@@ -141,6 +141,7 @@ def _convert(
 
     with registry.read() as uow:
         rows = [uow.backbone(options.backbone)] if options.backbone else uow.backbones()
+        rows.sort(key=lambda row: row.state == "retired")
         digests = {row.reference: row.digest for row in rows}
     backbones = {
         name: BackboneSpec.fetch(digest, registry.store) for name, digest in digests.items()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import select
 
 from centra.errors import ConflictError, UsageError
-from centra.names import parse_name, split_reference
+from centra.names import parse_name, parse_task_name, split_reference
 from centra.progress import Progress, silent
 from registry.contract import ContractDifference, compare
 from registry.errors import ContractChangedError, TaskExistsError
@@ -146,7 +146,7 @@ def register(
         NotOwnerError: the actor is of another team.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
-    parse_name(name, "task name")
+    parse_task_name(name)
     owner = parse_name(team, "team name") if team else registry.actor.team
     if owner is None:
         raise UsageError("say which team owns the task: --team TEAM")

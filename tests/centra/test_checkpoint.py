@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from centra.backbone import import_backbone
 from centra.checkpoint import convert
 from centra.data import Input
 from centra.errors import FormatError, IncompatibleError, UsageError
@@ -301,6 +304,59 @@ def test_the_backbone_with_the_same_embeddings_is_found(
     specs = {name: backbone.spec for name, backbone in backbones.items()}
     module = convert(tmp_path, specs, backbones["bert"].store)
     assert module.spec.backbone == specs["bert"].digest
+
+
+def test_of_backbones_with_the_same_weights_the_one_with_its_tokenizer_is_found(
+    make_encoder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    store = support.LocalStore(tmp_path / "store")
+    folders = {"own": make_encoder("bert"), "other": tmp_path / "other"}
+    shutil.copytree(folders["own"], folders["other"])
+    file = folders["other"] / "tokenizer.json"
+    tokenizer = json.loads(file.read_text())
+    tokenizer["normalizer"] = {"type": "Replace", "pattern": {"String": "-"}, "content": " "}
+    file.write_text(json.dumps(tokenizer))
+    backbones = {name: import_backbone(str(folder), store) for name, folder in folders.items()}
+    assert backbones["own"].layers == backbones["other"].layers
+    for name, folder in folders.items():
+        fine_tuned(folder, tmp_path / f"on-{name}")
+        module = convert(tmp_path / f"on-{name}", backbones, store)
+        assert module.spec.backbone == backbones[name].digest
+
+
+def test_what_only_taggers_have_is_refused_of_a_classifier(
+    tiny_backbone: support.Backbone, tmp_path: Path
+) -> None:
+    fine_tuned(tiny_backbone.folder, tmp_path)
+    backbones = {"tiny@1": tiny_backbone.spec}
+    with pytest.raises(UsageError, match="which has no words to tag"):
+        convert(tmp_path, backbones, tiny_backbone.store, tags="io")
+    with pytest.raises(UsageError, match="which has no words to tag"):
+        convert(tmp_path, backbones, tiny_backbone.store, words="spaces")
+
+
+def test_a_part_beside_the_weights_is_refused_and_what_trainers_leave_is_not(
+    tiny_backbone: support.Backbone, tmp_path: Path
+) -> None:
+    fine_tuned(tiny_backbone.folder, tmp_path)
+    left = (
+        "optimizer.pt",
+        "training_args.bin",
+        "rng_state_0.pth",
+        "pytorch_model.bin",
+        "vocab.pkl",
+    )
+    for name in (*left, "checkpoint-5/adapter_config.json", "runs/events"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"{}")
+    backbones = {"tiny@1": tiny_backbone.spec}
+    assert convert(tmp_path, backbones, tiny_backbone.store).spec.tap_layer == 2
+    for name in ("crf.pt", "pytorch_model_head.bin", "nlu/adapter_config.json", "head.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"{}")
+        with pytest.raises(FormatError, match=f"holds {name} beside model.safetensors"):
+            convert(tmp_path, backbones, tiny_backbone.store)
+        (tmp_path / name).unlink()
 
 
 def test_a_pickled_checkpoint_is_refused(tiny_backbone: support.Backbone, tmp_path: Path) -> None:

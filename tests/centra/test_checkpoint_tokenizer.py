@@ -54,10 +54,14 @@ def folder(cased: Cased, tmp_path: Path) -> Path:
     return shutil.copytree(cased.folder, tmp_path / "checkpoint")
 
 
+def config_of(folder: Path) -> Any:
+    return transformers.AutoConfig.from_pretrained(folder)
+
+
 @pytest.fixture
 def check(cased: Cased, folder: Path) -> Callable[..., None]:
     def check(*, pairs: bool = True) -> None:
-        check_same_tokenizer(folder, cased.spec, cased.store, pairs=pairs)
+        check_same_tokenizer(folder, config_of(folder), cased.spec, cased.store, pairs=pairs)
 
     return check
 
@@ -236,7 +240,7 @@ def test_a_merge_that_is_missing_is_named(
     edit_part(folder, "model", merges=content["model"]["merges"][:-1])
 
     with pytest.raises(IncompatibleError, match="its merges or scores are others"):
-        check_same_tokenizer(folder, spec, store, pairs=False)
+        check_same_tokenizer(folder, config_of(folder), spec, store, pairs=False)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +258,7 @@ def test_another_prefix_space_is_named(
     write_json(folder, CONFIG, add_prefix_space=True)
 
     with pytest.raises(IncompatibleError, match=match):
-        check_same_tokenizer(folder, spec, store, pairs=False)
+        check_same_tokenizer(folder, config_of(folder), spec, store, pairs=False)
 
 
 @pytest.mark.parametrize("name", ["BertJapaneseTokenizer", "OwnTokenizer"])
@@ -268,7 +272,14 @@ def test_a_class_that_cannot_be_compared_is_refused(
 
 
 def test_a_damaged_file_is_refused(folder: Path, check: Callable[..., None]) -> None:
+    whole = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text("{")
-
-    with pytest.raises(FormatError, match="no usable tokenizer"):
+    with pytest.raises(FormatError, match=r"no usable tokenizer \(its tokenizer.json is no JSON"):
+        check()
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(FormatError, match=r"tokenizer.json: it lacks .*save it again"):
+        check()
+    (folder / "tokenizer.json").write_text(whole)
+    (folder / "special_tokens_map.json").write_text("no")
+    with pytest.raises(FormatError, match=r"\(its special_tokens_map.json is no JSON"):
         check()

@@ -302,6 +302,8 @@ def test_reading_reports_the_number_of_examples(path: Path) -> None:
         ('{"text": "", "label": "x"}', "text is empty"),
         ('{"text": "a", "text_pair": "", "label": "x"}', "text is empty"),
         ('{"text": "a", "text_pair": 1, "label": "x"}', "'text_pair' must be a string, found 1"),
+        ('{"text": "a", "text": "b", "label": "x"}', "the key 'text' stands twice"),
+        ('{"tokens": ["a"], "text_pair": "b", "labels": ["O"]}', "do not go together"),
         ('{"tokens": ["a", ""], "labels": ["O", "O"]}', "list of non-empty strings"),
         ('{"tokens": [], "labels": []}', "text is empty"),
         ('{"tokens": ["a", "b"], "labels": ["O"]}', "2 tokens but 1 labels"),

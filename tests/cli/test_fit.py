@@ -301,6 +301,7 @@ def test_a_picture_is_the_same_for_the_same_trials(tmp_path: Path) -> None:
         ("layers = [2, 3]", "layers = [2, 4]", 2, "layers: 4 cannot be fine-tuned; the backbone"),
         ("layers = [2, 3]", "layers = [0, 2]", 2, "search.layers[0]:"),
         ("layers = [2, 3]", "layers = 2", 2, "search.layers:"),
+        ("layers = [2, 3]", "layers = []", 2, "search.layers: expected 2 items, found []"),
         ("[3e-3]", "[-1]", 2, "search.learning_rates[0]:"),
         ("[3e-3]", "[inf]", 2, "search.learning_rates[0]:"),
         ("[3e-3]", "[]", 2, "search.learning_rates:"),

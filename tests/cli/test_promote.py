@@ -246,6 +246,8 @@ def test_a_malformed_policy_is_named(home: Path) -> None:
         ("channel history nope", 3, "there is no channel 'nope'"),
         ("release evaluate 1 --task nope --data .", 3, "holds no task 'nope'"),
         ("release evaluate 1 --task intent --data nope", 1, "no such file"),
+        ("release evaluate 1 --task intent --data pair.jsonl", 1, "pair.jsonl:1: the task takes a"),
+        ("release evaluate 1 --task intent --data other.jsonl", 1, "no label 'x'; it has '"),
         ("compose --remove nope", 3, "there is no task 'nope' to leave out"),
         ("backbone status nope", 3, "there is no backbone 'nope'"),
         ("backbone retire tiny", 2, "say which version: tiny@VERSION"),
@@ -255,6 +257,8 @@ def test_a_malformed_policy_is_named(home: Path) -> None:
 def test_what_cannot_be_done_changes_nothing(
     production: Path, words: str, code: int, says: str
 ) -> None:
+    (production / "pair.jsonl").write_text('{"text": "a", "text_pair": "b", "label": "x"}')
+    (production / "other.jsonl").write_text('{"text": "a", "label": "x"}')
     before = state(production)
     refused(*words.split(), code=code, says=says)
     assert state(production) == before

@@ -174,6 +174,8 @@ def test_a_checkpoint_with_a_pickle_alone_is_refused(
 USAGE = {
     "task register ../evil {stars}": ("'../evil' is not a valid task name", "expected 1 to 63"),
     "task register a/b {stars}": "is not a valid task name",
+    "task register id {stars}": "expected another than id and error, which stand beside",
+    "task register error {stars}": "'error' is not a valid task name",
     "task register Evil {stars}": "is not a valid task name",
     "task register '' {stars}": "is not a valid task name",
     "task register new {stars} --team ../evil": "is not a valid team name",
@@ -535,6 +537,10 @@ def test_training_data_that_cannot_be_used_is_named_by_file_and_line(
         (b'{"tokens": ["a", 1]}\r\n', {0: ":1: 'tokens' must be"}),
         (b'{"text": "a", "text_pair": 1}\n', {0: ":1: 'text_pair' must be"}),
         (b"fine\ncaf\xe9\nfine\n", {1: ":2: cannot be read as UTF-8"}),
+        (b"fine\na\0b\nfine\n", {1: ":2: holds NUL characters"}),
+        (b'{"text": "a", "text": "b"}\nfine\n', {0: ":1: not JSON (the key 'text' stands twice"}),
+        (b'{"tokens": ["a"], "text_pair": "b"}\n', {0: ":1: 'tokens' and 'text_pair' do not go"}),
+        (b'{"text": "a", "text_pair": ""}\n', {0: ":1: the second text is empty"}),
         (b'{"text": "a", "text_pair": "b"}\nfine', {0: ":1: task intent takes a single text"}),
     ],
 )

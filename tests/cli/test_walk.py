@@ -838,6 +838,15 @@ def test_a_file_and_standard_input_give_one_answer_a_line(home: Path, tmp_path: 
     assert answers(TEXTS[1], "--input", "-", stdin=TEXTS[0]) == answers(TEXTS[1], TEXTS[0])
 
 
+def test_offsets_count_the_spaces_before_a_line(home: Path) -> None:
+    (plain,) = answers("--input", "-", "--task", "slots", stdin="fly to new york \r\n")
+    (moved,) = answers("--input", "-", "--task", "slots", stdin="  \tfly to new york \r\n")
+    assert plain["slots"]["spans"]
+    for span in plain["slots"]["spans"]:
+        span |= {"start": span["start"] + 3, "end": span["end"] + 3}
+    assert moved == plain
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 def test_a_byte_order_mark_is_understood(home: Path, tmp_path: Path, encoding: str) -> None:
     content = json.dumps({"text": TEXTS[0]}) + "\r\n" + TEXTS[1]
