@@ -42,6 +42,8 @@ __all__ = [
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE = re.compile(r"[0-9a-f]{64}\.json")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(//)?", re.IGNORECASE)
+_USER = re.compile(r"[^/.:@][^:@]*:[^/@]*@")
+"""A user and a password behind a scheme that was forgotten or mistyped."""
 _FILE = re.compile(r"file://(?:localhost)?(/[^?#]*)", re.DOTALL | re.IGNORECASE)
 _SLASH = re.compile("%2f|%00", re.IGNORECASE)
 
@@ -216,7 +218,7 @@ def _scheme(url: str) -> re.Match[str] | None:
             f"store {url!r}: ~ stands for a home in a shell alone; write the whole path, or ./~ for a "
             "folder of that name"
         )
-    return _SCHEME.match(url)
+    return _SCHEME.match(url) or _USER.match(url)
 
 
 def cache_folder() -> Path:

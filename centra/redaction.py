@@ -9,7 +9,7 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["redacted", "secrets_in"]
+__all__ = ["hidden", "redacted", "secrets_in"]
 
 _HIDDEN = "***"
 _SHORT = 3
@@ -31,12 +31,17 @@ def redacted(text: str, *addresses: str) -> str:
         text: an address, or a message that may quote one or a part of one.
         addresses: what the message may be about; the secrets in them are hidden wherever they occur.
     """
+    text = _USER.sub(rf"\1:{_HIDDEN}@", hidden(text, *addresses))
+    return _OPTION.sub(rf"\1{_HIDDEN}", text)
+
+
+def hidden(text: str, *addresses: str) -> str:
+    """A text in which the secrets of these addresses are replaced by ``***``, and nothing else."""
     known = {secret for address in addresses for secret in secrets_in(address)}
     for secret in sorted(known, key=len, reverse=True):
         if len(secret) >= _SHORT:
             text = text.replace(secret, _HIDDEN)
-    text = _USER.sub(rf"\1:{_HIDDEN}@", text)
-    return _OPTION.sub(rf"\1{_HIDDEN}", text)
+    return text
 
 
 def secrets_in(address: str) -> set[str]:
@@ -49,6 +54,8 @@ def secrets_in(address: str) -> set[str]:
 
 def _secrets(address: str) -> Iterator[str]:
     if found := re.match(r"[A-Za-z][\w+.-]*:/*[^:/@?]*:(.*)@", address, re.DOTALL):
+        yield found[1]
+    if found := re.match(r"[^/.:@][^:@]*:([^/@]+)@", address):  # Its scheme was forgotten.
         yield found[1]
     yield from (found[2].strip("'\"") for found in _OPTION.finditer(address))
     for option in re.split("[?&;]", address)[1:]:

@@ -9,12 +9,13 @@ if sys.argv[:1] == ["-m"]:  # python -m cli: before anything of the working fold
 
 import importlib
 import logging
+import re
 from typing import Any
 
 import click
 
 from centra.errors import CentraError
-from centra.redaction import redacted
+from centra.redaction import hidden, redacted
 from cli.output import Remarks
 from cli.streams import protect
 
@@ -47,6 +48,8 @@ _COMMANDS = {
 """In the order of a task's life. A command's module is imported when it is called, so that no
 command waits for another's libraries."""
 
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]*:/|:[^/@]*@")
+
 
 class _Root(click.Group):
     """The root group: finds commands when they are needed, and turns our errors into exit codes."""
@@ -62,11 +65,13 @@ class _Root(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        # An address in the place of a name is quoted as one.
+        addresses = [word for word in ctx.args if _ADDRESS.search(word)]
         try:
             return super().invoke(ctx)
         except CentraError as error:
             # rich and tracebacks stay out: this text is the whole message.
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {hidden(str(error), *addresses)}", err=True)
             ctx.exit(error.exit_code)
         except click.UsageError as error:
             # It quotes what was typed, perhaps an address in the wrong place.

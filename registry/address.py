@@ -27,6 +27,8 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(?://)?", re.IGNORECASE)
 _KEYWORDS = re.compile(
     r"\s*(?:host|hostaddr|port|dbname|user|password|passfile|service|sslmode)\s*=", re.IGNORECASE
 )
+_FOREIGN = re.compile(rf"^{_SCHEME.pattern}|^{_KEYWORDS.pattern}|://|:[^/]*@", re.IGNORECASE)
+"""What a relative path may not hold, for it could be more than a path."""
 _AUTHORITY = re.compile(r"(?:[^:/?#@]*(?::[^@]*)?@)?[^@]*", re.DOTALL)
 """Of a server: at most one @, before which the user is."""
 _TOLD = ("host", "port", "sslmode")
@@ -87,8 +89,7 @@ def _path(address: str) -> tuple[str, str] | None:
             f"the database's path {address!r}: ~ stands for a home in a shell alone; write the whole "
             "path, or ./~ for a folder of that name"
         )
-    other = _SCHEME.match(address) or _KEYWORDS.match(address) or address.startswith("//")
-    if other or ("://" in address and address[0] not in "/."):
+    if address.startswith("//") or (address[:1] not in ("", "/", ".") and _FOREIGN.search(address)):
         return None
     return "", address
 

@@ -262,7 +262,10 @@ def _drops(
     """The gates of ``max_drop``: for tasks that change under the same contract."""
     for wanted_task, metrics in policy.max_drop.items():
         for metric, most in metrics.items():
-            for task in _named(wanted_task, metric, candidate.tasks):
+            # What is served tells too which tasks have the metric: the new version may not say.
+            known = {*_named(wanted_task, metric, candidate.tasks)}
+            known |= {*_named(wanted_task, metric, before)} & candidate.tasks.keys()
+            for task in sorted(known):
                 new, old = candidate.tasks[task], before.get(task)
                 if old is None or old.contract != new.contract:
                     continue

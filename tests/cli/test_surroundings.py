@@ -13,6 +13,7 @@ import pytest
 
 from centra.errors import UsageError
 from centra.runtime.loading import find_release
+from registry import Registry
 from tests.cli.helpers import centra, process, read
 
 ASCII = "".join(sorted(set(string.printable) - set("/")))
@@ -201,6 +202,33 @@ def test_an_endpoint_that_does_not_answer_shows_no_password(
 )
 def test_an_address_in_the_wrong_place_is_not_quoted(args: tuple[str, ...]) -> None:
     hidden(*args)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("audit", "--task", "ADDRESS"),
+        ("task", "show", "ADDRESS"),
+        ("promote", "ADDRESS", "--to", "production"),
+        ("promote", "1", "--to", "ADDRESS"),
+        ("release", "diff", "1", "ADDRESS"),
+        ("release", "verify", "ADDRESS#production"),
+        ("task", "register", "mood", "ADDRESS"),
+    ],
+)
+def test_an_address_in_the_place_of_a_name_is_not_quoted(
+    args: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Registry.create(tmp_path).engine.dispose()
+    monkeypatch.chdir(tmp_path)
+    for address in (
+        f"postgresql://ada:{MARKER}@db/centra",
+        f"mysql://db/centra?password={MARKER}",
+        f"ada:{MARKER}@db/centra",
+        f"s3//ada:{MARKER}@bucket/p",
+    ):
+        hidden(*(arg.replace("ADDRESS", address) for arg in args))
+        hidden("--store", f"s3//ada:{MARKER}@bucket/p", *args)
 
 
 def test_a_wrong_password_is_not_shown(postgres_url: str, tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ def test_every_printable_character_is_one_of_a_name(character: str) -> None:
         ("./sqlite:x.db", f"{HOME}/sqlite:x.db"),
         ("a:b.db", f"{HOME}/a:b.db"),
         ("./~/r.db", f"{HOME}/~/r.db"),
+        ("./a:b@c/r.db", f"{HOME}/a:b@c/r.db"),
+        ("a@b:c.db", f"{HOME}/a@b:c.db"),
     ],
 )
 def test_a_relative_path_counts_from_its_folder(address: str, path: str) -> None:
@@ -84,6 +86,9 @@ def test_a_relative_path_counts_from_its_folder(address: str, path: str) -> None
         f"password = '{MARKER}' host=db",
         f"user=ada {MARKER}",
         f"ada@x://{MARKER}",
+        f"a:{MARKER}@db/centra",
+        f"postgresql//ada:{MARKER}@db/centra",
+        f"postgresql;//ada:{MARKER}@db/centra",
     ],
 )
 def test_what_is_refused_is_not_shown(address: str) -> None:

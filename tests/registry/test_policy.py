@@ -227,6 +227,13 @@ def test_a_drop_is_measured_on_the_same_data_where_it_can_be() -> None:
     assert (gate.passed, gate.found) == (False, "not measured on the same data")
 
 
+def test_a_star_speaks_of_a_metric_that_only_what_is_served_has() -> None:
+    policy = {"max_drop": {"*": {"accuracy": 0.01}}}
+    silent = version("1.1", reported={})
+    gate = only(gates(policy, {"intent": silent}, {"intent": version(), "gone": version()}))
+    assert (gate.passed, gate.found) == (False, "not reported by both")
+
+
 def test_tasks_that_are_new_unchanged_or_redefined_have_no_drop() -> None:
     policy = {"max_drop": {"*": {"accuracy": 0}}}
     redefined = version("2.0", contract=("regression", "single", ()), reported={"accuracy": 0.1})
