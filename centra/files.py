@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from centra.errors import StoreNotWritableError
+from centra.errors import StoreNotWritableError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_writable", "decode_text", "file_digest", "read_text", "replacing"]
+__all__ = ["check_utf8", "check_writable", "decode_text", "file_digest", "read_text", "replacing"]
 
 _MARKS = (
     # UTF-32 first: its mark begins with that of UTF-16.
@@ -34,6 +34,21 @@ def file_digest(path: Path) -> str:
     """The SHA-256 digest of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_utf8(path: Path) -> None:
+    """Refuse a path that the libraries which read weights and tokenizers cannot open.
+
+    Raises:
+        UsageError: it is not UTF-8.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{str(path)!r} is not UTF-8, and the libraries that read weights and tokenizers open "
+            "no other path; rename the folder, or use another"
+        ) from None
 
 
 def check_writable(path: Path) -> None:

@@ -34,7 +34,7 @@ from centra.errors import (
     StoreError,
     StoreNotWritableError,
 )
-from centra.files import file_digest, replacing
+from centra.files import check_utf8, file_digest, replacing
 from centra.progress import Progress, silent
 from centra.release import ReleaseManifest
 
@@ -80,7 +80,9 @@ class ReleaseFolder:
         Raises:
             CorruptBlobError: a file does not match ``SHA256SUMS``.
             FormatError: a file is missing or malformed, or the format is of another major version.
+            UsageError: the folder's path is not UTF-8.
         """
+        check_utf8(root.absolute())
         sums = _read_sums(root)
         if _MANIFEST not in sums:
             raise FormatError(f"{root / _SUMS}: does not list {_MANIFEST}")
@@ -226,7 +228,9 @@ def check_target(root: Path) -> dict[str, str]:
 
     Raises:
         FormatError: the folder holds something that is no release.
+        UsageError: its path is not UTF-8.
     """
+    check_utf8(root.absolute())
     if (root / _SUMS).is_file():
         sums = _read_sums(root)
         if _MANIFEST in sums:

@@ -20,7 +20,7 @@ from centra.errors import (
     StoreError,
     StoreNotWritableError,
 )
-from centra.files import file_digest, replacing
+from centra.files import check_utf8, file_digest, replacing
 from centra.names import parse_name
 
 if TYPE_CHECKING:
@@ -48,9 +48,14 @@ class Leftover:
 
 
 class LocalStore:
-    """A store in a folder. The folder is made at the first write."""
+    """A store in a folder. The folder is made at the first write.
+
+    Raises:
+        UsageError: the folder's path is not UTF-8.
+    """
 
     def __init__(self, root: Path) -> None:
+        check_utf8(root.absolute())
         self.root = root.absolute()
         self.url = str(self.root)
 

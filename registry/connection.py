@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +109,8 @@ class Registry:
         except CentraError:
             if not existed:
                 path.unlink(missing_ok=True)
+                with suppress(OSError):  # Unless there is something in it.
+                    (folder / ".centra").rmdir()
             raise
         return registry
 

@@ -31,7 +31,7 @@ from centra.errors import (
     TrainingDivergedError,
     UsageError,
 )
-from centra.files import file_digest, replacing
+from centra.files import check_utf8, file_digest, replacing
 from centra.progress import Progress, silent
 from centra.task_module import TaskModule, TaskSpec
 from centra.training.history import Epoch, History
@@ -98,6 +98,7 @@ class Run:
         self.reader = reader
         self.data = data
         self.recipe = recipe
+        check_utf8(work.absolute())
         self.work = work
         self.cache = cache
         self.teacher = None if teacher is None else TaskModule.read(teacher)

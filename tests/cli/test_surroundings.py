@@ -14,7 +14,7 @@ import pytest
 from centra.errors import UsageError
 from centra.runtime.loading import find_release
 from registry import Registry
-from tests.cli.helpers import centra, process, read
+from tests.cli.helpers import centra, process, read, refused
 
 ASCII = "".join(sorted(set(string.printable) - set("/")))
 ODD = {
@@ -35,7 +35,7 @@ MARKER = "s3kr1tMarker"
 every_odd_name = pytest.mark.parametrize("name", ODD.values(), ids=list(ODD))
 
 
-@pytest.mark.parametrize("name", [*ODD.values(), os.fsdecode(b"caf\xe9")], ids=[*ODD, "not UTF-8"])
+@every_odd_name
 def test_a_registry_lies_in_its_own_folder(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,6 +49,22 @@ def test_a_registry_lies_in_its_own_folder(
     assert (odd / ".centra" / "registry.db").is_file()
     made = {path.name for path in tmp_path.iterdir()}
     assert made <= {name, "cache", "work"}, "nothing lies beside it"
+
+
+def test_where_weights_cannot_be_opened_nothing_is_put(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = tmp_path / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    for args in (
+        ("--store", odd / "store", "task", "list"),
+        ("release", "pull", "1", "--output", odd / "pulled"),
+        ("compose", "--release", "--output", odd / "folder"),
+    ):
+        refused(*args, code=2, says="is not UTF-8")
+    monkeypatch.chdir(odd)
+    refused("init", code=2, says="is not UTF-8")
+    assert list(odd.iterdir()) == []
 
 
 @every_odd_name
