@@ -42,7 +42,7 @@ def markdown(promotion: Promotion) -> str:
             "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
         ]
     else:
-        lines.append("The channel has no gates.")
+        lines.append("No gate of the channel applies.")
     return "\n".join(lines)
 
 
@@ -88,7 +88,7 @@ def _outcome(promotion: Promotion) -> str:
         return "nothing changes"
     if not all(gate.passed for gate in promotion.gates):
         return "refused"
-    return "all gates pass" if promotion.gates else "no gates"
+    return "all gates pass" if promotion.gates else "no gate applies"
 
 
 def _rows(promotion: Promotion) -> list[tuple[str, ...]]:

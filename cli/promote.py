@@ -99,7 +99,7 @@ def summary(result: Promotion) -> str:
     """What a promotion that was not refused has led to."""
     if result.unchanged:
         return f"nothing to do: {result.channel} serves release {result.release} already"
-    passed = "every gate passes" if result.gates else f"{result.channel} has no gates"
+    passed = "every gate passes" if result.gates else f"no gate of {result.channel} applies"
     if not result.promoted:
         return f"{passed}; nothing was changed"
     if result.rebased_from is not None:

@@ -128,7 +128,10 @@ def test_a_dry_run_says_so_and_changes_nothing(production: Path, modules: dict[s
     number = ship(modules)
     before = state(production)
     result = centra("promote", number, "--to", "production", "--dry-run")
-    assert (result.stdout, result.stderr) == ("", "production has no gates; nothing was changed\n")
+    assert (result.stdout, result.stderr) == (
+        "",
+        "no gate of production applies; nothing was changed\n",
+    )
     assert state(production) == before
     demand(production, "[channels.production]\nmax_layers = 40\n")
     result = centra("promote", number, "--to", "production", "--dry-run")
@@ -162,8 +165,8 @@ def test_a_promotion_that_changes_nothing_says_so_in_every_form(
 def test_a_channel_without_gates_passes_none(home: Path) -> None:
     text = centra("promote", "1", "--to", "production", "--markdown").stdout
     assert text.splitlines()[::4] == [
-        "### Release 1 → production: no gates",
-        "The channel has no gates.",
+        "### Release 1 → production: no gate applies",
+        "No gate of the channel applies.",
     ]
 
 
