@@ -272,10 +272,10 @@ def _why(source: str, revision: str | None, error: BaseException) -> str:
         except FormatError as fault:
             return str(fault).removeprefix(f"{source}: ")
     if read_file(source, "tokenizer.json", revision) is not None:
-        lacks = "it lacks " if isinstance(error, KeyError) else ""
+        what = "it lacks" if isinstance(error, KeyError) else f"{type(error).__name__}:"
         return (
             "transformers cannot read its tokenizer.json and the files beside it: "
-            f"{type(error).__name__}: {lacks}{first_line(error)}; save it again with save_pretrained"
+            f"{what} {first_line(error)}; save it again with save_pretrained"
         )
     for name in ("sentencepiece.bpe.model", "spiece.model", "tokenizer.model"):
         if read_file(source, name, revision) is not None:

@@ -273,7 +273,7 @@ def test_a_damaged_file_is_refused(folder: Path, check: Callable[..., None]) -> 
     with pytest.raises(FormatError, match=r"no usable tokenizer \(its tokenizer.json is no JSON"):
         check()
     (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(FormatError, match=r"tokenizer.json: it lacks .*save it again"):
+    with pytest.raises(FormatError, match=r"beside it: it lacks .*save it again"):
         check()
     (folder / "tokenizer.json").write_text(whole)
     (folder / "special_tokens_map.json").write_text("no")
