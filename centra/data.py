@@ -88,7 +88,7 @@ class Input:
             case _:
                 shown = repr(value)[:80]
                 raise DataError(
-                    f"{where}: expected a text, a pair of texts, or an object with 'text' "
+                    f"{where}: expected a text, a pair of texts, or an object with either 'text' "
                     f"(and 'text_pair') or 'tokens'; found {shown}"
                 )
         _check_text(parsed.text, where)

@@ -134,8 +134,8 @@ def label_remarks(labels: Sequence[str]) -> list[str]:
     placeholders = [label for label in labels if _PLACEHOLDER.fullmatch(label)]
     if placeholders:
         found.append(
-            f"{len(placeholders)} labels are placeholders such as {placeholders[0]}, which say "
-            "nothing to callers; --labels FILE gives them names"
+            f"placeholders instead of labels ({len(placeholders)}, such as {placeholders[0]}) say "
+            "nothing to callers; --labels FILE gives names"
         )
     found += _some(
         [f"label {label!r} begins or ends with space" for label in labels if label.strip() != label]

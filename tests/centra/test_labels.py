@@ -93,7 +93,7 @@ def test_a_whole_number_is_called_by_its_digits(number: str, label: str | None) 
     ("labels", "says"),
     [
         (["yes", "no"], []),
-        (["LABEL_0", "LABEL_1"], ["2 labels are placeholders such as LABEL_0"]),
+        (["LABEL_0", "LABEL_1"], ["placeholders instead of labels (2, such as LABEL_0)"]),
         (["LABEL_x", "LABEL_"], []),
         (["a", "a "], ["'a ' begins or ends with space", "'a' and 'a ' differ only by space"]),
         (["a b", "a  b"], ["differ only by space"]),
