@@ -387,3 +387,27 @@ def test_fingerprint_does_not_depend_on_the_file_s_name(tmp_path: Path) -> None:
     (tmp_path / "b").write_text("x")
 
     assert fingerprint([tmp_path / "a"]) == fingerprint([tmp_path / "b"])
+
+
+def test_tokens_may_have_the_text_beside_them_that_they_were_taken_from(path: Path) -> None:
+    support.write_jsonl(
+        path,
+        [
+            {
+                "text": "Go to Rome!",
+                "tokens": ["Go", "to", "Rome", "!"],
+                "labels": ["O", "O", "B-x", "O"],
+            }
+        ],
+    )
+    (example,) = read_examples(path)
+
+    assert example.input.text == "Go to Rome!"
+    assert example.input.token_spans == [(0, 2), (3, 5), (6, 10), (10, 11)]
+
+
+def test_tokens_that_are_not_in_their_text_are_refused(path: Path) -> None:
+    support.write_jsonl(path, [{"text": "Go", "tokens": ["Rome"], "labels": ["O"]}])
+
+    with pytest.raises(DataError, match=r"jsonl:1: the tokens do not stand in the text"):
+        read_examples(path)

@@ -17,6 +17,7 @@ from centra.decoding import tagged_spans
 from centra.encoder import Branch, Trunk, backbone_layer
 from centra.errors import CentraError, DataError, UsageError
 from centra.evaluation import measure
+from centra.labelling import Labelling
 from centra.runtime import Release
 from centra.task_module import TaskModule, check_module
 from centra.training import run as running
@@ -505,6 +506,26 @@ def test_what_a_tagger_scores_is_what_callers_of_texts_get(
     measured = measure(release, "slots", examples)
     assert {k: round(v, 6) for k, v in measured.items()} == module.spec.metrics
     assert abs(measured.get("entity_f1_on_tokens", callers) - callers) < 0.005
+
+
+def test_how_texts_are_cut_follows_from_the_team_or_the_data(
+    tiny_backbone: support.Backbone, tiny_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    chinese = support.chinese_data(tmp_path / "chinese", rows=16)
+
+    def words(data: Path, said: Any = None) -> str:
+        labelling = Labelling(words=said)
+        spec, store = tiny_backbone.spec, tiny_backbone.store
+        return TaskData.load(spec, store, data, labelling=labelling).spec.head.words
+
+    assert words(tiny_data("tagging")) == "unicode"
+    assert words(tiny_data("tagging"), "spaces") == "spaces"
+    assert words(chinese) == "characters"
+    assert words(chinese, "unicode") == "unicode"
+    with pytest.raises(
+        DataError, match="words were said to be spaces, but this is a classification"
+    ):
+        words(tiny_data("single"), "spaces")
 
 
 def test_what_truncation_cuts_off_counts_as_missed_and_is_told(
