@@ -117,13 +117,13 @@ def write_config(folder: Path, *, database: str | None, store: str | None) -> Pa
                 f"{path} exists and names another registry ({_told(found)}); "
                 "edit or remove it first"
             )
-        return path
     text = "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".centra").mkdir(exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        # Also where the file came from elsewhere, as with a repository that ignores the folder.
+        (folder / ".centra").mkdir(parents=True, exist_ok=True)
+        if not path.is_file():
+            with replacing(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StoreNotWritableError(f"cannot write {path}: {error.strerror}") from error
     return path

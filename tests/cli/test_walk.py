@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -261,6 +262,14 @@ def test_init_makes_a_registry_here_and_repeats_harmlessly(tmp_path: Path) -> No
     before = state(folder)
     assert centra("init").stderr == result.stderr
     assert state(folder) == before
+
+
+def test_init_makes_the_registry_of_settings_that_came_without_it(tmp_path: Path) -> None:
+    """A repository keeps centra.toml, and ignores .centra."""
+    centra("init")
+    shutil.rmtree(tmp_path / "work" / ".centra")
+    centra("init")
+    assert read("task", "list") == []
 
 
 def test_init_records_the_addresses_it_is_given(tmp_path: Path) -> None:
