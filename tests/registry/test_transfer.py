@@ -281,7 +281,8 @@ def test_the_same_content_gives_the_same_bytes(
     }
     assert members[0].name == "export.json"
     assert [m.name for m in members[1:]] == sorted(m.name for m in members[1:])
-    assert b"ada" not in read_tar(tmp_path / "one.tar")["export.json"]
+    # With its team: three letters of a name stand in a digest now and then.
+    assert b"nlu/ada" not in read_tar(tmp_path / "one.tar")["export.json"]
 
 
 def test_a_file_that_is_taken_back_and_forth_keeps_its_release(
