@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["missing_file", "parse_json", "read_jsonl"]
+__all__ = ["parse_json", "read_jsonl"]
 
 _PACKED = {
     b"\x1f\x8b": "compressed by gzip: unpack it with gunzip",
@@ -62,7 +62,7 @@ def parse_json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=_object)
 
 
-def missing_file(path: Path) -> DataError:
+def _missing_file(path: Path) -> DataError:
     """That a file of data is not there, and what is in its place."""
     folder = path.parent
     if not folder.is_dir():
@@ -88,7 +88,7 @@ def _text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise missing_file(path) from error
+        raise _missing_file(path) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {_EXPECTED}") from error
     for mark, what in _PACKED.items():

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
-    "check_label",
     "label_remarks",
     "near_label",
     "number_label",
@@ -56,14 +55,14 @@ def read_labels(path: Path) -> tuple[str, ...]:
         raise DataError(f"{path}: holds no labels; expected one a line, or a JSON list")
     places: dict[str, str] = {}
     for where, label in labels:
-        check_label(label, where)
+        _check_label(label, where)
         if label in places:
             raise DataError(f"{where}: label {label!r} is there twice, first at {places[label]}")
         places[label] = where
     return tuple(places)
 
 
-def check_label(label: str, where: str) -> None:
+def _check_label(label: str, where: str) -> None:
     """Refuse a label that is empty or no valid Unicode.
 
     Raises:
@@ -107,7 +106,7 @@ def parse_label(
                 )
             return names, numbers
         case {"label": str() as label} if tokens is None:
-            check_label(label, where)
+            _check_label(label, where)
             return label, False
         case {"label": int() | float() as number} if tokens is None and _is_value(number):
             return number, False
@@ -157,7 +156,7 @@ def _parse_list(labels: Sequence[object], where: str) -> tuple[tuple[str, ...], 
     texts = [label for label in labels if isinstance(label, str)]
     if len(texts) == len(labels):
         for text in texts:
-            check_label(text, where)
+            _check_label(text, where)
         return tuple(texts), False
     names = tuple(
         digits

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["StoredTensor", "find_file", "load", "read_config", "read_headers"]
+__all__ = ["StoredTensor", "load", "read_config", "read_headers"]
 
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -65,7 +65,7 @@ def read_config(source: str, revision: str | None = None) -> dict[str, Any]:
     if Path(source).is_file():
         raise FormatError(f"{source}: is a file; expected a folder as save_pretrained writes it")
     _refuse_adapter(source, revision)
-    path = find_file(source, "config.json", revision, needed=True)
+    path = _find_file(source, "config.json", revision, needed=True)
     if path is None:
         raise FormatError(f"{source}: has no config.json. {_what_it_is(Path(source))}")
     try:
@@ -93,8 +93,8 @@ def read_headers(source: str, revision: str | None = None) -> dict[str, StoredTe
         FormatError: weights are missing, damaged or only there as a pickle; or there are others
             beside them, of which nobody could say what they are for.
     """
-    single = find_file(source, _WEIGHTS, revision)
-    index = None if single else find_file(source, _INDEX, revision)
+    single = _find_file(source, _WEIGHTS, revision)
+    index = None if single else _find_file(source, _INDEX, revision)
     if single is not None:
         listed, paths = None, [single]
     elif index is not None:
@@ -102,7 +102,7 @@ def read_headers(source: str, revision: str | None = None) -> dict[str, StoredTe
         paths = [_shard(source, name, revision) for name in sorted(set(listed.values()))]
     else:
         if not Path(source).is_dir():
-            find_file(source, _WEIGHTS, revision, needed=True)  # The hub says why not.
+            _find_file(source, _WEIGHTS, revision, needed=True)  # The hub says why not.
         raise FormatError(f"{source}: {_no_weights(Path(source))}")
     _refuse_others(Path(source), paths)
     found: dict[str, StoredTensor] = {}
@@ -140,7 +140,7 @@ def load(tensors: Mapping[str, StoredTensor]) -> dict[str, torch.Tensor]:
     return found
 
 
-def find_file(
+def _find_file(
     source: str, name: str, revision: str | None = None, *, needed: bool = False
 ) -> Path | None:
     """The path of a model's file, fetched from the hub where need be.
@@ -198,7 +198,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _shard(source: str, name: str, revision: str | None) -> Path:
-    path = find_file(source, name, revision)
+    path = _find_file(source, name, revision)
     if path is None:
         raise FormatError(
             f"{source}: its index names {name}, which is missing; copy or download it again"
@@ -249,7 +249,7 @@ def _todays_name(name: str) -> str:
 
 
 def _refuse_adapter(source: str, revision: str | None) -> None:
-    path = find_file(source, "adapter_config.json", revision)
+    path = _find_file(source, "adapter_config.json", revision)
     if path is None:
         return
     try:
@@ -265,7 +265,7 @@ def _refuse_adapter(source: str, revision: str | None) -> None:
         if "peft_type" in adapter
         else "Merge it into the model that it was trained on, and save the whole model."
     )
-    beside = find_file(source, "config.json", revision) is not None
+    beside = _find_file(source, "config.json", revision) is not None
     raise FormatError(
         f"{source}: holds an adapter (adapter_config.json)"
         + (" beside a model" if beside else " and no model")

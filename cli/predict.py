@@ -214,7 +214,7 @@ def _remark_cuts(rows: Sequence[_Row]) -> None:
     cut = [
         (row.where, answer["truncated"])
         for row in rows
-        for answer in list(row.answers.values())
+        for answer in row.answers.values()
         if "truncated" in answer
     ]
     if cut:
