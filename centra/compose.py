@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from centra.blobs import BlobReader, BlobStore
     from centra.task_module import TaskSpec
 
-__all__ = ["ComposeError", "check_parity", "merge"]
+__all__ = ["Checked", "ComposeError", "check_parity", "merge", "proven"]
 
 _TOLERANCE = 1e-4
 """Largest difference of logits that counts as rounding. On one machine the difference is 0; other
@@ -40,11 +40,61 @@ class ComposeError(VerificationError):
         self.task = task
 
 
+class Checked:
+    """Blobs that a store holds and that were hashed, and what those among them say that are specs.
+
+    Whoever merges several sets in a row, because others were faster, reads only what is new.
+    """
+
+    def __init__(self, store: BlobStore) -> None:
+        self.store = store
+        self.parity: dict[str, float] = {}
+        """Per module whose parity was proven, the largest difference of logits."""
+        self._held: set[str] = set()
+        self._sizes: dict[str, int] = {}
+        self._tasks: dict[str, TaskSpec] = {}
+        self._backbones: dict[str, BackboneSpec] = {}
+
+    def require(self, digest: str) -> None:
+        """Refuse a blob that the store itself does not hold, even where a cache still has a copy.
+
+        Raises:
+            BlobNotFoundError, CorruptBlobError, StoreError: see :meth:`BlobStore.fetch`.
+        """
+        if digest in self._held:
+            return
+        if not self.store.has(digest):
+            raise BlobNotFoundError(digest, redacted(self.store.url, self.store.url))
+        self.size(digest)
+        self._held.add(digest)
+
+    def size(self, digest: str) -> int:
+        """The bytes of a blob, which was hashed; errors as :meth:`require`."""
+        if digest not in self._sizes:
+            self._sizes[digest] = self.store.fetch(digest).stat().st_size
+        return self._sizes[digest]
+
+    def task(self, digest: str) -> TaskSpec:
+        """What a module says; errors as :meth:`require`, and those of :func:`read_spec`."""
+        if digest not in self._tasks:
+            self.require(digest)
+            self._tasks[digest] = read_spec(self.store.fetch(digest))
+        return self._tasks[digest]
+
+    def backbone(self, digest: str) -> BackboneSpec:
+        """What a ``backbone.json`` says; errors as :meth:`require`, and those of its reading."""
+        if digest not in self._backbones:
+            self.require(digest)
+            self._backbones[digest] = BackboneSpec.fetch(digest, self.store)
+        return self._backbones[digest]
+
+
 def merge(
     modules: Mapping[str, str],
     store: BlobStore,
     *,
     allow_two_backbones: bool = False,
+    checked: Checked | None = None,
     progress: Progress = silent,
 ) -> ReleaseManifest:
     """Check a set of modules against each other and against the store, and merge them.
@@ -53,6 +103,7 @@ def merge(
         modules: per task the digest of its module's file.
         store: must hold every blob of the release; each is hashed.
         allow_two_backbones: accept tasks on two backbones, while they move from one to the other.
+        checked: what was hashed before in the same store, and need not be again; grows.
         progress: told of each task.
 
     Returns:
@@ -66,13 +117,13 @@ def merge(
     """
     if not modules:
         raise UsageError("there is no active task to compose; register one first")
+    checked = checked or Checked(store)
     specs: dict[str, TaskSpec] = {}
     for done, (task, digest) in enumerate(sorted(modules.items()), 1):
         with _naming(task):
-            _require(digest, store)
-            specs[task] = read_spec(store.fetch(digest))
+            specs[task] = checked.task(digest)
         progress("check modules", done, len(modules))
-    backbones = _backbones(specs, store, allow_two=allow_two_backbones)
+    backbones = _backbones(specs, checked, allow_two=allow_two_backbones)
     manifest = ReleaseManifest.build(
         {task: (modules[task], spec) for task, spec in specs.items()}, backbones
     )
@@ -83,7 +134,7 @@ def merge(
         )
         with _naming(deepest):
             for digest in (trunk.embeddings, *trunk.layers, *trunk.tokenizer.values()):
-                _require(digest, store)
+                checked.require(digest)
     return manifest
 
 
@@ -138,15 +189,22 @@ def check_parity(
     return differences
 
 
-def _require(digest: str, store: BlobStore) -> None:
-    """Refuse a blob that the store itself does not hold, even where a cache still has a copy."""
-    if not store.has(digest):
-        raise BlobNotFoundError(digest, redacted(store.url, store.url))
-    store.fetch(digest)
+def proven(
+    manifest: ReleaseManifest,
+    tasks: Collection[str],
+    checked: Checked,
+    progress: Progress = silent,
+) -> dict[str, float]:
+    """:func:`check_parity`, of each module once: what it reads is the same in every release."""
+    digests = {task: manifest.tasks[task].digest for task in tasks}
+    todo = [task for task, digest in digests.items() if digest not in checked.parity]
+    for task, difference in check_parity(manifest, checked.store, todo, progress).items():
+        checked.parity[digests[task]] = difference
+    return {task: checked.parity[digest] for task, digest in digests.items()}
 
 
 def _backbones(
-    specs: Mapping[str, TaskSpec], store: BlobStore, *, allow_two: bool
+    specs: Mapping[str, TaskSpec], checked: Checked, *, allow_two: bool
 ) -> dict[str, BackboneSpec]:
     counts = Counter(spec.backbone for spec in specs.values())
     if len(counts) > (2 if allow_two else 1):
@@ -166,8 +224,7 @@ def _backbones(
     for task, spec in specs.items():
         if spec.backbone not in backbones:
             with _naming(task):
-                _require(spec.backbone, store)
-                backbones[spec.backbone] = BackboneSpec.fetch(spec.backbone, store)
+                backbones[spec.backbone] = checked.backbone(spec.backbone)
         backbone = backbones[spec.backbone]
         if spec.tap_layer > backbone.num_layers:
             raise ComposeError(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, StringConstraints
 
 from centra.documents import Digest, Document, FormattedDocument
+from centra.errors import FormatError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -224,6 +225,27 @@ class ChannelPointer(FormattedDocument):
     release: int
     manifest: Digest
     """The digest of the release's manifest."""
+
+    @classmethod
+    def of_channel(cls, data: bytes, channel: str, where: str) -> Self:
+        """Read the pointer of a channel.
+
+        Args:
+            data: the document.
+            channel: whose it must be.
+            where: what to call it in errors.
+
+        Raises:
+            FormatError: it is damaged, or another channel's; both are named.
+            UnsupportedFormatError: another major format version.
+        """
+        found = cls.from_bytes(data, where)
+        if found.name != channel:
+            raise FormatError(
+                f"{where}: is a pointer of the channel {found.name!r}, expected one of {channel!r}; "
+                f"publish the right one: centra channel sync {channel}"
+            )
+        return found
 
 
 class Versioned(Protocol):

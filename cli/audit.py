@@ -12,7 +12,7 @@ from cli.output import json_text, print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from registry.audit import Event
 
@@ -32,7 +32,7 @@ def audit(
     *,
     task: str | None,
     by: str | None,
-    since: datetime | None,
+    since: datetime | timedelta | None,
     as_json: bool,
 ) -> None:
     """Show the log of changes, oldest first."""

@@ -8,6 +8,7 @@ import click
 
 from cli.context import json_option, open_registry
 from cli.listing import time_options
+from cli.options import change_options
 from cli.output import print_json, print_table, remark
 from cli.streams import settled
 
@@ -73,12 +74,13 @@ def show(name: str, *, as_json: bool) -> None:
 @channel.command()
 @click.argument("name")
 @click.argument("reference", metavar="RELEASE")
+@change_options
 @json_option
-def move(name: str, reference: str, *, as_json: bool) -> None:
+def move(name: str, reference: str, *, expect: int | None, force: bool, as_json: bool) -> None:
     """Point a channel at a release; a new NAME makes a channel."""
     from registry import channels
 
-    row, moved = channels.move(open_registry(), name, reference)
+    row, moved = channels.move(open_registry(), name, reference, expect=expect, force=force)
     settled()
     remark("moved" if moved else "nothing to do: already there")
     if as_json:
@@ -116,8 +118,11 @@ def sync(name: str | None, *, as_json: bool) -> None:
 
     rows = channels.sync(open_registry(), name)
     settled()
-    stale = [row.name for row in rows if row.stale]
-    remark(f"was stale: {', '.join(stale)}" if stale else "nothing to do: no pointer was stale")
+    for row in rows:
+        if row.found:
+            remark(f"the pointer of {row.name} {row.found}; it is published now")
+    if not any(row.stale for row in rows):
+        remark("nothing to do: no pointer was stale")
     if as_json:
         print_json(rows)
     else:

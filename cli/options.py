@@ -24,6 +24,7 @@ __all__ = [
     "FEATURE_CACHE",
     "NUMBERS",
     "TIME",
+    "change_options",
     "device_options",
     "duration_text",
     "words_option",
@@ -32,6 +33,8 @@ __all__ = [
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _NUMBERS = re.compile(r"[1-9][0-9]{0,8}(,[1-9][0-9]{0,8})*")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LONGEST = timedelta(days=365 * 1900)
+"""Further back no calendar goes."""
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in new versions
@@ -57,23 +60,26 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in n
 
 
 class _Time(click.ParamType):  # type: ignore[type-arg]
-    """A moment, as :class:`datetime.datetime` in UTC."""
+    """A moment, as :class:`datetime.datetime` in UTC; or how long ago, as a timedelta.
+
+    So long ago by which clock, only the database knows.
+    """
 
     name = "time"
 
     def convert(
         self,
-        value: str | datetime,
+        value: str | datetime | timedelta,
         param: click.Parameter | None,
         ctx: click.Context | None,
-    ) -> datetime:
+    ) -> datetime | timedelta:
         """Read ``2026-11-01``, ``2026-11-01T12:00``, ``2026-11-01T12:00+02:00`` or ``7d``."""
-        if isinstance(value, datetime):
+        if isinstance(value, datetime | timedelta):
             return value
+        ago = _parse_duration(value)
+        if ago is not None and ago <= _LONGEST:
+            return ago
         try:
-            ago = _parse_duration(value)
-            if ago is not None:
-                return datetime.now(UTC) - ago
             found = datetime.fromisoformat(value)
             return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
@@ -144,7 +150,7 @@ FEATURE_CACHE = _FeatureCache()
 NUMBERS = _Numbers()
 """``1,8,32``: a tuple of whole numbers from 1."""
 TIME = _Time()
-"""A date, a date and time, or how long ago: a :class:`datetime.datetime` in UTC."""
+"""A date, or a date and time: a :class:`datetime.datetime` in UTC; how long ago: a timedelta."""
 
 
 words_option = click.option(
@@ -155,6 +161,21 @@ words_option = click.option(
     "checkpoints); or what spaces separate.",
 )
 """See :func:`centra.words.segment`."""
+
+
+def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What every change of a channel can be told; see :func:`registry.channels.is_made`."""
+    expect = click.option(
+        "--expect-revision",
+        "expect",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Only while the channel is at this revision, 0 for a new one; safe to repeat.",
+    )
+    force = click.option(
+        "--force", is_flag=True, help="Whatever of others' this undoes; the log shows it."
+    )
+    return expect(force(command))
 
 
 def device_options(command: Callable[..., Any]) -> Callable[..., Any]:

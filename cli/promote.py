@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.context import json_option, open_registry
+from cli.options import change_options
 from cli.output import print_json, remark, reporting
 from cli.streams import settled
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Where the channel has moved meanwhile, take the release's change onto what it serves.",
 )
+@change_options
 @click.option("--accept-redefined", is_flag=True, help="Tasks with another contract are wanted.")
 @click.option("--dry-run", is_flag=True, help="Show the gates; change nothing.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the gates as Markdown.")
@@ -37,6 +39,8 @@ def promote(
     *,
     channel: str,
     rebase: bool,
+    expect: int | None,
+    force: bool,
     accept_redefined: bool,
     dry_run: bool,
     as_markdown: bool,
@@ -47,7 +51,7 @@ def promote(
 
     Refused (exit 5) where tasks have moved on the channel since the release was composed, and
     (exit 6) where a gate is not met; every gate is shown. What --rebase composes is published only
-    when every gate passes.
+    when every gate passes. Repeating it does no harm.
     """
     from centra.errors import StoreNotWritableError
     from centra.files import check_writable
@@ -81,6 +85,8 @@ def promote(
                 channel,
                 accept_redefined=accept_redefined,
                 rebase=rebase,
+                expect=expect,
+                force=force,
                 dry_run=dry_run,
                 progress=progress,
             )
@@ -113,21 +119,55 @@ def summary(result: Promotion) -> str:
 @click.option(
     "--from", "serving", metavar="RELEASE", help="Only while the channel serves this one."
 )
+@change_options
 @json_option
-def rollback(channel: str, *, to: str | None, serving: str | None, as_json: bool) -> None:
+def rollback(
+    channel: str,
+    *,
+    to: str | None,
+    serving: str | None,
+    expect: int | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Point a channel at the release it served before.
 
-    Rolling back twice goes back two steps. The release that is left may be damaged.
+    Rolling back twice goes back two steps; with --from, --to or --expect-revision, repeating it
+    does no harm. Without them, a pointer that is behind is published, and nothing is rolled back.
+    The release that is left may be damaged.
     """
     from registry import channels
 
     with reporting() as progress:
-        row, before, moved = channels.rollback(
-            open_registry(), channel, to=to, serving=serving, progress=progress
+        result = channels.rollback(
+            open_registry(),
+            channel,
+            to=to,
+            serving=serving,
+            expect=expect,
+            force=force,
+            progress=progress,
         )
     settled()
-    remark(f"rolled back from release {before}" if moved else "nothing to do: already there")
+    row = result.channel
+    if result.published:
+        remark(
+            f"nothing was rolled back: {row.name} had moved to release {row.release} (revision "
+            f"{row.revision}) before, and its pointer was behind; it is published now. To go back "
+            f"from there: centra rollback {row.name} --expect-revision {row.revision}"
+        )
+    elif result.moved:
+        remark(f"rolled back from release {result.before}")
+    else:
+        remark("nothing to do: already there")
     if as_json:
-        print_json({**vars(row), "from": before, "moved": moved})
+        print_json(
+            {
+                **vars(row),
+                "from": result.before,
+                "moved": result.moved,
+                "published": result.published,
+            }
+        )
     else:
         click.echo(f"{row.name} → release {row.release}")

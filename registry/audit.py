@@ -9,7 +9,6 @@ out or put in behind the database's back shows.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -17,6 +16,7 @@ from sqlalchemy.exc import DataError
 
 from centra.errors import VerificationError
 from registry.chain import START, chain_digest
+from registry.listing import within
 from registry.models import AuditEvent, AuditHead
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from registry.connection import Registry
+    from registry.listing import Moment
 
 __all__ = ["AuditError", "Event", "events", "verify"]
 
@@ -58,7 +59,7 @@ def events(
     *,
     task: str | None = None,
     actor: str | None = None,
-    since: datetime | None = None,
+    since: Moment | None = None,
 ) -> list[Event]:
     """The log, oldest first.
 
@@ -66,7 +67,7 @@ def events(
         registry: where.
         task: keep the changes of this task.
         actor: keep the changes by this actor (``team/person``), or by this team (``team``).
-        since: keep what happened at this time or later.
+        since: keep what happened at this time or later; or how long ago.
 
     Raises:
         TaskNotFoundError: there is no such task.
@@ -83,8 +84,7 @@ def events(
                 (AuditEvent.actor == actor)
                 | AuditEvent.actor.startswith(f"{actor}/", autoescape=True)
             )
-        if since is not None:
-            query = query.where(AuditEvent.at >= since.astimezone(UTC))
+        query = within(uow, query, AuditEvent.at, since, None)
         return [
             Event(
                 id=event.id,

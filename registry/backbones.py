@@ -136,6 +136,7 @@ def add(uow: UnitOfWork, name: str, spec: BackboneSpec, *, source: str) -> Backb
         hidden_size=spec.hidden_size,
         max_length=spec.max_length,
         source=source,
+        created_at=uow.now,
         created_by=str(uow.actor),
     )
     uow.session.add(backbone)

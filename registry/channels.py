@@ -2,21 +2,36 @@
 
 The database decides; the pointer is its copy, written after the transaction. A pointer that a crash
 or a slower writer left behind is put right by the next move, or by :func:`sync`.
+
+A change may say which revision of the channel it expects. Then it is carried out once, however often
+it is repeated: at that revision it is made, at the next one, which it has led to, it is found to be
+made, and anywhere else it is refused.
 """
 
 from __future__ import annotations
 
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
-from centra.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
+from centra.errors import (
+    CentraError,
+    ConflictError,
+    FormatError,
+    NotAllowedError,
+    NotFoundError,
+    StoreNotWritableError,
+    UsageError,
+)
 from centra.names import parse_name
 from centra.progress import Progress, silent
 from centra.release import DEFAULT_CHANNELS, ChannelPointer
 from centra.runtime.loading import read_manifest
+from registry.errors import UnpublishedError
 from registry.lineage import Move, MoveKind, stack
 from registry.listing import by_name, holds, within
 from registry.models import Channel, ChannelMove, Release
@@ -25,25 +40,32 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from registry.connection import Registry
+    from registry.listing import Moment
     from registry.unit_of_work import UnitOfWork
 
 __all__ = [
     "LATEST",
     "ChannelRow",
     "MoveRow",
+    "Rollback",
     "SyncRow",
     "advance",
+    "channel_row",
     "check_movable",
+    "check_publishable",
     "default",
     "history",
-    "is_published",
+    "is_made",
     "list_all",
     "move",
     "moves_of",
+    "pointer_fault",
+    "publish_move",
     "publish_pointer",
     "rollback",
     "show",
     "sync",
+    "unexpected",
 ]
 
 LATEST = "latest"
@@ -75,6 +97,19 @@ class MoveRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rollback:
+    """What rolling back led to."""
+
+    channel: ChannelRow
+    before: int
+    """The release that it served before."""
+    moved: bool
+    """False where it had been rolled back already, and where ``published``."""
+    published: bool = False
+    """Whether the pointer was behind, so that it was published and nothing else was done."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SyncRow:
     """A channel whose pointer was published again."""
 
@@ -83,6 +118,8 @@ class SyncRow:
     revision: int
     stale: bool
     """Whether the pointer was missing, or said something else."""
+    found: str | None
+    """What was wrong with it."""
 
 
 def list_all(
@@ -90,8 +127,8 @@ def list_all(
     *,
     release: str | None = None,
     task: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
 ) -> list[ChannelRow]:
     """Channels, by name.
 
@@ -99,21 +136,23 @@ def list_all(
         registry: where.
         release: keep the channels that serve this release: a number or the start of a digest.
         task: keep the channels that serve this task, or this version of it: ``name@major.minor``.
-        since, until: keep what last moved at ``since`` or later, and before ``until``.
+        since, until: keep what last moved at ``since`` or later, and before ``until``; times,
+            or how long ago.
 
     Raises:
         NotFoundError: there is no such release, task or version.
         InvalidNameError: the task's name is not acceptable.
         DatabaseError: the registry cannot be used.
     """
-    query = within(select(Channel), Channel.moved_at, since, until)
-    query = query.order_by(by_name(registry, Channel.name)).options(joinedload(Channel.release))
+    query = select(Channel).order_by(by_name(registry, Channel.name))
+    query = query.options(joinedload(Channel.release))
     with registry.read() as uow:
+        query = within(uow, query, Channel.moved_at, since, until)
         if release is not None:
             query = query.where(Channel.release_id == uow.release(release).id)
         if task is not None:
             query = query.where(holds(uow, Channel.release_id, task))
-        return [_row(channel) for channel in uow.session.scalars(query)]
+        return [channel_row(channel) for channel in uow.session.scalars(query)]
 
 
 def show(registry: Registry, name: str) -> ChannelRow:
@@ -123,7 +162,7 @@ def show(registry: Registry, name: str) -> ChannelRow:
         NotFoundError: there is none.
     """
     with registry.read() as uow:
-        return _row(_required(uow, name))
+        return channel_row(_required(uow, name))
 
 
 def default(registry: Registry) -> ChannelRow:
@@ -135,20 +174,29 @@ def default(registry: Registry) -> ChannelRow:
     with registry.read() as uow:
         for name in DEFAULT_CHANNELS:
             if channel := uow.channel(name):
-                return _row(channel)
+                return channel_row(channel)
     raise NotFoundError(
         f"no release is named, and there is no channel {' or '.join(DEFAULT_CHANNELS)} to take one "
         "from; see: centra release list, or publish one: centra compose --release"
     )
 
 
-def move(registry: Registry, name: str, reference: str) -> tuple[ChannelRow, bool]:
+def move(
+    registry: Registry,
+    name: str,
+    reference: str,
+    *,
+    expect: int | None = None,
+    force: bool = False,
+) -> tuple[ChannelRow, bool]:
     """Point a channel at a release; a new name makes a channel.
 
     Args:
         registry: where.
         name: the channel.
         reference: a release's number, another channel's name, or the start of a digest.
+        expect: the revision that the channel must be at, 0 for a new one; see :func:`is_made`.
+        force: said in the log.
 
     Returns:
         The channel, and whether it moved. Its pointer is published in either case, so repeating
@@ -158,7 +206,10 @@ def move(registry: Registry, name: str, reference: str) -> tuple[ChannelRow, boo
         InvalidNameError, UsageError: the name is not acceptable, all digits, or reserved.
         NotFoundError: there is no such release.
         NotAllowedError: the policy has gates for the channel.
-        StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
+        ConflictError: the channel is at another revision than is expected.
+        UnpublishedError: it moved, but its pointer could not be written.
+        StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used; it did not
+            move.
     """
     check_movable(name)
     if name in registry.policy.channels:
@@ -166,10 +217,25 @@ def move(registry: Registry, name: str, reference: str) -> tuple[ChannelRow, boo
             f"the channel {name!r} has a policy in centra.toml, so it moves by "
             f"'centra promote {reference} --to {name}' and 'centra rollback {name}' alone"
         )
+
+    def decide(uow: UnitOfWork) -> Release:
+        release, channel = uow.release(reference), uow.channel(name)
+        if is_made(uow, name, "move", expect) and channel and channel.release is not release:
+            raise unexpected(channel, name, expect)
+        return release
+
+    with registry.read() as uow:
+        release, channel = decide(uow), uow.channel(name)
+        stays = channel is not None and channel.release is release
+    if not stays:
+        check_publishable(registry, name)
     with registry.write() as uow:
-        channel, moved = advance(uow, name, uow.release(reference), "move")
-        row = _row(channel)
-    publish_pointer(registry, name)
+        channel, moved = advance(uow, name, decide(uow), "move", forced=force)
+        row = channel_row(channel)
+    if moved:
+        publish_move(registry, row)
+    else:
+        publish_pointer(registry, name)
     return row, moved
 
 
@@ -179,29 +245,37 @@ def rollback(
     *,
     to: str | None = None,
     serving: str | None = None,
+    expect: int | None = None,
+    force: bool = False,
     progress: Progress = silent,
-) -> tuple[ChannelRow, int, bool]:
+) -> Rollback:
     """Point a channel at the release it served before, or at another that it has served.
 
     Only that release is read, so it works however broken the one is that is served now.
+
+    One step down from where? Where nothing says that (``to``, ``serving`` or ``expect``) and the
+    pointer is behind, a change was made that its maker may not know of, perhaps this very one: then
+    the pointer is published, and nothing else is done.
 
     Args:
         registry: where.
         name: the channel.
         to: a release's number or the start of a digest; default one step down: twice is two steps.
         serving: roll back only while the channel serves this release, so that a pipeline whose own
-            release fails does not take back somebody else's.
+            release fails does not take back somebody else's. Repeated, it finds that to be done.
+        expect: the revision that the channel must be at; see :func:`is_made`.
+        force: said in the log.
         progress: told of each file.
-
-    Returns:
-        The channel, the release it served before, and whether it moved.
 
     Raises:
         NotFoundError: no such channel or release, or the channel never served it.
         NotAllowedError: the policy names others as promoters.
         BlobNotFoundError, CorruptBlobError, FormatError: the earlier release is damaged itself.
-        ConflictError: the channel serves another release than ``serving``, or was moved meanwhile.
-        StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
+        ConflictError: the channel serves another release than ``serving``, is at another revision
+            than is expected, or was moved meanwhile.
+        UnpublishedError: it was rolled back, but its pointer could not be written.
+        StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used; it was not
+            rolled back.
     """
     check_movable(name)
     policy = registry.policy.channels.get(name)
@@ -212,26 +286,45 @@ def rollback(
         )
     with registry.read() as uow:
         channel = _required(uow, name)
-        revision, before = channel.revision, channel.release.number
-        if serving is not None and uow.release(serving).number != before:
-            raise ConflictError(f"{name} serves release {before}, not {serving}; nothing was done")
-        target = _earlier(uow, name, to)
-        number, digest = target.number, target.digest
+        last = _last_move(uow, channel)
+        own = None if serving is None else uow.release(serving)
+        made = is_made(uow, name, "rollback", expect)
+        if expect is None and own is not None and channel.release is not own:
+            made = last.kind == "rollback" and last.before is own
+        before = last.before if made and last.before else channel.release
+        if own is not None and before is not own:
+            raise ConflictError(
+                f"{name} serves release {channel.release.number}, not {serving}; nothing was done"
+            )
+        target = _earlier(uow, name, to, channel.revision - 1 if made else channel.revision)
+        if made and target is not channel.release:
+            raise unexpected(channel, name, expect)
+        row, number, digest = channel_row(channel), target.number, target.digest
+        outcome = Rollback(channel=row, before=before.number, moved=False)
+    if to is None and serving is None and expect is None and pointer_fault(registry, row):
+        publish_pointer(registry, name)
+        return Rollback(channel=row, before=before.number, moved=False, published=True)
+    if number == row.release:
+        publish_pointer(registry, name)
+        return outcome
     files = read_manifest(digest, registry.store).files()
     for done, blob in enumerate(files.values(), 1):
         registry.store.fetch(blob)
         progress("hash files", done, len(files))
+    check_publishable(registry, name)
     with registry.write() as uow:
         channel = _required(uow, name)
-        if channel.revision != revision:
+        if channel.revision != row.revision:
             raise ConflictError(
                 f"{name} was moved to release {channel.release.number} meanwhile; look again: "
                 f"centra channel history {name}"
             )
-        channel, moved = advance(uow, name, uow.release(str(number)), "rollback")
-        row = _row(channel)
-    publish_pointer(registry, name)
-    return row, before, moved
+        channel, _ = advance(uow, name, uow.release(str(number)), "rollback", forced=force)
+        moved = channel_row(channel)
+    # Where the store took the pointer and its answer was lost, one step down is another step.
+    repeat = f"Repeat the command with --expect-revision {row.revision}"
+    publish_move(registry, moved, repeat=repeat)
+    return Rollback(channel=moved, before=row.release, moved=True)
 
 
 def history(registry: Registry, name: str) -> list[MoveRow]:
@@ -274,30 +367,67 @@ def check_movable(name: str) -> None:
         raise UsageError(f"channel {name!r}: a name of digits alone would read as a release number")
 
 
-def moves_of(uow: UnitOfWork, name: str) -> list[Move]:
-    """A channel's history as plain values, the oldest first."""
+def is_made(uow: UnitOfWork, name: str, kind: MoveKind, expect: int | None) -> bool:
+    """Whether a change that expects a revision seems to have been made already.
+
+    Args:
+        uow: the transaction that the change is, or would be, part of.
+        name: the channel.
+        kind: what would be done to it.
+        expect: the revision that it must be at, 0 for a new one; None for any.
+
+    Returns:
+        False at that revision, and True at the next one where the last move was of this kind. The
+        caller then knows whether it went to where the change would have gone.
+
+    Raises:
+        ConflictError: the channel is at another revision, or was moved in another way.
+    """
+    channel = uow.channel(name)
+    revision = channel.revision if channel else 0
+    if expect is None or revision == expect:
+        return False
+    if channel is None or revision != expect + 1 or _last_move(uow, channel).kind != kind:
+        raise unexpected(channel, name, expect)
+    return True
+
+
+def moves_of(uow: UnitOfWork, name: str, until: int | None = None) -> list[Move]:
+    """A channel's history as plain values, the oldest first; as of a revision, or all of it."""
     query = (
         select(ChannelMove.kind, Release.number)
         .join(Release, ChannelMove.release_id == Release.id)
         .where(ChannelMove.channel == name)
         .order_by(ChannelMove.revision)
     )
+    if until is not None:
+        query = query.where(ChannelMove.revision <= until)
     return [Move(kind=kind, release=number) for kind, number in uow.session.execute(query)]
 
 
-def advance(uow: UnitOfWork, name: str, release: Release, kind: MoveKind) -> tuple[Channel, bool]:
-    """Move a channel inside a transaction; it counts its revision only when it really moves."""
+def advance(
+    uow: UnitOfWork, name: str, release: Release, kind: MoveKind, *, forced: bool = False
+) -> tuple[Channel, bool]:
+    """Move a channel inside a transaction; it counts its revision only when it really moves.
+
+    Args:
+        uow: the transaction.
+        name: the channel; a new one is made.
+        release: what it is to serve.
+        kind: how it comes to that.
+        forced: whether the actor overrode what would have refused it.
+    """
     channel = uow.channel(name)
     if channel is not None and channel.release_id == release.id:
         return channel, False
     before = channel.release if channel else None
     if channel is None:
-        channel = Channel(name=name, release=release, revision=1, moved_by=str(uow.actor))
+        channel = Channel(name=name, revision=0)
         uow.session.add(channel)
-    else:
-        channel.release = release
-        channel.revision += 1
-        channel.moved_by = str(uow.actor)
+    channel.release = release
+    channel.revision += 1
+    channel.moved_at = uow.now
+    channel.moved_by = str(uow.actor)
     uow.session.flush()
     uow.session.add(
         ChannelMove(
@@ -306,6 +436,8 @@ def advance(uow: UnitOfWork, name: str, release: Release, kind: MoveKind) -> tup
             kind=kind,
             release=release,
             before=before,
+            composition=uow.newest_composition(),
+            at=uow.now,
             by=str(uow.actor),
         )
     )
@@ -317,12 +449,65 @@ def advance(uow: UnitOfWork, name: str, release: Release, kind: MoveKind) -> tup
             "to": release.number,
             "revision": channel.revision,
         },
+        forced=forced,
     )
     return channel, True
 
 
-def publish_pointer(registry: Registry, name: str) -> None:
+def check_publishable(registry: Registry, name: str) -> None:
+    """Find out whether a channel's pointer can be written, before the channel moves.
+
+    It is written as it stands, which also mends it; where there is none yet, a probe is written in
+    its place, and removed.
+
+    Raises:
+        StoreError, StoreNotWritableError, DatabaseError: it cannot.
+    """
+    with registry.read() as uow:
+        there = uow.channel(name) is not None
+    if there:
+        publish_pointer(registry, name, anew=True)
+        return
+    probe = registry.store.put(f"centra channel {name} {uuid.uuid4()}".encode())
+    with suppress(StoreNotWritableError):  # May write and not remove: garbage collection will.
+        registry.store.remove(probe)
+
+
+def publish_move(
+    registry: Registry, row: ChannelRow, *, repeat: str = "Repeat the command"
+) -> None:
+    """Write the pointer of a channel that has just moved in the database.
+
+    Args:
+        registry: where.
+        row: the channel as it moved.
+        repeat: what to do if that fails.
+
+    Raises:
+        UnpublishedError: it could not be written, nor was it.
+    """
+    try:
+        publish_pointer(registry, row.name)
+    except CentraError as error:
+        try:
+            data = registry.store.read_pointer(row.name)
+            if data == _pointer(row):
+                return  # It was the answer that was lost.
+            seen = f"still see revision {_revision(data, row.name)}" if data else "see none yet"
+        except CentraError:
+            seen = "may still see an earlier one"
+        raise UnpublishedError(
+            row.name, row.release, row.revision, cause=error, followers=seen, repeat=repeat
+        ) from error
+
+
+def publish_pointer(registry: Registry, name: str, *, anew: bool = False) -> None:
     """Write a channel's pointer as the database has it, until it holds the newest revision.
+
+    Args:
+        registry: where.
+        name: the channel.
+        anew: write it also where it is right.
 
     Raises:
         NotFoundError: there is no such channel.
@@ -330,20 +515,32 @@ def publish_pointer(registry: Registry, name: str) -> None:
     """
     while True:
         row = show(registry, name)
-        if not is_published(registry, row):
+        if anew or pointer_fault(registry, row):
             registry.store.write_pointer(name, _pointer(row))
         # Another mover may have published between our look and our write: look again.
         if show(registry, name).revision == row.revision:
             return
 
 
-def is_published(registry: Registry, row: ChannelRow) -> bool:
-    """Whether a channel's pointer in the store is as this row says.
+def pointer_fault(registry: Registry, row: ChannelRow) -> str | None:
+    """What is wrong with a channel's pointer in the store; None where it is as this row says.
 
     Raises:
         StoreError: the store cannot be reached.
     """
-    return registry.store.read_pointer(row.name) == _pointer(row)
+    data = registry.store.read_pointer(row.name)
+    if data == _pointer(row):
+        return None
+    if data is None:
+        return "is missing"
+    differs = "is not as the database has it"
+    try:
+        found = ChannelPointer.from_bytes(data, "it")
+    except FormatError:
+        return f"{differs}: it cannot be read"
+    if found.name != row.name:
+        return f"{differs}: it names the channel {found.name!r}"
+    return f"{differs}: it says release {found.release}, revision {found.revision}"
 
 
 def sync(registry: Registry, name: str | None = None) -> list[SyncRow]:
@@ -359,11 +556,17 @@ def sync(registry: Registry, name: str | None = None) -> list[SyncRow]:
     """
     synced = []
     for row in list_all(registry) if name is None else [show(registry, name)]:
-        stale = not is_published(registry, row)
+        fault = pointer_fault(registry, row)
         publish_pointer(registry, row.name)
         now = show(registry, row.name)
         synced.append(
-            SyncRow(name=now.name, release=now.release, revision=now.revision, stale=stale)
+            SyncRow(
+                name=now.name,
+                release=now.release,
+                revision=now.revision,
+                stale=fault is not None,
+                found=fault,
+            )
         )
     return synced
 
@@ -374,6 +577,27 @@ def _pointer(row: ChannelRow) -> bytes:
     ).to_bytes()
 
 
+def _revision(data: bytes, name: str) -> int:
+    return ChannelPointer.of_channel(data, name, f"{name}.json").revision
+
+
+def unexpected(channel: Channel | None, name: str, expect: int | None) -> ConflictError:
+    """The refusal of a change that expects another revision."""
+    found = (
+        f"{name} is at revision {channel.revision} and serves release {channel.release.number}"
+        if channel
+        else f"there is no channel {name!r} yet, which is revision 0"
+    )
+    return ConflictError(
+        f"{found}; expected revision {expect}. Nothing was done; look again: "
+        f"centra channel history {name}"
+    )
+
+
+def _last_move(uow: UnitOfWork, channel: Channel) -> ChannelMove:
+    return uow.session.get_one(ChannelMove, (channel.name, channel.revision))
+
+
 def _required(uow: UnitOfWork, name: str) -> Channel:
     channel = uow.channel(name)
     if channel is None:
@@ -381,9 +605,9 @@ def _required(uow: UnitOfWork, name: str) -> Channel:
     return channel
 
 
-def _earlier(uow: UnitOfWork, name: str, to: str | None) -> Release:
-    """The release to roll back to."""
-    moves = moves_of(uow, name)
+def _earlier(uow: UnitOfWork, name: str, to: str | None, revision: int) -> Release:
+    """The release to roll back to from a revision of a channel."""
+    moves = moves_of(uow, name, revision)
     if to is not None:
         release = uow.release(to)
         if release.number not in {move.release for move in moves}:
@@ -398,7 +622,8 @@ def _earlier(uow: UnitOfWork, name: str, to: str | None) -> Release:
     return uow.release(str(served[-2]))
 
 
-def _row(channel: Channel) -> ChannelRow:
+def channel_row(channel: Channel) -> ChannelRow:
+    """A channel as plain values."""
     return ChannelRow(
         name=channel.name,
         release=channel.release.number,

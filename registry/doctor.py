@@ -442,12 +442,10 @@ def _pointers(setup: _Setup) -> _Finding:
     wrong: dict[str, str] = {}
     for name, row in rows.items():
         # Asked twice: a pointer follows its channel a moment later.
-        if not channels.is_published(registry, row) and not channels.is_published(
-            registry, channels.show(registry, name)
-        ):
-            there = registry.store.read_pointer(name) is not None
-            says = "is not as the database has it" if there else "is missing"
-            wrong[f"the pointer of {name} {says}"] = f"centra channel sync {name}"
+        fault = channels.pointer_fault(registry, row)
+        fault = fault and channels.pointer_fault(registry, channels.show(registry, name))
+        if fault:
+            wrong[f"the pointer of {name} {fault}"] = f"centra channel sync {name}"
     for name in registry.store.pointers():
         if name not in rows:
             wrong[f"channels/{name}.json belongs to no channel"] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from centra.errors import CentraError, ConflictError, NotAllowedError, NotFoundError
+from centra.errors import CentraError, ConflictError, NotAllowedError, NotFoundError, StoreError
 
 if TYPE_CHECKING:
     from registry.contract import ContractDifference
@@ -15,6 +15,7 @@ __all__ = [
     "NotOwnerError",
     "TaskExistsError",
     "TaskNotFoundError",
+    "UnpublishedError",
 ]
 
 
@@ -56,3 +57,25 @@ class NotOwnerError(NotAllowedError):
             "Ask that team, or repeat with --force, which the audit log will show."
         )
         self.team = team
+
+
+class UnpublishedError(StoreError):
+    """A channel has moved in the database, but its pointer in the store could not be written."""
+
+    def __init__(
+        self,
+        channel: str,
+        release: int,
+        revision: int,
+        *,
+        cause: CentraError,
+        followers: str,
+        repeat: str,
+    ) -> None:
+        super().__init__(
+            f"{channel} serves release {release} in the database (revision {revision}), but its "
+            f"pointer could not be published: {cause}\n"
+            f"Followers {followers}. {repeat}, or: centra channel sync {channel}"
+        )
+        self.channel = channel
+        self.revision = revision

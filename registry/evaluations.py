@@ -123,6 +123,7 @@ def evaluate(
             data=digest,
             examples=len(examples),
             metrics=metrics,
+            at=uow.now,
             by=str(uow.actor),
         )
         uow.session.add(evaluation)
@@ -153,7 +154,7 @@ def of_version(uow: UnitOfWork, version: TaskVersion) -> list[EvaluationRow]:
         )
         .where(Evaluation.version_id == version.id)
         .options(joinedload(Evaluation.release))
-        .order_by(Evaluation.at.desc(), Evaluation.id.desc())
+        .order_by(Evaluation.id.desc())
     )
     return [_row(evaluation, precision) for evaluation, precision in uow.session.execute(query)]
 

@@ -226,7 +226,9 @@ def _pointed_manifest(store: BlobStore, channel: str) -> str | None:
     from centra.release import ChannelPointer
 
     data = store.read_pointer(channel)
-    return None if data is None else ChannelPointer.from_bytes(data, f"{channel}.json").manifest
+    if data is None:
+        return None
+    return ChannelPointer.of_channel(data, channel, f"{channel}.json").manifest
 
 
 def _everything(store: BlobStore, now: datetime) -> Iterator[Garbage]:

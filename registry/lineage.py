@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
 __all__ = [
     "Composed",
@@ -35,22 +34,23 @@ class Move:
 
 @dataclass(frozen=True, kw_only=True)
 class Composed:
-    """One composition of a release: onto which other, and when."""
+    """One composition of a release: onto which other, and its place among all compositions."""
 
     base: int
-    at: datetime
+    order: int
+    """Grows from each composition to the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """A release as it was made at one time.
+    """A release as one composition made it.
 
     A set of modules that comes back is the same release again, but made of something else.
     """
 
     release: int
-    at: datetime | None
-    """When it was composed onto another; None where it was composed onto none."""
+    order: int | None
+    """That of the composition onto another; None where it was composed onto none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,26 +97,26 @@ def _replay(moves: Sequence[Move]) -> tuple[list[int], set[int]]:
 
 
 def chain(
-    release: int, compositions: Mapping[int, Sequence[Composed]], at: datetime | None = None
+    release: int, compositions: Mapping[int, Sequence[Composed]], until: int | None = None
 ) -> list[Made]:
     """A release and what it stands on, the nearest first.
 
     Each step goes to what a release was last composed onto before the step ahead of it was made:
-    time only falls, and the chain ends.
+    the order only falls, and the chain ends.
 
     Args:
         release: where to begin.
         compositions: per release its compositions, the latest first.
-        at: as it was at this time; default now.
+        until: as it was when this was the newest composition; default now.
     """
     found: list[Made] = []
     while True:
         made = compositions.get(release, ())
-        last = next((one for one in made if at is None or one.at < at), None)
-        found.append(Made(release=release, at=last.at if last else None))
+        last = next((one for one in made if until is None or one.order <= until), None)
+        found.append(Made(release=release, order=last.order if last else None))
         if last is None:
             return found
-        release, at = last.base, last.at
+        release, until = last.base, last.order - 1
 
 
 def fork(mine: Sequence[Made], theirs: Sequence[Made]) -> int | None:
@@ -138,12 +138,12 @@ def moved(
     Args:
         candidate: task → version of the release that is to be served.
         serving: the same of the release that is served.
-        common: the same of the nearest release that both stand on; None where there is none, and so
-            nothing that can have moved since.
+        common: the same of the nearest release that both stand on; None where there is none, so
+            that whatever is served has come since.
         rolled_back: the same of the candidate's ancestors that were rolled back.
     """
     found = {}
-    base = serving if common is None else common
+    base = common or {}
     for task in base.keys() | serving.keys():
         here, there = candidate.get(task), serving.get(task)
         if there != base.get(task) and here != there:

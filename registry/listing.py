@@ -6,8 +6,8 @@ import json
 import math
 import re
 from dataclasses import dataclass
-from datetime import UTC
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from datetime import UTC, timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from sqlalchemy import exists
 
@@ -24,7 +24,19 @@ if TYPE_CHECKING:
     from registry.connection import Registry
     from registry.unit_of_work import UnitOfWork
 
-__all__ = ["MetricBound", "by_name", "holds", "is_backbone", "metric", "paged", "within"]
+__all__ = [
+    "MetricBound",
+    "Moment",
+    "by_name",
+    "holds",
+    "is_backbone",
+    "metric",
+    "paged",
+    "within",
+]
+
+Moment: TypeAlias = "datetime | timedelta"
+"""A time, or how long ago."""
 
 _Query = TypeVar("_Query", bound="Select[*tuple[Any, ...]]")
 _BOUND = re.compile(r"\s*(?P<name>[^\s<>=].*?)\s*(?P<comparison>>=|<=|>|<|=)\s*(?P<value>\S+)\s*")
@@ -130,17 +142,24 @@ def holds(
 
 
 def within(
+    uow: UnitOfWork,
     query: _Query,
     column: InstrumentedAttribute[datetime],
-    since: datetime | None,
-    until: datetime | None,
+    since: Moment | None,
+    until: Moment | None,
 ) -> _Query:
     """Keep the rows whose time is ``since`` or later, and before ``until``."""
     if since is not None:
-        query = query.where(column >= since.astimezone(UTC))
+        query = query.where(column >= _when(uow, since))
     if until is not None:
-        query = query.where(column < until.astimezone(UTC))
+        query = query.where(column < _when(uow, until))
     return query
+
+
+def _when(uow: UnitOfWork, moment: Moment) -> datetime:
+    # Back from now by the clock that dates the rows, which need not be this machine's.
+    when = uow.now - moment if isinstance(moment, timedelta) else moment
+    return when.astimezone(UTC)
 
 
 def paged(query: _Query, limit: int | None, offset: int) -> _Query:

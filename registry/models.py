@@ -59,7 +59,7 @@ class UtcTime(TypeDecorator[datetime]):
 
 
 def now() -> datetime:
-    """The current time in UTC."""
+    """The current time in UTC, by this machine's clock; see :attr:`UnitOfWork.now` for rows."""
     return datetime.now(UTC)
 
 
@@ -103,7 +103,7 @@ class Backbone(Base):
     hidden_size: Mapped[int]
     max_length: Mapped[int]
     source: Mapped[str] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
     created_by: Mapped[str] = mapped_column(String(127))
 
     @property
@@ -122,7 +122,7 @@ class Task(Base):
     name: Mapped[str] = mapped_column(_NAME, unique=True)
     team: Mapped[str] = mapped_column(_NAME, index=True)
     state: Mapped[str] = mapped_column(String(7), default="active")
-    created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
 
     versions: Mapped[list[TaskVersion]] = relationship(
         foreign_keys="TaskVersion.task_id",
@@ -163,7 +163,7 @@ class TaskVersion(Base):
     tap_layer: Mapped[int]
     depth: Mapped[int]
     metrics: Mapped[dict[str, float]] = mapped_column(JSON)
-    created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
     created_by: Mapped[str] = mapped_column(String(127))
 
     task: Mapped[Task] = relationship(foreign_keys=[task_id], back_populates="versions")
@@ -198,7 +198,7 @@ class Release(Base):
     number: Mapped[int] = mapped_column(unique=True)
     digest: Mapped[str] = mapped_column(_DIGEST, unique=True)
     base_id: Mapped[int | None] = mapped_column(ForeignKey("releases.id"))
-    created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
     created_by: Mapped[str] = mapped_column(String(127))
 
     base: Mapped[Release | None] = relationship(remote_side="Release.id")
@@ -206,16 +206,18 @@ class Release(Base):
 
 
 class ReleaseBase(Base):
-    """A composition: onto which release, and when.
+    """A composition: of which release, and onto which other.
 
     The same set of modules is the same release, so one may have been composed several times.
     """
 
     __tablename__ = "release_bases"
 
-    release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), primary_key=True)
-    at: Mapped[datetime] = mapped_column(UtcTime, primary_key=True, default=now)
+    id: Mapped[int] = mapped_column(primary_key=True)
+    """Grows from each composition to the next: writers take turns, so this is their order."""
+    release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), index=True)
     base_id: Mapped[int] = mapped_column(ForeignKey("releases.id"))
+    at: Mapped[datetime] = mapped_column(UtcTime)
 
 
 class ReleaseTask(Base):
@@ -242,7 +244,7 @@ class Channel(Base):
     name: Mapped[str] = mapped_column(_NAME, primary_key=True)
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), index=True)
     revision: Mapped[int]
-    moved_at: Mapped[datetime] = mapped_column(UtcTime, default=now, onupdate=now)
+    moved_at: Mapped[datetime] = mapped_column(UtcTime)
     moved_by: Mapped[str] = mapped_column(String(127))
 
     release: Mapped[Release] = relationship()
@@ -254,6 +256,7 @@ class ChannelMove(Base):
     __tablename__ = "channel_moves"
     __table_args__ = (
         CheckConstraint("revision >= 1", name="revision"),
+        CheckConstraint("composition >= 0", name="composition"),
         CheckConstraint("kind IN ('publish', 'move', 'promote', 'rollback')", name="kind"),
     )
 
@@ -263,7 +266,10 @@ class ChannelMove(Base):
     kind: Mapped[MoveKind] = mapped_column(String(8))
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), index=True)
     before_id: Mapped[int | None] = mapped_column(ForeignKey("releases.id"))
-    at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    composition: Mapped[int]
+    """The newest composition of any release by then, as :attr:`ReleaseBase.id`; 0 where there was
+    none. So it can be told what the release stood on when it was moved there."""
+    at: Mapped[datetime] = mapped_column(UtcTime)
     by: Mapped[str] = mapped_column(String(127))
 
     release: Mapped[Release] = relationship(foreign_keys=[release_id])
@@ -288,7 +294,7 @@ class Evaluation(Base):
     """What computed it, with its version; None where it was measured before this was recorded."""
     examples: Mapped[int]
     metrics: Mapped[dict[str, float]] = mapped_column(JSON)
-    at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    at: Mapped[datetime] = mapped_column(UtcTime)
     by: Mapped[str] = mapped_column(String(127))
 
     release: Mapped[Release] = relationship()
@@ -308,7 +314,7 @@ class AuditEvent(Base):
         BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False
     )
     """Counts from 1 without a gap."""
-    at: Mapped[datetime] = mapped_column(UtcTime, default=now, index=True)
+    at: Mapped[datetime] = mapped_column(UtcTime, index=True)
     actor: Mapped[str] = mapped_column(String(127))
     action: Mapped[str] = mapped_column(String(40))
     subject: Mapped[str] = mapped_column(String(127), index=True)

@@ -1,24 +1,37 @@
 """Promoting a release to a channel: nothing undone that others shipped, every gate shown, one swap.
 
 A promotion looks at the channel and at the release, decides, and swaps only if the channel still has
-the revision that it looked at; otherwise it looks again. What it refuses and why is decided in
-:mod:`registry.lineage` and :mod:`registry.policy`, on plain values.
+the revision that it looked at; otherwise somebody else was faster, and it looks again, reading only
+what is new to it. What it refuses and why is decided in :mod:`registry.lineage` and
+:mod:`registry.policy`, on plain values.
 """
 
 from __future__ import annotations
 
+import random
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from centra.compose import check_parity
+from centra.compose import Checked, proven
 from centra.errors import ConflictError, VerificationError
 from centra.progress import Progress, silent
 from centra.runtime.loading import read_manifest
 from registry import lineage, releases
-from registry.channels import advance, check_movable, moves_of, publish_pointer
+from registry.channels import (
+    advance,
+    channel_row,
+    check_movable,
+    check_publishable,
+    is_made,
+    moves_of,
+    publish_move,
+    publish_pointer,
+    unexpected,
+)
 from registry.evaluations import of_version
 from registry.models import ChannelMove, Release
 from registry.policy import Candidate, ChannelPolicy, Gate, Measure, Version, evaluate
@@ -36,21 +49,32 @@ if TYPE_CHECKING:
 
 __all__ = ["GateError", "Promotion", "StaleReleaseError", "promote"]
 
-_ATTEMPTS = 20
-"""How often a promotion looks again because somebody else moved the channel meanwhile."""
+_PAUSE_S = 0.05
+"""How long a promotion waits at most before it looks again, so that not all do so at once."""
 
 
 class StaleReleaseError(ConflictError):
     """The channel has moved since the release was composed; serving it would undo what others did."""
 
-    def __init__(self, release: int, channel: str, serving: int, tasks: list[Moved]) -> None:
-        lines = "\n".join(f"  {task}" for task in tasks)
+    def __init__(self, look: _Look, channel: str) -> None:
+        lines = "\n".join(f"  {task}" for task in look.moved)
+        if look.related:
+            why = f"which release {look.release} does not stand on"
+            mend = (
+                "Repeat with --rebase to take the change onto what is served, or go back with: "
+                f"centra rollback {channel}. "
+            )
+        else:
+            why = f"and no release that release {look.release} stands on is one that this stands on"
+            mend = (
+                "Compose what you want of it onto what is served: "
+                f"centra compose --base {channel} --set TASK@VERSION --release. "
+            )
         super().__init__(
-            f"{channel} serves release {serving}, which release {release} does not stand on:\n"
-            f"{lines}\nRepeat with --rebase to take the change onto what is served, or go back "
-            f"with: centra rollback {channel}"
+            f"{channel} serves release {look.serving}, {why}:\n{lines}\n{mend}"
+            "Or replace what is served with --force, which the audit log will show."
         )
-        self.tasks = tasks
+        self.tasks = look.moved
 
 
 class GateError(VerificationError):
@@ -108,6 +132,9 @@ class _Look:
     serving_digest: str | None
     revision: int | None
     moved: list[Moved]
+    """What serving the release would undo."""
+    related: bool
+    """Whether the release and what is served stand on a common one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +144,8 @@ class _Offer:
     number: int | None
     digest: str
     rebased: Composition | None = None
+    forced: bool = False
+    """Whether it undoes what others did."""
 
 
 def promote(
@@ -126,10 +155,15 @@ def promote(
     *,
     accept_redefined: bool = False,
     rebase: bool = False,
+    expect: int | None = None,
+    force: bool = False,
     dry_run: bool = False,
     progress: Progress = silent,
 ) -> Promotion:
     """Let a channel serve a release.
+
+    Repeating it does no harm: what is served already is not promoted again, nor a change that what
+    is served holds already rebased again; the pointer is published in either case.
 
     Args:
         registry: where; its policy says what the channel demands.
@@ -139,6 +173,9 @@ def promote(
         rebase: where the channel has moved since the release was composed, compose the release's
             own change onto what the channel serves, and promote that. It is published only when
             every gate passes, as the channel moves.
+        expect: the revision that the channel must be at, 0 for a new one; see
+            :func:`registry.channels.is_made`.
+        force: serve the release as it is, whatever of others' that undoes; the log shows it.
         dry_run: decide, but change nothing.
         progress: told of each step.
 
@@ -148,23 +185,52 @@ def promote(
     Raises:
         InvalidNameError, UsageError: the channel's name or the policy is malformed.
         NotFoundError: there is no such release.
-        StaleReleaseError: tasks have moved on the channel, and ``rebase`` was not given.
-        ConflictError: the change cannot be rebased, because the same task has moved.
+        StaleReleaseError: tasks have moved on the channel, or nothing that both stand on is known;
+            and neither ``rebase`` nor ``force`` was given.
+        ConflictError: the change cannot be rebased, because the same task has moved; or the channel
+            is at another revision than is expected.
         GateError: a gate is not met; nothing has moved, and nothing was published.
-        ComposeError, StoreError, StoreNotWritableError, DatabaseError: it cannot be carried out.
+        UnpublishedError: the channel moved, but its pointer could not be written.
+        ComposeError, StoreError, StoreNotWritableError, DatabaseError: it cannot be carried out;
+            nothing has moved.
     """
     check_movable(channel)
     policy = registry.policy.channels.get(channel)
-    for _ in range(_ATTEMPTS):
+    checked, writable = Checked(registry.store), False
+    while True:
         with registry.read() as uow:
             look = _look(uow, reference, channel, overwrite=policy is not None and policy.overwrite)
-        offer = _offer(registry, look, channel, rebase=rebase, progress=progress)
+            made = is_made(uow, channel, "promote", expect)
+            refusal = unexpected(uow.channel(channel), channel, expect) if made else None
+        reference = str(look.release)  # A channel's name may come to mean another.
+        try:
+            offer = _offer(
+                registry,
+                look,
+                channel,
+                rebase=rebase,
+                force=force,
+                checked=checked,
+                progress=progress,
+            )
+        except ConflictError as error:
+            if refusal is None:
+                raise
+            raise refusal from error
         unchanged = offer.digest == look.serving_digest
+        if refusal and not unchanged:
+            raise refusal
         gates = (
             []
             if policy is None or unchanged
             else _gates(
-                registry, policy, look, offer, accept_redefined=accept_redefined, progress=progress
+                registry,
+                policy,
+                look,
+                offer,
+                accept_redefined=accept_redefined,
+                checked=checked,
+                progress=progress,
             )
         )
         promotion = Promotion(
@@ -183,27 +249,31 @@ def promote(
             publish_pointer(registry, channel)
         if unchanged or dry_run:
             return promotion
+        if not writable:
+            check_publishable(registry, channel)
+            writable = True
         if offer.rebased is not None:
             registry.store.put(offer.rebased.manifest.to_bytes())
         with registry.write() as uow:
             row = uow.channel(channel)
-            if (row.revision if row else None) != look.revision:
-                continue
-            release = _release(uow, registry, offer)
-            row, _ = advance(uow, channel, release, "promote")
-            promotion = replace(
-                promotion, release=release.number, promoted=True, revision=row.revision
-            )
-        publish_pointer(registry, channel)
-        return promotion
-    raise ConflictError(f"{channel} keeps moving: gave up after {_ATTEMPTS} attempts; try again")
+            current = (row.revision if row else None) == look.revision
+            if current:
+                release = _release(uow, registry, offer)
+                row, _ = advance(uow, channel, release, "promote", forced=offer.forced)
+                moved = channel_row(row)
+        if not current:
+            time.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311 - nobody is to be fooled
+            continue
+        publish_move(registry, moved)
+        return replace(promotion, release=moved.release, promoted=True, revision=moved.revision)
 
 
 def _look(uow: UnitOfWork, reference: str, name: str, *, overwrite: bool) -> _Look:
     release, channel = uow.release(reference), uow.channel(name)
     moved: list[Moved] = []
+    related = True
     if channel is not None and not overwrite and channel.release is not release:
-        moved = _moved(uow, channel, release)
+        moved, related = _moved(uow, channel, release)
     return _Look(
         release=release.number,
         digest=release.digest,
@@ -211,18 +281,28 @@ def _look(uow: UnitOfWork, reference: str, name: str, *, overwrite: bool) -> _Lo
         serving_digest=channel.release.digest if channel else None,
         revision=channel.revision if channel else None,
         moved=moved,
+        related=related,
     )
 
 
 def _offer(
-    registry: Registry, look: _Look, channel: str, *, rebase: bool, progress: Progress
+    registry: Registry,
+    look: _Look,
+    channel: str,
+    *,
+    rebase: bool,
+    force: bool,
+    checked: Checked,
+    progress: Progress,
 ) -> _Offer:
     """The release as it is, or where the channel has moved, its change onto what is served."""
     if not look.moved or look.serving is None:
         return _Offer(number=look.release, digest=look.digest)
+    if not rebase and not force:
+        raise StaleReleaseError(look, channel)
     if not rebase:
-        raise StaleReleaseError(look.release, channel, look.serving, look.moved)
-    rebased = _rebased(registry, look.release, look.serving, progress)
+        return _Offer(number=look.release, digest=look.digest, forced=True)
+    rebased = _rebased(registry, look.release, look.serving, checked, progress)
     return _Offer(number=rebased.release, digest=rebased.digest, rebased=rebased)
 
 
@@ -233,24 +313,26 @@ def _release(uow: UnitOfWork, registry: Registry, offer: _Offer) -> Release:
     return releases.record(uow, registry.store, offer.rebased)[0]
 
 
-def _moved(uow: UnitOfWork, channel: Channel, candidate: Release) -> list[Moved]:
-    """The tasks that a candidate would undo."""
+def _moved(uow: UnitOfWork, channel: Channel, candidate: Release) -> tuple[list[Moved], bool]:
+    """The tasks that a candidate would undo, and whether both stand on a common release."""
     compositions = uow.compositions()
     gone = lineage.withdrawn(moves_of(uow, channel.name))
     mine = lineage.chain(candidate.number, compositions)
     # As it was when it was moved there; it may have been composed anew since.
-    theirs = lineage.chain(channel.release.number, compositions, channel.moved_at)
+    arrived = uow.session.get_one(ChannelMove, (channel.name, channel.revision)).composition
+    theirs = lineage.chain(channel.release.number, compositions, arrived)
     shared = lineage.fork(mine, theirs)
 
     def held(made: lineage.Made) -> dict[str, str]:
         return _numbers(uow.held(uow.release(str(made.release))))
 
-    return lineage.moved(
+    moved = lineage.moved(
         _numbers(uow.held(candidate)),
         _numbers(uow.held(channel.release)),
         None if shared is None else held(mine[shared]),
         [held(made) for made in mine[1:shared] if made.release in gone],
     )
+    return moved, shared is not None
 
 
 def _numbers(held: Mapping[str, Held]) -> dict[str, str]:
@@ -258,7 +340,9 @@ def _numbers(held: Mapping[str, Held]) -> dict[str, str]:
     return {task: str(version) for task, version in held.items()}
 
 
-def _rebased(registry: Registry, number: int, serving: int, progress: Progress) -> Composition:
+def _rebased(
+    registry: Registry, number: int, serving: int, checked: Checked, progress: Progress
+) -> Composition:
     """A release's own change, composed onto what a channel serves, and not published."""
     with registry.read() as uow:
         release = uow.release(str(number))
@@ -287,6 +371,7 @@ def _rebased(registry: Registry, number: int, serving: int, progress: Progress) 
         replace=[f"{task}@{composed[task].number}" for task in added],
         settled={task: composed[task].precision for task in added},
         remove=sorted((changed - after.keys()) & there.keys()),
+        checked=checked,
         progress=progress,
     )
 
@@ -310,6 +395,7 @@ def _gates(
     offer: _Offer,
     *,
     accept_redefined: bool,
+    checked: Checked,
     progress: Progress,
 ) -> list[Gate]:
     manifest = (
@@ -334,9 +420,9 @@ def _gates(
     candidate = Candidate(
         tasks=after,
         layers=manifest.account,
-        size=_size(registry, manifest) if policy.max_size is not None else None,
+        size=_size(manifest, checked) if policy.max_size is not None else None,
         channels=channels,
-        parity=_parity(registry, manifest, progress) if policy.parity else None,
+        parity=_parity(manifest, checked, progress) if policy.parity else None,
         unsigned=_unsigned(registry, offer, policy.signed_by) if policy.signed_by else None,
     )
     return evaluate(policy, candidate, before, registry.actor, accept_redefined=accept_redefined)
@@ -364,14 +450,13 @@ def _versions(
     }
 
 
-def _size(registry: Registry, manifest: ReleaseManifest) -> int:
-    files = manifest.files().values()
-    return sum(registry.store.fetch(digest).stat().st_size for digest in files)
+def _size(manifest: ReleaseManifest, checked: Checked) -> int:
+    return sum(checked.size(digest) for digest in manifest.files().values())
 
 
-def _parity(registry: Registry, manifest: ReleaseManifest, progress: Progress) -> str | None:
+def _parity(manifest: ReleaseManifest, checked: Checked, progress: Progress) -> str | None:
     try:
-        check_parity(manifest, registry.store, list(manifest.tasks), progress)
+        proven(manifest, manifest.tasks, checked, progress)
     except VerificationError as error:
         return str(error)
     return None

@@ -13,14 +13,21 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from centra.compose import check_parity, merge
-from centra.errors import NotFoundError, UsageError
+from centra.compose import Checked, check_parity, merge, proven
+from centra.errors import ConflictError, NotFoundError, UsageError
 from centra.names import split_reference
 from centra.progress import Progress, Remark, silent, unheard
 from centra.release import LayerAccount, ReleaseManifest, changes
 from centra.runtime.loading import find_release, read_manifest
 from centra.task_module import read_spec
-from registry.channels import LATEST, advance, publish_pointer
+from registry.channels import (
+    LATEST,
+    advance,
+    channel_row,
+    check_publishable,
+    publish_move,
+    publish_pointer,
+)
 from registry.contract import ContractDifference, compare
 from registry.listing import holds, paged, within
 from registry.models import Release, ReleaseBase, ReleaseTask
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
     from centra.quantize import Int8Comparison
     from centra.release import Precision, TaskEntry, Versioned
     from registry.connection import Registry
+    from registry.listing import Moment
     from registry.models import TaskVersion
     from registry.unit_of_work import UnitOfWork
 
@@ -61,6 +69,10 @@ __all__ = [
     "show",
     "verify",
 ]
+
+
+_ATTEMPTS = 8
+"""How often the live set is composed anew because it has changed meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +216,7 @@ def compose(
     data: Mapping[str, Path] = MappingProxyType({}),
     max_loss: float | None = None,
     settled: Mapping[str, Precision] = MappingProxyType({}),
+    checked: Checked | None = None,
     progress: Progress = silent,
     remark: Remark = unheard,
 ) -> Composition:
@@ -211,6 +224,8 @@ def compose(
 
     The channel ``latest`` moves to the live set's releases alone. One that starts from another
     release, or that ``replace`` and ``remove`` make another set, goes where it is promoted to.
+    Where the live set or ``latest`` has changed meanwhile, the newest is composed instead: ``latest``
+    never goes back to what the live set was.
 
     A task keeps the precision that it has in the release to compare with, and one that is not there
     is in fp32, unless another is asked for. A module goes to int8 only if its answers stay what they
@@ -229,6 +244,7 @@ def compose(
             ``dev.jsonl`` is taken.
         max_loss: the most points that a task's metric may fall by going to int8.
         settled: precisions that were decided before; tasks are not compared for them again.
+        checked: what was hashed and run before, and need not be again.
         progress: told of each step.
         remark: told what the data's labels were taken for.
 
@@ -243,60 +259,38 @@ def compose(
         DataError: data is missing or malformed, or does not suit its task.
         ComposeError: the set cannot be merged, or parity failed; task and cause are named.
         FormatError: the folder holds something that is no release.
+        ConflictError: the live set keeps changing.
+        UnpublishedError: the release is published and ``latest`` moved, but its pointer could not
+            be written.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
-    with registry.read() as uow:
-        start, versions = _resolve(uow, base, replace, remove)
-        live = base is None and versions == uow.live()
-        before = uow.held(start) if start else {}
-        modules = {name: version.digest for name, version in versions.items()}
-        numbers = {name: version.number for name, version in versions.items()}
-        ids = {name: (version.task_id, version.id) for name, version in versions.items()}
-        proven = uow.proven(versions.values())
-        start_number = start.number if start else None
-    named = {split_reference(reference, "task name")[0] for reference in replace}
-    wanted = wishes(
-        modules,
-        before,
-        precision=precision,
-        named=named or modules.keys(),
-        settled=settled,
-        data=data.keys(),
-    )
-    examples = _examples(registry, data, modules, wanted.doubted, progress=progress, remark=remark)
-    manifest = merge(
-        modules,
-        registry.store,
-        allow_two_backbones=allow_two_backbones or registry.policy.compose.allow_two_backbones,
-        progress=progress,
-    )
-    unproven = [name for name in versions if ids[name][1] not in proven]
-    parity = check_parity(manifest, registry.store, unproven, progress)
-    compared = _compared(
-        registry, manifest, wanted.doubted, examples, max_loss=max_loss, progress=progress
-    )
-    manifest = manifest.with_precisions(
-        wanted.precisions | {one.task: "fp32" for one in compared if one.refused}
-    )
-    found = Composition(
-        release=_known(registry, manifest),
-        digest=manifest.digest,
-        published=False,
-        base=start_number,
-        changes=_changes(before, _held(numbers, manifest)),
-        layers=manifest.account,
-        tasks=numbers,
-        manifest=manifest,
-        parity=parity,
-        int8=compared,
-        live=live,
-        ids=ids,
-    )
-    if folder is not None:
-        from centra.folder import write_folder
+    checked = checked or Checked(registry.store)
+    for _ in range(_ATTEMPTS):
+        found = _compose(
+            registry,
+            base=base,
+            replace=replace,
+            remove=remove,
+            allow_two_backbones=allow_two_backbones,
+            precision=precision,
+            data=data,
+            max_loss=max_loss,
+            settled=settled,
+            checked=checked,
+            progress=progress,
+            remark=remark,
+        )
+        if folder is not None:
+            from centra.folder import write_folder
 
-        write_folder(manifest, registry.store, folder, progress)
-    return _publish(registry, found) if publish else found
+            write_folder(found.manifest, registry.store, folder, progress)
+        published = _publish(registry, found) if publish else found
+        if published is not None:
+            return published
+    raise ConflictError(
+        f"the live set, or what {LATEST!r} serves, has changed {_ATTEMPTS} times while it was "
+        "composed; nothing was published. Repeat the command when fewer tasks change."
+    )
 
 
 def list_all(
@@ -304,8 +298,8 @@ def list_all(
     *,
     channel: str | None = None,
     task: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     limit: int | None = None,
     offset: int = 0,
 ) -> list[ReleaseRow]:
@@ -315,7 +309,8 @@ def list_all(
         registry: where.
         channel: keep the release that this channel serves.
         task: keep the releases that hold this task, or this version of it: ``name@major.minor``.
-        since, until: keep what was published at ``since`` or later, and before ``until``.
+        since, until: keep what was published at ``since`` or later, and before ``until``; times,
+            or how long ago.
         limit, offset: give at most so many, after leaving out so many.
 
     Raises:
@@ -325,8 +320,9 @@ def list_all(
     """
     tasks = select(func.count()).where(ReleaseTask.release_id == Release.id).scalar_subquery()
     query = select(Release, tasks).order_by(Release.number.desc())
-    query = paged(within(query, Release.created_at, since, until), limit, offset)
+    query = paged(query, limit, offset)
     with registry.read() as uow:
+        query = within(uow, query, Release.created_at, since, until)
         if channel is not None:
             found = uow.channel(channel)
             if found is None:
@@ -520,6 +516,72 @@ def load(
     )
 
 
+def _compose(
+    registry: Registry,
+    *,
+    base: str | None,
+    replace: Sequence[str],
+    remove: Sequence[str],
+    allow_two_backbones: bool,
+    precision: Precision | None,
+    data: Mapping[str, Path],
+    max_loss: float | None,
+    settled: Mapping[str, Precision],
+    checked: Checked,
+    progress: Progress,
+    remark: Remark,
+) -> Composition:
+    """Merge and check what there is to merge now; see :func:`compose`."""
+    with registry.read() as uow:
+        start, versions = _resolve(uow, base, replace, remove)
+        live = base is None and versions == uow.live()
+        before = uow.held(start) if start else {}
+        modules = {name: version.digest for name, version in versions.items()}
+        numbers = {name: version.number for name, version in versions.items()}
+        ids = {name: (version.task_id, version.id) for name, version in versions.items()}
+        released = uow.proven(versions.values())
+        start_number = start.number if start else None
+    named = {split_reference(reference, "task name")[0] for reference in replace}
+    wanted = wishes(
+        modules,
+        before,
+        precision=precision,
+        named=named or modules.keys(),
+        settled=settled,
+        data=data.keys(),
+    )
+    examples = _examples(registry, data, modules, wanted.doubted, progress=progress, remark=remark)
+    manifest = merge(
+        modules,
+        registry.store,
+        allow_two_backbones=allow_two_backbones or registry.policy.compose.allow_two_backbones,
+        checked=checked,
+        progress=progress,
+    )
+    unproven = [name for name in versions if ids[name][1] not in released]
+    parity = proven(manifest, unproven, checked, progress)
+    compared = _compared(
+        registry, manifest, wanted.doubted, examples, max_loss=max_loss, progress=progress
+    )
+    manifest = manifest.with_precisions(
+        wanted.precisions | {one.task: "fp32" for one in compared if one.refused}
+    )
+    return Composition(
+        release=_known(registry, manifest),
+        digest=manifest.digest,
+        published=False,
+        base=start_number,
+        changes=_changes(before, _held(numbers, manifest)),
+        layers=manifest.account,
+        tasks=numbers,
+        manifest=manifest,
+        parity=parity,
+        int8=compared,
+        live=live,
+        ids=ids,
+    )
+
+
 def _resolve(
     uow: UnitOfWork, base: str | None, replace: Sequence[str], remove: Sequence[str]
 ) -> tuple[Release | None, dict[str, TaskVersion]]:
@@ -633,17 +695,45 @@ def _known(registry: Registry, manifest: ReleaseManifest) -> int | None:
         return release.number if release else None
 
 
-def _publish(registry: Registry, found: Composition) -> Composition:
-    """Make a composition a release; of the live set, the one that ``latest`` serves."""
+def _publish(registry: Registry, found: Composition) -> Composition | None:
+    """Make a composition a release; of the live set, the one that ``latest`` serves.
+
+    Returns:
+        The release; None where it was composed of a live set, or onto a release of ``latest``, that
+        are not the newest any more.
+    """
     registry.store.put(found.manifest.to_bytes())
+    if found.live and not _is_latest(registry, found):
+        check_publishable(registry, LATEST)
     with registry.write() as uow:
+        if found.live and not _is_newest(uow, found):
+            return None
         release, made = record(uow, registry.store, found)
+        number, row, moved = release.number, None, False
         if found.live:
-            advance(uow, LATEST, release, "publish")
-        number = release.number
-    if found.live:
+            channel, moved = advance(uow, LATEST, release, "publish")
+            row = channel_row(channel)
+    if row is not None and moved:
+        publish_move(registry, row)
+    elif row is not None:
         publish_pointer(registry, LATEST)
     return dataclasses.replace(found, release=number, published=made)
+
+
+def _is_latest(registry: Registry, found: Composition) -> bool:
+    with registry.read() as uow:
+        latest = uow.channel(LATEST)
+        return latest is not None and latest.release.digest == found.digest
+
+
+def _is_newest(uow: UnitOfWork, found: Composition) -> bool:
+    """Whether the live set, and the release that it was composed onto, are what they were."""
+    if found.ids != {name: (v.task_id, v.id) for name, v in uow.live().items()}:
+        return False
+    latest = uow.channel(LATEST)
+    if latest is None:
+        return found.base is None
+    return latest.release.number == found.base or latest.release.digest == found.digest
 
 
 def record(uow: UnitOfWork, store: BlobStore, found: Composition) -> tuple[Release, bool]:
@@ -685,6 +775,7 @@ def add(
         number=newest + 1,
         digest=manifest.digest,
         base=uow.release(str(base)) if base else None,
+        created_at=uow.now,
         created_by=str(uow.actor),
         tasks=[
             ReleaseTask(
@@ -705,9 +796,18 @@ def add(
 
 def _remember_base(uow: UnitOfWork, release: Release, number: int | None) -> None:
     """Note that a release was composed onto another: each time, for it tells who built on what."""
-    if number is not None and number != release.number:
-        base = uow.release(str(number))
-        uow.session.add(ReleaseBase(release_id=release.id, base_id=base.id))
+    if number is None or number == release.number:
+        return
+    base = uow.release(str(number))
+    mine, its = (_newest_composition(uow, one) for one in (release, base))
+    if mine is not None and mine.base_id == base.id and (its is None or its.id < mine.id):
+        return  # A repetition: nothing that it stands on has been made anew since.
+    uow.session.add(ReleaseBase(release_id=release.id, base_id=base.id, at=uow.now))
+
+
+def _newest_composition(uow: UnitOfWork, release: Release) -> ReleaseBase | None:
+    query = select(ReleaseBase).where(ReleaseBase.release_id == release.id)
+    return uow.session.scalar(query.order_by(ReleaseBase.id.desc()).limit(1))
 
 
 def _compare(

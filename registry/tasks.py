@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from centra.task_module import ModuleFile
     from registry.connection import Registry
     from registry.lifecycle import Actor
-    from registry.listing import MetricBound
+    from registry.listing import MetricBound, Moment
     from registry.unit_of_work import UnitOfWork
 
 __all__ = [
@@ -353,8 +353,8 @@ def list_all(
     state: str | None = None,
     backbone: str | None = None,
     metrics: Sequence[MetricBound] = (),
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     sort: str = "name",
     reverse: bool = False,
     limit: int | None = None,
@@ -368,7 +368,7 @@ def list_all(
         backbone: keep tasks on this backbone, ``name`` or ``name@version``.
         metrics: keep tasks whose current version reports each metric within its bound.
         since, until: keep tasks whose current version was made at ``since`` or later, and before
-            ``until``.
+            ``until``; times, or how long ago.
         sort: ``name`` or ``team`` from a to z, ``created`` with the newest version first, or a
             metric, the highest first and tasks that do not report it last; ties go by name.
         reverse: turn that round; ties still go by name, and what is not reported still comes last.
@@ -395,13 +395,13 @@ def list_all(
             query = query.where(column == wanted)
     if backbone is not None:
         query = query.where(is_backbone(backbone))
-    query = within(query, TaskVersion.created_at, since, until)
     if kind or backbone or metrics or since or until or sort not in ("name", "team"):
         # The join says so too; said again, it leads databases past all earlier versions.
         query = query.where(TaskVersion.current_of > 0)
     first = _order(registry, sort, reverse=reverse)
     query = paged(query.order_by(first, by_name(registry, Task.name)), limit, offset)
     with registry.read() as uow:
+        query = within(uow, query, TaskVersion.created_at, since, until)
         return [
             TaskRow(
                 name=row.name,
@@ -480,7 +480,7 @@ def _order(registry: Registry, sort: str, *, reverse: bool) -> ColumnElement[Any
             column: ColumnElement[Any] = by_name(registry, named)
             descending = reverse
         case "created":
-            column, descending = TaskVersion.created_at.expression, not reverse
+            column, descending = TaskVersion.id.expression, not reverse
         case _:
             column, descending = metric(registry, TaskVersion.metrics, sort), not reverse
     return (column.desc() if descending else column.asc()).nulls_last()
@@ -536,7 +536,7 @@ def _add_task(
     uow: UnitOfWork, name: str, team: str, module: ModuleFile, *, forced: bool
 ) -> Outcome:
     """Write a new task with its first version."""
-    task = Task(name=name, team=team, state="active")
+    task = Task(name=name, team=team, state="active", created_at=uow.now)
     version = _version(uow, task, module, (1, 0))
     uow.session.add(task)
     _make_current(uow, version, None)
@@ -644,6 +644,7 @@ def _version(
         tap_layer=spec.tap_layer,
         depth=spec.depth,
         metrics=spec.metrics,
+        created_at=uow.now,
         created_by=str(uow.actor),
     )
     uow.session.add(version)

@@ -6,9 +6,10 @@ when it raises; its audit event lies inside it.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import false, select
+from sqlalchemy import false, func, select
 from sqlalchemy.orm import aliased, contains_eager
 
 from centra.errors import NotFoundError
@@ -26,12 +27,14 @@ from registry.models import (
     ReleaseTask,
     Task,
     TaskVersion,
+    UtcTime,
     now,
 )
 from registry.versions import Held
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from sqlalchemy.orm import Session
 
@@ -48,6 +51,25 @@ class UnitOfWork:
         self.session = session
         self.actor = actor
 
+    @cached_property
+    def now(self) -> datetime:
+        """The time of this transaction, for every row that it writes, and to count back from.
+
+        PostgreSQL's own, or of SQLite this machine's: one clock, whoever writes. And never earlier
+        than the last event, so that times only grow along the log, also where a clock was set back.
+        """
+        with self.session.no_autoflush:  # What is being made may lack just this time.
+            return self._now()
+
+    def _now(self) -> datetime:
+        here = now()
+        if self.session.get_bind().dialect.name == "postgresql":
+            # Not the time of the transaction's begin: it may have waited for its turn since.
+            here = self.session.scalar(select(func.clock_timestamp(type_=UtcTime))) or here
+        ended = select(AuditHead.count).where(AuditHead.id == 1).scalar_subquery()
+        last = self.session.scalar(select(AuditEvent.at).where(AuditEvent.id == ended))
+        return here if last is None else max(here, last)
+
     def record(
         self, action: str, subject: str, details: dict[str, Any], *, forced: bool = False
     ) -> None:
@@ -62,7 +84,7 @@ class UnitOfWork:
         head = self.session.get_one(AuditHead, 1)
         event = AuditEvent(
             id=head.count + 1,
-            at=now(),
+            at=self.now,
             actor=str(self.actor),
             action=action,
             subject=subject,
@@ -216,16 +238,20 @@ class UnitOfWork:
         """Per release number what it was composed onto, the latest first."""
         release, base = aliased(Release), aliased(Release)
         query = (
-            select(release.number, base.number, ReleaseBase.at)
+            select(release.number, base.number, ReleaseBase.id)
             .select_from(ReleaseBase)
             .join(release, ReleaseBase.release_id == release.id)
             .join(base, ReleaseBase.base_id == base.id)
-            .order_by(ReleaseBase.at.desc())
+            .order_by(ReleaseBase.id.desc())
         )
         found: dict[int, list[Composed]] = {}
-        for number, onto, at in self.session.execute(query):
-            found.setdefault(number, []).append(Composed(base=onto, at=at))
+        for number, onto, order in self.session.execute(query):
+            found.setdefault(number, []).append(Composed(base=onto, order=order))
         return found
+
+    def newest_composition(self) -> int:
+        """The order of the newest composition of any release; 0 before the first."""
+        return self.session.scalar(select(func.max(ReleaseBase.id))) or 0
 
     def proven(self, versions: Iterable[TaskVersion]) -> set[int]:
         """Ids of those versions that some release holds: their parity has been checked."""

@@ -112,7 +112,7 @@ def _pointer(address: str, store: BlobStore, channels: Sequence[str]) -> Channel
     for channel in channels:
         data = store.read_pointer(channel)
         if data is not None:
-            pointer = ChannelPointer.from_bytes(data, f"{address} channel {channel}")
+            pointer = ChannelPointer.of_channel(data, channel, f"{address} channel {channel}")
             if len(channels) > 1:
                 level = logging.INFO if channel == channels[0] else logging.WARNING
                 text = "%s: no release is named; taking release %d, which %s serves"

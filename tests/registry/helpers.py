@@ -251,7 +251,9 @@ def forge(registry: Registry, manifest: ReleaseManifest) -> None:
     with registry.write() as uow:
         versions = uow.released(uow.release("1")).values()
         held = [ReleaseTask(task_id=v.task_id, version_id=v.id) for v in versions]
-        uow.session.add(Release(number=2, digest=digest, created_by="eve", tasks=held))
+        uow.session.add(
+            Release(number=2, digest=digest, created_at=uow.now, created_by="eve", tasks=held)
+        )
 
 
 def actions(registry: Registry) -> list[str]:

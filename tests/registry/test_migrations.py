@@ -9,12 +9,13 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import MetaData, text
+from sqlalchemy import MetaData, select, text
 
 from registry import audit, channels, evaluations, tasks
 from registry import db as database
 from registry.db import SCHEMA, differences, make_engine, revision, upgrade, writing
 from registry.lineage import Composed
+from registry.models import ChannelMove
 from registry.releases import list_all
 from tests.registry.helpers import finish, opened, start_children
 from tests.support import ROOT
@@ -87,7 +88,20 @@ def fill_0003(insert: Callable[..., None]) -> None:
     insert("evaluations", id=2, release_id=3, version_id=3, data=digest("9"), examples=7, metrics={"accuracy": 0.8}, at=at(9), by="nlu/ada")  # fmt: skip
 
 
-FILL = {"0001": fill_0001, "0002": fill_0002, "0003": fill_0003}
+def fill_0004(insert: Callable[..., None]) -> None:
+    """Compositions of clients whose clocks are minutes apart.
+
+    Release 1 was made again of 2 and moved to production; release 4 was made of 1, by a clock behind.
+    """
+    insert("release_bases", release_id=1, base_id=2, at=at(5))
+    release = {"id": 4, "number": 4, "digest": digest("1"), "base_id": 1}
+    insert("releases", created_at=at(1), created_by="nlu/ada", **release)
+    insert("release_bases", release_id=4, base_id=1, at=at(1))
+    insert("channels", name="staging", release_id=4, revision=1, moved_at=at(1), moved_by="nlu/ada")
+    insert("channel_moves", channel="staging", revision=1, kind="promote", release_id=4, at=at(1), by="nlu/ada")  # fmt: skip
+
+
+FILL = {"0001": fill_0001, "0002": fill_0002, "0003": fill_0003, "0004": fill_0004}
 
 
 def inserting(connection: Connection) -> Callable[..., None]:
@@ -124,7 +138,7 @@ def check(url: str, store: Path) -> None:
             ("slots", "1.0"),
         ]
         *newer, second, first = list_all(registry)
-        assert [row.number for row in newer] in ([], [3])
+        assert [row.number for row in newer] in ([], [3], [4, 3])
         assert [(row.number, row.channels) for row in (second, first)] == [
             (2, ["latest"]),
             (1, ["production"]),
@@ -145,7 +159,27 @@ def check(url: str, store: Path) -> None:
         assert events[1].forced
         assert events[1].at == at(1)
         with registry.read() as uow:
-            assert uow.compositions() == {2: [Composed(base=1, at=at(4))]}
+            compositions = uow.compositions()
+            assert compositions.pop(2) == [Composed(base=1, order=1)]
+            if compositions:
+                # Numbers of releases count more than clocks.
+                assert compositions == {
+                    1: [Composed(base=2, order=2)],
+                    4: [Composed(base=1, order=3)],
+                }
+            seen = {
+                (move.channel, move.revision): move.composition
+                for move in uow.session.scalars(select(ChannelMove))
+            }
+            skewed = bool(compositions)
+            assert seen == {
+                ("latest", 1): 0,
+                ("latest", 2): 1,
+                ("production", 1): 0,
+                ("production", 2): 1 + skewed,
+                ("production", 3): 1 + 2 * skewed,
+                **({("staging", 1): 3} if skewed else {}),
+            }
             assert uow.backbone("minilm").state == "active"
             held = uow.held(uow.release("2"))
             assert {task: str(version) for task, version in held.items()} == {
