@@ -120,7 +120,7 @@ def sync(name: str | None, *, as_json: bool) -> None:
     settled()
     for row in rows:
         if row.found:
-            remark(f"the pointer of {row.name} {row.found}; it is published now")
+            remark(f"was stale: {row.name}, whose pointer {row.found}")
     if not any(row.stale for row in rows):
         remark("nothing to do: no pointer was stale")
     if as_json:

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GateError", "Promotion", "StaleReleaseError", "promote"]
 
-_PAUSE_S = 0.05
-"""How long a promotion waits at most before it looks again, so that not all do so at once."""
+_PAUSE_S = 5.0
+"""How long a promotion waits at most before it looks again."""
 
 
 class StaleReleaseError(ConflictError):
@@ -196,8 +196,9 @@ def promote(
     """
     check_movable(channel)
     policy = registry.policy.channels.get(channel)
-    checked, writable = Checked(registry.store), False
+    checked, writable, lost = Checked(registry.store), False, 0
     while True:
+        began = time.monotonic()
         with registry.read() as uow:
             look = _look(uow, reference, channel, overwrite=policy is not None and policy.overwrite)
             made = is_made(uow, channel, "promote", expect)
@@ -262,7 +263,10 @@ def promote(
                 row, _ = advance(uow, channel, release, "promote", forced=offer.forced)
                 moved = channel_row(row)
         if not current:
-            time.sleep(random.uniform(0, _PAUSE_S))  # noqa: S311 - nobody is to be fooled
+            # Of many at once one is the first each time. The longer it takes, the more step back.
+            lost += 1
+            longest = min(_PAUSE_S, (time.monotonic() - began) * 2**lost)
+            time.sleep(random.uniform(0, longest))  # noqa: S311 - nobody is to be fooled
             continue
         publish_move(registry, moved)
         return replace(promotion, release=moved.release, promoted=True, revision=moved.revision)

@@ -48,7 +48,8 @@ _SEEN = """
             WHERE release_bases.at <= channel_moves.at
             OR release_bases.id = (
                 SELECT MIN(first.id) FROM release_bases AS first
-                WHERE first.release_id = channel_moves.release_id
+                JOIN releases ON releases.id = first.release_id
+                WHERE releases.id = channel_moves.release_id AND releases.base_id IS NOT NULL
             )
         ),
         0

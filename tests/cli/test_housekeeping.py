@@ -133,9 +133,10 @@ def test_channel_sync_mends_pointers_and_says_which_were_stale(home: Path) -> No
     assert store().read_pointer("latest") == b"{}"
 
     first, again = read_repeated("channel", "sync")
+    said = "is not as the database has it: it cannot be read"
     assert first == [
-        {"name": "latest", "release": 1, "revision": 1, "stale": True},
-        {"name": "production", "release": 1, "revision": 1, "stale": False},
+        {"name": "latest", "release": 1, "revision": 1, "stale": True, "found": said},
+        {"name": "production", "release": 1, "revision": 1, "stale": False, "found": None},
     ]
     assert [row["stale"] for row in again] == [False, False]
     assert {name: store().read_pointer(name) for name in right} == right

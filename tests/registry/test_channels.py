@@ -7,6 +7,7 @@ import pytest
 
 from centra.errors import (
     CentraError,
+    FormatError,
     InvalidNameError,
     NotFoundError,
     StoreNotWritableError,
@@ -16,6 +17,7 @@ from centra.local_store import LocalStore
 from centra.release import ChannelPointer
 from centra.runtime.loading import find_release
 from registry import audit, channels, releases, tasks
+from registry.errors import UnpublishedError
 from tests.registry.helpers import (
     BOB,
     acting,
@@ -178,6 +180,28 @@ def test_a_channel_that_is_not_there_is_refused(registry: Registry) -> None:
         channels.show(registry, "production")
 
 
+# A pointer that names another channel.
+
+
+def test_a_pointer_of_another_channel_is_refused_by_who_reads_the_store_alone(
+    published: Registry,
+) -> None:
+    channels.move(published, "production", "1")
+    published.store.write_pointer("production", pointer(published, "latest"))
+    says = "is a pointer of the channel 'latest', expected one of 'production'"
+    for address in (f"{published.store.url}#production", published.store.url):
+        with pytest.raises(FormatError, match=says):
+            find_release(address)
+
+
+def test_sync_names_the_other_channel_and_publishes_the_right_pointer(published: Registry) -> None:
+    row, _ = channels.move(published, "production", "1")
+    published.store.write_pointer("production", pointer(published, "latest"))
+    (synced,) = channels.sync(published, "production")
+    assert synced.found == "is not as the database has it: it names the channel 'latest'"
+    assert pointer(published, "production") == copy_of(row)
+
+
 # The pointer is mended.
 
 
@@ -236,7 +260,7 @@ def test_a_pointer_that_could_not_be_written_is_written_by_the_repetition(
             raise StoreNotWritableError("read-only")
 
     locked = dataclasses.replace(published, store=ReadOnly(root_of(published)))
-    with pytest.raises(StoreNotWritableError):
+    with pytest.raises(UnpublishedError):
         channels.move(locked, "staging", "1")
     assert published.store.read_pointer("staging") is None
     row, moved = channels.move(published, "staging", "1")

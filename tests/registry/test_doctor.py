@@ -615,20 +615,23 @@ def test_garbage_is_a_warning_once_it_is_old(healthy: Registry) -> None:
 
 def test_pointers_that_are_missing_stale_or_damaged_are_mended_by_sync(healthy: Registry) -> None:
     production = healthy.store.read_pointer("production") or b""
-    for data in (None, production.replace(b'"revision":1', b'"revision":0'), b"half of {"):
+    other = healthy.store.read_pointer("latest")
+    for data in (None, production.replace(b'"revision":1', b'"revision":0'), b"half of {", other):
         path = root_of(healthy) / "channels" / "production.json"
         path.unlink() if data is None else path.write_bytes(data)
         checks = examined(healthy)
         assert checks["pointers"].state == "problem"
         says = "is missing" if data is None else "is not as the database has it"
         assert f"the pointer of production {says}" in checks["pointers"].found
+        assert (data is other) is ("it names the channel 'latest'" in checks["pointers"].found)
         assert checks["pointers"].mend == "centra channel sync production"
         channels.sync(healthy)
         assert not_ok(examined(healthy)) == {}
 
 
 def test_a_pointer_of_no_channel_is_a_warning(healthy: Registry) -> None:
-    healthy.store.write_pointer("old", healthy.store.read_pointer("latest") or b"")
+    latest = healthy.store.read_pointer("latest") or b""
+    healthy.store.write_pointer("old", latest.replace(b'"latest"', b'"old"'))
     check = only(examined(healthy), "pointers", "warning", "channels/old.json")
     assert "remove channels/old.json" in (check.mend or "")
 

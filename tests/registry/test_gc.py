@@ -288,6 +288,19 @@ def test_a_backbone_whose_spec_cannot_be_read_stops_it(
     assert gc.collect(registry, grace=NOW, delete=True).count == 1
 
 
+def test_a_pointer_of_another_channel_stops_it(
+    registry: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.register(registry, "intent", module())
+    releases.compose(registry, publish=True)
+    registry.store.write_pointer("production", registry.store.read_pointer("latest") or b"")
+    refuses(
+        registry,
+        "the channel pointer production.json",
+        "of the channel 'latest', expected one of 'production'",
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,8 +65,8 @@ def test_a_release_that_came_back_stands_on_what_it_was_composed_onto_last() -> 
 def test_a_chain_can_be_asked_for_as_it_was() -> None:
     compositions = composed((5, 1, 1), (5, 4, 9))
     assert numbers(5, compositions) == [5, 4]
-    assert numbers(5, compositions, time(8)) == [5, 1]
-    assert numbers(5, compositions, time(0)) == [5]
+    assert numbers(5, compositions, 8) == [5, 1]
+    assert numbers(5, compositions, 0) == [5]
 
 
 def test_chains_meet_at_the_nearest_release_made_of_the_same() -> None:
@@ -82,10 +80,10 @@ def test_chains_meet_at_the_nearest_release_made_of_the_same() -> None:
 def test_a_release_that_was_made_again_of_what_is_served_meets_it_there() -> None:
     # 2 was made of 1 and is served; going back to 1 was composed onto it.
     compositions = composed((2, 1, 1), (1, 2, 2))
-    mine, theirs = chain(1, compositions), chain(2, compositions, time(2))
+    mine, theirs = chain(1, compositions), chain(2, compositions, 1)
     assert fork(mine, theirs) == 1
     # Before that, 1 was what 2 stands on.
-    assert fork(chain(1, compositions, time(2)), theirs) == 0
+    assert fork(chain(1, compositions, 1), theirs) == 0
 
 
 def test_a_release_that_is_served_again_is_not_what_it_was_when_it_was_built_upon() -> None:
@@ -96,21 +94,17 @@ def test_a_release_that_is_served_again_is_not_what_it_was_when_it_was_built_upo
 
 
 def numbers(
-    release: int, compositions: dict[int, list[Composed]], at: datetime | None = None
+    release: int, compositions: dict[int, list[Composed]], until: int | None = None
 ) -> list[int]:
     """The releases of a chain."""
-    return [made.release for made in chain(release, compositions, at)]
-
-
-def time(second: int) -> datetime:
-    return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+    return [made.release for made in chain(release, compositions, until)]
 
 
 def composed(*edges: tuple[int, int, int]) -> dict[int, list[Composed]]:
-    """Compositions as ``(release, base, second)``."""
+    """Compositions as ``(release, base, order)``."""
     found: dict[int, list[Composed]] = {}
-    for release, base, second in sorted(edges, key=lambda edge: -edge[2]):
-        found.setdefault(release, []).append(Composed(base=base, at=time(second)))
+    for release, base, order in sorted(edges, key=lambda edge: -edge[2]):
+        found.setdefault(release, []).append(Composed(base=base, order=order))
     return found
 
 
@@ -143,8 +137,12 @@ def test_the_same_change_made_by_both_has_not_moved() -> None:
     assert moved({"intent": "1.1"}, {"intent": "1.1"}, {"intent": "1.0"}) == []
 
 
-def test_without_a_common_ancestor_nothing_can_have_moved() -> None:
-    assert moved({"intent": "1.1"}, {"intent": "1.0"}, None) == []
+def test_without_a_common_ancestor_all_that_is_served_has_come_since() -> None:
+    serving = {"intent": "1.0", "slots": "1.0"}
+    assert moved({"intent": "1.1", "slots": "1.0"}, serving, None) == [
+        Moved(task="intent", serving="1.0", candidate="1.1")
+    ]
+    assert moved({**serving, "mood": "1.0"}, serving, None) == []
 
 
 def test_a_change_that_was_rolled_back_does_not_come_back_by_the_way() -> None:

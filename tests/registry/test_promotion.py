@@ -8,13 +8,21 @@ import pytest
 
 from centra.compose import ComposeError
 from centra.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
+from centra.local_store import LocalStore
 from centra.release import ChannelPointer
 from registry import audit, channels, evaluations, releases, signatures, tasks
 from registry.policy import evaluate as evaluate_gates
 from registry.promotion import GateError, Promotion, StaleReleaseError, promote
 from registry.releases import compose
 from tests import support
-from tests.registry.helpers import acting, blob_path, nothing_changes, refused, reopened
+from tests.registry.helpers import (
+    acting,
+    blob_path,
+    nothing_changes,
+    refused,
+    reopened,
+    root_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -295,6 +303,102 @@ def test_going_back_is_for_rollback(published: Registry, ship: Callable[..., int
         promote(published, "1", "production")
 
 
+def test_a_release_that_stands_on_nothing_that_is_served_is_refused_unless_forced(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    # As an import writes it: nobody here knows what it was made of.
+    tasks.update(published, "intent", module(seed=10))
+    composed = compose(published)
+    published.store.put(composed.manifest.to_bytes())
+    with published.write() as uow:
+        foreign = str(releases.add(uow, composed.manifest, composed.ids).number)
+    says = ("intent is 1.0 there, 1.1 here", "--set TASK@VERSION", "--force")
+    with refused(published, StaleReleaseError, *says):
+        promote(published, foreign, "production")
+    with refused(published, ConflictError, "has no base"):
+        promote(published, foreign, "production", rebase=True)
+    assert promote(published, foreign, "canary").promoted
+    assert promote(ruled(published, overwrite=True), foreign, "production", dry_run=True).unchanged is False  # fmt: skip
+    assert promote(published, foreign, "production", force=True).promoted
+    event = audit.events(published)[-1]
+    assert (event.action, event.forced) == ("channel:promote", True)
+
+
+def test_composed_anew_onto_what_is_served_a_foreign_release_is_promoted(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.update(published, "intent", module(seed=10))
+    composed = compose(published)
+    published.store.put(composed.manifest.to_bytes())
+    with published.write() as uow:
+        foreign = releases.add(uow, composed.manifest, composed.ids).number
+    anew = compose(published, base="production", replace=["intent@1.1"], publish=True)
+    assert (anew.release, anew.published) == (foreign, False)
+    assert promote(published, str(foreign), "production").promoted
+
+
+def test_a_foreign_release_that_undoes_nothing_is_promoted(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.register(published, "new", module(seed=20))
+    composed = compose(published)
+    published.store.put(composed.manifest.to_bytes())
+    with published.write() as uow:
+        foreign = str(releases.add(uow, composed.manifest, composed.ids).number)
+    assert promote(published, foreign, "production").promoted
+    assert not audit.events(published)[-1].forced
+
+
+def test_force_serves_a_stale_release_as_it_is_and_the_gates_still_hold(
+    published: Registry, ship: Callable[..., int]
+) -> None:
+    mine, theirs = ship("intent", 11), ship("slots", 12)
+    promote(published, str(theirs), "production")
+    with nothing_changes(published), pytest.raises(GateError):
+        promote(ruled(published, max_layers=1), str(mine), "production", force=True)
+    done = promote(published, str(mine), "production", force=True)
+    assert (done.release, done.rebased_from) == (mine, None)
+    assert audit.events(published)[-1].forced
+
+
+def test_a_promotion_gives_way_as_often_as_others_are_faster_and_reads_only_what_is_new(
+    published: Registry,
+    ship: Callable[..., int],
+    module: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mine, times = ship("intent", 11), 21
+    for seed in range(times):
+        tasks.update(published, "slots", module(seed=100 + seed))
+    monkeypatch.setattr("registry.promotion.time.sleep", lambda _: None)
+    read: list[list[str]] = [[]]
+    begun = []
+
+    class Recording(LocalStore):
+        def fetch(self, digest: str) -> Path:
+            read[-1].append(digest)
+            return super().fetch(digest)
+
+    def intruding(*args: Any, **options: Any) -> Any:
+        turn = len(begun)
+        begun.append(True)
+        if turn < times:
+            theirs = compose(
+                published, base="production", replace=[f"slots@1.{turn + 1}"], publish=True
+            )
+            promote(published, str(theirs.release), "production")
+        read.append([])
+        return evaluate_gates(*args, **options)
+
+    monkeypatch.setattr("registry.promotion.evaluate", intruding)
+    own = dataclasses.replace(ruled(published, max_layers=99), store=Recording(root_of(published)))
+    done = promote(own, str(mine), "production", rebase=True)
+    assert (done.promoted, len(begun)) == (True, times + 1)
+    assert served(published) == {"intent": "1.1", "slots": f"1.{times}", "mood": "1.0"}
+    # All of it once. Then the module that is new to it, and the manifest that it stores.
+    assert {len(set(blobs)) for blobs in read[2:-1]} == {2}
+
+
 def test_a_channel_may_be_open_to_overwriting(
     published: Registry, ship: Callable[..., int]
 ) -> None:
@@ -446,7 +550,7 @@ def test_a_release_whose_parity_fails_on_this_machine_does_not_pass_the_parity_g
     def failing(*_: object) -> None:
         raise ComposeError("intent", "parity failed")
 
-    monkeypatch.setattr("registry.promotion.check_parity", failing)
+    monkeypatch.setattr("centra.compose.check_parity", failing)
     with pytest.raises(GateError) as caught:
         promote(ruled(published, parity=True), number, "production")
     assert [gate.found for gate in failed(caught)] == ["task intent: parity failed"]
@@ -483,8 +587,9 @@ def test_rolling_back_goes_to_the_release_before_and_is_history_itself(
 ) -> None:
     second = ship("intent", 11)
     promote(published, str(second), "production")
-    row, before, moved = channels.rollback(published, "production")
-    assert (row.release, row.revision, before, moved) == (1, 3, second, True)
+    done = channels.rollback(published, "production")
+    assert (done.channel.release, done.channel.revision) == (1, 3)
+    assert (done.before, done.moved, done.published) == (second, True, False)
     assert served(published)["intent"] == "1.0"
     steps = [
         (row.kind, row.release, row.before) for row in channels.history(published, "production")
@@ -501,7 +606,7 @@ def test_rolling_back_works_however_broken_the_newest_release_is(
     broken = releases.show(published, str(number))
     support.flip(blob_path(published, broken.manifest.tasks["intent"].digest), 99)
     blob_path(published, broken.digest).unlink()
-    assert channels.rollback(published, "production")[0].release == 1
+    assert channels.rollback(published, "production").channel.release == 1
 
 
 def test_rolling_back_to_a_release_that_is_damaged_itself_is_refused(
@@ -519,8 +624,8 @@ def test_a_rollback_goes_to_any_release_that_was_served(
 ) -> None:
     for seed in (11, 12):
         promote(published, str(ship("intent", seed)), "production")
-    assert channels.rollback(published, "production", to="1")[0].release == 1
-    assert channels.rollback(published, "production", to="1")[2] is False
+    assert channels.rollback(published, "production", to="1").channel.release == 1
+    assert channels.rollback(published, "production", to="1").moved is False
     other = ship("slots", 13)
     with refused(published, NotFoundError, f"never served release {other}"):
         channels.rollback(published, "production", to=str(other))
@@ -535,7 +640,8 @@ def test_a_pipeline_takes_back_its_own_release_alone(
     with refused(published, ConflictError, f"not {mine}; nothing was done"):
         channels.rollback(published, "production", serving=str(mine))
     newest = channels.show(published, "production").release
-    assert channels.rollback(published, "production", serving=str(newest))[0].release == mine
+    done = channels.rollback(published, "production", serving=str(newest))
+    assert done.channel.release == mine
 
 
 def test_there_must_be_something_to_go_back_to(published: Registry) -> None:
@@ -550,4 +656,4 @@ def test_only_promoters_roll_back(published: Registry, ship: Callable[..., int])
     registry = ruled(published, promoters=["release"])
     with refused(registry, NotAllowedError, "promoters are release"):
         channels.rollback(registry, "production")
-    assert channels.rollback(acting(registry, "release/eve"), "production")[2]
+    assert channels.rollback(acting(registry, "release/eve"), "production").moved

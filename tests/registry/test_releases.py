@@ -11,6 +11,7 @@ from centra.compose import ComposeError, check_parity
 from centra.errors import (
     BlobNotFoundError,
     CentraError,
+    ConflictError,
     CorruptBlobError,
     FormatError,
     InvalidNameError,
@@ -34,6 +35,7 @@ from tests.registry.helpers import (
     files,
     nothing_changes,
     refused,
+    reopened,
     root_of,
     rows,
 )
@@ -89,7 +91,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
         calls.append(set(names))
         return check_parity(manifest, reader, names, *rest)
 
-    monkeypatch.setattr(releases, "check_parity", counting)
+    monkeypatch.setattr("centra.compose.check_parity", counting)
     return calls
 
 
@@ -526,13 +528,95 @@ def test_a_crash_before_the_pointer_is_mended_by_a_rerun(
     pair: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(releases, "publish_pointer", lambda *_: 1 / 0)
+        patch.setattr(releases, "publish_move", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             compose(pair, publish=True)
     assert pair.store.read_pointer("latest") is None
     again = compose(pair, publish=True)
     assert (again.release, again.published) == (1, False)
     assert latest(pair) == (1, 1)
+
+
+# Others change the live set meanwhile.
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object], int], list[int]]:
+    """Let something happen between merging and publishing, so many times; how often it did."""
+
+    def arrange(happens: Callable[[], object], times: int) -> list[int]:
+        real, done = releases.merge, list[int]()
+
+        def merge(*args: Any, **options: Any) -> Any:
+            merged = real(*args, **options)
+            if len(done) < times:
+                done.append(len(done))
+                happens()
+            return merged
+
+        monkeypatch.setattr(releases, "merge", merge)
+        return done
+
+    return arrange
+
+
+def test_a_slow_compose_does_not_publish_an_older_set_over_a_newer_one(
+    released: Registry, module: Callable[..., Path], meanwhile: Callable[..., list[int]]
+) -> None:
+    tasks.update(released, "intent", module(seed=1))
+
+    def others() -> None:
+        with reopened(released) as own:
+            tasks.update(own, "slots", module("tagging", tap=2, seed=2))
+            compose(own, publish=True)
+
+    meanwhile(others, 1)
+    done = compose(released, publish=True)
+    assert (done.tasks, done.published) == ({"intent": "1.1", "slots": "1.1"}, False)
+    assert latest(released) == (done.release, 2)
+    assert [row.release for row in channels.history(released, "latest")] == [2, 1]
+
+
+def test_a_slow_compose_keeps_a_precision_that_was_decided_meanwhile(
+    released: Registry, module: Callable[..., Path], meanwhile: Callable[..., list[int]]
+) -> None:
+    tasks.update(released, "intent", module(seed=1))
+
+    def others() -> None:
+        with reopened(released) as own:
+            compose(own, replace=["intent@1.1"], settled={"slots": "int8"}, publish=True)
+
+    meanwhile(others, 1)
+    done = compose(released, publish=True)
+    assert done.manifest.precisions == {"intent": "fp32", "slots": "int8"}
+    assert latest(released) == (2, 2)
+
+
+def test_a_live_set_that_never_stands_still_is_given_up_on(
+    released: Registry, module: Callable[..., Path], meanwhile: Callable[..., list[int]]
+) -> None:
+    tasks.update(released, "intent", module(seed=1))
+    there_and_back = ["intent@1.1", "intent@1.0"]
+    done = meanwhile(lambda: tasks.pin(released, there_and_back[len(done) % 2]), 99)
+    with pytest.raises(ConflictError, match="has changed 8 times while it was composed"):
+        compose(released, publish=True)
+    assert len(done) == 8
+    assert latest(released) == (1, 1)
+
+
+def test_a_set_that_is_published_again_meanwhile_is_no_conflict(
+    released: Registry, module: Callable[..., Path], meanwhile: Callable[..., list[int]]
+) -> None:
+    tasks.update(released, "intent", module(seed=1))
+
+    def others() -> None:
+        with reopened(released) as own:
+            compose(own, publish=True)
+
+    counted = meanwhile(others, 1)
+    assert compose(released, publish=True).release == 2
+    assert len(counted) == 1
+    assert latest(released) == (2, 2)
 
 
 # Work follows the change.

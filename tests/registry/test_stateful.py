@@ -314,17 +314,17 @@ class Machine(RuleBasedStateMachine):
         to = data.draw(st.sampled_from([None, *sorted({*served})]))
         target = None if to is None else str(to)
         try:
-            row, before, moved = channels.rollback(self.registry, channel, to=target)
+            done = channels.rollback(self.registry, channel, to=target)
         except NotFoundError:
             assert to is None
             self.unchanged(channel)
             return
-        assert before == served[-1]
-        assert row.release in served
-        assert to in (None, row.release)
-        assert moved is (row.release != served[-1])
-        if moved:
-            served.append(row.release)
+        assert done.before == served[-1]
+        assert done.channel.release in served
+        assert to in (None, done.channel.release)
+        assert done.moved is (done.channel.release != served[-1])
+        if done.moved:
+            served.append(done.channel.release)
 
     def unchanged(self, channel: str) -> None:
         served = self.model.served.get(channel)
