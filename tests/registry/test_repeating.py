@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,10 +23,21 @@ from centra.errors import (
     StoreNotWritableError,
 )
 from centra.local_store import LocalStore
-from registry import audit, channels, releases, tasks
+from registry import (
+    Registry,
+    audit,
+    backbones,
+    channels,
+    gc,
+    releases,
+    signatures,
+    tasks,
+    transfer,
+)
 from registry.db import make_engine, upgrade
 from registry.errors import DatabaseError, UnpublishedError
 from registry.promotion import promote
+from tests import support
 from tests.registry.helpers import (
     die,
     in_child,
@@ -35,12 +50,9 @@ from tests.registry.helpers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from registry.unit_of_work import UnitOfWork
 
-    from registry import Registry
-
-    Change = Callable[[Registry], object]
+Change = Callable[[Registry], object]
 
 
 @pytest.fixture(autouse=True)
@@ -317,7 +329,6 @@ def on_s3(
 ) -> Iterator[Registry]:
     """What ``shipped`` is, with its blobs in a bucket."""
     from centra.blobs import open_store
-    from registry import backbones
 
     database = f"sqlite:///{tmp_path}/registry.db"
     engine = make_engine(database)
@@ -366,3 +377,65 @@ def test_forcing_is_logged_where_it_made_the_difference(shipped: Registry) -> No
     assert promote(shipped, "4", "production", force=True).promoted
     event = audit.events(shipped)[-1]
     assert (event.action, event.subject, event.forced) == ("channel:promote", "production", True)
+
+
+# Whatever else changes something.
+
+
+COMMANDS: dict[str, Callable[[Registry, Callable[..., Path], Path], object]] = {
+    "task register": lambda own, module, _: tasks.register(own, "mood", module(seed=9)),
+    "task update": lambda own, module, _: tasks.update(own, "intent", module(seed=9)),
+    "task redefine": lambda own, module, _: tasks.redefine(
+        own, "intent", module(labels=("alarm", "music"))
+    ),
+    "task pin": lambda own, *_: tasks.pin(own, "intent@1.0"),
+    "task retire": lambda own, *_: tasks.retire(own, "intent"),
+    "backbone retire": lambda own, *_: backbones.retire(own, "other@1"),
+    "backbone register": lambda own, _, folder: backbones.register(
+        own, "third", str(folder / "encoder")
+    ),
+    "compose --base": lambda own, *_: releases.compose(
+        own, base="3", replace=["slots@1.1"], publish=True
+    ),
+    "release sign": lambda own, _, folder: signatures.sign(own, "3", folder / "key.pem"),
+    "import": lambda own, _, folder: transfer.import_file(own, folder / "export.tar"),
+    "gc --delete": lambda own, *_: gc.collect(own, grace=timedelta(0), delete=True),
+}
+
+
+@pytest.mark.parametrize("name", [*COMMANDS])
+def test_a_command_that_was_killed_after_its_commit_is_repeated_without_doing_more(
+    shipped: Registry,
+    name: str,
+    module: Callable[..., Path],
+    make_encoder: Callable[[str], Path],
+    make_registry: Callable[[], Registry],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    support.make_key(tmp_path / "key.pem")
+    (tmp_path / "encoder").symlink_to(make_encoder("distilbert"))
+    abroad = make_registry()
+    tasks.register(abroad, "news", module(seed=30))
+    releases.compose(abroad, publish=True)
+    transfer.export_file(abroad, tmp_path / "export.tar", release="1")
+    shipped.store.put(b"litter")
+    before = rows(shipped)
+    with monkeypatch.context() as patch:
+        real = Registry.write
+
+        @contextmanager
+        def write(self: Registry) -> Iterator[UnitOfWork]:
+            with real(self) as uow:
+                yield uow
+            raise KeyboardInterrupt
+
+        patch.setattr(Registry, "write", write)
+        with pytest.raises(KeyboardInterrupt):
+            COMMANDS[name](shipped, module, tmp_path)
+    after = rows(shipped)
+    assert after != before
+    for _ in range(2):
+        COMMANDS[name](shipped, module, tmp_path)
+        assert rows(shipped) == after
+    assert published(shipped)
