@@ -204,6 +204,77 @@ def test_a_stale_release_ends_with_5_and_is_rebased_on_request(
     assert read("release", "show", "production")["tasks"] == {"intent": "1.1", "slots": "1.0"}
 
 
+def test_what_is_forced_shows_in_the_log(production: Path, modules: dict[str, Path]) -> None:
+    mine = ship(modules)
+    other = read("compose", "--base", "production", "--remove", "same", "--release")["release"]
+    centra("promote", other, "--to", "production")
+    refused("promote", mine, "--to", "production", code=5, says="--force, which the audit log will")
+    centra("promote", mine, "--to", "production", "--force")
+    assert "nlu/ada (forced)" in centra("audit").stdout.splitlines()[-1]
+
+
+def test_a_change_at_a_revision_is_made_once(production: Path, modules: dict[str, Path]) -> None:
+    number = ship(modules)
+    words = ("promote", number, "--to", "production", "--expect-revision", "1")
+    first, again = read_repeated(*words)
+    assert (first["promoted"], again["promoted"], again["unchanged"]) == (True, False, True)
+    first, again = read_repeated("rollback", "production", "--expect-revision", "2")
+    assert (first["moved"], again["moved"]) == (True, False)
+    assert (first["release"], again["release"], again["from"]) == (1, 1, 2)
+    says = ("production is at revision 3 and serves release 1", "expected revision 1")
+    refused("rollback", "production", "--expect-revision", "1", code=5, says=says)
+    refused(*words, code=5, says=says)
+    first, again = read_repeated("channel", "move", "canary", "1", "--expect-revision", "0")
+    assert first == again
+    refused("rollback", "production", "--expect-revision", "-1", code=2, says="-1")
+
+
+def test_a_rollback_whose_pointer_is_behind_publishes_it_and_stops(
+    production: Path, modules: dict[str, Path]
+) -> None:
+    centra("promote", ship(modules), "--to", "production")
+    pointer = production / ".centra" / "store" / "channels" / "production.json"
+    right = pointer.read_bytes()
+    pointer.write_bytes(b"stale")
+    before = read("channel", "history", "production")
+    result = centra("rollback", "production")
+    assert result.stdout == "production → release 2\n"
+    assert (
+        "nothing was rolled back: production had moved to release 2 (revision 2)" in result.stderr
+    )
+    assert (pointer.read_bytes(), read("channel", "history", "production")) == (right, before)
+    pointer.unlink()
+    found = read("rollback", "production")
+    assert (found["published"], found["moved"], found["release"]) == (True, False, 2)
+    assert read("rollback", "production")["release"] == 1
+
+
+def test_a_pointer_that_fails_after_the_move_ends_with_1_and_says_what_has_moved(
+    production: Path, modules: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from centra.errors import StoreNotWritableError
+    from centra.local_store import LocalStore
+
+    centra("promote", ship(modules), "--to", "production")
+    with monkeypatch.context() as patch:
+        real = LocalStore.write_pointer
+
+        def write_pointer(store: LocalStore, channel: str, data: bytes) -> None:
+            if data != store.read_pointer(channel):
+                raise StoreNotWritableError("no space is left")
+            real(store, channel, data)
+
+        patch.setattr(LocalStore, "write_pointer", write_pointer)
+        says = (
+            "production serves release 1 in the database (revision 3)",
+            "but its pointer could not be published: no space is left",
+            "Followers still see revision 2. Repeat the command with --expect-revision 2",
+            "or: centra channel sync production",
+        )
+        refused("rollback", "production", code=1, says=says)
+    assert read("rollback", "production", "--expect-revision", "2")["release"] == 1
+
+
 def test_a_release_is_measured_and_the_gate_takes_it(
     production: Path, tiny_data: Callable[[str], Path], modules: dict[str, Path]
 ) -> None:
