@@ -73,12 +73,13 @@ def show(name: str, *, as_json: bool) -> None:
 @channel.command()
 @click.argument("name")
 @click.argument("reference", metavar="RELEASE")
+@click.option("--force", is_flag=True, help="Change other teams' tasks, too; logged.")
 @json_option
-def move(name: str, reference: str, *, as_json: bool) -> None:
+def move(name: str, reference: str, *, force: bool, as_json: bool) -> None:
     """Point a channel at a release; a new NAME makes a channel."""
     from registry import channels
 
-    row, moved = channels.move(open_registry(), name, reference)
+    row, moved = channels.move(open_registry(), name, reference, force=force)
     settled()
     remark("moved" if moved else "nothing to do: already there")
     if as_json:

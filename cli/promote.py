@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     help="Where the channel has moved meanwhile, take the release's change onto what it serves.",
 )
 @click.option("--accept-redefined", is_flag=True, help="Tasks with another contract are wanted.")
+@click.option("--force", is_flag=True, help="Change other teams' tasks, too; logged.")
 @click.option("--dry-run", is_flag=True, help="Show the gates; change nothing.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print the gates as Markdown.")
 @click.option(
@@ -38,16 +39,17 @@ def promote(
     channel: str,
     rebase: bool,
     accept_redefined: bool,
+    force: bool,
     dry_run: bool,
     as_markdown: bool,
     junit: Path | None,
     as_json: bool,
 ) -> None:
-    """Let a channel serve a release, if it passes the gates of centra.toml.
+    """Let a channel serve a release, if it passes the gates of the policy.
 
-    Refused (exit 5) where tasks have moved on the channel since the release was composed, and
-    (exit 6) where a gate is not met; every gate is shown. What --rebase composes is published only
-    when every gate passes.
+    Refused (exit 4) where it would change tasks of other teams on the channel, (exit 5) where tasks
+    have moved there since the release was composed, and (exit 6) where a gate is not met; every
+    gate is shown. What --rebase composes is published only when every gate passes.
     """
     from centra.errors import StoreNotWritableError
     from centra.files import check_writable
@@ -81,6 +83,7 @@ def promote(
                 channel,
                 accept_redefined=accept_redefined,
                 rebase=rebase,
+                force=force,
                 dry_run=dry_run,
                 progress=progress,
             )
@@ -90,6 +93,9 @@ def promote(
     if not dry_run:
         settled()
     show(result)
+    if result.forced:
+        tasks = ", ".join(f"{task} of team {team}" for task, team in result.forced.items())
+        remark(f"--force is what changes {tasks}")
     remark(summary(result))
     if not (as_json or as_markdown or dry_run):
         click.echo(f"{channel} → release {result.release}")
@@ -113,17 +119,21 @@ def summary(result: Promotion) -> str:
 @click.option(
     "--from", "serving", metavar="RELEASE", help="Only while the channel serves this one."
 )
+@click.option("--force", is_flag=True, help="Change other teams' tasks, too; logged.")
 @json_option
-def rollback(channel: str, *, to: str | None, serving: str | None, as_json: bool) -> None:
+def rollback(
+    channel: str, *, to: str | None, serving: str | None, force: bool, as_json: bool
+) -> None:
     """Point a channel at the release it served before.
 
-    Rolling back twice goes back two steps. The release that is left may be damaged.
+    Rolling back twice goes back two steps. The release that is left may be damaged. Refused
+    (exit 4) where it would change tasks of other teams; --force does it all the same.
     """
     from registry import channels
 
     with reporting() as progress:
         row, before, moved = channels.rollback(
-            open_registry(), channel, to=to, serving=serving, progress=progress
+            open_registry(), channel, to=to, serving=serving, force=force, progress=progress
         )
     settled()
     remark(f"rolled back from release {before}" if moved else "nothing to do: already there")

@@ -17,11 +17,13 @@ from centra.names import parse_name
 from centra.progress import Progress, silent
 from centra.release import DEFAULT_CHANNELS, ChannelPointer
 from centra.runtime.loading import read_manifest
+from registry import owners, policies
 from registry.lineage import Move, MoveKind, stack
 from registry.listing import by_name, holds, within
 from registry.models import Channel, ChannelMove, Release
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from registry.connection import Registry
@@ -142,13 +144,16 @@ def default(registry: Registry) -> ChannelRow:
     )
 
 
-def move(registry: Registry, name: str, reference: str) -> tuple[ChannelRow, bool]:
+def move(
+    registry: Registry, name: str, reference: str, *, force: bool = False
+) -> tuple[ChannelRow, bool]:
     """Point a channel at a release; a new name makes a channel.
 
     Args:
         registry: where.
         name: the channel.
         reference: a release's number, another channel's name, or the start of a digest.
+        force: change other teams' tasks there, too.
 
     Returns:
         The channel, and whether it moved. Its pointer is published in either case, so repeating
@@ -157,17 +162,20 @@ def move(registry: Registry, name: str, reference: str) -> tuple[ChannelRow, boo
     Raises:
         InvalidNameError, UsageError: the name is not acceptable, all digits, or reserved.
         NotFoundError: there is no such release.
-        NotAllowedError: the policy has gates for the channel.
+        NotAllowedError: the policy has rules for the channel.
+        ForeignTasksError: it would change tasks of other teams, and ``force`` was not given.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
     check_movable(name)
-    if name in registry.policy.channels:
-        raise NotAllowedError(
-            f"the channel {name!r} has a policy in centra.toml, so it moves by "
-            f"'centra promote {reference} --to {name}' and 'centra rollback {name}' alone"
-        )
     with registry.write() as uow:
-        channel, moved = advance(uow, name, uow.release(reference), "move")
+        if policies.of_channel(registry, uow, name)[1] is not None:
+            raise NotAllowedError(
+                f"the policy has rules for the channel {name!r}, so it moves by "
+                f"'centra promote {reference} --to {name}' and 'centra rollback {name}' alone"
+            )
+        release = uow.release(reference)
+        forced = owners.check(uow, name, release, None, force=force)
+        channel, moved = advance(uow, name, release, "move", forced=forced)
         row = _row(channel)
     publish_pointer(registry, name)
     return row, moved
@@ -179,6 +187,7 @@ def rollback(
     *,
     to: str | None = None,
     serving: str | None = None,
+    force: bool = False,
     progress: Progress = silent,
 ) -> tuple[ChannelRow, int, bool]:
     """Point a channel at the release it served before, or at another that it has served.
@@ -191,6 +200,7 @@ def rollback(
         to: a release's number or the start of a digest; default one step down: twice is two steps.
         serving: roll back only while the channel serves this release, so that a pipeline whose own
             release fails does not take back somebody else's.
+        force: change other teams' tasks, too.
         progress: told of each file.
 
     Returns:
@@ -199,17 +209,12 @@ def rollback(
     Raises:
         NotFoundError: no such channel or release, or the channel never served it.
         NotAllowedError: the policy names others as promoters.
+        ForeignTasksError: it would change tasks of other teams, and ``force`` was not given.
         BlobNotFoundError, CorruptBlobError, FormatError: the earlier release is damaged itself.
         ConflictError: the channel serves another release than ``serving``, or was moved meanwhile.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
     check_movable(name)
-    policy = registry.policy.channels.get(name)
-    if policy is not None and not policy.admits(registry.actor):
-        raise NotAllowedError(
-            f"{registry.actor} may not move the channel {name!r}; its promoters are "
-            f"{', '.join(policy.promoters or [])}"
-        )
     with registry.read() as uow:
         channel = _required(uow, name)
         revision, before = channel.revision, channel.release.number
@@ -217,6 +222,7 @@ def rollback(
             raise ConflictError(f"{name} serves release {before}, not {serving}; nothing was done")
         target = _earlier(uow, name, to)
         number, digest = target.number, target.digest
+        _permit(registry, uow, name, target, force=force)
     files = read_manifest(digest, registry.store).files()
     for done, blob in enumerate(files.values(), 1):
         registry.store.fetch(blob)
@@ -228,7 +234,9 @@ def rollback(
                 f"{name} was moved to release {channel.release.number} meanwhile; look again: "
                 f"centra channel history {name}"
             )
-        channel, moved = advance(uow, name, uow.release(str(number)), "rollback")
+        target = uow.release(str(number))
+        forced = _permit(registry, uow, name, target, force=force)
+        channel, moved = advance(uow, name, target, "rollback", forced=forced)
         row = _row(channel)
     publish_pointer(registry, name)
     return row, before, moved
@@ -285,8 +293,26 @@ def moves_of(uow: UnitOfWork, name: str) -> list[Move]:
     return [Move(kind=kind, release=number) for kind, number in uow.session.execute(query)]
 
 
-def advance(uow: UnitOfWork, name: str, release: Release, kind: MoveKind) -> tuple[Channel, bool]:
-    """Move a channel inside a transaction; it counts its revision only when it really moves."""
+def advance(
+    uow: UnitOfWork,
+    name: str,
+    release: Release,
+    kind: MoveKind,
+    *,
+    forced: Mapping[str, str] | None = None,
+) -> tuple[Channel, bool]:
+    """Move a channel inside a transaction; it counts its revision only when it really moves.
+
+    Args:
+        uow: the transaction.
+        name: the channel.
+        release: what it is to serve.
+        kind: why.
+        forced: tasks of other teams that force is needed for; see :func:`registry.owners.check`.
+
+    Returns:
+        The channel, and whether it moved.
+    """
     channel = uow.channel(name)
     if channel is not None and channel.release_id == release.id:
         return channel, False
@@ -316,7 +342,9 @@ def advance(uow: UnitOfWork, name: str, release: Release, kind: MoveKind) -> tup
             "from": before.number if before else None,
             "to": release.number,
             "revision": channel.revision,
+            **({"forced_over": dict(forced)} if forced else {}),
         },
+        forced=bool(forced),
     )
     return channel, True
 
@@ -379,6 +407,18 @@ def _required(uow: UnitOfWork, name: str) -> Channel:
     if channel is None:
         raise NotFoundError(f"there is no channel {name!r}; see: centra channel list")
     return channel
+
+
+def _permit(
+    registry: Registry, uow: UnitOfWork, name: str, target: Release, *, force: bool
+) -> dict[str, str]:
+    """Whom a rollback needs, as :func:`registry.owners.check` does; no gate is asked."""
+    _, rules = policies.of_channel(registry, uow, name)
+    if rules is not None and not rules.admits(uow.actor):
+        raise NotAllowedError(
+            f"{uow.actor} may not move the channel {name!r}; its promoters are {rules.movers}"
+        )
+    return owners.check(uow, name, target, rules, force=force)
 
 
 def _earlier(uow: UnitOfWork, name: str, to: str | None) -> Release:

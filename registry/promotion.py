@@ -7,8 +7,7 @@ the revision that it looked at; otherwise it looks again. What it refuses and wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -17,11 +16,19 @@ from centra.compose import check_parity
 from centra.errors import ConflictError, VerificationError
 from centra.progress import Progress, silent
 from centra.runtime.loading import read_manifest
-from registry import lineage, releases
+from registry import lineage, owners, policies, releases
 from registry.channels import advance, check_movable, moves_of, publish_pointer
 from registry.evaluations import of_version
 from registry.models import ChannelMove, Release
-from registry.policy import Candidate, ChannelPolicy, Gate, Measure, Version, evaluate
+from registry.policy import (
+    Candidate,
+    ChannelPolicy,
+    Gate,
+    Measure,
+    SigningKey,
+    Version,
+    evaluate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,6 +96,8 @@ class Promotion:
     unchanged: bool
     """Whether the channel served it already, so that no gate was asked."""
     gates: list[Gate]
+    forced: dict[str, str] = field(default_factory=dict)
+    """The tasks of other teams that force is needed for, each with its team."""
 
     @property
     def what(self) -> str:
@@ -126,19 +135,21 @@ def promote(
     *,
     accept_redefined: bool = False,
     rebase: bool = False,
+    force: bool = False,
     dry_run: bool = False,
     progress: Progress = silent,
 ) -> Promotion:
     """Let a channel serve a release.
 
     Args:
-        registry: where; its policy says what the channel demands.
+        registry: where; the policy in force says what the channel demands.
         reference: a release's number, another channel's name, or the start of a digest.
         channel: the channel; a new name makes one.
         accept_redefined: say that tasks with another contract than what is served are wanted.
         rebase: where the channel has moved since the release was composed, compose the release's
             own change onto what the channel serves, and promote that. It is published only when
             every gate passes, as the channel moves.
+        force: change other teams' tasks there, too; no gate is forced.
         dry_run: decide, but change nothing.
         progress: told of each step.
 
@@ -146,20 +157,23 @@ def promote(
         What the channel serves now, with every gate.
 
     Raises:
-        InvalidNameError, UsageError: the channel's name or the policy is malformed.
+        InvalidNameError, UsageError: the channel's name is malformed.
+        NotAllowedError: ``centra.toml`` has rules for the channel that were never applied.
         NotFoundError: there is no such release.
         StaleReleaseError: tasks have moved on the channel, and ``rebase`` was not given.
         ConflictError: the change cannot be rebased, because the same task has moved.
+        ForeignTasksError: it would change tasks of other teams, and ``force`` was not given.
         GateError: a gate is not met; nothing has moved, and nothing was published.
         ComposeError, StoreError, StoreNotWritableError, DatabaseError: it cannot be carried out.
     """
     check_movable(channel)
-    policy = registry.policy.channels.get(channel)
     for _ in range(_ATTEMPTS):
         with registry.read() as uow:
+            version, policy = policies.of_channel(registry, uow, channel)
             look = _look(uow, reference, channel, overwrite=policy is not None and policy.overwrite)
         offer = _offer(registry, look, channel, rebase=rebase, progress=progress)
         unchanged = offer.digest == look.serving_digest
+        forced = _foreign(registry, channel, look, offer, policy, force=force)
         gates = (
             []
             if policy is None or unchanged
@@ -176,6 +190,7 @@ def promote(
             promoted=False,
             unchanged=unchanged,
             gates=gates,
+            forced=forced,
         )
         if not all(gate.passed for gate in gates):
             raise GateError(promotion, _untested(offer))
@@ -189,10 +204,17 @@ def promote(
             row = uow.channel(channel)
             if (row.revision if row else None) != look.revision:
                 continue
+            if policies.in_force(uow)[0] != version:
+                continue  # The gates were those of another policy.
             release = _release(uow, registry, offer)
-            row, _ = advance(uow, channel, release, "promote")
+            forced = owners.check(uow, channel, release, policy, force=force)
+            row, _ = advance(uow, channel, release, "promote", forced=forced)
             promotion = replace(
-                promotion, release=release.number, promoted=True, revision=row.revision
+                promotion,
+                release=release.number,
+                promoted=True,
+                revision=row.revision,
+                forced=forced,
             )
         publish_pointer(registry, channel)
         return promotion
@@ -224,6 +246,27 @@ def _offer(
         raise StaleReleaseError(look.release, channel, look.serving, look.moved)
     rebased = _rebased(registry, look.release, look.serving, progress)
     return _Offer(number=rebased.release, digest=rebased.digest, rebased=rebased)
+
+
+def _foreign(
+    registry: Registry,
+    channel: str,
+    look: _Look,
+    offer: _Offer,
+    policy: ChannelPolicy | None,
+    *,
+    force: bool,
+) -> dict[str, str]:
+    """As :func:`registry.owners.check`, against what the channel served when it was looked at."""
+    if look.serving is None:
+        return {}
+    with registry.read() as uow:
+        if offer.rebased is not None:
+            tasks = [change.task for change in offer.rebased.changes]
+        else:
+            before, after = (uow.release(str(n)) for n in (look.serving, offer.number))
+            tasks = owners.changed(uow, before, after)
+        return owners.check_tasks(uow, channel, tasks, policy, force=force)
 
 
 def _release(uow: UnitOfWork, registry: Registry, offer: _Offer) -> Release:
@@ -355,7 +398,7 @@ def _versions(
             release=release,
             reported=version.metrics,
             measured=tuple(
-                Measure(metrics=row.metrics, data=row.data)
+                Measure(metrics=row.metrics, data=row.data, examples=row.examples)
                 for row in of_version(uow, version)
                 if row.precision == precision and row.counts
             ),
@@ -377,9 +420,11 @@ def _parity(registry: Registry, manifest: ReleaseManifest, progress: Progress) -
     return None
 
 
-def _unsigned(registry: Registry, offer: _Offer, keys: list[str]) -> str | None:
+def _unsigned(registry: Registry, offer: _Offer, keys: list[SigningKey]) -> str | None:
+    from centra.signing import PublicKey
     from registry.signatures import signed_by
 
     if offer.number is None:
         return "not signed: it is not published"
-    return signed_by(registry, str(offer.number), [Path(key) for key in keys])
+    public = [PublicKey(name=key.name, pem=key.pem) for key in keys]
+    return signed_by(registry, str(offer.number), public)
