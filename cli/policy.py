@@ -93,7 +93,7 @@ def history(*, as_json: bool) -> None:
         return
     lines: list[tuple[object, ...]] = []
     for row in rows:
-        first, *more = map(change_line, row.changes)
+        first, *more = [change_line(change) for change in row.changes] or ["-"]
         time = f"{row.applied_at:%Y-%m-%d %H:%M}"
         lines += [(row.version, time, row.applied_by, first)]
         lines += [("", "", "", line) for line in more]

@@ -400,10 +400,8 @@ def _drops(
                 if pair is None:
                     lacking = [_lacking(policy, task, version) for version in (old, new)]
                     passed = False
-                    found = (
-                        "; ".join(filter(None, dict.fromkeys(lacking)))
-                        or f"no {metric} of both on the same data"
-                    )
+                    why = "measured on the same data" if policy.measured else "reported by both"
+                    found = "; ".join(filter(None, dict.fromkeys(lacking))) or f"not {why}"
                 else:
                     # Differences of decimal numbers: 0.91 - 0.90 is a little more than 0.01.
                     passed = pair[0] - pair[1] <= most + 1e-9

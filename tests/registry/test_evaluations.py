@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from registry import audit, cards, evaluations, releases, tasks
 from registry.models import Evaluation
 from registry.promotion import GateError, promote
 from tests import support
-from tests.registry.helpers import nothing_changes, refused
+from tests.registry.helpers import nothing_changes, refused, ruled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,15 +99,9 @@ def test_a_measurement_in_int8_of_nobody_knows_what_counts_for_nothing(
     old, _ = evaluations.evaluate(published, "2", "intent", data)
     with published.engine.begin() as connection:
         connection.execute(update(Evaluation).values(engine=None))
-    strict = dataclasses.replace(
-        published,
-        rules={
-            "channels": {
-                "production": {"measured": True, "min_metrics": {"intent": {"accuracy": 0.0}}}
-            }
-        },
-    )
-    with refused(published, GateError, "not measured; run: centra release evaluate 2"):
+    on = {"intent": {"data": old.data}}
+    strict = ruled(published, measured=on, min_metrics={"intent": {"accuracy": 0.0}})
+    with refused(published, GateError, "not measured on sha256:", "centra release evaluate 2"):
         promote(strict, "2", "production")
     assert not cards.show(published, "intent").evaluations[0].counts
     row, new = evaluations.evaluate(published, "2", "intent", data)
