@@ -100,7 +100,7 @@ def evaluate(
         known = of_version(uow, version)
         module = version.digest
     spec = read_spec(registry.store.fetch(module))
-    digest = fingerprint([file])
+    digest = fingerprint([file]) if file.is_file() else ""  # Reading says what is wrong with it.
     examples = read_for(spec, file, progress, remark)
     if fingerprint([file]) != digest:
         raise DataError(f"{file}: was changed while it was read; repeat the command")

@@ -87,7 +87,12 @@ def fill_0003(insert: Callable[..., None]) -> None:
     insert("evaluations", id=2, release_id=3, version_id=3, data=digest("9"), examples=7, metrics={"accuracy": 0.8}, at=at(9), by="nlu/ada")  # fmt: skip
 
 
-FILL = {"0001": fill_0001, "0002": fill_0002, "0003": fill_0003}
+def fill_0004(insert: Callable[..., None]) -> None:
+    """A measurement, and what took it."""
+    insert("evaluations", id=3, release_id=1, version_id=2, data=digest("9"), examples=7, metrics={"accuracy": 0.7}, at=at(10), by="nlu/ada", engine="onnxruntime 1.32.0")  # fmt: skip
+
+
+FILL = {"0001": fill_0001, "0002": fill_0002, "0003": fill_0003, "0004": fill_0004}
 
 
 def inserting(connection: Connection) -> Callable[..., None]:

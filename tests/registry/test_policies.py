@@ -273,6 +273,7 @@ def test_two_backbones_are_allowed_by_the_policy_alone(
 def test_a_key_is_taken_in_so_that_its_gate_works_without_the_file(
     published: Registry, tmp_path: Path
 ) -> None:
+    (tmp_path / "keys").mkdir()
     private = support.make_key(tmp_path / "keys" / "release.pem")
     public = support.public(private)
     rules = Rules(

@@ -555,7 +555,8 @@ def test_there_must_be_something_to_go_back_to(published: Registry) -> None:
 
 def test_only_promoters_roll_back(published: Registry, ship: Callable[..., int]) -> None:
     promote(published, str(ship("intent", 11)), "production")
-    registry = ruled(published, promoters=["release"])
-    with refused(registry, NotAllowedError, "promoters are release"):
-        channels.rollback(registry, "production")
+    registry = ruled(published, promoters=["care"], releasers=["release"])
+    for force in (False, True):
+        with refused(registry, NotAllowedError, "promoters are care, release"):
+            channels.rollback(registry, "production", force=force)
     assert channels.rollback(acting(registry, "release/eve"), "production")[2]
