@@ -105,11 +105,29 @@ def _fingerprint(text: str) -> str:
     return f"sha256:{match[1]}"
 
 
+def _channel(name: str) -> str:
+    return _name(name, "channel name")
+
+
 def _task(name: str) -> str:
+    return _name(name, "task name")
+
+
+def _task_or_every(name: str) -> str:
+    return name if name == _EVERY else _task(name)
+
+
+def _name(name: str, what: str) -> str:
     try:
-        return parse_name(name, "task name")
+        return parse_name(name, what)
     except CentraError as error:
         raise ValueError(str(error)) from error
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable() or not text:
+        raise ValueError("expected a name that can be printed")
+    return text
 
 
 def _several(value: object) -> object:
@@ -126,7 +144,10 @@ def _tables(value: object) -> object:
     return value
 
 
-Metrics = dict[str, dict[str, float]]
+Metrics = dict[
+    Annotated[str, AfterValidator(_task_or_every)],
+    dict[Annotated[str, AfterValidator(_printable)], float],
+]
 """Task (or ``*``) → metric → number."""
 Parties = list[Annotated[str, AfterValidator(_party)]]
 """Teams, and people as ``team/person``."""
@@ -160,7 +181,7 @@ class ComposePolicy(_Table):
 class SigningKey(_Table):
     """A public key, taken in with the policy."""
 
-    name: str
+    name: Annotated[str, AfterValidator(_printable)]
     """Of the file that it came from, for people."""
     pem: str
 
@@ -193,7 +214,9 @@ class MeasuredOn(_Table):
 class ChannelPolicy(_Table):
     """``[channels.NAME]``; see the top of this module."""
 
-    from_channel: str | None = Field(default=None, alias="from")
+    from_channel: Annotated[str, AfterValidator(_channel)] | None = Field(
+        default=None, alias="from"
+    )
     overwrite: bool = False
     promoters: Parties | None = None
     releasers: Parties | None = None

@@ -165,6 +165,13 @@ def test_without_rules_nothing_is_demanded() -> None:
         ("[channels.production]\npromoters = ['nlu/']", "expected TEAM or TEAM/PERSON"),
         ("[channels.production]\nreleasers = ['Ada L']", "expected TEAM or TEAM/PERSON"),
         ("[policy]\nadmins = 'release'", "policy.admins"),
+        ("[channels.production]\nfrom = 'Staging'", "channels.production.from: "),
+        ("[channels.production.min_metrics.'../x']\nf1 = 1", "production.min_metrics.../x: "),
+        ('[channels.production.max_drop.x]\n"\\u001b[2J" = 1', "that can be printed"),
+        (
+            '[channels.production]\nsigned_by = [{ name = "\\u001b", pem = "x" }]',
+            "signed_by[0].name: expected a name that can be printed",
+        ),
     ],
 )
 def test_a_malformed_policy_is_refused_and_the_setting_named(text: str, names: str) -> None:
