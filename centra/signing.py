@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from centra.blobs import BlobReader
     from centra.release import ReleaseManifest
 
-__all__ = ["Signature", "SignatureError", "check_subject", "sign", "verify_release"]
+__all__ = ["PublicKey", "Signature", "SignatureError", "check_subject", "sign", "verify_release"]
 
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 """P-256, P-384 and P-521: those that the format knows."""
@@ -39,6 +39,40 @@ _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 
 class SignatureError(VerificationError):
     """A release is not signed as it must be; says why not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublicKey:
+    """A public key on curve P-256, P-384 or P-521, as text."""
+
+    name: str
+    """What to call it."""
+    pem: str
+
+    @classmethod
+    def read(cls, path: Path) -> PublicKey:
+        """The key in a file.
+
+        Raises:
+            NotFoundError: there is no such file.
+            UsageError: it cannot be used.
+            CentraError: the package model-signing is not installed.
+        """
+        _require_library()
+        return cls(name=path.name, pem=_pem(_public_key(path)).decode())
+
+    def checked(self) -> PublicKey:
+        """The same key, written as every file's is.
+
+        Raises:
+            UsageError: it cannot be used.
+            CentraError: the package model-signing is not installed.
+        """
+        _require_library()
+        return PublicKey(name=self.name, pem=_pem(_public_key(self)).decode())
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +135,9 @@ def sign(
         return Signature(data=path.read_bytes(), key=_fingerprint(public), made=True)
 
 
-def verify_release(manifest: ReleaseManifest, reader: BlobReader, keys: Sequence[Path]) -> str:
+def verify_release(
+    manifest: ReleaseManifest, reader: BlobReader, keys: Sequence[Path | PublicKey]
+) -> str:
     """Require a valid signature over exactly this release by one of these keys.
 
     No blob is read: whoever fetches one checks that it has the digest that was signed.
@@ -109,7 +145,7 @@ def verify_release(manifest: ReleaseManifest, reader: BlobReader, keys: Sequence
     Args:
         manifest: the release.
         reader: the store or the folder that holds it and its signatures.
-        keys: public keys, as PEM.
+        keys: public keys, or the files that hold them as PEM.
 
     Returns:
         The fingerprint of the key that signed it.
@@ -266,20 +302,20 @@ def _private_key(path: Path, passphrase: str | None) -> EllipticCurvePrivateKey:
     return key
 
 
-def _public_key(path: Path) -> EllipticCurvePublicKey:
+def _public_key(source: Path | PublicKey) -> EllipticCurvePublicKey:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-    data = _read(path)
+    data = _read(source) if isinstance(source, Path) else source.pem.encode()
     try:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(
-            f"{path}: cannot be read as a public key in PEM format ({error})"
+            f"{source}: cannot be read as a public key in PEM format ({error})"
         ) from error
     if not isinstance(key, EllipticCurvePublicKey) or key.curve.name not in _CURVES:
-        raise _unusable(path)
+        raise _unusable(source)
     return key
 
 
@@ -292,9 +328,9 @@ def _read(path: Path) -> bytes:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _unusable(path: Path) -> UsageError:
+def _unusable(source: Path | PublicKey) -> UsageError:
     return UsageError(
-        f"{path}: expected an elliptic-curve key on P-256, P-384 or P-521; make one: "
+        f"{source}: expected an elliptic-curve key on P-256, P-384 or P-521; make one: "
         "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem"
     )
 

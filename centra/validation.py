@@ -79,7 +79,9 @@ def _explain(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
 
 def _place(path: Sequence[str | int]) -> str:
     """The name of a setting, items of lists counted from 0: ``search.seeds[0]``."""
-    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in path]
+    # pydantic's word for a key that is wrong itself.
+    named = [part for part in path if part != "[key]"]
+    parts = [f"[{part}]" if isinstance(part, int) else f".{part}" for part in named]
     return "".join(parts).removeprefix(".") or "document"
 
 

@@ -36,6 +36,7 @@ _COMMANDS = {
     "promote": "cli.promote:promote",
     "rollback": "cli.promote:rollback",
     "channel": "cli.channel:channel",
+    "policy": "cli.policy:policy",
     "predict": "cli.predict:predict",
     "bench": "cli.bench:bench",
     "export": "cli.transfer:export",

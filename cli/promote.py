@@ -47,11 +47,12 @@ def promote(
     junit: Path | None,
     as_json: bool,
 ) -> None:
-    """Let a channel serve a release, if it passes the gates of centra.toml.
+    """Let a channel serve a release, if it passes the gates of the policy.
 
-    Refused (exit 5) where tasks have moved on the channel since the release was composed, and
-    (exit 6) where a gate is not met; every gate is shown. What --rebase composes is published only
-    when every gate passes. Repeating it does no harm.
+    Refused (exit 4) where it would change tasks of other teams on the channel, (exit 5) where tasks
+    have moved there since the release was composed, and (exit 6) where a gate is not met; every
+    gate is shown. What --rebase composes is published only when every gate passes. Repeating it
+    does no harm.
     """
     from centra.errors import StoreNotWritableError
     from centra.files import check_writable
@@ -96,6 +97,9 @@ def promote(
     if not dry_run:
         settled()
     show(result)
+    if result.forced:
+        tasks = ", ".join(f"{task} of team {team}" for task, team in result.forced.items())
+        remark(f"--force is what changes {tasks}")
     remark(summary(result))
     if not (as_json or as_markdown or dry_run):
         click.echo(f"{channel} → release {result.release}")
@@ -134,7 +138,8 @@ def rollback(
 
     Rolling back twice goes back two steps; with --from, --to or --expect-revision, repeating it
     does no harm. Without them, a pointer that is behind is published, and nothing is rolled back.
-    The release that is left may be damaged.
+    The release that is left may be damaged. Refused (exit 4) where it would change tasks of other
+    teams; --force does it all the same.
     """
     from registry import channels
 

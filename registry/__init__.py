@@ -1,8 +1,8 @@
 """The registry: the database of tasks, versions, releases and channels, and the decisions on them.
 
 Every use case is a function of one of the modules ``backbones``, ``tasks``, ``releases``,
-``evaluations``, ``promotion``, ``channels``, ``signatures``, ``transfer``, ``cards``, ``graphs``,
-``audit``, ``gc`` and ``doctor``; its first argument is a :class:`Registry`::
+``evaluations``, ``promotion``, ``channels``, ``policies``, ``signatures``, ``transfer``, ``cards``,
+``graphs``, ``audit``, ``gc`` and ``doctor``; its first argument is a :class:`Registry`::
 
     from pathlib import Path
     from registry import Registry, releases, tasks

@@ -13,6 +13,7 @@ from __future__ import annotations
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -31,12 +32,14 @@ from centra.names import parse_name
 from centra.progress import Progress, silent
 from centra.release import DEFAULT_CHANNELS, ChannelPointer
 from centra.runtime.loading import read_manifest
+from registry import owners, policies
 from registry.errors import UnpublishedError
 from registry.lineage import Move, MoveKind, stack
 from registry.listing import by_name, holds, within
 from registry.models import Channel, ChannelMove, Release
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from registry.connection import Registry
@@ -196,7 +199,7 @@ def move(
         name: the channel.
         reference: a release's number, another channel's name, or the start of a digest.
         expect: the revision that the channel must be at, 0 for a new one; see :func:`is_made`.
-        force: said in the log.
+        force: change other teams' tasks there, too.
 
     Returns:
         The channel, and whether it moved. Its pointer is published in either case, so repeating
@@ -205,32 +208,34 @@ def move(
     Raises:
         InvalidNameError, UsageError: the name is not acceptable, all digits, or reserved.
         NotFoundError: there is no such release.
-        NotAllowedError: the policy has gates for the channel.
+        NotAllowedError: the policy has rules for the channel.
+        ForeignTasksError: it would change tasks of other teams, and ``force`` was not given.
         ConflictError: the channel is at another revision than is expected.
         UnpublishedError: it moved, but its pointer could not be written.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used; it did not
             move.
     """
     check_movable(name)
-    if name in registry.policy.channels:
-        raise NotAllowedError(
-            f"the channel {name!r} has a policy in centra.toml, so it moves by "
-            f"'centra promote {reference} --to {name}' and 'centra rollback {name}' alone"
-        )
 
-    def decide(uow: UnitOfWork) -> Release:
+    def decide(uow: UnitOfWork) -> tuple[Release, dict[str, str]]:
+        if policies.of_channel(registry, uow, name)[1] is not None:
+            raise NotAllowedError(
+                f"the policy has rules for the channel {name!r}, so it moves by "
+                f"'centra promote {reference} --to {name}' and 'centra rollback {name}' alone"
+            )
         release, channel = uow.release(reference), uow.channel(name)
         if is_made(uow, name, "move", expect) and channel and channel.release is not release:
             raise unexpected(channel, name, expect)
-        return release
+        return release, owners.check(uow, name, release, None, force=force)
 
     with registry.read() as uow:
-        release, channel = decide(uow), uow.channel(name)
+        release, channel = decide(uow)[0], uow.channel(name)
         stays = channel is not None and channel.release is release
     if not stays:
         check_publishable(registry, name)
     with registry.write() as uow:
-        channel, moved = advance(uow, name, decide(uow), "move", forced=force)
+        release, foreign = decide(uow)
+        channel, moved = advance(uow, name, release, "move", foreign=foreign)
         row = channel_row(channel)
     if moved:
         publish_move(registry, row)
@@ -264,12 +269,13 @@ def rollback(
         serving: roll back only while the channel serves this release, so that a pipeline whose own
             release fails does not take back somebody else's. Repeated, it finds that to be done.
         expect: the revision that the channel must be at; see :func:`is_made`.
-        force: said in the log.
+        force: change other teams' tasks, too.
         progress: told of each file.
 
     Raises:
         NotFoundError: no such channel or release, or the channel never served it.
         NotAllowedError: the policy names others as promoters.
+        ForeignTasksError: it would change tasks of other teams, and ``force`` was not given.
         BlobNotFoundError, CorruptBlobError, FormatError: the earlier release is damaged itself.
         ConflictError: the channel serves another release than ``serving``, is at another revision
             than is expected, or was moved meanwhile.
@@ -278,12 +284,6 @@ def rollback(
             rolled back.
     """
     check_movable(name)
-    policy = registry.policy.channels.get(name)
-    if policy is not None and not policy.admits(registry.actor):
-        raise NotAllowedError(
-            f"{registry.actor} may not move the channel {name!r}; its promoters are "
-            f"{', '.join(policy.promoters or [])}"
-        )
     with registry.read() as uow:
         channel = _required(uow, name)
         last = _last_move(uow, channel)
@@ -307,6 +307,8 @@ def rollback(
     if number == row.release:
         publish_pointer(registry, name)
         return outcome
+    with registry.read() as uow:
+        _permit(registry, uow, name, uow.release(str(number)), force=force)
     files = read_manifest(digest, registry.store).files()
     for done, blob in enumerate(files.values(), 1):
         registry.store.fetch(blob)
@@ -319,7 +321,9 @@ def rollback(
                 f"{name} was moved to release {channel.release.number} meanwhile; look again: "
                 f"centra channel history {name}"
             )
-        channel, _ = advance(uow, name, uow.release(str(number)), "rollback", forced=force)
+        target = uow.release(str(number))
+        foreign = _permit(registry, uow, name, target, force=force)
+        channel, _ = advance(uow, name, target, "rollback", foreign=foreign)
         moved = channel_row(channel)
     # Where the store took the pointer and its answer was lost, one step down is another step.
     repeat = f"Repeat the command with --expect-revision {row.revision}"
@@ -406,7 +410,13 @@ def moves_of(uow: UnitOfWork, name: str, until: int | None = None) -> list[Move]
 
 
 def advance(
-    uow: UnitOfWork, name: str, release: Release, kind: MoveKind, *, forced: bool = False
+    uow: UnitOfWork,
+    name: str,
+    release: Release,
+    kind: MoveKind,
+    *,
+    forced: bool = False,
+    foreign: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Channel, bool]:
     """Move a channel inside a transaction; it counts its revision only when it really moves.
 
@@ -415,7 +425,11 @@ def advance(
         name: the channel; a new one is made.
         release: what it is to serve.
         kind: how it comes to that.
-        forced: whether the actor overrode what would have refused it.
+        forced: whether the actor overrode that others' changes are undone.
+        foreign: tasks of other teams that force is needed for; see :func:`registry.owners.check`.
+
+    Returns:
+        The channel, and whether it moved.
     """
     channel = uow.channel(name)
     if channel is not None and channel.release_id == release.id:
@@ -448,8 +462,9 @@ def advance(
             "from": before.number if before else None,
             "to": release.number,
             "revision": channel.revision,
+            **({"forced_over": dict(foreign)} if foreign else {}),
         },
-        forced=forced,
+        forced=forced or bool(foreign),
     )
     return channel, True
 
@@ -603,6 +618,18 @@ def _required(uow: UnitOfWork, name: str) -> Channel:
     if channel is None:
         raise NotFoundError(f"there is no channel {name!r}; see: centra channel list")
     return channel
+
+
+def _permit(
+    registry: Registry, uow: UnitOfWork, name: str, target: Release, *, force: bool
+) -> dict[str, str]:
+    """Whom a rollback needs, as :func:`registry.owners.check` does; no gate is asked."""
+    _, rules = policies.of_channel(registry, uow, name)
+    if rules is not None and not rules.admits(uow.actor):
+        raise NotAllowedError(
+            f"{uow.actor} may not move the channel {name!r}; its promoters are {rules.movers}"
+        )
+    return owners.check(uow, name, target, rules, force=force)
 
 
 def _earlier(uow: UnitOfWork, name: str, to: str | None, revision: int) -> Release:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
@@ -16,12 +16,12 @@ from registry.settings import CONFIG, Settings, write_config
 from registry.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from sqlalchemy import Engine
 
     from registry.lifecycle import Actor
-    from registry.policy import Policy
+    from registry.settings import Rules
 
 __all__ = ["Registry"]
 
@@ -33,21 +33,11 @@ class Registry:
     engine: Engine
     store: BlobStore
     actor: Actor
-    rules: Mapping[str, Any] = field(default_factory=dict)
-    """See :attr:`registry.settings.Settings.rules`."""
+    rules: Rules | None = None
+    """What ``centra.toml`` proposes here; in force is what the database holds: see
+    :mod:`registry.policies`."""
     folder: Path = Path()
-    """Where relative paths in the rules count from."""
-
-    @property
-    def policy(self) -> Policy:
-        """What ``centra.toml`` demands of releases and channels.
-
-        Raises:
-            UsageError: it is malformed; the setting is named.
-        """
-        from registry.policy import Policy
-
-        return Policy.parse(self.rules, self.folder)
+    """Where ``centra.toml`` is, or would be."""
 
     @classmethod
     def open(

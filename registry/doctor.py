@@ -29,7 +29,7 @@ from centra.files import read_text
 from centra.local_store import LocalStore
 from centra.redaction import redacted, secrets_in
 from centra.s3_store import S3Store
-from registry import audit, channels, gc
+from registry import audit, channels, gc, policies
 from registry.address import shown
 from registry.connection import Registry
 from registry.db import SCHEMA, check_exists, current, differences, translated
@@ -150,8 +150,21 @@ def _actor(setup: _Setup) -> _Finding:
 
 
 def _policy(setup: _Setup) -> _Finding:
-    gated = sorted(setup.registry.policy.channels)
-    return "ok", f"gates for {', '.join(gated)}" if gated else "no channel has gates", None
+    registry, apply = setup.registry, "centra policy apply"
+    proposed = registry.rules if registry.rules and registry.rules.tables else None
+    differ = policies.apply(registry, proposed, dry_run=True).changes if proposed else []
+    try:
+        row = policies.show(registry)
+    except NotFoundError:
+        if proposed and differ:
+            return "problem", f"the rules of {proposed.file} were never applied", apply
+        return "ok", "no policy was ever applied, and no channel has rules", None
+    ruled = ", ".join(row.rules.get("channels", {})) or "no channel"
+    found = f"version {row.version} by {row.applied_by} is in force, with rules for {ruled}"
+    if proposed and differ:
+        settings = _some(change.setting for change in differ)
+        return "warning", f"{found}; {proposed.file} says otherwise of:\n{settings}", apply
+    return "ok", found, None
 
 
 def _database(setup: _Setup) -> _Finding:
@@ -483,7 +496,6 @@ _CHECKS = (
         mend="correct the option, the variable or centra.toml",
     ),
     _Look(name="actor", look=_actor, mend="set CENTRA_ACTOR=TEAM/PERSON"),
-    _Look(name="policy", look=_policy, mend="correct centra.toml"),
     _Look(
         name="database",
         look=_database,
@@ -491,6 +503,7 @@ _CHECKS = (
     ),
     _Look(name="migration", needs=("database",), look=_migration, mend="centra db upgrade"),
     _Look(name="tables", needs=("migration",), look=_tables, mend="centra db check"),
+    _Look(name="policy", needs=("migration",), look=_policy, mend="correct centra.toml"),
     _Look(
         name="audit log",
         needs=("migration",),

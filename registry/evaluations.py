@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
 from centra.data import dev_file, fingerprint
-from centra.errors import NotFoundError, UsageError
+from centra.errors import DataError, NotFoundError, UsageError
 from centra.evaluation import measure
 from centra.labelling import read_for
 from centra.progress import Progress, Remark, silent, unheard
@@ -88,7 +88,8 @@ def evaluate(
     Raises:
         UsageError: the task is in int8, and onnxruntime is not installed.
         NotFoundError: there is no such release, or it holds no such task.
-        DataError: missing, empty or malformed data, or a label that the task does not know.
+        DataError: missing, empty or malformed data, data that changes meanwhile, or a label that
+            the task does not know.
         FormatError, BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: it cannot be
             read.
     """
@@ -99,8 +100,10 @@ def evaluate(
         known = of_version(uow, version)
         module = version.digest
     spec = read_spec(registry.store.fetch(module))
+    digest = fingerprint([file]) if file.is_file() else ""  # Reading says what is wrong with it.
     examples = read_for(spec, file, progress, remark)
-    digest = fingerprint([file])
+    if fingerprint([file]) != digest:
+        raise DataError(f"{file}: was changed while it was read; repeat the command")
     row = _same(known, digest, precision)
     if row is not None:
         return row, False

@@ -31,6 +31,7 @@ __all__ = [
     "Channel",
     "ChannelMove",
     "Evaluation",
+    "PolicyVersion",
     "Release",
     "ReleaseBase",
     "ReleaseTask",
@@ -299,6 +300,28 @@ class Evaluation(Base):
 
     release: Mapped[Release] = relationship()
     version: Mapped[TaskVersion] = relationship()
+
+
+class PolicyVersion(Base):
+    """The rules as they were applied once; the newest are in force.
+
+    The database refuses to update or delete a row.
+    """
+
+    __tablename__ = "policies"
+    __table_args__ = (
+        CheckConstraint("version >= 1", name="version"),
+        CheckConstraint("length(digest) = 64", name="digest"),
+    )
+
+    version: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    """Counts from 1 without a gap."""
+    rules: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """As :meth:`registry.policy.Policy.rules` gives them."""
+    digest: Mapped[str] = mapped_column(_DIGEST)
+    """Of the rules as canonical JSON."""
+    created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    created_by: Mapped[str] = mapped_column(String(127))
 
 
 class AuditEvent(Base):

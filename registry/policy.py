@@ -1,23 +1,26 @@
-"""What ``centra.toml`` demands before a channel may serve a release; pure decisions on plain values.
+"""What the policy demands before a channel may serve a release; pure decisions on plain values.
 
-::
+As ``centra.toml`` proposes it (:mod:`registry.policies` keeps what was applied)::
+
+    [policy]
+    admins = ["release"]                    # who may apply another; without, everybody
 
     [compose]
     allow_two_backbones = true              # while tasks move from one to the next
 
     [channels.staging]
     overwrite = true                        # promotions replace what is there, whatever it holds;
-                                            # a task with another contract is no matter there
+                                            # another team's task or contract is no matter there
 
     [channels.production]
     from = "staging"                        # it must have served the release before
-    promoters = ["release", "nlu/ada"]      # teams, or single people
+    promoters = ["nlu", "care/eve"]         # teams, or single people
+    releasers = ["release"]                 # who may also change other teams' tasks
     parity = true                           # run every task on its probe again
-    measured = true                         # metrics count only if 'centra release evaluate' took them
     max_layers = 40                         # trunk and branches together
     max_overhead = 0.4                      # share of tasks x backbone layers
     max_size = "2 GB"                       # of the release folder
-    signed_by = ["keys/release.pub.pem"]    # any one of these
+    signed_by = ["keys/release.pub.pem"]    # any one of these; applying takes in the keys themselves
 
     [channels.production.min_metrics.intent]    # a task's name, or "*" for every task that has it
     accuracy = 0.9
@@ -25,30 +28,53 @@
     [channels.production.max_drop."*"]          # against what the channel serves
     accuracy = 0.01
 
+    [channels.production.measured.intent]   # with such tables, metrics count only as measured here
+    data = "sha256:..."                     # as 'centra release evaluate' prints it; or a list
+    examples = 500                          # at least so many
+
 A channel with a table of its own moves only by promotion and rollback. Every gate is evaluated, so
 that one run shows all that is wrong.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 
-from centra.errors import UsageError
+from centra.documents import sha256
+from centra.errors import CentraError, UsageError
 from centra.names import parse_name
 from centra.sizes import parse_size
 from centra.validation import explain
+from registry.lifecycle import Actor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from centra.release import LayerAccount, Precision
-    from registry.lifecycle import Actor
 
-__all__ = ["Candidate", "ChannelPolicy", "Gate", "Measure", "Policy", "Version", "evaluate"]
+__all__ = [
+    "Candidate",
+    "ChannelPolicy",
+    "Gate",
+    "Measure",
+    "Policy",
+    "SigningKey",
+    "Version",
+    "evaluate",
+]
 
 _EVERY = "*"
 
@@ -62,12 +88,88 @@ def _bytes(value: object) -> object:
     return size
 
 
-Metrics = dict[str, dict[str, float]]
+def _party(text: str) -> str:
+    """A team's name, or ``team/person``."""
+    try:
+        return str(Actor.parse(text)) if "/" in text else parse_name(text, "team name")
+    except CentraError as error:
+        raise ValueError(f"expected TEAM or TEAM/PERSON ({error})") from error
+
+
+def _fingerprint(text: str) -> str:
+    match = re.fullmatch(r"(?:sha256:)?([0-9a-f]{64})", text)
+    if match is None:
+        raise ValueError(
+            "expected sha256: and 64 hexadecimal digits, as 'centra release evaluate' prints them"
+        )
+    return f"sha256:{match[1]}"
+
+
+def _channel(name: str) -> str:
+    return _name(name, "channel name")
+
+
+def _task(name: str) -> str:
+    return _name(name, "task name")
+
+
+def _task_or_every(name: str) -> str:
+    return name if name == _EVERY else _task(name)
+
+
+def _name(name: str, what: str) -> str:
+    try:
+        return parse_name(name, what)
+    except CentraError as error:
+        raise ValueError(str(error)) from error
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable() or not text:
+        raise ValueError("expected a name that can be printed")
+    return text
+
+
+def _several(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _tables(value: object) -> object:
+    if isinstance(value, bool) or value == {}:
+        raise ValueError(
+            "say for each task what it is measured on: a table measured.TASK with data = "
+            "\"sha256:...\", the fingerprint that 'centra release evaluate' prints, and examples = "
+            "the least number of them"
+        )
+    return value
+
+
+Metrics = dict[
+    Annotated[str, AfterValidator(_task_or_every)],
+    dict[Annotated[str, AfterValidator(_printable)], float],
+]
 """Task (or ``*``) → metric → number."""
+Parties = list[Annotated[str, AfterValidator(_party)]]
+"""Teams, and people as ``team/person``."""
+
+
+def _among(actor: Actor, parties: Parties | None) -> bool:
+    """Whether these are the actor's team, or the actor; one of no team is nobody."""
+    return actor.team is not None and not {actor.team, str(actor)}.isdisjoint(parties or ())
 
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
+
+
+class Administration(_Table):
+    """``[policy]``."""
+
+    admins: Parties | None = None
+
+    def admits(self, actor: Actor) -> bool:
+        """Whether this actor may apply another policy."""
+        return self.admins is None or _among(actor, self.admins)
 
 
 class ComposePolicy(_Table):
@@ -76,40 +178,90 @@ class ComposePolicy(_Table):
     allow_two_backbones: bool = False
 
 
+class SigningKey(_Table):
+    """A public key, taken in with the policy."""
+
+    name: Annotated[str, AfterValidator(_printable)]
+    """Of the file that it came from, for people."""
+    pem: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 digest of the key as DER; see :class:`centra.signing.Signature`."""
+        body = "".join(line for line in self.pem.splitlines() if not line.startswith("-"))
+        try:
+            return sha256(base64.b64decode(body))
+        except binascii.Error:  # Such a key is refused when it is applied.
+            return sha256(self.pem.encode())
+
+    def __str__(self) -> str:
+        return f"{self.name} (sha256:{self.fingerprint[:12]})"
+
+
+class MeasuredOn(_Table):
+    """``[channels.NAME.measured.TASK]``: the data that a task's metrics count on."""
+
+    data: Annotated[
+        list[Annotated[str, AfterValidator(_fingerprint)]],
+        BeforeValidator(_several),
+        Field(min_length=1),
+    ]
+    """Fingerprints, the most telling first."""
+    examples: Annotated[int, Field(gt=0)] = 1
+    """At least so many."""
+
+
 class ChannelPolicy(_Table):
     """``[channels.NAME]``; see the top of this module."""
 
-    from_channel: str | None = Field(default=None, alias="from")
+    from_channel: Annotated[str, AfterValidator(_channel)] | None = Field(
+        default=None, alias="from"
+    )
     overwrite: bool = False
-    promoters: list[str] | None = None
+    promoters: Parties | None = None
+    releasers: Parties | None = None
     parity: bool = False
-    measured: bool = False
+    measured: Annotated[
+        dict[Annotated[str, AfterValidator(_task)], MeasuredOn], BeforeValidator(_tables)
+    ] = Field(default_factory=dict)
+    """Per task; where there is one, no other metric counts."""
     min_metrics: Metrics = Field(default_factory=dict)
     max_drop: Metrics = Field(default_factory=dict)
     max_layers: Annotated[int | None, Field(gt=0)] = None
     max_overhead: Annotated[float | None, Field(gt=0)] = None
     max_size: Annotated[int | None, BeforeValidator(_bytes), Field(gt=0)] = None
     """Bytes."""
-    signed_by: list[str] | None = None
+    signed_by: list[SigningKey] | None = None
 
     def admits(self, actor: Actor) -> bool:
         """Whether this actor may move the channel."""
-        return self.promoters is None or bool({str(actor), actor.team} & {*self.promoters})
+        return self.promoters is None or _among(actor, self.promoters) or self.releases(actor)
+
+    def releases(self, actor: Actor) -> bool:
+        """Whether this actor may change every team's tasks on the channel."""
+        return _among(actor, self.releasers)
+
+    @property
+    def movers(self) -> str:
+        """Who may move the channel, where that is not everybody."""
+        return ", ".join([*(self.promoters or ()), *(self.releasers or ())])
 
 
 class Policy(_Table):
-    """All the rules of a ``centra.toml``."""
+    """All the rules."""
 
+    policy: Administration = Administration()
     compose: ComposePolicy = ComposePolicy()
     channels: dict[str, ChannelPolicy] = Field(default_factory=dict)
 
     @classmethod
-    def parse(cls, rules: Mapping[str, Any], folder: Path) -> Policy:
+    def parse(cls, rules: Mapping[str, Any], where: str) -> Policy:
         """Check the rules.
 
         Args:
-            rules: the tables ``compose`` and ``channels``.
-            folder: where relative paths of keys count from.
+            rules: the tables ``policy``, ``compose`` and ``channels``, with the keys themselves in
+                ``signed_by``: ``{"name": ..., "pem": ...}``.
+            where: what to call them in errors: the path of ``centra.toml``.
 
         Raises:
             UsageError: a setting is unknown or of the wrong sort; it is named with its path.
@@ -117,20 +269,16 @@ class Policy(_Table):
         try:
             policy = cls.model_validate(rules)
         except ValidationError as error:
-            raise UsageError("; ".join(f"centra.toml: {f}" for f in explain(error, cls))) from error
+            raise UsageError("; ".join(f"{where}: {f}" for f in explain(error, cls))) from error
         for name, channel in policy.channels.items():
             parse_name(name, "channel name")
             if channel.from_channel == name:
-                raise UsageError(f"centra.toml: channels.{name}.from: names the channel itself")
-        channels = {
-            name: channel.model_copy(
-                update={"signed_by": [str(folder / key) for key in channel.signed_by]}
-            )
-            if channel.signed_by
-            else channel
-            for name, channel in policy.channels.items()
-        }
-        return policy.model_copy(update={"channels": channels})
+                raise UsageError(f"{where}: channels.{name}.from: names the channel itself")
+        return policy
+
+    def rules(self) -> dict[str, Any]:
+        """The same as :meth:`parse` takes them, without what goes without saying."""
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +286,9 @@ class Measure:
     """Metrics of one version, and how they came about."""
 
     metrics: Mapping[str, float]
-    data: str | None
-    """The fingerprint of the data they were measured on; None where they are only reported."""
+    data: str
+    """The fingerprint of the data they were measured on."""
+    examples: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,8 +352,7 @@ def evaluate(
     """
     gates = []
     if policy.promoters is not None:
-        wanted = ", ".join(policy.promoters)
-        gates.append(_gate("promoter", policy.admits(actor), wanted, str(actor)))
+        gates.append(_gate("promoter", policy.admits(actor), policy.movers, str(actor)))
     if policy.from_channel is not None:
         found = ", ".join(sorted(candidate.channels)) or "no channel"
         passed = policy.from_channel in candidate.channels
@@ -234,7 +382,7 @@ def evaluate(
         found = candidate.parity or "every task equals its module"
         gates.append(_gate("parity", candidate.parity is None, "parity", found))
     if policy.signed_by is not None:
-        wanted = "signed by " + " or ".join(Path(key).name for key in policy.signed_by)
+        wanted = "signed by " + " or ".join(map(str, policy.signed_by))
         found = candidate.unsigned or "signed"
         gates.append(_gate("signature", candidate.unsigned is None, wanted, found))
     return gates
@@ -245,15 +393,15 @@ def _least(policy: ChannelPolicy, candidate: Candidate) -> Iterable[Gate]:
     for wanted_task, metrics in policy.min_metrics.items():
         for metric, least in metrics.items():
             for task in _named(wanted_task, metric, candidate.tasks):
-                measure = _newest(candidate.tasks[task], measured=policy.measured)
-                value = measure.metrics.get(metric) if measure else None
-                yield _gate(
-                    f"min {metric}",
-                    value is not None and value >= least,
-                    f"at least {least:g}",
-                    _shown(value, candidate.tasks[task], task, measured=policy.measured),
-                    task=task,
-                )
+                version = candidate.tasks[task]
+                counted = _counted(policy, task, version)
+                value = counted[0].get(metric) if counted else None
+                if value is not None:
+                    found = f"{value:.4f}"
+                else:
+                    found = _lacking(policy, task, version) or "not reported"
+                passed = value is not None and value >= least
+                yield _gate(f"min {metric}", passed, f"at least {least:g}", found, task=task)
 
 
 def _drops(
@@ -271,10 +419,12 @@ def _drops(
                     continue
                 if (old.digest, old.precision) == (new.digest, new.precision):
                     continue
-                pair = _comparable(old, new, metric, measured=policy.measured)
+                pair = _comparable(policy, task, old, new, metric)
                 if pair is None:
-                    both = "measured on the same data" if policy.measured else "reported by both"
-                    passed, found = False, f"not {both}"
+                    lacking = [_lacking(policy, task, version) for version in (old, new)]
+                    passed = False
+                    why = "measured on the same data" if policy.measured else "reported by both"
+                    found = "; ".join(filter(None, dict.fromkeys(lacking))) or f"not {why}"
                 else:
                     # Differences of decimal numbers: 0.91 - 0.90 is a little more than 0.01.
                     passed = pair[0] - pair[1] <= most + 1e-9
@@ -293,33 +443,60 @@ def _named(wanted: str, metric: str, tasks: Mapping[str, Version]) -> list[str]:
     ]
 
 
-def _newest(version: Version, *, measured: bool) -> Measure | None:
-    if version.measured:
-        return version.measured[0]
-    return None if measured else Measure(metrics=version.reported, data=None)
+def _counted(policy: ChannelPolicy, task: str, version: Version) -> list[Mapping[str, float]]:
+    """A version's metrics as far as they count, those that count most first."""
+    if policy.measured:
+        return [measure.metrics for measure in _on_named(policy, task, version).values()]
+    return [*(measure.metrics for measure in version.measured), version.reported][:1]
+
+
+def _on_named(policy: ChannelPolicy, task: str, version: Version) -> dict[str, Measure]:
+    """What was measured on data that the policy names for the task, in the policy's order."""
+    on = policy.measured.get(task)
+    found = {
+        f"sha256:{measure.data}": measure
+        for measure in reversed(version.measured)
+        if on is not None and measure.examples >= on.examples
+    }
+    return {data: found[data] for data in (on.data if on else ()) if data in found}
 
 
 def _comparable(
-    old: Version, new: Version, metric: str, *, measured: bool
+    policy: ChannelPolicy, task: str, old: Version, new: Version, metric: str
 ) -> tuple[float, float] | None:
     """A metric of both versions, measured on the same data; or else as both reported it."""
-    for mine in new.measured:
-        for theirs in old.measured:
-            if mine.data == theirs.data and metric in mine.metrics and metric in theirs.metrics:
-                return theirs.metrics[metric], mine.metrics[metric]
-    if not measured and metric in old.reported and metric in new.reported:
-        return old.reported[metric], new.reported[metric]
-    return None
+    if policy.measured:
+        mine, theirs = (_on_named(policy, task, version) for version in (new, old))
+        both = [(theirs[data].metrics, mine[data].metrics) for data in mine if data in theirs]
+    else:
+        both = [
+            (other.metrics, one.metrics)
+            for one in new.measured
+            for other in old.measured
+            if one.data == other.data
+        ]
+        both.append((old.reported, new.reported))
+    return next(((a[metric], b[metric]) for a, b in both if metric in a and metric in b), None)
 
 
-def _shown(value: float | None, version: Version, task: str, *, measured: bool) -> str:
-    if value is not None:
-        return f"{value:.4f}"
-    if measured:
+def _lacking(policy: ChannelPolicy, task: str, version: Version) -> str | None:
+    """What a version's metrics lack to count, and how to come by it; None where they count."""
+    if not policy.measured or _on_named(policy, task, version):
+        return None
+    on = policy.measured.get(task)
+    if on is None:
         return (
-            f"not measured; run: centra release evaluate {version.release} --task {task} --data DIR"
+            f"the policy names no data to measure it on: measured.{task}.data, the fingerprint "
+            f"that 'centra release evaluate {version.release} --task {task} --data FILE' prints"
         )
-    return "not reported"
+    data = " or ".join(f"{data[:19]}…" for data in on.data)
+    few = [m.examples for m in version.measured if f"sha256:{m.data}" in on.data]
+    if few:
+        return f"{version.number} is measured on {max(few)} examples of {data}, not {on.examples}"
+    return (
+        f"{version.number} is not measured on {data}; run: "
+        f"centra release evaluate {version.release} --task {task} --data FILE"
+    )
 
 
 def _gate(gate: str, passed: bool, wanted: str, found: str, *, task: str | None = None) -> Gate:  # noqa: FBT001 - read as a row of a table

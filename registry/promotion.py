@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -20,7 +19,7 @@ from centra.compose import Checked, proven
 from centra.errors import ConflictError, VerificationError
 from centra.progress import Progress, silent
 from centra.runtime.loading import read_manifest
-from registry import lineage, releases
+from registry import lineage, owners, policies, releases
 from registry.channels import (
     advance,
     channel_row,
@@ -34,12 +33,21 @@ from registry.channels import (
 )
 from registry.evaluations import of_version
 from registry.models import ChannelMove, Release
-from registry.policy import Candidate, ChannelPolicy, Gate, Measure, Version, evaluate
+from registry.policy import (
+    Candidate,
+    ChannelPolicy,
+    Gate,
+    Measure,
+    SigningKey,
+    Version,
+    evaluate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from centra.release import Precision, ReleaseManifest
+    from registry.channels import ChannelRow
     from registry.connection import Registry
     from registry.lineage import Moved
     from registry.models import Channel, TaskVersion
@@ -113,6 +121,8 @@ class Promotion:
     unchanged: bool
     """Whether the channel served it already, so that no gate was asked."""
     gates: list[Gate]
+    forced: dict[str, str] = field(default_factory=dict)
+    """The tasks of other teams that force is needed for, each with its team."""
 
     @property
     def what(self) -> str:
@@ -166,7 +176,7 @@ def promote(
     is served holds already rebased again; the pointer is published in either case.
 
     Args:
-        registry: where; its policy says what the channel demands.
+        registry: where; the policy in force says what the channel demands.
         reference: a release's number, another channel's name, or the start of a digest.
         channel: the channel; a new name makes one.
         accept_redefined: say that tasks with another contract than what is served are wanted.
@@ -175,7 +185,8 @@ def promote(
             every gate passes, as the channel moves.
         expect: the revision that the channel must be at, 0 for a new one; see
             :func:`registry.channels.is_made`.
-        force: serve the release as it is, whatever of others' that undoes; the log shows it.
+        force: serve the release as it is, whatever of others' that undoes, and whosever tasks it
+            changes; the log shows it. No gate is forced.
         dry_run: decide, but change nothing.
         progress: told of each step.
 
@@ -183,23 +194,25 @@ def promote(
         What the channel serves now, with every gate.
 
     Raises:
-        InvalidNameError, UsageError: the channel's name or the policy is malformed.
+        InvalidNameError, UsageError: the channel's name is malformed.
+        NotAllowedError: ``centra.toml`` has rules for the channel that were never applied.
         NotFoundError: there is no such release.
         StaleReleaseError: tasks have moved on the channel, or nothing that both stand on is known;
             and neither ``rebase`` nor ``force`` was given.
         ConflictError: the change cannot be rebased, because the same task has moved; or the channel
             is at another revision than is expected.
+        ForeignTasksError: it would change tasks of other teams, and ``force`` was not given.
         GateError: a gate is not met; nothing has moved, and nothing was published.
         UnpublishedError: the channel moved, but its pointer could not be written.
         ComposeError, StoreError, StoreNotWritableError, DatabaseError: it cannot be carried out;
             nothing has moved.
     """
     check_movable(channel)
-    policy = registry.policy.channels.get(channel)
     checked, writable, lost = Checked(registry.store), False, 0
     while True:
         began = time.monotonic()
         with registry.read() as uow:
+            version, policy = policies.of_channel(registry, uow, channel)
             look = _look(uow, reference, channel, overwrite=policy is not None and policy.overwrite)
             made = is_made(uow, channel, "promote", expect)
             refusal = unexpected(uow.channel(channel), channel, expect) if made else None
@@ -221,6 +234,7 @@ def promote(
         unchanged = offer.digest == look.serving_digest
         if refusal and not unchanged:
             raise refusal
+        foreign = _foreign(registry, channel, look, offer, policy, force=force)
         gates = (
             []
             if policy is None or unchanged
@@ -243,6 +257,7 @@ def promote(
             promoted=False,
             unchanged=unchanged,
             gates=gates,
+            forced=foreign,
         )
         if not all(gate.passed for gate in gates):
             raise GateError(promotion, _untested(offer))
@@ -255,21 +270,32 @@ def promote(
             writable = True
         if offer.rebased is not None:
             registry.store.put(offer.rebased.manifest.to_bytes())
+        moved: ChannelRow | None = None
         with registry.write() as uow:
             row = uow.channel(channel)
+            # The gates were those of what was served then, and of the policy that was in force.
             current = (row.revision if row else None) == look.revision
-            if current:
+            if current and policies.in_force(uow)[0] == version:
                 release = _release(uow, registry, offer)
-                row, _ = advance(uow, channel, release, "promote", forced=offer.forced)
+                foreign = owners.check(uow, channel, release, policy, force=force)
+                row, _ = advance(
+                    uow, channel, release, "promote", forced=offer.forced, foreign=foreign
+                )
                 moved = channel_row(row)
-        if not current:
+        if moved is None:
             # Of many at once one is the first each time. The longer it takes, the more step back.
             lost += 1
             longest = min(_PAUSE_S, (time.monotonic() - began) * 2**lost)
             time.sleep(random.uniform(0, longest))  # noqa: S311 - nobody is to be fooled
             continue
         publish_move(registry, moved)
-        return replace(promotion, release=moved.release, promoted=True, revision=moved.revision)
+        return replace(
+            promotion,
+            release=moved.release,
+            promoted=True,
+            revision=moved.revision,
+            forced=foreign,
+        )
 
 
 def _look(uow: UnitOfWork, reference: str, name: str, *, overwrite: bool) -> _Look:
@@ -308,6 +334,27 @@ def _offer(
         return _Offer(number=look.release, digest=look.digest, forced=True)
     rebased = _rebased(registry, look.release, look.serving, checked, progress)
     return _Offer(number=rebased.release, digest=rebased.digest, rebased=rebased)
+
+
+def _foreign(
+    registry: Registry,
+    channel: str,
+    look: _Look,
+    offer: _Offer,
+    policy: ChannelPolicy | None,
+    *,
+    force: bool,
+) -> dict[str, str]:
+    """As :func:`registry.owners.check`, against what the channel served when it was looked at."""
+    if look.serving is None:
+        return {}
+    with registry.read() as uow:
+        if offer.rebased is not None:
+            tasks = [change.task for change in offer.rebased.changes]
+        else:
+            before, after = (uow.release(str(n)) for n in (look.serving, offer.number))
+            tasks = owners.changed(uow, before, after)
+        return owners.check_tasks(uow, channel, tasks, policy, force=force)
 
 
 def _release(uow: UnitOfWork, registry: Registry, offer: _Offer) -> Release:
@@ -445,7 +492,7 @@ def _versions(
             release=release,
             reported=version.metrics,
             measured=tuple(
-                Measure(metrics=row.metrics, data=row.data)
+                Measure(metrics=row.metrics, data=row.data, examples=row.examples)
                 for row in of_version(uow, version)
                 if row.precision == precision and row.counts
             ),
@@ -466,9 +513,11 @@ def _parity(manifest: ReleaseManifest, checked: Checked, progress: Progress) -> 
     return None
 
 
-def _unsigned(registry: Registry, offer: _Offer, keys: list[str]) -> str | None:
+def _unsigned(registry: Registry, offer: _Offer, keys: list[SigningKey]) -> str | None:
+    from centra.signing import PublicKey
     from registry.signatures import signed_by
 
     if offer.number is None:
         return "not signed: it is not published"
-    return signed_by(registry, str(offer.number), [Path(key) for key in keys])
+    public = [PublicKey(name=key.name, pem=key.pem) for key in keys]
+    return signed_by(registry, str(offer.number), public)

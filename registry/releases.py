@@ -20,6 +20,7 @@ from centra.progress import Progress, Remark, silent, unheard
 from centra.release import LayerAccount, ReleaseManifest, changes
 from centra.runtime.loading import find_release, read_manifest
 from centra.task_module import read_spec
+from registry import policies
 from registry.channels import (
     LATEST,
     advance,
@@ -541,6 +542,7 @@ def _compose(
         ids = {name: (version.task_id, version.id) for name, version in versions.items()}
         released = uow.proven(versions.values())
         start_number = start.number if start else None
+        two = policies.in_force(uow)[1].compose.allow_two_backbones
     named = {split_reference(reference, "task name")[0] for reference in replace}
     wanted = wishes(
         modules,
@@ -554,7 +556,7 @@ def _compose(
     manifest = merge(
         modules,
         registry.store,
-        allow_two_backbones=allow_two_backbones or registry.policy.compose.allow_two_backbones,
+        allow_two_backbones=allow_two_backbones or two,
         checked=checked,
         progress=progress,
     )

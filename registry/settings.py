@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
+import pwd
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -18,13 +18,35 @@ from centra.redaction import redacted
 from registry.address import anchored, parse, shown
 from registry.lifecycle import Actor
 
-__all__ = ["CONFIG", "Settings", "write_config"]
+__all__ = ["CONFIG", "Rules", "Settings", "toml_text", "write_config"]
 
 CONFIG = "centra.toml"
 _KEYS = {"database", "store", "actor"}
-_TABLES = {"compose", "channels"}
+_TABLES = {"compose", "channels", "policy"}
 _ENVIRONMENT = {"database": "CENTRA_DATABASE_URL", "store": "CENTRA_STORE"}
 _DEFAULTS = {"database": ".centra/registry.db", "store": ".centra/store"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """The rules that a ``centra.toml`` proposes; :func:`registry.policies.apply` puts them in force."""
+
+    file: Path
+    """Where they stand; relative paths in them count from its folder."""
+    tables: dict[str, Any] = field(default_factory=dict)
+    """``compose``, ``channels`` and ``policy``, those that are there, as they stand."""
+
+    @classmethod
+    def read(cls, file: Path) -> Rules:
+        """The rules of a file.
+
+        Raises:
+            NotFoundError: there is no such file.
+            UsageError: it is no TOML, or holds a setting that there is not.
+        """
+        if not file.is_file():
+            raise NotFoundError(f"{file}: no such file")
+        return _rules(file.absolute(), _read(file))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +56,8 @@ class Settings:
     database: str = field(repr=False)
     store: str = field(repr=False)
     actor: Actor
-    rules: dict[str, Any] = field(default_factory=dict)
-    """The tables ``[compose]`` and ``[channels.NAME]`` of ``centra.toml``, as they stand there; see
-    :meth:`registry.policy.Policy.parse`."""
+    rules: Rules | None = None
+    """Those of ``centra.toml``; None where there is no such file."""
     folder: Path = Path()
     """Where ``centra.toml`` is: its relative paths count from here."""
 
@@ -82,7 +103,7 @@ class Settings:
             database=address,
             store=place,
             actor=Actor.parse(who) if who else Actor(person=_account()),
-            rules={name: file[name] for name in _TABLES & file.keys()},
+            rules=_rules(config, file) if config else None,
             folder=home,
         )
 
@@ -117,7 +138,7 @@ def write_config(folder: Path, *, database: str | None, store: str | None) -> Pa
                 f"{path} exists and names another registry ({_told(found)}); "
                 "edit or remove it first"
             )
-    text = "".join(f"{key} = {_toml(value)}\n" for key, value in values.items())
+    text = "".join(f"{key} = {toml_text(value)}\n" for key, value in values.items())
     try:
         # Also where the file came from elsewhere, as with a repository that ignores the folder.
         (folder / ".centra").mkdir(parents=True, exist_ok=True)
@@ -130,10 +151,16 @@ def write_config(folder: Path, *, database: str | None, store: str | None) -> Pa
 
 
 def _account() -> str:
+    """The account's name as the system has it: what the environment says of it is anybody's word.
+
+    A name that would read as another's, or as a team's, is not shown.
+    """
+    number = f"uid-{os.getuid()}"
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # A container may run under a number that has no name.
-        return f"uid-{os.getuid()}"
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # A container may run under a number that has no name.
+        return number
+    return name if name.isprintable() and "/" not in name and 0 < len(name) <= 63 else number
 
 
 def _find(folder: Path) -> Path | None:
@@ -160,6 +187,10 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
+def _rules(file: Path, content: dict[str, Any]) -> Rules:
+    return Rules(file=file, tables={name: content[name] for name in _TABLES & content.keys()})
+
+
 def _same(key: str, value: str, found: str | None, folder: Path) -> bool:
     """Whether a setting in the file means the same as the one that would be written."""
     if key != "database" or not found:
@@ -173,8 +204,12 @@ def _told(found: dict[str, Any]) -> str:
     return f"{shown(parse(database))}, {redacted(store, store)}"
 
 
-def _toml(value: str) -> str:
-    """A TOML string: written like one of JSON, but without surrogate pairs, and without DEL."""
+def toml_text(value: str) -> str:
+    """A TOML string: written like one of JSON, but without surrogate pairs, and without DEL.
+
+    Raises:
+        UsageError: it holds what UTF-8 has no bytes for.
+    """
     if not value.isascii() and re.search("[\ud800-\udfff]", value):
         raise UsageError(
             f"{value!r} cannot be written to {CONFIG}, which is UTF-8; give it in the environment"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from centra.signing import PublicKey
     from registry.connection import Registry
     from registry.models import Release
     from registry.unit_of_work import UnitOfWork
@@ -124,13 +125,13 @@ def list_all(registry: Registry, reference: str) -> list[SignatureRow]:
     return rows
 
 
-def signed_by(registry: Registry, reference: str, keys: Sequence[Path]) -> str | None:
+def signed_by(registry: Registry, reference: str, keys: Sequence[Path | PublicKey]) -> str | None:
     """Whether a release has a valid signature by one of these keys.
 
     Args:
         registry: where.
         reference: a number, a channel's name, or the start of a digest.
-        keys: public keys, as PEM.
+        keys: public keys, or the files that hold them as PEM.
 
     Returns:
         None where it has one, and otherwise the reason why it does not count as signed.

@@ -16,9 +16,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from registry import Registry, backbones, releases, tasks
+from centra.data import fingerprint
+from registry import Registry, backbones, policies, releases, tasks
 from registry.db import upgrade
 from registry.promotion import promote
+from registry.settings import Rules
 from tests import support
 from tests.registry.helpers import acting
 from tests.support import ROOT
@@ -34,7 +36,7 @@ TEAMS = {"intent": "nlu", "topic": "dialog", "mood": "care"}
 
 @dataclass(frozen=True)
 class Machine:
-    """A folder with the example's files, and the environment that says where the registry is."""
+    """A folder, and the environment that says where the registry is."""
 
     folder: Path
     environment: dict[str, str]
@@ -97,7 +99,6 @@ def machine(tmp_path: Path, postgres_database: str, s3_url: str, warm_python: Pa
     """A machine of a CI system, whose ``centra`` does not import torch forty times."""
     folder = tmp_path / "checkout"
     folder.mkdir()
-    shutil.copy(CI / "centra.toml", folder)
     command = tmp_path / "bin" / "centra"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {warm_python} -m cli "$@"\n')
@@ -137,6 +138,18 @@ def trained(
     return [path for _, path in sorted(made)]
 
 
+def apply_policy(registry: Registry, data: Path, **limits: float) -> None:
+    """Put the example's policy in force, with a table for each task's data and other limits."""
+    rules = Rules.read(CI / "policy.toml")
+    production = rules.tables["channels"]["production"]
+    example = production["measured"].pop("intent")
+    known = {row.name for row in tasks.list_all(registry)}
+    digest = fingerprint([data / "test.jsonl"])
+    production["measured"] = {task: {**example, "data": digest} for task in known}
+    production["max_drop"]["*"].update(limits)
+    policies.apply(acting(registry, "release/eve"), rules)
+
+
 def held_out(source: Path, folder: Path) -> Path:
     """A copy of a folder of data with a ``test.jsonl`` of its own."""
     shutil.copytree(source, folder)
@@ -167,6 +180,7 @@ def test_three_teams_ship_at_once_a_worse_module_is_refused_and_a_bad_release_ro
             tasks.register(acting(registry, f"{team}/ci"), task, module)
         releases.compose(registry, publish=True)
         promote(registry, "1", "production")
+        apply_policy(registry, data)
 
     # Three teams at the same moment.
     smoke = {"intent": {"SMOKE": str(CI / "smoke.sh")}}
@@ -235,11 +249,11 @@ def repository(
     """
     root = tmp_path / "repository"
     held_out(tiny_data("single"), root / "data")
-    for name in ("ship.sh", "smoke.sh", "centra.toml"):
+    for name in ("ship.sh", "smoke.sh"):
         shutil.copy(CI / name, root)
     place = tmp_path / "elsewhere"
     place.mkdir()
-    with_registry(place, tiny_backbone, make_module, tmp_path)
+    with_registry(place, root / "data", tiny_backbone, make_module, tmp_path)
     tools = tmp_path / "bin"
     tools.mkdir()
     for name, text in {
@@ -255,17 +269,19 @@ def repository(
 
 def with_registry(
     place: Path,
+    data: Path,
     backbone: support.Backbone,
     make_module: Callable[..., TaskModule],
     scratch: Path,
 ) -> None:
-    """A registry as ``centra init`` makes it, with a first release in production."""
+    """A registry as ``centra init`` makes it, with a first release in production, and the policy."""
     registry = Registry.create(place, actor="nlu/ci")
     backbones.register(registry, "minilm", str(backbone.folder))
     make_module(seed=1).write(scratch / "first.safetensors")
     tasks.register(registry, "intent", scratch / "first.safetensors")
     releases.compose(registry, publish=True)
     promote(registry, "1", "production")
+    apply_policy(registry, data)
     registry.engine.dispose()
 
 
@@ -342,12 +358,9 @@ def shipped(
 
 @pytest.fixture
 def begun(repository: Machine, tmp_path: Path) -> Machine:
-    """The repository where ``init`` was run, with the gates added to its ``centra.toml``."""
-    gates = (repository.folder / "centra.toml").read_text()
+    """The repository where ``init`` was run."""
     for made in (tmp_path / "elsewhere").iterdir():
         shutil.move(made, repository.folder / made.name)
-    with (repository.folder / "centra.toml").open("a") as file:
-        file.write(gates)
     return repository
 
 
@@ -360,8 +373,9 @@ def test_it_finds_the_store_that_init_wrote_down_and_rolls_back_what_fails(
         f'#!/bin/sh\necho "$1" >>{tmp_path}/asked\n[ "$(wc -l <{tmp_path}/asked)" = 1 ]\n'
     )
     smoke.chmod(0o755)
-    settings = begun.folder / "centra.toml"
-    settings.write_text(settings.read_text().replace("accuracy = 0.05", "accuracy = 1"))
+    registry = Registry.open(folder=begun.folder)
+    apply_policy(registry, begun.folder / "data", accuracy=1)
+    registry.engine.dispose()
     code, err = shipped(begun, tmp_path, SMOKE=str(smoke))
     assert code == 1, err
     assert "rolling back" in err

@@ -5,12 +5,13 @@
 #
 # MODULE is a task module or a fine-tuned Hugging Face checkpoint. DATA is a JSONL file, or a folder with
 # test.jsonl, of rows that training has not seen, not even to know when to stop: dev.jsonl would flatter.
-# centra.toml holds the gates, and says where the registry is unless CENTRA_DATABASE_URL and CENTRA_STORE
-# do; CENTRA_ACTOR says who acts. SMOKE, if set, is a command that is given a release and fails if its
+# The registry holds the gates (centra policy show); CENTRA_DATABASE_URL and CENTRA_STORE, or centra.toml,
+# say where it is; CENTRA_ACTOR says who acts. SMOKE, if set, is a command that is given a release and fails if its
 # answers are wrong; it is asked before production and, through the store alone as a server reads it,
 # after. Whatever ends the script between the two, an error or a signal, rolls production back.
 #
-# Exit codes are centra's: 5 when production keeps moving or the labels changed, 6 when a gate fails.
+# Exit codes are centra's: 4 when the task is another team's, 5 when production keeps moving or the labels
+# changed, 6 when a gate fails.
 set -euo pipefail
 if [ $# -ne 3 ]; then
   echo "usage: ship.sh TASK MODULE DATA" >&2

@@ -63,6 +63,13 @@ def refused(*args: Arg, code: int, says: str | tuple[str, ...], stdin: Any = Non
     return message
 
 
+def demand(home: Path, rules: str) -> None:
+    """Add rules to a registry's ``centra.toml``, and put them in force."""
+    with (home / "centra.toml").open("a") as file:
+        file.write(rules)
+    centra("policy", "apply")
+
+
 def state(home: Path) -> dict[str, str]:
     """All that is in a registry's folder: each row of its database, and every other file."""
     database = home / ".centra" / "registry.db"

@@ -17,7 +17,7 @@ import pytest
 
 import cli
 from cli.streams import Output
-from tests.cli.helpers import centra, process, read, refused, state
+from tests.cli.helpers import centra, demand, process, read, refused, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -222,8 +222,7 @@ def test_standard_error_that_cannot_be_written_makes_no_difference(
 def test_a_refusal_keeps_its_exit_code_where_nothing_can_be_written(
     home: Path, run: Callable[..., tuple[int, str]]
 ) -> None:
-    with (home / "centra.toml").open("a") as file:
-        file.write("[channels.production]\nmax_layers = 1\n")
+    demand(home, "[channels.production]\nmax_layers = 1\n")
     before = state(home)
     with stream("full") as out:
         code, said = run("promote", "1", "--to", "production", out=out)

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from tests import support
-from tests.cli.helpers import centra, read, read_repeated, refused, state
+from tests.cli.helpers import centra, demand, read, read_repeated, refused, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,11 +23,6 @@ max_layers = 40
 [channels.production.min_metrics.intent]
 accuracy = 0.93
 """
-
-
-def demand(home: Path, rules: str) -> None:
-    file = home / "centra.toml"
-    file.write_text(file.read_text() + rules)
 
 
 def ship(modules: dict[str, Path]) -> str:
@@ -60,6 +55,7 @@ def test_a_release_goes_through_staging_to_production_and_back(
         "revision": 2,
         "promoted": True,
         "unchanged": False,
+        "forced": {},
         "gates": [
             {
                 "gate": "from",
@@ -175,7 +171,7 @@ def test_a_rebase_that_is_refused_leaves_nothing_behind(
 ) -> None:
     mine, file = ship(modules), tmp_path / "gates.xml"
     other = read("compose", "--base", "production", "--remove", "same", "--release")["release"]
-    centra("promote", other, "--to", "production")
+    centra("--actor", "quality/cy", "promote", other, "--to", "production")
     demand(production, "[channels.production]\nmax_layers = 1\n")
     before = state(production)
     words = ("promote", mine, "--to", "production", "--rebase")
@@ -195,7 +191,7 @@ def test_a_stale_release_ends_with_5_and_is_rebased_on_request(
 ) -> None:
     mine = ship(modules)
     other = read("compose", "--base", "production", "--remove", "same", "--release")["release"]
-    centra("promote", other, "--to", "production")
+    centra("--actor", "quality/cy", "promote", other, "--to", "production")
     says = ("same is not served there, 1.0 here", "--rebase")
     refused("promote", mine, "--to", "production", code=5, says=says)
     result = centra("promote", mine, "--to", "production", "--rebase")
@@ -279,13 +275,20 @@ def test_a_release_is_measured_and_the_gate_takes_it(
     production: Path, tiny_data: Callable[[str], Path], modules: dict[str, Path]
 ) -> None:
     number = ship(modules)
+    data = tiny_data("single")
+    # Of another release, and of what is to be measured: both print the same fingerprint.
+    words = ("release", "evaluate", "1", "--task", "intent", "--data", data)
+    fingerprint = read(*words)["data"]
+    assert f"data sha256:{fingerprint}\n" in centra(*words).stdout
+    table = "channels.production.measured.intent"
     demand(
         production,
-        "[channels.production]\nmeasured = true\nmin_metrics.intent.accuracy = 0.0\n",
+        "[channels.production]\nmin_metrics.intent.accuracy = 0.0\n"
+        f"[{table}]\ndata = 'sha256:{fingerprint}'\nexamples = 5\n",
     )
     message = centra("promote", number, "--to", "production", code=6).stdout
-    assert f"centra release evaluate {number} --task intent --data DIR" in message
-    data = tiny_data("single")
+    assert f"1.1 is not measured on sha256:{fingerprint[:12]}…" in message
+    assert f"centra release evaluate {number} --task intent --data FILE" in message
     words = ("release", "evaluate", number, "--task", "intent", "--data", data)
     first, again = read_repeated(*words)
     assert (first["recorded"], again["recorded"]) == (True, False)
@@ -300,11 +303,29 @@ def test_a_release_is_measured_and_the_gate_takes_it(
     centra("promote", number, "--to", "production")
 
 
-def test_a_malformed_policy_is_named(home: Path) -> None:
-    demand(home, "[channels.production]\nmax_layer = 4\n")
-    says = "centra.toml: channels.production.max_layer"
-    refused("promote", "1", "--to", "production", code=2, says=says)
-    centra("task", "list")
+def test_another_teams_task_takes_that_team_or_force(
+    production: Path, modules: dict[str, Path]
+) -> None:
+    other = read("compose", "--base", "production", "--remove", "same", "--release")["release"]
+    before = state(production)
+    says = ("tasks of other teams on production, and you are nlu/ada", "same, of team quality")
+    for words in (
+        ("promote", other, "--to", "production"),
+        ("promote", other, "--to", "production", "--dry-run"),
+        ("channel", "move", "production", other),
+    ):
+        refused(*words, code=4, says=(*says, "repeat with --force"))
+    assert state(production) == before
+    result = centra("promote", other, "--to", "production", "--force")
+    assert "--force is what changes same of team quality\n" in result.stderr
+    refused("rollback", "production", code=4, says=(*says, "repeat with --force"))
+    centra("rollback", "production", "--force")
+    centra("channel", "move", "production", other, "--force")
+    events = [event for event in read("audit") if event["subject"] == "production"]
+    assert [event["forced"] for event in events] == [False, True, True, True]
+    assert {event["details"].get("forced_over", {}).get("same") for event in events[1:]} == {
+        "quality"
+    }
 
 
 @pytest.mark.parametrize(
@@ -380,7 +401,7 @@ def test_tasks_move_to_another_backbone_one_by_one(
     centra("--actor", "quality/cy", "task", "update", "same", moved["same"])
     centra("compose", "--release")
     refused("backbone", "retire", "tiny@1", code=5, says="channel production (release 1)")
-    centra("promote", "latest", "--to", "production")
+    centra("promote", "latest", "--to", "production", "--force")
     first, again = read_repeated("backbone", "retire", "tiny@1")
     assert first == again
     assert first["state"] == "retired"
@@ -389,7 +410,7 @@ def test_tasks_move_to_another_backbone_one_by_one(
     says = ("backbone tiny@1 is retired", "centra backbone restore tiny@1")
     refused("task", "pin", "intent@1.0", code=5, says=says)
     assert read("release", "verify", "1")["parity"].keys() == {"intent", "same", "slots"}
-    centra("rollback", "production")
+    centra("rollback", "production", "--force")
     centra("backbone", "restore", "tiny@1")
     centra("task", "pin", "intent@1.0")
     text = centra("backbone", "status").stdout.splitlines()

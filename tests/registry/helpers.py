@@ -9,21 +9,22 @@ import shutil
 import sqlite3
 import uuid
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from sqlalchemy import delete, make_url, select, text, true, update
 
 from centra.local_store import LocalStore
-from registry import Registry, audit, backbones
+from registry import Registry, audit, backbones, policies
 from registry.db import make_engine, upgrade
 from registry.lifecycle import Actor
 from registry.models import AuditEvent, AuditHead, Backbone, Base, Release, ReleaseTask
+from registry.settings import Rules
 from tests.services import _execute as execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
@@ -216,6 +217,18 @@ def acting(registry: Registry, actor: str) -> Registry:
 def anonymous(registry: Registry) -> Registry:
     """The same registry in the hands of someone who named no team."""
     return dataclasses.replace(registry, actor=Actor(person="eve"))
+
+
+def rules_of(**tables: Any) -> Rules:
+    """Rules as a ``centra.toml`` in this folder has them."""
+    return Rules(file=Path("centra.toml").absolute(), tables=tables)
+
+
+def ruled(registry: Registry, **rules: Any) -> Registry:
+    """The same registry, in which these rules for production, and no others, are in force now."""
+    proposed = rules_of(channels={"production": rules})
+    policies.apply(registry, proposed, force=True)
+    return registry
 
 
 def blob_path(registry: Registry, digest: str) -> Path:

@@ -22,6 +22,7 @@ from tests.registry.helpers import (
     anonymous,
     nothing_changes,
     rows,
+    ruled,
     unguarded,
 )
 
@@ -64,6 +65,7 @@ def life(registry: Registry, module: Callable[..., Path], encoder: Path) -> list
         ),
         (lambda: channels.move(registry, "production", "1"), ["channel:move production"]),
         (lambda: channels.move(registry, "production", "2"), ["channel:move production"]),
+        (lambda: ruled(registry, max_layers=9), ["policy:apply policy"]),
         (lambda: tasks.pin(registry, "intent@1.1"), ["task:pin intent"]),
         (lambda: releases.compose(registry, publish=True), ["channel:move latest"]),
     ]

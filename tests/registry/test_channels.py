@@ -96,10 +96,12 @@ def test_a_pointer_that_is_right_is_not_written_again(published: Registry) -> No
 
 def test_a_move_is_logged_with_where_from_and_who(published: Registry) -> None:
     channels.move(published, "staging", "1")
-    channels.move(acting(published, BOB), "staging", "2")
+    channels.move(acting(published, BOB), "staging", "2", force=True)
     first, second = audit.events(published)[-2:]
     assert first.details == {"from": None, "to": 1, "revision": 1}
-    assert second.details == {"from": 1, "to": 2, "revision": 2}
+    over = {"forced_over": {"intent": "nlu"}}
+    assert second.details == {"from": 1, "to": 2, "revision": 2, **over}
+    assert (first.forced, second.forced) == (False, True)
     assert (second.actor, second.action, second.subject) == (BOB, "channel:move", "staging")
     assert channels.show(published, "staging").moved_by == BOB
 

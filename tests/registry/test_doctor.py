@@ -26,6 +26,7 @@ from tests.registry.helpers import (
     opened,
     root_of,
     rows,
+    ruled,
     unguarded,
     url_of,
 )
@@ -41,10 +42,10 @@ if TYPE_CHECKING:
 NAMES = [
     "settings",
     "actor",
-    "policy",
     "database",
     "migration",
     "tables",
+    "policy",
     "audit log",
     "credentials",
     "store",
@@ -56,7 +57,7 @@ NAMES = [
     "pointers",
 ]
 OF_THE_STORE = ["store writable", "blobs", "garbage", "pointers"]
-OF_THE_MIGRATION = ["tables", "audit log", "blobs", "garbage", "pointers"]
+OF_THE_MIGRATION = ["tables", "policy", "audit log", "blobs", "garbage", "pointers"]
 
 
 @pytest.fixture(autouse=True)
@@ -215,9 +216,37 @@ def test_a_malformed_policy_is_named_and_stops_nothing_else(
     only(checks, "policy", "problem", "channels.production.max_layerz")
 
 
-def test_gates_are_named(healthy: Registry, tmp_path: Path) -> None:
-    (tmp_path / "centra.toml").write_text("[channels.production]\nmax_layers = 3\n")
-    assert "production" in examined(healthy)["policy"].found
+def test_rules_that_were_never_applied_are_a_problem(healthy: Registry, tmp_path: Path) -> None:
+    assert (
+        examined(healthy)["policy"].found == "no policy was ever applied, and no channel has rules"
+    )
+    file = tmp_path / "centra.toml"
+    file.write_text("[channels.production]\nmax_layers = 3\n")
+    check = only(examined(healthy), "policy", "problem", f"{file} were never applied")
+    assert check.mend == "centra policy apply"
+
+
+def test_a_file_that_says_something_else_than_the_policy_in_force_is_a_warning(
+    healthy: Registry, tmp_path: Path
+) -> None:
+    file = tmp_path / "centra.toml"
+    ruled(healthy, max_layers=3, parity=True)
+    says = "version 1 by nlu/ada is in force, with rules for production"
+    for content in (
+        'actor = "nlu/ada"\n',
+        "[channels.production]\nmax_layers = 3\nparity = true\noverwrite = false\n",
+    ):
+        file.write_text(content)
+        checks = examined(healthy)
+        assert not_ok(checks) == {}
+        assert checks["policy"].found == says
+    file.write_text("[channels.production]\nmax_layers = 4\n")
+    check = only(examined(healthy), "policy", "warning", says, f"{file} says otherwise of:")
+    assert check.found.splitlines()[1:] == [
+        "channels.production.max_layers",
+        "channels.production.parity",
+    ]
+    assert check.mend == "centra policy apply"
 
 
 def test_an_actor_without_a_team_is_a_warning(healthy: Registry) -> None:

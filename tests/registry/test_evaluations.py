@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import update
@@ -14,7 +13,7 @@ from registry import audit, cards, evaluations, releases, tasks
 from registry.models import Evaluation
 from registry.promotion import GateError, promote
 from tests import support
-from tests.registry.helpers import nothing_changes, refused
+from tests.registry.helpers import nothing_changes, refused, ruled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,20 +99,34 @@ def test_a_measurement_in_int8_of_nobody_knows_what_counts_for_nothing(
     old, _ = evaluations.evaluate(published, "2", "intent", data)
     with published.engine.begin() as connection:
         connection.execute(update(Evaluation).values(engine=None))
-    strict = dataclasses.replace(
-        published,
-        rules={
-            "channels": {
-                "production": {"measured": True, "min_metrics": {"intent": {"accuracy": 0.0}}}
-            }
-        },
-    )
-    with refused(published, GateError, "not measured; run: centra release evaluate 2"):
+    on = {"intent": {"data": old.data}}
+    strict = ruled(published, measured=on, min_metrics={"intent": {"accuracy": 0.0}})
+    with refused(published, GateError, "not measured on sha256:", "centra release evaluate 2"):
         promote(strict, "2", "production")
     assert not cards.show(published, "intent").evaluations[0].counts
     row, new = evaluations.evaluate(published, "2", "intent", data)
     assert (new, row.metrics, row.counts) == (True, old.metrics, True)
     assert promote(strict, "2", "production").promoted
+
+
+def test_data_that_change_while_they_are_read_are_not_recorded_as_others(
+    published: Registry,
+    tiny_data: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = tmp_path / "test.jsonl"
+    content = (tiny_data("single") / "dev.jsonl").read_bytes()
+    data.write_bytes(content)
+    read = evaluations.read_for
+
+    def replaced_then_read(spec: Any, file: Path, *others: Any) -> Any:
+        file.write_bytes(content + content)
+        return read(spec, file, *others)
+
+    monkeypatch.setattr(evaluations, "read_for", replaced_then_read)
+    with refused(published, DataError, "was changed while it was read"):
+        evaluations.evaluate(published, "1", "intent", data)
 
 
 def test_the_same_measurement_is_recorded_once(

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,17 @@ from tests.support import ROOT
 
 ADA = Actor.parse("nlu/ada")
 LAYERS = LayerAccount(shared=4, task=6, total=10, single_task=18, overhead=0.5556)
-FULL = """
+LEAST = {"intent": {"accuracy": 0.9}}
+DATA = f"sha256:{'1' * 64}"
+OTHER = f"sha256:{'2' * 64}"
+KEY = {
+    "name": "release.pub.pem",
+    "pem": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
+}
+FULL = f"""
+[policy]
+admins = ["release"]
+
 [compose]
 allow_two_backbones = true
 
@@ -25,12 +34,12 @@ overwrite = true
 [channels.production]
 from = "staging"
 promoters = ["release", "nlu/ada"]
+releasers = ["ops/eve"]
 parity = true
-measured = true
 max_layers = 40
 max_overhead = 0.4
 max_size = "1.5 GB"
-signed_by = ["keys/release.pub.pem"]
+signed_by = [{{ name = "release.pub.pem", pem = "AAAA" }}]
 
 [channels.production.min_metrics.intent]
 accuracy = 0.9
@@ -38,11 +47,15 @@ accuracy = 0.9
 [channels.production.max_drop."*"]
 accuracy = 0.01
 macro_f1 = 1
+
+[channels.production.measured.intent]
+data = "{DATA}"
+examples = 500
 """
 
 
 def parse(text: str) -> Policy:
-    return Policy.parse(tomllib.loads(text), Path("/home/registry"))
+    return Policy.parse(tomllib.loads(text), "centra.toml")
 
 
 def version(number: str = "1.0", *measured: Measure, **fields: Any) -> Version:
@@ -59,8 +72,9 @@ def version(number: str = "1.0", *measured: Measure, **fields: Any) -> Version:
     )
 
 
-def measure(accuracy: float, data: str = "d1") -> Measure:
-    return Measure(metrics={"accuracy": accuracy}, data=data)
+def measure(accuracy: float, data: str = DATA, examples: int = 600) -> Measure:
+    digest = data.removeprefix("sha256:")
+    return Measure(metrics={"accuracy": accuracy}, data=digest, examples=examples)
 
 
 def gates(
@@ -69,6 +83,7 @@ def gates(
     before: dict[str, Version] | None = None,
     *,
     accept_redefined: bool = False,
+    actor: Actor = ADA,
     **fields: Any,
 ) -> list[Gate]:
     candidate = Candidate(
@@ -81,7 +96,7 @@ def gates(
         }
     )
     policy = ChannelPolicy.model_validate(settings)
-    return evaluate(policy, candidate, before or {}, ADA, accept_redefined=accept_redefined)
+    return evaluate(policy, candidate, before or {}, actor, accept_redefined=accept_redefined)
 
 
 def only(found: list[Gate]) -> Gate:
@@ -98,14 +113,20 @@ def test_a_whole_policy_is_read() -> None:
     assert policy.channels["staging"].overwrite
     production = policy.channels["production"]
     assert (production.from_channel, production.max_size) == ("staging", 1_500_000_000)
-    assert production.signed_by == ["/home/registry/keys/release.pub.pem"]
+    assert [str(key) for key in production.signed_by or ()] == [
+        "release.pub.pem (sha256:709e80c88487)"
+    ]
+    assert production.measured["intent"].data == [DATA]
+    assert policy.policy.admins == ["release"]
     assert production.max_drop == {"*": {"accuracy": 0.01, "macro_f1": 1.0}}
 
 
 def test_the_policy_in_the_documentation_is_one() -> None:
     text = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    policy = parse(block)
+    rules = tomllib.loads(block.replace("3b1f…", f"{0x3B1F:064x}"))
+    rules["channels"]["production"]["signed_by"] = [KEY]
+    policy = Policy.parse(rules, "train.md")
     shown = policy.channels["production"].model_dump()
     assert all(value not in (None, False, {}) for key, value in shown.items() if key != "overwrite")
 
@@ -131,6 +152,26 @@ def test_without_rules_nothing_is_demanded() -> None:
         ("[channels.production.max_drop.intent]\naccuracy = 'a'", "max_drop.intent.accuracy"),
         ("[channels.'../evil']\nparity = true", "not a valid channel name"),
         ("[compose]\nallow = true", "compose.allow"),
+        ("[channels.production]\nmeasured = true", "measured.TASK with data = "),
+        ("[channels.production.measured]", "measured.TASK with data = "),
+        ("[channels.production.measured.intent]\nexamples = 5", "measured.intent.data"),
+        ("[channels.production.measured.intent]\ndata = []", "measured.intent.data"),
+        ("[channels.production.measured.intent]\ndata = 'dev.jsonl'", "64 hexadecimal digits"),
+        (
+            f"[channels.production.measured.intent]\ndata = '{DATA}'\nexamples = 0",
+            "measured.intent.examples",
+        ),
+        (f"[channels.production.measured.'*']\ndata = '{DATA}'", "not a valid task name"),
+        ("[channels.production]\npromoters = ['nlu/']", "expected TEAM or TEAM/PERSON"),
+        ("[channels.production]\nreleasers = ['Ada L']", "expected TEAM or TEAM/PERSON"),
+        ("[policy]\nadmins = 'release'", "policy.admins"),
+        ("[channels.production]\nfrom = 'Staging'", "channels.production.from: "),
+        ("[channels.production.min_metrics.'../x']\nf1 = 1", "production.min_metrics.../x: "),
+        ('[channels.production.max_drop.x]\n"\\u001b[2J" = 1', "that can be printed"),
+        (
+            '[channels.production]\nsigned_by = [{ name = "\\u001b", pem = "x" }]',
+            "signed_by[0].name: expected a name that can be printed",
+        ),
     ],
 )
 def test_a_malformed_policy_is_refused_and_the_setting_named(text: str, names: str) -> None:
@@ -160,6 +201,24 @@ def test_promoters_are_teams_or_people() -> None:
     assert not only(gates({"promoters": []})).passed
 
 
+@pytest.mark.parametrize("person", ["release", "nlu", "nlu/ada"])
+def test_an_actor_of_no_team_is_nobody_whatever_the_account_is_called(person: str) -> None:
+    actor = Actor(person=person)
+    entries = [person]
+    assert not only(gates({"promoters": entries}, actor=actor)).passed
+    rules = ChannelPolicy(promoters=["care"], releasers=entries)
+    assert not rules.admits(actor)
+    assert not rules.releases(actor)
+    assert not parse(f"[policy]\nadmins = ['{person}']").policy.admits(actor)
+
+
+def test_releasers_are_promoters_too() -> None:
+    policy = {"promoters": ["care"], "releasers": ["nlu"]}
+    gate = only(gates(policy))
+    assert (gate.passed, gate.wanted) == (True, "care, nlu")
+    assert gates({"releasers": ["care"]}) == []
+
+
 def test_the_earlier_channel_must_have_served_it() -> None:
     policy = {"from": "staging"}
     assert only(gates(policy, channels=frozenset({"staging", "canary"}))).passed
@@ -187,16 +246,54 @@ def test_a_least_metric_is_reported_or_measured_as_demanded() -> None:
     # What was measured counts before what was reported.
     assert not only(gates(policy, {"intent": version("1.0", measure(0.8))})).passed
     assert only(gates(policy, {"intent": version(reported={})})).found == "not reported"
-    demanding = {**policy, "measured": True}
-    gate = only(gates(demanding, {"intent": version()}))
-    assert not gate.passed
-    assert "centra release evaluate 7 --task intent" in gate.found
-    assert only(gates(demanding, {"intent": version("1.0", measure(0.9))})).passed
+
+
+@pytest.mark.parametrize(
+    ("measured", "passed", "found"),
+    [
+        ((), False, "not measured on sha256:111111111111…; run: centra release evaluate 7 --task"),
+        ((measure(0.99, OTHER),), False, "not measured on sha256:111111111111…"),
+        ((measure(0.99, examples=499),), False, "measured on 499 examples of sha256:11"),
+        ((measure(0.89),), False, "0.8900"),
+        ((measure(0.99, OTHER), measure(0.9, examples=500)), True, "0.9000"),
+    ],
+)
+def test_metrics_count_on_the_named_data_alone(
+    measured: tuple[Measure, ...], passed: bool, found: str
+) -> None:
+    on = {"intent": {"data": DATA, "examples": 500}}
+    gate = only(
+        gates({"min_metrics": LEAST, "measured": on}, {"intent": version("1.0", *measured)})
+    )
+    assert gate.passed is passed
+    assert found in gate.found
+
+
+def test_the_data_that_is_named_first_counts_first() -> None:
+    both = version("1.0", measure(0.8, OTHER), measure(0.95))
+    for data, passed in (([DATA, OTHER], True), ([OTHER, DATA], False)):
+        on = {"intent": {"data": data}}
+        gate = only(gates({"min_metrics": LEAST, "measured": on}, {"intent": both}))
+        assert gate.passed is passed
+
+
+def test_a_rule_for_a_task_without_named_data_fails_and_says_so() -> None:
+    on = {"slots": {"data": DATA}}
+    new, old = version("1.1", measure(0.99)), version("1.0", measure(0.9))
+    found = gates(
+        {"min_metrics": LEAST, "max_drop": {"*": {"accuracy": 0.5}}, "measured": on},
+        {"intent": new},
+        {"intent": old},
+    )
+    assert [gate.passed for gate in found] == [False, False]
+    for gate in found:
+        assert "names no data to measure it on: measured.intent.data" in gate.found
+        assert "centra release evaluate 7 --task intent --data FILE" in gate.found
 
 
 def test_the_newest_measurement_counts() -> None:
     policy = {"min_metrics": {"intent": {"accuracy": 0.9}}}
-    tasks = {"intent": version("1.0", measure(0.8, "d2"), measure(0.95))}
+    tasks = {"intent": version("1.0", measure(0.8, OTHER), measure(0.95))}
     assert not only(gates(policy, tasks)).passed
 
 
@@ -218,13 +315,23 @@ def test_a_drop_is_held_against_what_is_served(accuracy: float, passed: bool) ->
 
 
 def test_a_drop_is_measured_on_the_same_data_where_it_can_be() -> None:
-    policy = {"max_drop": {"intent": {"accuracy": 0.01}}, "measured": True}
-    old = version("1.0", measure(0.9, "d1"))
-    better = version("1.1", measure(0.5, "d2"), measure(0.95, "d1"))
-    assert only(gates(policy, {"intent": better}, {"intent": old})).passed
-    other = version("1.1", measure(0.99, "d2"))
-    gate = only(gates(policy, {"intent": other}, {"intent": old}))
-    assert (gate.passed, gate.found) == (False, "not measured on the same data")
+    drop = {"max_drop": {"intent": {"accuracy": 0.01}}}
+    on = {"measured": {"intent": {"data": DATA, "examples": 500}}}
+    old = version("1.0", measure(0.9))
+    better = version("1.1", measure(0.5, OTHER), measure(0.95))
+    for policy in (drop, drop | on):
+        assert only(gates(policy, {"intent": better}, {"intent": old})).passed
+    other = version("1.1", measure(0.99, OTHER))
+    gate = only(gates(drop | on, {"intent": other}, {"intent": old}))
+    assert not gate.passed
+    assert gate.found.startswith("1.1 is not measured on sha256:111111111111…; run: centra release")
+    small = version("1.0", measure(0.9, examples=400))
+    gate = only(gates(drop | on, {"intent": better}, {"intent": small}))
+    assert gate.found == "1.0 is measured on 400 examples of sha256:111111111111…, not 500"
+    # Each on data of its own, though both are named.
+    two = drop | {"measured": {"intent": {"data": [DATA, OTHER]}}}
+    gate = only(gates(two, {"intent": other}, {"intent": old}))
+    assert gate.found == "not measured on the same data"
 
 
 def test_a_star_speaks_of_a_metric_that_only_what_is_served_has() -> None:
@@ -249,8 +356,11 @@ def test_layers_overhead_and_size_have_a_limit() -> None:
 
 
 def test_parity_and_signature_say_why_they_fail() -> None:
-    policy = {"parity": True, "signed_by": ["keys/a.pem", "b.pem"]}
+    keys = [{**KEY, "name": name} for name in ("a.pem", "b.pem")]
+    policy = {"parity": True, "signed_by": keys}
     assert [gate.passed for gate in gates(policy)] == [True, True]
     found = gates(policy, parity="task intent: parity failed", unsigned="not signed at all")
     assert [gate.found for gate in found] == ["task intent: parity failed", "not signed at all"]
-    assert found[1].wanted == "signed by a.pem or b.pem"
+    assert re.fullmatch(
+        r"signed by a\.pem \(sha256:\w{12}\) or b\.pem \(sha256:\w{12}\)", found[1].wanted
+    )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from centra.data import fingerprint
 from centra.errors import ConflictError, UsageError
 from registry import cards, evaluations, graphs, releases, tasks
 from registry.precisions import wishes
@@ -15,7 +15,7 @@ from registry.releases import Change, compose
 from registry.transfer import export_file, import_file
 from registry.versions import Held
 from tests import support
-from tests.registry.helpers import blob_path, nothing_changes, refused
+from tests.registry.helpers import blob_path, nothing_changes, refused, ruled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -229,14 +229,14 @@ def test_each_precision_is_measured_for_itself(
 def test_gates_count_what_was_measured_in_the_same_precision(
     fast: Registry, tiny_data: Callable[[str], Path]
 ) -> None:
-    limits = {"measured": True, "max_drop": {"intent": {"accuracy": 1.0}}}
-    ruled = dataclasses.replace(fast, rules={"channels": {"production": limits}})
     data = tiny_data("single")
-    evaluations.evaluate(ruled, "1", "intent", data)
-    with refused(ruled, GateError, "drop accuracy of intent", "not measured on the same data"):
-        promote(ruled, "2", "production")
-    evaluations.evaluate(ruled, "2", "intent", data)
-    assert promote(ruled, "2", "production").promoted
+    on = {"intent": {"data": fingerprint([data / "dev.jsonl"])}}
+    ruled(fast, measured=on, max_drop={"intent": {"accuracy": 1.0}})
+    evaluations.evaluate(fast, "1", "intent", data)
+    with refused(fast, GateError, "drop accuracy of intent", "1.0 int8 is not measured on"):
+        promote(fast, "2", "production")
+    evaluations.evaluate(fast, "2", "intent", data)
+    assert promote(fast, "2", "production").promoted
 
 
 def test_a_change_of_precision_is_not_undone_unseen(

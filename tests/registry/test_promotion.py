@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from centra.compose import ComposeError
+from centra.data import fingerprint
 from centra.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from centra.local_store import LocalStore
 from centra.release import ChannelPointer
@@ -22,6 +23,7 @@ from tests.registry.helpers import (
     refused,
     reopened,
     root_of,
+    ruled,
 )
 
 if TYPE_CHECKING:
@@ -55,11 +57,6 @@ def ship(published: Registry, module: Callable[..., Path]) -> Callable[..., int]
         return composed.release
 
     return ship
-
-
-def ruled(registry: Registry, **rules: Any) -> Registry:
-    """The same registry with rules for production."""
-    return dataclasses.replace(registry, rules={"channels": {"production": rules}})
 
 
 def served(registry: Registry, channel: str = "production") -> dict[str, str]:
@@ -220,12 +217,15 @@ def test_a_rebase_that_is_refused_publishes_nothing(
         {"from": "staging"},
         {"signed_by": [key]},
         {"promoters": ["release"]},
-        {"measured": True, "min_metrics": {"intent": {"accuracy": 0.0}}},
+        {
+            "measured": {"intent": {"data": "0" * 64}},
+            "min_metrics": {"intent": {"accuracy": 0.0}},
+        },
     )
     for rules in settings:
+        strict = ruled(published, **rules)
         for dry_run in (False, True):
             with nothing_changes(published), pytest.raises(GateError) as caught:
-                strict = ruled(published, **rules)
                 promote(strict, str(mine), "production", rebase=True, dry_run=dry_run)
             says = f"the change of release {mine}, taken onto release {theirs}, may not go to"
             assert says in str(caught.value)
@@ -245,12 +245,15 @@ def test_what_was_measured_of_a_version_counts_for_what_a_rebase_makes(
     mine, theirs = ship("intent", 11), ship("slots", 12)
     promote(published, str(theirs), "production")
     least = {"intent": {"accuracy": 0.0}, "slots": {"accuracy": 0.0}}
-    strict = ruled(published, measured=True, min_metrics=least)
+    digest = fingerprint([tiny_data("single") / "dev.jsonl"])
+    on = {task: {"data": digest} for task in least}
+    strict = ruled(published, measured=on, min_metrics=least)
     with pytest.raises(GateError) as caught:
         promote(strict, str(mine), "production", rebase=True)
     # Each is measured in a release that there is, and that holds this version.
     assert [gate.found for gate in failed(caught)] == [
-        f"not measured; run: centra release evaluate {number} --task {task} --data DIR"
+        f"1.1 is not measured on sha256:{digest[:12]}…; run: "
+        f"centra release evaluate {number} --task {task} --data FILE"
         for number, task in ((mine, "intent"), (theirs, "slots"))
     ]
     for number, task in ((mine, "intent"), (theirs, "slots")):
@@ -494,12 +497,14 @@ def test_a_dry_run_shows_the_same_and_changes_nothing(
     published: Registry, ship: Callable[..., int]
 ) -> None:
     number = str(ship("intent", 11))
+    ruled(published, max_layers=1)
+    with nothing_changes(published), pytest.raises(GateError):
+        promote(published, number, "production", dry_run=True)
+    ruled(published, max_layers=9)
     with nothing_changes(published):
-        plan = promote(ruled(published, max_layers=9), number, "production", dry_run=True)
-        with pytest.raises(GateError):
-            promote(ruled(published, max_layers=1), number, "production", dry_run=True)
+        plan = promote(published, number, "production", dry_run=True)
     assert not plan.promoted
-    done = promote(ruled(published, max_layers=9), number, "production")
+    done = promote(published, number, "production")
     assert (done.gates, done.promoted) == (plan.gates, True)
 
 
@@ -529,10 +534,14 @@ def test_a_drop_is_measured_on_both_releases_on_the_same_data(
     published: Registry, ship: Callable[..., int], tiny_data: Callable[[str], Path]
 ) -> None:
     number, data = str(ship("intent", 11)), tiny_data("single")
-    registry = ruled(published, measured=True, max_drop={"intent": {"accuracy": 0.0}})
+    on = {"intent": {"data": fingerprint([data / "dev.jsonl"])}}
+    registry = ruled(published, measured=on, max_drop={"intent": {"accuracy": 0.0}})
     with pytest.raises(GateError) as caught:
         promote(registry, number, "production")
-    assert [gate.found for gate in failed(caught)] == ["not measured on the same data"]
+    (gate,) = failed(caught)
+    for version, release in (("1.0", 1), ("1.1", number)):
+        assert f"{version} is not measured on sha256:" in gate.found
+        assert f"centra release evaluate {release} --task intent" in gate.found
     rows = [evaluations.evaluate(registry, r, "intent", data)[0] for r in ("production", number)]
     old, new = (row.metrics["accuracy"] for row in rows)
     if new >= old:
@@ -653,7 +662,8 @@ def test_there_must_be_something_to_go_back_to(published: Registry) -> None:
 
 def test_only_promoters_roll_back(published: Registry, ship: Callable[..., int]) -> None:
     promote(published, str(ship("intent", 11)), "production")
-    registry = ruled(published, promoters=["release"])
-    with refused(registry, NotAllowedError, "promoters are release"):
-        channels.rollback(registry, "production")
+    registry = ruled(published, promoters=["care"], releasers=["release"])
+    for force in (False, True):
+        with refused(registry, NotAllowedError, "promoters are care, release"):
+            channels.rollback(registry, "production", force=force)
     assert channels.rollback(acting(registry, "release/eve"), "production").moved

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, U
 from centra.local_store import LocalStore
 from registry import Registry
 from registry.db import make_engine
-from registry.settings import CONFIG, Settings, write_config
+from registry.settings import CONFIG, Rules, Settings, write_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,19 +96,30 @@ def test_a_file_that_lacks_a_setting_is_named(home: Path) -> None:
         Settings.load()
 
 
-def test_without_an_actor_the_account_acts_for_no_team(home: Path) -> None:
+@pytest.mark.parametrize("word", ["release", "nlu/ada"])
+def test_without_an_actor_the_account_acts_for_no_team_whatever_the_environment_says(
+    home: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
     write_config(home, database=None, store=None)
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(variable, word)
     actor = Settings.load().actor
-    assert (actor.team, actor.person) == (None, getpass.getuser())
+    assert (actor.team, actor.person) == (None, pwd.getpwuid(os.getuid()).pw_name)
 
 
-def test_an_account_without_a_name_can_act(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nameless() -> str:
-        raise KeyError("getpwuid(): uid not found: 1000740000")
+@pytest.mark.parametrize("name", [None, "nlu/ada", "a\nb", "", "x" * 64])
+def test_an_account_without_a_name_that_can_be_shown_is_a_number(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    def account(uid: int) -> pwd.struct_passwd:
+        if name is None:
+            raise KeyError(f"getpwuid(): uid not found: {uid}")
+        return pwd.struct_passwd([name, "x", uid, uid, "", "/", "/bin/sh"])
 
     write_config(home, database=None, store=None)
-    monkeypatch.setattr(getpass, "getuser", nameless)
-    assert Settings.load().actor.person == f"uid-{os.getuid()}"
+    monkeypatch.setattr(pwd, "getpwuid", account)
+    actor = Settings.load().actor
+    assert (actor.team, actor.person) == (None, f"uid-{os.getuid()}")
 
 
 def test_a_malformed_actor_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +228,32 @@ def test_a_setting_that_is_no_text_is_named(home: Path, value: str) -> None:
     (home / CONFIG).write_text(f"store = {value}\n")
     with pytest.raises(UsageError, match="store must be a string"):
         Settings.load()
+
+
+# Rules.
+
+
+def test_the_rules_of_the_file_are_taken_as_they_stand(home: Path) -> None:
+    configure(home, database="sqlite:////r.db", store="/s")
+    with (home / CONFIG).open("a") as file:
+        file.write("[policy]\nadmins = ['release']\n[channels.production]\nmax_layers = 3\n")
+    below = home / "below"
+    below.mkdir()
+    rules = Settings.load(folder=below).rules
+    assert rules == Rules.read(home / CONFIG)
+    assert rules == Rules(
+        file=home / CONFIG,
+        tables={
+            "policy": {"admins": ["release"]},
+            "channels": {"production": {"max_layers": 3}},
+        },
+    )
+
+
+def test_without_a_file_there_are_no_rules(home: Path) -> None:
+    assert Settings.load(database="r.db", store="s").rules is None
+    with pytest.raises(NotFoundError, match=r"rules\.toml: no such file"):
+        Rules.read(home / "rules.toml")
 
 
 # Writing the file.

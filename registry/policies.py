@@ -1,0 +1,314 @@
+"""The policy that is in force: applied from ``centra.toml``, kept in versions, and read where it decides.
+
+Each use case that it rules reads it in its own transaction, so that it holds wherever the command
+runs. What a file leaves outside, public keys, is taken in when it is applied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from centra.errors import NotAllowedError, NotFoundError, UsageError
+from registry.models import PolicyVersion, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from registry.connection import Registry
+    from registry.policy import ChannelPolicy, Policy, SigningKey
+    from registry.settings import Rules
+    from registry.unit_of_work import UnitOfWork
+
+__all__ = [
+    "Applied",
+    "PolicyRow",
+    "Setting",
+    "apply",
+    "history",
+    "in_force",
+    "of_channel",
+    "show",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """A setting that differs between two policies."""
+
+    setting: str
+    """Its path: ``channels.production.max_layers``."""
+    before: Any
+    """None where it is not set; a table is ``{}``."""
+    after: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """What applying rules led to, or would lead to."""
+
+    version: int | None
+    """Of the policy that is in force now; None where there is none."""
+    changed: bool
+    """Whether a version was made; never by a dry run."""
+    changes: list[Setting]
+    forced: bool
+    unknown: list[str]
+    """Tasks that the rules name and that are not registered."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyRow:
+    """One version of the policy."""
+
+    version: int
+    digest: str
+    applied_at: datetime
+    applied_by: str
+    rules: dict[str, Any]
+    """As ``centra.toml`` may have them, keys and all."""
+    changes: list[Setting]
+    """Against the version before."""
+
+
+def in_force(uow: UnitOfWork) -> tuple[int | None, Policy]:
+    """The newest version, and its rules; no version, and no rule, where none was ever applied."""
+    from registry.policy import Policy
+
+    row = _newest(uow)
+    if row is None:
+        return None, Policy()
+    return row.version, Policy.parse(row.rules, f"version {row.version} of the policy")
+
+
+def of_channel(
+    registry: Registry, uow: UnitOfWork, channel: str
+) -> tuple[int | None, ChannelPolicy | None]:
+    """The policy's version, and what it demands of a channel.
+
+    Raises:
+        NotAllowedError: no policy was ever applied, though the ``centra.toml`` here has rules for
+            the channel: nobody shall believe that they hold.
+    """
+    version, policy = in_force(uow)
+    proposed = registry.rules.tables.get("channels", {}) if registry.rules else {}
+    if version is None and registry.rules and channel in proposed:
+        raise NotAllowedError(
+            f"{registry.rules.file} has rules for the channel {channel} that were never applied; "
+            "first: centra policy apply"
+        )
+    return version, policy.channels.get(channel)
+
+
+def apply(
+    registry: Registry, rules: Rules, *, dry_run: bool = False, force: bool = False
+) -> Applied:
+    """Put rules in force as the policy's next version; those that are in force make none.
+
+    Args:
+        registry: where.
+        rules: what ``centra.toml`` says. They replace all that is in force.
+        dry_run: say what would change, and change nothing.
+        force: apply them though the policy in force names others as its admins.
+
+    Raises:
+        UsageError: a rule is malformed, or there is none at all.
+        NotFoundError: a file with a key is missing.
+        NotAllowedError: the policy in force names others as its admins.
+        CentraError: a rule demands signatures, and the package model-signing is not installed.
+        DatabaseError: the registry cannot be used.
+    """
+    if not rules.tables:
+        raise UsageError(
+            f"{rules.file} has no rules: no table channels, compose or policy. To lift all that "
+            "are in force, say so with an empty table [channels]"
+        )
+    proposed = _proposed(rules)
+    if dry_run:
+        with registry.read() as uow:
+            version, policy = in_force(uow)
+            return Applied(
+                version=version,
+                changed=False,
+                changes=_differences(policy.rules(), proposed.rules()),
+                forced=False,
+                unknown=_unknown(uow, proposed),
+            )
+    with registry.write() as uow:
+        version, policy = in_force(uow)
+        changes = _differences(policy.rules(), proposed.rules())
+        forced = bool(changes) and not policy.policy.admits(uow.actor)
+        if forced and not force:
+            raise NotAllowedError(
+                f"{uow.actor} may not apply a policy; its admins are "
+                f"{', '.join(policy.policy.admins or []) or 'nobody'}. Ask them, or repeat with "
+                "--force, which the audit log will show."
+            )
+        if changes:
+            version = _add(uow, proposed, changes, forced=forced)
+        return Applied(
+            version=version,
+            changed=bool(changes),
+            changes=changes,
+            forced=forced,
+            unknown=_unknown(uow, proposed),
+        )
+
+
+def show(registry: Registry, version: int | None = None) -> PolicyRow:
+    """One version of the policy; by default the one in force.
+
+    Raises:
+        NotFoundError: there is no such version, or no policy at all.
+        DatabaseError: the registry cannot be used.
+    """
+    rows = history(registry)
+    if not rows:
+        raise NotFoundError(
+            "no policy was ever applied, so no channel has rules; see: centra policy apply"
+        )
+    found = [row for row in rows if version in (None, row.version)]
+    if not found:
+        raise NotFoundError(
+            f"the policy has no version {version}; its newest is {rows[0].version}; see: "
+            "centra policy history"
+        )
+    return found[0]
+
+
+def history(registry: Registry) -> list[PolicyRow]:
+    """Every version of the policy, the newest first.
+
+    Raises:
+        DatabaseError: the registry cannot be used.
+    """
+    with registry.read() as uow:
+        found = list(uow.session.scalars(select(PolicyVersion).order_by(PolicyVersion.version)))
+        rows = [
+            PolicyRow(
+                version=row.version,
+                digest=row.digest,
+                applied_at=row.created_at,
+                applied_by=row.created_by,
+                rules=row.rules,
+                changes=_differences(before, row.rules),
+            )
+            for row, before in zip(found, [{}, *(row.rules for row in found)], strict=False)
+        ]
+    return rows[::-1]
+
+
+def _newest(uow: UnitOfWork) -> PolicyVersion | None:
+    query = select(PolicyVersion).order_by(PolicyVersion.version.desc())
+    return uow.session.scalars(query.limit(1)).first()
+
+
+def _add(uow: UnitOfWork, policy: Policy, changes: list[Setting], *, forced: bool) -> int:
+    """Write the next version, and its event."""
+    from centra.documents import canonical_json, sha256
+
+    newest, rules = _newest(uow), policy.rules()
+    row = PolicyVersion(
+        version=newest.version + 1 if newest else 1,
+        rules=rules,
+        digest=sha256(canonical_json(rules)),
+        created_by=str(uow.actor),
+    )
+    uow.session.add(row)
+    details = {
+        "version": row.version,
+        "digest": row.digest,
+        "changes": [{"setting": c.setting, "from": c.before, "to": c.after} for c in changes],
+    }
+    uow.record("policy:apply", "policy", details, forced=forced)
+    return row.version
+
+
+def _proposed(rules: Rules) -> Policy:
+    """Rules that can be applied: checked, and with the keys themselves in the place of files."""
+    from registry.channels import check_movable  # It asks us what is in force.
+    from registry.policy import Policy
+
+    tables = {**rules.tables}
+    channels = tables.get("channels")
+    if isinstance(channels, dict):
+        tables["channels"] = {
+            name: _with_keys(channel, rules.file.parent) for name, channel in channels.items()
+        }
+    policy = Policy.parse(tables, str(rules.file))
+    for name in policy.channels:
+        try:
+            check_movable(name)
+        except UsageError as error:
+            raise UsageError(f"{rules.file}: channels.{name}: {error}") from error
+    return policy
+
+
+def _with_keys(channel: Any, folder: Path) -> Any:
+    """A channel's table with its keys taken in; what is malformed stays as it is."""
+    keys = channel.get("signed_by") if isinstance(channel, dict) else None
+    if not isinstance(keys, list):
+        return channel
+    return {**channel, "signed_by": [_key(key, folder) for key in keys]}
+
+
+def _key(key: Any, folder: Path) -> Any:
+    from centra.signing import PublicKey
+
+    match key:
+        case str():
+            found = PublicKey.read(folder / key)
+        case {"name": str() as name, "pem": str() as pem}:
+            found = PublicKey(name=name, pem=pem).checked()
+        case _:
+            return key
+    return {"name": found.name, "pem": found.pem}
+
+
+def _unknown(uow: UnitOfWork, policy: Policy) -> list[str]:
+    """The tasks that rules are for and that are not registered, perhaps by a slip."""
+    named = {
+        task
+        for channel in policy.channels.values()
+        for tasks in (channel.min_metrics, channel.max_drop, channel.measured)
+        for task in tasks
+    }
+    return sorted(named - {"*", *uow.session.scalars(select(Task.name))})
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Setting]:
+    old, new = dict(_settings(before)), dict(_settings(after))
+    return [
+        Setting(setting=path, before=old.get(path), after=new.get(path))
+        for path in sorted(old.keys() | new.keys())
+        if old.get(path) != new.get(path)
+    ]
+
+
+def _settings(table: Mapping[str, Any], *parents: str) -> Iterator[tuple[str, Any]]:
+    """Each setting with its path; a channel's table itself is one, since it has a meaning."""
+    for name, value in table.items():
+        path = (*parents, name)
+        if isinstance(value, dict):
+            if parents == ("channels",):
+                yield ".".join(path), {}
+            yield from _settings(value, *path)
+        else:
+            yield ".".join(path), _plain(value)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as it is told: a key by its name and fingerprint."""
+    if not isinstance(value, list):
+        return value
+    return [str(_signing_key(item)) if isinstance(item, dict) else item for item in value]
+
+
+def _signing_key(fields: dict[str, str]) -> SigningKey:
+    from registry.policy import SigningKey
+
+    return SigningKey.model_validate(fields)
