@@ -304,11 +304,11 @@ def rollback(
     if to is None and serving is None and expect is None and pointer_fault(registry, row):
         publish_pointer(registry, name)
         return Rollback(channel=row, before=before.number, moved=False, published=True)
+    with registry.read() as uow:
+        _permit(registry, uow, name, uow.release(str(number)), force=force)
     if number == row.release:
         publish_pointer(registry, name)
         return outcome
-    with registry.read() as uow:
-        _permit(registry, uow, name, uow.release(str(number)), force=force)
     files = read_manifest(digest, registry.store).files()
     for done, blob in enumerate(files.values(), 1):
         registry.store.fetch(blob)

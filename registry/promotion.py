@@ -8,6 +8,7 @@ what is new to it. What it refuses and why is decided in :mod:`registry.lineage`
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from dataclasses import dataclass, field, replace
@@ -57,8 +58,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GateError", "Promotion", "StaleReleaseError", "promote"]
 
-_PAUSE_S = 5.0
-"""How long a promotion waits at most before it looks again."""
+_PAUSES = 16
+"""How many times its quickest attempt a promotion waits at most before it looks again."""
 
 
 class StaleReleaseError(ConflictError):
@@ -208,7 +209,7 @@ def promote(
             nothing has moved.
     """
     check_movable(channel)
-    checked, writable, lost = Checked(registry.store), False, 0
+    checked, writable, lost, quickest = Checked(registry.store), False, 0, math.inf
     while True:
         began = time.monotonic()
         with registry.read() as uow:
@@ -283,9 +284,10 @@ def promote(
                 )
                 moved = channel_row(row)
         if moved is None:
-            # Of many at once one is the first each time. The longer it takes, the more step back.
+            # Of many at once one is the first each time. The more there are, the more step back.
             lost += 1
-            longest = min(_PAUSE_S, (time.monotonic() - began) * 2**lost)
+            quickest = min(quickest, time.monotonic() - began)
+            longest = quickest * min(2**lost, _PAUSES)
             time.sleep(random.uniform(0, longest))  # noqa: S311 - nobody is to be fooled
             continue
         publish_move(registry, moved)

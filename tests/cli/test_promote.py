@@ -203,7 +203,7 @@ def test_a_stale_release_ends_with_5_and_is_rebased_on_request(
 def test_what_is_forced_shows_in_the_log(production: Path, modules: dict[str, Path]) -> None:
     mine = ship(modules)
     other = read("compose", "--base", "production", "--remove", "same", "--release")["release"]
-    centra("promote", other, "--to", "production")
+    centra("promote", other, "--to", "production", "--force")
     refused("promote", mine, "--to", "production", code=5, says="--force, which the audit log will")
     centra("promote", mine, "--to", "production", "--force")
     assert "nlu/ada (forced)" in centra("audit").stdout.splitlines()[-1]

@@ -31,9 +31,11 @@ from registry.models import (
     ChannelMove,
     Evaluation,
     Release,
+    ReleaseBase,
     ReleaseTask,
     Task,
     TaskVersion,
+    UtcTime,
 )
 from tests.registry.helpers import (
     actions,
@@ -274,6 +276,12 @@ def backbone_row(**fields: Any) -> dict[str, Any]:
     }
 
 
+def dated(model: type[Base]) -> dict[str, Any]:
+    """A time for whatever wants one: no column has its own."""
+    columns = model.__table__.columns
+    return {column.name: TIME for column in columns if isinstance(column.type, UtcTime)}
+
+
 def version_row(**fields: Any) -> dict[str, Any]:
     return {
         "task_id": 1,
@@ -309,6 +317,7 @@ def move_row(**fields: Any) -> dict[str, Any]:
         "kind": "promote",
         "release_id": 1,
         "before_id": 1,
+        "composition": 0,
         "by": "nlu/ada",
         **fields,
     }
@@ -346,6 +355,7 @@ GOOD: list[tuple[type[Base], dict[str, Any]]] = [
     (ReleaseTask, {"release_id": 1, "task_id": 2, "version_id": 2}),
     (Channel, channel_row()),
     (ChannelMove, move_row()),
+    (ReleaseBase, {"release_id": 1, "base_id": 1}),
     (Evaluation, evaluation_row()),
     (AuditEvent, event_row()),
 ]
@@ -391,6 +401,9 @@ BAD: dict[str, tuple[type[Base], dict[str, Any]]] = {
     "a move of no channel": (ChannelMove, move_row(channel="nope")),
     "a move to no release": (ChannelMove, move_row(release_id=9)),
     "a move of no known kind": (ChannelMove, move_row(kind="jump")),
+    "a move before the first composition": (ChannelMove, move_row(composition=-1)),
+    "a composition of no release": (ReleaseBase, {"release_id": 9, "base_id": 1}),
+    "a composition onto no release": (ReleaseBase, {"release_id": 1, "base_id": 9}),
     "a move twice": (ChannelMove, move_row(revision=1)),
     "an evaluation of no release": (Evaluation, evaluation_row(release_id=9)),
     "an evaluation of no version": (Evaluation, evaluation_row(version_id=9)),
@@ -419,7 +432,7 @@ def constrained(databases: Databases, tmp_path_factory: pytest.TempPathFactory) 
                 (ChannelMove, move_row(revision=1)),
                 (AuditEvent, event_row(id=3, digest="2" * 64)),
             ):
-                connection.execute(insert(model).values(**row))
+                connection.execute(insert(model).values(dated(model) | row))
         yield engine
 
 
@@ -428,7 +441,7 @@ def attempt(engine: Engine, model: type[Base], row: dict[str, Any]) -> None:
     with engine.connect() as connection:
         # Ids of our own: those that were given by hand above did not count.
         with_id = {"id": 99} if "id" in model.__table__.c else {}
-        connection.execute(insert(model).values(**with_id | row))
+        connection.execute(insert(model).values(dated(model) | with_id | row))
         connection.rollback()
 
 
@@ -445,7 +458,8 @@ def test_the_schema_refuses(constrained: Engine, what: str) -> None:
 
 def test_the_schema_refuses_to_make_a_second_version_current(constrained: Engine) -> None:
     with constrained.connect() as connection:
-        connection.execute(insert(TaskVersion).values(id=99, **version_row()))
+        row = dated(TaskVersion) | version_row(id=99)
+        connection.execute(insert(TaskVersion).values(row))
         with pytest.raises(IntegrityError):
             connection.execute(update(TaskVersion).where(TaskVersion.id == 99).values(current_of=1))
 
@@ -498,7 +512,7 @@ def test_writers_take_turns_and_each_sees_what_the_one_before_it_wrote(
         thread = threading.Thread(target=second)
         thread.start()
         time.sleep(0.3)
-        uow.session.add(Task(name="intent", team="nlu", state="active"))
+        uow.session.add(Task(name="intent", team="nlu", state="active", created_at=TIME))
         order.append("first is done")
     thread.join(30)
     assert order == ["first is done", "second sees 1"]

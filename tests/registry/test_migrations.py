@@ -102,7 +102,18 @@ def fill_0004(insert: Callable[..., None]) -> None:
     insert("evaluations", id=3, release_id=1, version_id=2, data=digest("9"), examples=7, metrics={"accuracy": 0.7}, at=at(10), by="nlu/ada", engine="onnxruntime 1.32.0")  # fmt: skip
 
 
-FILL = {"0001": fill_0001, "0002": fill_0002, "0003": fill_0003, "0004": fill_0004}
+def fill_0005(insert: Callable[..., None]) -> None:
+    """A measurement of a later day."""
+    insert("evaluations", id=4, release_id=1, version_id=2, data=digest("8"), examples=7, metrics={"accuracy": 0.7}, at=at(12), by="nlu/ada", engine="onnxruntime 1.32.0")  # fmt: skip
+
+
+FILL = {
+    "0001": fill_0001,
+    "0002": fill_0002,
+    "0003": fill_0003,
+    "0004": fill_0004,
+    "0005": fill_0005,
+}
 
 
 def inserting(connection: Connection) -> Callable[..., None]:
@@ -125,8 +136,7 @@ def earlier(request: pytest.FixtureRequest, empty_database: str) -> str:
             command.upgrade(database._alembic(connection), reached)
         with engine.begin() as connection:
             assert revision(connection) == reached
-            if reached in FILL:
-                FILL[reached](inserting(connection))
+            FILL[reached](inserting(connection))
     engine.dispose()
     return empty_database
 

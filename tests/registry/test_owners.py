@@ -177,10 +177,10 @@ def test_a_team_rolls_back_its_own(shared: Registry) -> None:
     for actor in (dialog, anonymous(shared)):
         with refused(actor, ForeignTasksError, "intent, of team nlu", "repeat with --force"):
             channels.rollback(actor, "production")
-    assert channels.rollback(shared, "production")[0].release == 2
+    assert channels.rollback(shared, "production").channel.release == 2
     with refused(shared, ForeignTasksError, "slots, of team dialog"):
         channels.rollback(shared, "production")
-    assert channels.rollback(dialog, "production")[0].release == 1
+    assert channels.rollback(dialog, "production").channel.release == 1
 
 
 def test_a_forced_rollback_reads_nothing_of_what_is_broken(shared: Registry) -> None:
@@ -190,7 +190,7 @@ def test_a_forced_rollback_reads_nothing_of_what_is_broken(shared: Registry) -> 
     dialog = acting(shared, "dialog/bob")
     with refused(dialog, ForeignTasksError, "--force"):
         channels.rollback(dialog, "production")
-    assert channels.rollback(dialog, "production", force=True)[0].release == 2
+    assert channels.rollback(dialog, "production", force=True).channel.release == 2
     event = audit.events(shared)[-1]
     assert (event.action, event.forced) == ("channel:rollback", True)
     assert event.details["forced_over"] == {"intent": "nlu"}
@@ -198,7 +198,7 @@ def test_a_forced_rollback_reads_nothing_of_what_is_broken(shared: Registry) -> 
 
 def test_releasers_roll_back_for_everybody(shared: Registry) -> None:
     ruled(shared, promoters=[], releasers=["release"])
-    assert channels.rollback(acting(shared, "release/eve"), "production", to="1")[2]
+    assert channels.rollback(acting(shared, "release/eve"), "production", to="1").moved
     assert not audit.events(shared)[-1].forced
 
 

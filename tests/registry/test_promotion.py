@@ -321,10 +321,21 @@ def test_a_release_that_stands_on_nothing_that_is_served_is_refused_unless_force
     with refused(published, ConflictError, "has no base"):
         promote(published, foreign, "production", rebase=True)
     assert promote(published, foreign, "canary").promoted
-    assert promote(ruled(published, overwrite=True), foreign, "production", dry_run=True).unchanged is False  # fmt: skip
     assert promote(published, foreign, "production", force=True).promoted
     event = audit.events(published)[-1]
     assert (event.action, event.forced) == ("channel:promote", True)
+
+
+def test_on_a_channel_open_to_overwriting_a_release_may_stand_on_nothing(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.update(published, "intent", module(seed=10))
+    composed = compose(published)
+    published.store.put(composed.manifest.to_bytes())
+    with published.write() as uow:
+        foreign = str(releases.add(uow, composed.manifest, composed.ids).number)
+    assert promote(ruled(published, overwrite=True), foreign, "production").promoted
+    assert not audit.events(published)[-1].forced
 
 
 def test_composed_anew_onto_what_is_served_a_foreign_release_is_promoted(
@@ -357,8 +368,10 @@ def test_force_serves_a_stale_release_as_it_is_and_the_gates_still_hold(
 ) -> None:
     mine, theirs = ship("intent", 11), ship("slots", 12)
     promote(published, str(theirs), "production")
+    ruled(published, max_layers=1)
     with nothing_changes(published), pytest.raises(GateError):
-        promote(ruled(published, max_layers=1), str(mine), "production", force=True)
+        promote(published, str(mine), "production", force=True)
+    ruled(published, max_layers=99)
     done = promote(published, str(mine), "production", force=True)
     assert (done.release, done.rebased_from) == (mine, None)
     assert audit.events(published)[-1].forced
@@ -389,7 +402,9 @@ def test_a_promotion_gives_way_as_often_as_others_are_faster_and_reads_only_what
             theirs = compose(
                 published, base="production", replace=[f"slots@1.{turn + 1}"], publish=True
             )
+            monkeypatch.setattr("registry.promotion.evaluate", evaluate_gates)
             promote(published, str(theirs.release), "production")
+            monkeypatch.setattr("registry.promotion.evaluate", intruding)
         read.append([])
         return evaluate_gates(*args, **options)
 
