@@ -86,6 +86,7 @@ CHANGES = [
     ("promote 2 --to production --markdown", 1),
     ("promote 2 --to production", 0),
     ("rollback production", 1),
+    ("policy apply --file {rules}", 1),
     ("release evaluate 2 --task intent --data {data}", 1),
     ("release pull 1 --output pulled", 0),
     ("release graph 1 --output graph.svg", 0),
@@ -126,6 +127,8 @@ READS = [
     "db current",
     "audit",
     "audit verify",
+    "policy show",
+    "policy history",
     "gc",
     "compose",
     "promote 1 --to production --dry-run --json",
@@ -161,6 +164,8 @@ def test_a_change_is_made_and_ends_with_0_whatever_becomes_of_its_output(
     kind: str,
 ) -> None:
     names = {"data": tiny_data("single"), "encoder": encoder, **modules}
+    names["rules"] = home / "rules.toml"
+    names["rules"].write_text("[channels.canary]\n")
     for text, events in CHANGES:
         words = [word.replace("_", " ") for word in _fields(text).split()]
         before = len(read("audit"))
@@ -186,6 +191,7 @@ def test_what_is_only_read_fails_where_it_cannot_be_written(
 ) -> None:
     scores = tmp_path / "scores.csv"
     scores.write_text("task,frozen_layers,task_layers,role,score\nintent,1,2,teacher,90\n")
+    demand(home, "[channels.canary]\n")
     before = state(home)
     for text in READS:
         with stream(kind) as out:

@@ -581,7 +581,7 @@ def test_without_a_registry_here_or_above_it_says_how_to_get_one() -> None:
         (b"\xff", "cannot be read as TOML"),
         (
             b"stroe = 'x'",
-            "unknown setting 'stroe'; expected actor, channels, compose, database, store",
+            "unknown setting 'stroe'; expected actor, channels, compose, database, policy, store",
         ),
         (b"store = 3", "store must be a string, found 3"),
     ],
