@@ -210,6 +210,7 @@ def rollback(
             f"{registry.actor} may not move the channel {name!r}; its promoters are "
             f"{', '.join(policy.promoters or [])}"
         )
+    registry.check_store()
     with registry.read() as uow:
         channel = _required(uow, name)
         revision, before = channel.revision, channel.release.number
@@ -328,6 +329,7 @@ def publish_pointer(registry: Registry, name: str) -> None:
         NotFoundError: there is no such channel.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
+    registry.check_store()
     while True:
         row = show(registry, name)
         if not is_published(registry, row):
@@ -357,6 +359,7 @@ def sync(registry: Registry, name: str | None = None) -> list[SyncRow]:
         NotFoundError: there is no such channel.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
+    registry.check_store()
     synced = []
     for row in list_all(registry) if name is None else [show(registry, name)]:
         stale = not is_published(registry, row)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import Session
 
 from centra.blobs import BlobStore, open_store
-from centra.errors import CentraError
+from centra.errors import CentraError, ConflictError
 from registry.db import check_exists, check_schema, make_engine, translated, upgrade, writing
+from registry.identity import check
 from registry.settings import CONFIG, Settings, write_config
 from registry.unit_of_work import UnitOfWork
 
@@ -37,6 +39,8 @@ class Registry:
     """See :attr:`registry.settings.Settings.rules`."""
     folder: Path = Path()
     """Where relative paths in the rules count from."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """See :attr:`registry.settings.Settings.origins`."""
 
     @property
     def policy(self) -> Policy:
@@ -79,6 +83,7 @@ class Registry:
             actor=settings.actor,
             rules=settings.rules,
             folder=settings.folder,
+            origins=settings.origins,
         )
 
     @classmethod
@@ -114,6 +119,22 @@ class Registry:
             raise
         return registry
 
+    def check_store(self) -> None:
+        """Refuse a store that is not the one that the database writes to; asked once.
+
+        Every writing transaction begins with it. Whoever works long before that, or writes to the
+        store alone, asks first.
+
+        Raises:
+            WrongStoreError, FormatError: see :func:`registry.identity.check`.
+            StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
+        """
+        _ = self._identity
+
+    @cached_property
+    def _identity(self) -> tuple[str, str]:
+        return check(self, bind=True)
+
     @contextmanager
     def read(self) -> Iterator[UnitOfWork]:
         """A transaction that sees one state and changes nothing.
@@ -132,11 +153,16 @@ class Registry:
         """A transaction that commits when its block ends, and not at all when it raises.
 
         Raises:
+            WrongStoreError, FormatError, StoreError, StoreNotWritableError: see :meth:`check_store`.
+            ConflictError: the store was moved since that was asked.
             DatabaseError: the database cannot be reached or has other tables.
         """
-        check_exists(self.engine)
+        identity = self._identity
         with translated(self.engine), writing(self.engine).begin() as connection:
             check_schema(connection)
             with Session(connection) as session:
-                yield UnitOfWork(session, self.actor)
+                uow = UnitOfWork(session, self.actor)
+                if uow.identity() != identity:
+                    raise ConflictError("the registry's store was moved meanwhile; see: centra doctor")
+                yield uow
                 session.flush()

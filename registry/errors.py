@@ -15,6 +15,7 @@ __all__ = [
     "NotOwnerError",
     "TaskExistsError",
     "TaskNotFoundError",
+    "WrongStoreError",
 ]
 
 
@@ -56,3 +57,12 @@ class NotOwnerError(NotAllowedError):
             "Ask that team, or repeat with --force, which the audit log will show."
         )
         self.team = team
+
+
+class WrongStoreError(ConflictError):
+    """The store is not the one that the database writes to."""
+
+    def __init__(self, found: str, mend: str) -> None:
+        super().__init__(f"{found}\nNothing was done; {mend}")
+        self.found = found
+        self.mend = mend

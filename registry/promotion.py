@@ -19,6 +19,7 @@ from centra.progress import Progress, silent
 from centra.runtime.loading import read_manifest
 from registry import lineage, releases
 from registry.channels import advance, check_movable, moves_of, publish_pointer
+from registry.claims import storing
 from registry.evaluations import of_version
 from registry.models import ChannelMove, Release
 from registry.policy import Candidate, ChannelPolicy, Gate, Measure, Version, evaluate
@@ -118,6 +119,11 @@ class _Offer:
     digest: str
     rebased: Composition | None = None
 
+    @property
+    def blobs(self) -> dict[str, bytes]:
+        """What must be stored before the channel can serve it."""
+        return {self.digest: self.rebased.manifest.to_bytes()} if self.rebased else {}
+
 
 def promote(
     registry: Registry,
@@ -154,6 +160,8 @@ def promote(
         ComposeError, StoreError, StoreNotWritableError, DatabaseError: it cannot be carried out.
     """
     check_movable(channel)
+    if not dry_run:
+        registry.check_store()
     policy = registry.policy.channels.get(channel)
     for _ in range(_ATTEMPTS):
         with registry.read() as uow:
@@ -183,13 +191,11 @@ def promote(
             publish_pointer(registry, channel)
         if unchanged or dry_run:
             return promotion
-        if offer.rebased is not None:
-            registry.store.put(offer.rebased.manifest.to_bytes())
-        with registry.write() as uow:
+        with storing(registry, offer.blobs) as uow:
             row = uow.channel(channel)
             if (row.revision if row else None) != look.revision:
                 continue
-            release = _release(uow, registry, offer)
+            release = _release(uow, offer)
             row, _ = advance(uow, channel, release, "promote")
             promotion = replace(
                 promotion, release=release.number, promoted=True, revision=row.revision
@@ -226,11 +232,11 @@ def _offer(
     return _Offer(number=rebased.release, digest=rebased.digest, rebased=rebased)
 
 
-def _release(uow: UnitOfWork, registry: Registry, offer: _Offer) -> Release:
+def _release(uow: UnitOfWork, offer: _Offer) -> Release:
     """The release to serve, published now if it is not yet."""
     if offer.rebased is None:
         return uow.release(str(offer.number))
-    return releases.record(uow, registry.store, offer.rebased)[0]
+    return releases.record(uow, offer.rebased)[0]
 
 
 def _moved(uow: UnitOfWork, channel: Channel, candidate: Release) -> list[Moved]:

@@ -1,7 +1,7 @@
 """Releases: composing the live set, publishing, comparing, verifying, loading.
 
 Composing reads straight down: resolve which versions, merge and check them, prove parity of what
-no release held before, then blobs, one transaction, pointer.
+no release held before, then the manifest, one transaction, pointer.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from centra.release import LayerAccount, ReleaseManifest, changes
 from centra.runtime.loading import find_release, read_manifest
 from centra.task_module import read_spec
 from registry.channels import LATEST, advance, publish_pointer
+from registry.claims import storing
 from registry.contract import ContractDifference, compare
 from registry.listing import holds, paged, within
 from registry.models import Release, ReleaseBase, ReleaseTask
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import centra.runtime
-    from centra.blobs import BlobReader, BlobStore
+    from centra.blobs import BlobReader
     from centra.data import Example
     from centra.quantize import Int8Comparison
     from centra.release import Precision, TaskEntry, Versioned
@@ -245,6 +246,8 @@ def compose(
         FormatError: the folder holds something that is no release.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
+    if publish:
+        registry.check_store()
     with registry.read() as uow:
         start, versions = _resolve(uow, base, replace, remove)
         live = base is None and versions == uow.live()
@@ -635,9 +638,8 @@ def _known(registry: Registry, manifest: ReleaseManifest) -> int | None:
 
 def _publish(registry: Registry, found: Composition) -> Composition:
     """Make a composition a release; of the live set, the one that ``latest`` serves."""
-    registry.store.put(found.manifest.to_bytes())
-    with registry.write() as uow:
-        release, made = record(uow, registry.store, found)
+    with storing(registry, {found.digest: found.manifest.to_bytes()}) as uow:
+        release, made = record(uow, found)
         if found.live:
             advance(uow, LATEST, release, "publish")
         number = release.number
@@ -646,19 +648,17 @@ def _publish(registry: Registry, found: Composition) -> Composition:
     return dataclasses.replace(found, release=number, published=made)
 
 
-def record(uow: UnitOfWork, store: BlobStore, found: Composition) -> tuple[Release, bool]:
+def record(uow: UnitOfWork, found: Composition) -> tuple[Release, bool]:
     """Write a composition's release unless it is there, and what it was composed onto.
 
     Args:
-        uow: the transaction that it becomes part of.
-        store: must hold the manifest already.
+        uow: the transaction that it becomes part of, for which its manifest was stored; see
+            :func:`registry.claims.storing`.
         found: the composition.
 
     Returns:
         The release, and whether it is new.
     """
-    # Again, and now it stays: garbage collection removes in writing transactions alone.
-    store.put(found.manifest.to_bytes())
     known = uow.release_by_digest(found.digest)
     release = known or add(uow, found.manifest, found.ids, base=found.base)
     _remember_base(uow, release, found.base)

@@ -39,6 +39,8 @@ class Settings:
     :meth:`registry.policy.Policy.parse`."""
     folder: Path = Path()
     """Where ``centra.toml`` is: its relative paths count from here."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """What said where the database and the store are: an option, a variable or a file."""
 
     @classmethod
     def load(
@@ -66,8 +68,9 @@ class Settings:
         config = _find((folder or Path.cwd()).absolute())
         file = _read(config) if config else {}
         home = config.parent if config else Path.cwd()
-        address = database or os.environ.get("CENTRA_DATABASE_URL")
-        place = store or os.environ.get("CENTRA_STORE")
+        given = {"database": database, "store": store}
+        said = {key: given[key] or os.environ.get(name) for key, name in _ENVIRONMENT.items()}
+        address, place = said["database"], said["store"]
         who = actor or os.environ.get("CENTRA_ACTOR") or file.get("actor")
         address = address or anchored(file.get("database", ""), home)
         place = place or anchored_store(file.get("store", ""), home)
@@ -84,6 +87,10 @@ class Settings:
             actor=Actor.parse(who) if who else Actor(person=_account()),
             rules={name: file[name] for name in _TABLES & file.keys()},
             folder=home,
+            origins={
+                key: f"--{key}" if given[key] else name if said[key] else str(config)
+                for key, name in _ENVIRONMENT.items()
+            },
         )
 
 

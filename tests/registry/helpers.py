@@ -15,10 +15,18 @@ import pytest
 from sqlalchemy import delete, make_url, select, text, true, update
 
 from centra.local_store import LocalStore
-from registry import Registry, audit, backbones
+from registry import Registry, audit, backbones, identity
 from registry.db import make_engine, upgrade
 from registry.lifecycle import Actor
-from registry.models import AuditEvent, AuditHead, Backbone, Base, Release, ReleaseTask
+from registry.models import (
+    AuditEvent,
+    AuditHead,
+    Backbone,
+    Base,
+    Identity,
+    Release,
+    ReleaseTask,
+)
 from tests.services import _execute as execute
 
 if TYPE_CHECKING:
@@ -107,6 +115,11 @@ def prepare(url: str, store: Path, tiny: Backbone, other: Backbone) -> None:
     try:
         upgrade(engine)
         registry = Registry(engine=engine, store=LocalStore(store), actor=Actor.parse(ADA))
+        if found := identity.document(registry.store):
+            # Each kind of database has the same store: they are one registry's.
+            with engine.begin() as connection:
+                values = {"registry_id": found.registry, "store_id": found.store}
+                connection.execute(update(Identity).values(**values))
         backbones.register(registry, "tiny", str(tiny.folder))
         backbones.register(registry, "other", str(other.folder))
     finally:
@@ -156,7 +169,7 @@ def empty(engine: Engine) -> None:
     """Delete whatever a test may have added to a prepared database, or changed in it."""
     with engine.begin() as connection, unguarded(connection):
         for table in reversed(Base.metadata.sorted_tables):
-            kept = table.name in ("backbones", "audit_events", "audit_head")
+            kept = table.name in ("backbones", "audit_events", "audit_head", "identity")
             connection.execute(delete(table).where(table.c.id > 2 if kept else true()))
         connection.execute(update(Backbone).values(state="active"))
         digest = select(AuditEvent.digest).where(AuditEvent.id == 2).scalar_subquery()

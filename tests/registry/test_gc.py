@@ -478,6 +478,7 @@ def copy(registry: Registry, store: BlobStore) -> None:
         assert all(pool.map(store.put, blobs))
     for name in registry.store.pointers():
         store.write_pointer(name, registry.store.read_pointer(name) or b"")
+    store.write_document(registry.store.read_document() or b"")
 
 
 def goes_and_the_rest_works(registry: Registry) -> None:
