@@ -19,7 +19,7 @@ import time
 import uuid
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import delete, insert, select, text, update
 
@@ -75,16 +75,19 @@ class Claim:
         self._operation = new_operation()
         self._digests: set[str] = set()
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _at: TracebackType | None,
     ) -> None:
         if self._digests:
-            with suppress(CentraError):  # It would run out, too.
-                with self._registry.write() as uow:
-                    uow.session.execute(self._own(delete(BlobClaim)))
+            # Should it not be possible: it runs out, too.
+            with suppress(CentraError), self._registry.write(any_store=True) as uow:
+                uow.session.execute(self._own(delete(BlobClaim)))
 
     def put(self, source: Path | bytes) -> str:
         """Claim a blob and store it; see :meth:`centra.blobs.BlobStore.put`.
@@ -98,9 +101,7 @@ class Claim:
         self.put_all({digest: source})
         return digest
 
-    def put_all(
-        self, sources: Mapping[str, Path | bytes], progress: Progress = silent
-    ) -> None:
+    def put_all(self, sources: Mapping[str, Path | bytes], progress: Progress = silent) -> None:
         """Claim blobs and store them, those that are there, too: that mends what is damaged.
 
         Args:
@@ -114,7 +115,7 @@ class Claim:
         self._claim(sources.keys() - self._digests)
         for done, (digest, source) in enumerate(sources.items(), 1):
             if self._registry.store.put(source) != digest:
-                raise FormatError(f"{source}: was changed while it was being read; try again")
+                raise FormatError(f"{source!s}: was changed while it was being read; try again")
             progress("store blobs", done, len(sources))
 
     @contextmanager
@@ -126,8 +127,8 @@ class Claim:
             DatabaseError: the database cannot be used.
         """
         with self._registry.write() as uow:
-            ended = uow.session.execute(self._own(delete(BlobClaim))).rowcount
-            if ended != len(self._digests):
+            own = uow.session.scalars(self._own(delete(BlobClaim)).returning(BlobClaim.digest))
+            if set(own) != self._digests:
                 raise StoreError(
                     f"it took more than {_STORING.days} day to store all blobs, and garbage "
                     "collection may have removed the first of them again; try again"

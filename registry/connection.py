@@ -149,20 +149,25 @@ class Registry:
                 yield UnitOfWork(session, self.actor)
 
     @contextmanager
-    def write(self) -> Iterator[UnitOfWork]:
+    def write(self, *, any_store: bool = False) -> Iterator[UnitOfWork]:
         """A transaction that commits when its block ends, and not at all when it raises.
+
+        Args:
+            any_store: whichever the store is; for what is about to say which one it is to be.
 
         Raises:
             WrongStoreError, FormatError, StoreError, StoreNotWritableError: see :meth:`check_store`.
             ConflictError: the store was moved since that was asked.
             DatabaseError: the database cannot be reached or has other tables.
         """
-        identity = self._identity
+        identity = None if any_store else self._identity
         with translated(self.engine), writing(self.engine).begin() as connection:
             check_schema(connection)
             with Session(connection) as session:
                 uow = UnitOfWork(session, self.actor)
-                if uow.identity() != identity:
-                    raise ConflictError("the registry's store was moved meanwhile; see: centra doctor")
+                if identity and uow.identity() != identity:
+                    raise ConflictError(
+                        "the registry's store was moved meanwhile; see: centra doctor"
+                    )
                 yield uow
                 session.flush()

@@ -20,7 +20,6 @@ from sqlalchemy import select
 
 from centra.errors import (
     BlobNotFoundError,
-    CentraError,
     CorruptBlobError,
     FormatError,
     InvalidNameError,
@@ -49,6 +48,7 @@ __all__ = [
     "collect",
     "place_of",
     "reachable",
+    "subject",
 ]
 
 GRACE = timedelta(days=7)
@@ -212,6 +212,12 @@ def place_of(store: BlobStore) -> str:
     return f"s3://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
+def subject(store: BlobStore) -> str:
+    """A store as audit events name it."""
+    place = place_of(store)
+    return place if len(place) <= _SUBJECT else f"…{place[1 - _SUBJECT :]}"
+
+
 @contextmanager
 def _needed(what: str, mend: str) -> Iterator[None]:
     try:
@@ -343,9 +349,7 @@ def _record(
     uow: UnitOfWork, store: BlobStore, sizes: Sequence[int], *, interrupted: bool = False
 ) -> None:
     details = {"count": len(sizes), "bytes": sum(sizes)}
-    uow.record(
-        "store:gc", _subject(store), details | ({"interrupted": True} if interrupted else {})
-    )
+    uow.record("store:gc", subject(store), details | ({"interrupted": True} if interrupted else {}))
 
 
 def _remove_one(store: BlobStore, one: Garbage, is_old: Callable[[StoredBlob], bool]) -> bool:
@@ -363,8 +367,3 @@ def _remove_one(store: BlobStore, one: Garbage, is_old: Callable[[StoredBlob], b
 
 def _bytes(garbage: Sequence[Garbage]) -> int:
     return sum(one.size for one in garbage)
-
-
-def _subject(store: BlobStore) -> str:
-    place = place_of(store)
-    return place if len(place) <= _SUBJECT else f"…{place[1 - _SUBJECT :]}"

@@ -135,12 +135,12 @@ def _check_first(registry: Registry, own: str) -> None:
     store = registry.store
     if is_empty(store):
         with registry.read() as uow:
-            count = len(uow.digests())
-        if count:
+            used = bool(uow.digests())
+        if used:
             raise _wrong(
                 registry,
                 own,
-                f"which is empty, while the database names {count} blobs and more",
+                "which is empty, while the database names blobs",
                 "mount the store, or correct its address; where it is lost, restore it, or make a "
                 "copy of it the store: centra store adopt",
             )

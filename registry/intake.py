@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from centra.errors import ConflictError, FormatError, NotFoundError, UsageError
+from centra.errors import ConflictError, NotFoundError, UsageError
 from centra.progress import Progress, Remark, unheard
 
 if TYPE_CHECKING:
