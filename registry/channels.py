@@ -359,7 +359,6 @@ def sync(registry: Registry, name: str | None = None) -> list[SyncRow]:
         NotFoundError: there is no such channel.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
-    registry.check_store()
     synced = []
     for row in list_all(registry) if name is None else [show(registry, name)]:
         stale = not is_published(registry, row)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from centra.blobs import BlobStore, open_store
 from centra.errors import CentraError, ConflictError
 from registry.db import check_exists, check_schema, make_engine, translated, upgrade, writing
-from registry.identity import check
+from registry.identity import bind, check
 from registry.settings import CONFIG, Settings, write_config
 from registry.unit_of_work import UnitOfWork
 
@@ -127,13 +127,21 @@ class Registry:
 
         Raises:
             WrongStoreError, FormatError: see :func:`registry.identity.check`.
-            StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
+            StoreError, DatabaseError: the registry cannot be used.
         """
-        _ = self._identity
+        _ = self._checked
+
+    @cached_property
+    def _checked(self) -> tuple[tuple[str, str], bool]:
+        return check(self)
 
     @cached_property
     def _identity(self) -> tuple[str, str]:
-        return check(self, bind=True)
+        """What is checked, and from now on said by the store, too."""
+        own, bound = self._checked
+        if not bound:
+            bind(self.store, own)
+        return own
 
     @contextmanager
     def read(self) -> Iterator[UnitOfWork]:

@@ -355,10 +355,10 @@ class _Part:
 
 def _identity(setup: _Setup) -> _Finding:
     try:
-        own, _ = identity.check(setup.registry, bind=False)
+        (own, _), bound = identity.check(setup.registry)
     except WrongStoreError as error:
         return "problem", error.found, error.mend
-    if setup.registry.store.read_document() is None:
+    if not bound:
         return (
             "ok",
             f"registry {identity.short(own)}; the first write makes the store its own",

@@ -28,7 +28,6 @@ from centra.errors import (
 from centra.local_store import LocalStore
 from centra.progress import Progress, silent
 from registry import claims
-from registry.identity import check
 from registry.models import Release
 
 if TYPE_CHECKING:
@@ -127,10 +126,7 @@ def collect(
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used. What had been
             removed before is recorded in the log, by the next collection if not by this one.
     """
-    if delete:
-        registry.check_store()
-    else:
-        check(registry, bind=False)
+    registry.check_store()
     known: dict[str, set[str]] = {}
     now = registry.store.clock()
     # Listed before the database is asked: what is claimed or registered after that is reached.

@@ -20,39 +20,42 @@ if TYPE_CHECKING:
     from centra.identity import StoreDocument
     from registry.connection import Registry
 
-__all__ = ["address", "check", "document", "is_empty", "missing", "named", "short"]
+__all__ = ["address", "bind", "check", "document", "is_empty", "missing", "named", "short"]
 
 
-def check(registry: Registry, *, bind: bool) -> tuple[str, str]:
+def check(registry: Registry) -> tuple[tuple[str, str], bool]:
     """Refuse a store that is not the database's own.
 
-    Args:
-        registry: the database and the store, as the settings name them.
-        bind: let a store without a document have one, where it may: an empty one of a database that
-            names no blob, and one that has every blob that the database names.
+    A store without a document passes where it may have one: an empty one of a database that names no
+    blob, and one that has every blob that the database names.
 
     Returns:
-        The registry's identity, and the store's.
+        The identities of the registry and of its store, and whether the store says so, too.
 
     Raises:
         WrongStoreError: it is another registry's, a copy, moved away, or not there at all.
         FormatError: the store's document cannot be read.
-        StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
+        StoreError, DatabaseError: the registry cannot be used.
     """
     with registry.read() as uow:
         own = uow.identity()
     found = document(registry.store)
     if found is None:
         _check_first(registry, own[0])
-        if bind:
-            from centra.identity import StoreDocument
-
-            # Whoever else comes first at the same moment writes the same bytes.
-            made = StoreDocument(registry=own[0], store=own[1])
-            registry.store.write_document(made.to_bytes())
     elif (found.registry, found.store) != own:
         raise _foreign(registry, own[0], found)
-    return own
+    return own, found is not None
+
+
+def bind(store: BlobStore, own: tuple[str, str]) -> None:
+    """Let a store say whose it is. Whoever does so at the same moment writes the same bytes.
+
+    Raises:
+        StoreNotWritableError, StoreError: the store refused.
+    """
+    from centra.identity import StoreDocument
+
+    store.write_document(StoreDocument(registry=own[0], store=own[1]).to_bytes())
 
 
 def document(store: BlobStore) -> StoreDocument | None:

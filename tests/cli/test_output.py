@@ -94,6 +94,9 @@ CHANGES = [
     ("gc --grace 0s --delete", 0),
     ("backbone register tiny {encoder}", 0),
     ("backbone restore tiny@1 --json", 0),
+    ("store adopt", 0),
+    ("store copy copied", 0),
+    ("store move moved", 1),
 ]
 ELSEWHERE = {
     "backbone retire": "with backbone restore",
@@ -126,6 +129,7 @@ READS = [
     "db current",
     "audit",
     "audit verify",
+    "store show",
     "gc",
     "compose",
     "promote 1 --to production --dry-run --json",

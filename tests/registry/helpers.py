@@ -248,6 +248,11 @@ def rows(registry: Registry) -> dict[str, list[tuple[Any, ...]]]:
         }
 
 
+def unclaimed(registry: Registry) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row but for claims on blobs: those of a process that was killed run out."""
+    return {table: found for table, found in rows(registry).items() if table != "blob_claims"}
+
+
 def files(registry: Registry) -> dict[str, bytes]:
     """Every file of the store: blobs, pointers, and whatever should not be there."""
     root = root_of(registry)

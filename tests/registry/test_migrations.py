@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, text
 
-from registry import audit, channels, evaluations, tasks
+from registry import audit, channels, evaluations, identity, tasks
 from registry import db as database
 from registry.db import SCHEMA, differences, make_engine, revision, upgrade, writing
 from registry.lineage import Composed
@@ -87,7 +87,11 @@ def fill_0003(insert: Callable[..., None]) -> None:
     insert("evaluations", id=2, release_id=3, version_id=3, data=digest("9"), examples=7, metrics={"accuracy": 0.8}, at=at(9), by="nlu/ada")  # fmt: skip
 
 
-FILL = {"0001": fill_0001, "0002": fill_0002, "0003": fill_0003}
+def fill_0004(_insert: Callable[..., None]) -> None:
+    """Nothing that there was not before."""
+
+
+FILL = {"0001": fill_0001, "0002": fill_0002, "0003": fill_0003, "0004": fill_0004}
 
 
 def inserting(connection: Connection) -> Callable[..., None]:
@@ -169,7 +173,11 @@ def test_a_filled_database_is_upgraded_with_all_it_holds(earlier: str, tmp_path:
     with opened(earlier, tmp_path) as registry:
         count, head = audit.verify(registry)
         assert count == 7
-        # The log goes on where it was.
+        with registry.read() as uow:
+            own = uow.identity()
+            assert all(len(one) == 32 for one in own)
+        # The log goes on where it was. There are no such blobs, so nothing would take the store for its.
+        identity.bind(registry.store, own)
         tasks.retire(registry, "intent")
         assert audit.events(registry)[-1].id == 8
         assert audit.verify(registry)[1] != head
