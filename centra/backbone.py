@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from centra.blobs import BlobReader, BlobStore
+    from centra.blobs import BlobReader, BlobWriter
 
 __all__ = [
     "BackboneSpec",
@@ -91,7 +91,7 @@ class Shards:
 
 
 def import_backbone(
-    source: str, store: BlobStore, *, revision: str | None = None, progress: Progress = silent
+    source: str, store: BlobWriter, *, revision: str | None = None, progress: Progress = silent
 ) -> BackboneSpec:
     """Take a transformers encoder into a store.
 

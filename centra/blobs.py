@@ -5,6 +5,7 @@ A store is a local folder or an S3 bucket with a prefix::
     blobs/sha256/ab/abcd...   immutable, written once
     channels/NAME.json        a pointer with a revision that only grows
     signatures/abcd.../*.json the signatures of a release, under its manifest's digest
+    store.json                whose store it is; see :class:`centra.identity.StoreDocument`
 
 Whatever is read is checked against its digest first. No store needs conditional writes: a blob's
 name is its content, so writing it twice is harmless.
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BlobReader",
     "BlobStore",
+    "BlobWriter",
     "StoredBlob",
     "anchored_store",
     "cache_folder",
@@ -84,7 +86,20 @@ class BlobReader(Protocol):
         ...
 
 
-class BlobStore(BlobReader, Protocol):
+class BlobWriter(Protocol):
+    """Anything that takes files."""
+
+    def put(self, source: Path | bytes) -> str:
+        """Store a file or bytes, once, and return the digest.
+
+        Raises:
+            StoreNotWritableError: the store or the credentials are read-only.
+            StoreError: the store cannot be reached.
+        """
+        ...
+
+
+class BlobStore(BlobReader, BlobWriter, Protocol):
     """Where a registry keeps its bytes."""
 
     url: str
@@ -94,15 +109,6 @@ class BlobStore(BlobReader, Protocol):
         """Whether the blob is there, without reading it.
 
         Raises:
-            StoreError: the store cannot be reached.
-        """
-        ...
-
-    def put(self, source: Path | bytes) -> str:
-        """Store a file or bytes, once, and return the digest.
-
-        Raises:
-            StoreNotWritableError: the store or the credentials are read-only.
             StoreError: the store cannot be reached.
         """
         ...
@@ -158,6 +164,23 @@ class BlobStore(BlobReader, Protocol):
 
     def write_pointer(self, channel: str, data: bytes) -> None:
         """Replace the pointer document of a channel.
+
+        Raises:
+            StoreNotWritableError: the store or the credentials are read-only.
+            StoreError: the store cannot be reached.
+        """
+        ...
+
+    def read_document(self) -> bytes | None:
+        """The document that says whose store this is, or None where there is none yet.
+
+        Raises:
+            StoreError: the store cannot be reached.
+        """
+        ...
+
+    def write_document(self, data: bytes) -> None:
+        """Replace the document that says whose store this is.
 
         Raises:
             StoreNotWritableError: the store or the credentials are read-only.

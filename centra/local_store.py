@@ -132,7 +132,7 @@ class LocalStore:
         """
         with self._listing():
             signed = (path for path in _entries(self.root / "signatures") if path.is_dir())
-            folders = (self.root / "channels", *signed)
+            folders = (self.root, self.root / "channels", *signed)
             beside = (path for folder in folders for path in _entries(folder))
             for path in (*self._beside_blobs(), *beside):
                 if _TEMPORARY.fullmatch(path.name) and (found := _stat(path)):
@@ -172,6 +172,19 @@ class LocalStore:
         """See :meth:`BlobStore.write_pointer`."""
         self._write(self._pointer(channel), data)
 
+    def read_document(self) -> bytes | None:
+        """See :meth:`BlobStore.read_document`."""
+        try:
+            return self._document.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreError(f"cannot read {self._document}: {error.strerror}") from error
+
+    def write_document(self, data: bytes) -> None:
+        """See :meth:`BlobStore.write_document`."""
+        self._write(self._document, data)
+
     def signatures(self, manifest: str) -> list[bytes]:
         """See :meth:`BlobReader.signatures`."""
         folder = self._signatures(manifest)
@@ -204,6 +217,10 @@ class LocalStore:
             yield
         except OSError as error:
             raise StoreError(f"cannot list the store {self.url}: {error.strerror}") from error
+
+    @property
+    def _document(self) -> Path:
+        return self.root / "store.json"
 
     def _pointer(self, channel: str) -> Path:
         return self.root / "channels" / f"{parse_name(channel, 'channel name')}.json"

@@ -205,14 +205,16 @@ class S3Store:
 
     def write_pointer(self, channel: str, data: bytes) -> None:
         """See :meth:`BlobStore.write_pointer`."""
-        with self._translated(writing=True):
-            self._client.put_object(
-                Bucket=self._bucket,
-                Key=self._pointer(channel),
-                Body=data,
-                ContentType="application/json",
-                CacheControl="no-cache",
-            )
+        self._write_document(self._pointer(channel), data)
+
+    def read_document(self) -> bytes | None:
+        """See :meth:`BlobStore.read_document`."""
+        with self._translated():
+            return self._read(self._path("store.json"), attempts=3)
+
+    def write_document(self, data: bytes) -> None:
+        """See :meth:`BlobStore.write_document`."""
+        self._write_document(self._path("store.json"), data)
 
     def signatures(self, manifest: str) -> list[bytes]:
         """See :meth:`BlobReader.signatures`."""
@@ -235,6 +237,16 @@ class S3Store:
                 self._client.put_object(
                     Bucket=self._bucket, Key=key, Body=data, ContentType="application/json"
                 )
+
+    def _write_document(self, key: str, data: bytes) -> None:
+        with self._translated(writing=True):
+            self._client.put_object(
+                Bucket=self._bucket,
+                Key=key,
+                Body=data,
+                ContentType="application/json",
+                CacheControl="no-cache",
+            )
 
     def _read(self, key: str, *, attempts: int = 1) -> bytes | None:
         def read() -> bytes:

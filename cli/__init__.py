@@ -41,6 +41,7 @@ _COMMANDS = {
     "bench": "cli.bench:bench",
     "export": "cli.transfer:export",
     "import": "cli.transfer:import_command",
+    "store": "cli.store:store",
     "audit": "cli.audit:audit",
     "gc": "cli.gc:gc",
     "doctor": "cli.doctor:doctor",

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from centra.backbone import BackboneSpec
-from centra.errors import ConflictError, StoreError, UsageError
+from centra.errors import ConflictError, UsageError
 from centra.names import parse_name
 from centra.progress import Progress, silent
+from registry.claims import Claim
 from registry.listing import by_name
 from registry.models import Backbone, Channel, ReleaseTask, TaskVersion
 
@@ -98,23 +99,20 @@ def register(
     from centra.backbone import import_backbone
 
     parse_name(name, "backbone name")
-    with registry.read():
-        pass  # A database that cannot be used must show before the long work does.
-    imported = import_backbone(source, registry.store, revision=revision, progress=progress)
-    with registry.write() as uow:
-        known = uow.backbone_by_digest(imported.digest)
-        if known is not None and known.state == "retired":
-            raise ConflictError(
-                f"these weights are backbone {known.reference}, which is retired; bring it back: "
-                f"centra backbone restore {known.reference}"
-            )
-        if known is not None:
-            return _row(known), False
-        # Garbage collection removes in writing transactions alone: what is here now stays.
-        if not all(registry.store.has(blob) for blob in imported.blobs()):
-            raise StoreError(f"blobs of {source} were removed while it was registered; try again")
-        origin = f"{source}@{revision}" if revision else source
-        return _row(add(uow, name, imported, source=origin)), True
+    registry.check_store()  # What cannot be used must show before the long work does.
+    with Claim(registry) as claim:
+        imported = import_backbone(source, claim, revision=revision, progress=progress)
+        with claim.write() as uow:
+            known = uow.backbone_by_digest(imported.digest)
+            if known is not None and known.state == "retired":
+                raise ConflictError(
+                    f"these weights are backbone {known.reference}, which is retired; bring it "
+                    f"back: centra backbone restore {known.reference}"
+                )
+            if known is not None:
+                return _row(known), False
+            origin = f"{source}@{revision}" if revision else source
+            return _row(add(uow, name, imported, source=origin)), True
 
 
 def add(uow: UnitOfWork, name: str, spec: BackboneSpec, *, source: str) -> Backbone:

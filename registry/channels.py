@@ -528,6 +528,7 @@ def publish_pointer(registry: Registry, name: str, *, anew: bool = False) -> Non
         NotFoundError: there is no such channel.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
+    registry.check_store()
     while True:
         row = show(registry, name)
         if anew or pointer_fault(registry, row):

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
 from centra.blobs import BlobStore, open_store
-from centra.errors import CentraError
+from centra.errors import CentraError, ConflictError
 from registry.db import check_exists, check_schema, make_engine, translated, upgrade, writing
+from registry.identity import bind, check
 from registry.settings import CONFIG, Settings, write_config
 from registry.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Engine
 
@@ -38,6 +40,8 @@ class Registry:
     :mod:`registry.policies`."""
     folder: Path = Path()
     """Where ``centra.toml`` is, or would be."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """See :attr:`registry.settings.Settings.origins`."""
 
     @classmethod
     def open(
@@ -69,6 +73,7 @@ class Registry:
             actor=settings.actor,
             rules=settings.rules,
             folder=settings.folder,
+            origins=settings.origins,
         )
 
     @classmethod
@@ -104,6 +109,30 @@ class Registry:
             raise
         return registry
 
+    def check_store(self) -> None:
+        """Refuse a store that is not the one that the database writes to; asked once.
+
+        Every writing transaction begins with it. Whoever works long before that, or writes to the
+        store alone, asks first.
+
+        Raises:
+            WrongStoreError, FormatError: see :func:`registry.identity.check`.
+            StoreError, DatabaseError: the registry cannot be used.
+        """
+        _ = self._checked
+
+    @cached_property
+    def _checked(self) -> tuple[tuple[str, str], bool]:
+        return check(self)
+
+    @cached_property
+    def _identity(self) -> tuple[str, str]:
+        """What is checked, and from now on said by the store, too."""
+        own, bound = self._checked
+        if not bound:
+            bind(self.store, own)
+        return own
+
     @contextmanager
     def read(self) -> Iterator[UnitOfWork]:
         """A transaction that sees one state and changes nothing.
@@ -118,15 +147,25 @@ class Registry:
                 yield UnitOfWork(session, self.actor)
 
     @contextmanager
-    def write(self) -> Iterator[UnitOfWork]:
+    def write(self, *, any_store: bool = False) -> Iterator[UnitOfWork]:
         """A transaction that commits when its block ends, and not at all when it raises.
 
+        Args:
+            any_store: whichever the store is; for what is about to say which one it is to be.
+
         Raises:
+            WrongStoreError, FormatError, StoreError, StoreNotWritableError: see :meth:`check_store`.
+            ConflictError: the store was moved since that was asked.
             DatabaseError: the database cannot be reached or has other tables.
         """
-        check_exists(self.engine)
+        identity = None if any_store else self._identity
         with translated(self.engine), writing(self.engine).begin() as connection:
             check_schema(connection)
             with Session(connection) as session:
-                yield UnitOfWork(session, self.actor)
+                uow = UnitOfWork(session, self.actor)
+                if identity and uow.identity() != identity:
+                    raise ConflictError(
+                        "the registry's store was moved meanwhile; see: centra doctor"
+                    )
+                yield uow
                 session.flush()

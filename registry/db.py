@@ -37,7 +37,7 @@ __all__ = [
     "writing",
 ]
 
-SCHEMA = "0006"
+SCHEMA = "0007"
 """The migration that this code works with; a test holds it against the newest migration."""
 
 _LOCK = 0x43454E545241  # "CENTRA"

@@ -29,11 +29,11 @@ from centra.files import read_text
 from centra.local_store import LocalStore
 from centra.redaction import redacted, secrets_in
 from centra.s3_store import S3Store
-from registry import audit, channels, gc, policies
+from registry import audit, channels, gc, identity, policies
 from registry.address import shown
 from registry.connection import Registry
 from registry.db import SCHEMA, check_exists, current, differences, translated
-from registry.errors import DatabaseError
+from registry.errors import DatabaseError, WrongStoreError
 from registry.models import Release, Task, TaskVersion
 from registry.settings import CONFIG
 
@@ -130,12 +130,8 @@ def _settings(setup: _Setup) -> _Finding:
     except NotFoundError as error:
         found = str(error).partition(". Run ")[0]
         return "problem", found, "centra init; or set CENTRA_DATABASE_URL and CENTRA_STORE"
-    sources = {
-        key: f"--{key}" if setup.given[key] else variable if os.environ.get(variable) else ""
-        for key, variable in (("database", "CENTRA_DATABASE_URL"), ("store", "CENTRA_STORE"))
-    }
-    file = setup.registry.folder / CONFIG
-    return "ok", ", ".join(f"{key} from {at or file}" for key, at in sources.items()), None
+    origins = setup.registry.origins
+    return "ok", ", ".join(f"{key} from {origin}" for key, origin in origins.items()), None
 
 
 def _actor(setup: _Setup) -> _Finding:
@@ -370,6 +366,20 @@ class _Part:
     """What is wrong with it, where that is known already."""
 
 
+def _identity(setup: _Setup) -> _Finding:
+    try:
+        (own, _), bound = identity.check(setup.registry)
+    except WrongStoreError as error:
+        return "problem", error.found, error.mend
+    if not bound:
+        return (
+            "ok",
+            f"registry {identity.short(own)}; the first write makes the store its own",
+            None,
+        )
+    return "ok", f"database and store are those of registry {identity.short(own)}", None
+
+
 def _blobs(setup: _Setup) -> _Finding:
     store = setup.registry.store
     # Listed first: a blob that is registered after that is asked for by name.
@@ -526,19 +536,23 @@ _CHECKS = (
     _Look(name="clock", look=_clock, mend="set the clocks by a time server (NTP)"),
     _Look(name="permissions", look=_permissions, mend="look at the files' owners and modes"),
     _Look(
-        name="blobs",
+        name="identity",
         needs=("migration", "store"),
+        look=_identity,
+        mend="look at store.json in the store",
+    ),
+    _Look(
+        name="blobs",
+        needs=("identity",),
         look=_blobs,
         mend="check the store",
     ),
     _Look(
         name="garbage",
-        needs=("migration", "store"),
+        needs=("identity",),
         look=_garbage,
         mend="check the store",
     ),
-    _Look(
-        name="pointers", needs=("migration", "store"), look=_pointers, mend="centra channel sync"
-    ),
+    _Look(name="pointers", needs=("identity",), look=_pointers, mend="centra channel sync"),
 )
 """In the order in which they are made."""

@@ -16,6 +16,7 @@ __all__ = [
     "TaskExistsError",
     "TaskNotFoundError",
     "UnpublishedError",
+    "WrongStoreError",
 ]
 
 
@@ -79,3 +80,12 @@ class UnpublishedError(StoreError):
         )
         self.channel = channel
         self.revision = revision
+
+
+class WrongStoreError(ConflictError):
+    """The store is not the one that the database writes to."""
+
+    def __init__(self, found: str, mend: str) -> None:
+        super().__init__(f"{found}\nNothing was done; {mend}")
+        self.found = found
+        self.mend = mend

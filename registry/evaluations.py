@@ -94,6 +94,7 @@ def evaluate(
             read.
     """
     file = dev_file(data)
+    registry.check_store()
     with registry.read() as uow:
         number = uow.release(reference).number
         version, precision = _version(uow, number, task)

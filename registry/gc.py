@@ -1,10 +1,9 @@
 """Garbage collection: removing what nothing reaches from the store.
 
-A blob is reached when a task version, a release, a backbone or a channel's pointer names it. All
-else is garbage once it is older than a grace period. The decision is made twice: over the whole
-store, which is the dry run, and again in each writing transaction that removes some of it. Whoever
-writes a row for a blob makes sure in a writing transaction that the blob is there, and writers take
-turns: so what a row names is never removed, however short the grace period.
+A blob is reached when a task version, a release, a backbone or a channel's pointer names it, or when
+somebody has claimed it for a row to come (:mod:`registry.claims`). All else is garbage once it is older
+than a grace period. The decision is made twice: over the whole store, which is the dry run, and again
+for each batch, in a short writing transaction that claims it. Then it is removed, in no transaction.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from sqlalchemy import select
 
 from centra.errors import (
     BlobNotFoundError,
-    CentraError,
     CorruptBlobError,
     FormatError,
     InvalidNameError,
@@ -29,7 +27,8 @@ from centra.errors import (
 )
 from centra.local_store import LocalStore
 from centra.progress import Progress, silent
-from registry.models import Release, TaskVersion
+from registry import claims
+from registry.models import Release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +47,7 @@ __all__ = [
     "collect",
     "place_of",
     "reachable",
+    "subject",
 ]
 
 GRACE = timedelta(days=7)
@@ -55,9 +55,12 @@ GRACE = timedelta(days=7)
 
 # A write that still runs touches its temporary file; one that did not for so long was killed.
 _WRITING = timedelta(hours=1)
-# Other writers wait meanwhile, and want a chance between: SQLite's look for theirs now and then.
-_BATCH, _TURN_S, _PAUSE_S = 100, 1.0, 0.15
+_BATCH = 500
+_PAUSE_S = 0.5
+"""How long to wait where another collection has claimed all that is left."""
 _SUBJECT = 127  # characters of an audit event's subject
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""One that goes on while the machine sleeps, where there is one."""
 
 
 class UnreadableError(VerificationError):
@@ -112,22 +115,23 @@ def collect(
     """Find the garbage of the registry's store, and remove it if asked.
 
     Args:
-        registry: where. No other registry may keep its blobs in the same store.
+        registry: where.
         grace: what is younger, by the store's own clock, is left alone.
         delete: remove it; otherwise nothing is changed.
         progress: told while blobs are removed.
 
     Raises:
+        WrongStoreError: the store is not the one that the database writes to.
         UnreadableError: something that says what must stay is damaged; nothing was removed by it.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used. What had been
-            removed before is recorded in the log.
+            removed before is recorded in the log, by the next collection if not by this one.
     """
+    registry.check_store()
     known: dict[str, set[str]] = {}
     now = registry.store.clock()
-    # Listed before the database is asked: what is registered after that is reached.
+    # Listed before the database is asked: what is claimed or registered after that is reached.
     blobs = list(_everything(registry.store, now))
-    with registry.read() as uow:
-        reached = reachable(uow, registry.store, known)
+    reached = reachable(registry, known)
     unreached = [one for one in blobs if one.name not in reached]
     old = [one for one in unreached if one.age >= _needed_age(one.kind, grace)]
     old.sort(key=lambda one: (one.modified, one.name))
@@ -137,6 +141,7 @@ def collect(
         def is_old(blob: StoredBlob) -> bool:
             return _age(blob.modified, now) >= _needed_age("blob", grace)
 
+        _recover(registry, blobs)
         old = _remove(registry, old, known, is_old, progress=progress)
     return Collection(
         deleted=delete,
@@ -149,31 +154,33 @@ def collect(
     )
 
 
-def reachable(uow: UnitOfWork, store: BlobStore, known: dict[str, set[str]]) -> set[str]:
+def reachable(registry: Registry, known: dict[str, set[str]]) -> set[str]:
     """The digests of all blobs that must stay.
 
     A release that the database knows consists of versions and backbones that it knows, too; only
     that of a foreign pointer must be read for what it lists.
 
     Args:
-        uow: the database as seen by one transaction.
-        store: has the pointers, and the documents that say what belongs to a backbone or release.
+        registry: its store has the pointers, and the documents that say what belongs to a backbone or
+            release.
         known: those documents by their digest, as far as they were read before; filled further.
 
     Raises:
         UnreadableError: a document or a pointer is missing, damaged or malformed.
-        StoreError: the store cannot be reached.
+        StoreError, DatabaseError: the registry cannot be used.
     """
-    released = set(uow.session.scalars(select(Release.digest)))
-    reached = {*released, *uow.session.scalars(select(TaskVersion.digest))}
-    for row in uow.backbones():
-        if row.digest not in known:
+    store, reached = registry.store, None
+    while reached is None:
+        with registry.read() as uow:
+            unread = [row for row in uow.backbones() if row.digest not in known]
+            released = set(uow.session.scalars(select(Release.digest)))
+            reached = _reached(uow, known)
+        for row in unread:
             with _needed(
                 f"backbone {row.reference}",
                 f"register it again from its source: centra backbone register {row.name} SOURCE",
             ):
                 known[row.digest] = _backbone_blobs(store, row.digest)
-        reached |= known[row.digest]
     for channel in store.pointers():
         with _needed(
             f"the channel pointer {channel}.json",
@@ -199,6 +206,12 @@ def place_of(store: BlobStore) -> str:
     if parts.scheme != "s3":
         return store.url
     return f"s3://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def subject(store: BlobStore) -> str:
+    """A store as audit events name it."""
+    place = place_of(store)
+    return place if len(place) <= _SUBJECT else f"…{place[1 - _SUBJECT :]}"
 
 
 @contextmanager
@@ -262,6 +275,24 @@ def _needed_age(kind: str, grace: timedelta) -> float:
     return (max(grace, _WRITING) if kind == "leftover" else grace).total_seconds()
 
 
+def _reached(uow: UnitOfWork, known: dict[str, set[str]]) -> set[str] | None:
+    """What rows name and what is claimed; None where there is a backbone that is not known yet."""
+    reached = uow.digests() | claims.claimed(uow)
+    for row in uow.backbones():
+        if row.digest not in known:
+            return None
+        reached |= known[row.digest]
+    return reached
+
+
+def _recover(registry: Registry, blobs: Sequence[Garbage]) -> None:
+    """Put into the log what collections removed that were killed."""
+    with registry.write() as uow:
+        found = claims.recover(uow, {one.name for one in blobs})
+        if found:
+            _record(uow, registry.store, [*found.values()], interrupted=True)
+
+
 def _remove(
     registry: Registry,
     garbage: Sequence[Garbage],
@@ -270,34 +301,53 @@ def _remove(
     *,
     progress: Progress,
 ) -> list[Garbage]:
-    """Remove what is still garbage, a batch per writing transaction; gives what was removed."""
+    """Remove what is still garbage, batch by batch; gives what was removed."""
+    operation = claims.new_operation()
     pending, removed = deque(garbage), list[Garbage]()
-    failure: BaseException | None = None
-    while pending and failure is None:
-        if len(pending) < len(garbage):
-            time.sleep(_PAUSE_S)
-        with registry.write() as uow:
-            try:
-                reached = reachable(uow, registry.store, known)
-                until = time.monotonic() + _TURN_S
-                for _ in range(min(_BATCH, len(pending))):
-                    one = pending.popleft()
-                    if one.name not in reached and _remove_one(registry.store, one, is_old):
-                        removed.append(one)
-                    if time.monotonic() > until:
-                        break
-            except (CentraError, KeyboardInterrupt) as error:
-                failure = error  # What is gone already is recorded all the same.
-            if removed and (failure or not pending):
-                uow.record(
-                    "store:gc",
-                    _subject(registry.store),
-                    {"count": len(removed), "bytes": _bytes(removed)},
-                )
-        progress("remove blobs", len(garbage) - len(pending), len(garbage))
-    if failure:
-        raise failure
+    gone: set[str] = set()
+    try:
+        while pending:
+            reached = reachable(registry, known)
+            batch = [pending.popleft() for _ in range(min(_BATCH, len(pending)))]
+            until = time.clock_gettime(_CLOCK) + claims.TURN_S
+            with registry.write() as uow:
+                since = _reached(uow, known)
+                if since is None:  # A backbone, of this moment: what it says is to be read first.
+                    pending.extendleft(reversed(batch))
+                    continue
+                blobs = (one for one in batch if one.kind == "blob")
+                left = {one.name: one.size for one in blobs if one.name not in reached | since}
+                mine, busy = claims.condemn(uow, operation, left)
+            own = [one for one in batch if one.name in mine or one.kind == "leftover"]
+            pending.extend(one for one in batch if one.name in busy)
+            while own and time.clock_gettime(_CLOCK) < until:
+                one = own.pop(0)
+                if _remove_one(registry.store, one, is_old):
+                    removed.append(one)
+                    gone.add(one.name)
+            pending.extendleft(reversed(own))
+            with registry.write() as uow:
+                claims.settle(uow, operation, gone)
+            gone.clear()
+            progress("remove blobs", len(garbage) - len(pending), len(garbage))
+            if busy and not mine:
+                time.sleep(_PAUSE_S)
+    finally:
+        if garbage:
+            leftovers = [one.size for one in removed if one.kind == "leftover"]
+            with registry.write() as uow:
+                claims.settle(uow, operation, gone)
+                sizes = [*claims.finish(uow, operation).values(), *leftovers]
+                if sizes:
+                    _record(uow, registry.store, sizes)
     return removed
+
+
+def _record(
+    uow: UnitOfWork, store: BlobStore, sizes: Sequence[int], *, interrupted: bool = False
+) -> None:
+    details = {"count": len(sizes), "bytes": sum(sizes)}
+    uow.record("store:gc", subject(store), details | ({"interrupted": True} if interrupted else {}))
 
 
 def _remove_one(store: BlobStore, one: Garbage, is_old: Callable[[StoredBlob], bool]) -> bool:
@@ -315,8 +365,3 @@ def _remove_one(store: BlobStore, one: Garbage, is_old: Callable[[StoredBlob], b
 
 def _bytes(garbage: Sequence[Garbage]) -> int:
     return sum(one.size for one in garbage)
-
-
-def _subject(store: BlobStore) -> str:
-    place = place_of(store)
-    return place if len(place) <= _SUBJECT else f"…{place[1 - _SUBJECT :]}"

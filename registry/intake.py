@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from centra.errors import ConflictError, FormatError, NotFoundError, UsageError
+from centra.errors import ConflictError, NotFoundError, UsageError
 from centra.progress import Progress, Remark, unheard
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from registry.connection import Registry
     from registry.models import Backbone
 
-__all__ = ["Checkpoint", "check_open", "checked_module", "ensure_stored", "store_module"]
+__all__ = ["Checkpoint", "check_open", "checked_module"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,26 +97,6 @@ def checked_module(
             called = backbone.reference
         check_fits(module, BackboneSpec.fetch(module.spec.backbone, registry.store), called)
         yield module
-
-
-def store_module(registry: Registry, module: ModuleFile) -> None:
-    """Store a checked module's file; of a known one too, which mends a lost or damaged blob.
-
-    Raises:
-        FormatError: the file has changed since it was checked.
-        StoreError, StoreNotWritableError: the store refused.
-    """
-    if registry.store.put(module.path) != module.digest:
-        raise FormatError(f"{module.path}: was changed while it was being read; try again")
-
-
-def ensure_stored(registry: Registry, module: ModuleFile) -> None:
-    """Store the file again where garbage collection took it since :func:`store_module`.
-
-    Collection removes only in a writing transaction, and this is one: from here on it is safe.
-    """
-    if not registry.store.has(module.digest):
-        store_module(registry, module)
 
 
 def check_open(backbone: Backbone) -> None:

@@ -28,9 +28,11 @@ __all__ = [
     "AuditHead",
     "Backbone",
     "Base",
+    "BlobClaim",
     "Channel",
     "ChannelMove",
     "Evaluation",
+    "Identity",
     "PolicyVersion",
     "Release",
     "ReleaseBase",
@@ -275,6 +277,39 @@ class ChannelMove(Base):
 
     release: Mapped[Release] = relationship(foreign_keys=[release_id])
     before: Mapped[Release | None] = relationship(foreign_keys=[before_id])
+
+
+class Identity(Base):
+    """Which registry this is, and which store it writes to: one row."""
+
+    __tablename__ = "identity"
+    __table_args__ = (
+        CheckConstraint("id = 1", name="single"),
+        CheckConstraint("length(registry_id) = 32 AND length(store_id) = 32", name="length"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    registry_id: Mapped[str] = mapped_column(String(32))
+    store_id: Mapped[str] = mapped_column(String(32))
+    """What the document at the store's root must say, too; see :mod:`registry.identity`."""
+
+
+class BlobClaim(Base):
+    """What an operation is about to do with a blob, or has done; see :mod:`registry.claims`."""
+
+    __tablename__ = "blob_claims"
+    __table_args__ = (
+        CheckConstraint("length(digest) = 64", name="digest"),
+        CheckConstraint("purpose IN ('store', 'remove', 'removed')", name="purpose"),
+    )
+
+    operation: Mapped[str] = mapped_column(String(32), primary_key=True)
+    digest: Mapped[str] = mapped_column(_DIGEST, primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(7))
+    at: Mapped[datetime] = mapped_column(UtcTime)
+    """By the database's clock."""
+    size: Mapped[int | None] = mapped_column(BigInteger)
+    """Bytes of a blob whose removal the log does not show yet."""
 
 
 class Evaluation(Base):

@@ -32,6 +32,7 @@ from registry.channels import (
     publish_pointer,
     unexpected,
 )
+from registry.claims import storing
 from registry.evaluations import of_version
 from registry.models import ChannelMove, Release
 from registry.policy import (
@@ -158,6 +159,11 @@ class _Offer:
     forced: bool = False
     """Whether it undoes what others did."""
 
+    @property
+    def blobs(self) -> dict[str, bytes]:
+        """What must be stored before the channel can serve it."""
+        return {self.digest: self.rebased.manifest.to_bytes()} if self.rebased else {}
+
 
 def promote(
     registry: Registry,
@@ -209,6 +215,8 @@ def promote(
             nothing has moved.
     """
     check_movable(channel)
+    if not dry_run:
+        registry.check_store()
     checked, writable, lost, quickest = Checked(registry.store), False, 0, math.inf
     while True:
         began = time.monotonic()
@@ -269,15 +277,13 @@ def promote(
         if not writable:
             check_publishable(registry, channel)
             writable = True
-        if offer.rebased is not None:
-            registry.store.put(offer.rebased.manifest.to_bytes())
         moved: ChannelRow | None = None
-        with registry.write() as uow:
+        with storing(registry, offer.blobs) as uow:
             row = uow.channel(channel)
             # The gates were those of what was served then, and of the policy that was in force.
             current = (row.revision if row else None) == look.revision
             if current and policies.in_force(uow)[0] == version:
-                release = _release(uow, registry, offer)
+                release = _release(uow, offer)
                 foreign = owners.check(uow, channel, release, policy, force=force)
                 row, _ = advance(
                     uow, channel, release, "promote", forced=offer.forced, foreign=foreign
@@ -359,11 +365,11 @@ def _foreign(
         return owners.check_tasks(uow, channel, tasks, policy, force=force)
 
 
-def _release(uow: UnitOfWork, registry: Registry, offer: _Offer) -> Release:
+def _release(uow: UnitOfWork, offer: _Offer) -> Release:
     """The release to serve, published now if it is not yet."""
     if offer.rebased is None:
         return uow.release(str(offer.number))
-    return releases.record(uow, registry.store, offer.rebased)[0]
+    return releases.record(uow, offer.rebased)[0]
 
 
 def _moved(uow: UnitOfWork, channel: Channel, candidate: Release) -> tuple[list[Moved], bool]:

@@ -1,7 +1,7 @@
 """Releases: composing the live set, publishing, comparing, verifying, loading.
 
 Composing reads straight down: resolve which versions, merge and check them, prove parity of what
-no release held before, then blobs, one transaction, pointer.
+no release held before, then the manifest, one transaction, pointer.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from registry.channels import (
     publish_move,
     publish_pointer,
 )
+from registry.claims import storing
 from registry.contract import ContractDifference, compare
 from registry.listing import holds, paged, within
 from registry.models import Release, ReleaseBase, ReleaseTask
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import centra.runtime
-    from centra.blobs import BlobReader, BlobStore
+    from centra.blobs import BlobReader
     from centra.data import Example
     from centra.quantize import Int8Comparison
     from centra.release import Precision, TaskEntry, Versioned
@@ -265,6 +266,8 @@ def compose(
             be written.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
+    if publish:
+        registry.check_store()
     checked = checked or Checked(registry.store)
     for _ in range(_ATTEMPTS):
         found = _compose(
@@ -704,13 +707,12 @@ def _publish(registry: Registry, found: Composition) -> Composition | None:
         The release; None where it was composed of a live set, or onto a release of ``latest``, that
         are not the newest any more.
     """
-    registry.store.put(found.manifest.to_bytes())
     if found.live and not _is_latest(registry, found):
         check_publishable(registry, LATEST)
-    with registry.write() as uow:
+    with storing(registry, {found.digest: found.manifest.to_bytes()}) as uow:
         if found.live and not _is_newest(uow, found):
             return None
-        release, made = record(uow, registry.store, found)
+        release, made = record(uow, found)
         number, row, moved = release.number, None, False
         if found.live:
             channel, moved = advance(uow, LATEST, release, "publish")
@@ -738,19 +740,17 @@ def _is_newest(uow: UnitOfWork, found: Composition) -> bool:
     return latest.release.number == found.base or latest.release.digest == found.digest
 
 
-def record(uow: UnitOfWork, store: BlobStore, found: Composition) -> tuple[Release, bool]:
+def record(uow: UnitOfWork, found: Composition) -> tuple[Release, bool]:
     """Write a composition's release unless it is there, and what it was composed onto.
 
     Args:
-        uow: the transaction that it becomes part of.
-        store: must hold the manifest already.
+        uow: the transaction that it becomes part of, for which its manifest was stored; see
+            :func:`registry.claims.storing`.
         found: the composition.
 
     Returns:
         The release, and whether it is new.
     """
-    # Again, and now it stays: garbage collection removes in writing transactions alone.
-    store.put(found.manifest.to_bytes())
     known = uow.release_by_digest(found.digest)
     release = known or add(uow, found.manifest, found.ids, base=found.base)
     _remember_base(uow, release, found.base)

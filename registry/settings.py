@@ -60,6 +60,8 @@ class Settings:
     """Those of ``centra.toml``; None where there is no such file."""
     folder: Path = Path()
     """Where ``centra.toml`` is: its relative paths count from here."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """What said where the database and the store are: an option, a variable or a file."""
 
     @classmethod
     def load(
@@ -87,8 +89,9 @@ class Settings:
         config = _find((folder or Path.cwd()).absolute())
         file = _read(config) if config else {}
         home = config.parent if config else Path.cwd()
-        address = database or os.environ.get("CENTRA_DATABASE_URL")
-        place = store or os.environ.get("CENTRA_STORE")
+        given = {"database": database, "store": store}
+        said = {key: given[key] or os.environ.get(name) for key, name in _ENVIRONMENT.items()}
+        address, place = said["database"], said["store"]
         who = actor or os.environ.get("CENTRA_ACTOR") or file.get("actor")
         address = address or anchored(file.get("database", ""), home)
         place = place or anchored_store(file.get("store", ""), home)
@@ -105,6 +108,10 @@ class Settings:
             actor=Actor.parse(who) if who else Actor(person=_account()),
             rules=_rules(config, file) if config else None,
             folder=home,
+            origins={
+                key: f"--{key}" if given[key] else name if said[key] else str(config)
+                for key, name in _ENVIRONMENT.items()
+            },
         )
 
 

@@ -77,6 +77,7 @@ def sign(
     from centra import signing
     from centra.documents import sha256
 
+    registry.check_store()
     with registry.read() as uow:
         digest = uow.release(reference).digest
     manifest = read_manifest(digest, registry.store)

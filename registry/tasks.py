@@ -1,7 +1,7 @@
 """Tasks and their versions: registering, updating, redefining, retiring, and reading them.
 
-Registering reads straight down: check the file, decide, store the blob, decide again inside the
-writing transaction, write the row and its audit event. The first decision is there so that nothing
+Registering reads straight down: check the file, decide, claim and store the blob, decide again inside
+the writing transaction, write the row and its audit event. The first decision is there so that nothing
 is stored for a request that will be refused; the second is the one that counts.
 """
 
@@ -15,9 +15,10 @@ from sqlalchemy import select
 from centra.errors import ConflictError, UsageError
 from centra.names import parse_name, parse_task_name, split_reference
 from centra.progress import Progress, silent
+from registry.claims import storing
 from registry.contract import ContractDifference, compare
 from registry.errors import ContractChangedError, TaskExistsError
-from registry.intake import Checkpoint, check_open, checked_module, ensure_stored, store_module
+from registry.intake import Checkpoint, check_open, checked_module
 from registry.lifecycle import check_owner, next_version
 from registry.listing import by_name, is_backbone, metric, paged, within
 from registry.models import Backbone, Task, TaskVersion
@@ -170,15 +171,14 @@ def register(
             )
         return same
 
+    registry.check_store()
     with checked_module(registry, source, checkpoint, progress) as module:
         with registry.read() as uow:
             decide(uow, module)
-        store_module(registry, module)
-        with registry.write() as uow:
+        with storing(registry, {module.digest: module.path}) as uow:
             same = decide(uow, module)
             if same is not None:
                 return _repeated(uow, same)
-            ensure_stored(registry, module)
             return _add_task(uow, name, owner, module, forced=forced)
 
 
@@ -515,18 +515,17 @@ def _add_version(
             )
         return None
 
+    registry.check_store()
     with registry.read() as uow:
         task = uow.task(name)
         check_owner(name, task.team, uow.actor, force=force)
     with checked_module(registry, source, checkpoint, progress) as module:
         with registry.read() as uow:
             decide(uow, module)
-        store_module(registry, module)
-        with registry.write() as uow:
+        with storing(registry, {module.digest: module.path}) as uow:
             same = decide(uow, module)
             if same is not None:
                 return _repeated(uow, same)
-            ensure_stored(registry, module)
             task = uow.task(name)
             forced = check_owner(name, task.team, uow.actor, force=force)
             return _extend_task(uow, task, module, redefined=redefined, forced=forced)

@@ -1,6 +1,6 @@
 """Moving tasks or a release from one registry to another that shares nothing with it.
 
-Importing reads straight down: unpack and check the whole file, decide, store the blobs, decide
+Importing reads straight down: unpack and check the whole file, decide, claim and store the blobs, decide
 again inside the writing transaction, write all rows. What is there already stays as it is, so the
 same file can be imported twice.
 """
@@ -21,12 +21,12 @@ from centra.names import parse_name, split_reference
 from centra.progress import Progress, silent
 from centra.runtime.loading import read_manifest
 from registry import archive, backbones, releases, tasks
+from registry.claims import storing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from centra.backbone import BackboneSpec
-    from centra.blobs import BlobStore
     from centra.release import ReleaseManifest
     from centra.task_module import ModuleFile
     from registry.archive import Export
@@ -226,8 +226,7 @@ def import_file(
 
     if team is not None:
         parse_name(team, "team name")
-    with registry.read():
-        pass  # A database that cannot be used must show before the long work does.
+    registry.check_store()  # What cannot be used must show before the long work does.
     with tempfile.TemporaryDirectory() as folder:
         content = _unpack(file, LocalStore(Path(folder)), progress)
         owners = {name: team or task.team for name, task in content.export.tasks.items()}
@@ -237,12 +236,10 @@ def import_file(
             unproven = _unproven(uow, content) if content.manifest else []
         if content.manifest:
             check_parity(content.manifest, content.store, unproven, progress)
-        for done, digest in enumerate(content.blobs, 1):
-            registry.store.put(content.store.path(digest))
-            progress("store blobs", done, len(content.blobs))
         added = _add_signatures(registry, content)
-        with registry.write() as uow:
-            return _record(uow, registry.store, content, owners, force=force, signatures=added)
+        sources = {digest: content.store.path(digest) for digest in content.blobs}
+        with storing(registry, sources, progress) as uow:
+            return _record(uow, content, owners, force=force, signatures=added)
 
 
 def _versions(uow: UnitOfWork, references: Sequence[str]) -> dict[str, TaskVersion]:
@@ -373,17 +370,13 @@ def _add_signatures(registry: Registry, content: _Content) -> list[str]:
 
 def _record(
     uow: UnitOfWork,
-    store: BlobStore,
     content: _Content,
     owners: Mapping[str, str],
     *,
     force: bool,
     signatures: Sequence[str],
 ) -> Imported:
-    """Write the rows, and make sure that their blobs are there: from here on they stay."""
-    for digest in content.blobs:
-        if not store.has(digest):
-            store.put(content.store.path(digest))
+    """Write the rows of what has been stored."""
     found_backbones, found_tasks, ids = [], [], {}
     for digest, spec in sorted(content.backbones.items()):
         known = uow.backbone_by_digest(digest)

@@ -22,6 +22,7 @@ from registry.models import (
     AuditHead,
     Backbone,
     Channel,
+    Identity,
     Release,
     ReleaseBase,
     ReleaseTask,
@@ -95,6 +96,16 @@ class UnitOfWork:
         head.count, head.digest = event.id, chain_digest(head.digest, event)
         event.digest = head.digest
         self.session.add(event)
+
+    def identity(self) -> tuple[str, str]:
+        """This registry's identity, and that of the store that it writes to."""
+        found = self.session.get_one(Identity, 1)
+        return found.registry_id, found.store_id
+
+    def digests(self) -> set[str]:
+        """All digests that rows name: of versions, releases and backbones, without their parts."""
+        columns = (TaskVersion.digest, Release.digest, Backbone.digest)
+        return {digest for column in columns for digest in self.session.scalars(select(column))}
 
     def task(self, name: str) -> Task:
         """The task of this name.

@@ -32,6 +32,7 @@ class MemoryStore:
         self.url = "memory:"
         self.content: dict[str, bytes] = {}
         self.documents: dict[Name, bytes] = {}
+        self.document: bytes | None = None
         self.signed: dict[str, list[bytes]] = {}
         """The signatures of each manifest."""
         self.writes: list[str] = []
@@ -102,6 +103,15 @@ class MemoryStore:
         self._check_writable()
         self.documents[name] = data
         self.writes.append(name)
+
+    def read_document(self) -> bytes | None:
+        """See :meth:`centra.blobs.BlobStore.read_document`."""
+        return self.document
+
+    def write_document(self, data: bytes) -> None:
+        """See :meth:`centra.blobs.BlobStore.write_document`."""
+        self._check_writable()
+        self.document = data
 
     def signatures(self, manifest: str) -> list[bytes]:
         """See :meth:`centra.blobs.BlobReader.signatures`."""

@@ -134,7 +134,16 @@ def test_migrating_imports_no_torch(tmp_path: Path) -> None:
 
 def test_migrations_stand_on_sqlalchemy_and_alembic_alone() -> None:
     for path in (ROOT / "migrations" / "versions").glob("*.py"):
-        ours = {"__future__", "alembic", "sqlalchemy", "datetime", "hashlib", "json", "typing"}
+        ours = {
+            "__future__",
+            "alembic",
+            "sqlalchemy",
+            "datetime",
+            "hashlib",
+            "json",
+            "typing",
+            "uuid",
+        }
         assert set(imports(parsed(path))) <= ours
 
 

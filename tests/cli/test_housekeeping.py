@@ -215,7 +215,7 @@ def test_the_doctor_finds_nothing_wrong_with_a_healthy_registry(home: Path) -> N
     result = centra("doctor")
     lines = result.stdout.splitlines()
     assert lines[-1] == "problems: 0, warnings: 0, skipped: 0"
-    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 15
+    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 16
     assert result.stderr == ""
     assert state(home) == before
 
@@ -255,7 +255,7 @@ def test_the_doctor_works_where_there_is_nothing() -> None:
     assert first.startswith("problem  settings")
     assert "centra init" in mend
     assert {line.split()[0] for line in rest} == {"skipped"}
-    assert total == "problems: 1, warnings: 0, skipped: 14"
+    assert total == "problems: 1, warnings: 0, skipped: 15"
     assert list(Path().iterdir()) == []
 
 

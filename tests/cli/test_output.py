@@ -95,6 +95,9 @@ CHANGES = [
     ("gc --grace 0s --delete", 0),
     ("backbone register tiny {encoder}", 0),
     ("backbone restore tiny@1 --json", 0),
+    ("store adopt", 0),
+    ("store copy copied", 0),
+    ("store move moved", 1),
 ]
 ELSEWHERE = {
     "backbone retire": "with backbone restore",
@@ -129,6 +132,7 @@ READS = [
     "audit verify",
     "policy show",
     "policy history",
+    "store show",
     "gc",
     "compose",
     "promote 1 --to production --dry-run --json",

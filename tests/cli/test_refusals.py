@@ -685,7 +685,7 @@ def test_s3_credentials_that_may_only_read_change_nothing(
     modules: dict[str, Path],
 ) -> None:
     store = ("--store", s3_url)
-    centra(*store, "backbone", "register", "tiny", encoder)
+    centra("store", "move", s3_url)
     become_s3_reader()
     before = state(home)
     says = (f"store s3://{urlsplit(s3_url).netloc}/", "these credentials may not write")

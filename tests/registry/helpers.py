@@ -16,10 +16,18 @@ import pytest
 from sqlalchemy import delete, make_url, select, text, true, update
 
 from centra.local_store import LocalStore
-from registry import Registry, audit, backbones, policies
+from registry import Registry, audit, backbones, identity, policies
 from registry.db import make_engine, upgrade
 from registry.lifecycle import Actor
-from registry.models import AuditEvent, AuditHead, Backbone, Base, Release, ReleaseTask
+from registry.models import (
+    AuditEvent,
+    AuditHead,
+    Backbone,
+    Base,
+    Identity,
+    Release,
+    ReleaseTask,
+)
 from registry.settings import Rules
 from tests.services import _execute as execute
 
@@ -108,6 +116,11 @@ def prepare(url: str, store: Path, tiny: Backbone, other: Backbone) -> None:
     try:
         upgrade(engine)
         registry = Registry(engine=engine, store=LocalStore(store), actor=Actor.parse(ADA))
+        if found := identity.document(registry.store):
+            # Each kind of database has the same store: they are one registry's.
+            with engine.begin() as connection:
+                values = {"registry_id": found.registry, "store_id": found.store}
+                connection.execute(update(Identity).values(**values))
         backbones.register(registry, "tiny", str(tiny.folder))
         backbones.register(registry, "other", str(other.folder))
     finally:
@@ -157,7 +170,7 @@ def empty(engine: Engine) -> None:
     """Delete whatever a test may have added to a prepared database, or changed in it."""
     with engine.begin() as connection, unguarded(connection):
         for table in reversed(Base.metadata.sorted_tables):
-            kept = table.name in ("backbones", "audit_events", "audit_head")
+            kept = table.name in ("backbones", "audit_events", "audit_head", "identity")
             connection.execute(delete(table).where(table.c.id > 2 if kept else true()))
         connection.execute(update(Backbone).values(state="active"))
         digest = select(AuditEvent.digest).where(AuditEvent.id == 2).scalar_subquery()
@@ -246,6 +259,11 @@ def rows(registry: Registry) -> dict[str, list[tuple[Any, ...]]]:
             ]
             for table in Base.metadata.sorted_tables
         }
+
+
+def unclaimed(registry: Registry) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row but for claims on blobs: those of a process that was killed run out."""
+    return {table: found for table, found in rows(registry).items() if table != "blob_claims"}
 
 
 def files(registry: Registry) -> dict[str, bytes]:

@@ -21,8 +21,8 @@ from tests.registry.helpers import (
     in_child,
     nothing_changes,
     reopened,
-    rows,
     start_children,
+    unclaimed,
 )
 
 if TYPE_CHECKING:
@@ -279,7 +279,7 @@ def test_a_process_killed_while_it_updates_changed_nothing_and_its_rerun_finishe
 ) -> None:
     tasks.register(registry, "intent", module())
     file = module(seed=1)
-    before = rows(registry)
+    before = unclaimed(registry)
     registry.engine.dispose()
 
     def run() -> None:
@@ -288,7 +288,7 @@ def test_a_process_killed_while_it_updates_changed_nothing_and_its_rerun_finishe
             tasks.update(own, "intent", file)
 
     assert in_child(run) == KILLED
-    assert rows(registry) == before
+    assert unclaimed(registry) == before
     outcome = tasks.update(registry, "intent", file)
     assert (outcome.version, outcome.changed) == ("1.1", True)
     registry.store.fetch(file_digest(file))
@@ -329,7 +329,7 @@ def test_a_process_killed_while_it_publishes_leaves_a_release_or_none_and_its_re
     tasks.register(registry, "intent", module())
     releases.compose(registry, publish=True)
     tasks.update(registry, "intent", module(seed=1))
-    before = rows(registry)
+    before = unclaimed(registry)
     registry.engine.dispose()
 
     def run() -> None:
@@ -338,7 +338,7 @@ def test_a_process_killed_while_it_publishes_leaves_a_release_or_none_and_its_re
             releases.compose(own, publish=True)
 
     assert in_child(run) == KILLED
-    assert (rows(registry) != before) is committed
+    assert (unclaimed(registry) != before) is committed
     # Whoever reads the store alone still finds a whole release.
     pointer = ChannelPointer.from_bytes(registry.store.read_pointer("latest") or b"", "latest")
     assert (pointer.release, pointer.revision) == (1, 1)

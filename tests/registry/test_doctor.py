@@ -52,12 +52,13 @@ NAMES = [
     "store writable",
     "clock",
     "permissions",
+    "identity",
     "blobs",
     "garbage",
     "pointers",
 ]
-OF_THE_STORE = ["store writable", "blobs", "garbage", "pointers"]
-OF_THE_MIGRATION = ["tables", "policy", "audit log", "blobs", "garbage", "pointers"]
+OF_THE_STORE = ["store writable", "identity", "blobs", "garbage", "pointers"]
+OF_THE_MIGRATION = ["tables", "policy", "audit log", "identity", "blobs", "garbage", "pointers"]
 
 
 @pytest.fixture(autouse=True)
@@ -395,9 +396,10 @@ def on_s3(s3_url: str, tmp_path: Path) -> Iterator[Registry]:
     """A registry without any task, on SQLite, whose store is a bucket with one blob."""
     engine = make_engine(f"sqlite:///{tmp_path}/registry.db")
     upgrade(engine)
-    store = open_store(s3_url)
-    store.put(b"litter")
-    yield Registry(engine=engine, store=store, actor=Actor.parse(ADA))
+    registry = Registry(engine=engine, store=open_store(s3_url), actor=Actor.parse(ADA))
+    with registry.write():
+        registry.store.put(b"litter")
+    yield registry
     engine.dispose()
 
 

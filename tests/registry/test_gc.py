@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,9 +14,10 @@ import pytest
 from centra.backbone import BackboneSpec
 from centra.blobs import open_store
 from centra.errors import StoreError, StoreNotWritableError
+from centra.files import file_digest
 from centra.local_store import LocalStore
 from centra.release import ChannelPointer
-from registry import audit, backbones, channels, gc, releases, tasks
+from registry import audit, backbones, channels, claims, gc, releases, tasks
 from tests import support
 from tests.memory_store import MemoryStore
 from tests.registry.helpers import (
@@ -32,6 +34,7 @@ from tests.registry.helpers import (
     root_of,
     rows,
     start_children,
+    unclaimed,
 )
 
 if TYPE_CHECKING:
@@ -491,6 +494,7 @@ def copy(registry: Registry, store: BlobStore) -> None:
         assert all(pool.map(store.put, blobs))
     for name in registry.store.pointers():
         store.write_pointer(name, registry.store.read_pointer(name) or b"")
+    store.write_document(registry.store.read_document() or b"")
 
 
 def goes_and_the_rest_works(registry: Registry) -> None:
@@ -566,56 +570,138 @@ class Interrupted(LocalStore):
         return digest
 
 
-def collecting(registry: Registry) -> Registry:
+def collecting(registry: Registry) -> tuple[Registry, list[str]]:
     """The same registry; whenever it puts a blob, somebody else collects garbage at once.
 
-    Not while a transaction is open: he would wait for his turn.
+    With what was put so.
     """
     taken: list[str] = []
 
     def collect(digest: str) -> None:
-        if digest not in taken:  # What is put again is put in the transaction.
-            taken.append(digest)
-            with reopened(registry, "ops/cleaner") as other:
-                gc.collect(other, grace=NOW, delete=True)
-            assert not registry.store.has(digest)
+        taken.append(digest)
+        with reopened(registry, "ops/cleaner") as other:
+            assert digest not in names(gc.collect(other, grace=NOW))
+            gc.collect(other, grace=NOW, delete=True)
+        assert registry.store.has(digest)
 
-    return dataclasses.replace(registry, store=Interrupted(root_of(registry), collect))
+    store = Interrupted(root_of(registry), collect)
+    return dataclasses.replace(registry, store=store), taken
 
 
-def test_a_blob_that_is_collected_before_its_row_is_written_is_stored_again(
+def test_a_blob_is_not_collected_between_its_storing_and_its_row(
     registry: Registry, module: Callable[..., Path]
 ) -> None:
-    for change in (
-        lambda own: tasks.register(own, "intent", module()),
-        lambda own: tasks.update(own, "intent", module(seed=1)),
-        lambda own: tasks.redefine(own, "intent", module(labels=MORE)),
-        lambda own: releases.compose(own, publish=True),
-    ):
-        change(collecting(registry))
-        assert gc.collect(registry, grace=NOW, delete=True).garbage == []
-    assert [action for action in actions(registry) if "gc" not in action] == [
-        "task:register intent",
-        "task:update intent",
-        "task:redefine intent",
-        "release:publish 1",
-        "channel:move latest",
+    own, taken = collecting(registry)
+    (left,) = litter(registry, b"left")
+    tasks.register(own, "intent", module())
+    tasks.update(own, "intent", module(seed=1))
+    tasks.redefine(own, "intent", module(labels=MORE))
+    releases.compose(own, publish=True)
+    assert len(taken) == 4
+    assert not registry.store.has(left)
+    assert gc.collect(registry, grace=NOW, delete=True).garbage == []
+    assert [action.partition(" ")[0] for action in actions(registry)] == [
+        "store:gc",
+        "task:register",
+        "task:update",
+        "task:redefine",
+        "release:publish",
+        "channel:move",
     ]
     # The last was collected twice: its manifest, and the probe for its new channel.
     assert sum("gc" in action for action in actions(registry)) == 5
     all_is_well(registry)
 
 
-def test_a_backbone_whose_blobs_are_collected_while_it_is_imported_is_refused_and_tried_again(
+def test_a_backbones_blobs_are_not_collected_while_it_is_imported(
     registry: Registry, tmp_path: Path
 ) -> None:
     encoder = support.make_encoder("bert", tmp_path / "third", seed=3)
-    before = [row.reference for row in backbones.list_all(registry)]
-    with pytest.raises(StoreError, match="try again"):
-        backbones.register(collecting(registry), "third", str(encoder))
-    assert [row.reference for row in backbones.list_all(registry)] == before
-    assert backbones.register(registry, "third", str(encoder))[1]
+    own, taken = collecting(registry)
+    assert backbones.register(own, "third", str(encoder))[1]
+    assert len(taken) >= 5
     assert gc.collect(registry, grace=NOW, delete=True).garbage == []
+    all_is_well(registry)
+
+
+def test_what_was_stored_for_a_row_that_never_came_is_garbage_when_the_claim_has_run_out(
+    registry: Registry, module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> None:
+        with reopened(registry) as own, claims.storing(own, {file_digest(module()): module()}):
+            die()
+
+    registry.engine.dispose()
+    assert in_child(run) == KILLED
+    digest = file_digest(module())
+    with nothing_changes(registry):
+        assert gc.collect(registry, grace=NOW, delete=True).garbage == []
+    monkeypatch.setattr(claims, "_STORING", NOW)
+    assert names(gc.collect(registry, grace=NOW, delete=True)) == [digest]
+    monkeypatch.undo()
+    tasks.register(registry, "intent", module())
+    assert rows(registry)["blob_claims"] == []
+    all_is_well(registry)
+
+
+def test_a_claim_that_ran_out_and_was_collected_is_noticed_before_the_row_is_written(
+    registry: Registry, module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(digest: str) -> None:
+        with reopened(registry) as other, monkeypatch.context() as patch:
+            patch.setattr(claims, "_STORING", NOW)
+            assert names(gc.collect(other, grace=NOW, delete=True)) == [digest]
+
+    own = dataclasses.replace(registry, store=Interrupted(root_of(registry), too_late))
+    with pytest.raises(StoreError, match="try again"):
+        tasks.register(own, "intent", module())
+    assert tasks.list_all(registry) == []
+    assert rows(registry)["blob_claims"] == []
+    tasks.register(registry, "intent", module())
+    all_is_well(registry)
+
+
+class Removing(LocalStore):
+    """A store in which something happens while the first blob is removed."""
+
+    def __init__(self, root: Path, meanwhile: Callable[[], object]) -> None:
+        super().__init__(root)
+        self.meanwhile: Callable[[], object] | None = meanwhile
+
+    def remove(self, digest: str) -> None:
+        if meanwhile := self.meanwhile:
+            self.meanwhile = None
+            meanwhile()
+        super().remove(digest)
+
+
+def test_whoever_wants_a_blob_that_is_being_removed_waits_and_stores_it_anew(
+    registry: Registry, module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (wanted,) = litter(registry, module().read_bytes())
+    waiting = threading.Event()
+    monkeypatch.setattr(claims, "_LONG_S", 0.0)
+    monkeypatch.setattr(claims, "_log", SimpleNamespace(info=lambda *_: waiting.set()))
+    threads: list[threading.Thread] = []
+
+    def register() -> None:
+        with reopened(registry) as own:
+            tasks.register(own, "intent", module())
+
+    def meanwhile() -> None:
+        threads.append(threading.Thread(target=register))
+        threads[0].start()
+        assert waiting.wait(30)
+        # Others do not wait.
+        with reopened(registry) as own:
+            tasks.register(own, "mood", module(seed=1))
+
+    store = Removing(root_of(registry), meanwhile)
+    done = gc.collect(dataclasses.replace(registry, store=store), grace=NOW, delete=True)
+    assert names(done) == [wanted]
+    threads[0].join(30)
+    assert [row.name for row in tasks.list_all(registry)] == ["intent", "mood"]
+    assert rows(registry)["blob_claims"] == []
     all_is_well(registry)
 
 
@@ -773,10 +859,12 @@ def test_a_collection_that_is_killed_leaves_a_registry_that_works_and_its_rerun_
     registry: Registry,
     module: Callable[..., Path],
     moment: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     used(registry, module)
-    digests = litter(registry, *(b"%d" % number for number in range(120)))
-    before = rows(registry)
+    new = module("tagging", tap=2, seed=7)
+    digests = litter(registry, *(b"%d" % number for number in range(120)), new.read_bytes())
+    before = unclaimed(registry)
     registry.engine.dispose()
 
     class Killed(LocalStore):
@@ -795,14 +883,49 @@ def test_a_collection_that_is_killed_leaves_a_registry_that_works_and_its_rerun_
             gc.collect(dataclasses.replace(own, store=Killed(root_of(own))), grace=NOW, delete=True)
 
     assert in_child(run) == KILLED
-    assert rows(registry) == before
+    assert unclaimed(registry) == before
     left = [digest for digest in digests if registry.store.has(digest)]
-    assert len(left) == (10 if moment == "while removing" else 0)
+    assert len(left) == (11 if moment == "while removing" else 0)
     all_is_well(registry)
-    tasks.update(registry, "slots", module("tagging", tap=2, seed=7))
-    assert set(names(gc.collect(registry, grace=NOW, delete=True))) == set(left)
+    # As if some time had passed.
+    monkeypatch.setattr(claims, "_BUSY", NOW)
+    plan = gc.collect(registry, grace=NOW)
+    assert set(names(plan)) == set(left)
+    assert names(gc.collect(registry, grace=NOW, delete=True)) == names(plan)
     assert gc.collect(registry, grace=NOW).garbage == []
+    # What both removed is in the log, and once.
+    events = [event.details for event in audit.events(registry) if event.action == "store:gc"]
+    assert [event.get("interrupted", False) for event in events] == [True, False][: len(events)]
+    assert sum(event["count"] for event in events) == 121
+    monkeypatch.setattr(claims, "_REMOVING", NOW)
+    tasks.update(registry, "slots", new)
+    assert gc.collect(registry, grace=NOW, delete=True).garbage == []
+    assert rows(registry)["blob_claims"] == []
+    assert sum("gc" in action for action in actions(registry)) == len(events)
     all_is_well(registry)
+
+
+def test_a_collection_begins_no_removal_when_its_turn_is_over(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = litter(registry, *(b"%d" % number for number in range(7)))
+    monkeypatch.setattr(claims, "TURN_S", 10.0)
+    now = [0.0]
+    monkeypatch.setattr("registry.gc.time.clock_gettime", lambda _: now[0])
+    claimed: list[int] = []
+
+    class Long(LocalStore):
+        def remove(self, digest: str) -> None:
+            claimed.append(len(rows(registry)["blob_claims"]))
+            now[0] += 4
+            super().remove(digest)
+
+    own = dataclasses.replace(registry, store=Long(root_of(registry)))
+    assert set(names(gc.collect(own, grace=NOW, delete=True))) == set(digests)
+    # Three in a turn; what a turn has removed is kept for the log until the end.
+    assert claimed == [7, 7, 7, 7, 7, 7, 7]
+    assert audit.events(registry)[-1].details["count"] == 7
+    assert rows(registry)["blob_claims"] == []
 
 
 def test_a_missing_database_removes_nothing(registry: Registry, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, select, text
 
-from registry import audit, channels, evaluations, tasks
+from registry import audit, channels, evaluations, identity, tasks
 from registry import db as database
 from registry.db import SCHEMA, differences, make_engine, revision, upgrade, writing
 from registry.lineage import Composed
@@ -107,12 +107,18 @@ def fill_0005(insert: Callable[..., None]) -> None:
     insert("evaluations", id=4, release_id=1, version_id=2, data=digest("8"), examples=7, metrics={"accuracy": 0.7}, at=at(12), by="nlu/ada", engine="onnxruntime 1.32.0")  # fmt: skip
 
 
+def fill_0006(insert: Callable[..., None]) -> None:
+    """A policy."""
+    insert("policies", version=1, rules={"channels": {"production": {"max_layers": 9}}}, digest=digest("7"), created_at=at(13), created_by="ops/eve")  # fmt: skip
+
+
 FILL = {
     "0001": fill_0001,
     "0002": fill_0002,
     "0003": fill_0003,
     "0004": fill_0004,
     "0005": fill_0005,
+    "0006": fill_0006,
 }
 
 
@@ -215,7 +221,11 @@ def test_a_filled_database_is_upgraded_with_all_it_holds(earlier: str, tmp_path:
     with opened(earlier, tmp_path) as registry:
         count, head = audit.verify(registry)
         assert count == 7
-        # The log goes on where it was.
+        with registry.read() as uow:
+            own = uow.identity()
+            assert all(len(one) == 32 for one in own)
+        # The log goes on where it was. There are no such blobs, so nothing would take the store for its.
+        identity.bind(registry.store, own)
         tasks.retire(registry, "intent")
         assert audit.events(registry)[-1].id == 8
         assert audit.verify(registry)[1] != head

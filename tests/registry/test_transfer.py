@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from centra.local_store import LocalStore
 from centra.release import ReleaseManifest
 from centra.signing import SignatureError
 from centra.task_module import TaskModule
-from registry import Registry, audit, backbones, channels, releases, signatures, tasks
+from registry import Registry, audit, backbones, channels, gc, releases, signatures, tasks
 from registry.archive import Export, unpack
 from registry.db import make_engine, upgrade
 from registry.errors import NotOwnerError, TaskNotFoundError
@@ -50,6 +51,7 @@ from tests.registry.helpers import (
     anonymous,
     nothing_changes,
     refused,
+    root_of,
     rows,
 )
 
@@ -472,22 +474,22 @@ def test_an_import_that_fails_half_way_leaves_no_row_and_a_rerun_finishes(
     assert releases.verify(target, "1").parity == {"intent": 0.0, "slots": 0.0}
 
 
-def test_what_was_collected_meanwhile_is_stored_again(
-    full: Registry, target: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_nothing_is_collected_while_it_is_imported(
+    full: Registry, target: Registry, tmp_path: Path
 ) -> None:
     export_file(full, tmp_path / "release.tar", release="1")
-    write = Registry.write
+    own = anonymous(target)
+    counts: list[int] = []
 
-    @contextmanager
-    def after_collection(self: Registry) -> Any:
-        for blob in list(self.store.blobs()):
-            self.store.remove(blob.digest)
-        with write(self) as uow:
-            yield uow
+    class Collected(LocalStore):
+        def put(self, source: Path | bytes) -> str:
+            digest = super().put(source)
+            counts.append(gc.collect(target, grace=timedelta(), delete=True).count)
+            return digest
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Registry, "write", after_collection)
-        import_file(anonymous(target), tmp_path / "release.tar")
+    store = Collected(root_of(target))
+    import_file(dataclasses.replace(own, store=store), tmp_path / "release.tar")
+    assert set(counts) == {0}
     assert releases.verify(target, "1").files
 
 

@@ -1,0 +1,122 @@
+"""``centra store``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.context import json_option, open_registry
+from cli.output import print_json, remark, reporting
+from cli.streams import settled
+
+if TYPE_CHECKING:
+    from registry.stores import StoreDetail
+
+
+@click.group()
+def store() -> None:
+    """Show, copy and move the registry's store."""
+
+
+@store.command()
+@json_option
+def show(*, as_json: bool) -> None:
+    """Show where the store is, whose it is and what it holds."""
+    from registry import stores
+
+    found = stores.show(open_registry())
+    if as_json:
+        print_json(found)
+        return
+    click.echo(found.address)
+    click.echo(f"  {_whose(found)}")
+    click.echo(f"  {found.blobs} blobs, {found.bytes:,} bytes, {found.pointers} channel pointers")
+
+
+@store.command()
+@click.argument("target")
+@json_option
+def copy(target: str, *, as_json: bool) -> None:
+    """Copy all that the registry reaches to another store.
+
+    TARGET is an empty place, or an earlier copy, which then gets what it lacks; nothing is deleted.
+    Servers can read from a copy, but no command writes to it.
+    """
+    from registry import stores
+
+    with reporting() as progress:
+        found = stores.copy(open_registry(), target, progress)
+    settled()
+    if as_json:
+        print_json(found)
+        return
+    click.echo(
+        f"copied to {found.address}: {found.blobs} blobs, {found.bytes:,} bytes, "
+        f"{found.signatures} signatures, {found.pointers} channel pointers"
+    )
+
+
+@store.command()
+@click.argument("target")
+@json_option
+def move(target: str, *, as_json: bool) -> None:
+    """Copy the store to TARGET, and write there from then on.
+
+    Killed at any moment, it is repeated. The old store keeps what it has; remove it when no server
+    follows it any more.
+    """
+    from registry import stores
+    from registry.identity import address
+
+    registry = open_registry()
+    with reporting() as progress:
+        found = stores.move(registry, target, progress)
+    settled()
+    if as_json:
+        print_json(found)
+    else:
+        done = "moved" if found.changed else "already moved"
+        click.echo(f"{done} to {found.address}: {found.blobs} blobs, {found.bytes:,} bytes copied")
+    if address(registry.store) != found.address:
+        remark(f"set the store to {found.address} in {registry.origins['store']}, for everybody")
+        remark("servers that read the old store: start them anew with the new address")
+    if not found.left:
+        remark("the old store cannot be written, so it does not say where it was moved to")
+
+
+@store.command()
+@click.option("--incomplete", is_flag=True, help="Although it lacks blobs that the database names.")
+@json_option
+def adopt(*, incomplete: bool, as_json: bool) -> None:
+    """Make the store that is set the one that this database writes to.
+
+    For a copy that takes the place of a store that was lost, and for one that says not whose it is.
+    A store of another registry is refused.
+    """
+    from registry import stores
+
+    found = stores.adopt(open_registry(), incomplete=incomplete)
+    settled()
+    if as_json:
+        print_json(found)
+        return
+    state = "is now" if found.changed else "is already"
+    click.echo(f"{found.address} {state} this registry's store")
+    if found.missing:
+        remark(f"it lacks {found.missing} blobs that the database names; see: centra doctor")
+
+
+def _whose(found: StoreDetail) -> str:
+    from registry.identity import short
+
+    if found.store is None or found.registry is None:
+        return "says not whose it is"
+    what = f"store {short(found.store)} of registry {short(found.registry)}"
+    if found.own:
+        return f"{what}, which is this one"
+    if found.registry != found.database:
+        return f"{what}, not of this one, {short(found.database)}"
+    if found.moved_to:
+        return f"{what}, which is this one: moved to {found.moved_to}"
+    return f"{what}, which is this one: a copy"
