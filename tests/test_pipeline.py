@@ -413,3 +413,26 @@ def test_another_error_is_not_taken_for_a_task_that_is_not_there(
     assert code == 1
     assert "no database" in err
     assert not (tmp_path / "changed").exists()
+
+
+def test_a_promotion_that_fails_after_production_has_moved_is_rolled_back(
+    begun: Machine, make_module: Callable[..., TaskModule], tmp_path: Path
+) -> None:
+    make_module(seed=3).write(tmp_path / "first.safetensors")
+    settings = begun.folder / "centra.toml"
+    settings.write_text(settings.read_text().replace("accuracy = 0.05", "accuracy = 1"))
+    real = shutil.which("centra", path=begun.environment["PATH"])
+    tools = tmp_path / "broken"
+    tools.mkdir()
+    (tools / "centra").write_text(
+        f'#!/bin/sh\n{real} "$@" || exit $?\n'
+        'case "$*" in "promote 2 --to production"*) exit 1;; esac\n'
+    )
+    (tools / "centra").chmod(0o755)
+    path = os.pathsep.join([str(tools), begun.environment["PATH"]])
+    code, err = shipped(begun, tmp_path, PATH=path)
+    assert code == 1, err
+    assert "production fails with release 2; rolling back" in err
+    steps = [row["kind"] for row in begun.read("channel", "history", "production")]
+    assert steps == ["rollback", "promote", "promote"]
+    assert begun.serving() == {"intent": "1.0"}
