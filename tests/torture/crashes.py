@@ -1,0 +1,291 @@
+"""Commands that are killed, or meet a full disk or a lost database, at each changing system call.
+
+A first run counts the calls. Then each is struck in a run of its own, and afterwards
+
+1. ``doctor`` names only what repeating the command mends;
+2. all that was there is there and whole, and the log's chain holds;
+3. the command, repeated, ends well, and everything is as after a run that nobody struck;
+4. repeated once more it changes nothing;
+5. garbage collection leaves what is needed and nothing else.
+
+One attack again: ``python -m tests.torture.crashes SETUP COMMAND MODE CALL``.
+"""
+
+from __future__ import annotations
+
+import random
+import shlex
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.torture import starts
+from tests.torture.commands import COMMANDS, Command, available, by_name
+from tests.torture.losses import lose
+from tests.torture.shim import Fault
+from tests.torture.worlds import Servers, State, World, opened, running, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from registry.doctor import Check
+    from tests.torture.processes import Done
+    from tests.torture.shim import Call, Mode
+
+__all__ = ["Reference", "attack", "calls_of", "look", "main", "reference", "storm"]
+
+_STALE = ("is not as the database has it", "is missing")
+_KILLS = ("before", "half", "after")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A command that nobody strikes."""
+
+    calls: list[Call]
+    before: State
+    after: State
+    code: int
+    """With which it ends when it is repeated."""
+    findings: set[tuple[str, str]]
+    """What ``doctor`` finds before: check and state."""
+
+
+@dataclass(kw_only=True)
+class Attacked:
+    """A world and what its commands do when nobody strikes."""
+
+    world: World
+    references: dict[str, Reference] = field(default_factory=dict)
+
+
+def reference(attacked: Attacked, command: Command) -> Reference:
+    """Run a command twice, unharmed.
+
+    Raises:
+        AssertionError: it fails, or changes something the second time.
+    """
+    if command.name not in attacked.references:
+        world = attacked.world
+        starts.begin(world, command)
+        line = starts.line_of(world, command)
+        before, findings = world.state(), {(c.check, c.state) for c in _doctor(world)}
+        first = world.run(line)
+        assert first.code == 0, f"{command.name}: {first.code}: {first.err}"
+        after = world.state()
+        assert not after.damage, f"{command.name}: {after.damage}"
+        code = 0
+        if command.safe:
+            again = world.run(line)
+            code = again.code
+            differs = after.differs(world.state())
+            assert code in (0, 5), f"{command.name} again: {code}: {again.err}"
+            assert not differs, f"{command.name} again changes {differs}"
+        attacked.references[command.name] = Reference(
+            calls=first.calls, before=before, after=after, code=code, findings=findings
+        )
+    return attacked.references[command.name]
+
+
+def calls_of(found: Reference) -> Iterator[Fault]:
+    """Every kill that can differ from the others, in the order of the calls."""
+    for number, call in enumerate(found.calls, 1):
+        for mode in call.modes:
+            yield Fault(mode=mode, call=number)
+    if found.calls:
+        yield Fault(mode="after", call=len(found.calls))
+
+
+def attack(attacked: Attacked, command: Command, fault: Fault) -> tuple[bool, list[str]]:
+    """Strike a command once.
+
+    Returns:
+        Whether it was struck, and what did not hold then.
+    """
+    world, expected = attacked.world, reference(attacked, command)
+    starts.begin(world, command)
+    line = starts.line_of(world, command)
+    options = {"paused": world.cut} if fault.mode == "pause" and isinstance(world, Servers) else {}
+    done = world.run(line, fault=fault, **options)
+    struck = len(done.calls) >= fault.call
+    lost = _ended_badly(done, fault) + look(world, command, expected)
+    state = world.state()
+    finished = not _differs(command, expected.after, state)
+    if done.code == 0 and not finished:
+        lost.append(f"ended with 0, but {texts(_differs(command, expected.after, state))}")
+    if command.safe or not finished:
+        for _ in range(2):
+            again = world.run(line)
+            if again.code not in (0, expected.code) or "Traceback" in again.err:
+                lost.append(f"repeated, it ends with {again.code}: {again.err[-1000:]}")
+                break
+            differs = _differs(command, expected.after, world.state())
+            if differs:
+                lost.append(f"repeated, {texts(differs)}")
+            if differs or not command.safe:
+                break
+    return struck, lost + _collected(world)
+
+
+def look(world: World, command: Command, expected: Reference) -> list[str]:
+    """What does not hold right after a command was struck."""
+    lost = []
+    with world.here():
+        for check in _doctor(world):
+            if not _is_mended(check, command, expected):
+                lost.append(f"doctor: {check.check}: {check.state}: {check.found}")
+    state = world.state()
+    lost += state.damage
+    gone = expected.before.needed - state.blobs.keys()
+    return lost + [f"blob {digest} is gone" for digest in sorted(gone)]
+
+
+def _ended_badly(done: Done, fault: Fault) -> list[str]:
+    if "Traceback" in done.err:
+        return [f"a traceback: {done.err[-1500:]}"]
+    expected = (-9, 0) if fault.mode in _KILLS else (0, 1, 4, 5, 6)
+    return [] if done.code in expected else [f"it ended with {done.code}: {done.err[-500:]}"]
+
+
+def _differs(command: Command, expected: State, found: State) -> list[str]:
+    differs = expected.differs(found)
+    if not command.same_log:
+        differs = [line for line in differs if not line.startswith("table audit_")]
+    # The temporary file beside a file that was to be written: hidden, and said to be temporary.
+    names = [".centra.toml.", *(f".{name}." for name in command.outputs)]
+    return [line for line in differs if not any(line.startswith(f"files: {n}") for n in names)]
+
+
+def _doctor(world: World) -> list[Check]:
+    from registry.doctor import examine
+
+    with world.here():
+        return [
+            check
+            for check in examine(folder=world.work)
+            if check.state in ("warning", "problem") and check.check != "clock"
+        ]
+
+
+def _is_mended(check: Check, command: Command, expected: Reference) -> bool:
+    if (check.check, check.state) in expected.findings or check.check in command.mends:
+        return True
+    if check.check == "pointers":
+        return all(line.endswith(_STALE) for line in check.found.split("\n"))
+    return False
+
+
+def _collected(world: World) -> list[str]:
+    """What garbage collection leaves that it should not, or removes."""
+    from datetime import timedelta
+
+    from centra.errors import CentraError
+    from registry import gc
+
+    world.age()
+    with world.here():
+        try:
+            registry = world.registry()
+            gc.collect(registry, grace=timedelta(0), delete=True)
+        except CentraError as error:
+            return [f"gc: {error}"]
+        finally:
+            if "registry" in locals():
+                registry.engine.dispose()
+    state = world.state()
+    extra = sorted(state.blobs.keys() - state.needed)
+    lost = state.damage + [f"gc leaves {name}" for name in (*extra, *world.leftovers())]
+    return [f"after gc: {line}" for line in lost]
+
+
+def storm(
+    kind: str, attacked: Attacked, seconds: float, seed: int, modes: tuple[Mode, ...] = _KILLS
+) -> Counter[str]:
+    """Strike at commands and calls in a random order, until the time is over.
+
+    Args:
+        kind: the world's, to say how to do it again.
+        attacked: where.
+        seconds: how long.
+        seed: of the order.
+        modes: which faults.
+    """
+    end, chance, counts = time.monotonic() + seconds, random.Random(seed), Counter[str]()
+    commands = [command for command in COMMANDS if available(command)]
+    left: dict[str, list[Fault]] = {}
+    done: set[tuple[str, Fault]] = set()
+    while time.monotonic() < end:
+        command = chance.choice(commands)
+        try:
+            found = reference(attacked, command)
+        except AssertionError as error:
+            lose(str(error), f"python -m tests.torture.crashes {kind} {shlex.quote(command.name)}")
+            commands.remove(command)
+            continue
+        if not left.get(command.name):
+            left[command.name] = _faults(found, modes)
+            chance.shuffle(left[command.name])
+        if not left[command.name]:
+            commands.remove(command)
+            continue
+        fault = left[command.name].pop()
+        strike(kind, attacked, command, fault, counts)
+        done.add((command.name, fault))
+    counts["different"] = len(done)
+    counts["commands"] = len({name for name, _ in done})
+    return counts
+
+
+def _faults(found: Reference, modes: tuple[Mode, ...]) -> list[Fault]:
+    if "full" in modes:
+        return [Fault(mode="full", call=i) for i, c in enumerate(found.calls, 1) if c.path != "socket"]
+    if "pause" in modes:
+        return [Fault(mode="pause", call=i) for i, c in enumerate(found.calls, 1) if c.path == "socket"]
+    return list(calls_of(found))
+
+
+def strike(
+    kind: str, attacked: Attacked, command: Command, fault: Fault, counts: Counter[str]
+) -> None:
+    """Strike once, count it, and remember what did not hold."""
+    struck, lost = attack(attacked, command, fault)
+    counts["rounds"] += 1
+    counts["struck"] += struck
+    counts["losses"] += bool(lost)
+    if lost:
+        calls = reference(attacked, command).calls
+        call = calls[fault.call - 1] if fault.call <= len(calls) else None
+        where = f"{call.name} of {Path(call.path).name}" if call else "beyond the last call"
+        lose(
+            f"{attacked.world.name}: {command.name}, {fault.mode} call {fault.call} ({where}): "
+            f"{texts(lost)}",
+            f"python -m tests.torture.crashes {kind} {shlex.quote(command.name)} "
+            f"{fault.mode} {fault.call}",
+        )
+
+
+def main(arguments: list[str]) -> int:
+    """One attack; without a mode all calls are listed, without a call all are struck."""
+    kind, name, *rest = arguments
+    command, counts = by_name(name), Counter[str]()
+    with running(servers=kind == "servers") as services, tempfile.TemporaryDirectory() as folder:
+        with opened(kind, services, Path(folder, "world")) as world:
+            attacked = Attacked(world=world)
+            found = reference(attacked, command)
+            for number, call in enumerate(found.calls, 1):
+                print(number, call.name, call.size, call.path)
+            if rest:
+                faults = [Fault(mode=rest[0], call=int(call)) for call in rest[1:]]  # type: ignore[arg-type]
+                modes: tuple[Mode, ...] = (rest[0],) if rest[0] != "kill" else _KILLS  # type: ignore[assignment]
+                for fault in faults or _faults(found, modes):
+                    strike(kind, attacked, command, fault, counts)
+    print(dict(counts))
+    return bool(counts["losses"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
