@@ -114,16 +114,16 @@ def attack(attacked: Attacked, command: Command, fault: Fault) -> tuple[bool, li
     struck = len(done.calls) >= fault.call
     lost = _ended_badly(done, fault) + look(world, command, expected)
     state = world.state()
-    finished = not _differs(command, expected.after, state)
+    finished = not differences(command, expected.after, state)
     if done.code == 0 and not finished:
-        lost.append(f"ended with 0, but {texts(_differs(command, expected.after, state))}")
+        lost.append(f"ended with 0, but {texts(differences(command, expected.after, state))}")
     if command.safe or not finished:
         for _ in range(2):
             again = world.run(line)
             if again.code not in (0, expected.code) or "Traceback" in again.err:
                 lost.append(f"repeated, it ends with {again.code}: {again.err[-1000:]}")
                 break
-            differs = _differs(command, expected.after, world.state())
+            differs = differences(command, expected.after, world.state())
             if differs:
                 lost.append(f"repeated, {texts(differs)}")
             if differs or not command.safe:
@@ -151,7 +151,7 @@ def _ended_badly(done: Done, fault: Fault) -> list[str]:
     return [] if done.code in expected else [f"it ended with {done.code}: {done.err[-500:]}"]
 
 
-def _differs(command: Command, expected: State, found: State) -> list[str]:
+def differences(command: Command, expected: State, found: State) -> list[str]:
     differs = expected.differs(found)
     if not command.same_log:
         differs = [line for line in differs if not line.startswith("table audit_")]
