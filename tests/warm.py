@@ -111,7 +111,11 @@ def running() -> Iterator[Path]:
 
 
 def call(
-    client: Path, argv: Sequence[str], folder: Path, environment: Mapping[str, str], streams: list[int]
+    client: Path,
+    argv: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    streams: list[int],
 ) -> int:
     """Run something, without starting a process to ask for it.
 

@@ -87,9 +87,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(name="task pin", line="task pin intent@1.0"),
     Command(name="task retire", line="task retire intent"),
     Command(name="task restore", line="task restore intent", before=("task retire intent",)),
-    Command(
-        name="compose", line="compose --release", before=(_UPDATED,), cheap=True
-    ),
+    Command(name="compose", line="compose --release", before=(_UPDATED,), cheap=True),
     Command(
         name="compose onto a base",
         line="compose --base production --set intent@1.2 --release",
@@ -124,9 +122,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(name="channel sync", line="channel sync", before=("!stale production",)),
     Command(name="release sign", line="release sign 3 --key {given}/release.pem"),
-    Command(
-        name="release pull", line="release pull 3 --output out", outputs=("out",), cheap=True
-    ),
+    Command(name="release pull", line="release pull 3 --output out", outputs=("out",), cheap=True),
     Command(
         name="release pull over another",
         line="release pull 3 --output out",

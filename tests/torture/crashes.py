@@ -21,11 +21,12 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tests.torture import starts
 from tests.torture.commands import COMMANDS, Command, available, by_name
 from tests.torture.losses import lose
+from tests.torture.parallel import both
 from tests.torture.shim import Fault
 from tests.torture.worlds import Servers, State, World, opened, running, texts
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from tests.torture.processes import Done
     from tests.torture.shim import Call, Mode
 
-__all__ = ["Reference", "attack", "calls_of", "look", "main", "reference", "storm"]
+__all__ = ["Reference", "attack", "differences", "faults", "look", "main", "reference", "storm"]
 
 _STALE = ("is not as the database has it", "is missing")
 _KILLS = ("before", "half", "after")
@@ -53,6 +54,7 @@ class Reference:
     """With which it ends when it is repeated."""
     findings: set[tuple[str, str]]
     """What ``doctor`` finds before: check and state."""
+    seconds: float
 
 
 @dataclass(kw_only=True)
@@ -74,7 +76,9 @@ def reference(attacked: Attacked, command: Command) -> Reference:
         starts.begin(world, command)
         line = starts.line_of(world, command)
         before, findings = world.state(), {(c.check, c.state) for c in _doctor(world)}
+        start = time.monotonic()
         first = world.run(line)
+        seconds = time.monotonic() - start
         assert first.code == 0, f"{command.name}: {first.code}: {first.err}"
         after = world.state()
         assert not after.damage, f"{command.name}: {after.damage}"
@@ -86,22 +90,23 @@ def reference(attacked: Attacked, command: Command) -> Reference:
             assert code in (0, 5), f"{command.name} again: {code}: {again.err}"
             assert not differs, f"{command.name} again changes {differs}"
         attacked.references[command.name] = Reference(
-            calls=first.calls, before=before, after=after, code=code, findings=findings
+            calls=first.calls,
+            before=before,
+            after=after,
+            code=code,
+            findings=findings,
+            seconds=seconds,
         )
     return attacked.references[command.name]
 
 
-def calls_of(found: Reference) -> Iterator[Fault]:
-    """Every kill that can differ from the others, in the order of the calls."""
-    for number, call in enumerate(found.calls, 1):
-        for mode in call.modes:
-            yield Fault(mode=mode, call=number)
-    if found.calls:
-        yield Fault(mode="after", call=len(found.calls))
-
-
-def attack(attacked: Attacked, command: Command, fault: Fault) -> tuple[bool, list[str]]:
+def attack(attacked: Attacked, command: Command, blow: Fault | float) -> tuple[bool, list[str]]:
     """Strike a command once.
+
+    Args:
+        attacked: where.
+        command: what is struck.
+        blow: at which call; or after how many seconds it is killed.
 
     Returns:
         Whether it was struck, and what did not hold then.
@@ -109,10 +114,14 @@ def attack(attacked: Attacked, command: Command, fault: Fault) -> tuple[bool, li
     world, expected = attacked.world, reference(attacked, command)
     starts.begin(world, command)
     line = starts.line_of(world, command)
-    options = {"paused": world.cut} if fault.mode == "pause" and isinstance(world, Servers) else {}
-    done = world.run(line, fault=fault, **options)
-    struck = len(done.calls) >= fault.call
-    lost = _ended_badly(done, fault) + look(world, command, expected)
+    if isinstance(blow, Fault):
+        paused = world.cut if blow.mode == "pause" and isinstance(world, Servers) else None
+        done = world.run(line, fault=blow, paused=paused)
+        struck, kills = len(done.calls) >= blow.call, blow.mode in _KILLS
+    else:
+        done = world.run_installed(line, kill_after=blow)
+        struck, kills = done.killed, True
+    lost = _ended_badly(done, kills=kills) + look(world, command, expected)
     state = world.state()
     finished = not differences(command, expected.after, state)
     if done.code == 0 and not finished:
@@ -144,10 +153,10 @@ def look(world: World, command: Command, expected: Reference) -> list[str]:
     return lost + [f"blob {digest} is gone" for digest in sorted(gone)]
 
 
-def _ended_badly(done: Done, fault: Fault) -> list[str]:
+def _ended_badly(done: Done, *, kills: bool) -> list[str]:
     if "Traceback" in done.err:
         return [f"a traceback: {done.err[-1500:]}"]
-    expected = (-9, 0) if fault.mode in _KILLS else (0, 1, 4, 5, 6)
+    expected = (-9, 0) if kills else (0, 1, 4)
     return [] if done.code in expected else [f"it ended with {done.code}: {done.err[-500:]}"]
 
 
@@ -203,73 +212,104 @@ def _collected(world: World) -> list[str]:
 
 
 def storm(
-    kind: str, attacked: Attacked, seconds: float, seed: int, modes: tuple[Mode, ...] = _KILLS
+    kind: str, world: World, seconds: float, seed: int, *, modes: tuple[Mode, ...] = _KILLS
 ) -> Counter[str]:
     """Strike at commands and calls in a random order, until the time is over.
 
     Args:
         kind: the world's, to say how to do it again.
-        attacked: where.
+        world: where.
         seconds: how long.
         seed: of the order.
-        modes: which faults.
+        modes: which faults; none for kills at random moments.
     """
     end, chance, counts = time.monotonic() + seconds, random.Random(seed), Counter[str]()
+    attacked = Attacked(world=world)
     commands = [command for command in COMMANDS if available(command)]
     left: dict[str, list[Fault]] = {}
-    done: set[tuple[str, Fault]] = set()
-    while time.monotonic() < end:
+    known: dict[str, int] = {}
+    while commands and time.monotonic() < end:
         command = chance.choice(commands)
         try:
             found = reference(attacked, command)
         except AssertionError as error:
             lose(str(error), f"python -m tests.torture.crashes {kind} {shlex.quote(command.name)}")
+            counts["losses"] += 1
             commands.remove(command)
             continue
-        if not left.get(command.name):
-            left[command.name] = _faults(found, modes)
+        if not modes:
+            strike(kind, attacked, command, chance.uniform(0.2, 0.5 + found.seconds), counts)
+            continue
+        if command.name not in left:
+            left[command.name] = [*faults(found, modes)]
+            known[command.name] = len(left[command.name])
             chance.shuffle(left[command.name])
-        if not left[command.name]:
+        if left[command.name]:
+            strike(kind, attacked, command, left[command.name].pop(), counts)
+        else:
             commands.remove(command)
-            continue
-        fault = left[command.name].pop()
-        strike(kind, attacked, command, fault, counts)
-        done.add((command.name, fault))
-    counts["different"] = len(done)
-    counts["commands"] = len({name for name, _ in done})
+    if modes:
+        counts["ways to strike that were left"] = sum(map(len, left.values()))
+    counts["commands"] = len(attacked.references)
     return counts
 
 
-def _faults(found: Reference, modes: tuple[Mode, ...]) -> list[Fault]:
-    if "full" in modes:
-        return [Fault(mode="full", call=i) for i, c in enumerate(found.calls, 1) if c.path != "socket"]
-    if "pause" in modes:
-        return [Fault(mode="pause", call=i) for i, c in enumerate(found.calls, 1) if c.path == "socket"]
-    return list(calls_of(found))
+def faults(found: Reference, modes: tuple[Mode, ...] = _KILLS) -> Iterator[Fault]:
+    """Every fault of these modes that can differ from the others, in the order of the calls."""
+    for number, call in enumerate(found.calls, 1):
+        for mode in modes:
+            sent = call.path == "socket"
+            if mode in call.modes or (mode == "pause" and sent) or (mode == "full" and not sent):
+                yield Fault(mode=mode, call=number)
+    if "after" in modes and found.calls:
+        yield Fault(mode="after", call=len(found.calls))
 
 
 def strike(
-    kind: str, attacked: Attacked, command: Command, fault: Fault, counts: Counter[str]
+    kind: str, attacked: Attacked, command: Command, blow: Fault | float, counts: Counter[str]
 ) -> None:
     """Strike once, count it, and remember what did not hold."""
-    struck, lost = attack(attacked, command, fault)
+    struck, lost = attack(attacked, command, blow)
     counts["rounds"] += 1
     counts["struck"] += struck
     counts["losses"] += bool(lost)
     if lost:
-        calls = reference(attacked, command).calls
-        call = calls[fault.call - 1] if fault.call <= len(calls) else None
-        where = f"{call.name} of {Path(call.path).name}" if call else "beyond the last call"
-        lose(
-            f"{attacked.world.name}: {command.name}, {fault.mode} call {fault.call} ({where}): "
-            f"{texts(lost)}",
-            f"python -m tests.torture.crashes {kind} {shlex.quote(command.name)} "
-            f"{fault.mode} {fault.call}",
-        )
+        again = f"python -m tests.torture.crashes {kind} {shlex.quote(command.name)}"
+        if isinstance(blow, Fault):
+            calls = reference(attacked, command).calls
+            call = calls[blow.call - 1] if blow.call <= len(calls) else None
+            at = f"{call.name} of {Path(call.path).name}" if call else "beyond the last call"
+            when, again = f"{blow.mode} call {blow.call} ({at})", f"{again} {blow.mode} {blow.call}"
+        else:
+            when, again = f"killed after {blow:.3f} s", f"{again} kill  # at all calls"
+        lose(f"{attacked.world.name}: {command.name}, {when}: {texts(lost)}", again)
+
+
+def run(seconds: float, seed: int) -> dict[str, int]:
+    """Kills at every changing call; see :mod:`tests.torture.__main__`."""
+    return both(storm, seconds, seed)
+
+
+def run_random(seconds: float, seed: int) -> dict[str, int]:
+    """Kills of the installed program at random moments."""
+    return both(storm, seconds, seed, modes=())
+
+
+def run_full(seconds: float, seed: int) -> dict[str, int]:
+    """Disks that are full from some call on."""
+    return both(storm, seconds, seed, modes=("full",), kinds=("sqlite",))
+
+
+def run_restarts(seconds: float, seed: int) -> dict[str, int]:
+    """Databases that end every session before something is sent."""
+    return both(storm, seconds, seed, modes=("pause",), kinds=("servers",))
 
 
 def main(arguments: list[str]) -> int:
-    """One attack; without a mode all calls are listed, without a call all are struck."""
+    """One attack again.
+
+    Without a mode the calls are listed; without calls all are struck; ``kill`` is all three kills.
+    """
     kind, name, *rest = arguments
     command, counts = by_name(name), Counter[str]()
     with running(servers=kind == "servers") as services, tempfile.TemporaryDirectory() as folder:
@@ -279,9 +319,9 @@ def main(arguments: list[str]) -> int:
             for number, call in enumerate(found.calls, 1):
                 print(number, call.name, call.size, call.path)
             if rest:
-                faults = [Fault(mode=rest[0], call=int(call)) for call in rest[1:]]  # type: ignore[arg-type]
-                modes: tuple[Mode, ...] = (rest[0],) if rest[0] != "kill" else _KILLS  # type: ignore[assignment]
-                for fault in faults or _faults(found, modes):
+                modes = _KILLS if rest[0] == "kill" else (cast("Mode", rest[0]),)
+                given = [Fault(mode=mode, call=int(call)) for mode in modes for call in rest[1:]]
+                for fault in given or faults(found, modes):
                     strike(kind, attacked, command, fault, counts)
     print(dict(counts))
     return bool(counts["losses"])

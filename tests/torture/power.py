@@ -31,6 +31,7 @@ from tests.torture import crashes, starts
 from tests.torture.commands import COMMANDS, Command, available, by_name
 from tests.torture.crashes import Attacked
 from tests.torture.losses import lose
+from tests.torture.parallel import services
 from tests.torture.shim import Fault
 from tests.torture.worlds import Folders, running, texts
 
@@ -226,14 +227,13 @@ def run(seconds: float, seed: int) -> dict[str, int]:
     if why := missing():
         print(f"no power cuts: {why}", file=sys.stderr)
         return {}
-    with _prepared() as attacked:
+    with _prepared(services()) as attacked:
         return dict(storm(attacked, seconds, seed))
 
 
 @contextmanager
-def _prepared() -> Iterator[Attacked]:
+def _prepared(services: Services) -> Iterator[Attacked]:
     with ExitStack() as stack:
-        services = stack.enter_context(running(servers=False))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="centra-power-"))
         yield stack.enter_context(opened(services, Path(folder, "world")))
 
@@ -241,7 +241,7 @@ def _prepared() -> Iterator[Attacked]:
 def main(arguments: list[str]) -> int:
     """One cut; or, without a call, one when the command is done and one at each call."""
     command, counts = by_name(arguments[0]), Counter[str]()
-    with _prepared() as attacked:
+    with running(servers=False) as services, _prepared(services) as attacked:
         count = len(crashes.reference(attacked, command).calls)
         given = [int(call) for call in arguments[1:]]
         for call in given or [None, *range(1, count + 1)]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from contextlib import ExitStack, suppress
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.torture.shim import Call, Fault
 
-__all__ = ["Done", "run"]
+__all__ = ["Done", "run", "run_installed"]
 
 _PROGRAM = "from tests.torture import shim; shim.arm(); import cli; cli.run()"
 
@@ -79,15 +81,43 @@ def run(
         ]
         if paused:
             stack.enter_context(_watching(log, paused))
-        code = warm.call(
-            python, ["-c", _PROGRAM, *argv], folder, {**environment, **given}, streams
-        )
+        code = warm.call(python, ["-c", _PROGRAM, *argv], folder, {**environment, **given}, streams)
         return Done(
             code=code,
             out=out.read_text(errors="replace"),
             err=err.read_text(errors="replace"),
             calls=shim.read_log(log),
         )
+
+
+def run_installed(
+    argv: Sequence[str], folder: Path, environment: Mapping[str, str], *, kill_after: float
+) -> Done:
+    """Run the installed program ``centra ARGV``, and kill it if it takes longer.
+
+    Args:
+        argv: the command's words.
+        folder: where.
+        environment: all of it.
+        kill_after: seconds.
+    """
+    program = Path(sys.executable).with_name("centra")
+    with tempfile.TemporaryDirectory(prefix="centra-run-") as scratch, subprocess.Popen(
+        [program, *argv],
+        cwd=folder,
+        env={**environment, "TMPDIR": scratch},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=kill_after)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+    return Done(code=process.returncode, out=out, err=err, calls=[])
 
 
 class _watching:

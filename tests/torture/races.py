@@ -9,7 +9,6 @@ One race again: ``python -m tests.torture.races SETUP SEED [PROCESSES [STEPS]]``
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import random
 import sys
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from tests.torture import starts
 from tests.torture.commands import Command
 from tests.torture.losses import lose
+from tests.torture.parallel import both
 from tests.torture.shim import Fault
 from tests.torture.worlds import World, opened, running, texts
 
@@ -66,15 +66,15 @@ class _Race:
             self.made += 1
             module = TaskModule.read(self.world.services.given / f"{like}.safetensors")
             metrics = {"accuracy": self.made / 10**6}
-            module = dataclasses.replace(
-                module, spec=dataclasses.replace(module.spec, metrics=metrics)
-            )
+            module = TaskModule(module.spec.model_copy(update={"metrics": metrics}), module.tensors)
             path = self.modules / f"{self.made}.safetensors"
             module.write(path)
             return path
 
 
-def race(world: World, seed: int, *, processes: int = PROCESSES, steps: int = STEPS) -> tuple[Counter[str], list[str]]:
+def race(
+    world: World, seed: int, *, processes: int = PROCESSES, steps: int = STEPS
+) -> tuple[Counter[str], list[str]]:
     """Run one race.
 
     Args:
@@ -219,7 +219,9 @@ def _tables(world: World) -> dict[str, list[dict[str, Any]]]:
         with registry.engine.connect() as connection:
             names = inspect(connection).get_table_names()
             found = {
-                name: [dict(r) for r in connection.execute(text(f"SELECT * FROM {name}")).mappings()]  # noqa: S608
+                name: [
+                    dict(r) for r in connection.execute(text(f"SELECT * FROM {name}")).mappings()
+                ]
                 for name in names
             }
         registry.engine.dispose()
@@ -351,6 +353,11 @@ def storm(
         strike(kind, world, seed, processes, STEPS, counts)
         seed += 1
     return counts
+
+
+def run(seconds: float, seed: int) -> dict[str, int]:
+    """See :mod:`tests.torture.__main__`."""
+    return both(storm, seconds, seed)
 
 
 def strike(

@@ -86,6 +86,4 @@ def read_log(log: Path) -> list[Call]:
     if not log.exists():
         return []
     lines = [line.split(" ", 3) for line in log.read_text().splitlines()]
-    return [
-        Call(name=line[1], size=int(line[2]), path=line[3]) for line in lines if len(line) == 4
-    ]
+    return [Call(name=line[1], size=int(line[2]), path=line[3]) for line in lines if len(line) == 4]

@@ -57,7 +57,9 @@ class State:
     @property
     def damage(self) -> list[str]:
         """What rows name and the store has not, or not whole; and files that are not what they say."""
-        missing = [f"blob {digest} is missing" for digest in sorted(self.needed - self.blobs.keys())]
+        missing = [
+            f"blob {digest} is missing" for digest in sorted(self.needed - self.blobs.keys())
+        ]
         return missing + [f"blob {d} is damaged" for d, whole in self.blobs.items() if not whole]
 
     def differs(self, other: State) -> list[str]:
@@ -65,11 +67,15 @@ class State:
         found = []
         for name in sorted(self.tables.keys() | other.tables.keys()):
             if self.tables.get(name) != other.tables.get(name):
-                found.append(f"table {name}: {_first(self.tables.get(name), other.tables.get(name))}")
+                found.append(
+                    f"table {name}: {_first(self.tables.get(name), other.tables.get(name))}"
+                )
         for what in ("pointers", "signatures", "files"):
             mine, theirs = getattr(self, what), getattr(other, what)
             names = [n for n in sorted({*mine, *theirs}) if mine.get(n) != theirs.get(n)]
-            found += [f"{what}: {name}: {mine.get(name)!r:.80} {theirs.get(name)!r:.80}" for name in names]
+            found += [
+                f"{what}: {name}: {mine.get(name)!r:.80} {theirs.get(name)!r:.80}" for name in names
+            ]
         if self.blobs.keys() != other.blobs.keys():
             found.append(f"blobs: {sorted(self.blobs.keys() ^ other.blobs.keys())}")
         return found
@@ -117,13 +123,11 @@ class World:
         names = ("PATH", "HOME", "LANG")
         return {
             **{name: os.environ[name] for name in names if name in os.environ},
-            **{"CENTRA_ACTOR": ADA, "CENTRA_CACHE": str(self.work / "cache")},
-            **{"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"},
+            "CENTRA_ACTOR": ADA, "CENTRA_CACHE": str(self.work / "cache"),
+            "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1",
         }
 
-    def run(
-        self, line: str, *, fault: Fault | None = None, clock: int = 0, **options: Any
-    ) -> Done:
+    def run(self, line: str, *, fault: Fault | None = None, clock: int = 0, **options: Any) -> Done:
         """Run ``centra LINE``; ``{given}`` in it is the folder of :func:`make_given`."""
         words = [word.replace("{given}", str(self.services.given)) for word in line.split()]
         return processes.run(
@@ -135,6 +139,11 @@ class World:
             clock=clock,
             **options,
         )
+
+    def run_installed(self, line: str, *, kill_after: float) -> Done:
+        """Run it as the installed program, and kill that after so many seconds."""
+        words = [word.replace("{given}", str(self.services.given)) for word in line.split()]
+        return processes.run_installed(words, self.work, self.environment, kill_after=kill_after)
 
     def must(self, *lines: str) -> None:
         """Run commands that must succeed."""
@@ -274,9 +283,7 @@ class Folders(World):
     def leftovers(self) -> list[str]:
         """See :meth:`World.leftovers`."""
         return sorted(
-            str(path.relative_to(self.store))
-            for path in self.store.rglob(".*")
-            if path.is_file()
+            str(path.relative_to(self.store)) for path in self.store.rglob(".*") if path.is_file()
         )
 
 
@@ -443,7 +450,7 @@ def make_given(folder: Path) -> None:
 def _rows(connection: Any, name: str) -> list[dict[str, Any]]:
     from sqlalchemy import text
 
-    return [dict(row) for row in connection.execute(text(f"SELECT * FROM {name}")).mappings()]  # noqa: S608
+    return [dict(row) for row in connection.execute(text(f"SELECT * FROM {name}")).mappings()]
 
 
 def _canonical(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
@@ -461,14 +468,18 @@ def _canonical(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
 
     def plain(value: Any) -> Any:
         if isinstance(value, str):
-            return _RANDOM.sub(lambda m: seen.setdefault(m[0], f"#{len(seen)}") if _alone(m) else m[0], value)
+            return _RANDOM.sub(
+                lambda m: seen.setdefault(m[0], f"#{len(seen)}") if _alone(m) else m[0], value
+            )
         return value
 
     found: dict[str, list[Any]] = {}
     for name, table in sorted(rows.items()):
         model = Base.metadata.tables.get(name)
         lines = []
-        for row in sorted(table, key=lambda row: row.get("id", 0) if isinstance(row.get("id", 0), int) else 0):
+        for row in sorted(
+            table, key=lambda row: row.get("id", 0) if isinstance(row.get("id", 0), int) else 0
+        ):
             line = {}
             for key, value in row.items():
                 column = model.columns.get(key) if model is not None else None
@@ -496,9 +507,7 @@ def _alone(match: re.Match[str]) -> bool:
 
 
 def _needed(rows: dict[str, list[dict[str, Any]]], blobs: dict[str, bytes]) -> set[str]:
-    documents = {
-        row["digest"] for name in ("backbones", "releases") for row in rows.get(name, [])
-    }
+    documents = {row["digest"] for name in ("backbones", "releases") for row in rows.get(name, [])}
     needed = {row["digest"] for row in rows.get("task_versions", [])} | documents
     for digest in documents:
         needed |= {found.decode() for found in _DIGEST.findall(blobs.get(digest, b""))}
