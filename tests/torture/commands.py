@@ -51,6 +51,8 @@ class Command:
     safe: bool = True
     """Whether repeating it after it has done everything changes nothing more. A rollback without
     a revision goes on to the release before."""
+    waits: bool = False
+    """Whether what a killed process had begun is left to it for a while."""
     cheap: bool = False
     """Whether ``make test`` takes a sample of it."""
     same_log: bool = True
@@ -152,8 +154,11 @@ COMMANDS: tuple[Command, ...] = (
         line="gc --delete --grace 0s",
         before=("!garbage",),
         cheap=True,
+        waits=True,
         same_log=False,
     ),
+    Command(name="store copy", line="store copy out", outputs=("out",)),
+    Command(name="store move", line="store move out", outputs=("out",)),
     Command(name="policy apply", line="policy apply", before=("!policy",)),
 )
 

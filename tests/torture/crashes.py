@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -127,6 +128,8 @@ def attack(attacked: Attacked, command: Command, blow: Fault | float) -> tuple[b
     if done.code == 0 and not finished:
         lost.append(f"ended with 0, but {texts(differences(command, expected.after, state))}")
     if command.safe or not finished:
+        if command.waits:
+            world.age()
         for _ in range(2):
             again = world.run(line)
             if again.code not in (0, expected.code) or "Traceback" in again.err:
@@ -142,11 +145,13 @@ def attack(attacked: Attacked, command: Command, blow: Fault | float) -> tuple[b
 
 def look(world: World, command: Command, expected: Reference) -> list[str]:
     """What does not hold right after a command was struck."""
-    lost = []
+    lost: list[str] = []
     with world.here():
-        for check in _doctor(world):
-            if not _is_mended(check, command, expected):
-                lost.append(f"doctor: {check.check}: {check.state}: {check.found}")
+        lost += [
+            f"doctor: {check.check}: {check.state}: {check.found}"
+            for check in _doctor(world)
+            if not _is_mended(check, command, expected)
+        ]
     state = world.state()
     lost += state.damage
     gone = expected.before.needed - state.blobs.keys()
@@ -207,7 +212,7 @@ def _collected(world: World) -> list[str]:
                 registry.engine.dispose()
     state = world.state()
     extra = sorted(state.blobs.keys() - state.needed)
-    lost = state.damage + [f"gc leaves {name}" for name in (*extra, *world.leftovers())]
+    lost = state.damage + [f"gc leaves {name}" for name in (*extra, *state.leftovers)]
     return [f"after gc: {line}" for line in lost]
 
 
@@ -312,17 +317,19 @@ def main(arguments: list[str]) -> int:
     """
     kind, name, *rest = arguments
     command, counts = by_name(name), Counter[str]()
-    with running(servers=kind == "servers") as services, tempfile.TemporaryDirectory() as folder:
-        with opened(kind, services, Path(folder, "world")) as world:
-            attacked = Attacked(world=world)
-            found = reference(attacked, command)
-            for number, call in enumerate(found.calls, 1):
-                print(number, call.name, call.size, call.path)
-            if rest:
-                modes = _KILLS if rest[0] == "kill" else (cast("Mode", rest[0]),)
-                given = [Fault(mode=mode, call=int(call)) for mode in modes for call in rest[1:]]
-                for fault in given or faults(found, modes):
-                    strike(kind, attacked, command, fault, counts)
+    with ExitStack() as stack:
+        services = stack.enter_context(running(servers=kind == "servers"))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()), "world")
+        world = stack.enter_context(opened(kind, services, folder))
+        attacked = Attacked(world=world)
+        found = reference(attacked, command)
+        for number, call in enumerate(found.calls, 1):
+            print(number, call.name, call.size, call.path)
+        if rest:
+            modes = _KILLS if rest[0] == "kill" else (cast("Mode", rest[0]),)
+            given = [Fault(mode=mode, call=int(call)) for mode in modes for call in rest[1:]]
+            for fault in given or faults(found, modes):
+                strike(kind, attacked, command, fault, counts)
     print(dict(counts))
     return bool(counts["losses"])
 

@@ -82,7 +82,7 @@ def _run(
     seed: int,
     options: dict[str, Any],
 ) -> tuple[str, Counter[str], list[losses.Loss]]:
-    with tempfile.TemporaryDirectory(prefix="centra-world-") as folder:
-        with opened(kind, there, Path(folder, "world")) as world:
-            counts = storm(kind, world, seconds, seed, **options)
-            return world.name, counts, losses.LOSSES
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="centra-world-"))
+        world = stack.enter_context(opened(kind, there, Path(folder, "world")))
+        return world.name, storm(kind, world, seconds, seed, **options), losses.LOSSES

@@ -80,7 +80,7 @@ def run(
             for path, mode in ((Path(os.devnull), "rb"), (out, "wb"), (err, "wb"))
         ]
         if paused:
-            stack.enter_context(_watching(log, paused))
+            stack.enter_context(_Watching(log, paused))
         code = warm.call(python, ["-c", _PROGRAM, *argv], folder, {**environment, **given}, streams)
         return Done(
             code=code,
@@ -102,16 +102,19 @@ def run_installed(
         kill_after: seconds.
     """
     program = Path(sys.executable).with_name("centra")
-    with tempfile.TemporaryDirectory(prefix="centra-run-") as scratch, subprocess.Popen(
-        [program, *argv],
-        cwd=folder,
-        env={**environment, "TMPDIR": scratch},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-    ) as process:
+    with (
+        tempfile.TemporaryDirectory(prefix="centra-run-") as scratch,
+        subprocess.Popen(
+            [program, *argv],
+            cwd=folder,
+            env={**environment, "TMPDIR": scratch},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        ) as process,
+    ):
         try:
             out, err = process.communicate(timeout=kill_after)
         except subprocess.TimeoutExpired:
@@ -120,7 +123,7 @@ def run_installed(
     return Done(code=process.returncode, out=out, err=err, calls=[])
 
 
-class _watching:
+class _Watching:
     """Calls something when a process stands still, and lets it go on."""
 
     def __init__(self, log: Path, paused: Callable[[], None]) -> None:

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,26 @@ _TEAMS = {
     "dialog": ("dialog/bob", "slots", "slots", 290),
     "quality": ("quality/cy", "same", "same", -410),
 }
+_MIXTURE = {
+    "update": 8,
+    "register": 2,
+    "redefine": 1,
+    "pin": 2,
+    "trespass": 1,
+    "force": 1,
+    "compose": 6,
+    "base": 5,
+    "promote": 6,
+    "stage": 2,
+    "rollback": 2,
+    "move": 2,
+    "sync": 1,
+    "pull": 1,
+    "export": 1,
+    "gc": 2,
+    "audit": 1,
+}
+"""How often each command is taken, beside the others."""
 _FINE = (0, 3, 4, 5)
 """Exit codes that a command of a race may end with: done, not there (yet), not allowed, a conflict."""
 
@@ -97,7 +118,7 @@ def race(
             thread.start()
         for thread in threads:
             thread.join()
-        return shared.counts, shared.faults + [*_violations(shared)]
+        return shared.counts, [*shared.faults, *_violations(shared)]
 
 
 def _process(shared: _Race, number: int, steps: int) -> None:
@@ -136,11 +157,7 @@ def _line(
     """A command, and the module that it registers."""
     some = chance.choice(("latest", "production", str(chance.randint(1, 8))))
     other = chance.choice([name for _, name, _, _ in _TEAMS.values() if name != task])
-    match chance.choices(
-        ("update", "register", "redefine", "pin", "compose", "base", "promote", "stage")
-        + ("rollback", "move", "sync", "pull", "export", "gc", "doctor", "trespass", "force"),
-        weights=(8, 2, 1, 2, 6, 5, 6, 2, 2, 2, 1, 1, 1, 2, 1, 1, 1),
-    )[0]:
+    match chance.choices([*_MIXTURE], weights=[*_MIXTURE.values()])[0]:
         case "update":
             path = shared.module(like)
             return f"task update {task} {path}", path
@@ -171,7 +188,7 @@ def _line(
             return f"export {own}.tar --release {some}", None
         case "gc":
             return "gc --delete --grace 0s", None
-        case "doctor":
+        case "audit":
             return "audit verify", None
         case "trespass":
             return f"task pin {other}@1.0", None
@@ -380,9 +397,11 @@ def main(arguments: list[str]) -> int:
     kind, seed, *rest = arguments
     processes, steps = [*map(int, rest), *(PROCESSES, STEPS)[len(rest) :]]
     counts = Counter[str]()
-    with running(servers=kind == "servers") as services, tempfile.TemporaryDirectory() as folder:
-        with opened(kind, services, Path(folder, "world")) as world:
-            strike(kind, world, int(seed), processes, steps, counts)
+    with ExitStack() as stack:
+        services = stack.enter_context(running(servers=kind == "servers"))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()), "world")
+        world = stack.enter_context(opened(kind, services, folder))
+        strike(kind, world, int(seed), processes, steps, counts)
     print(dict(counts))
     return bool(counts["losses"])
 

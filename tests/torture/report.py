@@ -63,6 +63,10 @@ _NOT_PROMISED = """\
 - A restored backup of the database knows nothing of what came later: see *Housekeeping* in `docs/operations.md`.
 """
 
+_AGAIN = """\
+- `make torture TORTURE_ARGS="--hours 1"` does it again; each row by itself with its command. The same seed makes the
+  same choices, as many as the time allows."""
+
 
 def text(results: Sequence[Result], losses: Sequence[Loss], seconds: float, load: float) -> str:
     """The page."""
@@ -78,8 +82,7 @@ def text(results: Sequence[Result], losses: Sequence[Loss], seconds: float, load
             "## Settings\n",
             f"- {system()}; load average {load:.1f} before",
             f"- {our_versions('sqlalchemy', 'psycopg', 'boto3', 'torch', 'safetensors')}",
-            '- `make torture TORTURE_ARGS="--hours 1"` does it again; each row by itself with its command; the '
-            "same seed makes the same choices, as many as the time allows",
+            _AGAIN,
             "",
         ]
     )

@@ -34,6 +34,8 @@ __all__ = ["SETUPS", "Folders", "Services", "State", "World", "make_given", "ope
 
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _RANDOM = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
+_PASSING = {"blob_claims": "at"}
+"""Tables of what is going on at the moment, and when it began: a killed process leaves its rows."""
 _OLD_S = 30 * 24 * 3600
 
 ADA, BOB, CY = "nlu/ada", "dialog/bob", "quality/cy"
@@ -53,6 +55,8 @@ class State:
     """How many per manifest: an ECDSA signature is another each time."""
     files: dict[str, str]
     """The digest of every other file below the folder."""
+    leftovers: list[str] = field(default_factory=list)
+    """Temporary files in the store."""
 
     @property
     def damage(self) -> list[str]:
@@ -65,16 +69,14 @@ class State:
     def differs(self, other: State) -> list[str]:
         """In what; signatures' and logs' own digests aside."""
         found = []
-        for name in sorted(self.tables.keys() | other.tables.keys()):
-            if self.tables.get(name) != other.tables.get(name):
-                found.append(
-                    f"table {name}: {_first(self.tables.get(name), other.tables.get(name))}"
-                )
+        for name in sorted((self.tables.keys() | other.tables.keys()) - _PASSING.keys()):
+            mine, theirs = self.tables.get(name), other.tables.get(name)
+            found += [f"table {name}: {_first(mine, theirs)}"] if mine != theirs else []
         for what in ("pointers", "signatures", "files"):
-            mine, theirs = getattr(self, what), getattr(other, what)
-            names = [n for n in sorted({*mine, *theirs}) if mine.get(n) != theirs.get(n)]
+            here, there = getattr(self, what), getattr(other, what)
+            names = [n for n in sorted({*here, *there}) if here.get(n) != there.get(n)]
             found += [
-                f"{what}: {name}: {mine.get(name)!r:.80} {theirs.get(name)!r:.80}" for name in names
+                f"{what}: {name}: {here.get(name)!r:.80} {there.get(name)!r:.80}" for name in names
             ]
         if self.blobs.keys() != other.blobs.keys():
             found.append(f"blobs: {sorted(self.blobs.keys() ^ other.blobs.keys())}")
@@ -123,8 +125,11 @@ class World:
         names = ("PATH", "HOME", "LANG")
         return {
             **{name: os.environ[name] for name in names if name in os.environ},
-            "CENTRA_ACTOR": ADA, "CENTRA_CACHE": str(self.work / "cache"),
-            "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1",
+            "CENTRA_ACTOR": ADA,
+            "CENTRA_CACHE": str(self.work / "cache"),
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "OMP_NUM_THREADS": "1",
         }
 
     def run(self, line: str, *, fault: Fault | None = None, clock: int = 0, **options: Any) -> Done:
@@ -163,11 +168,20 @@ class World:
         self._restore(self.kept[name])
 
     def age(self) -> None:
-        """Make everything in the store old, where that can be done."""
+        """Let days go by: for what is in the store, where that can be, and for what is going on."""
+        from sqlalchemy import inspect, text
+
         old = time.time() - _OLD_S
         for path in self.work.rglob("*"):
             if path.is_file() and "registry.db" not in path.name:
                 os.utime(path, (old, old))
+        with self.here():
+            registry = self.registry()
+            with registry.engine.begin() as connection:
+                for table in _PASSING.keys() & set(inspect(connection).get_table_names()):
+                    column, then = _PASSING[table], "2020-01-01 00:00:00.000000"
+                    connection.execute(text(f"UPDATE {table} SET {column} = '{then}'"))
+            registry.engine.dispose()
 
     def forget(self) -> None:
         """Remove what was remembered outside the folder."""
@@ -195,7 +209,19 @@ class World:
             yield
 
     def objects(self, registry: Registry) -> dict[str, bytes]:
-        """All that is in the store, by its path."""
+        """All that is in the registry's store, by its path."""
+        from centra.local_store import LocalStore
+
+        if isinstance(registry.store, LocalStore):
+            root = registry.store.root
+            return {
+                str(path.relative_to(root)): path.read_bytes()
+                for path in root.rglob("*")
+                if path.is_file()
+            }
+        return self._bucket_objects()
+
+    def _bucket_objects(self) -> dict[str, bytes]:
         raise NotImplementedError
 
     def state(self) -> State:
@@ -244,11 +270,8 @@ class World:
             },
             signatures=signatures,
             files=outside,
+            leftovers=sorted(path for path in objects if path.rpartition("/")[2].startswith(".")),
         )
-
-    def leftovers(self) -> list[str]:
-        """Temporary files of a folder store."""
-        return []
 
 
 def is_blob(path: str) -> bool:
@@ -266,25 +289,6 @@ class Folders(World):
         self.name = "SQLite + folder"
 
     init = "init"
-
-    @property
-    def store(self) -> Path:
-        """The store's folder."""
-        return self.work / ".centra" / "store"
-
-    def objects(self, _registry: Registry) -> dict[str, bytes]:
-        """See :meth:`World.objects`."""
-        return {
-            str(path.relative_to(self.store)): path.read_bytes()
-            for path in self.store.rglob("*")
-            if path.is_file()
-        }
-
-    def leftovers(self) -> list[str]:
-        """See :meth:`World.leftovers`."""
-        return sorted(
-            str(path.relative_to(self.store)) for path in self.store.rglob(".*") if path.is_file()
-        )
 
 
 class Servers(World):
@@ -354,7 +358,7 @@ class Servers(World):
     def _kept(self, name: str) -> Any:
         copy = f"{self._database}_{re.sub('[^a-z0-9]', '_', name)}"
         _execute(self.services.postgres or "", f"CREATE DATABASE {copy} TEMPLATE {self._database}")
-        return copy, self.objects(None)
+        return copy, self._bucket_objects()
 
     def _restore(self, kept: Any) -> None:
         copy, objects = kept
@@ -363,7 +367,7 @@ class Servers(World):
             f"DROP DATABASE {self._database} WITH (FORCE)",
             f"CREATE DATABASE {self._database} TEMPLATE {copy}",
         )
-        now = self.objects(None)
+        now = self._bucket_objects()
         for path in now.keys() - objects.keys():
             self._client.delete_object(Bucket=self._bucket, Key=self._prefix + path)
         for path, data in objects.items():
@@ -374,8 +378,7 @@ class Servers(World):
     def _prefix(self) -> str:
         return urlsplit(self._store).path.strip("/") + "/"
 
-    def objects(self, _registry: Registry | None) -> dict[str, bytes]:
-        """See :meth:`World.objects`."""
+    def _bucket_objects(self) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket)
         for item in (item for page in pages for item in page.get("Contents", [])):
