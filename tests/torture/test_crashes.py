@@ -14,10 +14,10 @@ import pytest
 from tests.support import ROOT
 from tests.torture import crashes, shim, starts
 from tests.torture.commands import COMMANDS, Command, available, by_name
+from tests.torture.shim import Fault
 
 if TYPE_CHECKING:
     from tests.torture.crashes import Attacked
-    from tests.torture.shim import Fault
 
 _REGISTER = Command(
     name="a first module",
@@ -34,9 +34,13 @@ _CHANGES = (
 
 
 def sample(attacked: Attacked, command: Command, count: int) -> list[Fault]:
-    """So many of a command's kills, evenly apart, and the last."""
-    every = [*crashes.faults(crashes.reference(attacked, command))]
-    return every[:: max(1, len(every) // count)][1:count] + every[-1:]
+    """So many of a command's kills, evenly apart; and those before and after the last rename."""
+    found = crashes.reference(attacked, command)
+    every = [*crashes.faults(found)]
+    step = len(every) // count
+    renames = [number for number, call in enumerate(found.calls, 1) if call.name == "rename"]
+    last = [Fault(mode=mode, call=number) for number in renames[-1:] for mode in ("before", "after")]
+    return every[step // 2 :: step][:count] + last
 
 
 def lost(attacked: Attacked, command: Command, fault: Fault) -> list[str]:
@@ -93,14 +97,14 @@ def test_every_changing_call_is_counted(on_sqlite: Attacked) -> None:
 def test_a_killed_command_is_finished_by_repeating_it(on_sqlite: Attacked, name: str) -> None:
     command = by_name(name)
     assert not [
-        line for fault in sample(on_sqlite, command, 4) for line in lost(on_sqlite, command, fault)
+        line for fault in sample(on_sqlite, command, 2) for line in lost(on_sqlite, command, fault)
     ]
 
 
 def test_a_killed_command_is_finished_by_repeating_it_on_servers(on_servers: Attacked) -> None:
     assert not [
         line
-        for fault in sample(on_servers, _REGISTER, 4)
+        for fault in sample(on_servers, _REGISTER, 3)
         for line in lost(on_servers, _REGISTER, fault)
     ]
 
