@@ -39,7 +39,9 @@ def sample(attacked: Attacked, command: Command, count: int) -> list[Fault]:
     every = [*crashes.faults(found)]
     step = len(every) // count
     renames = [number for number, call in enumerate(found.calls, 1) if call.name == "rename"]
-    last = [Fault(mode=mode, call=number) for number in renames[-1:] for mode in ("before", "after")]
+    last = [
+        Fault(mode=mode, call=number) for number in renames[-1:] for mode in ("before", "after")
+    ]
     return every[step // 2 :: step][:count] + last
 
 
