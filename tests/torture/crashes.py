@@ -18,6 +18,7 @@ import shlex
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -274,7 +275,10 @@ def strike(
     kind: str, attacked: Attacked, command: Command, blow: Fault | float, counts: Counter[str]
 ) -> None:
     """Strike once, count it, and remember what did not hold."""
-    struck, lost = attack(attacked, command, blow)
+    try:
+        struck, lost = attack(attacked, command, blow)
+    except Exception:  # noqa: BLE001 - whatever cannot be read afterwards is lost
+        struck, lost = True, [traceback.format_exc()]
     counts["rounds"] += 1
     counts["struck"] += struck
     counts["losses"] += bool(lost)

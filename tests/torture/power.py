@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -210,7 +211,10 @@ def storm(attacked: Attacked, seconds: float, seed: int) -> Counter[str]:
 
 def strike(attacked: Attacked, command: Command, call: int | None, counts: Counter[str]) -> None:
     """Cut once, count it, and remember what did not hold."""
-    lost = cut(attacked, command, call)
+    try:
+        lost = cut(attacked, command, call)
+    except Exception:  # noqa: BLE001 - whatever cannot be read afterwards is lost
+        lost = [traceback.format_exc()]
     counts["cuts"] += 1
     counts["after the command was done"] += call is None
     counts["losses"] += bool(lost)

@@ -176,6 +176,8 @@ class World:
         for path in self.work.rglob("*"):
             if path.is_file() and "registry.db" not in path.name:
                 os.utime(path, (old, old))
+        if not (self.work / "centra.toml").exists():
+            return
         with self.here():
             registry = self.registry()
             with registry.engine.begin() as connection:
