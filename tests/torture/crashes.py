@@ -190,7 +190,7 @@ def _is_mended(check: Check, command: Command, expected: Reference) -> bool:
     if (check.check, check.state) in expected.findings or check.check in command.mends:
         return True
     if check.check == "pointers":
-        return all(line.endswith(_STALE) for line in check.found.split("\n"))
+        return all(any(text in line for text in _STALE) for line in check.found.split("\n"))
     return False
 
 
