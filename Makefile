@@ -3,7 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench setup clean
+# How long: TORTURE_ARGS="--hours 8", or --minutes 10; --part races, --seed 7.
+TORTURE_ARGS ?= --hours 1
+
+.PHONY: demo test torture check bench setup clean
 
 setup: $(VENV)/ready
 
@@ -20,6 +23,10 @@ demo: setup
 
 test: setup
 	$(BIN)/pytest --numprocesses auto --dist worksteal
+
+torture: setup
+	mkdir -p build
+	$(BIN)/python -m tests.torture --json build/torture.json --report benchmarks/RELIABILITY.md $(TORTURE_ARGS)
 
 check: setup
 	$(BIN)/ruff check .

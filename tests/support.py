@@ -80,6 +80,21 @@ def make_checkpoint(
     return folder
 
 
+def frozen_checkpoint(encoder: Path, folder: Path) -> Path:
+    """Write a fine-tuned checkpoint of a tiny BERT that kept embeddings and layers 1 and 2 frozen."""
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=3)
+    with torch.no_grad():
+        for parameter in model.bert.encoder.layer[2].parameters():
+            parameter.add_(0.1)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
+    return folder
+
+
 def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
     """A tiny tokenizer of the family's sort for the words of :func:`tiny_data`."""
     from transformers import PreTrainedTokenizerFast

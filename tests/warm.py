@@ -4,7 +4,8 @@ torch and transformers take seconds to import, more than most of what a test run
 its own. Here one process imports them, runs nothing, and is forked for every call. The fixture
 :func:`warm_python` gives an executable that takes ``-c CODE``, ``-m MODULE`` or a script, and
 arguments, as Python does. Environment, folder and streams are the caller's; interpreter settings
-such as ``PYTHONIOENCODING`` and ``PYTHONPATH`` have no effect.
+such as ``PYTHONIOENCODING`` and ``PYTHONPATH`` have no effect. :func:`call` does the same without
+the executable.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.torture import shim
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 _ROOT = Path(__file__).resolve().parents[1]
 _READY = b"ready\n"
@@ -40,6 +44,14 @@ _HEAVY = (
     "centra.runtime.torch_engine",
     "centra.training.jobs",
     "cli",
+    "cli.backbone",
+    "cli.channel",
+    "cli.compose",
+    "cli.gates",
+    "cli.promote",
+    "cli.release",
+    "cli.task",
+    "cli.transfer",
     "psycopg",
     "registry.promotion",
     "registry.transfer",
@@ -69,6 +81,17 @@ sys.exit(code)
 @pytest.fixture(scope="session")
 def warm_python() -> Iterator[Path]:
     """The executable; see above."""
+    with running() as client:
+        yield client
+
+
+@contextmanager
+def running() -> Iterator[Path]:
+    """A warm Python while the block lasts; gives the executable.
+
+    Where there is a C compiler, what it runs can be broken at its system calls: see
+    :mod:`tests.torture.shim`.
+    """
     # Not below pytest's own folder: the path of a Unix socket must be short.
     folder = Path(tempfile.mkdtemp(prefix="centra-warm-"))
     address, client = folder / "socket", folder / "python"
@@ -77,6 +100,7 @@ def warm_python() -> Iterator[Path]:
     with subprocess.Popen(
         [sys.executable, "-m", "tests.warm", address],
         cwd=_ROOT,
+        env=os.environ | shim.preload(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as server:
@@ -84,6 +108,34 @@ def warm_python() -> Iterator[Path]:
         assert server.stdout.readline() == _READY
         yield client
         server.communicate()  # It ends when its input does, also when pytest is killed.
+
+
+def call(
+    client: Path,
+    argv: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    streams: list[int],
+) -> int:
+    """Run something, without starting a process to ask for it.
+
+    Args:
+        client: the executable.
+        argv: what Python would take.
+        folder: where.
+        environment: all of it.
+        streams: the descriptors of its standard input, output and error.
+
+    Returns:
+        Its exit code; minus the number of the signal that ended it.
+    """
+    with socket.socket(socket.AF_UNIX) as server:
+        server.connect(str(client.with_name("socket")))
+        socket.send_fds(server, [b"."], streams)
+        server.sendall(json.dumps([argv, str(folder), dict(environment)]).encode() + b"\n")
+        reply = server.recv(2)
+    assert reply, "the warm Python has died"
+    return int.from_bytes(reply, signed=True)
 
 
 def _import_all() -> None:

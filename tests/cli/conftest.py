@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from centra.task_module import HeadSpec
+from tests import support
 from tests.cli.helpers import centra
 
 if TYPE_CHECKING:
@@ -62,18 +63,7 @@ def encoder(make_encoder: Callable[[str], Path]) -> Path:
 @pytest.fixture(scope="session")
 def checkpoint(encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a fine-tuned checkpoint that kept the embeddings and layers 1 and 2 frozen."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=3)
-    with torch.no_grad():
-        for parameter in model.bert.encoder.layer[2].parameters():
-            parameter.add_(0.1)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
-    return folder
+    return support.frozen_checkpoint(encoder, tmp_path_factory.mktemp("checkpoint"))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,170 @@
+"""Attack for a given time, and write down what became of it: ``make torture``.
+
+Each part is a function that takes seconds and a seed and returns counts, ``losses`` among them. A
+part that ends in an exception, or has losses, is recorded with the way to repeat it, and the next
+goes on. The exit code is 1 where anything was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import shlex
+import sys
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+
+import pytest
+
+from tests.torture import report
+from tests.torture.losses import LOSSES, lose
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["PARTS", "Part", "Result", "main"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One kind of attack."""
+
+    name: str
+    module: str
+    """In this package."""
+    share: int
+    """Of the time, beside the others'."""
+    function: str = "run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of a part."""
+
+    part: str
+    command: str
+    """The command that runs it again."""
+    seconds: float
+    counts: dict[str, int]
+    losses: int
+    skipped: str | None = None
+    """Why it did not run."""
+
+
+PARTS: tuple[Part, ...] = (
+    Part(name="crashes", module="crashes", share=30),
+    Part(name="random kills", module="crashes", function="run_random", share=8),
+    Part(name="power cuts", module="power", share=10),
+    Part(name="races", module="races", share=20),
+    Part(name="store faults", module="test_store_faults", share=8),
+    Part(name="database restarts", module="crashes", function="run_restarts", share=5),
+    Part(name="full disks", module="crashes", function="run_full", share=5),
+    Part(name="hostile input", module="test_hostile_input", share=8),
+    Part(name="no code from data", module="test_no_code", share=4),
+    Part(name="history", module="test_history", share=2),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the parts, one after the other.
+
+    Returns:
+        The exit code: 1 where something was lost.
+    """
+    options = _parse(arguments)
+    chosen = [part for part in PARTS if not options.part or part.name in options.part]
+    whole = sum(part.share for part in chosen)
+    start, load = time.monotonic(), os.getloadavg()[0]
+    results = []
+    for part in chosen:
+        seconds = options.seconds * part.share / whole
+        _say(f"{part.name}: {seconds:.0f} seconds")
+        results.append(_run(part, seconds, options.seed))
+        _say(f"{part.name}: {_outcome(results[-1])}")
+        # After each part: a run that is cut off has not been for nothing.
+        if options.json:
+            text = json.dumps(
+                {
+                    "seed": options.seed,
+                    "parts": [*map(asdict, results)],
+                    "losses": [*map(asdict, LOSSES)],
+                },
+                indent=2,
+            )
+            options.json.write_text(text + "\n", encoding="utf-8")
+        if options.report:
+            took = time.monotonic() - start
+            options.report.write_text(report.text(results, LOSSES, took, load), encoding="utf-8")
+    return bool(LOSSES)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.torture", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument("--hours", type=float, default=0.0)
+    parser.add_argument("--minutes", type=float, default=0.0, help="default an hour in all")
+    parser.add_argument("--seed", type=int, default=0, help="of every choice (default 0)")
+    parser.add_argument(
+        "--part", action="append", choices=[part.name for part in PARTS], help="default all"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write counts and losses")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write them as Markdown")
+    options = parser.parse_args(arguments)
+    options.seconds = (options.hours * 60 + options.minutes or 60) * 60
+    return options
+
+
+def _run(part: Part, seconds: float, seed: int) -> Result:
+    command = (
+        f"python -m tests.torture --part {shlex.quote(part.name)} "
+        f"--minutes {seconds / 60:.0f} --seed {seed}"
+    )
+    before, start = len(LOSSES), time.monotonic()
+    counts: dict[str, int] = {}
+    skipped = None
+    name = f"tests.torture.{part.module}"
+    if importlib.util.find_spec(name) is None:
+        skipped = "this part is not there"
+    else:
+        try:
+            counts = getattr(importlib.import_module(name), part.function)(seconds, seed)
+            skipped = None if counts else "what it needs is not there"
+        except pytest.skip.Exception as missing:
+            skipped = str(missing.msg)
+        except Exception:  # noqa: BLE001 - any failure is a result
+            lose(f"{part.name}: {traceback.format_exc()}", command)
+    lost = counts.pop("losses", 0)
+    if lost and len(LOSSES) == before:
+        lose(f"{part.name}: {lost} losses", command)
+    return Result(
+        part=part.name,
+        command=command,
+        seconds=time.monotonic() - start,
+        counts=counts,
+        losses=len(LOSSES) - before,
+        skipped=skipped,
+    )
+
+
+def _outcome(result: Result) -> str:
+    if result.skipped:
+        return f"skipped: {result.skipped}"
+    counts = ", ".join(f"{count:,} {name}" for name, count in result.counts.items())
+    return f"{counts or 'no counts'}; losses: {result.losses}"
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
