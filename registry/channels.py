@@ -284,6 +284,12 @@ def rollback(
             rolled back.
     """
     check_movable(name)
+    registry.check_store()
+    if to is None and serving is None and expect is None:
+        row = show(registry, name)
+        if pointer_fault(registry, row):
+            publish_pointer(registry, name)
+            return Rollback(channel=row, before=row.release, moved=False, published=True)
     with registry.read() as uow:
         channel = _required(uow, name)
         last = _last_move(uow, channel)
@@ -292,18 +298,14 @@ def rollback(
         if expect is None and own is not None and channel.release is not own:
             made = last.kind == "rollback" and last.before is own
         before = last.before if made and last.before else channel.release
+        other = f"{name} serves release {channel.release.number}, not {serving}; nothing was done"
         if own is not None and before is not own:
-            raise ConflictError(
-                f"{name} serves release {channel.release.number}, not {serving}; nothing was done"
-            )
+            raise ConflictError(other)
         target = _earlier(uow, name, to, channel.revision - 1 if made else channel.revision)
         if made and target is not channel.release:
-            raise unexpected(channel, name, expect)
+            raise ConflictError(other) if own else unexpected(channel, name, expect)
         row, number, digest = channel_row(channel), target.number, target.digest
         outcome = Rollback(channel=row, before=before.number, moved=False)
-    if to is None and serving is None and expect is None and pointer_fault(registry, row):
-        publish_pointer(registry, name)
-        return Rollback(channel=row, before=before.number, moved=False, published=True)
     with registry.read() as uow:
         _permit(registry, uow, name, uow.release(str(number)), force=force)
     if number == row.release:

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GateError", "Promotion", "StaleReleaseError", "promote"]
 
-_PAUSES = 16
+_PAUSES = 8
 """How many times its quickest attempt a promotion waits at most before it looks again."""
 
 
@@ -292,9 +292,10 @@ def promote(
         if moved is None:
             # Of many at once one is the first each time. The more there are, the more step back.
             lost += 1
-            quickest = min(quickest, time.monotonic() - began)
-            longest = quickest * min(2**lost, _PAUSES)
-            time.sleep(random.uniform(0, longest))  # noqa: S311 - nobody is to be fooled
+            if lost > 1:  # Not after the first, which has read all that there is.
+                quickest = min(quickest, time.monotonic() - began)
+                longest = quickest * min(2**lost, _PAUSES)
+                time.sleep(random.uniform(0, longest))  # noqa: S311 - nobody is to be fooled
             continue
         publish_move(registry, moved)
         return replace(

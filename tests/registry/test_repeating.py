@@ -197,6 +197,16 @@ def test_a_rollback_that_finds_the_pointer_behind_says_so_and_stops(shipped: Reg
     assert channels.rollback(shipped, "production").channel.release == 1
 
 
+def test_the_last_step_down_is_repeated_too(shipped: Registry) -> None:
+    channels.rollback(shipped, "production")
+    with pytest.raises(UnpublishedError):
+        channels.rollback(unwilling(shipped), "production")
+    done = channels.rollback(shipped, "production")
+    assert (done.published, done.channel.release) == (True, 1)
+    with refused(shipped, NotFoundError, "served nothing before release 1"):
+        channels.rollback(shipped, "production")
+
+
 def test_what_says_from_where_rolls_back_though_the_pointer_is_behind(shipped: Registry) -> None:
     shipped.store.write_pointer("production", b"stale")
     done = channels.rollback(shipped, "production", serving="3")
@@ -285,6 +295,14 @@ def test_a_rollback_that_goes_elsewhere_than_the_one_that_was_made_is_refused(
     channels.rollback(shipped, "production", expect=3)
     with refused(shipped, ConflictError, "is at revision 4", "expected revision 3"):
         channels.rollback(shipped, "production", to="1", expect=3)
+
+
+def test_a_rollback_from_a_release_to_another_than_was_gone_back_to_is_refused(
+    shipped: Registry,
+) -> None:
+    channels.rollback(shipped, "production", serving="3")
+    with refused(shipped, ConflictError, "serves release 2, not 3; nothing was done"):
+        channels.rollback(shipped, "production", serving="3", to="1")
 
 
 def test_a_rollback_from_a_release_is_done_only_if_it_was_rolled_back(shipped: Registry) -> None:
