@@ -116,11 +116,7 @@ def prepare(url: str, store: Path, tiny: Backbone, other: Backbone) -> None:
     try:
         upgrade(engine)
         registry = Registry(engine=engine, store=LocalStore(store), actor=Actor.parse(ADA))
-        if found := identity.document(registry.store):
-            # Each kind of database has the same store: they are one registry's.
-            with engine.begin() as connection:
-                values = {"registry_id": found.registry, "store_id": found.store}
-                connection.execute(update(Identity).values(**values))
+        belong_together(registry)
         backbones.register(registry, "tiny", str(tiny.folder))
         backbones.register(registry, "other", str(other.folder))
     finally:
@@ -129,6 +125,14 @@ def prepare(url: str, store: Path, tiny: Backbone, other: Backbone) -> None:
         # What still lies in the write-ahead log must be in the file that is copied.
         with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def belong_together(registry: Registry) -> None:
+    """Make a database that of the registry that its store names, if it names one."""
+    if found := identity.document(registry.store):
+        with registry.engine.begin() as connection:
+            values = {"registry_id": found.registry, "store_id": found.store}
+            connection.execute(update(Identity).values(**values))
 
 
 class Registries:
@@ -152,8 +156,10 @@ class Registries:
         empty(engine)
         store = folder / f"store-{uuid.uuid4().hex}"
         shutil.copytree(self._store, store)
+        registry = Registry(engine=engine, store=LocalStore(store), actor=Actor.parse(ADA))
+        belong_together(registry)
         try:
-            yield Registry(engine=engine, store=LocalStore(store), actor=Actor.parse(ADA))
+            yield registry
         finally:
             engine.dispose()
             self._free.append(engine)
