@@ -19,6 +19,7 @@ from centra.errors import (
     UsageError,
 )
 from centra.files import file_digest, replacing
+from centra.forks import in_child
 from centra.names import parse_name
 from centra.redaction import redacted
 
@@ -59,10 +60,20 @@ class S3Store:
                 "the AWS settings, and a prefix cannot hold a question mark"
             )
         self._made_client: Any = None
+        in_child(self, S3Store.renew)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the client, which cannot go to another process."""
         return vars(self) | {"_made_client": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As it was made."""
+        vars(self).update(state)
+        in_child(self, S3Store.renew)
+
+    def renew(self) -> None:
+        """Begin anew in a forked process: two processes on one connection read each other's answers."""
+        self._made_client = None
 
     @property
     def _client(self) -> Any:

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, Pool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from centra.errors import UsageError
+from centra.forks import in_child
 from centra.redaction import redacted
 from registry.address import parse, shown
 from registry.errors import DatabaseError
@@ -55,7 +56,9 @@ def make_engine(address: str) -> Engine:
         UsageError: another kind of database, or no address at all.
     """
     url = parse(address)
-    return _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
+    engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
+    in_child(engine, _leave_connections)
+    return engine
 
 
 def writing(engine: Engine) -> Engine:
@@ -170,6 +173,15 @@ def differences(engine: Engine) -> list[str]:
         check_schema(connection)
         context = MigrationContext.configure(connection)
         return [str(difference) for difference in compare_metadata(context, Base.metadata)]
+
+
+def _leave_connections(engine: Engine) -> None:
+    """Begin anew in a forked process: its parent's connections must be neither used nor closed."""
+    _left.append(engine.pool)
+    engine.dispose(close=False)
+
+
+_left: list[Pool] = []
 
 
 def _alembic(connection: Connection) -> Config:
