@@ -10,7 +10,14 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
-from centra.blobs import StoredBlob, is_digest, is_signature_name, signature_name
+from centra.blobs import (
+    StoredBlob,
+    is_digest,
+    is_signature_name,
+    parse_witnesses,
+    signature_name,
+    witness_file,
+)
 from centra.errors import (
     BlobNotFoundError,
     CorruptBlobError,
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
 
     from botocore.exceptions import ClientError
 
+    from centra.blobs import Witness
     from centra.errors import CentraError
     from centra.local_store import LocalStore
 
@@ -246,6 +254,20 @@ class S3Store:
                 self._client.put_object(
                     Bucket=self._bucket, Key=key, Body=data, ContentType="application/json"
                 )
+
+    def witnesses(self) -> list[Witness]:
+        """See :meth:`BlobStore.witnesses`."""
+        folder = self._path("witnesses", "")
+        with self._translated():
+            return parse_witnesses(item["Key"].removeprefix(folder) for item in self._list(folder))
+
+    def write_witness(self, witness: Witness) -> None:
+        """See :meth:`BlobStore.write_witness`."""
+        name, data = witness_file(witness)
+        with self._translated(writing=True):
+            self._client.put_object(
+                Bucket=self._bucket, Key=self._path("witnesses", name), Body=data
+            )
 
     def _read(self, key: str, *, attempts: int = 1) -> bytes | None:
         def read() -> bytes:

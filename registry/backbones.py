@@ -13,6 +13,7 @@ from centra.names import parse_name
 from centra.progress import Progress, silent
 from registry.listing import by_name
 from registry.models import Backbone, Channel, ReleaseTask, TaskVersion
+from registry.replay import backbone_content
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -139,7 +140,15 @@ def add(uow: UnitOfWork, name: str, spec: BackboneSpec, *, source: str) -> Backb
         created_by=str(uow.actor),
     )
     uow.session.add(backbone)
-    uow.record("backbone:register", name, {"version": backbone.version, "digest": backbone.digest})
+    uow.record(
+        "backbone:register",
+        name,
+        {
+            "version": backbone.version,
+            "digest": backbone.digest,
+            "content": backbone_content(backbone),
+        },
+    )
     uow.session.flush()
     return backbone
 

@@ -18,6 +18,7 @@ from centra.errors import ConflictError, VerificationError
 from centra.progress import Progress, silent
 from centra.runtime.loading import read_manifest
 from registry import lineage, releases
+from registry.audit import bear_witness
 from registry.channels import advance, check_movable, moves_of, publish_pointer
 from registry.evaluations import of_version
 from registry.models import ChannelMove, Release
@@ -191,10 +192,11 @@ def promote(
                 continue
             release = _release(uow, registry, offer)
             row, _ = advance(uow, channel, release, "promote")
-            promotion = replace(
-                promotion, release=release.number, promoted=True, revision=row.revision
-            )
+            number = release.number
+            promotion = replace(promotion, release=number, promoted=True, revision=row.revision)
         publish_pointer(registry, channel)
+        if offer.rebased is not None:
+            bear_witness(registry, number)
         return promotion
     raise ConflictError(f"{channel} keeps moving: gave up after {_ATTEMPTS} attempts; try again")
 

@@ -20,11 +20,13 @@ from centra.progress import Progress, Remark, silent, unheard
 from centra.release import LayerAccount, ReleaseManifest, changes
 from centra.runtime.loading import find_release, read_manifest
 from centra.task_module import read_spec
+from registry.audit import bear_witness
 from registry.channels import LATEST, advance, publish_pointer
 from registry.contract import ContractDifference, compare
 from registry.listing import holds, paged, within
 from registry.models import Release, ReleaseBase, ReleaseTask
 from registry.precisions import wishes
+from registry.replay import holdings
 from registry.versions import Held, compare_tensors
 
 if TYPE_CHECKING:
@@ -643,6 +645,7 @@ def _publish(registry: Registry, found: Composition) -> Composition:
         number = release.number
     if found.live:
         publish_pointer(registry, LATEST)
+    bear_witness(registry, number)
     return dataclasses.replace(found, release=number, published=made)
 
 
@@ -698,9 +701,18 @@ def add(
     uow.record(
         "release:publish",
         str(release.number),
-        {"digest": release.digest, "base": base, "tasks": sorted(ids)},
+        {
+            "digest": release.digest,
+            "base": base,
+            "tasks": sorted(ids),
+            "holds": holdings({name: _holding(manifest.tasks[name]) for name in ids}),
+        },
     )
     return release
+
+
+def _holding(entry: TaskEntry) -> tuple[str, str]:
+    return entry.digest, entry.precision
 
 
 def _remember_base(uow: UnitOfWork, release: Release, number: int | None) -> None:

@@ -21,6 +21,7 @@ from registry.intake import Checkpoint, check_open, checked_module, ensure_store
 from registry.lifecycle import check_owner, next_version
 from registry.listing import by_name, is_backbone, metric, paged, within
 from registry.models import Backbone, Task, TaskVersion
+from registry.replay import version_content
 from registry.versions import VersionRow, compare_tensors, version_row
 
 if TYPE_CHECKING:
@@ -660,4 +661,8 @@ def _make_current(uow: UnitOfWork, version: TaskVersion, before: TaskVersion | N
 
 
 def _details(version: TaskVersion) -> dict[str, object]:
-    return {"version": version.number, "digest": version.digest}
+    return {
+        "version": version.number,
+        "digest": version.digest,
+        "content": version_content(version, version.backbone.digest),
+    }

@@ -21,6 +21,7 @@ from centra.names import parse_name, split_reference
 from centra.progress import Progress, silent
 from centra.runtime.loading import read_manifest
 from registry import archive, backbones, releases, tasks
+from registry.audit import bear_witness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -242,7 +243,10 @@ def import_file(
             progress("store blobs", done, len(content.blobs))
         added = _add_signatures(registry, content)
         with registry.write() as uow:
-            return _record(uow, registry.store, content, owners, force=force, signatures=added)
+            imported = _record(uow, registry.store, content, owners, force=force, signatures=added)
+        if imported.release is not None:
+            bear_witness(registry, imported.release.release)
+        return imported
 
 
 def _versions(uow: UnitOfWork, references: Sequence[str]) -> dict[str, TaskVersion]:
