@@ -217,7 +217,7 @@ def ask_witnesses(registry: Registry) -> int:
         accepted = select(AuditEvent.id, AuditEvent.details).where(AuditEvent.action == _ACCEPT)
         void = _void((event, details) for event, details in uow.session.execute(accepted))
     counted = _counted(seen, void)
-    faults = _unseen(_against(digests, counted), len(digests) - 1)
+    faults = [*_unseen(_against(digests, counted), len(digests) - 1)]
     if faults:
         raise AuditError("\n".join(faults))
     return len(counted)

@@ -17,29 +17,31 @@ if TYPE_CHECKING:
 __all__ = ["Guard", "faults", "restore"]
 
 _REFUSAL = "the audit log is append-only"
-_SQLITE = {
-    f"audit_events_no_{change.lower()}": (
-        f"CREATE TRIGGER audit_events_no_{change.lower()} BEFORE {change} ON audit_events "
-        f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
-    )
-    for change in ("UPDATE", "DELETE")
-} | {
+_WHEN = {
+    "update": "BEFORE UPDATE ON audit_events",
+    "delete": "BEFORE DELETE ON audit_events",
     # REPLACE deletes without asking the trigger above.
-    "audit_events_no_replace": (
-        "CREATE TRIGGER audit_events_no_replace BEFORE INSERT ON audit_events "
-        "WHEN EXISTS (SELECT 1 FROM audit_events WHERE id = NEW.id OR digest = NEW.digest) "
+    "replace": (
+        "BEFORE INSERT ON audit_events "
+        "WHEN EXISTS (SELECT 1 FROM audit_events WHERE id = NEW.id OR digest = NEW.digest)"
+    ),
+}
+_SQLITE = {
+    f"audit_events_no_{change}": (
+        f"CREATE TRIGGER audit_events_no_{change} {when} "
         f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
     )
+    for change, when in _WHEN.items()
 }
 
 _TRIGGER = "audit_events_append_only"
 _BODY = f"BEGIN RAISE EXCEPTION '{_REFUSAL}'; END"
-_POSTGRESQL = (
-    f"CREATE OR REPLACE FUNCTION centra_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $${_BODY}$$",
-    f"DROP TRIGGER IF EXISTS {_TRIGGER} ON audit_events",
-    f"CREATE TRIGGER {_TRIGGER} BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events "
-    "FOR EACH STATEMENT EXECUTE FUNCTION centra_refuse_change()",
-)
+_POSTGRESQL = f"""
+CREATE OR REPLACE FUNCTION centra_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $${_BODY}$$;
+DROP TRIGGER IF EXISTS {_TRIGGER} ON audit_events;
+CREATE TRIGGER {_TRIGGER} BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_events
+FOR EACH STATEMENT EXECUTE FUNCTION centra_refuse_change()
+"""
 _QUERY = """
 SELECT t.tgname AS name, t.tgrelid = 'audit_events'::regclass AS on_events, t.tgtype AS type,
        t.tgenabled AS enabled, t.tgqual IS NULL AND t.tgattr = '' AND t.tgnargs = 0 AS always,
@@ -75,8 +77,7 @@ def restore(connection: Connection) -> list[str]:
             connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
             connection.exec_driver_sql(_SQLITE[name])
     else:
-        for statement in _POSTGRESQL:
-            connection.exec_driver_sql(statement)
+        connection.exec_driver_sql(_POSTGRESQL)
     return wrong
 
 

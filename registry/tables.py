@@ -35,9 +35,7 @@ def read(uow: UnitOfWork) -> _Rows:
     Columns, not entities: a registry may hold a hundred thousand versions.
     """
     versions = _versions(uow)
-    numbers = {
-        id_: number for id_, number in uow.session.execute(select(Release.id, Release.number))
-    }
+    numbers = {row.id: row.number for row in uow.session.execute(select(Release.__table__))}
     return {
         **_backbones(uow),
         **_tasks(uow, versions),

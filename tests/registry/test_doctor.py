@@ -48,6 +48,7 @@ NAMES = [
     "audit log",
     "credentials",
     "store",
+    "witnesses",
     "store writable",
     "clock",
     "permissions",
@@ -55,8 +56,8 @@ NAMES = [
     "garbage",
     "pointers",
 ]
-OF_THE_STORE = ["store writable", "blobs", "garbage", "pointers"]
-OF_THE_MIGRATION = ["tables", "audit log", "blobs", "garbage", "pointers"]
+OF_THE_STORE = ["witnesses", "store writable", "blobs", "garbage", "pointers"]
+OF_THE_MIGRATION = ["tables", "audit log", "witnesses", "blobs", "garbage", "pointers"]
 
 
 @pytest.fixture(autouse=True)
