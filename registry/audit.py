@@ -201,7 +201,7 @@ def verify(registry: Registry, *, expected: Sequence[str] = (), ask_store: bool 
 
 
 def ask_witnesses(registry: Registry) -> int:
-    """Hold the store's witnesses alone against the log, whose chain must have been followed.
+    """Hold the store's witnesses against the log as its events say, without following its chain.
 
     Returns:
         How many agree.

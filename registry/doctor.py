@@ -518,7 +518,7 @@ _CHECKS = (
     ),
     _Look(
         name="witnesses",
-        needs=("audit log", "store"),
+        needs=("migration", "store"),
         look=_witnesses,
         mend="after a restore: centra audit accept; or else restore a backup",
     ),
