@@ -9,6 +9,7 @@ import click
 from cli.context import json_option, open_registry
 from cli.options import TIME
 from cli.output import json_text, print_json, print_table, remark
+from cli.streams import settled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,6 +98,7 @@ def accept(*, as_json: bool) -> None:
     from registry import audit as log
 
     void = log.accept(open_registry())
+    settled()
     if as_json:
         print_json({"changed": bool(void), "void": void})
     elif void:
@@ -112,6 +114,7 @@ def guard(*, as_json: bool) -> None:
     from registry import audit as log
 
     restored = log.guard(open_registry())
+    settled()
     if as_json:
         print_json({"changed": bool(restored), "restored": restored})
     elif restored:
