@@ -318,7 +318,7 @@ def _measure(database: str, bench: Bench) -> Findings:
             _in_turns(registry, worker, bench, found)
         found.ours[REGISTER] = found.paired[REGISTER]
     _say(f"{found.database}: verifying the log")
-    found.events, _ = audit.verify(registry)
+    found.events = audit.verify(registry).events
     registry.engine.dispose()
     return found
 

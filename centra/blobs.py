@@ -6,6 +6,7 @@ A store is a local folder or an S3 bucket with a prefix::
     channels/NAME.json        a pointer with a revision that only grows
     signatures/abcd.../*.json the signatures of a release, under its manifest's digest
     store.json                whose store it is; see :class:`centra.identity.StoreDocument`
+    witnesses/120-abcd....txt how far the registry's log had come, and the digest of its last event
 
 Whatever is read is checked against its digest first. No store needs conditional writes: a blob's
 name is its content, so writing it twice is harmless.
@@ -25,7 +26,7 @@ from centra.errors import UsageError
 from centra.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
 __all__ = [
@@ -33,16 +34,23 @@ __all__ = [
     "BlobStore",
     "BlobWriter",
     "StoredBlob",
+    "Witness",
     "anchored_store",
     "cache_folder",
     "is_digest",
     "is_signature_name",
     "open_store",
+    "parse_witnesses",
     "signature_name",
+    "witness_file",
 ]
+
+Witness = tuple[int, str]
+"""How many events a registry's log had, and the digest of the last."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE = re.compile(r"[0-9a-f]{64}\.json")
+_WITNESS = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{64})\.txt")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(//)?", re.IGNORECASE)
 _USER = re.compile(r"[^/.:@][^:@]*:[^/@]*@")
 """A user and a password behind a scheme that was forgotten or mistyped."""
@@ -179,8 +187,25 @@ class BlobStore(BlobReader, BlobWriter, Protocol):
         """
         ...
 
+    def witnesses(self) -> list[Witness]:
+        """What this store has seen of the registry's log, in the log's order.
+
+        Raises:
+            StoreError: the store cannot be reached.
+        """
+        ...
+
     def write_document(self, data: bytes) -> None:
         """Replace the document that says whose store this is.
+
+        Raises:
+            StoreNotWritableError: the store or the credentials are read-only.
+            StoreError: the store cannot be reached.
+        """
+        ...
+
+    def write_witness(self, witness: Witness) -> None:
+        """Keep how far the log had come; nothing but its name says it, so none replaces another.
 
         Raises:
             StoreNotWritableError: the store or the credentials are read-only.
@@ -258,6 +283,18 @@ def is_digest(text: str) -> bool:
 def signature_name(data: bytes) -> str:
     """The file name of a signature in a store."""
     return f"{hashlib.sha256(data).hexdigest()}.json"
+
+
+def witness_file(witness: Witness) -> tuple[str, bytes]:
+    """The file of a witness in a store: its name, which says all, and the same for people."""
+    count, digest = witness
+    return f"{count}-{digest}.txt", f"{count}:{digest}\n".encode()
+
+
+def parse_witnesses(names: Iterable[str]) -> list[Witness]:
+    """Of the files beside a store's witnesses those that are some, in the log's order."""
+    found = (_WITNESS.fullmatch(name) for name in names)
+    return sorted((int(match[1]), match[2]) for match in found if match)
 
 
 def is_signature_name(name: str) -> bool:

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from centra.blobs import StoredBlob, is_digest, is_signature_name, signature_name
+from centra.blobs import (
+    StoredBlob,
+    is_digest,
+    is_signature_name,
+    parse_witnesses,
+    signature_name,
+    witness_file,
+)
 from centra.errors import (
     BlobNotFoundError,
     CorruptBlobError,
@@ -27,9 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from centra.blobs import Witness
+
 __all__ = ["Leftover", "LocalStore"]
 
-_TEMPORARY = re.compile(r"\.([0-9a-f]{64}|[a-z0-9][a-z0-9_.-]*\.json)\.[a-z0-9_]{8}")
+_TEMPORARY = re.compile(r"\.([0-9a-f]{64}|[a-z0-9][a-z0-9_.-]*\.(json|txt))\.[a-z0-9_]{8}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +141,7 @@ class LocalStore:
         """
         with self._listing():
             signed = (path for path in _entries(self.root / "signatures") if path.is_dir())
-            folders = (self.root, self.root / "channels", *signed)
+            folders = (self.root, self.root / "channels", self.root / "witnesses", *signed)
             beside = (path for folder in folders for path in _entries(folder))
             for path in (*self._beside_blobs(), *beside):
                 if _TEMPORARY.fullmatch(path.name) and (found := _stat(path)):
@@ -199,6 +208,18 @@ class LocalStore:
         """See :meth:`BlobStore.write_signature`."""
         path = self._signatures(manifest) / signature_name(data)
         if data not in self.signatures(manifest):  # Its time, and so its place, stays as it is.
+            self._write(path, data)
+
+    def witnesses(self) -> list[Witness]:
+        """See :meth:`BlobStore.witnesses`."""
+        with self._listing():
+            return parse_witnesses(path.name for path in _entries(self.root / "witnesses"))
+
+    def write_witness(self, witness: Witness) -> None:
+        """See :meth:`BlobStore.write_witness`."""
+        name, data = witness_file(witness)
+        path = self.root / "witnesses" / name
+        if not path.exists():
             self._write(path, data)
 
     def path(self, digest: str) -> Path:

@@ -10,7 +10,14 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
-from centra.blobs import StoredBlob, is_digest, is_signature_name, signature_name
+from centra.blobs import (
+    StoredBlob,
+    is_digest,
+    is_signature_name,
+    parse_witnesses,
+    signature_name,
+    witness_file,
+)
 from centra.errors import (
     BlobNotFoundError,
     CorruptBlobError,
@@ -19,6 +26,7 @@ from centra.errors import (
     UsageError,
 )
 from centra.files import file_digest, replacing
+from centra.forks import in_child
 from centra.names import parse_name
 from centra.redaction import redacted
 
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
 
     from botocore.exceptions import ClientError
 
+    from centra.blobs import Witness
     from centra.errors import CentraError
     from centra.local_store import LocalStore
 
@@ -59,10 +68,20 @@ class S3Store:
                 "the AWS settings, and a prefix cannot hold a question mark"
             )
         self._made_client: Any = None
+        in_child(self, S3Store.renew)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the client, which cannot go to another process."""
         return vars(self) | {"_made_client": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As it was made."""
+        vars(self).update(state)
+        in_child(self, S3Store.renew)
+
+    def renew(self) -> None:
+        """Begin anew in a forked process: two processes on one connection read each other's answers."""
+        self._made_client = None
 
     @property
     def _client(self) -> Any:
@@ -246,6 +265,20 @@ class S3Store:
                 Body=data,
                 ContentType="application/json",
                 CacheControl="no-cache",
+            )
+
+    def witnesses(self) -> list[Witness]:
+        """See :meth:`BlobStore.witnesses`."""
+        folder = self._path("witnesses", "")
+        with self._translated():
+            return parse_witnesses(item["Key"].removeprefix(folder) for item in self._list(folder))
+
+    def write_witness(self, witness: Witness) -> None:
+        """See :meth:`BlobStore.write_witness`."""
+        name, data = witness_file(witness)
+        with self._translated(writing=True):
+            self._client.put_object(
+                Bucket=self._bucket, Key=self._path("witnesses", name), Body=data
             )
 
     def _read(self, key: str, *, attempts: int = 1) -> bytes | None:

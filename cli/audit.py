@@ -8,13 +8,16 @@ import click
 
 from cli.context import json_option, open_registry
 from cli.options import TIME
-from cli.output import json_text, print_json, print_table
+from cli.output import json_text, print_json, print_table, remark
+from cli.streams import settled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime, timedelta
 
     from registry.audit import Event
+
+_FOR_CHECKS = ("content", "holds")
 
 
 @click.group(invoke_without_command=True)
@@ -48,24 +51,80 @@ def audit(
 
 
 @audit.command()
+@click.option(
+    "--expect",
+    "expected",
+    multiple=True,
+    metavar="COUNT:DIGEST",
+    help="What 'audit verify' printed once: the log must still begin so. May be repeated.",
+)
+@click.option("--no-store", is_flag=True, help="Do not ask the store what it has seen of the log.")
 @json_option
-def verify(*, as_json: bool) -> None:
-    """Check that no event was changed, taken out or put in behind the database's back.
+def verify(*, expected: tuple[str, ...], no_store: bool, as_json: bool) -> None:
+    """Check that neither the log nor what it tells of was changed behind Centra's back.
 
-    Prints the number of events and the last one's digest. Kept elsewhere, it also shows a log that
-    was written anew as a whole.
+    Each event must be linked to the one before, the store's witnesses must agree, the triggers that
+    refuse changes must stand, and every row must be as the events say. Prints COUNT:DIGEST, how many
+    events there are and the last one's digest: kept elsewhere and given as --expect, it also shows a
+    log that was cut, or written anew as a whole.
     """
     from registry import audit as log
 
-    count, digest = log.verify(open_registry())
+    found = log.verify(open_registry(), expected=expected, ask_store=not no_store)
+    for event, witnesses in found.void.items():
+        remark(
+            f"witnesses of the store that event {event} says are void, because an older backup was "
+            f"restored: {len(witnesses)}"
+        )
+    if found.partly:
+        remark(f"rows of which an older Centra's log does not say every value: {found.partly}")
     if as_json:
-        print_json({"events": count, "digest": digest})
+        print_json(found)
     else:
-        click.echo(f"{count} events, each linked to the one before; the last is sha256:{digest}")
+        click.echo(
+            f"{found.events} events, each linked to the one before; witnesses that agree: "
+            f"{found.witnesses}; rows that are as the events say: {found.rows}\n{found.witness}"
+        )
+
+
+@audit.command()
+@json_option
+def accept(*, as_json: bool) -> None:
+    """Say that the database was restored from a backup that is older than its store.
+
+    What the store has seen of the events after the backup is void from then on. The log keeps who
+    said so, and of what.
+    """
+    from registry import audit as log
+
+    void = log.accept(open_registry())
+    settled()
+    if as_json:
+        print_json({"changed": bool(void), "void": void})
+    elif void:
+        click.echo(f"void from now on, because an older backup was restored: {', '.join(void)}")
+    else:
+        click.echo("nothing to accept: the log holds all that the store has seen of it")
+
+
+@audit.command()
+@json_option
+def guard(*, as_json: bool) -> None:
+    """Put back the database's triggers that refuse to change the log, where they are gone or altered."""
+    from registry import audit as log
+
+    restored = log.guard(open_registry())
+    settled()
+    if as_json:
+        print_json({"changed": bool(restored), "restored": restored})
+    elif restored:
+        click.echo(f"put back: {', '.join(restored)}")
+    else:
+        click.echo("all stand")
 
 
 def print_events(events: Sequence[Event], *, as_json: bool) -> None:
-    """Print events as JSON or as a table."""
+    """Print events as JSON, or as a table without what is there for checking the tables alone."""
     if as_json:
         print_json(list(events))
         return
@@ -77,7 +136,7 @@ def print_events(events: Sequence[Event], *, as_json: bool) -> None:
                 event.actor + (" (forced)" if event.forced else ""),
                 event.action,
                 event.subject,
-                json_text(event.details),
+                json_text({k: v for k, v in event.details.items() if k not in _FOR_CHECKS}),
             )
             for event in events
         ],

@@ -14,6 +14,7 @@ from centra.progress import Progress, silent
 from registry.claims import Claim
 from registry.listing import by_name
 from registry.models import Backbone, Channel, ReleaseTask, TaskVersion
+from registry.replay import backbone_content
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -138,7 +139,15 @@ def add(uow: UnitOfWork, name: str, spec: BackboneSpec, *, source: str) -> Backb
         created_by=str(uow.actor),
     )
     uow.session.add(backbone)
-    uow.record("backbone:register", name, {"version": backbone.version, "digest": backbone.digest})
+    uow.record(
+        "backbone:register",
+        name,
+        {
+            "version": backbone.version,
+            "digest": backbone.digest,
+            "content": backbone_content(backbone),
+        },
+    )
     uow.session.flush()
     return backbone
 

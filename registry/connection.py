@@ -12,7 +12,15 @@ from sqlalchemy.orm import Session
 
 from centra.blobs import BlobStore, open_store
 from centra.errors import CentraError, ConflictError
-from registry.db import check_exists, check_schema, make_engine, translated, upgrade, writing
+from registry.db import (
+    check_exists,
+    check_schema,
+    check_unchanged,
+    make_engine,
+    translated,
+    upgrade,
+    writing,
+)
 from registry.identity import bind, check
 from registry.settings import CONFIG, Settings, write_config
 from registry.unit_of_work import UnitOfWork
@@ -145,6 +153,7 @@ class Registry:
             check_schema(connection)
             with Session(connection, autoflush=False) as session:
                 yield UnitOfWork(session, self.actor)
+            check_unchanged(connection)
 
     @contextmanager
     def write(self, *, any_store: bool = False) -> Iterator[UnitOfWork]:

@@ -7,14 +7,16 @@ and release numbers have neither gaps nor duplicates, and every decision holds u
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, Pool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from centra.errors import UsageError
+from centra.forks import in_child
 from centra.redaction import redacted
 from registry.address import parse, shown
 from registry.errors import DatabaseError
@@ -28,6 +30,7 @@ __all__ = [
     "SCHEMA",
     "check_exists",
     "check_schema",
+    "check_unchanged",
     "current",
     "differences",
     "make_engine",
@@ -55,7 +58,9 @@ def make_engine(address: str) -> Engine:
         UsageError: another kind of database, or no address at all.
     """
     url = parse(address)
-    return _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
+    engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
+    in_child(engine, _leave_connections)
+    return engine
 
 
 def writing(engine: Engine) -> Engine:
@@ -75,7 +80,8 @@ def translated(engine: Engine) -> Iterator[None]:
         known = engine.url.set(username=engine.url.username or "")
         whole = known.render_as_string(hide_password=False)
         cause = redacted(str(error.orig).strip().split("\n")[0], whole)
-        raise DatabaseError(f"database {shown(engine.url)}: {cause}") from error
+        mend = f". {_MEND}" if _is_unwritable(error.orig) else ""
+        raise DatabaseError(f"database {shown(engine.url)}: {cause}{mend}") from error
 
 
 def check_exists(engine: Engine) -> None:
@@ -87,6 +93,21 @@ def check_exists(engine: Engine) -> None:
     file = engine.url.database
     if engine.dialect.name == "sqlite" and not Path(file or "").exists():
         raise DatabaseError(f"there is no database {file} yet; run: centra db upgrade")
+
+
+def check_unchanged(connection: Connection) -> None:
+    """Refuse what was read from an SQLite file that others wrote meanwhile, unknown to SQLite.
+
+    Raises:
+        DatabaseError: saying that it can be read again.
+    """
+    before = connection.info.get("unguarded")
+    file = str(connection.engine.url.database)
+    if before is not None and before != _state(file):
+        raise DatabaseError(
+            f"database {file} was written while it was read, and cannot be locked here; "
+            "repeat the command"
+        )
 
 
 def check_schema(connection: Connection) -> None:
@@ -172,6 +193,15 @@ def differences(engine: Engine) -> list[str]:
         return [str(difference) for difference in compare_metadata(context, Base.metadata)]
 
 
+def _leave_connections(engine: Engine) -> None:
+    """Begin anew in a forked process: its parent's connections must be neither used nor closed."""
+    _left.append(engine.pool)
+    engine.dispose(close=False)
+
+
+_left: list[Pool] = []
+
+
 def _alembic(connection: Connection) -> Config:
     from alembic.config import Config
 
@@ -188,20 +218,93 @@ def _sqlite(url: URL) -> Engine:
         raise UsageError("a registry needs a database file, for example sqlite:///centra.db")
     engine = create_engine(url, connect_args={"timeout": _WAIT_S})
 
-    @event.listens_for(engine, "connect")
-    def _connect(connection: Any, _record: Any) -> None:
-        # The driver must not begin transactions by itself: _begin says how each one begins.
-        connection.isolation_level = None
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: Any, record: Any, arguments: Any, options: Any) -> sqlite3.Connection:
+        try:
+            return _connected(arguments[0], "PRAGMA journal_mode = WAL", **options)
+        except sqlite3.Error as error:
+            if not _is_unwritable(error):
+                raise
+            connection, record.info["unguarded"] = _readable(arguments[0], error, options)
+            record.info["unwritable"] = str(error)
+            return connection
+
+    @event.listens_for(engine, "checkin")
+    def _checkin(_connection: Any, record: Any) -> None:
+        if "unwritable" in record.info:
+            record.invalidate()  # The next one may do better.
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("writes")
+        if writes and "unwritable" in connection.info:
+            raise DatabaseError(
+                f"database {url.database} can be read here, but not written: "
+                f"{connection.info['unwritable']}. {_MEND}"
+            )
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+_MEND = (
+    "Nothing was changed. Look for space on its disk, whether that is mounted for writing, and whether "
+    "you may write the file and its folder; then repeat the command"
+)
+
+
+def _is_unwritable(error: BaseException | None) -> bool:
+    """Whether SQLite could not write what it must, and be it only its notes beside the file."""
+    name = getattr(error, "sqlite_errorname", "")
+    return name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_FULL", "SQLITE_IOERR"))
+
+
+def _readable(
+    file: str, error: sqlite3.Error, options: Any
+) -> tuple[sqlite3.Connection, tuple[Any, ...] | None]:
+    """A connection that reads alone, where SQLite cannot write anything beside the file.
+
+    Returns:
+        The connection, and where SQLite cannot know of others that write, the file's state.
+    """
+    place = Path(file).absolute().as_uri()
+    try:
+        # Where somebody is at work, or was killed, what SQLite needs is there already.
+        return _connected(f"{place}?mode=ro", **options, uri=True), None
+    except sqlite3.Error:
+        state = _state(file)
+        if state is None or state[-1]:  # What is in the log and not in the file would be missed.
+            raise error from None
+        return _connected(f"{place}?mode=ro&immutable=1", **options, uri=True), state
+
+
+def _state(file: str) -> tuple[Any, ...] | None:
+    """What changes when an SQLite file or the write-ahead log beside it is written."""
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return None
+    log = Path(f"{file}-wal")
+    return (
+        found.st_ino,
+        found.st_size,
+        found.st_mtime_ns,
+        log.stat().st_size if log.exists() else 0,
+    )
+
+
+def _connected(address: str, *settings: str, **options: Any) -> sqlite3.Connection:
+    connection: sqlite3.Connection = sqlite3.connect(address, **options)
+    try:
+        # The driver must not begin transactions by itself: _begin says how each one begins.
+        connection.isolation_level = None
+        for setting in ("PRAGMA foreign_keys = ON", *settings, "PRAGMA synchronous = FULL"):
+            connection.execute(setting)
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
 
 
 def _postgresql(url: URL) -> Engine:

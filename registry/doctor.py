@@ -197,8 +197,18 @@ def _tables(setup: _Setup) -> _Finding:
 
 
 def _audit_log(setup: _Setup) -> _Finding:
-    count, digest = audit.verify(setup.registry)
-    return "ok", f"{count} events, unbroken; the last is sha256:{digest[:12]}", None
+    found = audit.verify(setup.registry, ask_store=False)
+    return (
+        "ok",
+        f"{found.events} events, unbroken, and as the tables are; the last is sha256:"
+        + found.digest[:12],
+        None,
+    )
+
+
+def _witnesses(setup: _Setup) -> _Finding:
+    count = audit.ask_witnesses(setup.registry)
+    return "ok", f"the log holds all that the store has seen of it; witnesses: {count}", None
 
 
 def _credentials(setup: _Setup) -> _Finding:
@@ -526,6 +536,12 @@ _CHECKS = (
         needs=("credentials",),
         look=_reachable,
         mend="check its address, your rights and the network",
+    ),
+    _Look(
+        name="witnesses",
+        needs=("migration", "store"),
+        look=_witnesses,
+        mend="after a restore: centra audit accept; or else restore a backup",
     ),
     _Look(
         name="store writable",

@@ -137,7 +137,8 @@ def evaluate(
             "precision": precision,
             "engine": evaluation.engine,
             "data": digest,
-            **metrics,
+            "examples": len(examples),
+            "metrics": metrics,
         }
         uow.record("task:evaluate", task, details)
         uow.session.flush()

@@ -45,7 +45,7 @@ def next_version(
     """The number of a new version.
 
     Args:
-        existing: all versions so far.
+        existing: the versions so far, or of all majors and of the current one the newest.
         current: the one in force, which a pin may have set back.
         redefined: whether the contract changes: a new major; otherwise the next minor of the
             current major.

@@ -21,6 +21,7 @@ from centra.errors import ConflictError, VerificationError
 from centra.progress import Progress, silent
 from centra.runtime.loading import read_manifest
 from registry import lineage, owners, policies, releases
+from registry.audit import bear_witness
 from registry.channels import (
     advance,
     channel_row,
@@ -298,6 +299,8 @@ def promote(
                 time.sleep(random.uniform(0, longest))  # noqa: S311 - nobody is to be fooled
             continue
         publish_move(registry, moved)
+        if offer.rebased is not None:
+            bear_witness(registry, moved.release)
         return replace(
             promotion,
             release=moved.release,

@@ -21,6 +21,7 @@ from centra.release import LayerAccount, ReleaseManifest, changes
 from centra.runtime.loading import find_release, read_manifest
 from centra.task_module import read_spec
 from registry import policies
+from registry.audit import bear_witness
 from registry.channels import (
     LATEST,
     advance,
@@ -34,6 +35,7 @@ from registry.contract import ContractDifference, compare
 from registry.listing import holds, paged, within
 from registry.models import Release, ReleaseBase, ReleaseTask
 from registry.precisions import wishes
+from registry.replay import holdings
 from registry.versions import Held, compare_tensors
 
 if TYPE_CHECKING:
@@ -721,6 +723,7 @@ def _publish(registry: Registry, found: Composition) -> Composition | None:
         publish_move(registry, row)
     elif row is not None:
         publish_pointer(registry, LATEST)
+    bear_witness(registry, number)
     return dataclasses.replace(found, release=number, published=made)
 
 
@@ -791,9 +794,18 @@ def add(
     uow.record(
         "release:publish",
         str(release.number),
-        {"digest": release.digest, "base": base, "tasks": sorted(ids)},
+        {
+            "digest": release.digest,
+            "base": base,
+            "tasks": sorted(ids),
+            "holds": holdings({name: _holding(manifest.tasks[name]) for name in ids}),
+        },
     )
     return release
+
+
+def _holding(entry: TaskEntry) -> tuple[str, str]:
+    return entry.digest, entry.precision
 
 
 def _remember_base(uow: UnitOfWork, release: Release, number: int | None) -> None:

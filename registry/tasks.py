@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import select
+from sqlalchemy.orm import object_session
 
 from centra.errors import ConflictError, UsageError
 from centra.names import parse_name, parse_task_name, split_reference
@@ -22,6 +23,7 @@ from registry.intake import Checkpoint, check_open, checked_module
 from registry.lifecycle import check_owner, next_version
 from registry.listing import by_name, is_backbone, metric, paged, within
 from registry.models import Backbone, Task, TaskVersion
+from registry.replay import version_content
 from registry.versions import VersionRow, compare_tensors, version_row
 
 if TYPE_CHECKING:
@@ -549,8 +551,16 @@ def _extend_task(
     """Write a task's next version."""
     before = uow.current(task)
     difference = compare(before.contract, module.spec.contract)
+    newest = select(TaskVersion.major, TaskVersion.minor).where(TaskVersion.task_id == task.id)
+    newest = newest.order_by(TaskVersion.major.desc(), TaskVersion.minor.desc()).limit(1)
+    # Of the current major, too, which a pin may have set back.
+    of_this = newest.where(TaskVersion.major == before.major)
     number = next_version(
-        [(v.major, v.minor) for v in task.versions],
+        [
+            (row.major, row.minor)
+            for query in (newest, of_this)
+            for row in uow.session.execute(query)
+        ],
         (before.major, before.minor),
         redefined=redefined,
     )
@@ -595,7 +605,13 @@ def _set_state(registry: Registry, name: str, state: str, action: str, *, force:
 
 
 def _same_bytes(task: Task, module: ModuleFile) -> TaskVersion | None:
-    return next((v for v in task.versions if v.digest == module.digest), None)
+    session = object_session(task)
+    assert session is not None
+    return session.scalar(
+        select(TaskVersion).where(
+            TaskVersion.task_id == task.id, TaskVersion.digest == module.digest
+        )
+    )
 
 
 def _repeated(uow: UnitOfWork, same: TaskVersion) -> Outcome:
@@ -660,4 +676,8 @@ def _make_current(uow: UnitOfWork, version: TaskVersion, before: TaskVersion | N
 
 
 def _details(version: TaskVersion) -> dict[str, object]:
-    return {"version": version.number, "digest": version.digest}
+    return {
+        "version": version.number,
+        "digest": version.digest,
+        "content": version_content(version, version.backbone.digest),
+    }

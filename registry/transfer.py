@@ -21,6 +21,7 @@ from centra.names import parse_name, split_reference
 from centra.progress import Progress, silent
 from centra.runtime.loading import read_manifest
 from registry import archive, backbones, releases, tasks
+from registry.audit import bear_witness
 from registry.claims import storing
 
 if TYPE_CHECKING:
@@ -239,7 +240,10 @@ def import_file(
         added = _add_signatures(registry, content)
         sources = {digest: content.store.path(digest) for digest in content.blobs}
         with storing(registry, sources, progress) as uow:
-            return _record(uow, content, owners, force=force, signatures=added)
+            imported = _record(uow, content, owners, force=force, signatures=added)
+        if imported.release is not None:
+            bear_witness(registry, imported.release.release)
+        return imported
 
 
 def _versions(uow: UnitOfWork, references: Sequence[str]) -> dict[str, TaskVersion]:

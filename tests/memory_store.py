@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from centra.blobs import Witness
     from centra.names import Name
 
 __all__ = ["MemoryStore"]
@@ -35,6 +36,8 @@ class MemoryStore:
         self.document: bytes | None = None
         self.signed: dict[str, list[bytes]] = {}
         """The signatures of each manifest."""
+        self.seen: set[Witness] = set()
+        """The witnesses."""
         self.writes: list[str] = []
         """The digest or channel of every write, in order."""
         self.writable = True
@@ -122,6 +125,15 @@ class MemoryStore:
         self._check_writable()
         if data not in self.signatures(manifest):
             self.signed.setdefault(manifest, []).append(data)
+
+    def witnesses(self) -> list[Witness]:
+        """See :meth:`centra.blobs.BlobStore.witnesses`."""
+        return sorted(self.seen)
+
+    def write_witness(self, witness: Witness) -> None:
+        """See :meth:`centra.blobs.BlobStore.write_witness`."""
+        self._check_writable()
+        self.seen.add(witness)
 
     def _check_writable(self) -> None:
         if not self.writable:

@@ -11,6 +11,7 @@ import hashlib
 import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
@@ -18,6 +19,7 @@ from sqlalchemy import insert
 from registry.chain import chain_digest
 from registry.contract import compare
 from registry.models import AuditEvent, AuditHead, Backbone, Task, TaskVersion, now
+from registry.replay import version_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,7 +100,8 @@ def fill(registry: Registry, tasks: Sequence[BulkTask]) -> None:
             own = list(_versions(task, backbone, times))
             row["created_at"] = own[0]["created_at"]
             versions.append(own)
-            events += [*_changes(task, own), _event(task, next(times), "task:retire", _last(own))]
+            retired = _event(task, next(times), "task:retire", _last(own))
+            events += [*_changes(task, own, backbone.digest), retired]
         ids = uow.session.scalars(
             insert(Task).returning(Task.id, sort_by_parameter_order=True), values
         )
@@ -137,11 +140,14 @@ def _versions(
         }
 
 
-def _changes(task: BulkTask, versions: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _changes(
+    task: BulkTask, versions: Sequence[dict[str, Any]], backbone: str
+) -> Iterator[dict[str, Any]]:
     """The events of registering, updating and redefining, with what each of them tells."""
     before: dict[str, Any] | None = None
     for version in versions:
-        details = {"version": _number(version), "digest": version["digest"]}
+        content = version_content(SimpleNamespace(**version), backbone)
+        details = {"version": _number(version), "digest": version["digest"], "content": content}
         if before is None:
             action, details = "task:register", {**details, "team": task.team}
         elif version["major"] == before["major"]:

@@ -61,6 +61,8 @@ class BatchedEngine:
         """
         self.pool = _pool(device)
         """The threads that trunks and branches run on, the same for all releases on a device."""
+        self.forks = device.type == "cpu"
+        """See :attr:`centra.runtime.engine.Engine.forks`."""
         self._device, self._dtype = device, _DTYPES[precision]
         self._graphs = Graphs(device)
         self._groups: dict[Hashable, _Group] = {}

@@ -55,7 +55,7 @@ def choose(device: str | None, precision: str | None) -> tuple[torch.device, str
             GPU, or ``"fp16"`` on one that has no bf16.
 
     Raises:
-        UsageError: an unknown name, or a device that is not there.
+        UsageError: an unknown name, or a device that is not there or cannot be used.
     """
     import torch
 
@@ -66,6 +66,11 @@ def choose(device: str | None, precision: str | None) -> tuple[torch.device, str
         raise UsageError(
             f"there is no device {device!r}: this torch ({torch.__version__}) sees no GPU"
         )
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        # As in a process that was forked from one which uses it.
+        raise UsageError(f"the GPU cannot be used here: {error}") from error
     index = int(device.partition(":")[2]) if device and ":" in device else None
     found = torch.device("cuda", torch.cuda.current_device() if index is None else index)
     if found.index >= torch.cuda.device_count():

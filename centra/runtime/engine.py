@@ -89,6 +89,11 @@ class Engine(Protocol):
     """One way to compute releases on this machine."""
 
     @property
+    def forks(self) -> bool:
+        """Whether a process that is forked from this one can compute with what is loaded."""
+        ...
+
+    @property
     def pool(self) -> Pool:
         """The threads that trunks and branches run on."""
         ...

@@ -11,12 +11,13 @@ import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from centra.backbone import BackboneSpec
 from centra.data import Input, Row, TextEncoder
 from centra.decoding import decode
-from centra.errors import DataError, FormatError, NotFoundError
+from centra.errors import DataError, FormatError, NotFoundError, UsageError
+from centra.forks import computing
 from centra.memory import trim_memory
 from centra.names import several
 from centra.progress import Progress, silent
@@ -25,6 +26,7 @@ from centra.runtime.schedule import Job, Profile, compute, compute_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from concurrent.futures import Future
 
     import numpy as np
 
@@ -61,7 +63,10 @@ class _Batch:
 
 
 class Release:
-    """A merged model, ready to answer. Make one with :func:`centra.load_release`."""
+    """A merged model, ready to answer. Make one with :func:`centra.load_release`.
+
+    A process that is forked from this one can answer with it, too, unless it is on a GPU.
+    """
 
     def __init__(
         self,
@@ -75,6 +80,8 @@ class Release:
         self.encoders = encoders
         """What turns texts into tokens, by the digests of the backbones."""
         self._pool = engine.pool
+        self._forks = None if engine.forks else engine.pool.forks
+        """The forks behind the process that loaded it; None where more of them do no harm."""
         self._backbones = backbones
         self._tasks = tasks
 
@@ -125,20 +132,33 @@ class Release:
         known = base.encoders if base else {}
         encoders: dict[str, TextEncoder] = {}
         backbones = {}
-        for (digest, task_precision), depth in depths.items():
-            spec = BackboneSpec.fetch(digest, reader)
-            if digest not in encoders:
-                encoders[digest] = known.get(digest) or TextEncoder.of(spec, reader)
-            backbones[digest, task_precision] = _Backbone(
-                spec,
-                opened.load_trunk(spec, reader, depth=depth, precision=task_precision, held=held),
-                depth,
-            )
-            trim_memory()
         loaded = {}
+
+        def load(part: Callable[..., T], *arguments: Any, **options: Any) -> Future[T]:
+            def guarded() -> T:
+                with computing:
+                    return part(*arguments, **options)
+
+            # In a thread of its own, which a fork leaves behind with all that torch keeps for it.
+            return executor.submit(guarded)
+
         with ThreadPoolExecutor(opened.pool.workers) as executor:
+            for (digest, task_precision), depth in depths.items():
+                spec = BackboneSpec.fetch(digest, reader)
+                if digest not in encoders:
+                    encoders[digest] = known.get(digest) or TextEncoder.of(spec, reader)
+                trunk = load(
+                    opened.load_trunk,
+                    spec,
+                    reader,
+                    depth=depth,
+                    precision=task_precision,
+                    held=held,
+                )
+                backbones[digest, task_precision] = _Backbone(spec, trunk.result(), depth)
+                trim_memory()
             parts = {
-                name: executor.submit(
+                name: load(
                     opened.load_task,
                     entry.digest,
                     backbones[entry.backbone, entry.precision].spec,
@@ -197,6 +217,7 @@ class Release:
         Raises:
             DataError: an input is malformed, or does not suit a task that was named.
             NotFoundError: a task that this release does not hold.
+            UsageError: it is on a GPU, and was loaded before this process was forked.
         """
         parsed = _parsed(inputs)
         answers: list[dict[str, Any]] = [{} for _ in parsed]
@@ -276,10 +297,16 @@ class Release:
 
         Padding is cut out of tagging logits. Equal up to rounding means parity.
         """
+        self._check_process()
         task = self._tasks[name]
         batch, tap = task.probe.batch, task.spec.tap_layer
-        ((_, hidden),) = self._backbones[self._trunk(name)].trunk.run(batch, [tap])
-        own, recorded = task.branch.run(hidden), task.probe.logits
+        trunk = self._backbones[self._trunk(name)].trunk
+
+        def run() -> np.ndarray:
+            ((_, hidden),) = trunk.run(batch, [tap])
+            return task.branch.run(hidden)
+
+        own, recorded = self._pool.run(run), task.probe.logits
         if task.spec.kind == "tagging":
             tokens = batch.attention_mask.astype(bool)
             return own[tokens], recorded[tokens]
@@ -303,6 +330,7 @@ class Release:
             A task, the places of some inputs, and its values for them.
         """
         chosen = self._chosen(inputs, tasks)
+        self._check_process()
         for form in ("single", "pair"):
             positions = [i for i, item in enumerate(inputs) if item.form == form]
             asked: dict[tuple[str, Precision], list[str]] = {}
@@ -324,7 +352,8 @@ class Release:
     ) -> Iterator[tuple[str, list[T]]]:
         """Run inputs of one form together, for the tasks of each backbone and precision."""
         # A backbone in two precisions reads the same tokens.
-        tokens = {digest: self.encoders[digest].batch(inputs) for digest, _ in asked}
+        with computing:
+            tokens = {digest: self.encoders[digest].batch(inputs) for digest, _ in asked}
         failed: Exception | None = None
         for key, names in asked.items():
             rows, encoded = tokens[key[0]]
@@ -336,11 +365,31 @@ class Release:
                 if profile is None:
                     yield from compute(self._pool, steps, jobs)
                 else:
-                    yield from compute_alone(steps, jobs, profile)
+                    yield from compute_alone(self._pool, steps, jobs, profile)
             except Exception as error:  # noqa: BLE001 - raised when all others are done
                 failed = failed or error
         if failed:
             raise failed
+
+    def _check_process(self) -> None:
+        """Refuse to compute where it would hang or crash."""
+        if self._forks not in (None, self._pool.forks):
+            raise UsageError(
+                "this release was loaded on a GPU by the process that this one was forked from, and "
+                "a GPU's memory does not go through a fork. Load it in each worker: fork before "
+                "anything uses the GPU (gunicorn without --preload), or start workers by 'spawn'"
+            )
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be sent to another process.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            "a loaded release cannot be sent to another process: send what it was loaded from, and "
+            "load it there with centra.load_release(); or load it before the processes are forked"
+        )
 
     def _trunk(self, name: str) -> tuple[str, Precision]:
         """Which shared layers a task stands on."""

@@ -55,6 +55,8 @@ def onnx_engine(threads: int) -> OnnxEngine:
 class OnnxEngine:
     """See :class:`centra.runtime.engine.Engine`."""
 
+    forks = True
+
     def __init__(self, threads: int) -> None:
         self.pool = Pool(threads)
         """The threads that trunks and branches run on."""

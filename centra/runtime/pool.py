@@ -10,6 +10,8 @@ from itertools import count
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from centra.forks import computing, in_child
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -20,11 +22,17 @@ B = TypeVar("B")
 
 
 class Pool:
-    """A fixed number of threads, started when they are first needed."""
+    """A fixed number of threads, started when they are first needed; in a forked process anew."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         """How many jobs run at once."""
+        self.forks = 0
+        """How many forks lie between this process and the one that made the pool."""
+        self._begin()
+        in_child(self, Pool.renew)
+
+    def _begin(self) -> None:
         self._threads: list[threading.Thread] = []
         self._tickets: SimpleQueue[None] = SimpleQueue()
         self._jobs: list[tuple[float, int, Callable[[], Any]]] = []
@@ -48,6 +56,33 @@ class Pool:
                 thread.start()
         # Not for this job but for the most urgent one when a thread is free.
         self._tickets.put(None)
+
+    def run(self, job: Callable[[], A]) -> A:
+        """Run a job in one of the threads, and wait for it.
+
+        The caller must not be one of them.
+
+        Raises:
+            Exception: that the job raised.
+        """
+        done: SimpleQueue[tuple[A | None, Exception | None]] = SimpleQueue()
+
+        def work() -> None:
+            try:
+                done.put((job(), None))
+            except Exception as error:  # noqa: BLE001 - raised again by the caller
+                done.put((None, error))
+
+        self.submit(work, math.inf)
+        value, error = done.get()
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
+
+    def renew(self) -> None:
+        """Begin anew in a forked process: the threads, and what they had to do, stay in the other."""
+        self.forks += 1
+        self._begin()
 
     @property
     def hands(self) -> int:
@@ -100,10 +135,11 @@ class Pool:
         self._own.jobs = 1
         while True:
             self._tickets.get()
-            with self._lock:
-                *_, job = heapq.heappop(self._jobs)
-                self._busy += 1
-            job()
-            del job  # Waiting must not keep alive what it was for.
-            with self._lock:
-                self._busy -= 1
+            with computing:
+                with self._lock:
+                    *_, job = heapq.heappop(self._jobs)
+                    self._busy += 1
+                job()
+                del job  # Waiting must not keep alive what it was for.
+                with self._lock:
+                    self._busy -= 1

@@ -9,6 +9,8 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from centra.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "Profile", "compute", "compute_alone"]
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -56,14 +59,21 @@ def compute(
         Each job's name and result, as soon as it is done.
 
     Raises:
+        UsageError: it was begun in the process that this one was forked from.
         Exception: of ``steps``, at once; of a job, when all others have been yielded. So a job that
             fails keeps no other from its answer.
     """
     running = _Running(pool, steps, jobs)
     running.go_on()
     failed: Exception | None = None
+    forks = pool.forks
     try:
         for _ in jobs:
+            if pool.forks != forks:
+                raise UsageError(
+                    "this request was begun in the process that this one was forked from, which "
+                    "answers it alone; ask again here"
+                )
             name, result, error = running.results.get()
             if error is None:
                 yield name, result
@@ -80,12 +90,12 @@ def compute(
 
 
 def compute_alone(
-    steps: Iterator[tuple[int, Any]], jobs: Sequence[Job[T]], profile: Profile
+    pool: Pool, steps: Iterator[tuple[int, Any]], jobs: Sequence[Job[T]], profile: Profile
 ) -> Iterator[tuple[str, T]]:
-    """Run jobs in the caller's thread, one after the other, each when its tap is there.
+    """Run jobs one after the other, each when its tap is there.
 
     Args:
-        steps, jobs: as for :func:`compute`.
+        pool, steps, jobs: as for :func:`compute`.
         profile: what each takes is added to it.
 
     Yields:
@@ -94,17 +104,25 @@ def compute_alone(
     Raises:
         Exception: of a step or a job, at once.
     """
-    start = time.perf_counter()
-    for tap, hidden_states in steps:
-        profile.shared += time.perf_counter() - start
+
+    def timed(work: Callable[[], R]) -> tuple[R, float]:
+        def run() -> tuple[R, float]:
+            start = time.perf_counter()
+            return work(), time.perf_counter() - start
+
+        return pool.run(run)
+
+    while True:
+        step, seconds = timed(partial(next, steps, None))
+        if step is None:
+            return
+        profile.shared += seconds
+        tap, hidden_states = step
         for job in jobs:
             if job.tap == tap:
-                start = time.perf_counter()
-                result = job.run(hidden_states)
-                seconds = time.perf_counter() - start
+                result, seconds = timed(partial(job.run, hidden_states))
                 profile.tasks[job.name] = profile.tasks.get(job.name, 0.0) + seconds
                 yield job.name, result
-        start = time.perf_counter()
 
 
 class _Running(Generic[T]):

@@ -77,6 +77,8 @@ def loaded_task(module: TaskModule, branch: Branch, engine: BranchEngine) -> Loa
 class TorchEngine:
     """See :class:`centra.runtime.engine.Engine`."""
 
+    forks = True
+
     def __init__(self) -> None:
         self.pool = Pool(1)
         """One thread; torch has its own inside each operator."""

@@ -1179,3 +1179,27 @@ def test_opening_a_store_makes_no_request_and_no_folder(
     open_store(str(tmp_path / "store"))
 
     assert not list(tmp_path.iterdir())
+
+
+# Witnesses.
+
+
+def test_a_store_keeps_every_witness_in_the_log_s_order_and_beside_them_nothing_counts(
+    store: BlobStore,
+) -> None:
+    assert store.witnesses() == []
+    seen = [(120, "a" * 64), (9, "b" * 64), (120, "c" * 64)]
+    for witness in [*seen, *seen]:
+        store.write_witness(witness)
+    assert store.witnesses() == [(9, "b" * 64), (120, "a" * 64), (120, "c" * 64)]
+    if isinstance(store, LocalStore):
+        folder = store.root / "witnesses"
+        assert (folder / f"9-{'b' * 64}.txt").read_text() == f"9:{'b' * 64}\n"
+        for name in ("0-" + "d" * 64 + ".txt", "7-short.txt", f".7-{'d' * 64}.txt.abcd1234"):
+            (folder / name).touch()
+        assert len(store.witnesses()) == 3
+        assert [left.name for left in store.leftovers()] == [
+            f"witnesses/.7-{'d' * 64}.txt.abcd1234"
+        ]
+    assert list(store.blobs()) == []
+    assert store.pointers() == []

@@ -225,11 +225,11 @@ def test_what_nobody_waits_for_is_not_begun() -> None:
     assert log.lines == ["tap 1", "a"]
 
 
-def test_jobs_alone_run_in_the_caller_s_thread_each_at_its_tap_and_each_is_timed() -> None:
+def test_jobs_alone_run_one_after_the_other_each_at_its_tap_and_each_is_timed() -> None:
     log, profile = Log(), Profile()
     jobs = [log.job("late", 4), log.job("early", 2), log.job("too", 2)]
     for _ in range(2):
-        found = dict(compute_alone(log.steps(2, 4), jobs, profile))
+        found = dict(compute_alone(Pool(1), log.steps(2, 4), jobs, profile))
         assert found == {
             "early": "early of states 2",
             "too": "too of states 2",
@@ -242,4 +242,4 @@ def test_jobs_alone_run_in_the_caller_s_thread_each_at_its_tap_and_each_is_timed
 
 def test_a_job_alone_that_fails_ends_the_batch() -> None:
     with pytest.raises(ValueError, match="b broke"):
-        list(compute_alone(Log().steps(1), [failing("b", 1)], Profile()))
+        list(compute_alone(Pool(1), Log().steps(1), [failing("b", 1)], Profile()))

@@ -457,6 +457,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(devices, "_DRIVERS", ("/dev/null",) if driver else ("/nowhere",))
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+        monkeypatch.setattr(torch.cuda, "init", lambda: None)
         monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: gpus != 2)
         monkeypatch.setattr(torch.cuda, "device", _Entered)
@@ -493,6 +494,18 @@ def test_a_gpu_without_bf16_takes_fp16(machine: Callable[..., None]) -> None:
     machine(driver=True, gpus=2)
 
     assert devices.choose("cuda:1", None) == (torch.device("cuda:1"), "fp16")
+
+
+def test_a_gpu_that_cannot_be_used_is_refused_with_torch_s_reason(
+    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init() -> None:
+        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess")
+
+    machine(driver=True, gpus=1)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    with pytest.raises(UsageError, match=r"cannot be used here: .* forked subprocess"):
+        devices.choose(None, None)
 
 
 def test_a_device_or_precision_that_is_named_makes_torch_the_engine() -> None:

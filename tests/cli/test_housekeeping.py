@@ -178,10 +178,48 @@ def test_a_time_that_is_none_is_refused(home: Path, since: str) -> None:
 
 def test_audit_verify_counts_the_events_and_gives_the_last_digest(home: Path) -> None:
     events = read("audit")
-    assert read("audit", "verify") == {"events": 6, "digest": events[-1]["digest"]}
-    text = centra("audit", "verify").stdout
-    assert text.startswith("6 events")
-    assert events[-1]["digest"] in text
+    digest = events[-1]["digest"]
+    found = read("audit", "verify")
+    assert found == {
+        "events": 6,
+        "digest": digest,
+        "witness": f"6:{digest}",
+        "witnesses": 1,
+        "void": {},
+        "rows": found["rows"],
+        "partly": 0,
+    }
+    text = centra("audit", "verify", "--expect", f"6:{digest}", "--expect", f"6:{digest}").stdout
+    assert text.startswith("6 events, each linked to the one before; witnesses that agree: 3;")
+    assert text.splitlines()[-1] == f"6:{digest}"
+
+
+def test_audit_verify_demands_what_was_printed_once(home: Path) -> None:
+    says = ("is not the one of which", "backup")
+    refused("audit", "verify", "--expect", f"6:{'a' * 64}", code=6, says=says)
+    refused("audit", "verify", "--expect", "6", code=2, says="COUNT:DIGEST")
+
+
+def test_a_cut_log_is_accepted_after_a_restore_alone_and_triggers_come_back(home: Path) -> None:
+    def cut() -> None:
+        kept = read("audit")[3]
+        tamper("DELETE FROM audit_events WHERE id > 4")
+        tamper(f"UPDATE audit_head SET count = 4, digest = '{kept['digest']}'")
+
+    centra("audit", "verify")
+    assert read("audit", "accept") == {"changed": False, "void": []}
+    assert centra("audit", "guard").stdout == "all stand\n"
+    cut()
+    says = ("the store has seen", "the log ends at event 4", "centra audit accept")
+    refused("audit", "verify", code=6, says=(*says, "centra audit guard"))
+    refused("audit", "verify", "--no-store", code=6, says="audit_events_no_update is missing")
+    assert len(read("audit", "guard")["restored"]) == 2
+    (void,) = read("audit", "accept")["void"]
+    assert centra("audit", "accept").stdout.startswith("nothing to accept")
+    assert [event["action"] for event in read("audit")[4:]] == ["audit:guard", "audit:accept"]
+    result = centra("audit", "verify", code=6)  # The tables have not been restored.
+    assert void not in result.stderr
+    assert "no event made this row" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,8 @@ CHANGES = [
     ("export tasks.tar --task intent@1.0", 0),
     ("import tasks.tar", 0),
     ("gc --grace 0s --delete", 0),
+    ("audit accept", 0),
+    ("audit guard --json", 0),
     ("backbone register tiny {encoder}", 0),
     ("backbone restore tiny@1 --json", 0),
     ("store adopt", 0),

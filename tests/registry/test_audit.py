@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
+from centra.errors import UsageError
 from centra.files import file_digest
 from registry import audit, backbones, channels, releases, tasks
 from registry.chain import chain_digest
@@ -138,6 +139,7 @@ def test_an_event_says_when_who_what_and_with_which_bytes(
     tasks.register(acting(registry, BOB), "emotion", module())
     event = audit.events(registry)[-1]
     assert (event.actor, event.action, event.subject) == (BOB, "task:register", "emotion")
+    assert event.details.pop("content").keys() >= {"kind", "labels", "metrics", "depth"}
     assert event.details == {
         "version": "1.0",
         "digest": file_digest(module()),
@@ -246,17 +248,29 @@ def test_an_untouched_log_is_whole_and_its_last_digest_grows_with_it(
     logged: Registry, module: Callable[..., Path]
 ) -> None:
     with nothing_changes(logged):
-        count, digest = audit.verify(logged)
+        before = audit.verify(logged)
     events = audit.events(logged)
-    assert (count, digest) == (5, events[-1].digest)
+    assert (before.events, before.digest) == (5, events[-1].digest)
+    assert before.witness == f"5:{events[-1].digest}"
     assert len({event.digest for event in events}) == 5
     tasks.retire(logged, "task-0")
-    count, after = audit.verify(logged)
-    assert count == 6
-    assert after != digest
+    after = audit.verify(logged)
+    assert after.events == 6
+    assert after.digest != before.digest
     with nothing_changes(logged):
         tasks.retire(logged, "task-0")
-    assert audit.verify(logged) == (6, after)
+    assert audit.verify(logged) == after
+
+
+def write_anew(registry: Registry) -> None:
+    """Chain the events as they are now, as someone could who has the database."""
+    digest = "0" * 64
+    with registry.read() as uow:
+        found = list(uow.session.scalars(select(AuditEvent).order_by(AuditEvent.id)))
+    for row in found:
+        digest = chain_digest(digest, row)
+        tamper(registry, event(row.id, digest=digest))
+    tamper(registry, update(AuditHead).values(count=len(found), digest=digest))
 
 
 def event(number: int, **values: object) -> Executable:
@@ -297,7 +311,7 @@ def test_the_smallest_changes_are_found(logged: Registry) -> None:
         tamper(logged, event(3, **values))
         chain_breaks_at(logged, 3)
         tamper(logged, event(3, at=third.at, actor=third.actor, details=third.details))
-        assert audit.verify(logged)[0] == 5
+        assert audit.verify(logged).events == 5
 
 
 @pytest.mark.parametrize("number", [1, 3, 5], ids=["start", "middle", "end"])
@@ -387,17 +401,35 @@ def test_a_changed_head_is_found(logged: Registry, change: Executable, number: i
 def test_a_log_that_was_written_anew_as_a_whole_shows_by_a_digest_kept_elsewhere(
     logged: Registry,
 ) -> None:
-    kept = audit.verify(logged)
-    tamper(logged, event(3, actor="nlu/eve"))
-    digest = "0" * 64
-    with logged.read() as uow:
-        found = list(uow.session.scalars(select(AuditEvent).order_by(AuditEvent.id)))
-    for row in found:
-        digest = chain_digest(digest, row)
-        tamper(logged, event(row.id, digest=digest))
-    tamper(logged, update(AuditHead).values(digest=digest))
-    assert audit.verify(logged) == (5, digest)
-    assert kept != (5, digest)
+    kept = audit.verify(logged).witness
+    tamper(logged, event(3, forced=True))
+    write_anew(logged)
+    assert audit.verify(logged).witness != kept
+    with pytest.raises(audit.AuditError, match=f"{kept} was kept: its first 5 events are others"):
+        audit.verify(logged, expected=[kept])
+
+
+def test_a_tail_that_was_cut_shows_by_a_digest_kept_elsewhere(logged: Registry) -> None:
+    kept = audit.verify(logged).witness
+    tasks.retire(logged, "task-0")
+    tasks.restore(logged, "task-0")
+    longer = audit.verify(logged, expected=[kept, kept]).witness
+    fifth = audit.events(logged)[4].digest
+    tamper(
+        logged,
+        delete(AuditEvent).where(AuditEvent.id > 5),
+        update(AuditHead).values(count=5, digest=fifth),
+    )
+    assert audit.verify(logged, expected=[kept]).witness == kept
+    with pytest.raises(audit.AuditError, match=f"{longer} was kept: it ends at event 5") as caught:
+        audit.verify(logged, expected=[kept, longer])
+    assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize("witness", ["", "5", "5:", "0:" + "a" * 64, "5:" + "A" * 64, "five:x"])
+def test_what_is_no_witness_is_refused(registry: Registry, witness: str) -> None:
+    with pytest.raises(UsageError, match="expected COUNT:DIGEST"):
+        audit.verify(registry, expected=[witness])
 
 
 @pytest.mark.parametrize(
@@ -408,7 +440,7 @@ def test_a_row_that_cannot_even_be_read_is_named(logged: Registry, change: str) 
         tamper(logged, text(f"UPDATE audit_events SET {change} WHERE id = 3"))
     except DBAPIError:  # It knows its columns' types itself.
         assert logged.engine.name == "postgresql"
-        assert audit.verify(logged)[0] == 5
+        assert audit.verify(logged).events == 5
     else:
         chain_breaks_at(logged, 3, "cannot be read")
 
@@ -438,7 +470,7 @@ def test_the_database_refuses_to_change_the_log(logged: Registry, statement: str
         logged.engine.begin() as connection,
     ):
         connection.execute(text(statement))
-    assert audit.verify(logged)[0] == 5
+    assert audit.verify(logged).events == 5
 
 
 def test_the_database_refuses_to_replace_an_event(logged: Registry) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import delete, func, insert, inspect, make_url, select, text, up
 from sqlalchemy.exc import IntegrityError
 
 from centra.errors import UsageError
-from registry import Registry, releases, tasks
+from registry import Registry, audit, releases, tasks
 from registry import db as database
 from registry.db import SCHEMA, differences, make_engine, revision, upgrade, writing
 from registry.errors import DatabaseError
@@ -497,6 +497,26 @@ def test_readers_do_not_wait_for_a_writer(registry: Registry, module: Callable[.
         began = time.monotonic()
         assert tasks.show(other, "intent").state == "active"
         assert time.monotonic() - began < 2
+
+
+def test_workers_that_are_forked_have_connections_of_their_own(
+    registry: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.register(registry, "intent", module())
+
+    def work() -> None:
+        for _ in range(20):
+            assert [row.name for row in tasks.list_all(registry)] == ["intent"]
+        tasks.retire(registry, "intent")
+        tasks.restore(registry, "intent")
+
+    with registry.read() as uow:  # A connection in use, and one that lies in the pool.
+        tasks.list_all(registry)
+        assert finish(start_children([work] * 4)) == [0] * 4
+        assert uow.task("intent").state == "active"
+        assert len(uow.task("intent").versions) == 1
+    assert tasks.show(registry, "intent").state == "active"
+    audit.verify(registry)
 
 
 def test_writers_take_turns_and_each_sees_what_the_one_before_it_wrote(

@@ -49,6 +49,7 @@ NAMES = [
     "audit log",
     "credentials",
     "store",
+    "witnesses",
     "store writable",
     "clock",
     "permissions",
@@ -57,8 +58,17 @@ NAMES = [
     "garbage",
     "pointers",
 ]
-OF_THE_STORE = ["store writable", "identity", "blobs", "garbage", "pointers"]
-OF_THE_MIGRATION = ["tables", "policy", "audit log", "identity", "blobs", "garbage", "pointers"]
+OF_THE_STORE = ["witnesses", "store writable", "identity", "blobs", "garbage", "pointers"]
+OF_THE_MIGRATION = [
+    "tables",
+    "policy",
+    "audit log",
+    "witnesses",
+    "identity",
+    "blobs",
+    "garbage",
+    "pointers",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -323,6 +333,16 @@ def test_a_changed_log_is_reported(either: Registry) -> None:
     with either.engine.begin() as connection, unguarded(connection):
         connection.execute(text("UPDATE audit_events SET actor = 'nlu/eve' WHERE id = 4"))
     only(examined(either), "audit log", "problem", "audit event 4")
+
+
+def test_a_log_that_the_store_has_seen_another_of_is_reported(either: Registry) -> None:
+    either.store.write_witness((4, "f" * 64))
+    either.store.write_witness((9, "e" * 64))
+    check = only(
+        examined(either), "witnesses", "problem", f"4:{'f' * 64}, but that event is another"
+    )
+    assert "the log ends at event 6" in check.found
+    assert "centra audit accept" in str(check.mend)
 
 
 def test_a_database_that_may_only_be_read_is_reported(
@@ -689,7 +709,7 @@ def test_a_pointer_that_follows_a_moment_later_is_fine(
 def test_an_unexpected_fault_of_one_check_stops_no_other(
     healthy: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr(audit, "verify", fail)

@@ -9,19 +9,20 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import MetaData, select, text
+from sqlalchemy import MetaData, select, text, update
 
+from centra.documents import canonical_json, sha256
 from registry import audit, channels, evaluations, identity, tasks
 from registry import db as database
+from registry.chain import chain_digest
 from registry.db import SCHEMA, differences, make_engine, revision, upgrade, writing
 from registry.lineage import Composed
-from registry.models import ChannelMove
+from registry.models import AuditEvent, ChannelMove
 from registry.releases import list_all
 from tests.registry.helpers import finish, opened, start_children
 from tests.support import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -42,7 +43,7 @@ def at(minute: int) -> datetime:
     return START + timedelta(minutes=minute)
 
 
-def fill_0001(insert: Callable[..., None]) -> None:
+def fill_0001(insert: Inserting) -> None:
     """Two tasks, two releases, two channels, as Centra wrote them before it chained its log."""
     person = {"created_by": "nlu/ada"}
     backbone = {"family": "bert", "num_layers": 6, "hidden_size": 384, "max_length": 256}
@@ -61,34 +62,49 @@ def fill_0001(insert: Callable[..., None]) -> None:
     moved = {"moved_at": at(5), "moved_by": "ops/eve"}
     insert("channels", name="latest", release_id=2, revision=2, **moved)
     insert("channels", name="production", release_id=1, revision=3, **moved)
-    events: list[tuple[str, str, dict[str, Any]]] = [
-        ("backbone:register", "minilm", {"version": 1, "digest": digest("a")}),
-        ("task:register", "intent", {"version": "1.0", "team": "nlu", "note": "ünïcode ✓"}),
-        ("channel:move", "latest", {"from": None, "to": 1, "revision": 1}),
-        ("channel:move", "production", {"from": None, "to": 1, "revision": 1}),
-        ("channel:move", "latest", {"from": 1, "to": 2, "revision": 2}),
-        ("channel:move", "production", {"from": 1, "to": 2, "revision": 2}),
-        ("channel:move", "production", {"from": 2, "to": 1, "revision": 3}),
+    first = {"version": "1.0", "team": "nlu", "digest": digest("b"), "note": "ünïcode ✓"}
+    slots = {"version": "1.0", "team": "nlu", "digest": digest("c")}
+    second = {"version": "1.1", "from": "1.0", "digest": digest("d")}
+    both = ["intent", "slots"]
+    events: list[tuple[int, str, str, dict[str, Any]]] = [
+        (0, "backbone:register", "minilm", {"version": 1, "digest": digest("a")}),
+        (1, "task:register", "intent", first),
+        (1, "task:register", "slots", slots),
+        (1, "task:update", "intent", second),
+        (1, "release:publish", "1", {"digest": digest("e"), "base": None, "tasks": both}),
+        (2, "channel:move", "latest", {"from": None, "to": 1, "revision": 1}),
+        (3, "channel:move", "production", {"from": None, "to": 1, "revision": 1}),
+        (4, "release:publish", "2", {"digest": digest("f"), "base": 1, "tasks": both}),
+        (4, "channel:move", "latest", {"from": 1, "to": 2, "revision": 2}),
+        (5, "channel:move", "production", {"from": 1, "to": 2, "revision": 2}),
+        (6, "channel:move", "production", {"from": 2, "to": 1, "revision": 3}),
     ]
-    for number, (action, subject, details) in enumerate(events):
+    for number, (minute, action, subject, details) in enumerate(events):
+        actor = "ops/eve" if action == "channel:move" else "nlu/ada"
         # A transaction that was rolled back on PostgreSQL has left gaps.
-        insert("audit_events", id=3 * number + 2, at=at(number), actor="ops/eve", action=action, subject=subject, forced=number == 1, details=details)  # fmt: skip
+        insert("audit_events", id=3 * number + 2, at=at(minute), actor=actor, action=action, subject=subject, forced=number == 1, details=details)  # fmt: skip
 
 
-def fill_0002(insert: Callable[..., None]) -> None:
+def fill_0002(insert: Inserting) -> None:
     """A measurement, which there was not before."""
     insert("evaluations", id=1, release_id=2, version_id=3, data=digest("9"), examples=7, metrics={"accuracy": 0.8}, at=at(8), by="nlu/ada")  # fmt: skip
+    measured = {"release": 2, "version": "1.1", "data": digest("9"), "accuracy": 0.8}
+    insert.log("task:evaluate", "intent", measured)
 
 
-def fill_0003(insert: Callable[..., None]) -> None:
+def fill_0003(insert: Inserting) -> None:
     """A task in int8, measured by nobody knows what."""
     release = {"id": 3, "number": 3, "digest": digest("0"), "base_id": 2}
     insert("releases", created_at=at(6), created_by="nlu/ada", **release)
     insert("release_tasks", release_id=3, task_id=1, version_id=3, precision="int8")
     insert("evaluations", id=2, release_id=3, version_id=3, data=digest("9"), examples=7, metrics={"accuracy": 0.8}, at=at(9), by="nlu/ada")  # fmt: skip
+    published = {"digest": digest("0"), "base": 2, "tasks": ["intent"]}
+    insert.log("release:publish", "3", published)
+    measured = {"release": 3, "version": "1.1", "data": digest("9"), "accuracy": 0.8}
+    insert.log("task:evaluate", "intent", {**measured, "precision": "int8"})
 
 
-def fill_0004(insert: Callable[..., None]) -> None:
+def fill_0004(insert: Inserting) -> None:
     """A measurement and what took it, and compositions of clients whose clocks are minutes apart.
 
     Release 1 was made again of 2 and moved to production; release 4 was made of 1, by a clock behind.
@@ -100,16 +116,25 @@ def fill_0004(insert: Callable[..., None]) -> None:
     insert("channels", name="staging", release_id=4, revision=1, moved_at=at(1), moved_by="nlu/ada")
     insert("channel_moves", channel="staging", revision=1, kind="promote", release_id=4, at=at(1), by="nlu/ada")  # fmt: skip
     insert("evaluations", id=3, release_id=1, version_id=2, data=digest("9"), examples=7, metrics={"accuracy": 0.7}, at=at(10), by="nlu/ada", engine="onnxruntime 1.32.0")  # fmt: skip
+    insert.log("release:publish", "4", {"digest": digest("1"), "base": 1, "tasks": []})
+    insert.log("channel:promote", "staging", {"from": None, "to": 4, "revision": 1})
+    measured = {"release": 1, "version": "1.0", "data": digest("9"), "accuracy": 0.7}
+    insert.log("task:evaluate", "intent", {**measured, "engine": "onnxruntime 1.32.0"})
 
 
-def fill_0005(insert: Callable[..., None]) -> None:
+def fill_0005(insert: Inserting) -> None:
     """A measurement of a later day."""
     insert("evaluations", id=4, release_id=1, version_id=2, data=digest("8"), examples=7, metrics={"accuracy": 0.7}, at=at(12), by="nlu/ada", engine="onnxruntime 1.32.0")  # fmt: skip
+    measured = {"release": 1, "version": "1.0", "data": digest("8"), "accuracy": 0.7}
+    insert.log("task:evaluate", "intent", {**measured, "engine": "onnxruntime 1.32.0"})
 
 
-def fill_0006(insert: Callable[..., None]) -> None:
+def fill_0006(insert: Inserting) -> None:
     """A policy."""
-    insert("policies", version=1, rules={"channels": {"production": {"max_layers": 9}}}, digest=digest("7"), created_at=at(13), created_by="ops/eve")  # fmt: skip
+    rules = {"channels": {"production": {"max_layers": 9}}}
+    own = sha256(canonical_json(rules))
+    insert("policies", version=1, rules=rules, digest=own, created_at=at(13), created_by="nlu/ada")
+    insert.log("policy:apply", "policy", {"version": 1, "digest": own, "changes": []})
 
 
 FILL = {
@@ -122,15 +147,34 @@ FILL = {
 }
 
 
-def inserting(connection: Connection) -> Callable[..., None]:
-    """A call that inserts a row into a table as the database has it."""
-    found = MetaData()
-    found.reflect(connection)
+class Inserting:
+    """Inserts rows into tables as the database has them."""
 
-    def insert(table: str, **values: Any) -> None:
-        connection.execute(found.tables[table].insert().values(**values))
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._found = MetaData()
+        self._found.reflect(connection)
 
-    return insert
+    def __call__(self, table: str, **values: Any) -> None:
+        self._connection.execute(self._found.tables[table].insert().values(**values))
+
+    def log(self, action: str, subject: str, details: dict[str, Any]) -> None:
+        """Insert an event, once the log is chained."""
+        head = self._found.tables["audit_head"]
+        count, last = self._connection.execute(select(head.c.count, head.c.digest)).one()
+        event = AuditEvent(
+            id=count + 1,
+            at=at(count),
+            actor="nlu/ada",
+            action=action,
+            subject=subject,
+            details=details,
+            forced=False,
+        )
+        names = ("id", "at", "actor", "action", "subject", "details", "forced")
+        own = chain_digest(last, event)
+        self("audit_events", digest=own, **{name: getattr(event, name) for name in names})
+        self._connection.execute(update(head).values(count=event.id, digest=own))
 
 
 @pytest.fixture(params=REVISIONS)
@@ -142,7 +186,7 @@ def earlier(request: pytest.FixtureRequest, empty_database: str) -> str:
             command.upgrade(database._alembic(connection), reached)
         with engine.begin() as connection:
             assert revision(connection) == reached
-            FILL[reached](inserting(connection))
+            FILL[reached](Inserting(connection))
     engine.dispose()
     return empty_database
 
@@ -172,7 +216,7 @@ def check(url: str, store: Path) -> None:
         ]
         assert [row.kind for row in channels.history(registry, "latest")] == ["publish", "publish"]
         events = audit.events(registry)
-        assert [event.id for event in events] == [1, 2, 3, 4, 5, 6, 7]
+        assert [event.id for event in events[:11]] == list(range(1, 12))
         assert events[1].details["note"] == "ünïcode ✓"
         assert events[1].forced
         assert events[1].at == at(1)
@@ -219,16 +263,17 @@ def test_a_filled_database_is_upgraded_with_all_it_holds(earlier: str, tmp_path:
     engine.dispose()
     check(earlier, tmp_path)
     with opened(earlier, tmp_path) as registry:
-        count, head = audit.verify(registry)
-        assert count == 7
+        before = audit.verify(registry)
+        assert before.events >= 11
+        assert before.partly
         with registry.read() as uow:
             own = uow.identity()
             assert all(len(one) == 32 for one in own)
         # The log goes on where it was. There are no such blobs, so nothing would take the store for its.
         identity.bind(registry.store, own)
         tasks.retire(registry, "intent")
-        assert audit.events(registry)[-1].id == 8
-        assert audit.verify(registry)[1] != head
+        assert audit.events(registry)[-1].id == before.events + 1
+        assert audit.verify(registry).digest != before.digest
 
 
 def test_upgrades_of_a_filled_database_started_at_once_do_no_harm(
@@ -258,7 +303,7 @@ def test_an_upgrade_that_dies_half_way_changes_nothing_and_is_repeated(
             upgrade(engine)
     with engine.connect() as connection:
         assert revision(connection) == before
-        assert connection.scalar(text("SELECT count(*) FROM audit_events")) == 7
+        assert connection.scalar(text("SELECT count(*) FROM audit_events")) >= 11
     upgrade(engine)
     engine.dispose()
     check(earlier, tmp_path)
@@ -272,7 +317,7 @@ def test_going_down_keeps_what_the_earlier_revision_knows(earlier: str, tmp_path
     with writing(engine).begin() as connection:
         command.downgrade(database._alembic(connection), before)
     with engine.connect() as connection:
-        assert connection.scalar(text("SELECT count(*) FROM audit_events")) == 7
+        assert connection.scalar(text("SELECT count(*) FROM audit_events")) >= 11
     upgrade(engine)
     engine.dispose()
     check(earlier, tmp_path)

@@ -645,7 +645,7 @@ def test_parity_is_checked_once_for_a_version_that_a_release_holds(
     assert done.parity == {"topic": 0.0}
 
 
-def test_publishing_a_change_stores_one_manifest_and_nothing_else(
+def test_publishing_a_change_stores_one_manifest_and_a_witness_and_nothing_else(
     published: Registry, module: Callable[..., Path]
 ) -> None:
     tasks.update(published, "intent", module(seed=1))
@@ -653,7 +653,8 @@ def test_publishing_a_change_stores_one_manifest_and_nothing_else(
     done = compose(published, publish=True)
     after = files(published)
     new = {name for name in after if name not in before}
-    assert [name.rpartition("/")[2] for name in new] == [done.digest]
+    count, digest = published.store.witnesses()[-1]
+    assert {name.rpartition("/")[2] for name in new} == {done.digest, f"{count}-{digest}.txt"}
     assert [name for name in before if after[name] != before[name]] == ["channels/latest.json"]
 
 
@@ -849,4 +850,6 @@ def test_publishing_is_logged_with_what_it_holds(settled: Registry) -> None:
         "digest": releases.show(settled, "1").digest,
         "base": None,
         "tasks": ["intent", "slots"],
+        "holds": event.details["holds"],
     }
+    assert len(event.details["holds"]) == 64

@@ -271,7 +271,7 @@ def test_a_move_killed_at_any_step_leaves_one_whole_store_and_its_rerun_finishes
     for number in range(1, 100):
         target = tmp_path / f"moved-{number}"
 
-        def run(number: int = number, target: Path = target) -> None:
+        def run(number: int = number, target: Path = target, used: Registry = used) -> None:
             with reopened(used) as own, dying(number):
                 stores.move(own, str(target))
 
