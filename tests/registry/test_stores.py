@@ -287,8 +287,7 @@ def test_a_move_killed_at_any_step_leaves_one_whole_store_and_its_rerun_finishes
         is_whole(moved)
         assert stores.show(used).moved_to == str(target)
         stores.move(moved, used.store.url)
-        used = at(used, used.store)
-        is_whole(used)
+        is_whole(at(used, used.store))
         if code == 0:
             break
         assert code == KILLED
