@@ -11,6 +11,7 @@ from sqlalchemy.orm import joinedload
 from centra.data import dev_file, fingerprint
 from centra.errors import NotFoundError, UsageError
 from centra.evaluation import measure
+from centra.jsonl import read_data
 from centra.labelling import read_for
 from centra.progress import Progress, Remark, silent, unheard
 from centra.runtime.engine import default_engine, engine_version
@@ -99,8 +100,10 @@ def evaluate(
         known = of_version(uow, version)
         module = version.digest
     spec = read_spec(registry.store.fetch(module))
-    examples = read_for(spec, file, progress, remark)
-    digest = fingerprint([file])
+    # Read once: what is measured on is what the record names.
+    content = read_data(file)
+    examples = read_for(spec, file, progress, remark, content)
+    digest = fingerprint([content])
     row = _same(known, digest, precision)
     if row is not None:
         return row, False
