@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from centra.backbone import BackboneSpec
+from centra.backbone import BackboneSpec, text_encoder
 from centra.data import Input, Row, TextEncoder
 from centra.decoding import decode
-from centra.errors import DataError, FormatError, NotFoundError
+from centra.errors import DataError, NotFoundError
 from centra.memory import trim_memory
 from centra.names import several
 from centra.progress import Progress, silent
@@ -127,13 +127,14 @@ class Release:
         backbones = {}
         for (digest, task_precision), depth in depths.items():
             spec = BackboneSpec.fetch(digest, reader)
-            if digest not in encoders:
-                encoders[digest] = known.get(digest) or TextEncoder.of(spec, reader)
+            manifest.check_trunk(spec)
             backbones[digest, task_precision] = _Backbone(
                 spec,
                 opened.load_trunk(spec, reader, depth=depth, precision=task_precision, held=held),
                 depth,
             )
+            if digest not in encoders:
+                encoders[digest] = known.get(digest) or text_encoder(spec, reader)
             trim_memory()
         loaded = {}
         with ThreadPoolExecutor(opened.pool.workers) as executor:
@@ -151,7 +152,7 @@ class Release:
             try:
                 for done, (name, part) in enumerate(parts.items(), 1):
                     loaded[name] = part.result()
-                    _check(name, loaded[name], entries[name])
+                    entries[name].check(name, loaded[name].spec)
                     progress("load tasks", done, len(entries))
                     if done % _TRIM == 0 or done == len(parts):
                         trim_memory()
@@ -276,14 +277,7 @@ class Release:
 
         Padding is cut out of tagging logits. Equal up to rounding means parity.
         """
-        task = self._tasks[name]
-        batch, tap = task.probe.batch, task.spec.tap_layer
-        ((_, hidden),) = self._backbones[self._trunk(name)].trunk.run(batch, [tap])
-        own, recorded = task.branch.run(hidden), task.probe.logits
-        if task.spec.kind == "tagging":
-            tokens = batch.attention_mask.astype(bool)
-            return own[tokens], recorded[tokens]
-        return own, recorded
+        return self._tasks[name].probe_logits(self._backbones[self._trunk(name)].trunk)
 
     def _run(
         self,
@@ -398,17 +392,6 @@ def _trimmed(task: LoadedTask, logits: np.ndarray, batch: _Batch) -> list[np.nda
     if task.spec.kind != "tagging":
         return list(logits)
     return [array[: len(row.input_ids)] for array, row in zip(logits, batch.rows, strict=True)]
-
-
-def _check(name: str, task: LoadedTask, entry: TaskEntry) -> None:
-    spec = task.spec
-    if (spec.contract, spec.backbone, spec.tap_layer, spec.depth) != (
-        entry.contract,
-        entry.backbone,
-        entry.tap_layer,
-        entry.depth,
-    ):
-        raise FormatError(f"task {name}: its module's spec contradicts the manifest")
 
 
 def _entry(manifest: ReleaseManifest, name: str) -> TaskEntry:
