@@ -7,19 +7,34 @@ digest is that of ``backbone.json``, which names all the others; where it came f
 
 from __future__ import annotations
 
+import math
+import re
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from centra.documents import Digest, FormattedDocument
-from centra.encoder_config import encoder_config, encoder_family, encoder_shapes
+from centra.encoder_config import (
+    check_settings,
+    embedding_shapes,
+    encoder_config,
+    encoder_family,
+    encoder_settings,
+    encoder_shapes,
+    layer_shapes,
+    positions,
+)
 from centra.errors import FormatError
 from centra.families import Family, family_of
+from centra.local_store import LocalStore
 from centra.placing import check_placed, encoder_prefix, harmless
 from centra.pretrained import refuse_code
 from centra.progress import Progress, silent
 from centra.saved_model import load, read_config, read_headers
-from centra.tensors import under
-from centra.tokenizer import import_tokenizer
+from centra.snapshot import copy_model
+from centra.tensors import map_tensors, under
+from centra.tokenizer import checked_encoder, import_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,15 +42,22 @@ if TYPE_CHECKING:
     import torch
 
     from centra.blobs import BlobReader, BlobWriter
+    from centra.data import TextEncoder
 
 __all__ = [
     "BackboneSpec",
     "Shards",
+    "check_backbone",
     "check_finite_weights",
-    "check_shards",
+    "check_shard",
     "import_backbone",
     "shard",
+    "text_encoder",
 ]
+
+_TOKENIZER = "tokenizer.json"
+_PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*")
+"""A file name that leads nowhere but into its folder."""
 
 
 class BackboneSpec(FormattedDocument):
@@ -70,14 +92,88 @@ class BackboneSpec(FormattedDocument):
         """The digests of all its parts, ``backbone.json`` included."""
         return {self.digest, self.embeddings, *self.layers, *self.tokenizer.values()}
 
+    def shapes(self, number: int) -> dict[str, tuple[int, ...]]:
+        """Name and shape of each tensor of a shard: of a layer, or 0 for the embeddings."""
+        family = family_of(self.family)
+        if number == 0:
+            return embedding_shapes(self.config, family)
+        prefix = f"{family.layer_prefix}{number - 1}."
+        return {f"{prefix}{name}": shape for name, shape in self.layer_tensors.items()}
+
+    def weights(self) -> dict[str, int]:
+        """Per shard, by its digest, how many bytes its weights take."""
+        return {
+            digest: sum(4 * math.prod(shape) for shape in self.shapes(number).values())
+            for number, digest in enumerate((self.embeddings, *self.layers))
+        }
+
+    def check(self, where: str) -> None:
+        """Refuse a spec that no backbone can have, as far as it shows without the weights.
+
+        Raises:
+            FormatError: naming the field.
+            IncompatibleError: a family that Centra does not know.
+        """
+        family = family_of(self.family)
+        check_settings(self.config, family, where, "its config")
+        limit = positions(self.config, family)
+        pad = self.config["pad_token_id"] or 0
+        for name, found, expected in (
+            ("num_layers", self.num_layers, self.config[family.layers_key]),
+            ("layers", len(self.layers), self.num_layers),
+            ("hidden_size", self.hidden_size, self.config[family.hidden_key]),
+            ("pad_token_id", self.pad_token_id, pad),
+        ):
+            if found != expected:
+                raise FormatError(
+                    f"{where}: {name}: found {found!r:.60}, its config needs {expected!r:.60}"
+                )
+        shapes = layer_shapes(self.config, family)
+        for name in sorted(shapes.keys() | self.layer_tensors.keys()):
+            if self.layer_tensors.get(name) != shapes.get(name):
+                raise FormatError(
+                    f"{where}: layer_tensors: found {name!r:.80} {self.layer_tensors.get(name)!r:.60}, "
+                    f"its config needs {shapes.get(name)}"
+                )
+        if not 1 <= self.max_length <= limit:
+            raise FormatError(
+                f"{where}: max_length: found {self.max_length!r:.60}, but there are {limit} positions"
+            )
+        if self.token_types and not (family.token_types and self.config["type_vocab_size"] > 1):
+            raise FormatError(f"{where}: token_types: a {self.family} like this has none")
+        for name in self.tokenizer:
+            if not _PLAIN.fullmatch(name):
+                raise FormatError(
+                    f"{where}: tokenizer: {name!r:.80} is no plain file name, such as {_TOKENIZER}"
+                )
+        if _TOKENIZER not in self.tokenizer:
+            raise FormatError(f"{where}: tokenizer: lacks {_TOKENIZER}")
+
     @classmethod
     def fetch(cls, digest: str, reader: BlobReader) -> BackboneSpec:
         """Read a registered backbone's spec from a store or a release.
 
         Raises:
             BlobNotFoundError, CorruptBlobError, StoreError: see :meth:`BlobReader.fetch`.
+            FormatError: the blob is no backbone document of a supported version, or makes no sense.
+            IncompatibleError: a family that Centra does not know.
+        """
+        spec = cls._fetched(digest, reader)
+        spec.check(f"backbone sha256:{digest}")
+        return spec
+
+    @classmethod
+    def parts(cls, digest: str, reader: BlobReader) -> set[str]:
+        """The :meth:`blobs` of a backbone, whether or not it makes sense.
+
+        Raises:
+            BlobNotFoundError, CorruptBlobError, StoreError: see :meth:`BlobReader.fetch`.
             FormatError: the blob is no backbone document of a supported version.
         """
+        return cls._fetched(digest, reader).blobs()
+
+    @classmethod
+    def _fetched(cls, digest: str, reader: BlobReader) -> BackboneSpec:
         path = reader.fetch(digest)
         return cls.from_bytes(path.read_bytes(), str(path))
 
@@ -111,8 +207,15 @@ def import_backbone(
             a tokenizer whose ids Centra cannot repeat.
         FormatError: config.json or the weights are damaged, contradict each other or are pickled,
             or the tokenizer has no fast form.
-        StoreError, StoreNotWritableError: the store refused.
+        StoreError, StoreNotWritableError: the store refused, or there is no room for a copy.
     """
+    with copy_model(source) as copy:
+        return _import(copy, store, revision, progress)
+
+
+def _import(
+    source: str, store: BlobWriter, revision: str | None, progress: Progress
+) -> BackboneSpec:
     raw = read_config(source, revision)
     refuse_code(source, revision)
     family = encoder_family(raw, source)
@@ -122,7 +225,8 @@ def import_backbone(
     config = encoder_config(
         raw, family, {name: tensor.shape for name, tensor in stored.items()}, source
     )
-    shapes = encoder_shapes(config, family)
+    settings = encoder_settings(config, family)
+    shapes = encoder_shapes(settings, family)
     check_placed(
         headers,
         {prefix + name: shape for name, shape in shapes.items()},
@@ -134,55 +238,100 @@ def import_backbone(
     state = {name: tensor.float() for name, tensor in load({n: stored[n] for n in shapes}).items()}
     check_finite_weights(state, source)
     shards = shard(state, family, progress)
-    settings = {key: getattr(config, key) for key in family.config_keys}
-    spec = BackboneSpec(
-        family=family.model_type,
-        config=settings,
-        num_layers=config.num_hidden_layers,
-        hidden_size=config.hidden_size,
-        max_length=tokenizer.max_length,
-        pad_token_id=config.pad_token_id or 0,
-        token_types=tokenizer.token_types,
-        embeddings=store.put(shards.embeddings),
-        layers=tuple(store.put(layer) for layer in shards.layers),
-        layer_tensors=_layer_tensors(state, family),
-        tokenizer={name: store.put(data) for name, data in tokenizer.files.items()},
-    )
-    store.put(spec.to_bytes())
+    with tempfile.TemporaryDirectory(prefix="centra-") as scratch:
+        # Checked as any other is, and before anything is stored.
+        parts = LocalStore(Path(scratch))
+        spec = BackboneSpec(
+            family=family.model_type,
+            config=settings,
+            num_layers=config.num_hidden_layers,
+            hidden_size=config.hidden_size,
+            max_length=tokenizer.max_length,
+            pad_token_id=config.pad_token_id or 0,
+            token_types=tokenizer.token_types,
+            embeddings=parts.put(shards.embeddings),
+            layers=tuple(parts.put(layer) for layer in shards.layers),
+            layer_tensors=_layer_tensors(state, family),
+            tokenizer={name: parts.put(data) for name, data in tokenizer.files.items()},
+        )
+        parts.put(spec.to_bytes())
+        check_backbone(spec, parts)
+        for digest in sorted(spec.blobs()):
+            store.put(parts.path(digest))
     return spec
 
 
-def check_shards(spec: BackboneSpec, reader: BlobReader) -> None:
-    """Check without torch that a backbone's parts are what its spec says, for one made elsewhere.
+def check_backbone(spec: BackboneSpec, reader: BlobReader, progress: Progress = silent) -> None:
+    """Check all of a backbone against its own weights and its tokenizer, without torch.
+
+    Every backbone passes here before it is written to a database, wherever it comes from.
 
     Args:
         spec: what ``backbone.json`` says.
         reader: has all its parts.
+        progress: told of each part.
 
     Raises:
-        FormatError: a part is damaged, or not what the spec says; it is named.
-        IncompatibleError: a family that Centra does not know.
+        FormatError: the spec makes no sense, or a part is damaged or not what the spec says; it is
+            named.
+        IncompatibleError: a family that Centra does not know, or a tokenizer whose ids do not fit.
         BlobNotFoundError, CorruptBlobError, StoreError: a part cannot be had.
     """
-    from centra.tensors import check_finite, read_raw
+    where = f"backbone sha256:{spec.digest}"
+    spec.check(where)
+    for number, digest in enumerate((spec.embeddings, *spec.layers)):
+        check_shard(spec, number, reader.fetch(digest))
+        progress("check backbone", number + 1, len(spec.layers) + 1)
+    # Now that its length is known to be that of a tensor.
+    text_encoder(spec, reader)
 
-    where, family = f"backbone sha256:{spec.digest}", family_of(spec.family)
-    prefix = family.layer_prefix
-    if len(spec.layers) != spec.num_layers or "tokenizer.json" not in spec.tokenizer:
-        raise FormatError(f"{where}: lacks layers or its tokenizer")
-    for key in {"vocab_size", "type_vocab_size"}.intersection(family.config_keys):
-        if type(spec.config.get(key)) is not int:
-            raise FormatError(f"{where}: config.{key}: expected a whole number")
-    for index, digest in enumerate((spec.embeddings, *spec.layers)):
-        part = f"{where}: layer {index}" if index else f"{where}: embeddings"
-        tensors = read_raw(reader.fetch(digest))
-        check_finite(tensors, part)
-        expected = {
-            f"{prefix}{index - 1}.{name}": shape for name, shape in spec.layer_tensors.items()
-        }
-        found = {name: tensor.shape for name, tensor in tensors.items()}
-        if any(t.dtype != "F32" for t in tensors.values()) or (index and found != expected):
-            raise FormatError(f"{part}: does not hold the tensors that its spec names")
+
+def text_encoder(spec: BackboneSpec, reader: BlobReader) -> TextEncoder:
+    """What turns texts into the ids of a backbone, checked against its vocabulary.
+
+    Raises:
+        FormatError, IncompatibleError: see :func:`centra.tokenizer.checked_encoder`.
+        BlobNotFoundError, CorruptBlobError, StoreError: a file cannot be had.
+    """
+    files = {name: reader.fetch(digest) for name, digest in spec.tokenizer.items()}
+    return checked_encoder(
+        files[_TOKENIZER],
+        f"backbone sha256:{spec.digest}",
+        vocab_size=spec.vocab_size,
+        type_vocab_size=spec.config.get("type_vocab_size", 1),
+        max_length=spec.max_length,
+        pad_token_id=spec.pad_token_id,
+        token_types=spec.token_types,
+    )
+
+
+def check_shard(spec: BackboneSpec, number: int, path: Path) -> None:
+    """Check that a shard holds just the tensors that its backbone's spec says, all of them finite.
+
+    Args:
+        spec: the backbone's.
+        number: the layer that it should be, or 0 for the embeddings.
+        path: the shard's file.
+
+    Raises:
+        FormatError: it does not; the first tensor that differs is named.
+    """
+    part = f"layer {number}" if number else "embeddings"
+    where = f"backbone sha256:{spec.digest}: {part}"
+    tensors, expected = map_tensors(path), spec.shapes(number)
+    for name in sorted(tensors.keys() | expected.keys()):
+        tensor, wanted = tensors.get(name), expected.get(name)
+        if tensor is None or wanted is None:
+            what = f"lacks tensor {name}" if tensor is None else f"has an unknown tensor {name}"
+            raise FormatError(f"{where}: {what}")
+        if tensor.shape != wanted or tensor.dtype != "float32":
+            raise FormatError(
+                f"{where}: tensor {name} is {tensor.dtype} {tensor.shape}, "
+                f"its backbone.json says float32 {wanted}"
+            )
+        # The least and the greatest show NaN and infinity, and take no memory.
+        if not (math.isfinite(tensor.min()) and math.isfinite(tensor.max())):
+            raise FormatError(f"{where}: tensor {name} holds NaN or infinite values")
 
 
 def shard(state: Mapping[str, torch.Tensor], family: Family, progress: Progress = silent) -> Shards:

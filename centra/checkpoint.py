@@ -8,6 +8,7 @@ with the checkpoint.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from centra.backbone import BackboneSpec, check_finite_weights
@@ -19,13 +20,13 @@ from centra.fine_tuned import FineTuned
 from centra.frozen import Footing, find_footings
 from centra.progress import Progress, Remark, silent, unheard
 from centra.saved_model import load
+from centra.snapshot import copy_model
 from centra.tags import TagError, bio_head
 from centra.task_module import HeadSpec, Kind, TaskModule, TaskSpec
 from centra.tensors import under
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import torch
 
@@ -86,7 +87,38 @@ def convert(
             embeddings or a layer up to ``tap`` differ from the backbone's (it is named), or another
             tokenizer, or code of its own (``auto_map``).
         UsageError: what was declared contradicts the checkpoint.
+        StoreError: there is no room for a copy.
     """
+    with copy_model(str(folder)) as copy:
+        return _convert(
+            Path(copy),
+            backbones,
+            reader,
+            tap=tap,
+            form=form,
+            kind=kind,
+            labels=labels,
+            tags=tags,
+            words=words,
+            remark=remark,
+            progress=progress,
+        )
+
+
+def _convert(
+    folder: Path,
+    backbones: Mapping[str, BackboneSpec],
+    reader: BlobReader,
+    *,
+    tap: int | None,
+    form: Literal["single", "pair"] | None,
+    kind: Kind | None,
+    labels: Sequence[str] | None,
+    tags: Scheme | None,
+    words: Segmentation | None,
+    remark: Remark,
+    progress: Progress,
+) -> TaskModule:
     from centra.checkpoint_probe import with_probe
 
     checkpoint = FineTuned.open(folder)
@@ -160,7 +192,7 @@ def _fitting(
 def _check_config(checkpoint: FineTuned, footing: Footing) -> None:
     family, name = checkpoint.family, footing.name
     for key in family.config_keys:
-        if "dropout" in key or key in ("num_hidden_layers", "n_layers"):
+        if "dropout" in key or key == family.layers_key:
             continue
         # Where positions do not count from it, no layer depends on it.
         if key == "pad_token_id" and not family.position_offset:

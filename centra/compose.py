@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from centra.backbone import BackboneSpec
@@ -17,19 +19,27 @@ from centra.errors import (
 from centra.progress import Progress, silent
 from centra.redaction import redacted
 from centra.release import ReleaseManifest
-from centra.task_module import check_fits, check_module, read_spec
+from centra.task_module import read_spec
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+    from pathlib import Path
+
+    import numpy as np
 
     from centra.blobs import BlobReader, BlobStore
-    from centra.task_module import TaskSpec
+    from centra.task_module import ModuleFile, TaskSpec
 
-__all__ = ["Checked", "ComposeError", "check_parity", "merge", "proven"]
+__all__ = ["Checked", "ComposeError", "check_parity", "merge", "prove", "proven"]
 
 _TOLERANCE = 1e-4
 """Largest difference of logits that counts as rounding. On one machine the difference is 0; other
 processors and library versions add up in another order."""
+
+
+_PROVEN: dict[tuple[str, str], float] = {}
+"""What this process has proven, by the digests of module and backbone: the same bytes give the same."""
+_REMEMBERED = 4096
 
 
 class ComposeError(VerificationError):
@@ -38,6 +48,7 @@ class ComposeError(VerificationError):
     def __init__(self, task: str, cause: str) -> None:
         super().__init__(f"task {task}: {cause}")
         self.task = task
+        self.cause = cause
 
 
 class Checked:
@@ -143,6 +154,8 @@ def check_parity(
     reader: BlobReader,
     tasks: Collection[str],
     progress: Progress = silent,
+    *,
+    engine: str = "torch",
 ) -> dict[str, float]:
     """Run tasks of a merged release on the probes that their modules carry, in float32.
 
@@ -151,42 +164,121 @@ def check_parity(
         reader: where its blobs are.
         tasks: those to check; loading follows them, so checking none costs nothing.
         progress: told of each task.
+        engine: ``"torch"`` is the reference.
 
     Returns:
         Per task the largest difference between the release's logits and the module's own.
 
     Raises:
         ComposeError: a task's logits differ by more than rounding, or it cannot run at all.
+        StoreError: the reader cannot be reached.
     """
     if not tasks:
         return {}
+    from centra.runtime.engine import open_engine
+
+    # One thread: a process that registers may fork, and threads do not go with it.
+    opened = open_engine(engine, threads=1, device="cpu")
+    differences: dict[str, float] = {}
+    on: dict[str, list[str]] = {}
+    for task in sorted(tasks):
+        on.setdefault(manifest.tasks[task].backbone, []).append(task)
+    for digest, names in on.items():
+        with _naming(max(names, key=lambda name: manifest.tasks[name].tap_layer)):
+            backbone = BackboneSpec.fetch(digest, reader)
+            manifest.check_trunk(backbone)
+            depth = max(manifest.tasks[name].tap_layer for name in names)
+            trunk = opened.load_trunk(backbone, reader, depth=depth)
+        for task in names:
+            with _naming(task):
+                entry = manifest.tasks[task]
+                loaded = opened.load_task(entry.digest, backbone, reader)
+                entry.check(task, loaded.spec)
+            differences[task] = _difference(task, *loaded.probe_logits(trunk))
+            progress("check parity", len(differences), len(tasks))
+    return dict(sorted(differences.items()))
+
+
+def prove(
+    modules: Mapping[str, ModuleFile],
+    backbones: Mapping[str, BackboneSpec],
+    reader: BlobReader,
+    progress: Progress = silent,
+) -> dict[str, float]:
+    """Run modules that are about to be taken in on their probes, over their own backbones.
+
+    Where onnxruntime is installed, torch is needed in doubt alone: the reference decides.
+
+    Args:
+        modules: the checked modules, by task.
+        backbones: the specs of the backbones that they name, by digest.
+        reader: where the backbones' blobs are.
+        progress: told of each task.
+
+    Returns:
+        As :func:`check_parity`.
+
+    Raises:
+        ComposeError: as :func:`check_parity`.
+    """
+    keys = {name: (module.digest, module.spec.backbone) for name, module in modules.items()}
+    known = {name: _PROVEN[key] for name, key in keys.items() if key in _PROVEN}
+    unproven = {name: module for name, module in modules.items() if name not in known}
+    found = _run(unproven, backbones, reader, progress) if unproven else {}
+    if len(_PROVEN) >= _REMEMBERED:
+        _PROVEN.clear()
+    _PROVEN.update({keys[name]: parity for name, parity in found.items()})
+    return known | found
+
+
+def _run(
+    modules: Mapping[str, ModuleFile],
+    backbones: Mapping[str, BackboneSpec],
+    reader: BlobReader,
+    progress: Progress,
+) -> dict[str, float]:
+    manifest = ReleaseManifest.build(
+        {name: (module.digest, module.spec) for name, module in modules.items()}, backbones
+    )
+    beside = _Beside(reader, {module.digest: module.path for module in modules.values()})
+    if importlib.util.find_spec("onnxruntime") is not None:
+        try:
+            return check_parity(manifest, beside, modules, progress, engine="onnx")
+        except ComposeError:
+            pass
+    return check_parity(manifest, beside, modules, progress)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """Blobs of a store, and beside them files that are not in it yet."""
+
+    reader: BlobReader
+    files: Mapping[str, Path]
+    """By digest."""
+
+    def fetch(self, digest: str) -> Path:
+        """See :meth:`centra.blobs.BlobReader.fetch`."""
+        return self.files.get(digest) or self.reader.fetch(digest)
+
+    def signatures(self, manifest: str) -> list[bytes]:
+        """See :meth:`centra.blobs.BlobReader.signatures`."""
+        return self.reader.signatures(manifest)
+
+
+def _difference(task: str, own: np.ndarray, recorded: np.ndarray) -> float:
+    """The largest difference of logits, where it is no more than rounding."""
     import numpy as np
 
-    from centra.runtime.merged import Release
-
-    for task in tasks:
-        with _naming(task):
-            entry = manifest.tasks[task]
-            backbone = BackboneSpec.fetch(entry.backbone, reader)
-            check_fits(check_module(reader.fetch(entry.digest)), backbone, "its backbone")
-    # The reference: a module's own logits were recorded with it, and it would load the same layers
-    # once more for another precision.
-    exact = manifest.with_precisions(dict.fromkeys(tasks, "fp32"))
-    release = Release.load(exact, reader, tasks=tasks, engine="torch", device="cpu")
-    differences = {}
-    for done, task in enumerate(release.tasks, 1):
-        own, recorded = release.probe_logits(task)
-        difference = float(np.abs(own - recorded).max(initial=0.0))
-        if not np.allclose(own, recorded, rtol=_TOLERANCE, atol=_TOLERANCE):
-            raise ComposeError(
-                task,
-                f"parity failed: merged, its logits differ by up to {difference:.3g} from those "
-                f"its module recorded (allowed: {_TOLERANCE:g}). The module was changed after its "
-                "probe was made, or made on another backbone; train or convert it again.",
-            )
-        differences[task] = difference
-        progress("check parity", done, len(release.tasks))
-    return differences
+    difference = float(np.abs(own - recorded).max(initial=0.0))
+    if not np.allclose(own, recorded, rtol=_TOLERANCE, atol=_TOLERANCE):
+        raise ComposeError(
+            task,
+            f"parity failed: on its backbone, its logits differ by up to {difference:.3g} from those "
+            f"its module recorded (allowed: {_TOLERANCE:g}). The module was changed after its "
+            "probe was made, or made on another backbone; train or convert it again.",
+        )
+    return difference
 
 
 def proven(

@@ -263,11 +263,11 @@ class TextEncoder:
 
         self.pad_token_id = pad_token_id
         self._token_types = token_types
-        self._tokenizer = Tokenizer.from_file(str(tokenizer))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length, strategy="longest_first")
-        self._space = self._tokenizer.token_to_id(_SPACE)
-        self._continues = getattr(self._tokenizer.model, "continuing_subword_prefix", None) or None
+        self.tokenizer = Tokenizer.from_file(str(tokenizer))
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(max_length, strategy="longest_first")
+        self._space = self.tokenizer.token_to_id(_SPACE)
+        self._continues = getattr(self.tokenizer.model, "continuing_subword_prefix", None) or None
 
     @classmethod
     def of(cls, spec: BackboneSpec, reader: BlobReader, *, max_length: int = 0) -> TextEncoder:
@@ -292,7 +292,7 @@ class TextEncoder:
         texts: list[Any] = [
             item.text if item.text_pair is None else (item.text, item.text_pair) for item in items
         ]
-        encodings = self._tokenizer.encode_batch(texts)
+        encodings = self.tokenizer.encode_batch(texts)
         return [self._row(*pair) for pair in zip(encodings, items, strict=True)]
 
     def batch(self, inputs: Iterable[Input]) -> tuple[list[Row], Encoded]:
@@ -319,7 +319,7 @@ class TextEncoder:
     def _continuing(self, encoding: Encoding, text: str) -> frozenset[int]:
         if self._continues is None or not dictionary_script(text):
             return frozenset()
-        names = (self._tokenizer.id_to_token(token) or "" for token in encoding.ids)
+        names = (self.tokenizer.id_to_token(token) or "" for token in encoding.ids)
         return frozenset(
             i
             for i, (name, (start, _)) in enumerate(zip(names, encoding.offsets, strict=True))
@@ -331,10 +331,10 @@ class TextEncoder:
         texts = [text for text in (item.text, item.text_pair) if text is not None]
         parts = [
             part
-            for whole in self._tokenizer.encode_batch(texts, add_special_tokens=False)
+            for whole in self.tokenizer.encode_batch(texts, add_special_tokens=False)
             for part in (whole, *whole.overflowing)
         ]
-        special = self._tokenizer.num_special_tokens_to_add(is_pair=len(texts) == 2)
+        special = self.tokenizer.num_special_tokens_to_add(is_pair=len(texts) == 2)
         return special + sum(len(part.ids) for part in parts)
 
 
@@ -343,7 +343,9 @@ def dev_file(data: Path) -> Path:
     return data / "dev.jsonl" if data.is_dir() else data
 
 
-def read_examples(path: Path, progress: Progress = silent) -> list[Example]:
+def read_examples(
+    path: Path, progress: Progress = silent, data: bytes | None = None
+) -> list[Example]:
     """Read labelled examples from a JSONL file.
 
     Each line is an object with ``text`` (and ``text_pair``) and a ``label`` (a string or a number)
@@ -351,19 +353,24 @@ def read_examples(path: Path, progress: Progress = silent) -> list[Example]:
     ``labels`` (a tag per token), perhaps beside the ``text`` that the tokens were taken from. See
     :func:`centra.labelling.read_as` for what labels mean.
 
+    Args:
+        path: the file.
+        progress: told when all are read.
+        data: its bytes, where they have been read for their :func:`fingerprint`.
+
     Raises:
         DataError: the file is missing or empty, or a line is malformed; file and line are named.
     """
-    examples = [_parse_example(fields, where) for where, fields in read_jsonl(path)]
+    examples = [_parse_example(fields, where) for where, fields in read_jsonl(path, data)]
     if not examples:
         raise DataError(f"{path}: holds no examples; expected JSONL with one example a line")
     progress(f"read {path.name}", len(examples), len(examples))
     return examples
 
 
-def fingerprint(paths: Sequence[Path]) -> str:
+def fingerprint(files: Iterable[bytes]) -> str:
     """One SHA-256 digest over the bytes of some files, in the order given."""
-    return sha256(b"".join(bytes.fromhex(sha256(path.read_bytes())) for path in paths))
+    return sha256(b"".join(bytes.fromhex(sha256(data)) for data in files))
 
 
 def _check_text(text: str, where: str, what: str = "text") -> None:

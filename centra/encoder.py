@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from centra.backbone import check_shard
 from centra.families import family_of, transformers_class
 from centra.heads import TokenHead, build_head
 from centra.processors import bound_torch
@@ -61,9 +62,9 @@ class Trunk(nn.Module):
         super().__init__()
         family, config = family_of(spec.family), _config(spec)
         self._token_types = spec.family != "distilbert"
+        weights = _shard(spec, reader, 0)  # First: nothing is made of a size that they do not have.
         self.embeddings = transformers_class(family, family.embeddings)(config)
         self.projection: nn.Module | None = None
-        weights = load_file(reader.fetch(spec.embeddings))
         projection = _part(weights, "embeddings_project.")
         if projection:
             out_features, in_features = projection["weight"].shape
@@ -73,7 +74,7 @@ class Trunk(nn.Module):
         self.layers = nn.ModuleList()
         for i in range(depth):
             layer = _empty_layer(spec, config)
-            weights = load_file(reader.fetch(spec.layers[i]))
+            weights = _shard(spec, reader, i + 1)
             layer.load_state_dict(_part(weights, f"{family.layer_prefix}{i}."), assign=True)
             self.layers.append(layer)
         self.requires_grad_(requires_grad=False)
@@ -171,7 +172,15 @@ def backbone_layer(spec: BackboneSpec, reader: BlobReader, number: int) -> dict[
         number: the layer, from 1.
     """
     prefix = f"{family_of(spec.family).layer_prefix}{number - 1}."
-    return _part(load_file(reader.fetch(spec.layers[number - 1])), prefix)
+    return _part(_shard(spec, reader, number), prefix)
+
+
+def _shard(spec: BackboneSpec, reader: BlobReader, number: int) -> dict[str, torch.Tensor]:
+    """The tensors of a backbone's layer, or of its embeddings (0), that are what its spec says."""
+    path = reader.fetch((spec.embeddings, *spec.layers)[number])
+    check_shard(spec, number, path)
+    tensors: dict[str, torch.Tensor] = load_file(path)
+    return tensors
 
 
 def _config(spec: BackboneSpec) -> Any:

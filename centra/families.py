@@ -19,7 +19,17 @@ from typing import Any
 
 from centra.errors import IncompatibleError
 
-__all__ = ["FAMILIES", "Family", "LayerNames", "family_of", "transformers_class"]
+__all__ = ["ACTIVATIONS", "FAMILIES", "Family", "LayerNames", "family_of", "transformers_class"]
+
+ACTIVATIONS = frozenset(
+    (
+        *("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python"),
+        *("gelu_python_tanh", "gelu_pytorch_tanh", "hardswish", "laplace", "leaky_relu", "linear"),
+        *("mish", "quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu", "sqrtsoftplus"),
+        *("swish", "tanh"),
+    )
+)
+"""transformers' names of activations that have no weights of their own."""
 
 _BERT_CONFIG = (
     "attention_probs_dropout_prob",
@@ -85,6 +95,10 @@ class Family:
     sentence_head: tuple[str, str, str]
     """Sentence classifier of a fine-tuned checkpoint: dense layer, activation, output layer."""
     token_head: str = "classifier"  # noqa: S105 - no password
+    hidden_key: str = "hidden_size"
+    inner_key: str = "intermediate_size"
+    """The width within a layer's feed-forward part."""
+    layers_key: str = "num_hidden_layers"
     names: LayerNames = LayerNames()
 
 
@@ -153,6 +167,9 @@ FAMILIES = {
             token_types=False,
             pooler=False,
             sentence_head=("pre_classifier", "relu", "classifier"),
+            hidden_key="dim",
+            inner_key="hidden_dim",
+            layers_key="n_layers",
             names=LayerNames(
                 query="attention.q_lin",
                 key="attention.k_lin",

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from centra.encoder_config import encoder_config, encoder_family, encoder_shapes
+from centra.encoder_config import (
+    encoder_config,
+    encoder_family,
+    encoder_settings,
+    encoder_shapes,
+)
 from centra.errors import FormatError
 from centra.placing import check_placed, encoder_prefix, harmless
 from centra.pretrained import refuse_code
@@ -73,7 +78,8 @@ class FineTuned:
             )
         shapes = {name: tensor.shape for name, tensor in under(headers, prefix).items()}
         config = encoder_config(raw, family, shapes, where)
-        expected = {prefix + n: shape for n, shape in encoder_shapes(config, family).items()}
+        settings = encoder_settings(config, family)
+        expected = {prefix + n: shape for n, shape in encoder_shapes(settings, family).items()}
         hidden = config.hidden_size
         head = _head(family, tagging=architecture.endswith("ForTokenClassification"))
         out = headers.get(f"{head['out']}.weight")

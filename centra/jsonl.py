@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["parse_json", "read_jsonl"]
+__all__ = ["parse_json", "read_data", "read_jsonl"]
 
 _PACKED = {
     b"\x1f\x8b": "compressed by gzip: unpack it with gunzip",
@@ -29,8 +29,12 @@ _SHOWN = 5
 """So many names of files are shown."""
 
 
-def read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
+def read_jsonl(path: Path, data: bytes | None = None) -> Iterator[tuple[str, Any]]:
     """Read a file of JSON values, one a line; blank lines are passed over.
+
+    Args:
+        path: the file.
+        data: its bytes, where :func:`read_data` has read them.
 
     Yields:
         The place, as file and line for errors, and the value.
@@ -39,7 +43,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
         DataError: there is no such file, it is no text, or a line is not JSON. A file of another
             sort (one JSON document over all lines, a table, something compressed) is told what it is.
     """
-    text = _text(path)
+    text = _text(path, read_data(path) if data is None else data)
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -82,15 +86,23 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _text(path: Path) -> str:
+def read_data(path: Path) -> bytes:
+    """The bytes of a file of data, for one who takes their fingerprint and then reads them.
+
+    Raises:
+        DataError: it is missing, or cannot be read.
+    """
     if path.is_dir():
         raise DataError(f"{path}: is a folder, and cannot be read; {_EXPECTED}")
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise _missing_file(path) from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {_EXPECTED}") from error
+
+
+def _text(path: Path, data: bytes) -> str:
     for mark, what in _PACKED.items():
         if data.startswith(mark):
             raise DataError(f"{path}: is {what}; {_EXPECTED}")

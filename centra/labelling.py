@@ -102,13 +102,17 @@ def read_as(
 
 
 def read_for(
-    spec: TaskSpec, path: Path, progress: Progress = silent, remark: Remark = unheard
+    spec: TaskSpec,
+    path: Path,
+    progress: Progress = silent,
+    remark: Remark = unheard,
+    data: bytes | None = None,
 ) -> list[Example]:
     """Read labelled examples from a file as a task has them.
 
     Args:
         spec: the task's module.
-        path: see :func:`centra.data.read_examples`.
+        path, data: see :func:`centra.data.read_examples`.
         progress: told when all are read.
         remark: told what was taken for what.
 
@@ -118,7 +122,7 @@ def read_for(
     """
     from centra.data import read_examples
 
-    reading = read_as(spec.kind, read_examples(path, progress), spec.logit_names)
+    reading = read_as(spec.kind, read_examples(path, progress, data), spec.logit_names)
     for text in reading.remarks:
         remark(text)
     for example in reading.examples:

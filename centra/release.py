@@ -63,6 +63,20 @@ class TaskEntry(Document):
         """What a caller relies on; a change of it is a redefinition."""
         return self.kind, self.input, self.labels
 
+    def check(self, name: str, module: TaskSpec) -> None:
+        """Refuse a manifest that contradicts a task's module.
+
+        Raises:
+            FormatError: it does.
+        """
+        if (module.contract, module.backbone, module.tap_layer, module.depth) != (
+            self.contract,
+            self.backbone,
+            self.tap_layer,
+            self.depth,
+        ):
+            raise FormatError(f"task {name}: its module's spec contradicts the manifest")
+
 
 class TrunkEntry(Document):
     """The frozen layers of one backbone, up to the deepest tap."""
@@ -74,6 +88,17 @@ class TrunkEntry(Document):
     embeddings: Digest
     layers: tuple[Digest, ...]
     tokenizer: dict[FileName, Digest]
+
+    @classmethod
+    def of(cls, backbone: BackboneSpec, depth: int) -> Self:
+        """So many layers of a backbone."""
+        return cls(
+            spec=backbone.digest,
+            num_layers=backbone.num_layers,
+            embeddings=backbone.embeddings,
+            layers=backbone.layers[:depth],
+            tokenizer=backbone.tokenizer,
+        )
 
     @property
     def short(self) -> str:
@@ -149,20 +174,30 @@ class ReleaseManifest(FormattedDocument):
             )
             for name, (digest, spec) in sorted(tasks.items())
         }
-        trunks = []
-        for digest in sorted({entry.backbone for entry in entries.values()}):
-            backbone = backbones[digest]
-            deepest = max(e.tap_layer for e in entries.values() if e.backbone == digest)
-            trunks.append(
-                TrunkEntry(
-                    spec=digest,
-                    num_layers=backbone.num_layers,
-                    embeddings=backbone.embeddings,
-                    layers=backbone.layers[:deepest],
-                    tokenizer=backbone.tokenizer,
-                )
+        taps = _taps(entries)
+        trunks = tuple(
+            TrunkEntry.of(backbones[digest], max(taps[digest])) for digest in sorted(taps)
+        )
+        return cls(trunks=trunks, tasks=entries)
+
+    def check_trunk(self, backbone: BackboneSpec) -> None:
+        """Refuse a manifest that contradicts a backbone that its tasks name.
+
+        Raises:
+            FormatError: a task reads a layer that the backbone does not have, or the shared layers
+                are not the backbone's, up to the deepest that a task reads.
+        """
+        where = f"release sha256:{self.digest}"
+        taps = _taps(self.tasks)[backbone.digest]
+        if min(taps) < 0 or max(taps) > backbone.num_layers:
+            raise FormatError(
+                f"{where}: a task taps layer {max(taps) if min(taps) >= 0 else min(taps)!r:.60}, but "
+                f"its backbone has {backbone.num_layers} layers"
             )
-        return cls(trunks=tuple(trunks), tasks=entries)
+        if TrunkEntry.of(backbone, max(taps)) not in self.trunks:
+            raise FormatError(
+                f"{where}: its trunks contradict the backbone.json of sha256:{backbone.digest}"
+            )
 
     @property
     def account(self) -> LayerAccount:
@@ -208,6 +243,14 @@ class ReleaseManifest(FormattedDocument):
         for name, entry in self.tasks.items():
             files[f"tasks/{name}.safetensors"] = entry.digest
         return files
+
+
+def _taps(tasks: Mapping[str, TaskEntry]) -> dict[str, list[int]]:
+    """Per backbone the layers that tasks read."""
+    taps: dict[str, list[int]] = {}
+    for entry in tasks.values():
+        taps.setdefault(entry.backbone, []).append(entry.tap_layer)
+    return taps
 
 
 DEFAULT_CHANNELS = ("production", "latest")

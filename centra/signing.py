@@ -132,7 +132,13 @@ def sign(
         path = Path(folder) / "model.sig"
         config.use_elliptic_key_signer(private_key=key, password=password)
         config.sign(manifest.digest, path)
-        return Signature(data=path.read_bytes(), key=_fingerprint(public), made=True)
+        data = path.read_bytes()
+    try:
+        # The library reads the key's file itself, a moment after it was read here.
+        _verify(data, {_hint(public): public}, files)
+    except SignatureError as error:
+        raise UsageError(f"{key}: was changed while it was being read; try again") from error
+    return Signature(data=data, key=_fingerprint(public), made=True)
 
 
 def verify_release(

@@ -41,6 +41,7 @@ __all__ = [
     "TaskSpec",
     "check_fits",
     "check_module",
+    "check_stored",
     "read_spec",
 ]
 
@@ -179,6 +180,8 @@ class ModuleFile:
     size: int
     """Bytes."""
     tensors: dict[str, RawTensor]
+    parity: float | None = None
+    """The largest difference of logits when it was run on its probe; see :func:`centra.compose.prove`."""
 
 
 def read_spec(path: Path) -> TaskSpec:
@@ -192,8 +195,12 @@ def read_spec(path: Path) -> TaskSpec:
     return spec
 
 
-def check_module(path: Path) -> ModuleFile:
+def check_module(path: Path, digest: str | None = None) -> ModuleFile:
     """Check all of a module that can be checked without its backbone and without torch.
+
+    Args:
+        path: the file.
+        digest: its own, where it has just been checked; so its bytes are not hashed again.
 
     Raises:
         FormatError: truncated, a flipped bit, a pickle, NaN or infinite weights, labels that do not
@@ -205,7 +212,7 @@ def check_module(path: Path) -> ModuleFile:
     if read_metadata(path)[_KEY].encode() != canonical_json(header):
         raise FormatError(f"{where}: is corrupt: its header is not as Centra writes it")
     tensors = read_raw(path)
-    actual = content_checksum(header["spec"], tensors)
+    actual = header["checksum"] if digest else content_checksum(header["spec"], tensors)
     if header["checksum"] != actual:
         raise FormatError(
             f"{where}: is corrupt: its content's SHA-256 is {actual}, its header says "
@@ -217,7 +224,7 @@ def check_module(path: Path) -> ModuleFile:
     return ModuleFile(
         path=path,
         spec=spec,
-        digest=file_digest(path),
+        digest=digest or file_digest(path),
         size=path.stat().st_size,
         tensors=tensors,
     )
@@ -266,6 +273,23 @@ def check_fits(module: ModuleFile, backbone: BackboneSpec, called: str) -> None:
         fits = fits and ids.min() >= 0 and ids.max() < limit
     if not fits:
         raise IncompatibleError(f"{where}: its probe does not fit {called}'s vocabulary or length")
+
+
+def check_stored(path: Path, digest: str, backbone: BackboneSpec) -> ModuleFile:
+    """Check a module that a store or a release folder handed out, before anything is made of it.
+
+    Args:
+        path: the file, whose digest has just been checked.
+        digest: its own.
+        backbone: what it is to run on.
+
+    Raises:
+        FormatError, UnsupportedFormatError, IncompatibleError: see :func:`check_module` and
+            :func:`check_fits`.
+    """
+    module = check_module(path, digest)
+    check_fits(module, backbone, f"backbone sha256:{backbone.digest[:12]}")
+    return module
 
 
 def _integers(tensor: RawTensor) -> np.ndarray:

@@ -22,16 +22,17 @@ from centra.pretrained import first_line, read_file, read_json
 from centra.sample_texts import sample_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from tokenizers import Tokenizer
 
-    from centra.data import Input, Row
+    from centra.data import Input, Row, TextEncoder
     from centra.families import Family
 
 __all__ = [
     "Difference",
     "ImportedTokenizer",
+    "checked_encoder",
     "find_difference",
     "import_tokenizer",
     "load_tokenizer",
@@ -122,7 +123,7 @@ def import_tokenizer(
     tokenizer = load_tokenizer(source, revision, config=config)
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     _check_obeyed(source, tokenizer, backend)
-    _check_ids(source, tokenizer, int(config.vocab_size))
+    _check_vocabulary(source, tokenizer.get_vocab(), int(config.vocab_size))
     types = family.token_types and config.type_vocab_size > 1
     special = {name: getattr(tokenizer, name) for name in _SPECIAL_TOKENS}
     limit = _limit(source, tokenizer)
@@ -142,6 +143,46 @@ def import_tokenizer(
     )
     _prove(source, imported, tokenizer, config, family)
     return imported
+
+
+def checked_encoder(
+    path: Path,
+    where: str,
+    *,
+    vocab_size: int,
+    type_vocab_size: int,
+    max_length: int,
+    pad_token_id: int,
+    token_types: bool,
+) -> TextEncoder:
+    """A stored tokenizer, ready to encode, whose ids an encoder has embeddings for.
+
+    Args:
+        path: a ``tokenizer.json``.
+        where: what to call its backbone in errors.
+        vocab_size, type_vocab_size: how many token ids and token types the encoder knows.
+        max_length, pad_token_id, token_types: see :class:`centra.data.TextEncoder`.
+
+    Raises:
+        FormatError: it cannot be read, or fails on texts.
+        IncompatibleError: it gives an id or a token type that the encoder does not know, or puts no
+            special token before a text, or an input may have too few tokens.
+    """
+    from centra.data import Input, TextEncoder
+
+    with _faults(lambda error: f"{where}: its tokenizer cannot be read ({first_line(error)})"):
+        encoder = TextEncoder(
+            path, max_length=max_length, pad_token_id=pad_token_id, token_types=token_types
+        )
+    _check_vocabulary(where, encoder.tokenizer.get_vocab(), vocab_size)
+    _check_backend(where, encoder.tokenizer)
+    _check_room(where, encoder.tokenizer, max_length, f"max_length {max_length}")
+    text = "A word, and some more of them: " + "naïve " * (2 * max_length)
+    inputs = [Input("a"), Input("a", "b"), Input(text), Input(text, text)]
+    with _faults(lambda error: f"{where}: its tokenizer fails on texts ({first_line(error)})"):
+        rows = encoder.encode(inputs)
+    _check_rows(where, rows, vocab_size, type_vocab_size)
+    return encoder
 
 
 def load_tokenizer(source: str, revision: str | None = None, *, config: Any = None) -> Any:
@@ -311,6 +352,11 @@ def _check_obeyed(source: str, tokenizer: Any, backend: Tokenizer) -> None:
             "(split_special_tokens); Centra takes them whole. Set it to false in "
             "tokenizer_config.json if your texts hold none."
         )
+    _check_backend(source, backend)
+
+
+def _check_backend(source: str, backend: Tokenizer) -> None:
+    """Refuse a tokenizer without certain ids, or without a token that a head could read."""
     if getattr(backend.model, "dropout", None):
         raise IncompatibleError(
             f"{source}: its tokenizer leaves out merges at random (dropout), so that a text has no "
@@ -326,8 +372,8 @@ def _check_obeyed(source: str, tokenizer: Any, backend: Tokenizer) -> None:
         )
 
 
-def _check_ids(source: str, tokenizer: Any, vocab_size: int) -> None:
-    beyond = sorted((i, token) for token, i in tokenizer.get_vocab().items() if i >= vocab_size)
+def _check_vocabulary(source: str, ids: Mapping[str, int], vocab_size: int) -> None:
+    beyond = sorted((i, token) for token, i in ids.items() if i >= vocab_size)
     if beyond:
         raise IncompatibleError(
             f"{source}: its tokenizer gives ids up to {beyond[-1][0]} ({beyond[-1][1]!r}), but "
@@ -368,13 +414,18 @@ def _max_length(
     if family.position_offset:
         positions -= config.pad_token_id + 1
     length = positions if limit is None else min(limit, positions)
+    _check_room(source, backend, length, f"model_max_length {limit}, {positions} positions")
+    return length
+
+
+def _check_room(source: str, backend: Tokenizer, length: int, said: str) -> None:
+    """Refuse inputs that are so short that a pair's special tokens leave no room for its texts."""
     special = backend.num_special_tokens_to_add(is_pair=True)
     if length <= special + 1:
         raise IncompatibleError(
-            f"{source}: an input may have {length} tokens (model_max_length {limit}, {positions} "
-            f"positions), of which a pair's special tokens take {special}"
+            f"{source}: an input may have {length} tokens ({said}), of which a pair's special "
+            f"tokens take {special}"
         )
-    return length
 
 
 def _prove(
@@ -403,8 +454,17 @@ def _prove(
             imported.max_length,
             token_types=types > 1,
         )
+    _check_rows(source, rows, config.vocab_size, types)
+    if difference is not None:
+        raise IncompatibleError(
+            f"{source}: its tokenizer does what Centra cannot repeat: {difference}"
+        )
+
+
+def _check_rows(source: str, rows: Sequence[Row], ids: int, types: int) -> None:
+    """Refuse ids and token types that a model with so many of them has no embeddings for."""
     for what, largest, count in (
-        ("id", max(max(row.input_ids) for row in rows), config.vocab_size),
+        ("id", max(max(row.input_ids) for row in rows), ids),
         ("token type", max(max(row.token_type_ids) for row in rows), types),
     ):
         if largest >= count:
@@ -412,7 +472,3 @@ def _prove(
                 f"{source}: its tokenizer gives the {what} {largest}, but the model has only "
                 f"{count} of them; look at post_processor in tokenizer.json"
             )
-    if difference is not None:
-        raise IncompatibleError(
-            f"{source}: its tokenizer does what Centra cannot repeat: {difference}"
-        )

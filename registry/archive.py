@@ -22,13 +22,13 @@ from centra.documents import Digest, Document, FormattedDocument, canonical_json
 from centra.errors import (
     CorruptBlobError,
     FormatError,
-    NotFoundError,
     StoreError,
     StoreNotWritableError,
 )
 from centra.files import replacing
 from centra.progress import Progress, silent
 from centra.release import FileName  # noqa: TC001 - pydantic reads the annotations
+from centra.snapshot import opened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -141,13 +141,16 @@ def write(
         raise StoreNotWritableError(f"cannot write {file}: {error.strerror}") from error
 
 
-def unpack(file: Path, target: LocalStore, progress: Progress = silent) -> Export:
+def unpack(file: Path, target: LocalStore, progress: Progress = silent) -> tuple[Export, str]:
     """Check an export from its first byte to its last, and put its blobs into a store.
 
     Args:
         file: what :func:`write` wrote.
         target: an empty store of the caller's own: where the file is damaged, it is left half full.
         progress: told of each blob.
+
+    Returns:
+        What it holds, and the digest of the bytes that were read.
 
     Raises:
         NotFoundError: there is no such file.
@@ -158,7 +161,8 @@ def unpack(file: Path, target: LocalStore, progress: Progress = silent) -> Expor
     """
     where = str(file)
     try:
-        with file.open("rb") as stream:
+        with opened(file) as raw:
+            stream = _Hashed(raw)
             size = _next(stream, _DOCUMENT, where)
             if size > _LARGEST_DOCUMENT:
                 raise FormatError(f"{where}: its {_DOCUMENT} claims to be {size:,} bytes long")
@@ -176,11 +180,32 @@ def unpack(file: Path, target: LocalStore, progress: Progress = silent) -> Expor
                 _skip_padding(stream, size, where)
                 progress("read blobs", done, len(export.blobs))
             _check_end(stream, where)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{file}: no such file") from error
     except OSError as error:
         raise FormatError(f"{file}: cannot be read ({error.strerror})") from error
-    return export
+    return export, stream.digest
+
+
+class _Hashed:
+    """A file whose bytes are hashed as they are read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hasher = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        data = self._file.read(size)
+        self._hasher.update(data)
+        return data
+
+    def tell(self) -> int:
+        """How many bytes have been read."""
+        return self._file.tell()
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 digest of what has been read."""
+        return self._hasher.hexdigest()
 
 
 def _checksum(data: bytes) -> str | None:
@@ -211,7 +236,7 @@ def _add(archive: tarfile.TarFile, name: str, source: Path | bytes) -> None:
         archive.addfile(header, file)
 
 
-def _next(stream: BinaryIO, name: str, where: str) -> int:
+def _next(stream: _Hashed, name: str, where: str) -> int:
     """Read the header of the next member, which must be this regular file; returns its size."""
     data = _read(stream, tarfile.BLOCKSIZE, where)
     try:
@@ -231,7 +256,7 @@ def _next(stream: BinaryIO, name: str, where: str) -> int:
     return header.size
 
 
-def _copy(stream: BinaryIO, size: int, path: Path, where: str) -> None:
+def _copy(stream: _Hashed, size: int, path: Path, where: str) -> None:
     """Copy a blob of the archive to its place in a store, which tells its digest."""
     hasher = hashlib.sha256()
     try:
@@ -258,19 +283,19 @@ def _no_room(path: Path, error: OSError) -> StoreError:
     )
 
 
-def _read(stream: BinaryIO, size: int, where: str) -> bytes:
+def _read(stream: _Hashed, size: int, where: str) -> bytes:
     data = stream.read(size)
     if len(data) != size:
         raise FormatError(f"{where}: is cut off after {stream.tell():,} bytes")
     return data
 
 
-def _skip_padding(stream: BinaryIO, size: int, where: str) -> None:
+def _skip_padding(stream: _Hashed, size: int, where: str) -> None:
     if any(_read(stream, -size % tarfile.BLOCKSIZE, where)):
         raise FormatError(f"{where}: is corrupt: something lies between its files")
 
 
-def _check_end(stream: BinaryIO, where: str) -> None:
+def _check_end(stream: _Hashed, where: str) -> None:
     """Two empty blocks, and more of them until the last record is full."""
     missing = -(stream.tell() + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE
     if any(_read(stream, 2 * tarfile.BLOCKSIZE + missing, where)) or stream.read(1):

@@ -372,6 +372,8 @@ class _Part:
     mend: str
     size: int | None = None
     """Bytes, where they are known."""
+    least: int = 0
+    """So many bytes it must have for what its backbone says of it."""
     fault: str | None = None
     """What is wrong with it, where that is known already."""
 
@@ -403,6 +405,8 @@ def _blobs(setup: _Setup) -> _Finding:
                 fault = "is missing"
         elif part.size not in (None, sizes[part.digest]):
             fault = f"has {sizes[part.digest]} of {part.size} bytes"
+        elif sizes[part.digest] < part.least:
+            fault = f"has {sizes[part.digest]:,} bytes, less than its backbone says it holds"
         if fault:
             wrong[f"{part.what}: blob {part.digest} {fault}"] = part.mend
     if wrong:
@@ -428,14 +432,22 @@ def _registered(registry: Registry) -> Iterator[_Part]:
         what = f"backbone {row.reference}"
         mend = f"centra backbone register {row.name} SOURCE, again from {row.source}"
         try:
-            parts = BackboneSpec.fetch(row.digest, registry.store).blobs()
+            parts = BackboneSpec.parts(row.digest, registry.store)
         except NotFoundError:
             parts = {row.digest}
         except VerificationError:
             parts = set()
             yield _Part(what=what, digest=row.digest, mend=mend, fault="is damaged")
+        weights = {}
+        if len(parts) > 1:
+            try:
+                weights = BackboneSpec.fetch(row.digest, registry.store).weights()
+            except VerificationError as error:
+                fault = f"makes no sense: {error}"
+                mend = f"centra backbone retire {row.reference}, and move its tasks to another"
+                yield _Part(what=what, digest=row.digest, mend=mend, fault=fault)
         for digest in sorted(parts):
-            yield _Part(what=what, digest=digest, mend=mend)
+            yield _Part(what=what, digest=digest, mend=mend, least=weights.get(digest, 0))
     for name, major, minor, digest, size in versions:
         yield _Part(
             what=f"task {name}@{major}.{minor}",

@@ -9,8 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
 from centra.data import dev_file, fingerprint
-from centra.errors import DataError, NotFoundError, UsageError
+from centra.errors import NotFoundError, UsageError
 from centra.evaluation import measure
+from centra.jsonl import read_data
 from centra.labelling import read_for
 from centra.progress import Progress, Remark, silent, unheard
 from centra.runtime.engine import default_engine, engine_version
@@ -101,10 +102,10 @@ def evaluate(
         known = of_version(uow, version)
         module = version.digest
     spec = read_spec(registry.store.fetch(module))
-    digest = fingerprint([file]) if file.is_file() else ""  # Reading says what is wrong with it.
-    examples = read_for(spec, file, progress, remark)
-    if fingerprint([file]) != digest:
-        raise DataError(f"{file}: was changed while it was read; repeat the command")
+    # Read once: what is measured on is what the record names.
+    content = read_data(file)
+    examples = read_for(spec, file, progress, remark, content)
+    digest = fingerprint([content])
     row = _same(known, digest, precision)
     if row is not None:
         return row, False

@@ -225,7 +225,7 @@ def _needed(what: str, mend: str) -> Iterator[None]:
 def _backbone_blobs(store: BlobStore, digest: str) -> set[str]:
     from centra.backbone import BackboneSpec
 
-    return BackboneSpec.fetch(digest, store).blobs()
+    return BackboneSpec.parts(digest, store)
 
 
 def _release_blobs(store: BlobStore, manifest: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,13 +52,15 @@ class Checkpoint:
 
 @contextmanager
 def checked_module(
-    registry: Registry, source: Path, checkpoint: Checkpoint | None, progress: Progress
+    registry: Registry, name: str, source: Path, checkpoint: Checkpoint | None, progress: Progress
 ) -> Iterator[ModuleFile]:
-    """A module that has been checked throughout and fits its registered backbone.
+    """A module that has been checked throughout, and run on its registered backbone.
 
     Args:
         registry: where the backbone is registered.
-        source: a task module file, or a fine-tuned Hugging Face checkpoint's folder.
+        name: the task's, for errors.
+        source: a task module file, or a fine-tuned Hugging Face checkpoint's folder. All is done
+            with a private copy, so a file that is replaced meanwhile changes nothing.
         checkpoint: how to read a folder.
         progress: told of a checkpoint's conversion.
 
@@ -66,37 +69,47 @@ def checked_module(
         UsageError: something is declared of a file, or contradicts the checkpoint.
         DataError: the labels file cannot be used.
         FormatError, IncompatibleError: it cannot be used.
+        ComposeError: on its probe it does not give the logits that it recorded.
         ConflictError: its backbone is retired.
-        StoreError, DatabaseError: the registry cannot be used.
+        StoreError, DatabaseError: the registry cannot be used, or there is no room for the copy.
     """
     from centra.backbone import BackboneSpec
+    from centra.compose import prove
+    from centra.snapshot import called, copy_file
     from centra.task_module import check_fits, check_module
 
     if not source.exists():
         raise NotFoundError(f"{source}: no such file or folder")
-    with tempfile.TemporaryDirectory() as scratch:
-        path = source
+    with tempfile.TemporaryDirectory() as scratch, called(_module_in(scratch), source):
+        path = _module_in(scratch)
         if source.is_dir():
-            path = Path(scratch) / "module.safetensors"
             _convert(registry, source, checkpoint or Checkpoint(), path, progress)
         elif checkpoint and checkpoint.declared:
             raise UsageError(
                 f"{source}: is a file, and a task module says all of itself; a backbone, tap, "
                 "input, kind or labels is declared for checkpoint folders"
             )
+        else:
+            copy_file(source, path)
         module = check_module(path)
         with registry.read() as uow:
-            backbone = uow.backbone_by_digest(module.spec.backbone)
-            if backbone is None:
+            row = uow.backbone_by_digest(module.spec.backbone)
+            if row is None:
                 known = ", ".join(row.reference for row in uow.backbones()) or "none"
                 raise NotFoundError(
                     f"{source}: was made for backbone sha256:{module.spec.backbone[:12]}, which is "
                     f"not registered here (registered: {known}); register it first"
                 )
-            check_open(backbone)
-            called = backbone.reference
-        check_fits(module, BackboneSpec.fetch(module.spec.backbone, registry.store), called)
-        yield module
+            check_open(row)
+            reference = row.reference
+        backbone = BackboneSpec.fetch(module.spec.backbone, registry.store)
+        check_fits(module, backbone, reference)
+        parity = prove({name: module}, {backbone.digest: backbone}, registry.store)
+        yield dataclasses.replace(module, parity=parity[name])
+
+
+def _module_in(scratch: str) -> Path:
+    return Path(scratch) / "module.safetensors"
 
 
 def check_open(backbone: Backbone) -> None:

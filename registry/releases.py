@@ -1,19 +1,20 @@
 """Releases: composing the live set, publishing, comparing, verifying, loading.
 
 Composing reads straight down: resolve which versions, merge and check them, prove parity of what
-no release held before, then the manifest, one transaction, pointer.
+has not been proven before, then the manifest, one transaction, pointer.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from centra.compose import Checked, check_parity, merge, proven
+from centra.compose import Checked, ComposeError, check_parity, merge, proven
 from centra.errors import ConflictError, NotFoundError, UsageError
 from centra.names import split_reference
 from centra.progress import Progress, Remark, silent, unheard
@@ -39,7 +40,7 @@ from registry.replay import holdings
 from registry.versions import Held, compare_tensors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -261,7 +262,8 @@ def compose(
             a task that is not compared, or there is one to compare and no onnx engine.
         NotFoundError: no such base, task or version.
         DataError: data is missing or malformed, or does not suit its task.
-        ComposeError: the set cannot be merged, or parity failed; task and cause are named.
+        ComposeError: the set cannot be merged, or parity failed; task and cause are named, and how
+            the other tasks can be released without it.
         FormatError: the folder holds something that is no release.
         ConflictError: the live set keeps changing.
         UnpublishedError: the release is published and ``latest`` moved, but its pointer could not
@@ -558,15 +560,16 @@ def _compose(
         data=data.keys(),
     )
     examples = _examples(registry, data, modules, wanted.doubted, progress=progress, remark=remark)
-    manifest = merge(
-        modules,
-        registry.store,
-        allow_two_backbones=allow_two_backbones or two,
-        checked=checked,
-        progress=progress,
-    )
-    unproven = [name for name in versions if ids[name][1] not in released]
-    parity = proven(manifest, unproven, checked, progress)
+    with _separable(versions):
+        manifest = merge(
+            modules,
+            registry.store,
+            allow_two_backbones=allow_two_backbones or two,
+            checked=checked,
+            progress=progress,
+        )
+        unproven = [name for name in versions if ids[name][1] not in released]
+        parity = proven(manifest, unproven, checked, progress)
     compared = _compared(
         registry, manifest, wanted.doubted, examples, max_loss=max_loss, progress=progress
     )
@@ -616,6 +619,21 @@ def _resolve(
             raise NotFoundError(f"there is no task {task!r} to leave out: it is not in the set")
         del versions[task]
     return start, versions
+
+
+@contextmanager
+def _separable(tasks: Collection[str]) -> Iterator[None]:
+    """Where one task cannot be composed, say how the others get out without it."""
+    try:
+        yield
+    except ComposeError as error:
+        if len(tasks) == 1:
+            raise
+        cause = (
+            f"{error.cause.rstrip('.')}. The other tasks can be released without it: "
+            f"centra compose --remove {error.task} --release"
+        )
+        raise ComposeError(error.task, cause) from error
 
 
 def _examples(

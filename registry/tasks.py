@@ -143,6 +143,7 @@ def register(
     Raises:
         InvalidNameError, UsageError: the name or the team is not acceptable or missing.
         FormatError, IncompatibleError: the file cannot be used; nothing is stored.
+        ComposeError: on its probe the module does not give the logits that it recorded.
         NotFoundError: there is no such file, or its backbone is not registered.
         TaskExistsError: the name is taken by other bytes, or by another team.
         ConflictError: these bytes are a version already, and not what the task answers with.
@@ -174,7 +175,7 @@ def register(
         return same
 
     registry.check_store()
-    with checked_module(registry, source, checkpoint, progress) as module:
+    with checked_module(registry, name, source, checkpoint, progress) as module:
         with registry.read() as uow:
             decide(uow, module)
         with storing(registry, {module.digest: module.path}) as uow:
@@ -521,7 +522,7 @@ def _add_version(
     with registry.read() as uow:
         task = uow.task(name)
         check_owner(name, task.team, uow.actor, force=force)
-    with checked_module(registry, source, checkpoint, progress) as module:
+    with checked_module(registry, name, source, checkpoint, progress) as module:
         with registry.read() as uow:
             decide(uow, module)
         with storing(registry, {module.digest: module.path}) as uow:
@@ -541,7 +542,7 @@ def _add_task(
     version = _version(uow, task, module, (1, 0))
     uow.session.add(task)
     _make_current(uow, version, None)
-    uow.record("task:register", name, {**_details(version), "team": team}, forced=forced)
+    uow.record("task:register", name, {**_details(version, module), "team": team}, forced=forced)
     return Outcome(task=name, version=version.number, changed=True, forced=forced)
 
 
@@ -570,7 +571,7 @@ def _extend_task(
         "task:redefine" if redefined else "task:update",
         task.name,
         {
-            **_details(version),
+            **_details(version, module),
             "from": before.number,
             **({"difference": difference.lines()} if redefined else {}),
         },
@@ -675,9 +676,13 @@ def _make_current(uow: UnitOfWork, version: TaskVersion, before: TaskVersion | N
     uow.session.flush()
 
 
-def _details(version: TaskVersion) -> dict[str, object]:
-    return {
+def _details(version: TaskVersion, module: ModuleFile) -> dict[str, object]:
+    found: dict[str, object] = {
         "version": version.number,
         "digest": version.digest,
         "content": version_content(version, version.backbone.digest),
     }
+    # Who reads the log knows by it that the module was proven: see UnitOfWork.proven.
+    if module.parity is not None:
+        found["parity"] = module.parity
+    return found

@@ -121,6 +121,21 @@ class _Content:
     manifest: ReleaseManifest | None
     signatures: dict[str, bytes]
 
+    def proven(self, names: Sequence[str], progress: Progress) -> _Content:
+        """The same, with what running some of the modules on their probes has shown.
+
+        Raises:
+            ComposeError: a module does not give the logits that it recorded.
+        """
+        from centra.compose import prove
+
+        chosen = {name: self.modules[name] for name in names}
+        found = prove(chosen, self.backbones, self.store, progress) if chosen else {}
+        proven = {
+            name: dataclasses.replace(chosen[name], parity=parity) for name, parity in found.items()
+        }
+        return dataclasses.replace(self, modules=self.modules | proven)
+
     @property
     def blobs(self) -> list[str]:
         """All that belongs into a store as a blob, which signatures do not."""
@@ -218,13 +233,11 @@ def import_file(
         NotFoundError: there is no such file.
         FormatError, IncompatibleError, CorruptBlobError, SignatureError: the file is damaged, or
             contradicts itself; nothing is stored.
-        ComposeError: a task of the release fails parity; nothing is stored.
+        ComposeError: a task fails parity; nothing is stored.
         NotOwnerError: the actor is of another team.
         ConflictError: a task or a backbone is retired here.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
-    from centra.compose import check_parity
-
     if team is not None:
         parse_name(team, "team name")
     registry.check_store()  # What cannot be used must show before the long work does.
@@ -234,9 +247,8 @@ def import_file(
         with registry.read() as uow:
             for name, module in content.modules.items():
                 tasks.way_in(uow, name, module, team=owners[name], force=force)
-            unproven = _unproven(uow, content) if content.manifest else []
-        if content.manifest:
-            check_parity(content.manifest, content.store, unproven, progress)
+            unproven = _unproven(uow, content)
+        content = content.proven(unproven, progress)
         added = _add_signatures(registry, content)
         sources = {digest: content.store.path(digest) for digest in content.blobs}
         with storing(registry, sources, progress) as uow:
@@ -271,19 +283,19 @@ def _readable(signatures: Sequence[bytes], manifest: ReleaseManifest) -> dict[st
 
 def _unpack(file: Path, store: LocalStore, progress: Progress) -> _Content:
     """Read a file, and check that its parts fit each other and nothing else is there."""
-    from centra.backbone import BackboneSpec, check_shards
+    from centra.backbone import BackboneSpec, check_backbone
     from centra.task_module import check_fits, check_module
 
-    export = archive.unpack(file, store, progress)
+    export, digest = archive.unpack(file, store, progress)
     if not export.tasks or not export.named() <= export.blobs.keys():
         raise FormatError(f"{file}: lacks blobs that it names, or names no task")
     specs = {}
-    for digest, backbone in export.backbones.items():
-        with _called(store.path(digest), f"{file}: backbone {backbone.name}"):
-            specs[digest] = BackboneSpec.fetch(digest, store)
-            if not specs[digest].blobs() <= export.blobs.keys():
+    for encoder, backbone in export.backbones.items():
+        with _called(store.path(encoder), f"{file}: backbone {backbone.name}"):
+            specs[encoder] = BackboneSpec.fetch(encoder, store)
+            if not specs[encoder].blobs() <= export.blobs.keys():
                 raise FormatError(f"{file}: lacks blobs of backbone {backbone.name}")
-            check_shards(specs[digest], store)
+            check_backbone(specs[encoder], store)
     modules = {}
     for done, (name, task) in enumerate(sorted(export.tasks.items()), 1):
         path = store.path(task.module)
@@ -296,13 +308,13 @@ def _unpack(file: Path, store: LocalStore, progress: Progress) -> _Content:
         modules[name] = dataclasses.replace(module, tensors={})
         progress("check modules", done, len(export.tasks))
     used = {module.spec.backbone for module in modules.values()}
-    needed = export.named().union(*(specs[digest].blobs() for digest in used))
+    needed = export.named().union(*(specs[encoder].blobs() for encoder in used))
     if used != specs.keys() or needed != export.blobs.keys():
         raise FormatError(f"{file}: holds more than what its tasks and its release consist of")
     manifest, signatures = _release(file, export, store, modules, specs)
     return _Content(
         export=export,
-        digest=file_digest(file),
+        digest=digest,
         store=store,
         backbones=specs,
         modules=modules,
@@ -345,11 +357,13 @@ def _called(path: Path, name: str) -> Iterator[None]:
     try:
         yield
     except VerificationError as error:
-        raise FormatError(str(error).replace(str(path), name)) from error
+        # A backbone is called by its digest, as its file is.
+        text = str(error).replace(str(path), name)
+        raise FormatError(text.replace(f"backbone sha256:{path.name}", name)) from error
 
 
 def _unproven(uow: UnitOfWork, content: _Content) -> list[str]:
-    """The tasks whose very bytes no release here holds: their parity must be checked."""
+    """The tasks whose very bytes have not been proven here yet."""
     known = {
         name: version
         for name, module in content.modules.items()

@@ -265,7 +265,23 @@ class UnitOfWork:
         return self.session.scalar(select(func.max(ReleaseBase.id))) or 0
 
     def proven(self, versions: Iterable[TaskVersion]) -> set[int]:
-        """Ids of those versions that some release holds: their parity has been checked."""
-        ids = [version.id for version in versions]
+        """Ids of those versions whose parity has been checked.
+
+        It was when the module came in, as the log then says; or before the first release that holds
+        it.
+        """
+        ids = {version.id: version for version in versions}
         query = select(ReleaseTask.version_id).where(ReleaseTask.version_id.in_(ids)).distinct()
-        return set(self.session.scalars(query))
+        held = set(self.session.scalars(query))
+        others = {i: version for i, version in ids.items() if i not in held}
+        events = select(AuditEvent.subject, AuditEvent.details).where(
+            AuditEvent.subject.in_({version.task.name for version in others.values()}),
+            AuditEvent.action.in_(("task:register", "task:update", "task:redefine")),
+            AuditEvent.details["digest"].as_string().in_({v.digest for v in others.values()}),
+        )
+        said = {
+            (name, details["digest"])
+            for name, details in self.session.execute(events)
+            if "parity" in details
+        }
+        return held | {i for i, v in others.items() if (v.task.name, v.digest) in said}

@@ -25,7 +25,7 @@ from centra.runtime.cuda_graphs import Graphs
 from centra.runtime.packing import padded_length
 from centra.runtime.pool import Pool
 from centra.runtime.torch_engine import loaded_task
-from centra.task_module import TaskModule
+from centra.task_module import TaskModule, check_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
@@ -102,7 +102,9 @@ class BatchedEngine:
         held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""
-        module = TaskModule.read(reader.fetch(digest))
+        path = reader.fetch(digest)
+        check_stored(path, digest, backbone)
+        module = TaskModule.read(path)
         spec, branch = module.spec, Branch(backbone, module.spec).load(module.weights)
         own = BranchWeights(
             layers=[self._placed(layer.state_dict()) for layer in branch.layers],

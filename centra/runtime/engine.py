@@ -84,6 +84,18 @@ class LoadedTask:
     chain: Chain | None
     """What decodes, for a head with a CRF."""
 
+    def probe_logits(self, trunk: TrunkEngine) -> tuple[np.ndarray, np.ndarray]:
+        """Its logits on its probe over a trunk, and the ones that the module recorded of itself.
+
+        Padding is cut out of tagging logits. Equal up to rounding means parity.
+        """
+        ((_, hidden),) = trunk.run(self.probe.batch, [self.spec.tap_layer])
+        own, recorded = self.branch.run(hidden), self.probe.logits
+        if self.spec.kind == "tagging":
+            tokens = self.probe.batch.attention_mask.astype(bool)
+            return own[tokens], recorded[tokens]
+        return own, recorded
+
 
 class Engine(Protocol):
     """One way to compute releases on this machine."""

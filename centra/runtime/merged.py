@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from centra.backbone import BackboneSpec
+from centra.backbone import BackboneSpec, text_encoder
 from centra.data import Input, Row, TextEncoder
 from centra.decoding import decode
-from centra.errors import DataError, FormatError, NotFoundError, UsageError
+from centra.errors import DataError, NotFoundError, UsageError
 from centra.forks import computing
 from centra.memory import trim_memory
 from centra.names import several
@@ -145,8 +145,9 @@ class Release:
         with ThreadPoolExecutor(opened.pool.workers) as executor:
             for (digest, task_precision), depth in depths.items():
                 spec = BackboneSpec.fetch(digest, reader)
+                manifest.check_trunk(spec)
                 if digest not in encoders:
-                    encoders[digest] = known.get(digest) or TextEncoder.of(spec, reader)
+                    encoders[digest] = known.get(digest) or text_encoder(spec, reader)
                 trunk = load(
                     opened.load_trunk,
                     spec,
@@ -171,7 +172,7 @@ class Release:
             try:
                 for done, (name, part) in enumerate(parts.items(), 1):
                     loaded[name] = part.result()
-                    _check(name, loaded[name], entries[name])
+                    entries[name].check(name, loaded[name].spec)
                     progress("load tasks", done, len(entries))
                     if done % _TRIM == 0 or done == len(parts):
                         trim_memory()
@@ -298,19 +299,8 @@ class Release:
         Padding is cut out of tagging logits. Equal up to rounding means parity.
         """
         self._check_process()
-        task = self._tasks[name]
-        batch, tap = task.probe.batch, task.spec.tap_layer
-        trunk = self._backbones[self._trunk(name)].trunk
-
-        def run() -> np.ndarray:
-            ((_, hidden),) = trunk.run(batch, [tap])
-            return task.branch.run(hidden)
-
-        own, recorded = self._pool.run(run), task.probe.logits
-        if task.spec.kind == "tagging":
-            tokens = batch.attention_mask.astype(bool)
-            return own[tokens], recorded[tokens]
-        return own, recorded
+        task, trunk = self._tasks[name], self._backbones[self._trunk(name)].trunk
+        return self._pool.run(lambda: task.probe_logits(trunk))
 
     def _run(
         self,
@@ -447,17 +437,6 @@ def _trimmed(task: LoadedTask, logits: np.ndarray, batch: _Batch) -> list[np.nda
     if task.spec.kind != "tagging":
         return list(logits)
     return [array[: len(row.input_ids)] for array, row in zip(logits, batch.rows, strict=True)]
-
-
-def _check(name: str, task: LoadedTask, entry: TaskEntry) -> None:
-    spec = task.spec
-    if (spec.contract, spec.backbone, spec.tap_layer, spec.depth) != (
-        entry.contract,
-        entry.backbone,
-        entry.tap_layer,
-        entry.depth,
-    ):
-        raise FormatError(f"task {name}: its module's spec contradicts the manifest")
 
 
 def _entry(manifest: ReleaseManifest, name: str) -> TaskEntry:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
+from centra.backbone import check_shard
 from centra.chain_decoding import Chain
 from centra.data import Encoded
 from centra.families import family_of
@@ -24,7 +25,7 @@ from centra.runtime.packing import Packed
 from centra.runtime.pool import Pool
 from centra.runtime.session import VERSION, Program
 from centra.runtime.units import UnitCache, UnitKey
-from centra.task_module import read_spec
+from centra.task_module import check_stored
 from centra.tensors import map_tensors, under
 
 if TYPE_CHECKING:
@@ -74,10 +75,12 @@ class OnnxEngine:
         shape, prefix = Shape.of(spec), family_of(spec.family).layer_prefix
 
         def embeddings(path: Path) -> Program:
+            check_shard(spec, 0, path)
             graph = onnx_layers.embeddings(map_tensors(path), shape)
             return Program(graph)
 
         def layer(index: int, path: Path) -> Layer:
+            check_shard(spec, index + 1, path)
             weights = under(map_tensors(path), f"{prefix}{index}.")
             return Layer(weights, shape, precision=precision, pool=self.pool)
 
@@ -117,7 +120,7 @@ class OnnxEngine:
         shape = Shape.of(backbone)
 
         def task(path: Path) -> LoadedTask:
-            spec, tensors = read_spec(path), map_tensors(path)
+            spec, tensors = check_stored(path, digest, backbone).spec, map_tensors(path)
             inputs = {name: tensors[f"probe.{name}"].copy() for name in PROBE_INPUTS}
             return LoadedTask(
                 spec=spec,

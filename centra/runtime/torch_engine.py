@@ -17,7 +17,7 @@ from centra.encoder import Branch, Trunk
 from centra.runtime.devices import choose
 from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
 from centra.runtime.pool import Pool
-from centra.task_module import TaskModule
+from centra.task_module import TaskModule, check_stored
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -105,7 +105,9 @@ class TorchEngine:
         held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""
-        module = TaskModule.read(reader.fetch(digest))
+        path = reader.fetch(digest)
+        check_stored(path, digest, backbone)
+        module = TaskModule.read(path)
         branch = Branch(backbone, module.spec).load(module.weights)
         return loaded_task(module, branch, TorchBranch(branch))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from centra.data import TextEncoder, fingerprint, read_examples
 from centra.decoding import tagged_spans
 from centra.errors import DataError, FormatError
+from centra.jsonl import read_data
 from centra.task_module import HeadSpec, TaskSpec
 from centra.training.contract import Contract, make_contract
 from centra.training.targets import target
@@ -82,7 +83,11 @@ class TaskData:
                 f"{folder}: is a file; expected a folder with train.jsonl and dev.jsonl"
             )
         files = [folder / "train.jsonl", folder / "dev.jsonl"]
-        train, dev = (read_examples(path) for path in files)
+        # Read once: what is learnt is what the fingerprint names.
+        contents = [read_data(path) for path in files]
+        train, dev = (
+            read_examples(path, data=data) for path, data in zip(files, contents, strict=True)
+        )
         contract = make_contract(train, dev, labelling, like)
         spec = TaskSpec(
             kind=contract.kind,
@@ -107,7 +112,7 @@ class TaskData:
             spec=spec,
             train=splits[0],
             dev=splits[1],
-            fingerprint=fingerprint(files),
+            fingerprint=fingerprint(contents),
             pad_token_id=encoder.pad_token_id,
             scheme=contract.scheme,
             remarks=(*remarks, *(text for texts in cut for text in texts)),

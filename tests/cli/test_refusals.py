@@ -740,18 +740,15 @@ def test_a_pulled_release_with_a_flipped_bit_is_not_used(home: Path) -> None:
     centra("predict", "hi", "--release", "./out")
 
 
-def test_a_module_that_does_not_reproduce_its_probe_is_not_released(
-    home: Path, make_module: Callable[..., TaskModule], tmp_path: Path
+def test_a_module_that_does_not_reproduce_its_probe_is_not_taken_in(
+    unchanged: Path, make_module: Callable[..., TaskModule], tmp_path: Path
 ) -> None:
     file = tmp_path / "wrong.safetensors"
     module = make_module(seed=7)
     file.write_bytes(with_tensor(module, "probe.logits", module.tensors["probe.logits"] + 1))
-    centra("task", "update", "intent", file)
-    before = state(home)
-    says = ("task intent: parity failed", "allowed: 0.0001")
-    for options in ((), ("--release",)):
-        refused("compose", *options, code=6, says=says)
-    assert state(home) == before
+    for verb, name in (("register", "topic"), ("update", "intent")):
+        says = (f"task {name}: parity failed", "up to 1 ", "allowed: 0.0001")
+        refused("task", verb, name, file, code=6, says=says)
 
 
 # Folders

@@ -588,7 +588,7 @@ def test_a_plan_says_in_words_what_would_change(home: Path, modules: dict[str, P
         "1 shared + 3 own = 4 layers, 66.7% of 6 with a full model per task\n"
         "a plan; publish it with: centra compose --release\n"
     )
-    assert "check parity (1/1)\n" in result.stderr
+    assert "check modules (2/2)\n" in result.stderr
     published = centra("compose", "--release").stdout.splitlines()[-1]
     assert published == f"published release 2  sha256:{read('release', 'show', '2')['digest']}"
     assert centra("compose").stdout.splitlines()[1::2] == [

@@ -140,6 +140,7 @@ def test_an_event_says_when_who_what_and_with_which_bytes(
     event = audit.events(registry)[-1]
     assert (event.actor, event.action, event.subject) == (BOB, "task:register", "emotion")
     assert event.details.pop("content").keys() >= {"kind", "labels", "metrics", "depth"}
+    assert 0 <= event.details.pop("parity") < 1e-4
     assert event.details == {
         "version": "1.0",
         "digest": file_digest(module()),

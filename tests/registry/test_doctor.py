@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import socket
 from datetime import timedelta
@@ -605,6 +607,31 @@ def test_a_missing_part_of_a_backbone_is_named_and_mended_by_its_source(
     assert f"again from {encoders['tiny'].folder}" in (checks["blobs"].mend or "")
     backbones.register(healthy, "tiny", str(encoders["tiny"].folder))
     assert not_ok(examined(healthy)) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"num_attention_heads": 0}, "makes no sense: .*num_attention_heads 0"),
+        ({"hidden_act": "x"}, "makes no sense: .*hidden_act 'x'"),
+        ({"vocab_size": 10**9}, "bytes, less than its backbone says it holds"),
+    ],
+)
+def test_a_senseless_backbone_of_an_earlier_import_is_named(
+    healthy: Registry, settings: dict[str, object], says: str
+) -> None:
+    row = backbones.show(healthy, "other")
+    spec = json.loads(healthy.store.fetch(row.digest).read_bytes())
+    spec["config"] |= settings
+    digest = healthy.store.put(json.dumps(spec).encode())
+    with healthy.write() as uow:
+        uow.backbone("other").digest = digest
+    blob_path(healthy, row.digest).unlink()
+    check = examined(healthy)["blobs"]
+    assert check.state == "problem"
+    assert re.search(says, check.found)
+    assert "backbone other@1" in check.found
+    assert check.mend
 
 
 def test_a_damaged_spec_of_a_backbone_is_named(healthy: Registry) -> None:

@@ -41,7 +41,10 @@ def test_a_measurement_is_recorded_with_the_fingerprint_of_its_data(
     examples = read_examples(data / "dev.jsonl")
     assert new
     assert (row.release, row.task, row.version, row.by) == (1, "intent", "1.0", "nlu/ada")
-    assert (row.data, row.examples) == (fingerprint([data / "dev.jsonl"]), len(examples))
+    assert (row.data, row.examples) == (
+        fingerprint([(data / "dev.jsonl").read_bytes()]),
+        len(examples),
+    )
     loaded = releases.load(published, "1")
     expected = [a["intent"]["label"] for a in loaded.predict([e.input for e in examples])]
     right = sum(label == e.label for label, e in zip(expected, examples, strict=True))

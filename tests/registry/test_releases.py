@@ -95,6 +95,12 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     return calls
 
 
+@pytest.fixture
+def unproven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register as was done before modules were run when they came in."""
+    monkeypatch.setattr("centra.compose.prove", lambda modules, *_: dict.fromkeys(modules))
+
+
 def lying(module: Path, path: Path) -> Path:
     """A module whose probe records other logits than it gives; its checksum is right."""
     honest = TaskModule.read(module)
@@ -137,7 +143,7 @@ def test_a_plan_tells_what_a_release_would_hold_and_changes_nothing(pair: Regist
         Change(task="intent", change="added", before=None, after="1.0"),
         Change(task="slots", change="added", before=None, after="1.0"),
     ]
-    assert plan.parity == {"intent": 0.0, "slots": 0.0}
+    assert plan.parity == {}, "proven when they were registered"
     assert plan.digest == plan.manifest.digest
 
 
@@ -501,13 +507,28 @@ def test_a_store_that_cannot_be_read_is_no_fault_of_a_task(pair: Registry) -> No
 def test_a_module_whose_probe_is_not_its_own_is_refused(
     pair: Registry, module: Callable[..., Path], tmp_path: Path
 ) -> None:
-    tasks.register(pair, "topic", lying(module(), tmp_path / "lying.safetensors"))
-    with refused(pair, ComposeError, "task topic: parity failed", "0.01"):
-        compose(pair)
-    with refused(pair, ComposeError, "task topic: parity failed"):
-        compose(pair, publish=True)
-    tasks.retire(pair, "topic")
+    """Before anything is stored, so that it stops its own team and nobody else."""
+    file = lying(module(), tmp_path / "lying.safetensors")
+    for change, name in ((tasks.register, "topic"), (tasks.update, "intent")):
+        with refused(pair, ComposeError, f"task {name}: parity failed", "up to 0.01"):
+            change(pair, name, file)
     assert compose(pair, publish=True).published
+
+
+def test_one_that_came_in_unproven_is_refused_and_the_others_can_go_without_it(
+    pair: Registry, module: Callable[..., Path], tmp_path: Path, unproven: None
+) -> None:
+    tasks.register(pair, "topic", lying(module(), tmp_path / "lying.safetensors"))
+    for publish in (False, True):
+        with refused(
+            pair,
+            ComposeError,
+            "task topic: parity failed",
+            "0.01",
+            "centra compose --remove topic --release",
+        ):
+            compose(pair, publish=publish)
+    assert compose(pair, remove=["topic"], publish=True).published
 
 
 def test_a_crash_before_the_row_leaves_no_release_and_a_rerun_makes_it(
@@ -623,8 +644,9 @@ def test_a_set_that_is_published_again_meanwhile_is_no_conflict(
 
 
 def test_parity_is_checked_once_for_a_version_that_a_release_holds(
-    pair: Registry, module: Callable[..., Path], checked: list[set[str]]
+    unproven: None, registry: Registry, module: Callable[..., Path], checked: list[set[str]]
 ) -> None:
+    pair = with_pair(registry, module)
     compose(pair)
     compose(pair, publish=True)
     compose(pair, publish=True)
@@ -645,6 +667,19 @@ def test_parity_is_checked_once_for_a_version_that_a_release_holds(
     assert done.parity == {"topic": 0.0}
 
 
+def test_parity_is_proven_when_a_version_comes_in_and_not_again(
+    pair: Registry, module: Callable[..., Path], checked: list[set[str]]
+) -> None:
+    tasks.update(pair, "intent", module(seed=1))
+    tasks.redefine(pair, "slots", module("tagging", tap=2, labels=("O", "B-x", "I-x")))
+    compose(pair, publish=True)
+    assert checked == [set()]
+    told = {(event.action, event.subject): event.details for event in audit.events(pair)}
+    for change in ("task:register intent", "task:update intent", "task:redefine slots"):
+        action, name = change.split()
+        assert 0 <= told[action, name]["parity"] < 1e-4
+
+
 def test_publishing_a_change_stores_one_manifest_and_a_witness_and_nothing_else(
     published: Registry, module: Callable[..., Path]
 ) -> None:
@@ -658,9 +693,11 @@ def test_publishing_a_change_stores_one_manifest_and_a_witness_and_nothing_else(
     assert [name for name in before if after[name] != before[name]] == ["channels/latest.json"]
 
 
-def test_progress_is_told_step_by_step(pair: Registry) -> None:
+def test_progress_is_told_step_by_step(
+    unproven: None, registry: Registry, module: Callable[..., Path]
+) -> None:
     told: list[tuple[str, int, int]] = []
-    compose(pair, progress=lambda *step: told.append(step))
+    compose(with_pair(registry, module), progress=lambda *step: told.append(step))
     assert told == [
         ("check modules", 1, 2),
         ("check modules", 2, 2),

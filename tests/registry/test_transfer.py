@@ -323,7 +323,9 @@ def test_an_unknown_task_is_registered_for_its_team(
         ("slots", "1.0", "register"),
     ]
     assert tasks.show(target, "slots").team == "vision"
-    assert compose(target).parity == {"intent": 0.0, "slots": 0.0}
+    assert compose(target).parity == {}, "proven when it was imported"
+    details = {event.subject: event.details for event in audit.events(target)}
+    assert details["intent"]["parity"] < 1e-6 > details["slots"]["parity"]
 
 
 def test_an_unknown_task_can_be_given_to_another_team(
@@ -697,6 +699,64 @@ def other_shapes(document: dict[str, Any], blobs: Files) -> None:
     document["backbones"] = {put(blobs, canonical_json(spec)): backbone}
 
 
+def senseless(**settings: Any) -> Callable[[dict[str, Any], Files], None]:
+    """Another backbone.json, with its digest wherever it is named."""
+
+    def change(document: dict[str, Any], blobs: Files) -> None:
+        ((digest, backbone),) = document["backbones"].items()
+        spec = json.loads(blobs.pop(digest))
+        for key, value in settings.items():
+            (spec["config"] if key in spec["config"] else spec)[key] = value
+        document["backbones"] = {put(blobs, canonical_json(spec)): backbone}
+
+    return change
+
+
+def lead_out(document: dict[str, Any], blobs: Files) -> None:
+    ((digest, _),) = document["backbones"].items()
+    names = json.loads(blobs[digest])["tokenizer"]
+    senseless(tokenizer={**names, "../../x": names["tokenizer.json"]})(document, blobs)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (senseless(num_attention_heads=0), "num_attention_heads 0"),
+        (senseless(hidden_act="x"), "hidden_act 'x'"),
+        (senseless(vocab_size=10**9), "word_embeddings.weight"),
+        (senseless(num_layers=10**9), "num_layers: found 1000000000"),
+        (lead_out, "no plain file name"),
+    ],
+    ids=["no heads", "odd activation", "large vocabulary", "many layers", "a path"],
+)
+def test_a_senseless_backbone_is_refused_before_anything_is_stored(
+    change: Callable[[dict[str, Any], Files], None],
+    says: str,
+    receiver: Registry,
+    release_file: Path,
+    tmp_path: Path,
+) -> None:
+    file = forged(release_file, tmp_path / "forged.tar", change)
+    with refused(receiver, FormatError, f"{file}: ", "backbone", says):
+        import_file(receiver, file)
+
+
+def test_a_task_without_a_release_is_proven_too(
+    full: Registry, target: Registry, tmp_path: Path
+) -> None:
+    def lie(document: dict[str, Any], blobs: Files) -> None:
+        task = document["tasks"]["intent"]
+        (tmp_path / "honest").write_bytes(blobs.pop(task["module"]))
+        honest = TaskModule.read(tmp_path / "honest")
+        made_up = {**honest.tensors, "probe.logits": honest.tensors["probe.logits"] + 0.01}
+        task["module"] = put(blobs, dataclasses.replace(honest, tensors=made_up).to_bytes())
+
+    export_file(full, tmp_path / "intent.tar", references=["intent"])
+    file = forged(tmp_path / "intent.tar", tmp_path / "forged.tar", lie)
+    with refused(target, ComposeError, "task intent: parity failed"):
+        import_file(anonymous(target), file)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [
@@ -709,7 +769,7 @@ def other_shapes(document: dict[str, Any], blobs: Files) -> None:
         (no_task, FormatError, "names no task"),
         (other_manifest, FormatError, "not what its tasks merge to"),
         (foreign_signature, SignatureError, "a signature is damaged"),
-        (other_shapes, FormatError, "does not hold the tensors that its spec names"),
+        (other_shapes, FormatError, "layer_tensors: found 'more' (1,), its config needs None"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )

@@ -1,0 +1,305 @@
+"""A backbone that makes no sense is refused by every door, and by the same function."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load, save
+
+from centra.backbone import BackboneSpec, check_backbone
+from centra.encoder_config import embedding_shapes, encoder_settings, layer_shapes
+from centra.errors import VerificationError
+from centra.families import ACTIVATIONS, FAMILIES, transformers_class
+from centra.release import ReleaseManifest, TaskEntry, TrunkEntry
+from centra.runtime import Release
+from tests import support
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from centra.local_store import LocalStore
+    from centra.task_module import TaskModule
+
+HUGE = 10**9
+
+
+def config(**settings: Any) -> Callable[[dict[str, Any], LocalStore], None]:
+    def change(spec: dict[str, Any], _store: LocalStore) -> None:
+        spec["config"] |= settings
+
+    return change
+
+
+def fields(**settings: Any) -> Callable[[dict[str, Any], LocalStore], None]:
+    def change(spec: dict[str, Any], _store: LocalStore) -> None:
+        spec.update(settings)
+
+    return change
+
+
+def both(key: str, field: str, value: Any) -> Callable[[dict[str, Any], LocalStore], None]:
+    def change(spec: dict[str, Any], _store: LocalStore) -> None:
+        spec["config"][key] = spec[field] = value
+
+    return change
+
+
+def weights(
+    change_one: Callable[[dict[str, np.ndarray]], None], part: str = "embeddings"
+) -> Callable[[dict[str, Any], LocalStore], None]:
+    """Other weights, of which the spec has the digest."""
+
+    def change(spec: dict[str, Any], store: LocalStore) -> None:
+        digest = spec["embeddings"] if part == "embeddings" else spec["layers"][0]
+        tensors = dict(load(store.fetch(digest).read_bytes()))
+        change_one(tensors)
+        new = store.put(save(tensors))
+        if part == "embeddings":
+            spec["embeddings"] = new
+        else:
+            spec["layers"][0] = new
+
+    return change
+
+
+def tokenizer(**parts: Any) -> Callable[[dict[str, Any], LocalStore], None]:
+    def change(spec: dict[str, Any], store: LocalStore) -> None:
+        content = json.loads(store.fetch(spec["tokenizer"]["tokenizer.json"]).read_text())
+        spec["tokenizer"]["tokenizer.json"] = store.put(json.dumps(content | parts).encode())
+
+    return change
+
+
+def lead_out(spec: dict[str, Any], _store: LocalStore) -> None:
+    spec["tokenizer"]["../../x"] = spec["tokenizer"]["tokenizer.json"]
+
+
+def no_tokenizer(spec: dict[str, Any], _store: LocalStore) -> None:
+    spec["tokenizer"]["other.json"] = spec["tokenizer"].pop("tokenizer.json")
+
+
+def swap_layers(spec: dict[str, Any], _store: LocalStore) -> None:
+    spec["layers"].reverse()
+
+
+def set_nan(tensors: dict[str, np.ndarray]) -> None:
+    next(iter(tensors.values())).flat[3] = np.nan
+
+
+def set_infinite(tensors: dict[str, np.ndarray]) -> None:
+    next(iter(tensors.values())).flat[-1] = -np.inf
+
+
+def drop_one(tensors: dict[str, np.ndarray]) -> None:
+    tensors.pop(min(tensors))
+
+
+def add_one(tensors: dict[str, np.ndarray]) -> None:
+    tensors["encoder.layer.0.more"] = np.zeros(3, np.float32)
+
+
+def double(tensors: dict[str, np.ndarray]) -> None:
+    name = min(tensors)
+    tensors[name] = tensors[name].astype(np.int64)
+
+
+def widen(tensors: dict[str, np.ndarray]) -> None:
+    name = max(tensors)
+    tensors[name] = np.concatenate([tensors[name], tensors[name]])
+
+
+SPECS = {
+    "no heads": (config(num_attention_heads=0), "num_attention_heads 0"),
+    "negative heads": (config(num_attention_heads=-2), "num_attention_heads -2"),
+    "heads that do not divide": (config(num_attention_heads=5), "does not divide"),
+    "heads in words": (config(num_attention_heads="2"), "num_attention_heads '2'"),
+    "odd activation": (config(hidden_act="x"), "hidden_act 'x'"),
+    "activation with weights": (config(hidden_act="prelu"), "hidden_act 'prelu'"),
+    "no hidden size": (both("hidden_size", "hidden_size", 0), "hidden_size 0"),
+    "other hidden size": (fields(hidden_size=64), "hidden_size: found 64"),
+    "NaN eps": (config(layer_norm_eps=float("nan")), "layer_norm_eps nan"),
+    "infinite eps": (config(layer_norm_eps=float("inf")), "layer_norm_eps inf"),
+    "odd dropout": (config(hidden_dropout_prob=7), "hidden_dropout_prob 7"),
+    "many layers": (both("num_hidden_layers", "num_layers", HUGE), "layers: found 3"),
+    "negative layers": (both("num_hidden_layers", "num_layers", -1), "num_hidden_layers -1"),
+    "no layers": (fields(layers=[]), "layers: found 0"),
+    "long inputs": (fields(max_length=HUGE), "max_length: found 1000000000"),
+    "negative inputs": (fields(max_length=-1), "max_length: found -1"),
+    "no inputs": (fields(max_length=0), "max_length: found 0"),
+    "padding beyond": (both("pad_token_id", "pad_token_id", HUGE), "pad_token_id 1000000000"),
+    "another padding": (fields(pad_token_id=5), "pad_token_id: found 5"),
+    "code": (config(auto_map={"AutoModel": "x.X"}), "unknown setting 'auto_map'"),
+    "setting missing": (lambda spec, _: spec["config"].pop("vocab_size"), "lacks 'vocab_size'"),
+    "odd family": (fields(family="x"), "model type 'x'"),
+    "another family": (fields(family="distilbert"), "lacks 'activation'"),
+    "tensors of layers": (fields(layer_tensors={}), "layer_tensors"),
+    "negative shape": (fields(layer_tensors={"x": [-1]}), "layer_tensors"),
+    "a file that leads out": (lead_out, "'../../x' is no plain file name"),
+    "no tokenizer": (no_tokenizer, "lacks tokenizer.json"),
+}
+"""What shows without the weights."""
+PARTS = {
+    "large vocabulary": (config(vocab_size=HUGE), "word_embeddings.weight"),
+    "many positions": (
+        lambda spec, store: (config(max_position_embeddings=HUGE)(spec, store), fields(max_length=HUGE)(spec, store)),
+        "position_embeddings.weight",
+    ),
+    "many types": (config(type_vocab_size=HUGE), "token_type_embeddings.weight"),
+    "NaN": (weights(set_nan), "NaN or infinite"),
+    "infinite": (weights(set_infinite, "layer"), "NaN or infinite"),
+    "tensor missing": (weights(drop_one), "lacks tensor"),
+    "tensor too many": (weights(add_one, "layer"), "unknown tensor"),
+    "another type": (weights(double), "int64"),
+    "another shape": (weights(widen, "layer"), "its backbone.json says"),
+    "layers in another order": (swap_layers, "tensor"),
+}  # fmt: skip
+"""What shows when a shard is held against the spec."""
+TOKENIZERS = {
+    "ids beyond": (
+        tokenizer(
+            added_tokens=[
+                {"id": 10**6, "content": "zzqq", "single_word": False, "lstrip": False}
+                | {"rstrip": False, "normalized": False, "special": False}
+            ]
+        ),
+        "only",
+    ),
+    "no special tokens": (tokenizer(post_processor=None), "no special token"),
+    "noise": (tokenizer(model=3), "cannot be read"),
+}
+
+
+@pytest.fixture
+def changed(
+    backbone_store: LocalStore, tiny_backbone: support.Backbone
+) -> Callable[[Callable[[dict[str, Any], LocalStore], Any]], str]:
+    """Put a changed backbone into the test's store; its digest."""
+
+    def changed(change: Callable[[dict[str, Any], LocalStore], Any]) -> str:
+        spec = json.loads(tiny_backbone.spec.to_bytes())
+        change(spec, backbone_store)
+        return backbone_store.put(json.dumps(spec).encode())
+
+    return changed
+
+
+@pytest.mark.parametrize(("change", "says"), SPECS.values(), ids=SPECS)
+def test_a_spec_that_no_backbone_can_have_is_refused_whoever_reads_it(
+    change: Any, says: str, changed: Callable[..., str], backbone_store: LocalStore
+) -> None:
+    digest = changed(change)
+    with pytest.raises(VerificationError, match=says):
+        BackboneSpec.fetch(digest, backbone_store)
+    assert digest in BackboneSpec.parts(digest, backbone_store), "or nobody could clear it away"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"), [*PARTS.values(), *TOKENIZERS.values()], ids=[*PARTS, *TOKENIZERS]
+)
+def test_a_backbone_that_is_not_what_its_spec_says_is_refused(
+    change: Any, says: str, changed: Callable[..., str], backbone_store: LocalStore
+) -> None:
+    spec = BackboneSpec.fetch(changed(change), backbone_store)
+    with pytest.raises(VerificationError, match=says):
+        check_backbone(spec, backbone_store)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [*SPECS.values(), *PARTS.values(), *TOKENIZERS.values()],
+    ids=[*SPECS, *PARTS, *TOKENIZERS],
+)
+def test_a_release_on_it_does_not_load(
+    change: Any,
+    says: str,
+    engine: str,
+    changed: Callable[..., str],
+    backbone_store: LocalStore,
+    make_module: Callable[..., TaskModule],
+) -> None:
+    digest = changed(change)
+    spec = BackboneSpec.from_bytes(backbone_store.fetch(digest).read_bytes(), "spec")
+    module = make_module(tap=1)
+    task = module.spec.model_copy(update={"backbone": digest})
+    data = type(module)(task, module.tensors).to_bytes()
+    entry = TaskEntry(
+        digest=backbone_store.put(data),
+        backbone=digest,
+        **task.model_dump(include={"kind", "input", "labels", "tap_layer", "depth"}),
+    )
+    trunk = TrunkEntry.of(spec.model_copy(update={"tokenizer": {}}), 1)
+    trunk = trunk.model_copy(update={"spec": digest, "tokenizer": spec.tokenizer})
+    manifest = ReleaseManifest(trunks=(trunk,), tasks={"intent": entry})
+    with pytest.raises(VerificationError, match=says):
+        Release.load(manifest, backbone_store, engine=engine)
+
+
+@pytest.mark.parametrize("tap", [10**9, 4, -1])
+def test_a_manifest_that_taps_a_layer_which_is_not_there_does_not_load(
+    tap: int,
+    backbone_store: LocalStore,
+    tiny_backbone: support.Backbone,
+    make_module: Callable[..., TaskModule],
+) -> None:
+    module = make_module()
+    manifest = support.put_release({"intent": module}, [tiny_backbone.spec], backbone_store)
+    entry = manifest.tasks["intent"].model_copy(update={"tap_layer": tap})
+    forged = manifest.model_copy(update={"tasks": {"intent": entry}})
+    for engine in ("onnx", "torch"):
+        with pytest.raises(VerificationError, match=f"taps layer {tap}, but its backbone has 3"):
+            Release.load(forged, backbone_store, engine=engine)
+
+
+@pytest.mark.parametrize("field", ["num_layers", "layers", "embeddings", "tokenizer"])
+def test_a_manifest_that_contradicts_its_backbone_does_not_load(
+    field: str,
+    backbone_store: LocalStore,
+    tiny_backbone: support.Backbone,
+    make_module: Callable[..., TaskModule],
+) -> None:
+    manifest = support.put_release({"intent": make_module()}, [tiny_backbone.spec], backbone_store)
+    others = {"num_layers": 9, "layers": (), "embeddings": "0" * 64, "tokenizer": {}}
+    trunk = manifest.trunks[0].model_copy(update={field: others[field]})
+    with pytest.raises(VerificationError, match="trunks contradict"):
+        Release.load(manifest.model_copy(update={"trunks": (trunk,)}), backbone_store)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_a_module_with_infinite_weights_does_not_load(
+    engine: str,
+    backbone_store: LocalStore,
+    tiny_backbone: support.Backbone,
+    make_module: Callable[..., TaskModule],
+) -> None:
+    module = make_module()
+    tensors = {**module.tensors, "head.out.bias": module.tensors["head.out.bias"] / 0}
+    broken = type(module)(module.spec, tensors)
+    manifest = support.put_release({"intent": broken}, [tiny_backbone.spec], backbone_store)
+    with pytest.raises(VerificationError, match=r"head\.out\.bias holds 3 NaN or infinite"):
+        Release.load(manifest, backbone_store, engine=engine)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_the_shapes_that_a_family_says_are_those_of_transformers(family: Any) -> None:
+    settings = transformers_class(family, family.config)()
+    with torch.device("meta"):
+        embeddings = transformers_class(family, family.embeddings)(settings).state_dict()
+        layer = transformers_class(family, family.layer)(settings).state_dict()
+    said = encoder_settings(settings, family)
+
+    assert layer_shapes(said, family) == {name: tuple(t.shape) for name, t in layer.items()}
+    own = {f"embeddings.{name}": tuple(t.shape) for name, t in embeddings.items()}
+    found = embedding_shapes(said, family)
+    assert {name: found[name] for name in found if "project" not in name} == own
+
+
+def test_the_activations_are_those_of_transformers_that_have_no_weights() -> None:
+    from transformers.activations import ACT2FN
+
+    made = {name: ACT2FN[name] for name in ACT2FN}
+    assert {name for name, one in made.items() if not one.state_dict()} == ACTIVATIONS
