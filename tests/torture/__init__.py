@@ -1,0 +1,1 @@
+"""Attacks on the promises: crashes, races, hostile bytes, and stores that misbehave."""
