@@ -265,7 +265,7 @@ def check_target(root: Path) -> dict[str, str]:
 def is_begun(root: Path) -> bool:
     """Whether a folder holds a release, or what is there of one whose writing was cut off."""
     try:
-        names = os.listdir(root)
+        names = [path.name for path in root.iterdir()]
     except OSError:
         return False
     return any(_SUMS in (name, temporary_for(name)) or name == _MANIFEST for name in names)
@@ -408,9 +408,7 @@ def _read_sums(root: Path) -> dict[str, str]:
     try:
         *lines, end = (root / _SUMS).read_bytes().decode().split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(
-            f"{root / _SUMS}: missing or unreadable; {_MEND}"
-        ) from error
+        raise FormatError(f"{root / _SUMS}: missing or unreadable; {_MEND}") from error
     sums = {}
     for line in lines:
         digest, separator, path = line.partition("  ")

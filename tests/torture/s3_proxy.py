@@ -45,6 +45,7 @@ FAULTS: tuple[Fault, ...] = (
 Script = Callable[[str, str], Fault | None]
 """What to do to a request, by its method and its path with the query."""
 
+_dice = random.Random(0)
 _PASSED_ON_ANEW = {"connection", "expect", "transfer-encoding", "keep-alive"}
 _ERROR = b"<Error><Code>%s</Code><Message>by script</Message></Error>"
 
@@ -127,7 +128,7 @@ class Proxy(ThreadingHTTPServer):
 
     def remember(self, method: str, path: str, answer: _Answer) -> None:
         """Keep what was answered, so that it can be given again when it is out of date."""
-        if answer.status >= 300 or method not in ("GET", "PUT", "DELETE"):
+        if answer.status >= 300 or method not in ("GET", "PUT", "DELETE") or path.count("/") < 2:
             return
         with self._lock:
             if method == "GET":
@@ -148,6 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Proxy  # type: ignore[assignment]
 
     def do_GET(self) -> None:
+        """Whatever the method is."""
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = self.server.fault(self.command, self.path)
         if fault is None:
@@ -155,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._misbehave(fault, body)
 
-    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815 - the library's names
 
     def log_message(self, *_: object) -> None:
         pass
@@ -242,8 +244,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _flipped(data: bytes) -> bytes:
-    middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    """With one bit changed, each time another one."""
+    place = _dice.randrange(len(data))
+    return data[:place] + bytes([data[place] ^ 1 << _dice.randrange(8)]) + data[place + 1 :]
 
 
 @contextmanager

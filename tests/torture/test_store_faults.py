@@ -45,9 +45,7 @@ def run(seconds: float, seed: int) -> dict[str, int]:
     """
     with ExitStack() as stack:
         start = Path(
-            os.environ.get(
-                "CENTRA_S3_UP", support.ROOT.parent / "shared" / "services" / "s3-up"
-            )
+            os.environ.get("CENTRA_S3_UP", support.ROOT.parent / "shared" / "services" / "s3-up")
         )
         server = services._start_s3(start, stack)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
