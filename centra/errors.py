@@ -96,6 +96,10 @@ class StoreError(CentraError):
     """The blob store cannot be reached or refuses to work."""
 
 
+class StoreUnreachableError(StoreError):
+    """The blob store does not answer."""
+
+
 class StoreNotWritableError(NotAllowedError):
     """The blob store can be read but not written."""
 

@@ -241,6 +241,8 @@ class LocalStore:
                     temporary.write_bytes(source)
                 else:
                     shutil.copyfile(source, temporary)
+                    if file_digest(temporary) != path.name:
+                        raise StoreError(f"{source}: was changed while it was stored; try again")
         except OSError as error:
             raise self._not_writable(error) from error
         self._settle(path)

@@ -23,6 +23,7 @@ from centra.errors import (
     CorruptBlobError,
     StoreError,
     StoreNotWritableError,
+    StoreUnreachableError,
     UsageError,
 )
 from centra.files import file_digest, make_folder, replacing
@@ -415,9 +416,7 @@ class S3Store:
 
     def _check_unchanged(self, digest: str, actual: str) -> None:
         if actual != digest:
-            raise StoreError(
-                f"the file of blob sha256:{digest} was changed while it was stored; try again"
-            )
+            raise StoreError(f"blob sha256:{digest}: was changed while it was stored; try again")
 
     def _differing(self, key: str) -> StoreError:
         return StoreError(
@@ -488,7 +487,7 @@ class S3Store:
                     told = f"no answer to {error.what} {tries}"
                 if isinstance(cause, ClientError):
                     raise StoreError(f"store {self._shown}: {told}; try again later") from error
-            raise StoreError(
+            raise StoreUnreachableError(
                 f"store {self._shown} cannot be reached: {told}. "
                 "Check the address, the AWS settings and the network."
             ) from error
