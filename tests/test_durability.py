@@ -38,14 +38,14 @@ class Disk:
         """The files that took their place, in order."""
 
     def mkdir(self, path: str) -> None:
-        self.unsynced[os.path.dirname(path)].add(path)
+        self.unsynced[str(Path(path).parent)].add(path)
 
     def replace(self, source: str, target: str) -> None:
         assert source not in self.written, f"{source} takes its place before it is synced"
         if target.endswith(("/release.json", "/SHA256SUMS")):
             others = {name: left for name, left in self.unsynced.items() if left}
             assert not others, f"{target} stands for what may not last: {others}"
-        self.unsynced[os.path.dirname(target)].add(target)
+        self.unsynced[str(Path(target).parent)].add(target)
         self.lasted.append(target)
 
     def sync(self, path: str) -> None:
@@ -72,15 +72,15 @@ def watched() -> Iterator[Disk]:
 
     def making(path: Any, *args: Any, **options: Any) -> None:
         mkdir(path, *args, **options)
-        disk.mkdir(os.path.abspath(path))
+        disk.mkdir(str(Path(path).absolute()))
 
     def replacing(source: Any, target: Any) -> None:
-        disk.replace(os.path.abspath(source), os.path.abspath(target))
+        disk.replace(str(Path(source).absolute()), str(Path(target).absolute()))
         replace(source, target)
 
     def syncing(file: int) -> None:
         fsync(file)
-        disk.sync(os.readlink(f"/proc/self/fd/{file}"))
+        disk.sync(str(Path(f"/proc/self/fd/{file}").readlink()))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "mkstemp", opening)
@@ -163,10 +163,15 @@ def test_a_row_is_committed_when_its_blob_lasts(
         f"init;backbone register tiny {make_encoder('bert')};"
         f"task register intent {tmp_path / 'intent.safetensors'}"
     )
-    calls = "mkdir,mkdirat,rename,renameat,renameat2,fsync,fdatasync,write,pwrite64"
+    python = [sys.executable, "-c", script, commands]
+    calls = "mkdir,mkdirat,rename,renameat,renameat2,fsync,fdatasync"
     result = subprocess.run(
-        ["strace", "-f", "-y", "-qq", "-s", "16", "-e", f"trace={calls}", "-o", "trace.log"]
-        + [sys.executable, "-c", script, commands],
+        [
+            "strace",
+            *["-f", "-y", "-qq", "-s", "16", "-o", "trace.log", "-e"],
+            f"trace={calls}",
+            *python,
+        ],
         check=False,
         capture_output=True,
         text=True,
@@ -183,7 +188,7 @@ def test_a_row_is_committed_when_its_blob_lasts(
         if not call or home not in line:
             continue
         name, arguments = call.groups()
-        quoted = [os.path.join(home, path) for path in re.findall(r'"([^"]*)"', arguments)]
+        quoted = [str(Path(home, path)) for path in re.findall(r'"([^"]*)"', arguments)]
         opened = re.match(r"\d+<(.*?)>", arguments)
         if name.startswith("mkdir"):
             disk.mkdir(quoted[-1])
