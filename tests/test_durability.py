@@ -168,6 +168,7 @@ def test_a_row_is_committed_when_its_blob_lasts(
     result = subprocess.run(
         [
             "strace",
+            "--seccomp-bpf",
             *["-f", "-y", "-qq", "-s", "16", "-o", "trace.log", "-e"],
             f"trace={calls}",
             *python,
