@@ -19,7 +19,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import unquote
 
 from centra.errors import UsageError
@@ -33,6 +33,7 @@ __all__ = [
     "BlobReader",
     "BlobStore",
     "BlobWriter",
+    "Fault",
     "StoredBlob",
     "Witness",
     "anchored_store",
@@ -56,6 +57,10 @@ _USER = re.compile(r"[^/.:@][^:@]*:[^/@]*@")
 """A user and a password behind a scheme that was forgotten or mistyped."""
 _FILE = re.compile(r"file://(?:localhost)?(/[^?#]*)", re.DOTALL | re.IGNORECASE)
 _SLASH = re.compile("%2f|%00", re.IGNORECASE)
+
+
+Fault = Literal["missing", "damaged"]
+"""What can be wrong with a blob."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +105,9 @@ class BlobWriter(Protocol):
     def put(self, source: Path | bytes) -> str:
         """Store a file or bytes, once, and return the digest.
 
+        What is there already is read, and replaced where it is damaged: putting the original again
+        is the mend.
+
         Raises:
             StoreNotWritableError: the store or the credentials are read-only.
             StoreError: the store cannot be reached.
@@ -118,6 +126,14 @@ class BlobStore(BlobReader, BlobWriter, Protocol):
 
         Raises:
             StoreError: the store cannot be reached.
+        """
+        ...
+
+    def fault(self, digest: str) -> Fault | None:
+        """What is wrong with a blob, read to its end where it lies, whatever copies there are.
+
+        Raises:
+            StoreError: the store cannot be reached, or answers something else each time.
         """
         ...
 

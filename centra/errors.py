@@ -96,6 +96,10 @@ class StoreError(CentraError):
     """The blob store cannot be reached or refuses to work."""
 
 
+class StoreUnreachableError(StoreError):
+    """The blob store does not answer."""
+
+
 class StoreNotWritableError(NotAllowedError):
     """The blob store can be read but not written."""
 
@@ -103,18 +107,20 @@ class StoreNotWritableError(NotAllowedError):
 class BlobNotFoundError(NotFoundError):
     """The store holds no blob with this digest."""
 
-    def __init__(self, digest: str, where: str) -> None:
-        super().__init__(f"blob sha256:{digest} is missing from {where}")
+    def __init__(self, digest: str, where: str, mend: str = "") -> None:
+        super().__init__(f"blob sha256:{digest} is missing from {where}" + (mend and f"; {mend}"))
         self.digest = digest
 
 
 class CorruptBlobError(VerificationError):
     """A blob's bytes do not hash to its name."""
 
-    def __init__(self, digest: str, actual: str, where: str) -> None:
+    def __init__(
+        self, digest: str, actual: str, where: str, mend: str = "put the original again"
+    ) -> None:
         super().__init__(
             f"{where} is corrupt: its SHA-256 is {actual}, expected {digest}. "
-            "Nothing was loaded from it; restore the file from a backup or put the original again."
+            f"Nothing was loaded from it; {mend}."
         )
         self.digest = digest
         self.actual = actual

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import os
+import re
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,17 @@ from centra.errors import StoreNotWritableError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_utf8", "check_writable", "decode_text", "file_digest", "read_text", "replacing"]
+__all__ = [
+    "check_utf8",
+    "check_writable",
+    "decode_text",
+    "file_digest",
+    "make_folder",
+    "read_text",
+    "replacing",
+    "sync_folder",
+    "temporary_for",
+]
 
 _MARKS = (
     # UTF-32 first: its mark begins with that of UTF-16.
@@ -28,6 +39,11 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """Byte-order marks, as Excel, Notepad and PowerShell write them."""
+
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}", re.DOTALL)
+
+_CANNOT_SYNC = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
+"""What file systems say that cannot sync a folder, or of a folder that may be written but not read."""
 
 
 def file_digest(path: Path) -> str:
@@ -86,11 +102,47 @@ def read_text(path: Path) -> str:
     return decode_text(path.read_bytes())
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, so that a power cut takes none of them away.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Make what was created, renamed or removed in a folder outlast a power cut.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno in _CANNOT_SYNC:
+            return
+        raise
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside ``path`` that takes its place when the block ends without error.
 
-    Readers see the old file or the whole new one, also after a crash.
+    Readers see the old file or the whole new one, also after a crash; after the block it outlasts a
+    power cut.
 
     Raises:
         OSError: its folder cannot be written, or it is a device, a pipe or a folder.
@@ -101,12 +153,19 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
+        temporary.chmod(0o644)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def temporary_for(name: str) -> str | None:
+    """Whose place a temporary file of :func:`replacing` was to take; None for any other name."""
+    found = _TEMPORARY.fullmatch(name)
+    return found[1] if found else None
 
 
 def _check_replaceable(path: Path) -> None:

@@ -19,8 +19,12 @@ signatures, ``SHA256SUMS`` among them; see :mod:`centra.signing`.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
+import os
 import shutil
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,12 +38,19 @@ from centra.errors import (
     StoreError,
     StoreNotWritableError,
 )
-from centra.files import check_utf8, file_digest, replacing
+from centra.files import (
+    check_utf8,
+    file_digest,
+    make_folder,
+    replacing,
+    sync_folder,
+    temporary_for,
+)
 from centra.progress import Progress, silent
 from centra.release import ReleaseManifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from centra.blobs import BlobReader
 
@@ -48,9 +59,12 @@ __all__ = [
     "SIGNATURES",
     "ReleaseFolder",
     "check_target",
+    "is_begun",
     "listing",
     "write_folder",
 ]
+
+_log = logging.getLogger(__name__)
 
 _MANIFEST, _SUMS = "release.json", "SHA256SUMS"
 _CONFIG, _INDEX = "config.json", "model.safetensors.index.json"
@@ -59,6 +73,8 @@ ACCESSORIES = (_SUMS, _CONFIG, _INDEX)
 _FIRST, _MORE = "model.sig", "signatures"
 SIGNATURES = (_FIRST, _MORE)
 """What a signature cannot cover."""
+_MEND = "pull the release again"
+_FOLDERS = ("backbone", "tokenizer", "tasks", _MORE)
 
 
 class ReleaseFolder:
@@ -86,6 +102,10 @@ class ReleaseFolder:
         sums = _read_sums(root)
         if _MANIFEST not in sums:
             raise FormatError(f"{root / _SUMS}: does not list {_MANIFEST}")
+        if not (root / _MANIFEST).exists():
+            raise FormatError(
+                f"{root}: {_MANIFEST} is missing: it was not written to its end; {_MEND}"
+            )
         data = _checked(root, _MANIFEST, sums[_MANIFEST])
         manifest = ReleaseManifest.from_bytes(data, str(root / _MANIFEST))
         blobs = manifest.files()
@@ -100,10 +120,10 @@ class ReleaseFolder:
         paths = self._paths.get(digest, [])
         for path in paths:  # two tasks may have the same module
             if not path.is_file():
-                raise BlobNotFoundError(digest, str(path))
+                raise BlobNotFoundError(digest, str(path), _MEND)
             actual = file_digest(path)
             if actual != digest:
-                raise CorruptBlobError(digest, actual, str(path))
+                raise CorruptBlobError(digest, actual, str(path), _MEND)
         if not paths:
             raise BlobNotFoundError(digest, str(self.root))
         return paths[0]
@@ -133,8 +153,9 @@ def write_folder(
     """Materialise a release; files that are already right are left alone.
 
     Files of an earlier release in the same folder that this one does not have are removed, its
-    signatures too, and nothing else is. The manifest comes last, so an interrupted write is no
-    release.
+    signatures too, and what a killed write left; nothing else is. The manifest comes last, so an
+    interrupted write is no release, and a rerun goes on where it stopped. Two processes that write
+    the same folder take turns.
 
     Args:
         manifest: the release.
@@ -154,32 +175,29 @@ def write_folder(
     files = manifest.files()
     sums, small = _contents(manifest, reader)
     signatures = dict(zip(_signature_names(), reader.signatures(manifest.digest), strict=False))
-    owned = check_target(root)
-    # Until the end it lists the earlier release's files too: a rerun knows what is ours.
-    union = _sums_text({path: d for path, d in {**owned, **sums}.items() if path != _SUMS})
-    stale = owned.keys() - sums.keys()
-    needed = [path for path, digest in sums.items() if not _is_right(root / path, digest)]
+    check_target(root)
     written = 0
     try:
-        if owned and owned[_MANIFEST] != manifest.digest:
-            # Before the folder is known as the new release's, whose signatures they are not.
-            for signature in _signature_files(root):
-                signature.unlink()
-        if needed:
-            root.mkdir(parents=True, exist_ok=True)
-            (root / _MANIFEST).unlink(missing_ok=True)
-            _place(root / _SUMS, union)
-            last = (_SUMS, _MANIFEST)
-            needed = [*(path for path in needed if path not in last), *last]
-        for path in sorted(stale):
-            (root / path).unlink(missing_ok=True)
-        for done, path in enumerate(needed, 1):
-            source = small[path] if path in small else reader.fetch(files[path])
-            written += _place(root / path, source)
-            progress("write files", done, len(needed))
-        for name, data in signatures.items():
-            if not _is_right(root / name, sha256(data)):
-                written += _place(root / name, data)
+        make_folder(root)
+        with _alone(root):
+            owned = check_target(root)
+            _remove_temporaries(root, {*owned, *sums})
+            needed = [path for path, digest in sums.items() if not _is_right(root / path, digest)]
+            if needed:
+                _withdraw(root, owned, sums)
+                needed = [path for path in needed if path not in (_SUMS, _MANIFEST)]
+                needed += [_SUMS, _MANIFEST]
+            _remove(root, owned.keys() - sums.keys())
+            for done, path in enumerate(needed, 1):
+                if path == _SUMS:
+                    # All that the manifest stands for is there for good before it is.
+                    written += _place_signatures(root, signatures)
+                    _settle(root, sums)
+                source = small[path] if path in small else reader.fetch(files[path])
+                written += _place(root / path, source)
+                progress("write files", done, len(needed))
+            written += _place_signatures(root, signatures)
+            _settle(root, sums)
     except OSError as error:
         raise StoreNotWritableError(f"cannot write to {root}: {error.strerror}") from error
     return written
@@ -235,18 +253,120 @@ def check_target(root: Path) -> dict[str, str]:
         sums = _read_sums(root)
         if _MANIFEST in sums:
             return sums
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+    try:
+        free = not root.exists() or (root.is_dir() and all(map(_is_begun, _below(root))))
+    except OSError as error:
+        raise FormatError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    if not free:
         raise FormatError(f"{root}: exists and is not a release folder; give an empty or new one")
     return {}
+
+
+def is_begun(root: Path) -> bool:
+    """Whether a folder holds a release, or what is there of one whose writing was cut off."""
+    try:
+        names = [path.name for path in root.iterdir()]
+    except OSError:
+        return False
+    return any(_SUMS in (name, temporary_for(name)) or name == _MANIFEST for name in names)
+
+
+def _below(root: Path) -> Iterator[tuple[Path, bool]]:
+    """Every path below a folder, from there, and whether it is a folder."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for folder, folders, files in os.walk(root, onerror=refuse):
+        place = Path(folder).relative_to(root)
+        yield from ((place / name, True) for name in folders)
+        yield from ((place / name, False) for name in files)
+
+
+def _is_begun(found: tuple[Path, bool]) -> bool:
+    """Whether this may lie in a folder where a first write was killed before anything was listed."""
+    path, folder = found
+    if folder:
+        return path.parts[0] in _FOLDERS
+    own = len(path.parts) > 1 or temporary_for(path.name) in (_SUMS, _MANIFEST)
+    return own and temporary_for(path.name) is not None
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Let no other process write a folder meanwhile; one that is killed lets go of it."""
+    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.warning("%s: another process writes it; waiting", root)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            pass  # Some network file systems have no such locks.
+        yield
+    finally:
+        os.close(handle)
+
+
+def _withdraw(root: Path, owned: dict[str, str], sums: dict[str, str]) -> None:
+    """Make of a folder one that is no release, but is known as ours."""
+    (root / _MANIFEST).unlink(missing_ok=True)
+    if owned and owned[_MANIFEST] != sums[_MANIFEST]:
+        # Before the folder is known as the new release's, whose signatures they are not.
+        _remove(root, [str(path.relative_to(root)) for path in _signature_files(root)])
+    # Until the end it lists the earlier release's files too: a rerun knows what is ours.
+    union = {path: digest for path, digest in {**owned, **sums}.items() if path != _SUMS}
+    _place(root / _SUMS, _sums_text(union))
+
+
+def _remove_temporaries(root: Path, listed: Collection[str]) -> None:
+    """Remove what killed writes of these files, or of signatures, left beside them."""
+    for folder in {root, root / _MORE, *((root / path).parent for path in listed)}:
+        place = folder.relative_to(root)
+        for path in folder.iterdir() if folder.is_dir() else ():
+            target = temporary_for(path.name)
+            name = str(place / target) if target else ""
+            signature = name == _FIRST or (name and str(place) == _MORE)
+            if signature or name == _SUMS or name in listed:
+                path.unlink(missing_ok=True)
+
+
+def _remove(root: Path, paths: Collection[str]) -> None:
+    """Remove files, and the folders that are empty then."""
+    for path in sorted(paths):
+        (root / path).unlink(missing_ok=True)
+    for folder in sorted({place for path in paths for place in Path(path).parents}, reverse=True):
+        if folder != Path():
+            with suppress(OSError):  # Not empty.
+                (root / folder).rmdir()
+
+
+def _settle(root: Path, paths: Collection[str]) -> None:
+    """Make what is in a folder outlast a power cut, whoever wrote it."""
+    places = {place for path in paths for place in Path(path).parents}
+    for folder in {root.parent, *(root / place for place in places)}:
+        sync_folder(folder)
+    if (root / _MORE).is_dir():
+        sync_folder(root / _MORE)
 
 
 def _is_right(path: Path, digest: str) -> bool:
     return path.is_file() and file_digest(path) == digest
 
 
+def _place_signatures(root: Path, signatures: dict[str, bytes]) -> int:
+    """Put those that are not there; returns the bytes written."""
+    return sum(
+        _place(root / name, data)
+        for name, data in signatures.items()
+        if not _is_right(root / name, sha256(data))
+    )
+
+
 def _place(path: Path, source: Path | bytes) -> int:
     """Put a file at a path in one step; returns the bytes written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as temporary:
         if isinstance(source, bytes):
             temporary.write_bytes(source)
@@ -288,9 +408,7 @@ def _read_sums(root: Path) -> dict[str, str]:
     try:
         *lines, end = (root / _SUMS).read_bytes().decode().split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(
-            f"{root / _SUMS}: missing or unreadable; pull the release again"
-        ) from error
+        raise FormatError(f"{root / _SUMS}: missing or unreadable; {_MEND}") from error
     sums = {}
     for line in lines:
         digest, separator, path = line.partition("  ")
@@ -306,7 +424,7 @@ def _checked(root: Path, path: str, digest: str) -> bytes:
     try:
         data = (root / path).read_bytes()
     except OSError as error:
-        raise BlobNotFoundError(digest, str(root / path)) from error
+        raise BlobNotFoundError(digest, str(root / path), _MEND) from error
     if sha256(data) != digest:
-        raise CorruptBlobError(digest, sha256(data), str(root / path))
+        raise CorruptBlobError(digest, sha256(data), str(root / path), _MEND)
     return data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -27,16 +28,18 @@ from centra.errors import (
     StoreError,
     StoreNotWritableError,
 )
-from centra.files import check_utf8, file_digest, replacing
+from centra.files import check_utf8, file_digest, make_folder, replacing, sync_folder
 from centra.names import parse_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from centra.blobs import Witness
+    from centra.blobs import Fault, Witness
 
 __all__ = ["Leftover", "LocalStore"]
+
+_log = logging.getLogger(__name__)
 
 _TEMPORARY = re.compile(r"\.([0-9a-f]{64}|[a-z0-9][a-z0-9_.-]*\.(json|txt))\.[a-z0-9_]{8}")
 
@@ -94,12 +97,29 @@ class LocalStore:
         digest = (
             hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else file_digest(source)
         )
+        path = self.path(digest)
+        try:
+            fault = self.fault(digest)
+        except StoreError:  # Writing tells more of what is wrong with the place.
+            fault = "missing"
+        if fault:
+            self._write(path, source)
+        else:
+            # Whoever wrote it may have been killed before it was sure to stay.
+            self._settle(path)
+        if fault == "damaged":
+            _log.warning("blob sha256:%s was damaged; put back", digest)
+        return digest
+
+    def fault(self, digest: str) -> Fault | None:
+        """See :meth:`BlobStore.fault`."""
         try:
             self.fetch(digest)
-        except (BlobNotFoundError, CorruptBlobError, StoreError):
-            # A blob that is there but damaged is replaced: putting the original again is the mend.
-            self._write(self.path(digest), source)
-        return digest
+        except BlobNotFoundError:
+            return "missing"
+        except CorruptBlobError:
+            return "damaged"
+        return None
 
     def stat(self, digest: str) -> StoredBlob | None:
         """See :meth:`BlobStore.stat`."""
@@ -251,12 +271,23 @@ class LocalStore:
 
     def _write(self, path: Path, source: Path | bytes) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with replacing(path) as temporary:
                 if isinstance(source, bytes):
                     temporary.write_bytes(source)
                 else:
                     shutil.copyfile(source, temporary)
+                    if file_digest(temporary) != path.name:
+                        raise StoreError(f"{source}: was changed while it was stored; try again")
+        except OSError as error:
+            raise self._not_writable(error) from error
+        self._settle(path)
+
+    def _settle(self, path: Path) -> None:
+        """Make a file's place outlast a power cut: others may have made its folders just before."""
+        try:
+            for folder in path.relative_to(self.root.parent).parents:
+                sync_folder(self.root.parent / folder)
         except OSError as error:
             raise self._not_writable(error) from error
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
+import logging
 import time
-from contextlib import contextmanager
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 from urllib.parse import parse_qs
 
 from centra.blobs import (
@@ -23,26 +30,39 @@ from centra.errors import (
     CorruptBlobError,
     StoreError,
     StoreNotWritableError,
+    StoreUnreachableError,
     UsageError,
 )
-from centra.files import file_digest, replacing
+from centra.files import file_digest, make_folder, replacing
 from centra.forks import in_child
 from centra.names import parse_name
 from centra.redaction import redacted
+from centra.retries import CONNECT_TIMEOUT, READ_TIMEOUT, GaveUpError, patiently
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
     from botocore.exceptions import ClientError
 
-    from centra.blobs import Witness
+    from centra.blobs import Fault, Witness
     from centra.errors import CentraError
     from centra.local_store import LocalStore
 
 __all__ = ["S3Store"]
 
+_log = logging.getLogger(__name__)
+
+_PART = 8 << 20
+"""Bytes of a large blob that go in one request: what fails is a part, and is made again alone."""
+_STREAMS = 4
+"""How many parts are on the way at once."""
+_READINGS = 5
+"""How often a blob is read that is another one each time."""
+
 _T = TypeVar("_T")
+_Item = TypeVar("_Item")
 
 
 class S3Store:
@@ -94,8 +114,10 @@ class S3Store:
             # Several S3-compatible servers refuse the newer trailing checksums; every blob is
             # checked against its SHA-256 here anyway.
             config = Config(
-                connect_timeout=3,
-                retries={"mode": "standard", "total_max_attempts": 3},
+                connect_timeout=CONNECT_TIMEOUT,
+                read_timeout=READ_TIMEOUT,
+                # Its own attempts are counted, not timed, and end where the answer's body begins.
+                retries={"mode": "standard", "total_max_attempts": 1},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 s3={"addressing_style": style} if style else None,
@@ -115,8 +137,7 @@ class S3Store:
 
     def has(self, digest: str) -> bool:
         """See :meth:`BlobStore.has`."""
-        with self._translated():
-            return self._exists(self._key(digest))
+        return self.stat(digest) is not None
 
     def fetch(self, digest: str) -> Path:
         """See :meth:`BlobReader.fetch`. A verified copy in the cache is used without a request."""
@@ -126,9 +147,13 @@ class S3Store:
             pass  # The cache is only a copy: take the original.
         path = self.cache.path(digest)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                self._download(digest, temporary)
+            make_folder(path.parent)
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                actual = self._actual(digest, file)
+                if actual is None:
+                    raise BlobNotFoundError(digest, self._shown)
+                if actual != digest:
+                    raise CorruptBlobError(digest, actual, f"{self._shown} blob {digest}")
         except OSError as error:
             raise StoreError(
                 f"cannot write to the cache {self.cache.root}: {error.strerror}. "
@@ -142,20 +167,24 @@ class S3Store:
             digest = hashlib.sha256(source).hexdigest()
         else:
             digest = file_digest(source)
-        key = self._key(digest)
-        with self._translated(writing=True):
-            if self._exists(key):
-                return digest
-            if isinstance(source, bytes):
-                self._client.put_object(Bucket=self._bucket, Key=key, Body=source)
-            else:
-                self._client.upload_file(str(source), self._bucket, key)
+        # Each new blob is missing first: that is believed at once, as writing it again does no harm.
+        fault = self._fault(digest, attempts=1)
+        if fault:
+            with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+                self._upload(digest, file)
+        if fault == "damaged":
+            _log.warning("blob sha256:%s was damaged; put back", digest)
         return digest
+
+    def fault(self, digest: str) -> Fault | None:
+        """See :meth:`BlobStore.fault`."""
+        return self._fault(digest, attempts=3)
 
     def stat(self, digest: str) -> StoredBlob | None:
         """See :meth:`BlobStore.stat`."""
+        key = self._key(digest)
         with self._translated():
-            found = self._head(self._key(digest))
+            found = self._unless_missing(lambda: self._head(key))
         if found is None:
             return None
         return StoredBlob(
@@ -168,7 +197,7 @@ class S3Store:
         """See :meth:`BlobStore.clock`."""
         with self._translated():
             try:
-                response = self._client.head_bucket(Bucket=self._bucket)
+                response = self._head_bucket()
             except self._client.exceptions.ClientError as error:
                 response = error.response  # A refusal has a date, too.
         try:
@@ -204,7 +233,7 @@ class S3Store:
     def remove(self, digest: str) -> None:
         """See :meth:`BlobStore.remove`."""
         with self._translated(writing=True):
-            self._client.delete_object(Bucket=self._bucket, Key=self._key(digest))
+            self._ask("DELETE", self._key(digest), self._client.delete_object)
 
     def pointers(self) -> list[str]:
         """See :meth:`BlobStore.pointers`."""
@@ -251,21 +280,10 @@ class S3Store:
     def write_signature(self, manifest: str, data: bytes) -> None:
         """See :meth:`BlobStore.write_signature`."""
         key = self._path("signatures", manifest, signature_name(data))
-        with self._translated(writing=True):
-            if self._read(key) != data:  # Its time, and so its place, stays as it is.
-                self._client.put_object(
-                    Bucket=self._bucket, Key=key, Body=data, ContentType="application/json"
-                )
-
-    def _write_document(self, key: str, data: bytes) -> None:
-        with self._translated(writing=True):
-            self._client.put_object(
-                Bucket=self._bucket,
-                Key=key,
-                Body=data,
-                ContentType="application/json",
-                CacheControl="no-cache",
-            )
+        with self._translated():
+            same = self._read(key) == data
+        if not same:  # Its time, and so its place, stays as it is.
+            self._write_document(key, data)
 
     def witnesses(self) -> list[Witness]:
         """See :meth:`BlobStore.witnesses`."""
@@ -277,37 +295,173 @@ class S3Store:
         """See :meth:`BlobStore.write_witness`."""
         name, data = witness_file(witness)
         with self._translated(writing=True):
-            self._client.put_object(
-                Bucket=self._bucket, Key=self._path("witnesses", name), Body=data
-            )
+            self._put(self._path("witnesses", name), data)
 
-    def _read(self, key: str, *, attempts: int = 1) -> bytes | None:
-        def read() -> bytes:
-            body: bytes = self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read()
-            return body
-
-        return self._unless_missing(read, attempts=attempts)
-
-    def _exists(self, key: str) -> bool:
-        return self._head(key) is not None
-
-    def _head(self, key: str) -> Any:
-        """What the server says about a key; None where there is none."""
-        return self._unless_missing(
-            lambda: self._client.head_object(Bucket=self._bucket, Key=key), attempts=1
+    def _ask(self, method: str, key: str, operation: Callable[..., _T], **options: Any) -> _T:
+        """Let the client do something to a key; see :func:`centra.retries.patiently`."""
+        return patiently(
+            f"{method} {key}",
+            lambda: operation(Bucket=self._bucket, Key=key, **options),
         )
 
-    def _download(self, digest: str, target: Path) -> None:
-        def save() -> bool:
-            self._client.download_file(self._bucket, self._key(digest), str(target))
-            return True
+    def _read(self, key: str, *, attempts: int = 1) -> bytes | None:
+        """A small file, whose ETag is the MD5 of what was written, or else two readings agree."""
+        seen: set[bytes] = set()
+        for _ in range(_READINGS):
+            found = self._unless_missing(
+                lambda: self._ask("GET", key, self._answer), attempts=attempts
+            )
+            if found is None:
+                return None
+            data, response = found
+            if response.get("ETag") == f'"{_md5(data).hex()}"' or data in seen:
+                return data
+            seen.add(data)
+        raise self._differing(key)
 
+    def _write_document(self, key: str, data: bytes) -> None:
+        """Replace a small file, which no cache on the way may keep."""
+        kind = {"ContentType": "application/json", "CacheControl": "no-cache"}
+        with self._translated(writing=True):
+            self._put(key, data, **kind)
+
+    def _put(self, key: str, data: bytes, **options: Any) -> None:
+        sums = {"ContentMD5": base64.b64encode(_md5(data)).decode()}
+        self._ask("PUT", key, self._client.put_object, Body=data, **sums, **options)
+
+    def _head(self, key: str) -> Any:
+        """What the server says about a key."""
+        return self._ask("HEAD", key, self._client.head_object)
+
+    def _head_bucket(self) -> Any:
+        bucket = self._bucket
+        return patiently(f"HEAD {bucket}", lambda: self._client.head_bucket(Bucket=bucket))
+
+    def _answer(self, **request: Any) -> tuple[bytes, Any]:
+        """A body, read to its end, and all that was said beside it."""
+        response = self._client.get_object(**request)
+        return response["Body"].read(), response
+
+    def _fault(self, digest: str, *, attempts: int) -> Fault | None:
+        actual = self._actual(digest, attempts=attempts)
+        if actual is None:
+            return "missing"
+        return "damaged" if actual != digest else None
+
+    def _actual(
+        self, digest: str, file: BinaryIO | None = None, *, attempts: int = 3
+    ) -> str | None:
+        """The SHA-256 of what lies in a blob's place; None where nothing does.
+
+        Another one than its name is believed when it was read twice: bits flip on the way, too.
+
+        Args:
+            digest: the blob's.
+            file: where its bytes go.
+            attempts: how often it is asked for before it is missing.
+        """
+        seen: set[str] = set()
         with self._translated():
-            if not self._unless_missing(save):
-                raise BlobNotFoundError(digest, self._shown)
-        actual = file_digest(target)
+            for _ in range(_READINGS):
+                actual = self._hash(self._key(digest), file, attempts)
+                if actual in (None, digest, *seen):
+                    return actual
+                seen.add(str(actual))
+        raise self._differing(self._key(digest))
+
+    def _hash(self, key: str, file: BinaryIO | None, attempts: int) -> str | None:
+        first = self._unless_missing(lambda: self._part(key, 0), attempts=attempts)
+        if first is None:
+            return None
+        if file:
+            file.seek(0)
+            file.truncate()
+        data, size = first
+        rest = _ahead(lambda start: self._part(key, start)[0], range(_PART, size, _PART))
+        hasher = hashlib.sha256()
+        for part in chain([data], rest):
+            hasher.update(part)
+            if file:
+                file.write(part)
+        return hasher.hexdigest()
+
+    def _part(self, key: str, start: int) -> tuple[bytes, int]:
+        """The bytes of a part, and the size of the whole."""
+        span = f"bytes={start}-{start + _PART - 1}"
+        try:
+            data, response = self._ask("GET", key, self._answer, Range=span)
+        except self._client.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] != "InvalidRange":
+                raise
+            return b"", start  # It ends before: an empty file has no first byte.
+        whole = response.get("ContentRange", f"/{len(data)}")
+        return data, int(whole.rpartition("/")[2])
+
+    def _upload(self, digest: str, file: BinaryIO) -> None:
+        """Store what is in a file; nothing of it stays where that fails.
+
+        Raises:
+            StoreError: the file has changed, or the server did not store what it was sent.
+        """
+        key, data = self._key(digest), file.read(_PART)
+        with self._translated(writing=True):
+            if len(data) < _PART:
+                self._check_unchanged(digest, hashlib.sha256(data).hexdigest())
+                self._put(key, data)
+                return
+            made = self._ask("POST", key, self._client.create_multipart_upload)
+            upload = {"UploadId": made["UploadId"]}
+            try:
+                self._send(digest, data, file, upload)
+            except BaseException:
+                with suppress(Exception):  # What went wrong first is told.
+                    self._ask("DELETE", key, self._client.abort_multipart_upload, **upload)
+                raise
+
+    def _send(self, digest: str, data: bytes, file: BinaryIO, upload: dict[str, str]) -> None:
+        """Store a file part by part, of which the first has been read."""
+        key, hasher, size = self._key(digest), hashlib.sha256(), 0
+
+        def parts() -> Iterator[tuple[int, bytes]]:
+            nonlocal data, size
+            number = 0
+            while data:
+                hasher.update(data)
+                number, size = number + 1, size + len(data)
+                yield number, data
+                data = file.read(_PART)
+
+        def send(part: tuple[int, bytes]) -> dict[str, Any]:
+            number, data = part
+            options = {
+                "PartNumber": number,
+                "Body": data,
+                "ContentMD5": base64.b64encode(_md5(data)).decode(),
+            }
+            sent = self._ask("PUT", key, self._client.upload_part, **options, **upload)
+            return {"PartNumber": number, "ETag": sent["ETag"]}
+
+        sent = {"Parts": list(_ahead(send, parts()))}
+        self._check_unchanged(digest, hasher.hexdigest())
+        complete = self._client.complete_multipart_upload
+        try:
+            self._ask("POST", key, complete, MultipartUpload=sent, **upload)
+        except self._client.exceptions.ClientError as error:
+            # An attempt whose answer was lost may have done it: what is there decides.
+            if error.response["Error"]["Code"] not in ("NoSuchUpload", "404"):
+                raise
+        if self._head(key)["ContentLength"] != size:
+            raise StoreError(f"store {self._shown}: did not store {key} whole; try again")
+
+    def _check_unchanged(self, digest: str, actual: str) -> None:
         if actual != digest:
-            raise CorruptBlobError(digest, actual, f"{self._shown} blob {digest}")
+            raise StoreError(f"blob sha256:{digest}: was changed while it was stored; try again")
+
+    def _differing(self, key: str) -> StoreError:
+        return StoreError(
+            f"store {self._shown}: {key} was another file each of {_READINGS} times that it was "
+            "read. Check the network, and whatever lies between here and the server."
+        )
 
     def _unless_missing(self, request: Callable[[], _T], *, attempts: int = 3) -> _T | None:
         """Make a request; None where there is no such key.
@@ -328,13 +482,20 @@ class S3Store:
         code = error.response["Error"]["Code"]
         if code == "404":
             # A missing bucket answers the same; it must not look like a missing blob.
-            self._client.head_bucket(Bucket=self._bucket)
+            self._head_bucket()
         return code in ("404", "NoSuchKey")
 
     def _list(self, prefix: str) -> Iterator[Any]:
-        pages = self._client.get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=self._bucket, Prefix=prefix):
+        after: dict[str, str] = {}
+        while True:
+            page = patiently(f"GET the list of {prefix}", partial(self._page, prefix, after))
             yield from page.get("Contents", [])
+            if "NextContinuationToken" not in page:
+                return
+            after = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _page(self, prefix: str, after: dict[str, str]) -> Any:
+        return self._client.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **after)
 
     def _key(self, digest: str) -> str:
         return self._path("blobs", "sha256", digest[:2], digest)
@@ -348,18 +509,25 @@ class S3Store:
     @contextmanager
     def _translated(self, *, writing: bool = False) -> Iterator[None]:
         """Turn boto3's errors into ours, in this one place."""
-        from boto3.exceptions import Boto3Error, S3UploadFailedError
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 
         try:
             yield
-        except (Boto3Error, BotoCoreError, ClientError) as error:
-            # An upload's error hides the server's answer that it was raised for.
-            cause = error.__context__ if isinstance(error, S3UploadFailedError) else error
-            if isinstance(cause, ClientError):
-                raise self._refusal(cause, writing=writing) from error
-            raise StoreError(
-                f"store {self._shown} cannot be reached: {self._told(error)}. "
+        except ClientError as error:
+            raise self._refusal(error, writing=writing) from error
+        except (BotoCoreError, GaveUpError) as error:
+            told = self._told(error)
+            if isinstance(error, GaveUpError):
+                cause = error.__cause__
+                tries = f"{error.attempts} attempts in {error.seconds:.0f} s"
+                told = f"{self._told(cause)} ({error.what}, {tries})"
+                if isinstance(cause, ReadTimeoutError):
+                    tries = f"within {READ_TIMEOUT} s, {error.attempts} attempts"
+                    told = f"no answer to {error.what} {tries}"
+                if isinstance(cause, ClientError):
+                    raise StoreError(f"store {self._shown}: {told}; try again later") from error
+            raise StoreUnreachableError(
+                f"store {self._shown} cannot be reached: {told}. "
                 "Check the address, the AWS settings and the network."
             ) from error
 
@@ -377,6 +545,26 @@ class S3Store:
             )
         return StoreError(f"store {self._shown}: {self._told(error)}")
 
-    def _told(self, error: Exception) -> str:
+    def _told(self, error: object) -> str:
         """What boto3 says, which may quote the endpoint."""
-        return redacted(str(error), self.url)
+        return redacted(str(error), self.url).replace(" (reached max retries: 0)", "")
+
+
+def _ahead(function: Callable[[_Item], _T], items: Iterable[_Item]) -> Iterator[_T]:
+    """What a function makes of each item, in order; a few are made at once, in threads."""
+    with ThreadPoolExecutor(_STREAMS) as pool:
+        coming: deque[Future[_T]] = deque()
+        try:
+            for item in items:
+                coming.append(pool.submit(function, item))
+                if len(coming) == _STREAMS:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for one in coming:
+                one.cancel()
+
+
+def _md5(data: bytes) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()

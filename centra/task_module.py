@@ -21,7 +21,7 @@ from pydantic import Field
 
 from centra.documents import Digest, Document, FormattedDocument, canonical_json
 from centra.errors import FormatError, IncompatibleError, StoreNotWritableError
-from centra.files import file_digest, replacing
+from centra.files import file_digest, make_folder, replacing
 from centra.tags import bio_labels
 from centra.tensors import RawTensor, check_finite, content_checksum, read_metadata, read_raw
 from centra.words import Segmentation  # noqa: TC001 - pydantic reads it
@@ -343,7 +343,7 @@ class TaskModule:
             StoreNotWritableError: the folder cannot be written.
         """
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with replacing(path) as temporary:
                 temporary.write_bytes(self.to_bytes())
         except OSError as error:

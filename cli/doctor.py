@@ -6,30 +6,38 @@ from collections import Counter
 
 import click
 
+from centra.errors import VerificationError
 from cli.context import json_option
-from cli.output import print_json
+from cli.output import print_json, reporting
 
 
 @click.command()
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Also read every registered blob; goes on where it was stopped.",
+)
 @json_option
 @click.pass_context
-def doctor(ctx: click.Context, *, as_json: bool) -> None:
+def doctor(ctx: click.Context, *, deep: bool, as_json: bool) -> None:
     """Look at everything this setup needs, and say how to mend what is wrong.
 
-    Ends with exit code 0 unless there is a problem.
+    Ends with exit code 0 unless there is a problem: with 6 where --deep found a damaged or missing
+    blob, and else with 1.
     """
     from registry.doctor import examine
 
     checks = []
-    for check in examine(**ctx.find_root().obj):
-        checks.append(check)
-        if not as_json:
-            first, *more = check.found.splitlines()
-            click.echo(f"{check.state:<8} {check.check:<15} {first}")
-            for line in more:
-                click.echo(f"{'':<24} {line}")
-            for line in (check.mend or "").splitlines():
-                click.echo(f"{'':<24} → {line}")
+    with reporting() as progress:
+        for check in examine(**ctx.find_root().obj, deep=deep, progress=progress):
+            checks.append(check)
+            if not as_json:
+                first, *more = check.found.splitlines()
+                click.echo(f"{check.state:<8} {check.check:<15} {first}")
+                for line in more:
+                    click.echo(f"{'':<24} {line}")
+                for line in (check.mend or "").splitlines():
+                    click.echo(f"{'':<24} → {line}")
     states = Counter(check.state for check in checks)
     if as_json:
         print_json(checks)
@@ -39,4 +47,4 @@ def doctor(ctx: click.Context, *, as_json: bool) -> None:
             f"skipped: {states['skipped']}"
         )
     if states["problem"]:
-        ctx.exit(1)
+        ctx.exit(VerificationError.exit_code if checks[-1].damaged else 1)

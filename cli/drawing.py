@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from centra.errors import StoreNotWritableError, UsageError
-from centra.files import replacing
+from centra.files import make_folder, replacing
 from cli.output import account_line
 from cli.picture import branch_label
 
@@ -123,7 +123,7 @@ def write_svg(graph: Graph, path: Path) -> None:
     if path.suffix.lower() != ".svg":
         raise UsageError(f"{path}: the drawing is SVG; give it a name that ends in .svg")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with replacing(path) as temporary:
             temporary.write_text(svg(graph), encoding="utf-8")
     except OSError as error:

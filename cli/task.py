@@ -324,7 +324,13 @@ def _show_card(reference: str, *, markdown: bool, as_json: bool) -> None:
 
 def _print_outcome(outcome: Outcome, done: str, *, as_json: bool) -> None:
     settled()
-    remark(done if outcome.changed else "nothing to do: already so")
+    if outcome.mended:
+        remark(
+            f"these bytes are version {outcome.version} already; its stored file was "
+            f"{outcome.mended}, and is back"
+        )
+    else:
+        remark(done if outcome.changed else "nothing to do: already so")
     if outcome.forced:
         remark("forced: recorded in the audit log")
     if outcome.state == "retired" and done != "retired":

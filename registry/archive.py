@@ -25,7 +25,7 @@ from centra.errors import (
     StoreError,
     StoreNotWritableError,
 )
-from centra.files import replacing
+from centra.files import make_folder, replacing
 from centra.progress import Progress, silent
 from centra.release import FileName  # noqa: TC001 - pydantic reads the annotations
 from centra.snapshot import opened
@@ -125,7 +125,7 @@ def write(
         BlobNotFoundError, CorruptBlobError, StoreError: a blob cannot be had.
     """
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         with (
             replacing(file) as temporary,
             # GNU's headers hold any size, and need no second one for it.

@@ -16,17 +16,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sqlalchemy import select, text
+from sqlalchemy import text
 
 from centra.errors import (
     CentraError,
     NotFoundError,
     StoreError,
     StoreNotWritableError,
-    VerificationError,
+    StoreUnreachableError,
 )
 from centra.files import read_text
 from centra.local_store import LocalStore
+from centra.progress import Progress, silent
 from centra.redaction import redacted, secrets_in
 from centra.s3_store import S3Store
 from registry import audit, channels, gc, identity, policies
@@ -34,12 +35,13 @@ from registry.address import shown
 from registry.connection import Registry
 from registry.db import SCHEMA, check_exists, current, differences, translated
 from registry.errors import DatabaseError, WrongStoreError
-from registry.models import Release, Task, TaskVersion
+from registry.scrub import needs, scrub
 from registry.settings import CONFIG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from registry.scrub import DamagedBlob
 
 __all__ = ["Check", "examine"]
 
@@ -48,6 +50,8 @@ State = Literal["ok", "warning", "problem", "skipped"]
 _SKEW = timedelta(seconds=5)
 _SHOWN = 10
 """How many things of a kind are named; the rest is counted."""
+_NAMED = 4
+"""How many things that need a blob are named; likewise."""
 _CONFIRMED = 100
 """How many blobs that a listing lacks are asked for by name."""
 
@@ -62,6 +66,8 @@ class Check:
     """What was found; where it is several things, a line each."""
     mend: str | None = None
     """What to do about it, unless all is well; likewise."""
+    damaged: list[DamagedBlob] = field(default_factory=list)
+    """Every blob that was read and is not what it should be."""
 
 
 @dataclass(kw_only=True)
@@ -70,6 +76,10 @@ class _Setup:
 
     given: dict[str, str | None]
     folder: Path | None
+    progress: Progress
+    damaged: list[DamagedBlob] = field(default_factory=list)
+    silent: bool = False
+    """Whether the store does not answer."""
     states: dict[str, State] = field(default_factory=dict)
     registry: Registry = field(init=False)
 
@@ -87,16 +97,20 @@ def examine(
     store: str | None = None,
     actor: str | None = None,
     folder: Path | None = None,
+    deep: bool = False,
+    progress: Progress = silent,
 ) -> Iterator[Check]:
     """Look at everything a registry needs, one after the other.
 
     Args:
         database, store, actor, folder: as for :meth:`registry.connection.Registry.open`.
+        deep: also read every blob that is registered, which may take long.
+        progress: told of each blob that is read.
     """
     given = {"database": database, "store": store, "actor": actor}
-    setup = _Setup(given=given, folder=folder)
+    setup = _Setup(given=given, folder=folder, progress=progress)
     try:
-        for wanted in _CHECKS:
+        for wanted in (*_CHECKS, *([_DEEP] if deep else [])):
             check = _make(setup, wanted)
             setup.states[wanted.name] = check.state
             yield check
@@ -112,10 +126,12 @@ def _make(setup: _Setup, wanted: _Look) -> Check:
     try:
         state, found, mend = wanted.look(setup)
     except CentraError as error:
+        setup.silent |= isinstance(error, StoreUnreachableError)
         state, found, mend = "problem", str(error), wanted.mend
     except Exception as error:  # noqa: BLE001 - one check's fault must not hide the others
         state, found, mend = "problem", _unexpected(setup, error), wanted.mend
-    return Check(check=wanted.name, state=state, found=found, mend=mend)
+    damaged = setup.damaged if wanted is _DEEP else []
+    return Check(check=wanted.name, state=state, found=found, mend=mend, damaged=damaged)
 
 
 def _unexpected(setup: _Setup, error: Exception) -> str:
@@ -291,7 +307,8 @@ def _clocks(setup: _Setup) -> Iterator[tuple[str, Callable[[], datetime]]]:
 
     if setup.fine("database") and engine.name == "postgresql":
         yield "the database", of_the_database
-    yield "the store", setup.registry.store.clock
+    if not setup.silent:  # It would be waited for once more.
+        yield "the store", setup.registry.store.clock
 
 
 def _permissions(setup: _Setup) -> _Finding:
@@ -363,21 +380,6 @@ def _mode(path: Path) -> int:
     return path.stat().st_mode
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """A blob that the database says is there."""
-
-    what: str
-    digest: str
-    mend: str
-    size: int | None = None
-    """Bytes, where they are known."""
-    least: int = 0
-    """So many bytes it must have for what its backbone says of it."""
-    fault: str | None = None
-    """What is wrong with it, where that is known already."""
-
-
 def _identity(setup: _Setup) -> _Finding:
     try:
         (own, _), bound = identity.check(setup.registry)
@@ -397,7 +399,7 @@ def _blobs(setup: _Setup) -> _Finding:
     # Listed first: a blob that is registered after that is asked for by name.
     sizes = {blob.digest: blob.size for blob in store.blobs()}
     count, wrong = 0, dict[str, str]()
-    for part in _registered(setup.registry):
+    for part in needs(setup.registry):
         count += 1
         fault = part.fault
         if part.digest not in sizes:
@@ -414,53 +416,15 @@ def _blobs(setup: _Setup) -> _Finding:
     return "ok", f"all that are registered are there: {count}", None
 
 
-def _registered(registry: Registry) -> Iterator[_Part]:
-    from centra.backbone import BackboneSpec
-
-    number = (Task.name, TaskVersion.major, TaskVersion.minor)
-    with registry.read() as uow:
-        backbones = uow.backbones()
-        versions = uow.session.execute(
-            select(*number, TaskVersion.digest, TaskVersion.size)
-            .join(TaskVersion.task)
-            .order_by(*number)
-        ).all()
-        releases = uow.session.execute(
-            select(Release.number, Release.digest).order_by(Release.number)
-        ).all()
-    for row in backbones:
-        what = f"backbone {row.reference}"
-        mend = f"centra backbone register {row.name} SOURCE, again from {row.source}"
-        try:
-            parts = BackboneSpec.parts(row.digest, registry.store)
-        except NotFoundError:
-            parts = {row.digest}
-        except VerificationError:
-            parts = set()
-            yield _Part(what=what, digest=row.digest, mend=mend, fault="is damaged")
-        weights = {}
-        if len(parts) > 1:
-            try:
-                weights = BackboneSpec.fetch(row.digest, registry.store).weights()
-            except VerificationError as error:
-                fault = f"makes no sense: {error}"
-                mend = f"centra backbone retire {row.reference}, and move its tasks to another"
-                yield _Part(what=what, digest=row.digest, mend=mend, fault=fault)
-        for digest in sorted(parts):
-            yield _Part(what=what, digest=digest, mend=mend, least=weights.get(digest, 0))
-    for name, major, minor, digest, size in versions:
-        yield _Part(
-            what=f"task {name}@{major}.{minor}",
-            digest=digest,
-            size=size,
-            mend=f"centra task update {name} FILE, with the file of {major}.{minor}",
-        )
-    for release, digest in releases:
-        yield _Part(
-            what=f"release {release}",
-            digest=digest,
-            mend=f"centra compose --base {release} --release",
-        )
+def _contents(setup: _Setup) -> _Finding:
+    found = scrub(setup.registry, setup.progress)
+    setup.damaged = found.damaged
+    if found.damaged:
+        told = [f"{_few(one.needed_by)}: blob {one.digest} is {one.fault}" for one in found.damaged]
+        mends = [mend for one in found.damaged for mend in one.mends[:1]]
+        return "problem", _some(told), _some(dict.fromkeys(mends))
+    known = f"; {found.known} of them by a run that was stopped" if found.known else ""
+    return "ok", f"all that are registered were read, and are right: {found.count}{known}", None
 
 
 def _garbage(setup: _Setup) -> _Finding:
@@ -500,6 +464,12 @@ def _pointers(setup: _Setup) -> _Finding:
         stale = any("belongs" not in found for found in wrong)
         return "problem" if stale else "warning", _some(wrong), _some(wrong.values())
     return "ok", f"as the database has them; channels: {len(rows)}", None
+
+
+def _few(texts: Sequence[str]) -> str:
+    """The first few in one line, and how many more there are."""
+    more = [f"{len(texts) - _NAMED} more"] if len(texts) > _NAMED else []
+    return ", ".join([*texts[:_NAMED], *more])
 
 
 def _some(texts: Iterable[str]) -> str:
@@ -584,3 +554,7 @@ _CHECKS = (
     _Look(name="pointers", needs=("identity",), look=_pointers, mend="centra channel sync"),
 )
 """In the order in which they are made."""
+
+_DEEP = _Look(
+    name="contents", needs=("migration", "store"), look=_contents, mend="centra doctor --deep"
+)

@@ -13,7 +13,7 @@ from typing import Any
 
 from centra.blobs import anchored_store
 from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, UsageError
-from centra.files import read_text, replacing
+from centra.files import make_folder, read_text, replacing
 from centra.redaction import redacted
 from registry.address import anchored, parse, shown
 from registry.lifecycle import Actor
@@ -148,7 +148,7 @@ def write_config(folder: Path, *, database: str | None, store: str | None) -> Pa
     text = "".join(f"{key} = {toml_text(value)}\n" for key, value in values.items())
     try:
         # Also where the file came from elsewhere, as with a repository that ignores the folder.
-        (folder / ".centra").mkdir(parents=True, exist_ok=True)
+        make_folder(folder / ".centra")
         if not path.is_file():
             with replacing(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")

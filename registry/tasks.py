@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
 
+    from centra.blobs import Fault
     from centra.task_module import ModuleFile
     from registry.connection import Registry
     from registry.lifecycle import Actor
@@ -102,6 +103,8 @@ class Outcome:
     forced: bool = False
     state: str = "active"
     """The task's: a retired one stays out of the live set, whatever version is current."""
+    mended: Fault | None = None
+    """What was wrong with the version's file, which has been put back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,11 +180,12 @@ def register(
     registry.check_store()
     with checked_module(registry, name, source, checkpoint, progress) as module:
         with registry.read() as uow:
-            decide(uow, module)
+            known = decide(uow, module)
+        fault = registry.store.fault(module.digest) if known else None
         with storing(registry, {module.digest: module.path}) as uow:
             same = decide(uow, module)
             if same is not None:
-                return _repeated(uow, same)
+                return _repeated(uow, same, fault)
             return _add_task(uow, name, owner, module, forced=forced)
 
 
@@ -524,11 +528,12 @@ def _add_version(
         check_owner(name, task.team, uow.actor, force=force)
     with checked_module(registry, name, source, checkpoint, progress) as module:
         with registry.read() as uow:
-            decide(uow, module)
+            known = decide(uow, module)
+        fault = registry.store.fault(module.digest) if known else None
         with storing(registry, {module.digest: module.path}) as uow:
             same = decide(uow, module)
             if same is not None:
-                return _repeated(uow, same)
+                return _repeated(uow, same, fault)
             task = uow.task(name)
             forced = check_owner(name, task.team, uow.actor, force=force)
             return _extend_task(uow, task, module, redefined=redefined, forced=forced)
@@ -615,13 +620,22 @@ def _same_bytes(task: Task, module: ModuleFile) -> TaskVersion | None:
     )
 
 
-def _repeated(uow: UnitOfWork, same: TaskVersion) -> Outcome:
+def _repeated(uow: UnitOfWork, same: TaskVersion, fault: Fault | None) -> Outcome:
     """What comes of bytes that are a version already: nothing, where they are what is wanted.
+
+    Args:
+        uow: the transaction.
+        same: the version.
+        fault: what was wrong with its stored file; putting that back is all that is wanted then.
 
     Raises:
         ConflictError: another version is current, or the task is retired.
     """
     task, current = same.task, uow.current(same.task)
+    if fault:
+        return Outcome(
+            task=task.name, version=same.number, changed=False, state=task.state, mended=fault
+        )
     found, mends = [], []
     if task.state == "retired":
         found.append("the task is retired")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from centra.blobs import Witness
+    from centra.blobs import Fault, Witness
     from centra.names import Name
 
 __all__ = ["MemoryStore"]
@@ -67,12 +67,19 @@ class MemoryStore:
         """See :meth:`centra.blobs.BlobStore.put`. Putting a damaged blob again mends it."""
         data = source if isinstance(source, bytes) else source.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
-        if self.content.get(digest) != data:
+        if self.fault(digest):
             self._check_writable()
             self.content[digest] = data
             self.modified[digest] = datetime.now(UTC)
             self.writes.append(digest)
         return digest
+
+    def fault(self, digest: str) -> Fault | None:
+        """See :meth:`centra.blobs.BlobStore.fault`."""
+        if digest not in self.content:
+            return "missing"
+        found = hashlib.sha256(self.content[digest]).hexdigest()
+        return None if found == digest else "damaged"
 
     def stat(self, digest: str) -> StoredBlob | None:
         """See :meth:`centra.blobs.BlobStore.stat`."""

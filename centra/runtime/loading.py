@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from centra.blobs import BlobReader, BlobStore, is_digest, open_store
 from centra.errors import BlobNotFoundError, NotFoundError, UsageError
-from centra.folder import ReleaseFolder
+from centra.folder import ReleaseFolder, is_begun
 from centra.local_store import LocalStore
 from centra.redaction import redacted
 from centra.release import DEFAULT_CHANNELS, ChannelPointer, ReleaseManifest
@@ -89,7 +89,7 @@ def find_release(source: str) -> tuple[ReleaseManifest, BlobReader]:
         NotFoundError, FormatError, CorruptBlobError, StoreError: see :func:`load_release`.
     """
     address, selected = _split(source)
-    if not selected and (Path(address) / "release.json").is_file():
+    if not selected and is_begun(Path(address)):
         folder = ReleaseFolder.open(Path(address))
         return folder.manifest, folder
     told = redacted(address, address)

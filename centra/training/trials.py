@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from centra.errors import StoreNotWritableError
-from centra.files import replacing
+from centra.files import make_folder, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,7 +67,7 @@ def write_trials(path: Path, task: str, trials: Iterable[Trial]) -> None:
         fields = vars(trial) | {"task": task, "state": state, "score": f"{trial.score:.4f}"}
         table.writerow([fields[column] for column in _COLUMNS])
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with replacing(path) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
     except OSError as error:

@@ -20,6 +20,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 import centra.blobs
+from centra import retries
 from centra.blobs import open_store
 from centra.errors import (
     BlobNotFoundError,
@@ -487,7 +488,7 @@ def test_putting_twice_uploads_once_to_s3(s3_url: str, tmp_path: Path, size: int
     store.put(source)
     store.put(source.read_bytes())
 
-    assert requests == ["HEAD", "HEAD"]
+    assert set(requests) == {"GET"}
 
 
 # A folder.
@@ -920,18 +921,8 @@ def test_a_bucket_of_many_pages_is_listed_whole(
     assert isinstance(store, S3Store)
     digests = {store.put(b"%d" % number) for number in range(7)}
     requests = requests_of(store)
-    pages = store._client.get_paginator
-
-    def of_three(name: str) -> object:
-        paginator = pages(name)
-        monkeypatch.setattr(
-            paginator,
-            "paginate",
-            functools.partial(paginator.paginate, PaginationConfig={"PageSize": 3}),
-        )
-        return paginator
-
-    monkeypatch.setattr(store._client, "get_paginator", of_three)
+    list_page = store._client.list_objects_v2
+    monkeypatch.setattr(store._client, "list_objects_v2", functools.partial(list_page, MaxKeys=3))
 
     assert listed(store).keys() == digests
     assert len(requests) == 3
@@ -1018,8 +1009,10 @@ def served_by(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 @pytest.mark.usefixtures("aws_settings")
 @pytest.mark.parametrize("endpoint", [nobody_listens, nobody_answers])
 def test_an_unreachable_endpoint_is_reported_soon(
-    endpoint: Callable[[], AbstractContextManager[int]],
+    endpoint: Callable[[], AbstractContextManager[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert retries._TO_CONNECT + retries.CONNECT_TIMEOUT < 15
+    monkeypatch.setattr(retries, "_TO_CONNECT", 1)
     with endpoint() as port:
         store = open_store(s3_address("bucket", f"http://127.0.0.1:{port}"))
         started = time.monotonic()
@@ -1029,7 +1022,11 @@ def test_an_unreachable_endpoint_is_reported_soon(
 
 
 @pytest.mark.usefixtures("aws_settings")
-def test_a_connection_that_breaks_while_reading_is_reported(tmp_path: Path) -> None:
+def test_a_connection_that_breaks_while_reading_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "_PATIENCE", 0.5)
+
     class Breaking(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
             self.send_response(200)
@@ -1086,14 +1083,16 @@ def test_a_key_that_is_denied_while_it_is_replaced_is_asked_for_again() -> None:
 @pytest.mark.usefixtures("aws_settings")
 def test_an_upload_that_fails_is_not_taken_for_missing_rights(tmp_path: Path) -> None:
     class Failing(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_response(404 if "blobs" in self.path else 200)
-            self.end_headers()
+        def do_GET(self) -> None:
+            self.refuse(404, "NoSuchKey")
 
         def do_PUT(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            body = b"<Error><Code>EntityTooLarge</Code><Message>too large</Message></Error>"
-            self.send_response(400)
+            self.refuse(400, "EntityTooLarge")
+
+        def refuse(self, status: int, code: str) -> None:
+            body = f"<Error><Code>{code}</Code><Message>so</Message></Error>".encode()
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

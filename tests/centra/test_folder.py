@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -22,19 +26,19 @@ from centra.errors import (
     CentraError,
     CorruptBlobError,
     FormatError,
-    NotFoundError,
     StoreNotWritableError,
     UnsupportedFormatError,
 )
 from centra.files import file_digest
-from centra.folder import ReleaseFolder, write_folder
+from centra.folder import ReleaseFolder, is_begun, listing, write_folder
 from centra.local_store import LocalStore
 from centra.release import ReleaseManifest
 from centra.runtime import load_release
+from centra.runtime.loading import find_release
 from tests import support
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from centra.task_module import TaskModule
 
@@ -361,6 +365,118 @@ def test_interrupted_update_is_no_release_and_is_finished_by_a_rerun(
 # Damage
 
 
+class Killed(BaseException):
+    """What stands for SIGKILL: nothing is tidied up after it."""
+
+
+@contextmanager
+def killed_at(step: int) -> Iterator[None]:
+    """Die at the call with this number, counted from 0, of all that change a folder in a block."""
+    calls = count()
+
+    def dying(change: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: Any, **options: Any) -> None:
+            if next(calls) >= step:
+                raise Killed
+            change(*args, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("mkdir", "replace", "rmdir", "unlink"):
+            patch.setattr(os, name, dying(getattr(os, name)))
+        yield
+
+
+@pytest.mark.parametrize("over", ["nothing", "an earlier release", "a folder that was begun"])
+def test_killed_at_any_step_it_is_no_release_and_a_rerun_leaves_nothing_behind(
+    over: str,
+    folder: Path,
+    compose: Callable[..., ReleaseManifest],
+    backbone_store: LocalStore,
+    make_module: Callable[..., TaskModule],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _file: None)  # Not what is tested, but what takes long.
+    old = load_release(folder).digest
+    later = compose(extra=make_module(tap=0, seed=7), slots=None)
+    for digest, number in ((old, 3), (later.digest, 2)):
+        for signature in range(number):
+            backbone_store.write_signature(digest, b"%d of %s" % (signature, digest.encode()))
+    write_folder(compose(), backbone_store, folder)
+    assert (folder / "signatures" / "3.sig").is_file()
+    expected = {*listing(later, backbone_store), "model.sig", "signatures/2.sig"}
+    for step in count():
+        root = tmp_path / str(step)
+        if over == "an earlier release":
+            shutil.copytree(folder, root)
+        elif over != "nothing":
+            root.mkdir()
+            (root / "tasks").mkdir()
+            (root / ".SHA256SUMS.abcd_fg8").write_bytes(b"half")
+            (root / "tasks" / ".extra.safetensors.abcd_fg8").write_bytes(b"half")
+        try:
+            with killed_at(step):
+                write_folder(later, backbone_store, root)
+        except Killed:
+            pass
+        else:
+            break
+        if is_begun(root):
+            try:
+                assert find_release(str(root))[0].digest in (old, later.digest)
+            except FormatError as error:
+                assert "pull the release again" in str(error)
+
+        write_folder(later, backbone_store, root)
+
+        assert files_of(root) == expected
+        assert all(any(path.iterdir()) for path in root.rglob("*") if path.is_dir())
+        ReleaseFolder.open(root).verify()
+        shutil.rmtree(root)
+    assert step > 20
+
+
+def test_two_processes_write_one_folder_in_turns(
+    folder: Path,
+    compose: Callable[..., ReleaseManifest],
+    backbone_store: LocalStore,
+    make_module: Callable[..., TaskModule],
+) -> None:
+    releases = [compose(extra=make_module(seed=seed)) for seed in range(4)]
+
+    with ThreadPoolExecutor(len(releases)) as pool:
+        list(pool.map(lambda one: write_folder(one, backbone_store, folder), releases))
+
+    ReleaseFolder.open(folder).verify()
+    assert not [name for name in files_of(folder) if Path(name).name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    "name", [".notes.txt.abcd_fg8", "tasks/mine.safetensors", ".SHA256SUMS.long_enough", "own/.x.y"]
+)
+def test_folder_with_something_else_in_it_is_refused_whatever_it_looks_like(
+    name: str, compose: Callable[..., ReleaseManifest], backbone_store: LocalStore, tmp_path: Path
+) -> None:
+    root = tmp_path / "mine"
+    (root / name).parent.mkdir(parents=True)
+    (root / name).write_text("precious")
+    (root / ".SHA256SUMS.abcd_fg8").write_bytes(b"half")
+
+    with pytest.raises(FormatError, match="is not a release folder"):
+        write_folder(compose(), backbone_store, root)
+
+    assert files_of(root) == {name, ".SHA256SUMS.abcd_fg8"}
+
+
+def test_folder_of_which_nothing_is_listed_yet_is_no_release(tmp_path: Path) -> None:
+    (tmp_path / ".SHA256SUMS.abcd_fg8").write_bytes(b"half")
+
+    with pytest.raises(FormatError, match="pull the release again"):
+        load_release(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def damaged(
     modules: dict[str, TaskModule],
@@ -438,14 +554,16 @@ def test_verify_names_a_damaged_file(folder: Path) -> None:
     ReleaseFolder.open(folder).verify()
     support.flip(folder / "tasks" / "slots.safetensors", 5000)
 
-    with pytest.raises(CorruptBlobError, match=r"slots\.safetensors is corrupt"):
+    with pytest.raises(
+        CorruptBlobError, match=r"slots\.safetensors is corrupt.*pull the release again"
+    ):
         ReleaseFolder.open(folder).verify()
 
 
 def test_missing_manifest_is_no_release(folder: Path) -> None:
     (folder / "release.json").unlink()
 
-    with pytest.raises(NotFoundError, match="no release"):
+    with pytest.raises(FormatError, match=r"release\.json is missing.*pull the release again"):
         load_release(folder)
 
 

@@ -8,6 +8,7 @@ import socket
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import text
@@ -17,7 +18,17 @@ from centra.blobs import open_store
 from centra.errors import StoreNotWritableError
 from centra.local_store import LocalStore
 from centra.s3_store import S3Store
-from registry import Registry, audit, backbones, channels, doctor, releases, tasks
+from registry import (
+    Registry,
+    audit,
+    backbones,
+    channels,
+    doctor,
+    releases,
+    scrub,
+    tasks,
+    transfer,
+)
 from registry.db import SCHEMA, make_engine, upgrade
 from registry.lifecycle import Actor
 from tests.registry.helpers import (
@@ -33,11 +44,13 @@ from tests.registry.helpers import (
     url_of,
 )
 from tests.services import _execute as execute
+from tests.services import s3_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from centra.blobs import Fault
     from tests import support
     from tests.registry.helpers import Sqlite
 
@@ -118,6 +131,28 @@ def examined(registry: Registry, **given: str | None) -> dict[str, doctor.Check]
         assert check.found
         assert (check.mend is None) == (check.state in ("ok", "skipped"))
     return {check.check: check for check in checks}
+
+
+def deeply(registry: Registry) -> doctor.Check:
+    """The check that reads every blob."""
+    settings = {"database": url_of(registry), "store": registry.store.url, "actor": ADA}
+    *others, check = doctor.examine(**settings, deep=True)
+    assert [other.check for other in others] == NAMES
+    assert check.check == "contents"
+    return check
+
+
+def damage(registry: Registry, digest: str) -> None:
+    """Change a byte of a stored blob, whose size stays."""
+    path = registry.store.fetch(digest)
+    data = path.read_bytes()
+    bad = data[:-1] + bytes([data[-1] ^ 1])
+    if isinstance(registry.store, LocalStore):
+        path.write_bytes(bad)
+    else:
+        key = f"some/prefix/blobs/sha256/{digest[:2]}/{digest}"
+        bucket = urlsplit(registry.store.url).netloc
+        s3_client(registry.store.url).put_object(Bucket=bucket, Key=key, Body=bad)
 
 
 def not_ok(checks: dict[str, doctor.Check]) -> dict[str, str]:
@@ -480,9 +515,7 @@ def test_an_endpoint_that_does_not_answer_is_reported(healthy: Registry) -> None
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     checks = examined(healthy, store=f"s3://bucket/prefix?endpoint_url=http://127.0.0.1:{port}")
-    found = not_ok(checks)
-    found.pop("clock", None)  # Only PostgreSQL is left to tell the time.
-    assert found == skipped(OF_THE_STORE, store="problem")
+    assert not_ok(checks) == skipped(["clock", *OF_THE_STORE], store="problem")
     assert "cannot be reached" in checks["store"].found
 
 
@@ -677,6 +710,97 @@ def test_a_blob_that_is_registered_meanwhile_is_not_missed(
 
     monkeypatch.setattr(LocalStore, "blobs", late)
     assert not_ok(examined(healthy)) == {}
+
+
+# Reading every blob.
+
+
+@pytest.mark.parametrize("where", ["healthy", "on_s3"])
+def test_every_damaged_blob_is_found_and_put_back_by_its_mend(
+    where: str,
+    request: pytest.FixtureRequest,
+    module: Callable[..., Path],
+    encoders: dict[str, support.Backbone],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    registry: Registry = request.getfixturevalue(where)
+    if where == "on_s3":
+        backbones.register(registry, "tiny", str(encoders["tiny"].folder))
+        in_use(registry, module)
+    tasks.register(registry, "slots", module("tagging", tap=2))
+    assert deeply(registry).state == "ok"
+    row = backbones.show(registry, "tiny")
+    spec = BackboneSpec.fetch(row.digest, registry.store)
+    task = tasks.show(registry, "intent").versions[0].digest
+    manifest = releases.show(registry, "1").digest
+    needed = {
+        spec.layers[0]: ["backbone tiny@1", "task intent@1.0", "task slots@1.0", "release 1"],
+        spec.layers[1]: ["backbone tiny@1", "task slots@1.0"],
+        spec.layers[2]: ["backbone tiny@1"],
+        task: ["task intent@1.0", "release 1"],
+        manifest: ["release 1"],
+    }
+    for digest in needed:
+        damage(registry, digest)
+    assert not_ok(examined(registry)) == {}  # By a listing all is well.
+
+    check = deeply(registry)
+
+    assert check.state == "problem"
+    assert {one.digest: one.needed_by for one in check.damaged} == needed
+    assert {one.fault for one in check.damaged} == {"damaged"}
+    for mend in (
+        f"centra backbone register tiny SOURCE, again from {encoders['tiny'].folder}",
+        "centra task update intent FILE, with the file of 1.0",
+        "centra compose --base 1 --release",
+    ):
+        assert mend in (check.mend or "")
+    backbones.register(registry, "tiny", str(encoders["tiny"].folder))
+    assert tasks.update(registry, "intent", module()).mended == "damaged"
+    releases.compose(registry, base="1", publish=True)
+    assert deeply(registry).state == "ok"
+    said = [record.getMessage() for record in caplog.records]
+    for digest in needed:
+        assert f"blob sha256:{digest} was damaged; put back" in said
+
+
+def test_an_import_puts_back_what_is_damaged(healthy: Registry, tmp_path: Path) -> None:
+    transfer.export_file(healthy, tmp_path / "export.tar", release="1")
+    task = tasks.show(healthy, "intent").versions[0].digest
+    damage(healthy, task)
+    transfer.import_file(healthy, tmp_path / "export.tar")
+    assert deeply(healthy).state == "ok"
+
+
+def test_reading_all_goes_on_where_it_was_stopped(
+    healthy: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CENTRA_CACHE", str(tmp_path / "cache"))
+    read: list[str] = []
+    fault = LocalStore.fault
+
+    def counted(store: LocalStore, digest: str) -> Fault | None:
+        if len(read) == 5:
+            raise KeyboardInterrupt
+        read.append(digest)
+        return fault(store, digest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LocalStore, "fault", counted)
+        scrub.scrub(healthy)
+    seen: list[tuple[str, int, int]] = []
+    specs = {row.digest for row in backbones.list_all(healthy)}
+    since = next(digest for digest in read if digest not in specs)
+    damage(healthy, since)  # Written since, it is another file.
+
+    found = scrub.scrub(healthy, lambda *call: seen.append(call))
+
+    assert found.known == 4
+    assert [one.digest for one in found.damaged] == [since]
+    total = found.count
+    assert seen == [("hash blobs", done, total) for done in range(1, total + 1)]
+    assert scrub.scrub(healthy).known == 0
+    assert not list((tmp_path / "cache" / "scrub").iterdir())
 
 
 def test_garbage_is_a_warning_once_it_is_old(healthy: Registry) -> None:

@@ -750,10 +750,15 @@ def test_the_file_of_an_earlier_version_mends_its_blob_though_it_does_not_become
 ) -> None:
     tasks.register(registry, "intent", module())
     tasks.update(registry, "intent", module(seed=1))
-    blob_path(registry, file_digest(module())).unlink()
+    path = blob_path(registry, file_digest(module()))
+    for fault, damage in ("missing", path.unlink), ("damaged", lambda: path.write_bytes(b"noise")):
+        damage()
+        outcome = tasks.update(registry, "intent", module())
+        assert (outcome.version, outcome.changed, outcome.mended) == ("1.0", False, fault)
+        registry.store.fetch(file_digest(module()))
+        assert tasks.show(registry, "intent").current == "1.1"
     with pytest.raises(ConflictError):
         tasks.update(registry, "intent", module())
-    registry.store.fetch(file_digest(module()))
 
 
 # What it costs.
