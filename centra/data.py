@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from centra.documents import sha256
-from centra.errors import DataError
+from centra.errors import DataError, FormatError
+from centra.files import file_digest
 from centra.jsonl import read_jsonl
 from centra.labels import parse_label
+from centra.panics import no_panic
 from centra.progress import Progress, silent
 from centra.words import dictionary_script, join_tokens, locate_tokens, refine, segment
 
@@ -258,14 +260,21 @@ class TextEncoder:
             max_length: tokens kept of each input, special tokens included.
             pad_token_id: the id that fills short rows.
             token_types: whether the backbone tells the two texts of a pair apart by token types.
+
+        Raises:
+            FormatError: the file is no tokenizer, or cannot keep so few tokens.
         """
         from tokenizers import Tokenizer
 
         self.pad_token_id = pad_token_id
         self._token_types = token_types
-        self._tokenizer = Tokenizer.from_file(str(tokenizer))
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length, strategy="longest_first")
+        try:
+            with no_panic(lambda error: ValueError(str(error))):
+                self._tokenizer = Tokenizer.from_file(str(tokenizer))
+                self._tokenizer.no_padding()
+                self._tokenizer.enable_truncation(max_length, strategy="longest_first")
+        except Exception as error:  # The library's own are of no other class.
+            raise FormatError(f"{tokenizer}: cannot be used as a tokenizer ({error})") from error
         self._space = self._tokenizer.token_to_id(_SPACE)
         self._continues = getattr(self._tokenizer.model, "continuing_subword_prefix", None) or None
 
@@ -287,12 +296,20 @@ class TextEncoder:
         )
 
     def encode(self, inputs: Iterable[Input]) -> list[Row]:
-        """Encode inputs; the special tokens of single texts or pairs are added."""
+        """Encode inputs; the special tokens of single texts or pairs are added.
+
+        Raises:
+            FormatError: the tokenizer fails on a text.
+        """
         items = list(inputs)
         texts: list[Any] = [
             item.text if item.text_pair is None else (item.text, item.text_pair) for item in items
         ]
-        encodings = self._tokenizer.encode_batch(texts)
+        try:
+            with no_panic(lambda error: ValueError(str(error))):
+                encodings = self._tokenizer.encode_batch(texts)
+        except Exception as error:  # The library's own are of no other class.
+            raise FormatError(f"the backbone's tokenizer fails on a text ({error})") from error
         return [self._row(*pair) for pair in zip(encodings, items, strict=True)]
 
     def batch(self, inputs: Iterable[Input]) -> tuple[list[Row], Encoded]:
@@ -363,7 +380,7 @@ def read_examples(path: Path, progress: Progress = silent) -> list[Example]:
 
 def fingerprint(paths: Sequence[Path]) -> str:
     """One SHA-256 digest over the bytes of some files, in the order given."""
-    return sha256(b"".join(bytes.fromhex(sha256(path.read_bytes())) for path in paths))
+    return sha256(b"".join(bytes.fromhex(file_digest(path)) for path in paths))
 
 
 def _check_text(text: str, where: str, what: str = "text") -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-import tomllib
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,10 +24,10 @@ from centra.errors import (
     StoreNotWritableError,
     VerificationError,
 )
-from centra.files import read_text
 from centra.local_store import LocalStore
 from centra.redaction import redacted, secrets_in
 from centra.s3_store import S3Store
+from centra.toml import read_toml
 from registry import audit, channels, gc
 from registry.address import shown
 from registry.connection import Registry
@@ -311,7 +310,7 @@ def _database_rights(setup: _Setup) -> Iterator[tuple[State, str, str]]:
 
 
 def _holds_secrets(config: Path) -> bool:
-    content = tomllib.loads(read_text(config))
+    content = read_toml(config)
     return any(secrets_in(content.get(key, "")) for key in ("database", "store"))
 
 

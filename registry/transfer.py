@@ -23,7 +23,7 @@ from centra.runtime.loading import read_manifest
 from registry import archive, backbones, releases, tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from centra.backbone import BackboneSpec
     from centra.blobs import BlobStore
@@ -226,10 +226,11 @@ def import_file(
 
     if team is not None:
         parse_name(team, "team name")
-    with registry.read():
-        pass  # A database that cannot be used must show before the long work does.
+    # First: a database that cannot be used must show before the long work does.
+    with registry.read() as uow:
+        known = {row.digest for row in uow.backbones()}
     with tempfile.TemporaryDirectory() as folder:
-        content = _unpack(file, LocalStore(Path(folder)), progress)
+        content = _unpack(file, LocalStore(Path(folder)), known, progress)
         owners = {name: team or task.team for name, task in content.export.tasks.items()}
         with registry.read() as uow:
             for name, module in content.modules.items():
@@ -268,10 +269,14 @@ def _readable(signatures: Sequence[bytes], manifest: ReleaseManifest) -> dict[st
     return found
 
 
-def _unpack(file: Path, store: LocalStore, progress: Progress) -> _Content:
-    """Read a file, and check that its parts fit each other and nothing else is there."""
+def _unpack(file: Path, store: LocalStore, known: Collection[str], progress: Progress) -> _Content:
+    """Read a file, and check that its parts fit each other and nothing else is there.
+
+    The tokenizers of backbones that are known here have been tried before.
+    """
     from centra.backbone import BackboneSpec, check_shards
     from centra.task_module import check_fits, check_module
+    from centra.tokenizer_trial import try_tokenizer
 
     export = archive.unpack(file, store, progress)
     if not export.tasks or not export.named() <= export.blobs.keys():
@@ -283,6 +288,9 @@ def _unpack(file: Path, store: LocalStore, progress: Progress) -> _Content:
             if not specs[digest].blobs() <= export.blobs.keys():
                 raise FormatError(f"{file}: lacks blobs of backbone {backbone.name}")
             check_shards(specs[digest], store)
+            if digest not in known:
+                tokenizer = store.fetch(specs[digest].tokenizer["tokenizer.json"])
+                try_tokenizer(tokenizer.read_bytes(), f"{file}: backbone {backbone.name}")
     modules = {}
     for done, (name, task) in enumerate(sorted(export.tasks.items()), 1):
         path = store.path(task.module)
