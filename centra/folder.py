@@ -300,10 +300,10 @@ def _pretty(value: object) -> bytes:
 def _read_sums(root: Path) -> dict[str, str]:
     try:
         *lines, end = read_regular(root / _SUMS, LARGEST).decode().split("\n")
+    except FileNotFoundError as error:
+        raise FormatError(f"{root / _SUMS}: missing; pull the release again") from error
     except OSError as error:
-        raise FormatError(
-            f"{root / _SUMS}: cannot be read ({error.strerror}); pull the release again"
-        ) from error
+        raise FormatError(f"{root / _SUMS}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise FormatError(f"{root / _SUMS}: is damaged; pull the release again") from error
     sums: dict[str, str] = {}

@@ -140,7 +140,9 @@ class ReleaseManifest(FormattedDocument):
             if entry.backbone not in trunks:
                 raise ValueError(f"task {name} is on backbone {entry.backbone[:12]}, no trunk is")
             if entry.tap_layer > (layers := len(trunks[entry.backbone].layers)):
-                raise ValueError(f"task {name} taps layer {entry.tap_layer}, its trunk has {layers}")
+                raise ValueError(
+                    f"task {name} taps layer {entry.tap_layer}, its trunk has {layers}"
+                )
             if entry.depth > DEEPEST:
                 raise ValueError(
                     f"task {name} has {entry.depth} layers, at most {DEEPEST} are read"

@@ -2,7 +2,8 @@
 
 It imports nothing of ours and is given all by its arguments and standard input: the most seconds of
 a processor, the most bytes of memory, and a ``tokenizer.json``. Where that fails in a way that the
-library tells, it prints what the library says and ends with 1.
+library tells, it prints what the library says and ends with 3 where the tokenizer cannot be loaded,
+and with 4 where it fails on texts.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+_LOADING, _TEXTS_FAIL = 3, 4
 _IDS = 3000
 """So many ids are decoded; as many as made-up texts take words from."""
 _STRINGS = 1000
@@ -39,21 +41,32 @@ def main() -> int:
     from tokenizers import Tokenizer
 
     try:
+        parts = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        return _told(_LOADING, f"is no JSON in UTF-8: {error}")
+    try:
         tokenizer = Tokenizer.from_buffer(data)
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        own = _strings(json.loads(data))
+    except BaseException as error:  # noqa: BLE001 - the library's panics are no Exceptions
+        return _told(_LOADING, str(error))
+    try:
+        own = _strings(parts)
         for text in (*_TEXTS, *own, *_long(own)):
             tokenizer.encode(text)
         tokenizer.encode(_TEXTS[0], _TEXTS[2])
         size = tokenizer.get_vocab_size()
         for token in range(0, size, max(1, size // _IDS)):
             tokenizer.decode([token])
-    except BaseException as error:  # noqa: BLE001 - the library's panics are no Exceptions
-        line = str(error).strip().split("\n")[0][:300] or type(error).__name__
-        sys.stdout.buffer.write(line.encode(errors="backslashreplace"))
-        return 1
+    except BaseException as error:  # noqa: BLE001
+        return _told(_TEXTS_FAIL, str(error) or type(error).__name__)
     return 0
+
+
+def _told(code: int, text: str) -> int:
+    line = text.strip().split("\n")[0][:300]
+    sys.stdout.buffer.write(line.encode(errors="backslashreplace"))
+    return code
 
 
 def _long(own: list[str]) -> list[str]:

@@ -40,7 +40,7 @@ def try_tokenizer(data: bytes, where: str) -> None:
     if digest not in _faults:
         _faults[digest] = _fault(data)
     if fault := _faults[digest]:
-        raise FormatError(f"{where}: its tokenizer.json {fault}")
+        raise FormatError(f"{where}: {fault}")
 
 
 _faults: dict[str, str | None] = {}
@@ -61,12 +61,19 @@ def _fault(data: bytes) -> str | None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"did not come to an end in {2 * _SECONDS} s"
-    if done.returncode == 0:
-        return None
-    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
-        return f"takes more than {_SECONDS} s of a processor for a few texts"
+        return f"its tokenizer did not come to an end in {2 * _SECONDS} s with a few texts"
     told = done.stdout.decode(errors="backslashreplace")
-    if done.returncode == 1 and told and "memory" not in told.lower():
-        return f"cannot be used ({told}); save it again with save_pretrained"
-    return f"takes more than {memory / 1e9:.1f} GB of memory for a few texts, or crashes"
+    match done.returncode:
+        case 0:
+            return None
+        case 3 if "memory" not in told.lower():
+            return f"no usable tokenizer (its tokenizer.json cannot be loaded: {told})"
+        case 4 if "memory" not in told.lower():
+            return f"its tokenizer fails on texts ({told})"
+        case code if code in (-signal.SIGXCPU, -signal.SIGKILL):
+            return f"its tokenizer takes more than {_SECONDS} s of a processor for a few texts"
+        case _:
+            return (
+                f"its tokenizer takes more than {memory / 1e9:.1f} GB of memory for a few texts, or "
+                "crashes"
+            )
