@@ -806,7 +806,7 @@ def test_tokenizers_that_are_not_known_here_are_tried(
         upgrade(engine)
         new = Registry(engine=engine, store=LocalStore(tmp_path / "new"), actor=Actor.parse(ADA))
         with pytest.raises(
-            FormatError, match="release.tar: backbone tiny: its tokenizer was tried"
+            FormatError, match=r"release\.tar: backbone tiny: its tokenizer was tried"
         ):
             import_file(new, release_file)
         engine.dispose()

@@ -39,8 +39,7 @@ from centra.local_store import LocalStore
 from centra.release import ChannelPointer, ReleaseManifest
 from centra.saved_model import read_config, read_headers
 from centra.signing import check_subject
-from centra.strict_json import parse_foreign
-from centra.task_module import TaskModule, check_module, read_spec
+from centra.task_module import check_module, read_spec
 from centra.tensors import RawTensor, content_checksum, map_tensors, read_raw
 
 if TYPE_CHECKING:
@@ -269,7 +268,7 @@ def seeds() -> dict[str, list[bytes]]:
     plan = b'task = "a"\nbackbone = "b@1"\ndata = "d"\n[search]\nlayers = [1, 3]\nseeds = [0, 1]\n'
     plan += b"[training]\nepochs = 3\ndropout = 0.1\n[distill]\nlayers = [1]\n"
     scores = b"task,frozen_layers,task_layers,role,score\na,2,1,teacher,91.5\na,,1,student,90\n"
-    sums = {path: digest for path, digest in manifest.files().items()}
+    sums = dict(manifest.files().items())
     sums["release.json"] = sha256(manifest.to_bytes())
     return {
         "module": [module],
@@ -288,15 +287,20 @@ def seeds() -> dict[str, list[bytes]]:
             json.dumps({"weight_map": dict.fromkeys("ab", "model-1.safetensors")}).encode()
         ],
         "config": [json.dumps(config).encode()],
-        "examples": ["".join(f"{json.dumps(row)}\n" for row in rows).encode()]
-        + [json.dumps(tagged).encode(), b'{"text":"a","text_pair":"b","label":2.5}\n'],
+        "examples": [
+            "".join(f"{json.dumps(row)}\n" for row in rows).encode(),
+            json.dumps(tagged).encode(),
+            b'{"text":"a","text_pair":"b","label":2.5}\n',
+        ],
         "labels": [b'["a","b",3]', b"a\nb\n"],
         "settings": [toml],
         "recipe": [plan],
         "scores": [scores],
         "key": [_PEM],
-        "address": [b"sqlite:///a.db", b"postgresql://u:p@h:5432/d?sslmode=require", b"nlu/ada"]
-        + [
+        "address": [
+            b"sqlite:///a.db",
+            b"postgresql://u:p@h:5432/d?sslmode=require",
+            b"nlu/ada",
             b"s3://bucket/prefix?region=eu&addressing_style=path&endpoint_url=http://h:1",
             b"file:///a",
         ],
@@ -572,10 +576,9 @@ def _module_mutated(data: bytes, chance: random.Random) -> bytes:
 
 
 def _export_mutated(chance: random.Random) -> bytes:
-    _, *members = tarfile.open(fileobj=io.BytesIO(_exported()))
     with tarfile.open(fileobj=io.BytesIO(_exported())) as archive:
         document = archive.extractfile("export.json")
-        assert document and members
+        assert document
         fields = _value_mutated(json.loads(document.read()), chance)
     return _exported(fields)
 
@@ -683,8 +686,8 @@ def _outcome(parser: Parser, data: bytes, folder: Path) -> str:
 @contextmanager
 def limited(more: int) -> Iterator[None]:
     """Let this process take so many more bytes of addresses, and no more."""
-    with open("/proc/self/statm") as file:
-        now = int(file.read().split()[0]) * resource.getpagesize()
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
+    now = int(pages) * resource.getpagesize()
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (now + more, before[1]))
     try:
