@@ -12,9 +12,11 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from centra.documents import Digest, FormattedDocument
+from pydantic import Field, model_validator
+
+from centra.documents import Count, Digest, FormattedDocument
 from centra.encoder_config import (
     check_settings,
     embedding_shapes,
@@ -31,6 +33,7 @@ from centra.local_store import LocalStore
 from centra.placing import check_placed, encoder_prefix, harmless
 from centra.pretrained import refuse_code
 from centra.progress import Progress, silent
+from centra.release import FileName  # noqa: TC001 - pydantic reads the annotations
 from centra.saved_model import load, read_config, read_headers
 from centra.snapshot import copy_model
 from centra.tensors import map_tensors, under
@@ -69,19 +72,28 @@ class BackboneSpec(FormattedDocument):
     """transformers' ``model_type``."""
     config: dict[str, Any]
     """The transformers settings that the layers depend on."""
-    num_layers: int
-    hidden_size: int
-    max_length: int
+    num_layers: Annotated[int, Field(ge=1)]
+    hidden_size: Annotated[int, Field(ge=1)]
+    max_length: Annotated[int, Field(ge=1)]
     """Tokens an input may have, special tokens included."""
-    pad_token_id: int
+    pad_token_id: Count
     token_types: bool
     embeddings: Digest
     layers: tuple[Digest, ...]
     """The digest of each layer's shard; layer i of the paper is ``layers[i - 1]``."""
-    layer_tensors: dict[str, tuple[int, ...]]
+    layer_tensors: dict[str, tuple[Count, ...]]
     """Name and shape of each tensor of one layer, as in transformers."""
-    tokenizer: dict[str, Digest]
+    tokenizer: dict[FileName, Digest]
     """Tokenizer files by name; ``tokenizer.json`` is always among them."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Refuse a number of layers that is not that of the layers which are named."""
+        if len(self.layers) != self.num_layers:
+            raise ValueError(f"num_layers is {self.num_layers}, but {len(self.layers)} are named")
+        if "tokenizer.json" not in self.tokenizer:
+            raise ValueError("names no tokenizer.json")
+        return self
 
     @property
     def vocab_size(self) -> int:

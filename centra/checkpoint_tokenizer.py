@@ -75,8 +75,9 @@ def check_same_tokenizer(
         return
     from tokenizers import Tokenizer
 
-    tokenizer = load_tokenizer(str(folder), config=config)
-    path = reader.fetch(backbone.tokenizer["tokenizer.json"])
+    digest = backbone.tokenizer["tokenizer.json"]
+    tokenizer = load_tokenizer(str(folder), config=config, known=(digest,))
+    path = reader.fetch(digest)
     own = _Parts(tokenizer.backend_tokenizer)
     theirs = _Parts(Tokenizer.from_file(str(path)))
     if differences := [*_differences(own, theirs), *_beyond_parts(tokenizer)]:

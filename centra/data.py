@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from centra.documents import sha256
-from centra.errors import DataError
+from centra.errors import DataError, FormatError
 from centra.jsonl import read_jsonl
 from centra.labels import parse_label
+from centra.panics import no_panic
 from centra.progress import Progress, silent
 from centra.words import dictionary_script, join_tokens, locate_tokens, refine, segment
 
@@ -258,14 +259,21 @@ class TextEncoder:
             max_length: tokens kept of each input, special tokens included.
             pad_token_id: the id that fills short rows.
             token_types: whether the backbone tells the two texts of a pair apart by token types.
+
+        Raises:
+            FormatError: the file is no tokenizer, or cannot keep so few tokens.
         """
         from tokenizers import Tokenizer
 
         self.pad_token_id = pad_token_id
         self._token_types = token_types
-        self.tokenizer = Tokenizer.from_file(str(tokenizer))
-        self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(max_length, strategy="longest_first")
+        try:
+            with no_panic(lambda error: ValueError(str(error))):
+                self.tokenizer = Tokenizer.from_file(str(tokenizer))
+                self.tokenizer.no_padding()
+                self.tokenizer.enable_truncation(max_length, strategy="longest_first")
+        except Exception as error:  # The library's own are of no other class.
+            raise FormatError(f"{tokenizer}: cannot be used as a tokenizer ({error})") from error
         self._space = self.tokenizer.token_to_id(_SPACE)
         self._continues = getattr(self.tokenizer.model, "continuing_subword_prefix", None) or None
 
@@ -287,12 +295,20 @@ class TextEncoder:
         )
 
     def encode(self, inputs: Iterable[Input]) -> list[Row]:
-        """Encode inputs; the special tokens of single texts or pairs are added."""
+        """Encode inputs; the special tokens of single texts or pairs are added.
+
+        Raises:
+            FormatError: the tokenizer fails on a text.
+        """
         items = list(inputs)
         texts: list[Any] = [
             item.text if item.text_pair is None else (item.text, item.text_pair) for item in items
         ]
-        encodings = self.tokenizer.encode_batch(texts)
+        try:
+            with no_panic(lambda error: ValueError(str(error))):
+                encodings = self.tokenizer.encode_batch(texts)
+        except Exception as error:  # The library's own are of no other class.
+            raise FormatError(f"the backbone's tokenizer fails on a text ({error})") from error
         return [self._row(*pair) for pair in zip(encodings, items, strict=True)]
 
     def batch(self, inputs: Iterable[Input]) -> tuple[list[Row], Encoded]:

@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError
 
 from centra.errors import FormatError, UnsupportedFormatError
+from centra.strict_json import LARGEST, parse_document
 from centra.validation import explain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Digest", "Document", "FormattedDocument", "canonical_json", "sha256"]
+__all__ = ["Count", "Digest", "Document", "FormattedDocument", "Text", "canonical_json", "sha256"]
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 digest as 64 lower-case hexadecimal digits."""
+
+Count = Annotated[int, Field(ge=0)]
+"""A number of something."""
+
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
+"""A text that databases can hold and search: one without NUL."""
+
+_VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
 
 
 def sha256(data: bytes) -> str:
@@ -62,14 +72,25 @@ class FormattedDocument(Document):
         """The canonical bytes of this document; of one that was read, the very bytes read.
 
         So a document written by an older minor version keeps its digest.
+
+        Raises:
+            FormatError: it is longer than any that is read.
         """
-        return self._read or canonical_json(
+        if self._read:
+            return self._read
+        data = canonical_json(
             {
                 "format": self.FORMAT,
                 "format_version": f"{self.MAJOR}.{self.MINOR}",
                 **self.model_dump(mode="json"),
             }
         )
+        if len(data) > LARGEST:
+            raise FormatError(
+                f"a {self.FORMAT} document would have {len(data):,} bytes; at most {LARGEST:,} are "
+                "read"
+            )
+        return data
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A copy with some fields replaced, which is then no longer the document that was read."""
@@ -95,29 +116,32 @@ class FormattedDocument(Document):
             FormatError: it is not JSON, not this kind of document, or a field is wrong (named).
         """
         try:
-            fields = json.loads(data)
-        except (ValueError, RecursionError) as error:
+            fields = parse_document(data)
+        except ValueError as error:
             raise FormatError(f"{where}: not a JSON document ({error})") from error
         if not isinstance(fields, dict) or fields.get("format") != cls.FORMAT:
             found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
-            raise FormatError(f"{where}: expected a {cls.FORMAT} document, found {found!r}")
-        newer = cls._check_version(str(fields.get("format_version")), where)
+            raise FormatError(f"{where}: expected a {cls.FORMAT} document, found {found!r:.60}")
+        newer = cls._check_version(fields.get("format_version"), where)
         content = {k: v for k, v in fields.items() if k not in ("format", "format_version")}
         try:
-            document = cls.model_validate(content, extra="ignore" if newer else "forbid")
+            # As JSON: there a list is a tuple, but "1", true and 1.0 are no whole numbers.
+            document = cls.model_validate_json(
+                canonical_json(content), strict=True, extra="ignore" if newer else "forbid"
+            )
         except ValidationError as error:
             raise FormatError(f"{where}: {explain(error, cls)[0]}") from error
         document._read = data  # noqa: SLF001 - its own class
         return document
 
     @classmethod
-    def _check_version(cls, version: str, where: str) -> bool:
+    def _check_version(cls, version: object, where: str) -> bool:
         """Whether a version is a newer minor of the supported major."""
-        major, dot, minor = version.partition(".")
-        if not (dot and major.isdecimal() and minor.isdecimal()) or int(major) != cls.MAJOR:
+        found = _VERSION.fullmatch(version) if isinstance(version, str) else None
+        if found is None or int(found[1]) != cls.MAJOR:
             raise UnsupportedFormatError(
                 where,
-                found=f"{cls.FORMAT} {version}",
+                found=f"{cls.FORMAT} {str(version)[:20]}",
                 supported=f"{cls.FORMAT} {cls.MAJOR}.x",
             )
-        return int(minor) > cls.MINOR
+        return int(found[2]) > cls.MINOR

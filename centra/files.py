@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.errors import StoreNotWritableError, UsageError
+from centra.reading import open_regular, read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,8 +48,12 @@ _CANNOT_SYNC = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EP
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 digest of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    """The SHA-256 digest of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -96,10 +101,10 @@ def read_text(path: Path) -> str:
     """The text of a file; see :func:`decode_text`.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or is no regular file.
         UnicodeDecodeError: see :func:`decode_text`.
     """
-    return decode_text(path.read_bytes())
+    return decode_text(read_regular(path))
 
 
 def make_folder(path: Path) -> None:

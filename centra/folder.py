@@ -23,6 +23,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import shutil
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -47,7 +48,9 @@ from centra.files import (
     temporary_for,
 )
 from centra.progress import Progress, silent
+from centra.reading import check_links, read_regular
 from centra.release import ReleaseManifest
+from centra.strict_json import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -70,6 +73,13 @@ _MANIFEST, _SUMS = "release.json", "SHA256SUMS"
 _CONFIG, _INDEX = "config.json", "model.safetensors.index.json"
 ACCESSORIES = (_SUMS, _CONFIG, _INDEX)
 """What a folder holds for other programs' use; all of it follows from the manifest."""
+_LARGEST_ACCESSORY = 1 << 28
+"""Bytes of a file for other programs."""
+_LINE = re.compile(
+    r"([0-9a-f]{64})  ((?!\.)[A-Za-z0-9_.-]{1,255}(?:/(?!\.)[A-Za-z0-9_.-]{1,255}){0,7})"
+)
+"""Of the list of digests; no such path leads out of its folder."""
+_NUMBER = re.compile("[0-9]{1,9}")
 _FIRST, _MORE = "model.sig", "signatures"
 SIGNATURES = (_FIRST, _MORE)
 """What a signature cannot cover."""
@@ -95,10 +105,12 @@ class ReleaseFolder:
 
         Raises:
             CorruptBlobError: a file does not match ``SHA256SUMS``.
-            FormatError: a file is missing or malformed, or the format is of another major version.
+            FormatError: a file is missing or malformed, or the format is of another major version;
+                or it holds something else than files and folders of its own.
             UsageError: the folder's path is not UTF-8.
         """
         check_utf8(root.absolute())
+        check_links(root, deep=True)
         sums = _read_sums(root)
         if _MANIFEST not in sums:
             raise FormatError(f"{root / _SUMS}: does not list {_MANIFEST}")
@@ -106,13 +118,13 @@ class ReleaseFolder:
             raise FormatError(
                 f"{root}: {_MANIFEST} is missing: it was not written to its end; {_MEND}"
             )
-        data = _checked(root, _MANIFEST, sums[_MANIFEST])
+        data = _checked(root, _MANIFEST, sums[_MANIFEST], LARGEST)
         manifest = ReleaseManifest.from_bytes(data, str(root / _MANIFEST))
         blobs = manifest.files()
         if {**sums, **blobs} != sums:
             raise FormatError(f"{root / _SUMS}: does not list the files of {_MANIFEST}")
-        for path in sorted(sums.keys() - blobs.keys()):
-            _checked(root, path, sums[path])
+        for path in sorted(sums.keys() - blobs.keys() - {_MANIFEST}):
+            _checked(root, path, sums[path], _LARGEST_ACCESSORY)
         return cls(root, manifest, {**sums, _SUMS: file_digest(root / _SUMS)})
 
     def fetch(self, digest: str) -> Path:
@@ -133,7 +145,7 @@ class ReleaseFolder:
         if manifest != self.manifest.digest:
             return []
         try:
-            return [path.read_bytes() for path in _signature_files(self.root)]
+            return [read_regular(path, LARGEST) for path in _signature_files(self.root)]
         except OSError as error:
             raise StoreError(f"cannot read {error.filename}: {error.strerror}") from error
 
@@ -231,7 +243,7 @@ def _signature_names() -> Iterator[str]:
 def _signature_files(root: Path) -> list[Path]:
     """The signatures of a folder, in their order."""
     more = sorted(
-        (path for path in (root / _MORE).glob("*.sig") if path.stem.isdecimal()),
+        (path for path in (root / _MORE).glob("*.sig") if _NUMBER.fullmatch(path.stem)),
         key=lambda path: int(path.stem),
     )
     return [path for path in (root / _FIRST, *more) if path.is_file()]
@@ -245,11 +257,12 @@ def check_target(root: Path) -> dict[str, str]:
     """The files that an earlier release put into a folder; only those may be replaced.
 
     Raises:
-        FormatError: the folder holds something that is no release.
+        FormatError: the folder holds something that is no release, or a link that leads out of it.
         UsageError: its path is not UTF-8.
     """
     check_utf8(root.absolute())
     if (root / _SUMS).is_file():
+        check_links(root, deep=True)
         sums = _read_sums(root)
         if _MANIFEST in sums:
             return sums
@@ -406,25 +419,34 @@ def _pretty(value: object) -> bytes:
 
 def _read_sums(root: Path) -> dict[str, str]:
     try:
-        *lines, end = (root / _SUMS).read_bytes().decode().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{root / _SUMS}: missing or unreadable; {_MEND}") from error
-    sums = {}
+        *lines, end = read_regular(root / _SUMS, LARGEST).decode().split("\n")
+    except FileNotFoundError as error:
+        raise FormatError(f"{root / _SUMS}: missing; {_MEND}") from error
+    except OSError as error:
+        raise FormatError(f"{root / _SUMS}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{root / _SUMS}: is damaged; {_MEND}") from error
+    sums: dict[str, str] = {}
     for line in lines:
-        digest, separator, path = line.partition("  ")
-        if not separator or Path(path).is_absolute() or ".." in Path(path).parts:
+        found = _LINE.fullmatch(line)
+        if found is None:
             raise FormatError(f"{root / _SUMS}: malformed line {line[:90]!r}")
+        digest, path = found.groups()
+        if path in sums:
+            raise FormatError(f"{root / _SUMS}: lists {path} twice")
         sums[path] = digest
     if end:
         raise FormatError(f"{root / _SUMS}: its last line is cut off")
     return sums
 
 
-def _checked(root: Path, path: str, digest: str) -> bytes:
+def _checked(root: Path, path: str, digest: str, largest: int) -> bytes:
     try:
-        data = (root / path).read_bytes()
-    except OSError as error:
+        data = read_regular(root / path, largest)
+    except FileNotFoundError as error:
         raise BlobNotFoundError(digest, str(root / path), _MEND) from error
+    except OSError as error:
+        raise FormatError(f"{root / path}: cannot be read ({error.strerror})") from error
     if sha256(data) != digest:
         raise CorruptBlobError(digest, sha256(data), str(root / path), _MEND)
     return data

@@ -7,13 +7,14 @@ too, and the module stands on the backbone's own float32.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from centra.backbone import BackboneSpec, shard
 from centra.documents import sha256
 from centra.errors import IncompatibleError
+from centra.files import read_text
+from centra.strict_json import parse_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -221,10 +222,11 @@ def _changed_rows(own: torch.Tensor, frozen: torch.Tensor) -> int:
 def _added_tokens(folder: Path, first: int) -> str:
     """The tokens from an id on that the folder's tokenizer names."""
     try:
-        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        text = read_text(folder / "tokenizer.json")
+        content = parse_foreign(text, len(text))
         tokens = [t["content"] for t in content["added_tokens"] if t["id"] >= first]
         tokens += [token for token, i in content["model"]["vocab"].items() if i >= first]
-    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return "its tokenizer.json does not tell which"
     names = list(dict.fromkeys(ascii(token) for token in tokens))
     if not names:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from centra.errors import DataError
 from centra.files import decode_text
+from centra.reading import read_regular
+from centra.strict_json import parse_foreign, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["parse_json", "read_data", "read_jsonl"]
+__all__ = ["read_data", "read_jsonl"]
 
 _PACKED = {
     b"\x1f\x8b": "compressed by gzip: unpack it with gunzip",
@@ -49,21 +50,11 @@ def read_jsonl(path: Path, data: bytes | None = None) -> Iterator[tuple[str, Any
             continue
         try:
             value = parse_json(line)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise DataError(_fault(path, text, number, line, error)) from error
         if isinstance(value, list) and (whole := _document(text)):
             raise DataError(f"{path}: {whole}; {_EXPECTED}")
         yield f"{path}:{number}", value
-
-
-def parse_json(text: str) -> Any:
-    """The value of a JSON text.
-
-    Raises:
-        ValueError: it is not JSON, or an object names a key twice, of which JSON would drop one.
-        RecursionError: it is nested too deep.
-    """
-    return json.loads(text, object_pairs_hook=_object)
 
 
 def _missing_file(path: Path) -> DataError:
@@ -77,15 +68,6 @@ def _missing_file(path: Path) -> DataError:
     return DataError(f"{path}: no such file; {folder} holds {shown or 'nothing'}; {_EXPECTED}")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!a} stands twice in one object")
-    return found
-
-
 def read_data(path: Path) -> bytes:
     """The bytes of a file of data, for one who takes their fingerprint and then reads them.
 
@@ -95,7 +77,7 @@ def read_data(path: Path) -> bytes:
     if path.is_dir():
         raise DataError(f"{path}: is a folder, and cannot be read; {_EXPECTED}")
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except FileNotFoundError as error:
         raise _missing_file(path) from error
     except OSError as error:
@@ -132,8 +114,8 @@ def _fault(path: Path, text: str, number: int, line: str, error: Exception) -> s
 def _document(text: str) -> str | None:
     """What a text is as a whole, if it is one JSON document and no line of an example."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_foreign(text, len(text))
+    except ValueError:
         return None
     if isinstance(value, list):
         return f"is one JSON array of {len(value)} items; write each on a line of its own (jq -c '.[]')"

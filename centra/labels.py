@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from centra.errors import DataError
 from centra.files import read_text
+from centra.strict_json import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -212,8 +213,8 @@ def _shown(value: object) -> str:
 
 def _from_json(path: Path, text: str) -> list[tuple[str, str]]:
     try:
-        items: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        items: Any = parse_json(text)
+    except ValueError as error:
         raise DataError(f"{path}: begins as JSON, but is none ({error})") from error
     if not isinstance(items, list):
         raise DataError(f"{path}: expected a JSON list of labels, found a JSON object")
@@ -222,7 +223,7 @@ def _from_json(path: Path, text: str) -> list[tuple[str, str]]:
         if isinstance(item, int) and not isinstance(item, bool):
             item = str(item)  # noqa: PLW2901 - the label that it is
         if not isinstance(item, str):
-            raise DataError(f"{path}: label {number}: expected a string, found {json.dumps(item)}")
+            raise DataError(f"{path}: label {number}: expected a string, found {_shown(item)}")
         labels.append((f"{path}: label {number}", item))
     return labels
 

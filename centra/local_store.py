@@ -30,6 +30,8 @@ from centra.errors import (
 )
 from centra.files import check_utf8, file_digest, make_folder, replacing, sync_folder
 from centra.names import parse_name
+from centra.reading import read_regular
+from centra.strict_json import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -191,7 +193,7 @@ class LocalStore:
     def read_pointer(self, channel: str) -> bytes | None:
         """See :meth:`BlobStore.read_pointer`."""
         try:
-            return self._pointer(channel).read_bytes()
+            return read_regular(self._pointer(channel), LARGEST)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -220,7 +222,7 @@ class LocalStore:
         try:
             files = [path for path in _entries(folder) if is_signature_name(path.name)]
             files.sort(key=lambda path: (path.stat().st_mtime_ns, path.name))
-            return [path.read_bytes() for path in files]
+            return [read_regular(path, LARGEST) for path in files]
         except OSError as error:
             raise StoreError(f"cannot read {folder}: {error.strerror}") from error
 

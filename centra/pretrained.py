@@ -13,6 +13,11 @@ from typing import Any
 
 from centra.errors import FormatError, IncompatibleError, NotFoundError
 from centra.files import decode_text
+from centra.reading import read_regular
+from centra.strict_json import parse_foreign
+
+_LARGEST = 1 << 27
+"""Bytes of a file beside the weights; tokenizers of a million tokens have a third of it."""
 
 __all__ = ["first_line", "raise_not_found", "read_file", "read_json", "refuse_code"]
 
@@ -35,7 +40,7 @@ def read_file(source: str, name: str, revision: str | None = None) -> bytes | No
         path = cached_file(
             source, name, revision=revision, _raise_exceptions_for_missing_entries=False
         )
-        return Path(path).read_bytes() if path else None
+        return read_regular(Path(path), _LARGEST) if path else None
     except Exception as error:
         raise_not_found(source, error)
         raise FormatError(f"{source}: cannot read its {name} ({first_line(error)})") from error
@@ -55,8 +60,8 @@ def read_json(source: str, name: str, revision: str | None = None) -> dict[str, 
     if data is None:
         return {}
     try:
-        content = json.loads(decode_text(data))
-    except (ValueError, RecursionError) as error:
+        content = parse_foreign(decode_text(data))
+    except ValueError as error:
         raise FormatError(f"{source}: its {name} is no JSON in UTF-8 ({error})") from error
     if not isinstance(content, dict):
         raise FormatError(

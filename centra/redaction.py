@@ -48,7 +48,10 @@ def secrets_in(address: str) -> set[str]:
     """The secrets that an address holds, as they stand there, decoded and encoded; empty for most."""
     found = {secret for secret in _secrets(address) if secret}
     decoded = found | {way(secret) for secret in found for way in (unquote, unquote_plus)}
-    encoded = {way(text, safe="") for text in decoded for way in (quote, quote_plus)}
+    # An environment may hold bytes that are no text.
+    encoded = {
+        way(text, safe="", errors="replace") for text in decoded for way in (quote, quote_plus)
+    }
     return decoded | encoded
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
-from centra.documents import Digest, Document, FormattedDocument
+from centra.documents import Count, Digest, Document, FormattedDocument
 from centra.errors import FormatError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from centra.task_module import TaskSpec
 
 __all__ = [
+    "DEEPEST",
     "DEFAULT_CHANNELS",
     "ChannelPointer",
     "LayerAccount",
@@ -40,6 +41,9 @@ FileName = Annotated[
 """A name that becomes part of a path; see :func:`centra.names.parse_name`."""
 
 
+DEEPEST = 9999
+"""Layers of a task's own: module files number theirs with four digits."""
+
 Precision = Literal["fp32", "int8"]
 """How the products with a task's weights are computed, those of the shared layers included."""
 
@@ -53,8 +57,8 @@ class TaskEntry(Document):
     kind: str
     input: str
     labels: tuple[str, ...]
-    tap_layer: int
-    depth: int
+    tap_layer: Count
+    depth: Count
     precision: Precision = Field(default="fp32", exclude_if=lambda value: value == "fp32")
     """Written where it is not fp32: a release of fp32 tasks keeps the digest that it has always had."""
 
@@ -83,7 +87,7 @@ class TrunkEntry(Document):
 
     spec: Digest
     """The digest of ``backbone.json``, which is the backbone's own."""
-    num_layers: int
+    num_layers: Annotated[int, Field(ge=1)]
     """N, of the whole backbone."""
     embeddings: Digest
     layers: tuple[Digest, ...]
@@ -146,6 +150,30 @@ class ReleaseManifest(FormattedDocument):
     trunks: tuple[TrunkEntry, ...]
     """One, or two while tasks move between backbones; in the order of their digests."""
     tasks: dict[FileName, TaskEntry]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Refuse numbers of layers that the layers which are named do not bear out."""
+        trunks = {trunk.spec: trunk for trunk in self.trunks}
+        if len({trunk.short for trunk in self.trunks}) < len(self.trunks):
+            raise ValueError("two trunks of one backbone")
+        for trunk in self.trunks:
+            if len(trunk.layers) > trunk.num_layers:
+                raise ValueError(
+                    f"trunk {trunk.short} has {len(trunk.layers)} layers of {trunk.num_layers}"
+                )
+        for name, entry in self.tasks.items():
+            if entry.backbone not in trunks:
+                raise ValueError(f"task {name} is on backbone {entry.backbone[:12]}, no trunk is")
+            if entry.tap_layer > (layers := len(trunks[entry.backbone].layers)):
+                raise ValueError(
+                    f"task {name} taps layer {entry.tap_layer}, its trunk has {layers}"
+                )
+            if entry.depth > DEEPEST:
+                raise ValueError(
+                    f"task {name} has {entry.depth} layers, at most {DEEPEST} are read"
+                )
+        return self
 
     @classmethod
     def build(
@@ -263,9 +291,9 @@ class ChannelPointer(FormattedDocument):
     FORMAT: ClassVar[str] = "centra/channel"
 
     name: str
-    revision: int
+    revision: Annotated[int, Field(ge=1)]
     """Grows by one with every move."""
-    release: int
+    release: Annotated[int, Field(ge=1)]
     manifest: Digest
     """The digest of the release's manifest."""
 

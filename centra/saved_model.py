@@ -7,17 +7,19 @@ is made, and so that no tensor goes unseen.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from centra.errors import FormatError
+from centra.files import read_text
 from centra.pretrained import first_line, raise_not_found
-from centra.tensors import read_metadata
+from centra.reading import check_links, open_regular
+from centra.strict_json import parse_foreign
+from centra.tensors import read_header, read_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +33,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _NO_WEIGHTS = ("training_args.bin", "optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth")
 _OTHER_WEIGHTS = (".h5", ".msgpack", ".ot", ".onnx", ".gguf")
 _LFS_START = b"version https://git-lfs"
+_SHARD = re.compile(r"(?!\.)[\w.@+-]{1,255}\.safetensors", re.ASCII)
 _STEP = re.compile(r"checkpoint-([0-9]{1,12})")
 _PART = re.compile(r"crf|head|adapter|lora|classifier|prompt|prefix", re.IGNORECASE)
 """In the name of a pickle, that it holds a part of a model."""
@@ -60,18 +63,20 @@ def read_config(source: str, revision: str | None = None) -> dict[str, Any]:
     Raises:
         NotFoundError: there is no such folder or hub repository.
         FormatError: there is none, or it is no JSON object; or the folder is of another sort, which
-            is named: an adapter, a trainer's output, a file.
+            is named: an adapter, a trainer's output, a file; or it holds a pipe or a device, or a link
+            to a file outside.
     """
     if Path(source).is_file():
         raise FormatError(f"{source}: is a file; expected a folder as save_pretrained writes it")
+    if Path(source).is_dir():
+        check_links(Path(source))
     _refuse_adapter(source, revision)
     path = _find_file(source, "config.json", revision, needed=True)
     if path is None:
         raise FormatError(f"{source}: has no config.json. {_what_it_is(Path(source))}")
     try:
-        # Windows editors put a byte-order mark in front.
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = parse_foreign(read_text(path))
+    except (OSError, ValueError) as error:
         raise FormatError(f"{source}: cannot read its config.json ({first_line(error)})") from error
     if not isinstance(config, dict):
         raise FormatError(
@@ -186,14 +191,14 @@ def _json_type(value: object) -> str:
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        listed = json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
+        listed = parse_foreign(read_text(index))["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{index}: is no index of weights ({first_line(error)})") from error
     if not isinstance(listed, dict) or not listed:
         raise FormatError(f"{index}: its weight_map names no tensors")
     for file in listed.values():
-        if not isinstance(file, str) or PurePosixPath(file).name != file or "\\" in file:
-            raise FormatError(f"{index}: names {file!r}; expected a file beside it")
+        if not isinstance(file, str) or not _SHARD.fullmatch(file):
+            raise FormatError(f"{index}: names {file!r:.90}; expected a file beside it")
     return listed
 
 
@@ -226,17 +231,17 @@ def _refuse_others(folder: Path, paths: list[Path]) -> None:
 
 
 def _header(path: Path) -> list[StoredTensor]:
-    with path.open("rb") as file:
-        start = file.read(len(_LFS_START))
+    try:
+        with open_regular(path) as file:
+            start = file.read(len(_LFS_START))
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
     if start == _LFS_START:
         raise FormatError(f"{path}: is a Git LFS pointer, not the weights; first: git lfs pull")
-    read_metadata(path)  # Refuses what is no safetensors file.
-    with safe_open(path, framework="numpy") as file:
-        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - no mapping
-        return [
-            StoredTensor(path=path, key=key, dtype=s.get_dtype(), shape=tuple(s.get_shape()))
-            for key, s in sorted(slices.items())
-        ]
+    return [
+        StoredTensor(path=path, key=key, dtype=tensor.dtype, shape=tensor.shape)
+        for key, tensor in read_header(path).tensors.items()
+    ]
 
 
 def _todays_name(name: str) -> str:
@@ -253,8 +258,8 @@ def _refuse_adapter(source: str, revision: str | None) -> None:
     if path is None:
         return
     try:
-        adapter = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        adapter = parse_foreign(read_text(path))
+    except (OSError, ValueError):
         adapter = None
     adapter = adapter if isinstance(adapter, dict) else {}
     classes = {"SEQ_CLS": "SequenceClassification", "TOKEN_CLS": "TokenClassification"}
@@ -339,8 +344,8 @@ def _trainer_output(folder: Path) -> str:
 def _best(last: Path) -> str | None:
     """The name of the checkpoint that a trainer's last one calls the best."""
     try:
-        state = json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        state = parse_foreign(read_text(last / "trainer_state.json"))
+    except (OSError, ValueError):
         return None
     best = state.get("best_model_checkpoint") if isinstance(state, dict) else None
     # Written on another machine, perhaps with another separator.

@@ -10,7 +10,6 @@ A signature says who vouches for a release, not which release a channel ought to
 from __future__ import annotations
 
 import base64
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,9 @@ from typing import TYPE_CHECKING, Any
 from centra.documents import sha256
 from centra.errors import CentraError, NotFoundError, UsageError, VerificationError
 from centra.folder import ACCESSORIES, SIGNATURES, ReleaseFolder, listing
+from centra.panics import no_panic
+from centra.reading import read_regular
+from centra.strict_json import parse_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +37,8 @@ __all__ = ["PublicKey", "Signature", "SignatureError", "check_subject", "sign", 
 
 _CURVES = ("secp256r1", "secp384r1", "secp521r1")
 """P-256, P-384 and P-521: those that the format knows."""
+_LARGEST_KEY = 1 << 16
+"""Bytes of a key file."""
 
 
 class SignatureError(VerificationError):
@@ -206,8 +210,8 @@ def _verify(
 
 def _claims(data: bytes) -> _Claims:
     try:
-        bundle = json.loads(data)
-        statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
+        bundle = parse_document(data)
+        statement = parse_document(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
         return _Claims(
             hint=str(bundle["verificationMaterial"]["publicKey"]["hint"]),
             files={
@@ -215,7 +219,7 @@ def _claims(data: bytes) -> _Claims:
                 for file in statement["predicate"]["resources"]
             },
         )
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise SignatureError(f"a signature is damaged ({error})") from error
 
 
@@ -230,7 +234,8 @@ def _authenticate(data: bytes, claims: _Claims, key: EllipticCurvePublicKey) -> 
         public.write_bytes(_pem(key))
         config.use_elliptic_key_verifier(public_key=public)
         try:
-            config.set_hashing_config(_hashed(claims.files)).verify(folder, signature)
+            with no_panic(lambda error: ValueError(str(error))):
+                config.set_hashing_config(_hashed(claims.files)).verify(folder, signature)
         except Exception as error:  # Whatever a malformed bundle makes the library stumble over.
             detail = str(error) or "the key did not make it"
             raise SignatureError(f"a signature is damaged ({detail})") from error
@@ -292,7 +297,8 @@ def _private_key(path: Path, passphrase: str | None) -> EllipticCurvePrivateKey:
 
     data = _read(path)
     try:
-        key = load_pem_private_key(data, passphrase.encode() if passphrase else None)
+        with no_panic(lambda error: ValueError(str(error))):
+            key = load_pem_private_key(data, passphrase.encode() if passphrase else None)
     except TypeError as error:
         raise UsageError(
             f"{path}: is not encrypted, and a passphrase is given"
@@ -315,7 +321,8 @@ def _public_key(source: Path | PublicKey) -> EllipticCurvePublicKey:
 
     data = _read(source) if isinstance(source, Path) else source.pem.encode()
     try:
-        key = load_pem_public_key(data)
+        with no_panic(lambda error: ValueError(str(error))):
+            key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(
             f"{source}: cannot be read as a public key in PEM format ({error})"
@@ -327,7 +334,7 @@ def _public_key(source: Path | PublicKey) -> EllipticCurvePublicKey:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path, _LARGEST_KEY)
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: no such key file") from error
     except OSError as error:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from centra.errors import CentraError, FormatError, NotFoundError, StoreError
+from centra.reading import open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,18 +43,15 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         FormatError: it is no regular file, cannot be read, or was written to meanwhile.
     """
     try:
-        # Without a writer, opening a pipe would wait for one.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        source = open_regular(path)
     except FileNotFoundError as error:
         raise NotFoundError(f"{path}: no such file") from error
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
-    with os.fdopen(handle, "rb") as file:
-        before = os.fstat(handle)
-        if not stat.S_ISREG(before.st_mode):
-            raise FormatError(f"{path}: is {_sort(before.st_mode)}; expected a file")
+    with source as file:
+        before = os.fstat(file.fileno())
         yield file
-        after = os.fstat(handle)
+        after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise _changed(path)
 
@@ -165,11 +162,6 @@ def _part(file: BinaryIO, source: Path) -> bytes:
         return file.read(1 << 20)
     except OSError as error:
         raise FormatError(f"{source}: cannot be read ({error.strerror})") from error
-
-
-def _sort(mode: int) -> str:
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def _changed(path: Path) -> FormatError:

@@ -19,14 +19,24 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from centra.documents import Digest, Document, FormattedDocument, canonical_json
+from centra.documents import Count, Digest, Document, FormattedDocument, Text, canonical_json
 from centra.errors import FormatError, IncompatibleError, StoreNotWritableError
 from centra.files import file_digest, make_folder, replacing
+from centra.strict_json import parse_document
 from centra.tags import bio_labels
-from centra.tensors import RawTensor, check_finite, content_checksum, read_metadata, read_raw
+from centra.tensors import (
+    LARGEST_HEADER,
+    RawTensor,
+    check_finite,
+    check_header_size,
+    content_checksum,
+    read_header,
+    read_raw,
+)
 from centra.words import Segmentation  # noqa: TC001 - pydantic reads it
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import numpy as np
@@ -48,6 +58,8 @@ __all__ = [
 Kind = Literal["classification", "multilabel", "regression", "tagging"]
 _KEY = "centra"
 _LAYER = re.compile(r"layers\.([1-9][0-9]{0,3})\..")
+_SHOWN = 5
+"""So many of a file's layers are named."""
 _TAG = re.compile("[BIES]-.+", re.DOTALL)
 _PROBE = ("probe.input_ids", "probe.attention_mask", "probe.token_type_ids", "probe.logits")
 
@@ -86,13 +98,13 @@ class TaskSpec(FormattedDocument):
     labels: tuple[str, ...]
     """In the order of the logits; BIO tags for tagging; empty for regression."""
     backbone: Digest
-    tap_layer: int
+    tap_layer: Count
     """The backbone layer whose hidden state is read; 0 is the embedding output."""
-    depth: int
+    depth: Count
     """Transformer layers of its own."""
     head: HeadSpec
     dtype: Literal["float32"] = "float32"
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: dict[Text, float] = Field(default_factory=dict)
     """Reported by whoever trained it, on the dev set."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Data fingerprint, hyper-parameters, seed, library versions."""
@@ -120,8 +132,6 @@ class TaskSpec(FormattedDocument):
         Raises:
             FormatError: naming the field.
         """
-        if self.tap_layer < 0 or self.depth < 0:
-            raise FormatError(f"{where}: tap_layer and depth must not be negative")
         if len(set(self.labels)) != len(self.labels) or "" in self.labels:
             raise FormatError(f"{where}: labels must be distinct and not empty")
         needed = {"classification": 2, "multilabel": 1, "tagging": 1, "regression": 0}[self.kind]
@@ -191,7 +201,7 @@ def read_spec(path: Path) -> TaskSpec:
         FormatError: no safetensors file, or not a task module.
         UnsupportedFormatError: a task module of another major version.
     """
-    spec, _ = _read_header(path)
+    spec, _, _ = _read_header(path)
     return spec
 
 
@@ -208,8 +218,8 @@ def check_module(path: Path, digest: str | None = None) -> ModuleFile:
         UnsupportedFormatError: a task module of another major version.
     """
     where = str(path)
-    spec, header = _read_header(path)
-    if read_metadata(path)[_KEY].encode() != canonical_json(header):
+    spec, text, header = _read_header(path)
+    if text.encode() != canonical_json(header):
         raise FormatError(f"{where}: is corrupt: its header is not as Centra writes it")
     tensors = read_raw(path)
     actual = header["checksum"] if digest else content_checksum(header["spec"], tensors)
@@ -317,7 +327,11 @@ class TaskModule:
         return cls(read_spec(path), load_file(path))
 
     def to_bytes(self) -> bytes:
-        """The file's bytes; the same spec and weights give the same bytes everywhere."""
+        """The file's bytes; the same spec and weights give the same bytes everywhere.
+
+        Raises:
+            FormatError: labels and training record are longer than a header that is read.
+        """
         from safetensors.torch import save
 
         spec = json.loads(self.spec.to_bytes())
@@ -331,15 +345,19 @@ class TaskModule:
         }
         header = {"checksum": content_checksum(spec, raw), "spec": spec}
         # One metadata key, because safetensors does not promise an order among several.
-        return save(
+        data = save(
             {name: self.tensors[name].contiguous().clone() for name in raw},
             metadata={_KEY: canonical_json(header).decode()},
         )
+        length = int.from_bytes(data[:8], "little")
+        check_header_size(length, len(data) - 8 - length, "the task module")
+        return data
 
     def write(self, path: Path) -> None:
         """Write the file in one step: readers never see half of it.
 
         Raises:
+            FormatError: see :meth:`to_bytes`.
             StoreNotWritableError: the folder cannot be written.
         """
         try:
@@ -358,19 +376,34 @@ class TaskModule:
 _DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
 
 
-def _read_header(path: Path) -> tuple[TaskSpec, dict[str, Any]]:
-    metadata = read_metadata(path)
-    if _KEY not in metadata:
+def _read_header(path: Path) -> tuple[TaskSpec, str, dict[str, Any]]:
+    """The spec, and the metadata that it stands in: its text, and what that says."""
+    header = read_header(path)
+    if _KEY not in header.metadata:
         raise FormatError(
             f"{path}: is a safetensors file but not a Centra task module. For a Hugging Face "
             "checkpoint give its folder; 'centra train' makes modules."
         )
+    text = header.metadata[_KEY]
     try:
-        header = json.loads(metadata[_KEY])
-        spec, _ = canonical_json(header["spec"]), header["checksum"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        content = parse_document(text.encode(), LARGEST_HEADER)
+        spec, _ = canonical_json(content["spec"]), content["checksum"]
+    except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{path}: the task module's header is damaged ({error})") from error
-    return TaskSpec.from_bytes(spec, str(path)), header
+    found = TaskSpec.from_bytes(spec, str(path))
+    _check_depth(found, header.tensors, str(path))
+    return found, text, content
+
+
+def _check_depth(spec: TaskSpec, names: Iterable[str], where: str) -> None:
+    """Refuse a depth that is not that of the tensors, before anything is made of so many layers."""
+    layers = {int(match[1]) for name in names if (match := _LAYER.match(name))}
+    if len(layers) != spec.depth or max(layers, default=0) != spec.depth:
+        more = f" and {len(layers) - _SHOWN} more" if len(layers) > _SHOWN else ""
+        raise FormatError(
+            f"{where}: depth is {spec.depth}, but the file has layers "
+            f"{sorted(layers)[:_SHOWN]}{more}"
+        )
 
 
 def _check_shapes(spec: TaskSpec, tensors: dict[str, RawTensor], where: str) -> None:
@@ -406,8 +439,3 @@ def _check_shapes(spec: TaskSpec, tensors: dict[str, RawTensor], where: str) -> 
         dtype = "I64" if name in _PROBE[:3] else "F32"
         if tensor.dtype != dtype:
             raise FormatError(f"{where}: tensor {name} holds {tensor.dtype}, expected {dtype}")
-    depth = {int(match[1]) for match in layers.values() if match}
-    if depth != set(range(1, spec.depth + 1)):
-        raise FormatError(
-            f"{where}: depth is {spec.depth}, but the file has layers {sorted(depth)}"
-        )

@@ -6,7 +6,7 @@ verifying) comes here, so it neither imports torch nor trusts the file.
 
 from __future__ import annotations
 
-import json
+import math
 import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +15,8 @@ from safetensors import SafetensorError, deserialize, safe_open
 
 from centra.documents import canonical_json, sha256
 from centra.errors import FormatError
+from centra.reading import open_regular, read_regular
+from centra.strict_json import parse_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,16 +25,26 @@ if TYPE_CHECKING:
     import numpy as np
 
 __all__ = [
+    "LARGEST_HEADER",
+    "Header",
+    "HeaderTensor",
     "RawTensor",
     "check_finite",
+    "check_header_size",
     "content_checksum",
     "map_tensors",
+    "read_header",
     "read_metadata",
     "read_raw",
     "under",
 ]
 
 T = TypeVar("T")
+
+LARGEST_HEADER = 1 << 23
+"""Bytes of a safetensors header; the largest encoders' have a tenth of it."""
+_SMALL_HEADER = 1 << 20
+"""Longer ones are as honest as the tensors that they tell of are large."""
 
 # The bits of the exponent: all set means NaN or infinity, in any of these formats.
 _EXPONENT_MASKS = {
@@ -60,29 +72,94 @@ class RawTensor:
         return sha256(self.data)
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeaderTensor:
+    """One tensor as the header describes it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offsets: tuple[int, int]
+    """Where its bytes begin and end, counted from the end of the header."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a safetensors file says of itself."""
+
+    size: int
+    """Bytes, those of the length before it included."""
+    metadata: dict[str, str]
+    tensors: dict[str, HeaderTensor]
+    """By name, sorted."""
+
+
+def read_header(path: Path) -> Header:
+    """The header of a safetensors file, which is all of it that is read.
+
+    Raises:
+        FormatError: the file is a pickle, truncated, or otherwise no safetensors file; or its header
+            says something twice, or is longer than any that tells of so many tensors.
+    """
+    try:
+        with open_regular(path) as file:
+            start = file.read(9)
+            _refuse_pickle(path, start)
+            rest = file.seek(0, 2) - 8
+            length = int.from_bytes(start[:8], "little")
+            if len(start) < 9 or length > rest:
+                raise ValueError(f"it has {rest + 8:,} bytes, its header claims {length:,}")
+            check_header_size(length, rest - length, str(path))
+            file.seek(8)
+            header = _parsed_header(file.read(length))
+        # It judges what the header says of the file's bytes.
+        with safe_open(path, framework="numpy"):
+            pass
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    return Header(
+        size=8 + length,
+        metadata=header.pop("__metadata__", None) or {},
+        tensors={name: _header_tensor(entry) for name, entry in sorted(header.items())},
+    )
+
+
+def check_header_size(length: int, data: int, where: str) -> None:
+    """Refuse a header that is longer than honest ones, before it is parsed.
+
+    Args:
+        length: its bytes.
+        data: the bytes of the tensors behind it.
+        where: what to call the file in errors.
+
+    Raises:
+        FormatError: it is.
+    """
+    most = min(LARGEST_HEADER, max(_SMALL_HEADER, data))
+    if length > most:
+        raise FormatError(
+            f"{where}: its header has {length:,} bytes before {data:,} of tensors; at most {most:,} "
+            "are read"
+        )
+
+
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a safetensors file, reading its header alone.
 
     Raises:
-        FormatError: the file is a pickle, truncated, or otherwise no safetensors file.
+        FormatError: see :func:`read_header`.
     """
-    _refuse_pickle(path)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from error
+    return read_header(path).metadata
 
 
 def read_raw(path: Path) -> dict[str, RawTensor]:
     """All tensors of a safetensors file as raw bytes, by name in sorted order.
 
     Raises:
-        FormatError: the file is a pickle, truncated, or otherwise no safetensors file.
+        FormatError: see :func:`read_header`.
     """
-    _refuse_pickle(path)
+    read_header(path)
     try:
-        tensors = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+        tensors = deserialize(read_regular(path))  # type: ignore[no-untyped-call]
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
     return {
@@ -100,28 +177,25 @@ def map_tensors(path: Path) -> dict[str, np.ndarray]:
     caller copies what must outlast a change of it.
 
     Raises:
-        FormatError: the file is a pickle, truncated, or otherwise no safetensors file, or holds
-            tensors of another type than float32 and int64.
+        FormatError: see :func:`read_header`; or the file holds tensors of another type than float32
+            and int64.
     """
     import numpy as np
 
-    read_metadata(path)  # Refuses headers that do not fit the file.
+    header = read_header(path)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise _unreadable(path, error) from error
-    length = int.from_bytes(mapped[:8], "little")
-    header: dict[str, Any] = json.loads(mapped[8 : 8 + length])
-    header.pop("__metadata__", None)
     found = {}
-    for name, entry in sorted(header.items()):
-        if entry["dtype"] not in _MAPPED:
-            raise FormatError(f"{path}: tensor {name} is {entry['dtype']}, expected F32 or I64")
-        start, end = entry["data_offsets"]
-        dtype = np.dtype(_MAPPED[entry["dtype"]])
-        flat = np.frombuffer(mapped, dtype, (end - start) // dtype.itemsize, 8 + length + start)
-        found[name] = flat.reshape(entry["shape"])
+    for name, tensor in header.tensors.items():
+        if tensor.dtype not in _MAPPED:
+            raise FormatError(f"{path}: tensor {name} is {tensor.dtype}, expected F32 or I64")
+        dtype = np.dtype(_MAPPED[tensor.dtype])
+        start = header.size + tensor.offsets[0]
+        flat = np.frombuffer(mapped, dtype, math.prod(tensor.shape), start)
+        found[name] = flat.reshape(tensor.shape)
     return found
 
 
@@ -164,12 +238,20 @@ def check_finite(tensors: dict[str, RawTensor], where: str) -> None:
             )
 
 
-def _refuse_pickle(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+def _parsed_header(text: bytes) -> dict[str, Any]:
+    header = parse_document(text, LARGEST_HEADER)
+    if not isinstance(header, dict):
+        raise ValueError(f"its header is no JSON object but a {type(header).__name__}")  # noqa: TRY004 - of the content
+    return header
+
+
+def _header_tensor(entry: Any) -> HeaderTensor:
+    """An entry of a header that the library has judged."""
+    start, end = entry["data_offsets"]
+    return HeaderTensor(dtype=entry["dtype"], shape=tuple(entry["shape"]), offsets=(start, end))
+
+
+def _refuse_pickle(path: Path, start: bytes) -> None:
     # A safetensors header of 640 bytes starts like a pickle of protocol 2, but "{" follows.
     if start.startswith(_PICKLE_STARTS) and start[8:] != b"{":
         raise FormatError(
@@ -179,5 +261,5 @@ def _refuse_pickle(path: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> FormatError:
-    mend = ". Copy or download it again." if isinstance(error, SafetensorError) else ""
+    mend = "" if isinstance(error, OSError) else ". Copy or download it again."
     return FormatError(f"{path}: not a readable safetensors file ({error}){mend}")

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from centra.documents import canonical_json
+from centra.documents import canonical_json, sha256
 from centra.errors import FormatError, IncompatibleError
 from centra.pretrained import first_line, read_file, read_json
 from centra.sample_texts import sample_inputs
+from centra.tokenizer_trial import try_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from tokenizers import Tokenizer
 
@@ -185,21 +186,34 @@ def checked_encoder(
     return encoder
 
 
-def load_tokenizer(source: str, revision: str | None = None, *, config: Any = None) -> Any:
+def load_tokenizer(
+    source: str,
+    revision: str | None = None,
+    *,
+    config: Any = None,
+    known: Collection[str] = (),
+) -> Any:
     """The tokenizer that transformers reads from a folder or hub name; never one that it makes up.
+
+    One that is not known is tried in a process of its own first.
 
     Args:
         source: a folder or a hub name.
         revision: the hub's branch, tag or commit.
         config: transformers' config of the encoder; None reads config.json.
+        known: the digests of those ``tokenizer.json`` that were tried before.
 
     Raises:
         NotFoundError: there is no such folder or hub repository.
-        FormatError: there is no usable tokenizer, or none with a fast form.
+        FormatError: there is no usable tokenizer, or none with a fast form; or it takes more time or
+            memory than any that can be used.
     """
     import transformers
 
     _check_class(source, revision)
+    data = read_file(source, "tokenizer.json", revision)
+    if data is not None and sha256(data) not in known:
+        try_tokenizer(data, source)
     with _faults(lambda error: f"{source}: no usable tokenizer ({_why(source, revision, error)})"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             source, config=config, revision=revision, trust_remote_code=False
@@ -209,6 +223,8 @@ def load_tokenizer(source: str, revision: str | None = None, *, config: Any = No
     # transformers makes up an empty tokenizer where a folder has none.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise FormatError(f"{source}: has no tokenizer; save it beside the weights")
+    if data is None:
+        try_tokenizer(tokenizer.backend_tokenizer.to_str().encode(), source)
     return tokenizer
 
 

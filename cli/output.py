@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.streams import CONTROLS, printable, unescaped
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -52,13 +54,17 @@ def to_plain(value: Any) -> Any:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """JSON as standard output can take it: JSON has escapes for what an encoding lacks."""
+    """JSON as standard output can take it.
+
+    JSON has escapes for what an encoding lacks, and for what a terminal would obey.
+    """
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     try:
         text.encode(sys.stdout.encoding)
     except UnicodeEncodeError:
-        return json.dumps(value, indent=indent)
-    return text
+        text = json.dumps(value, indent=indent)
+    # All of these but the line feeds between values stand in texts.
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_json(value: Any) -> None:
@@ -68,7 +74,7 @@ def print_json(value: Any) -> None:
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Aligned columns on standard output; plain text, so that pipes can read it."""
-    cells = [[" ".join(str(cell).split()) for cell in row] for row in rows]
+    cells = [[printable(" ".join(str(cell).split())) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     for row in ([header.upper() for header in headers], *cells):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -77,7 +83,8 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 def remark(text: str) -> None:
     """A line for people, on standard error."""
-    click.echo(text, err=True)
+    # While a bar is shown, rich has the stream.
+    click.echo(printable(text), err=True)
 
 
 class Remarks(logging.Handler):
@@ -169,15 +176,17 @@ def _bars() -> Iterator[Progress]:
     )
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    console = Console(file=unescaped(sys.stderr))
+    with Progress(*columns, console=console, transient=True) as bars:
 
         def report(what: str, done: int, total: int) -> None:
+            what = printable(what)
             latest = bars.tasks[-1] if bars.tasks else None
             # A stage may change its text while it goes on, but never goes back.
             if latest is None or total != latest.total or done < latest.completed:

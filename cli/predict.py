@@ -158,7 +158,7 @@ def _lines(path: str) -> Iterator[_Row]:
 def _row(value: Any, where: str, *, line: bool = False) -> _Row:
     """A row of an input, or of the error that it is; offsets count a line's leading spaces, too."""
     from centra.data import Input
-    from centra.jsonl import parse_json
+    from centra.strict_json import parse_json
 
     row = _Row(where, value if isinstance(value, str) else " | ".join(value))
     try:
@@ -169,7 +169,7 @@ def _row(value: Any, where: str, *, line: bool = False) -> _Row:
         row.shown = " | ".join(filter(None, (row.input.text, row.input.text_pair)))
     except DataError as error:
         row.error = str(error)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         row.error = f"{where}: not JSON ({error})"
     return row
 

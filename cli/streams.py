@@ -1,7 +1,8 @@
 """Standard output and standard error on which no command can fail.
 
 What cannot be written, because a disk is full, a reader has left or a stream is closed, is lost and
-remembered; a character that the encoding lacks is written as an escape. So every command comes to its
+remembered; a character that the encoding lacks is written as an escape. So are those that a terminal
+obeys instead of showing them: labels, names and messages come from files that others wrote. So every command comes to its
 own end, and only there is it decided what lost output means: nothing for what was changed, and a
 failure for what was only to be read.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import select
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
@@ -19,12 +21,25 @@ import click
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["Output", "protect", "settled"]
+__all__ = ["CONTROLS", "Output", "printable", "protect", "settled", "unescaped"]
 
+CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal obeys: control characters but for tab and line feed, and what turns the direction of
+a text around, so that it reads as another. Marks that only say the direction of a letter stay."""
 _LAST = 2
 """The descriptor of standard error, the last of the three."""
 _BROKEN_PIPE = 141
 """The exit code of a program that a closed pipe has ended."""
+
+
+def printable(text: str) -> str:
+    """A text in which what a terminal would obey is written as an escape, as in Python."""
+    return CONTROLS.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 class _Sink(io.RawIOBase):
@@ -73,6 +88,17 @@ class Output(io.TextIOWrapper):
             line_buffering=stream is not None and stream.isatty(),
         )
 
+    def write(self, text: str, /) -> int:
+        """Write some text, in which only what moves nothing but a line's own start is left as it is."""
+        # Where a library draws a bar, it goes back to the start of its line first.
+        start = "\r" if text.startswith("\r") else ""
+        self.write_unescaped(start + printable(text.removeprefix(start)))
+        return len(text)
+
+    def write_unescaped(self, text: str) -> int:
+        """Write what a terminal is to obey."""
+        return super().write(text)
+
     @property
     def error(self) -> OSError | None:
         """Why something was lost, if anything was."""
@@ -104,6 +130,25 @@ def protect() -> Output:
     output = Output(sys.stdout)
     sys.stdout, sys.stderr = output, Output(sys.stderr)
     return output
+
+
+class _Unescaped:
+    """A stream as a library writes to it that draws on terminals."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._output, name)
+
+    def write(self, text: str) -> int:
+        """Write it as it is."""
+        return self._output.write_unescaped(text)
+
+
+def unescaped(stream: TextIO) -> Any:
+    """A stream for what draws on a terminal, and makes printable what it is given itself."""
+    return _Unescaped(stream) if isinstance(stream, Output) else stream
 
 
 def settled() -> None:

@@ -98,6 +98,7 @@ def _server(address: str, rest: str) -> URL:
     try:
         if not _AUTHORITY.fullmatch(rest):
             raise ValueError("@")
+        address.encode()  # An environment may hold other bytes.
         url = _plain(make_url(address)).set(drivername="postgresql+psycopg")
         # What else connecting would find wrong with it, and quote.
         (_, given) = url.get_dialect()().create_connect_args(url)

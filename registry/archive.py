@@ -14,11 +14,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import tarfile
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Self
 
-from centra.documents import Digest, Document, FormattedDocument, canonical_json, sha256
+from centra.documents import (
+    Count,
+    Digest,
+    Document,
+    FormattedDocument,
+    Text,
+    canonical_json,
+    sha256,
+)
 from centra.errors import (
     CorruptBlobError,
     FormatError,
@@ -29,6 +36,7 @@ from centra.files import make_folder, replacing
 from centra.progress import Progress, silent
 from centra.release import FileName  # noqa: TC001 - pydantic reads the annotations
 from centra.snapshot import opened
+from centra.strict_json import LARGEST, parse_document
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["Export", "ExportedBackbone", "ExportedRelease", "ExportedTask", "unpack", "write"]
 
 _DOCUMENT = "export.json"
-_LARGEST_DOCUMENT = 1 << 26
 _CHUNK = 1 << 20
 
 
@@ -48,7 +55,7 @@ class ExportedBackbone(Document):
     """A backbone as the exporting registry calls it."""
 
     name: FileName
-    source: str
+    source: Text
     """Where its weights came from."""
 
 
@@ -75,7 +82,7 @@ class Export(FormattedDocument):
     backbones: dict[Digest, ExportedBackbone]
     tasks: dict[FileName, ExportedTask]
     release: ExportedRelease | None = None
-    blobs: dict[Digest, int]
+    blobs: dict[Digest, Count]
     """The size of each blob in bytes."""
     checksum: Digest
     """Over all the rest of the document, so that a flipped bit shows in a name too."""
@@ -164,7 +171,7 @@ def unpack(file: Path, target: LocalStore, progress: Progress = silent) -> tuple
         with opened(file) as raw:
             stream = _Hashed(raw)
             size = _next(stream, _DOCUMENT, where)
-            if size > _LARGEST_DOCUMENT:
+            if size > LARGEST:
                 raise FormatError(f"{where}: its {_DOCUMENT} claims to be {size:,} bytes long")
             export = Export.from_bytes(_read(stream, size, where), f"{where}: {_DOCUMENT}")
             export.check(f"{where}: {_DOCUMENT}")
@@ -211,12 +218,12 @@ class _Hashed:
 def _checksum(data: bytes) -> str | None:
     """The checksum of a document; None where its bytes are not those that its content has."""
     try:
-        fields = json.loads(data)
+        fields = parse_document(data)
         if canonical_json(fields) != data:
             return None
         del fields["checksum"]
         return sha256(canonical_json(fields))
-    except ValueError:  # Something that JSON has no numbers for.
+    except ValueError:
         return None
 
 

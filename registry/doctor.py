@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-import tomllib
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -25,11 +24,11 @@ from centra.errors import (
     StoreNotWritableError,
     StoreUnreachableError,
 )
-from centra.files import read_text
 from centra.local_store import LocalStore
 from centra.progress import Progress, silent
 from centra.redaction import redacted, secrets_in
 from centra.s3_store import S3Store
+from centra.toml import read_toml
 from registry import audit, channels, gc, identity, policies
 from registry.address import shown
 from registry.connection import Registry
@@ -347,7 +346,7 @@ def _database_rights(setup: _Setup) -> Iterator[tuple[State, str, str]]:
 
 
 def _holds_secrets(config: Path) -> bool:
-    content = tomllib.loads(read_text(config))
+    content = read_toml(config)
     return any(secrets_in(content.get(key, "")) for key in ("database", "store"))
 
 

@@ -6,15 +6,15 @@ import json
 import os
 import pwd
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from centra.blobs import anchored_store
 from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, UsageError
-from centra.files import make_folder, read_text, replacing
+from centra.files import make_folder, replacing
 from centra.redaction import redacted
+from centra.toml import read_toml
 from registry.address import anchored, parse, shown
 from registry.lifecycle import Actor
 
@@ -172,15 +172,18 @@ def _account() -> str:
 
 def _find(folder: Path) -> Path | None:
     for place in (folder, *folder.parents):
-        if (place / CONFIG).is_file():
+        # A pipe of that name is refused, and not passed over for another registry above.
+        if (place / CONFIG).exists() and not (place / CONFIG).is_dir():
             return place / CONFIG
     return None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(read_text(path))
-    except (OSError, ValueError) as error:
+        content = read_toml(path)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
         raise UsageError(f"{path}: cannot be read as TOML ({error})") from error
     for key, value in content.items():
         if key not in _KEYS | _TABLES:
@@ -189,8 +192,10 @@ def _read(path: Path) -> dict[str, Any]:
             )
         if key in _KEYS and not isinstance(value, str):
             raise UsageError(redacted(f"{path}: {key} must be a string, found {value!r}"))
+        if key in _KEYS and "\0" in value:
+            raise UsageError(f"{path}: {key} holds NUL, which no address does")
         if key in _TABLES and not isinstance(value, dict):
-            raise UsageError(f"{path}: {key} must be a table, found {value!r}")
+            raise UsageError(f"{path}: {key} must be a table, found {value!r:.60}")
     return content
 
 

@@ -25,7 +25,7 @@ from registry.audit import bear_witness
 from registry.claims import storing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from centra.backbone import BackboneSpec
     from centra.release import ReleaseManifest
@@ -241,8 +241,10 @@ def import_file(
     if team is not None:
         parse_name(team, "team name")
     registry.check_store()  # What cannot be used must show before the long work does.
+    with registry.read() as uow:
+        known = {row.digest for row in uow.backbones()}
     with tempfile.TemporaryDirectory() as folder:
-        content = _unpack(file, LocalStore(Path(folder)), progress)
+        content = _unpack(file, LocalStore(Path(folder)), known, progress)
         owners = {name: team or task.team for name, task in content.export.tasks.items()}
         with registry.read() as uow:
             for name, module in content.modules.items():
@@ -281,10 +283,14 @@ def _readable(signatures: Sequence[bytes], manifest: ReleaseManifest) -> dict[st
     return found
 
 
-def _unpack(file: Path, store: LocalStore, progress: Progress) -> _Content:
-    """Read a file, and check that its parts fit each other and nothing else is there."""
+def _unpack(file: Path, store: LocalStore, known: Collection[str], progress: Progress) -> _Content:
+    """Read a file, and check that its parts fit each other and nothing else is there.
+
+    The tokenizers of backbones that are known here have been tried before.
+    """
     from centra.backbone import BackboneSpec, check_backbone
     from centra.task_module import check_fits, check_module
+    from centra.tokenizer_trial import try_tokenizer
 
     export, digest = archive.unpack(file, store, progress)
     if not export.tasks or not export.named() <= export.blobs.keys():
@@ -295,6 +301,10 @@ def _unpack(file: Path, store: LocalStore, progress: Progress) -> _Content:
             specs[encoder] = BackboneSpec.fetch(encoder, store)
             if not specs[encoder].blobs() <= export.blobs.keys():
                 raise FormatError(f"{file}: lacks blobs of backbone {backbone.name}")
+            # Before anything else reads its tokenizer here.
+            if encoder not in known:
+                tokenizer = store.fetch(specs[encoder].tokenizer["tokenizer.json"])
+                try_tokenizer(tokenizer.read_bytes(), f"{file}: backbone {backbone.name}")
             check_backbone(specs[encoder], store)
     modules = {}
     for done, (name, task) in enumerate(sorted(export.tasks.items()), 1):

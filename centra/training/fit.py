@@ -89,7 +89,7 @@ def fit(
         data,
         plan.recipe,
         Space(
-            layers=tuple(range(fewest, most + 1)),
+            layers=range(fewest, most + 1),
             learning_rates=plan.search.learning_rates,
             seeds=plan.search.seeds,
         ),

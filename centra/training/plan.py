@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from centra.documents import Document
 from centra.errors import UsageError
-from centra.files import read_text
 from centra.labelling import Labelling
 from centra.labels import read_labels
 from centra.tags import Scheme  # noqa: TC001 - pydantic reads annotations
 from centra.task_module import Kind  # noqa: TC001
+from centra.toml import read_toml
 from centra.training.recipe import Distillation, Recipe
 from centra.validation import explain
 from centra.words import Segmentation  # noqa: TC001
@@ -109,17 +108,17 @@ class Plan(Document):
                 wrong; the file and the field are named.
         """
         try:
-            fields = tomllib.loads(read_text(path))
+            fields = read_toml(path)
             # As JSON: there a list is a tuple and 1 is a number, but "1", true and 1.0 are no 1.
             return cls.model_validate_json(json.dumps(fields, default=str), strict=True)
         except OSError as error:
             raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValidationError as error:
+            raise UsageError(f"{path}: " + "; ".join(explain(error, cls))) from error
+        except ValueError as error:
             raise UsageError(
                 f"{path}: not a TOML file ({error}); expected lines such as epochs = 10"
             ) from error
-        except ValidationError as error:
-            raise UsageError(f"{path}: " + "; ".join(explain(error, cls))) from error
 
     def labelling(self, folder: Path) -> Labelling:
         """What the data's labels mean.

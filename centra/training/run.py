@@ -345,9 +345,9 @@ class Run:
         """What is known of the epochs so far: from their file, or else from the last checkpoint."""
         try:
             found = json.loads((self.work / _HISTORY).read_text())
-        except (OSError, ValueError):
-            found = {"epochs": []}
-        epochs = tuple(Epoch(**epoch) for epoch in found["epochs"])
+            epochs = tuple(Epoch(**epoch) for epoch in found["epochs"])
+        except (OSError, ValueError, RecursionError, LookupError, TypeError):
+            epochs = ()
         if _checkpoints(self.work):
             # Killed between a checkpoint and the file, the file is missing or one pause behind.
             logged = self._history(_last_state(self.work)["log_history"])
@@ -483,7 +483,7 @@ def make_module(spec: TaskSpec, trunk: Trunk, branch: Branch, probe: Encoded) ->
 def _is_json(path: Path) -> bool:
     try:
         json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return True
 

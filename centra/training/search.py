@@ -43,7 +43,7 @@ _REDUCTION = 3
 class Space:
     """The trials of a search: every combination."""
 
-    layers: tuple[int, ...]
+    layers: Sequence[int]
     """How many top layers learn; the paper tries 4 to 10 of 12."""
     learning_rates: tuple[float, ...] = (1e-4, 3e-4)
     seeds: tuple[int, ...] = (0,)

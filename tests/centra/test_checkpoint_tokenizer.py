@@ -270,7 +270,9 @@ def test_a_class_that_cannot_be_compared_is_refused(
 def test_a_damaged_file_is_refused(folder: Path, check: Callable[..., None]) -> None:
     whole = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").write_text("{")
-    with pytest.raises(FormatError, match=r"no usable tokenizer \(its tokenizer.json is no JSON"):
+    with pytest.raises(
+        FormatError, match=r"no usable tokenizer \(its tokenizer.json cannot be loaded: is no JSON"
+    ):
         check()
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(FormatError, match=r"beside it: it lacks .*save it again"):

@@ -10,6 +10,7 @@ import pytest
 
 from centra.backbone import import_backbone
 from centra.errors import FormatError
+from centra.saved_model import read_config, read_headers
 from tests import support
 from tests.centra.checkpoints import WEIGHTS, converted
 
@@ -240,3 +241,39 @@ def test_a_file_that_another_save_left_behind_is_refused(
     (checkpoint / WEIGHTS).write_bytes(whole)
     with pytest.raises(FormatError, match=r"holds model-00001-of-.* beside model\.safetensors"):
         converted(checkpoint, tiny_backbone)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../model.safetensors",
+        "/etc/passwd",
+        "..",
+        ".",
+        "",
+        "a\x00.safetensors",
+        "a/b.safetensors",
+        "a\\b.safetensors",
+        "model.bin",
+        ".safetensors",
+        "a\n.safetensors",
+        7,
+        None,
+        "x" * 300,
+    ],
+)
+def test_an_index_names_safetensors_files_beside_it_alone(name: object, tmp_path: Path) -> None:
+    index = {"weight_map": {"a": name}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    with pytest.raises(FormatError, match="expected a file beside it"):
+        read_headers(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_nested_json_of_a_model_is_refused_in_words(name: str, tmp_path: Path) -> None:
+    for text in ("[" * 100_000, '{"weight_map": ' + '{"a": ' * 500 + "1" + "}" * 501):
+        (tmp_path / name).write_text(text)
+
+        with pytest.raises(FormatError, match="nested deeper than 64"):
+            read_config(str(tmp_path)) if name == "config.json" else read_headers(str(tmp_path))

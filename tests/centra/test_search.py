@@ -541,6 +541,8 @@ def test_killed_at_many_moments_it_ends_as_if_never_killed(
     [
         (Space(layers=(0, 1)), r"layers: 0 cannot be fine-tuned; the backbone has 3"),
         (Space(layers=(1, 4)), r"layers: 4 cannot be fine-tuned; the backbone has 3"),
+        # As a recipe of 'centra fit' may say: nothing is counted so far.
+        (Space(layers=range(1, 2**53)), r"layers: 4 cannot be fine-tuned; the backbone has 3"),
         (Space(layers=()), r"layers: expected at least one"),
         (Space(layers=(1,), learning_rates=()), r"learning_rates: expected at least one"),
         (Space(layers=(1,), seeds=()), r"seeds: expected at least one"),

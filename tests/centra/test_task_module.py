@@ -486,8 +486,8 @@ def test_missing_field_is_refused_by_name(name: str, module: TaskModule, path: P
         ("tagging", {"head": HeadSpec(tags=("O", "U-city"))}, "head.tags must be .* U-city"),
         ("tagging", {"head": HeadSpec(tags=("O", "O"))}, "found one twice"),
         ("tagging", {"head": HeadSpec(tags=("O", "S-day"))}, "without the label B-day"),
-        ("classification", {"tap_layer": -1}, "negative"),
-        ("classification", {"depth": -1}, "negative"),
+        ("classification", {"tap_layer": -1}, "tap_layer: expected a number at least 0, found -1"),
+        ("classification", {"depth": -1}, "depth: expected a number at least 0, found -1"),
     ],
 )
 def test_spec_that_contradicts_itself_is_refused(

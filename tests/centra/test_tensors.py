@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from centra.errors import FormatError
-from centra.tensors import map_tensors
+from centra.task_module import read_spec
+from centra.tensors import map_tensors, read_header, read_metadata, read_raw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,3 +70,33 @@ def test_a_file_that_is_none_is_refused(damage: str, path: Path) -> None:
 
     with pytest.raises(FormatError, match=r"x\.safetensors"):
         map_tensors(path)
+
+
+def framed(header: bytes, data: bytes = b"") -> bytes:
+    return len(header).to_bytes(8, "little") + header + data
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (framed(b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]},"a":{}}'), "stands twice"),
+        (framed(b'{"__metadata__":{"a":"b"},"__metadata__":{"a":"c"}}'), "stands twice"),
+        (framed(b'{"__metadata__":{"a":NaN}}'), "no finite number"),
+        (framed(b'{"__metadata__":{"a":"\\ud800"}}'), "half of a character"),
+        (framed(b"[" * 5000), "nested deeper"),
+        (framed(b"[]"), "no JSON object"),
+        (framed(b" " * ((1 << 20) + 1)), "has 1,048,577 bytes before 0 of tensors"),
+        (framed(b" " * 9_000_000, bytes(10_000_000)), "at most 8,388,608 are read"),
+        ((1 << 40).to_bytes(8, "little") + b"{}", "claims 1,099,511,627,776"),
+        ((2**64 - 1).to_bytes(8, "little") + b"{", "claims"),
+        (b"", "it has 0 bytes"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_header_that_no_writer_writes_is_refused(data: bytes, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(data)
+
+    for read in (read_header, read_metadata, read_raw, map_tensors, read_spec):
+        with pytest.raises(FormatError, match=says):
+            read(path)

@@ -327,3 +327,27 @@ def test_a_folder_that_cannot_be_written_is_named(home: Path) -> None:
     (home / "file").touch()
     with pytest.raises(StoreNotWritableError, match="cannot write"):
         write_config(home / "file" / "below", database=None, store=None)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a = " + "[" * 100_000, "nested too deep"),
+        ("a = " + "{a=" * 5000 + "1" + "}" * 5000, "nested too deep"),
+        ("a." * 100_000 + "a = 1", "nested too deep"),
+        ("[" + "a." * 100_000 + "a]", "nested too deep"),
+        ("[compose]\n" + "a." * 80 + "a = 1", "nested too deep"),
+        ("a = " + "9" * 5000, "cannot be read as TOML"),
+        ("#" * (1 << 21), "more than 1,048,576 bytes"),
+        ('database = "a\\u0000b"', "holds NUL"),
+        ('store = "a\\u0000b"', "holds NUL"),
+        ("store = " + "[1, " * 30 + "]" * 30, "."),
+    ],
+    ids=lambda value: value[:24],
+)
+def test_settings_that_nobody_writes_are_refused(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / "centra.toml").write_text(text)
+
+    with pytest.raises(UsageError, match=says) as caught:
+        Settings.load(folder=tmp_path)
+    assert len(str(caught.value)) < 500

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from centra import tokenizer_trial
 from centra.blobs import open_store
 from centra.compose import ComposeError
 from centra.documents import canonical_json, sha256
@@ -852,3 +853,38 @@ def test_a_manifest_of_the_same_set_is_the_same_release(
     assert channels.show(target, "latest").release == 1
     data = target.store.fetch(plan.digest).read_bytes()
     assert ReleaseManifest.from_bytes(data, "here").digest == releases.show(full, "1").digest
+
+
+def test_tokenizers_that_are_not_known_here_are_tried(
+    places: Registries, release_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer_trial, "_faults", {})
+    monkeypatch.setattr(tokenizer_trial, "_fault", lambda _: "its tokenizer was tried")
+
+    with places.lend(tmp_path) as known:
+        import_file(known, release_file)
+    with places.databases.empty(tmp_path) as url:
+        engine = make_engine(url)
+        upgrade(engine)
+        new = Registry(engine=engine, store=LocalStore(tmp_path / "new"), actor=Actor.parse(ADA))
+        with pytest.raises(
+            FormatError, match=r"release\.tar: backbone tiny: its tokenizer was tried"
+        ):
+            import_file(new, release_file)
+        engine.dispose()
+
+
+@pytest.mark.parametrize("source", ["a\0b"])
+def test_a_text_that_no_database_holds_is_refused(
+    source: str, release_file: Path, receiver: Registry, tmp_path: Path
+) -> None:
+    files = read_tar(release_file)
+    document = json.loads(files["export.json"])
+    for backbone in document["backbones"].values():
+        backbone["source"] = source
+    del document["checksum"]
+    document["checksum"] = sha256(canonical_json(document))
+    file = write_tar(tmp_path / "x.tar", {**files, "export.json": canonical_json(document)})
+
+    with pytest.raises(FormatError, match="source: expected a text of the form"):
+        import_file(receiver, file)
