@@ -18,10 +18,10 @@ import logging
 import time
 import uuid
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import delete, insert, select, update
 
 from centra.errors import CentraError, FormatError, StoreError
 from centra.files import file_digest
@@ -144,7 +144,7 @@ class Claim:
         told = False
         while digests:
             with self._registry.write() as uow:
-                now = _clock(uow)
+                now = uow.clock()
                 blocked = digests & _since(uow, "remove", now - _REMOVING)
                 if not blocked:
                     _add(uow, self._operation, "store", dict.fromkeys(digests), now)
@@ -187,7 +187,7 @@ def new_operation() -> str:
 
 def claimed(uow: UnitOfWork) -> set[str]:
     """The digests of the blobs that somebody is about to store, or has stored, for a row to come."""
-    return _since(uow, "store", _clock(uow) - _STORING)
+    return _since(uow, "store", uow.clock() - _STORING)
 
 
 def condemn(
@@ -203,7 +203,7 @@ def condemn(
     Returns:
         Those that are claimed now, and those that another collection has claimed.
     """
-    now = _clock(uow)
+    now = uow.clock()
     # Not just passed over: whoever claimed them must notice, and store them anew.
     uow.session.execute(
         delete(BlobClaim).where(BlobClaim.purpose == "store", BlobClaim.at < now - _STORING)
@@ -249,7 +249,7 @@ def recover(uow: UnitOfWork, there: Collection[str]) -> dict[str, int]:
     Returns:
         What they removed and no event shows, with the sizes.
     """
-    now = _clock(uow)
+    now = uow.clock()
     left = uow.session.scalars(
         select(BlobClaim).where(BlobClaim.purpose != "store", BlobClaim.at < now - _BUSY)
     )
@@ -262,14 +262,6 @@ def recover(uow: UnitOfWork, there: Collection[str]) -> dict[str, int]:
         if claim.purpose == "removed" or claim.at < now - _REMOVING:
             uow.session.delete(claim)
     return found
-
-
-def _clock(uow: UnitOfWork) -> datetime:
-    """What time it is now by the database's clock, which is this machine's on SQLite."""
-    if uow.session.get_bind().dialect.name == "sqlite":
-        return datetime.now(UTC)
-    found: datetime = uow.session.scalar(text("SELECT clock_timestamp()"))
-    return found.astimezone(UTC)
 
 
 def _since(uow: UnitOfWork, purpose: str, since: datetime) -> set[str]:

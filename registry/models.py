@@ -355,7 +355,7 @@ class PolicyVersion(Base):
     """As :meth:`registry.policy.Policy.rules` gives them."""
     digest: Mapped[str] = mapped_column(_DIGEST)
     """Of the rules as canonical JSON."""
-    created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
     created_by: Mapped[str] = mapped_column(String(127))
 
 

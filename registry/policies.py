@@ -216,6 +216,7 @@ def _add(uow: UnitOfWork, policy: Policy, changes: list[Setting], *, forced: boo
         version=newest.version + 1 if newest else 1,
         rules=rules,
         digest=sha256(canonical_json(rules)),
+        created_at=uow.now,
         created_by=str(uow.actor),
     )
     uow.session.add(row)

@@ -316,6 +316,10 @@ def _copy(registry: Registry, target: BlobStore, progress: Progress) -> tuple[in
             if data not in found:
                 target.write_signature(release, data)
                 signatures += 1
+    seen = target.witnesses()
+    for witness in source.witnesses():
+        if witness not in seen:
+            target.write_witness(witness)
     changed = [name for name in pointers if _copy_pointer(target, name, pointers[name])]
     return len(left), size, signatures, len(changed)
 

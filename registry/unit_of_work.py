@@ -62,11 +62,15 @@ class UnitOfWork:
         with self.session.no_autoflush:  # What is being made may lack just this time.
             return self._now()
 
-    def _now(self) -> datetime:
-        here = now()
+    def clock(self) -> datetime:
+        """What time it is now by the database's clock: PostgreSQL's own, of SQLite this machine's."""
         if self.session.get_bind().dialect.name == "postgresql":
             # Not the time of the transaction's begin: it may have waited for its turn since.
-            here = self.session.scalar(select(func.clock_timestamp(type_=UtcTime))) or here
+            return self.session.scalar(select(func.clock_timestamp(type_=UtcTime))) or now()
+        return now()
+
+    def _now(self) -> datetime:
+        here = self.clock()
         ended = select(AuditHead.count).where(AuditHead.id == 1).scalar_subquery()
         last = self.session.scalar(select(AuditEvent.at).where(AuditEvent.id == ended))
         return here if last is None else max(here, last)

@@ -204,7 +204,7 @@ def test_what_is_no_file_is_refused_without_waiting_for_it(
         lambda: tasks.register(registry, "intent", path),
         lambda: transfer.import_file(registry, path),
     ):
-        with refused(registry, FormatError, f"{path}: is a {what}; expected a file"):
+        with refused(registry, FormatError, f"{path}: cannot be read (is a {what}"):
             take()
     folder = tmp_path / "folder"
     folder.mkdir()
