@@ -105,7 +105,7 @@ def test_a_copy_has_all_that_is_reached_and_nothing_else(used: Registry, tmp_pat
     assert done.blobs == len([name for name in wanted if name.startswith("blobs")])
     assert done.bytes == sum(len(wanted[name]) for name in wanted if name.startswith("blobs"))
     assert (done.signatures, done.pointers) == (1, 2)
-    assert open_store(done.address).witnesses() == registry.store.witnesses() != []
+    assert open_store(done.address).witnesses() == used.store.witnesses() != []
     with nothing_changes(used):
         again = stores.copy(used, str(tmp_path / "copied"))
     assert dataclasses.replace(done, blobs=0, bytes=0, signatures=0, pointers=0) == again
