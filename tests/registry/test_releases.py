@@ -582,62 +582,62 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
 
 
 def test_a_slow_compose_does_not_publish_an_older_set_over_a_newer_one(
-    released: Registry, module: Callable[..., Path], meanwhile: Callable[..., list[int]]
+    published: Registry, module: Callable[..., Path], meanwhile: Callable[..., list[int]]
 ) -> None:
-    tasks.update(released, "intent", module(seed=1))
+    tasks.update(published, "intent", module(seed=1))
 
     def others() -> None:
-        with reopened(released) as own:
+        with reopened(published) as own:
             tasks.update(own, "slots", module("tagging", tap=2, seed=2))
             compose(own, publish=True)
 
     meanwhile(others, 1)
-    done = compose(released, publish=True)
+    done = compose(published, publish=True)
     assert (done.tasks, done.published) == ({"intent": "1.1", "slots": "1.1"}, False)
-    assert latest(released) == (done.release, 2)
-    assert [row.release for row in channels.history(released, "latest")] == [2, 1]
+    assert latest(published) == (done.release, 2)
+    assert [row.release for row in channels.history(published, "latest")] == [2, 1]
 
 
 def test_a_slow_compose_keeps_a_precision_that_was_decided_meanwhile(
-    released: Registry, module: Callable[..., Path], meanwhile: Callable[..., list[int]]
+    published: Registry, module: Callable[..., Path], meanwhile: Callable[..., list[int]]
 ) -> None:
-    tasks.update(released, "intent", module(seed=1))
+    tasks.update(published, "intent", module(seed=1))
 
     def others() -> None:
-        with reopened(released) as own:
+        with reopened(published) as own:
             compose(own, replace=["intent@1.1"], settled={"slots": "int8"}, publish=True)
 
     meanwhile(others, 1)
-    done = compose(released, publish=True)
+    done = compose(published, publish=True)
     assert done.manifest.precisions == {"intent": "fp32", "slots": "int8"}
-    assert latest(released) == (2, 2)
+    assert latest(published) == (2, 2)
 
 
 def test_a_live_set_that_never_stands_still_is_given_up_on(
-    released: Registry, module: Callable[..., Path], meanwhile: Callable[..., list[int]]
+    published: Registry, module: Callable[..., Path], meanwhile: Callable[..., list[int]]
 ) -> None:
-    tasks.update(released, "intent", module(seed=1))
+    tasks.update(published, "intent", module(seed=1))
     there_and_back = ["intent@1.1", "intent@1.0"]
-    done = meanwhile(lambda: tasks.pin(released, there_and_back[len(done) % 2]), 99)
+    done = meanwhile(lambda: tasks.pin(published, there_and_back[len(done) % 2]), 99)
     with pytest.raises(ConflictError, match="has changed 8 times while it was composed"):
-        compose(released, publish=True)
+        compose(published, publish=True)
     assert len(done) == 8
-    assert latest(released) == (1, 1)
+    assert latest(published) == (1, 1)
 
 
 def test_a_set_that_is_published_again_meanwhile_is_no_conflict(
-    released: Registry, module: Callable[..., Path], meanwhile: Callable[..., list[int]]
+    published: Registry, module: Callable[..., Path], meanwhile: Callable[..., list[int]]
 ) -> None:
-    tasks.update(released, "intent", module(seed=1))
+    tasks.update(published, "intent", module(seed=1))
 
     def others() -> None:
-        with reopened(released) as own:
+        with reopened(published) as own:
             compose(own, publish=True)
 
     counted = meanwhile(others, 1)
-    assert compose(released, publish=True).release == 2
+    assert compose(published, publish=True).release == 2
     assert len(counted) == 1
-    assert latest(released) == (2, 2)
+    assert latest(published) == (2, 2)
 
 
 # Work follows the change.
