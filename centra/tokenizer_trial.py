@@ -67,7 +67,9 @@ def _fault(data: bytes) -> str | None:
         case 0:
             return None
         case 3 if "memory" not in told.lower():
-            return f"no usable tokenizer (its tokenizer.json cannot be loaded: {told})"
+            return (
+                f"no usable tokenizer (its tokenizer.json cannot be loaded: {told}; save it again)"
+            )
         case 4 if "memory" not in told.lower():
             return f"its tokenizer fails on texts ({told})"
         case code if code in (-signal.SIGXCPU, -signal.SIGKILL):

@@ -275,7 +275,7 @@ def test_a_damaged_file_is_refused(folder: Path, check: Callable[..., None]) -> 
     ):
         check()
     (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(FormatError, match=r"beside it: it lacks .*save it again"):
+    with pytest.raises(FormatError, match=r"cannot be loaded: .*Model missing.*save it again"):
         check()
     (folder / "tokenizer.json").write_text(whole)
     (folder / "special_tokens_map.json").write_text("no")

@@ -862,7 +862,7 @@ def test_tokenizers_that_are_not_known_here_are_tried(
     monkeypatch.setattr(tokenizer_trial, "_fault", lambda _: "its tokenizer was tried")
 
     with places.lend(tmp_path) as known:
-        import_file(known, release_file)
+        import_file(known, release_file, force=True)
     with places.databases.empty(tmp_path) as url:
         engine = make_engine(url)
         upgrade(engine)
