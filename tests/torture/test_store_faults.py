@@ -375,7 +375,7 @@ def test_a_registry_outlives_a_store_that_misbehaves(
     monkeypatch.setattr(retries, "_LONGEST_WAIT", 0.05)
     attack = _Attack(s3_server, tmp_path / "registry", at_random(_RATE, 1))
 
-    counts = attack.walk(rounds=1)
+    counts = attack.walk(lambda: attack.counts["commands"] < 9, rounds=1)
 
     assert counts["losses"] == 0, attack.said
     assert counts["failed"] <= 1, attack.said
@@ -400,7 +400,7 @@ def test_whenever_the_database_goes_away_it_is_said_and_a_rerun_converges(
     def end(connection: Any, *_: object) -> None:
         coming[0] -= 1
         if coming[0] == 0:
-            pid = connection.connection.info.backend_pid
+            pid = connection.connection.dbapi_connection.info.backend_pid
             services._execute(postgres_database, f"SELECT pg_terminate_backend({pid})")
 
     event.listen(engine, "before_cursor_execute", lambda *args: end(args[0]))
@@ -461,7 +461,7 @@ def test_a_disk_that_fills_is_said_and_a_rerun_converges(
         code, text = centra(*words)
         assert "Traceback" not in text
         assert code in (0, 1, 4), text
-        assert code == 0 or "space" in text or "full" in text, text
+        assert code == 0 or any(word in text for word in ("space", "full", "disk")), text
         (small_disk / "filler").unlink()
         code, text = centra(*words)
         assert code == 0, text
