@@ -10,8 +10,6 @@ made, and anywhere else it is refused.
 
 from __future__ import annotations
 
-import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -25,7 +23,6 @@ from centra.errors import (
     FormatError,
     NotAllowedError,
     NotFoundError,
-    StoreNotWritableError,
     UsageError,
 )
 from centra.names import parse_name
@@ -474,20 +471,19 @@ def advance(
 def check_publishable(registry: Registry, name: str) -> None:
     """Find out whether a channel's pointer can be written, before the channel moves.
 
-    It is written as it stands, which also mends it; where there is none yet, a probe is written in
-    its place, and removed.
+    It is written as it stands, which also mends it; where there is none yet, the document that says
+    whose store it is stands in for it.
 
     Raises:
-        StoreError, StoreNotWritableError, DatabaseError: it cannot.
+        WrongStoreError, StoreError, StoreNotWritableError, DatabaseError: it cannot.
     """
+    registry.check_store()
     with registry.read() as uow:
         there = uow.channel(name) is not None
     if there:
         publish_pointer(registry, name, anew=True)
-        return
-    probe = registry.store.put(f"centra channel {name} {uuid.uuid4()}".encode())
-    with suppress(StoreNotWritableError):  # May write and not remove: garbage collection will.
-        registry.store.remove(probe)
+    elif document := registry.store.read_document():
+        registry.store.write_document(document)
 
 
 def publish_move(

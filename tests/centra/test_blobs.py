@@ -621,10 +621,11 @@ def test_what_a_killed_write_left_is_listed_and_can_be_removed(tmp_path: Path) -
     digest = store.put(DATA)
     store.write_pointer("production", b"{}")
     own = [f"blobs/sha256/{digest[:2]}/.{digest}.abcd_fg8", "channels/.production.json.abcdefgh"]
+    own.insert(0, ".store.json.abcdefgh")
     others = [
         "channels/.nfs0001",
         f"blobs/sha256/{digest[:2]}/.DS_Store",
-        ".production.json.abcdefgh",
+        ".DS_Store",
     ]
     for name in (*own, *others):
         (tmp_path / name).write_bytes(b"half")

@@ -561,7 +561,7 @@ def test_times_are_in_utc_whatever_the_servers_zone(
             name = connection.scalar(text("SELECT current_database()"))
             connection.execute(text(f"ALTER DATABASE {name} SET timezone = 'Asia/Tokyo'"))
         migrated.engine.dispose()
-    with migrated.write() as uow:
+    with migrated.write(any_store=True) as uow:
         uow.session.add(Task(name="intent", team="nlu", state="active", created_at=TIME))
     with migrated.read() as uow:
         created = uow.task("intent").created_at
@@ -726,4 +726,5 @@ def test_the_tests_registry_is_as_expected(registry: Registry) -> None:
         "backbones": 2,
         "audit_events": 2,
         "audit_head": 1,
+        "identity": 1,
     }

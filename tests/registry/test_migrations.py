@@ -115,7 +115,7 @@ def fill_0004(insert: Inserting) -> None:
     insert("release_bases", release_id=4, base_id=1, at=at(1))
     insert("channels", name="staging", release_id=4, revision=1, moved_at=at(1), moved_by="nlu/ada")
     insert("channel_moves", channel="staging", revision=1, kind="promote", release_id=4, at=at(1), by="nlu/ada")  # fmt: skip
-    insert("evaluations", id=3, release_id=1, version_id=2, data=digest("9"), examples=7, metrics={"accuracy": 0.7}, at=at(10), by="nlu/ada", engine="onnxruntime 1.32.0")  # fmt: skip
+    insert("evaluations", id=3, release_id=1, version_id=1, data=digest("9"), examples=7, metrics={"accuracy": 0.7}, at=at(10), by="nlu/ada", engine="onnxruntime 1.32.0")  # fmt: skip
     insert.log("release:publish", "4", {"digest": digest("1"), "base": 1, "tasks": []})
     insert.log("channel:promote", "staging", {"from": None, "to": 4, "revision": 1})
     measured = {"release": 1, "version": "1.0", "data": digest("9"), "accuracy": 0.7}
@@ -124,7 +124,7 @@ def fill_0004(insert: Inserting) -> None:
 
 def fill_0005(insert: Inserting) -> None:
     """A measurement of a later day."""
-    insert("evaluations", id=4, release_id=1, version_id=2, data=digest("8"), examples=7, metrics={"accuracy": 0.7}, at=at(12), by="nlu/ada", engine="onnxruntime 1.32.0")  # fmt: skip
+    insert("evaluations", id=4, release_id=1, version_id=1, data=digest("8"), examples=7, metrics={"accuracy": 0.7}, at=at(12), by="nlu/ada", engine="onnxruntime 1.32.0")  # fmt: skip
     measured = {"release": 1, "version": "1.0", "data": digest("8"), "accuracy": 0.7}
     insert.log("task:evaluate", "intent", {**measured, "engine": "onnxruntime 1.32.0"})
 

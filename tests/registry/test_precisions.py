@@ -230,7 +230,7 @@ def test_gates_count_what_was_measured_in_the_same_precision(
     fast: Registry, tiny_data: Callable[[str], Path]
 ) -> None:
     data = tiny_data("single")
-    on = {"intent": {"data": fingerprint([data / "dev.jsonl"])}}
+    on = {"intent": {"data": fingerprint([(data / "dev.jsonl").read_bytes()])}}
     ruled(fast, measured=on, max_drop={"intent": {"accuracy": 1.0}})
     evaluations.evaluate(fast, "1", "intent", data)
     with refused(fast, GateError, "drop accuracy of intent", "1.0 int8 is not measured on"):

@@ -245,7 +245,7 @@ def test_what_was_measured_of_a_version_counts_for_what_a_rebase_makes(
     mine, theirs = ship("intent", 11), ship("slots", 12)
     promote(published, str(theirs), "production")
     least = {"intent": {"accuracy": 0.0}, "slots": {"accuracy": 0.0}}
-    digest = fingerprint([tiny_data("single") / "dev.jsonl"])
+    digest = fingerprint([(tiny_data("single") / "dev.jsonl").read_bytes()])
     on = {task: {"data": digest} for task in least}
     strict = ruled(published, measured=on, min_metrics=least)
     with pytest.raises(GateError) as caught:
@@ -549,7 +549,7 @@ def test_a_drop_is_measured_on_both_releases_on_the_same_data(
     published: Registry, ship: Callable[..., int], tiny_data: Callable[[str], Path]
 ) -> None:
     number, data = str(ship("intent", 11)), tiny_data("single")
-    on = {"intent": {"data": fingerprint([data / "dev.jsonl"])}}
+    on = {"intent": {"data": fingerprint([(data / "dev.jsonl").read_bytes()])}}
     registry = ruled(published, measured=on, max_drop={"intent": {"accuracy": 0.0}})
     with pytest.raises(GateError) as caught:
         promote(registry, number, "production")

@@ -87,9 +87,12 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
     """The tasks whose parity was checked, by call."""
     calls: list[set[str]] = []
 
-    def counting(manifest: Any, reader: Any, names: Collection[str], *rest: Any) -> Any:
-        calls.append(set(names))
-        return check_parity(manifest, reader, names, *rest)
+    def counting(
+        manifest: Any, reader: Any, names: Collection[str], *rest: Any, **engine: Any
+    ) -> Any:
+        if not engine:
+            calls.append(set(names))
+        return check_parity(manifest, reader, names, *rest, **engine)
 
     monkeypatch.setattr("centra.compose.check_parity", counting)
     return calls

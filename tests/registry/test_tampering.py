@@ -22,6 +22,7 @@ from registry.models import (
     ReleaseTask,
     Task,
     TaskVersion,
+    now,
 )
 from registry.replay import Change, replay
 from tests.registry.helpers import (
@@ -202,7 +203,7 @@ ROWS: dict[str, tuple[list[Executable], str]] = {
     "examples": ([update(Evaluation).values(examples=9)], "examples is 9, but by event "),
     "a measurement that is gone": ([delete(Evaluation)], "its row is gone, which event "),
     "a task of nobody": (
-        [insert(Task).values(name="ghost", team="vision", state="active")],
+        [insert(Task).values(name="ghost", team="vision", state="active", created_at=now())],
         "task ghost: no event made this row",
     ),
     "a backbone's state": (
@@ -262,7 +263,7 @@ def test_ten_thousand_events_take_seconds(registry: Registry) -> None:
         for number in range(2_000):
             name = f"task-{number}"
             details = {"version": "1.0", "digest": f"{number:064}", "team": "nlu"}
-            uow.session.add(task := Task(name=name, team="nlu", state="active"))
+            uow.session.add(task := Task(name=name, team="nlu", state="active", created_at=uow.now))
             uow.session.flush()
             uow.session.execute(insert(TaskVersion), version_row(task.id, f"{number:064}"))
             uow.record("task:register", name, details)
@@ -289,6 +290,7 @@ def version_row(task: int, digest: str) -> dict[str, Any]:
         "tap_layer": 1,
         "depth": 1,
         "metrics": {},
+        "created_at": now(),
         "created_by": "nlu/ada",
     }
 
