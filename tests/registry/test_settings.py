@@ -50,14 +50,17 @@ def test_arguments_win_over_the_environment_and_it_over_the_file(
     loaded = Settings.load()
     assert (loaded.database, loaded.store) == ("sqlite:////file.db", "/file")
     assert str(loaded.actor) == "file/f"
+    assert set(loaded.origins.values()) == {str(home / CONFIG)}
     for name, value in zip(VARIABLES, ("sqlite:////env.db", "/env", "env/e"), strict=True):
         monkeypatch.setenv(name, value)
     loaded = Settings.load()
     assert (loaded.database, loaded.store) == ("sqlite:////env.db", "/env")
     assert str(loaded.actor) == "env/e"
+    assert loaded.origins == {"database": "CENTRA_DATABASE_URL", "store": "CENTRA_STORE"}
     loaded = Settings.load(database="sqlite:////argument.db", store="/argument", actor="arg/a")
     assert (loaded.database, loaded.store) == ("sqlite:////argument.db", "/argument")
     assert str(loaded.actor) == "arg/a"
+    assert loaded.origins == {"database": "--database", "store": "--store"}
 
 
 def test_each_setting_is_looked_up_by_itself(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
