@@ -253,7 +253,7 @@ def test_the_doctor_finds_nothing_wrong_with_a_healthy_registry(home: Path) -> N
     result = centra("doctor")
     lines = result.stdout.splitlines()
     assert lines[-1] == "problems: 0, warnings: 0, skipped: 0"
-    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 16
+    assert [line.split()[0] for line in lines[:-1]] == ["ok"] * 17
     assert result.stderr == ""
     assert state(home) == before
 
@@ -271,13 +271,14 @@ def test_the_doctor_names_each_problem_with_its_mend_and_fails(home: Path) -> No
 def test_the_doctor_prints_json(home: Path) -> None:
     litter(b"litter", 9 * DAY)
     found = read("doctor")
-    assert all(list(check) == ["check", "state", "found", "mend"] for check in found)
+    assert all(list(check) == ["check", "state", "found", "mend", "damaged"] for check in found)
     assert [check for check in found if check["state"] != "ok"] == [
         {
             "check": "garbage",
             "state": "warning",
             "found": "nothing reaches 1 file, 6 bytes",
             "mend": "centra gc, then centra gc --delete",
+            "damaged": [],
         }
     ]
     tamper("DELETE FROM audit_events WHERE id = 1")
@@ -293,7 +294,7 @@ def test_the_doctor_works_where_there_is_nothing() -> None:
     assert first.startswith("problem  settings")
     assert "centra init" in mend
     assert {line.split()[0] for line in rest} == {"skipped"}
-    assert total == "problems: 1, warnings: 0, skipped: 15"
+    assert total == "problems: 1, warnings: 0, skipped: 16"
     assert list(Path().iterdir()) == []
 
 
