@@ -727,7 +727,7 @@ def test_compose_names_the_task_whose_blob_is_damaged(home: Path, part: str, dam
 def test_a_release_with_a_flipped_bit_is_not_used(home: Path, command: str) -> None:
     digest = read("task", "show", "intent")["versions"][0]["digest"]
     support.flip(blob(home, digest), bit=99_999)
-    refused(*command.split(), code=6, says=(digest, "is corrupt", "restore the file"))
+    refused(*command.split(), code=6, says=(digest, "is corrupt", "put the original again"))
     assert not (home / "out" / "release.json").exists()
 
 
