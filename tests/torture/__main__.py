@@ -67,7 +67,7 @@ PARTS: tuple[Part, ...] = (
     Part(name="store faults", module="test_store_faults", share=8),
     Part(name="database restarts", module="crashes", function="run_restarts", share=5),
     Part(name="full disks", module="crashes", function="run_full", share=5),
-    Part(name="hostile input", module="test_hostile_input", share=8),
+    Part(name="hostile input", module="fuzz", share=8),
     Part(name="no code from data", module="test_no_code", share=4),
     Part(name="history", module="test_history", share=2),
 )

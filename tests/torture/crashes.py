@@ -141,6 +141,8 @@ def attack(attacked: Attacked, command: Command, blow: Fault | float) -> tuple[b
                 lost.append(f"repeated, {texts(differs)}")
             if differs or not command.safe:
                 break
+    if command.after:
+        starts.do(world, command.after)
     return struck, lost + _collected(world)
 
 

@@ -185,11 +185,11 @@ def _line(
             version = f"{task}@1.{chance.randint(0, 4)}"
             return f"compose --base production --set {version} --release", None
         case "promote":
-            return f"promote {some} --to production{chance.choice(('', ' --rebase'))}", None
+            return f"promote {some} --to production{chance.choice(('', ' --rebase', ' --force'))}", None
         case "stage":
             return f"promote {some} --to staging", None
         case "rollback":
-            return "rollback production", None
+            return f"rollback production{chance.choice(('', ' --force'))}", None
         case "move":
             return f"channel move free-{chance.randint(1, 2)} {some}", None
         case "sync":

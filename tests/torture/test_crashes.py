@@ -13,7 +13,15 @@ import pytest
 
 from tests.support import ROOT
 from tests.torture import crashes, shim, starts
-from tests.torture.commands import COMMANDS, Command, available, by_name
+from tests.torture.commands import (
+    COMMANDS,
+    READING,
+    TRAINING,
+    Command,
+    available,
+    by_name,
+    path_of,
+)
 from tests.torture.shim import Fault
 
 if TYPE_CHECKING:
@@ -128,6 +136,28 @@ def test_a_command_goes_on_after_the_database_went_away(on_servers: Attacked) ->
 def test_every_command_that_is_attacked_is_there() -> None:
     missing = [command.name for command in COMMANDS if not available(command)]
     assert not missing
+
+
+def test_every_command_that_changes_something_is_attacked() -> None:
+    import click
+
+    import cli
+
+    def leaves(command: click.Command, path: str) -> list[str]:
+        if not isinstance(command, click.Group):
+            return [path]
+        return [
+            leaf
+            for word in command.list_commands(context)
+            if (found := command.get_command(context, word))
+            for leaf in leaves(found, f"{path} {word}".strip())
+        ]
+
+    with click.Context(cli.main) as context:
+        there = {*leaves(cli.main, "")}
+    attacked = {path_of(command) for command in COMMANDS}
+    assert attacked - there == set()
+    assert there - attacked == {*READING, *TRAINING} & there
 
 
 def test_a_kill_that_loses_something_is_seen(on_sqlite: Attacked) -> None:
