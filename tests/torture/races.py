@@ -379,8 +379,9 @@ def storm(
     """Race after race, until the time is over."""
     end, counts = time.monotonic() + seconds, Counter[str]()
     while time.monotonic() < end:
-        # A slow machine may end a race early, but not before it has begun.
-        strike(kind, world, seed, processes, STEPS, counts, until=max(end, time.monotonic() + 60))
+        # A slow machine may end a race early, but not the first before it has begun.
+        until = end if counts["races"] else max(end, time.monotonic() + 30)
+        strike(kind, world, seed, processes, STEPS, counts, until=until)
         seed += 1
     return counts
 

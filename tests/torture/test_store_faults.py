@@ -33,12 +33,14 @@ from registry.db import make_engine, upgrade
 from registry.errors import DatabaseError
 from registry.lifecycle import Actor
 from tests import services, support
+from tests.torture.losses import lose
 from tests.torture.s3_proxy import FAULTS, at_random, in_order, proxied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from tests.torture.s3_proxy import Fault, Proxy, Script
+    from tests.torture.losses import lose
+from tests.torture.s3_proxy import Fault, Proxy, Script
 
 _RATE, _MOST = 0.3, 3
 """Of the requests, how many meet a fault; how many updates of a task there are."""
@@ -69,6 +71,12 @@ def run(seconds: float, seed: int) -> dict[str, int]:
                 break
             attack = _Attack(server, folder / str(number), at_random(_RATE, seed + number))
             counts += attack.walk(lambda: time.monotonic() < end)
+            if attack.counts["losses"]:
+                lose(
+                    f"store faults, registry {number}: "
+                    + "; ".join(line for line in attack.said if "LOSS" in line),
+                    f"python -m tests.torture --part 'store faults' --seed {seed + number}",
+                )
         return dict(counts)
 
 
