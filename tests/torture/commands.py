@@ -93,7 +93,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(name="task pin", line="task pin intent@1.0"),
     Command(name="task retire", line="task retire intent"),
     Command(name="task restore", line="task restore intent", before=("task retire intent",)),
-    Command(name="compose", line="compose --release", before=(_UPDATED,), cheap=True),
+    Command(name="compose", line="compose --release", before=(_UPDATED,)),
     Command(
         name="compose onto a base",
         line="compose --base production --set intent@1.2 --release",
@@ -120,7 +120,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         name="promote over others",
         line="promote 4 --to production --force",
-        before=("--actor dialog/bob task update slots {given}/slots.safetensors", _COMPOSE),
+        before=("--actor dialog/bob task update slots {given}/slots-2.safetensors", _COMPOSE),
     ),
     Command(name="rollback", line=f"{_BOB} rollback production", safe=False, cheap=True),
     Command(
@@ -137,7 +137,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(name="channel sync", line="channel sync", before=("!stale production",)),
     Command(name="release sign", line="release sign 3 --key {given}/release.pem"),
-    Command(name="release pull", line="release pull 3 --output out", outputs=("out",), cheap=True),
+    Command(name="release pull", line="release pull 3 --output out", outputs=("out",)),
     Command(
         name="release pull over another",
         line="release pull 3 --output out",

@@ -475,6 +475,7 @@ def make_given(folder: Path) -> None:
         "redefined": {"seed": 3, "labels": ("alarm", "music", "snow")},
         "slots": {"kind": "tagging", "tap": 2, "seed": 4},
         "slots-1": {"kind": "tagging", "tap": 2, "seed": 5},
+        "slots-2": {"kind": "tagging", "tap": 2, "seed": 6},
         "same": {"form": "pair", "labels": ("agrees", "denies"), "depth": 2},
         "topics": {"kind": "multilabel"},
     }
