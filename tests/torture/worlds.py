@@ -520,6 +520,8 @@ def _canonical(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
             return _RANDOM.sub(
                 lambda m: seen.setdefault(m[0], f"#{len(seen)}") if _alone(m) else m[0], value
             )
+        if isinstance(value, dict):
+            return json.loads(plain(json.dumps(value)))
         return value
 
     found: dict[str, list[Any]] = {}
