@@ -185,7 +185,12 @@ COMMANDS: tuple[Command, ...] = (
         outputs=("out",),
     ),
     Command(name="policy apply", line="policy apply", before=("!policy",)),
-    Command(name="audit accept", line="audit accept", before=("!outdated",)),
+    Command(
+        name="audit accept",
+        line="audit accept",
+        before=("!outdated",),
+        after="channel sync",
+    ),
     Command(name="audit guard", line="audit guard", before=("!unguarded",)),
 )
 
