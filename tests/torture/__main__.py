@@ -1,15 +1,14 @@
 """Attack for a given time, and write down what became of it: ``make torture``.
 
 Each part is a function that takes seconds and a seed and returns counts, ``losses`` among them. A
-part that ends in an exception, or has losses, is recorded with the way to repeat it, and the next
-goes on. The exit code is 1 where anything was lost.
+part that does not start, ends in an exception, or has losses, is recorded with the way to repeat it,
+and the next goes on. The exit code is 1 where there was any such.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import json
 import os
 import shlex
@@ -28,7 +27,7 @@ from tests.torture import report
 from tests.torture.losses import LOSSES, lose
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["PARTS", "Part", "Result", "main"]
 
@@ -55,8 +54,8 @@ class Result:
     seconds: float
     counts: dict[str, int]
     losses: int
-    skipped: str | None = None
-    """Why it did not run."""
+    not_done: str | None = None
+    """Why there are no counts."""
 
 
 PARTS: tuple[Part, ...] = (
@@ -67,9 +66,9 @@ PARTS: tuple[Part, ...] = (
     Part(name="store faults", module="test_store_faults", share=8),
     Part(name="database restarts", module="crashes", function="run_restarts", share=5),
     Part(name="full disks", module="crashes", function="run_full", share=5),
-    Part(name="hostile input", module="test_hostile_input", share=8),
+    Part(name="hostile input", module="fuzz", share=8),
     Part(name="no code from data", module="test_no_code", share=4),
-    Part(name="history", module="test_history", share=2),
+    Part(name="history", module="test_history", share=8),
 )
 
 
@@ -77,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the parts, one after the other.
 
     Returns:
-        The exit code: 1 where something was lost.
+        The exit code: 1 where something was lost, or a part did not start.
     """
     options = _parse(arguments)
     chosen = [part for part in PARTS if not options.part or part.name in options.part]
@@ -102,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.json.write_text(text + "\n", encoding="utf-8")
         if options.report:
             took = time.monotonic() - start
-            options.report.write_text(report.text(results, LOSSES, took, load), encoding="utf-8")
+            options.report.write_text(report.text(results, LOSSES, took, load, options.seed), encoding="utf-8")
     return bool(LOSSES)
 
 
@@ -126,22 +125,26 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _run(part: Part, seconds: float, seed: int) -> Result:
     command = (
         f"python -m tests.torture --part {shlex.quote(part.name)} "
-        f"--minutes {seconds / 60:.0f} --seed {seed}"
+        f"--minutes {max(1, round(seconds / 60))} --seed {seed}"
     )
     before, start = len(LOSSES), time.monotonic()
     counts: dict[str, int] = {}
-    skipped = None
-    name = f"tests.torture.{part.module}"
-    if importlib.util.find_spec(name) is None:
-        skipped = "this part is not there"
+    not_done = None
+    try:
+        module = importlib.import_module(f"tests.torture.{part.module}")
+        function: Callable[[float, int], dict[str, int]] = getattr(module, part.function)
+    except Exception:  # noqa: BLE001 - any failure is a result
+        not_done = "it did not start"
+        lose(f"{part.name} did not start: {traceback.format_exc()}", command)
     else:
         try:
-            counts = getattr(importlib.import_module(name), part.function)(seconds, seed)
-            skipped = None if counts else "what it needs is not there"
+            counts = dict(function(seconds, seed))
+            not_done = None if counts else "what it needs is not there"
         except pytest.skip.Exception as missing:
-            skipped = str(missing.msg)
-        except Exception:  # noqa: BLE001 - any failure is a result
-            lose(f"{part.name}: {traceback.format_exc()}", command)
+            not_done = str(missing.msg)
+        except Exception:  # noqa: BLE001 - likewise
+            not_done = "it broke off"
+            lose(f"{part.name} broke off: {traceback.format_exc()}", command)
     lost = counts.pop("losses", 0)
     if lost and len(LOSSES) == before:
         lose(f"{part.name}: {lost} losses", command)
@@ -151,13 +154,13 @@ def _run(part: Part, seconds: float, seed: int) -> Result:
         seconds=time.monotonic() - start,
         counts=counts,
         losses=len(LOSSES) - before,
-        skipped=skipped,
+        not_done=not_done,
     )
 
 
 def _outcome(result: Result) -> str:
-    if result.skipped:
-        return f"skipped: {result.skipped}"
+    if result.not_done:
+        return f"not done: {result.not_done}; losses: {result.losses}"
     counts = ", ".join(f"{count:,} {name}" for name, count in result.counts.items())
     return f"{counts or 'no counts'}; losses: {result.losses}"
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 import click
 
-__all__ = ["BASE", "COMMANDS", "Command", "available", "by_name"]
+__all__ = ["BASE", "COMMANDS", "READING", "TRAINING", "Command", "available", "by_name", "path_of"]
 
 Start = Literal["nothing", "unmade", "old", "empty", "base"]
 
@@ -27,11 +27,13 @@ BASE = (
     "promote 2 --to production",
     "--actor dialog/bob task update slots {given}/slots-1.safetensors",
     "compose --release",
-    "promote 3 --to production",
+    "--actor dialog/bob promote 3 --to production",
 )
 """What is done to a registry before most attacks: three teams' tasks, and three releases that
 ``production`` has served."""
 
+_BOB = "--actor dialog/bob"
+_COMPOSE = "compose --release"
 _UPDATED = "task update intent {given}/intent-2.safetensors"
 
 
@@ -59,6 +61,8 @@ class Command:
     """Whether the log tells the same when it was killed in between."""
     outputs: tuple[str, ...] = field(default=())
     """What it writes beside the registry: files and folders."""
+    after: str = ""
+    """What people are told to do when it has ended; done before garbage is collected."""
 
 
 _NO_TABLES = ("database", "migration", "tables", "audit log")
@@ -89,7 +93,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(name="task pin", line="task pin intent@1.0"),
     Command(name="task retire", line="task retire intent"),
     Command(name="task restore", line="task restore intent", before=("task retire intent",)),
-    Command(name="compose", line="compose --release", before=(_UPDATED,), cheap=True),
+    Command(name="compose", line="compose --release", before=(_UPDATED,)),
     Command(
         name="compose onto a base",
         line="compose --base production --set intent@1.2 --release",
@@ -113,18 +117,27 @@ COMMANDS: tuple[Command, ...] = (
         line="promote 4 --to production --rebase",
         before=(_UPDATED, "compose --base 2 --set intent@1.2 --release"),
     ),
-    Command(name="rollback", line="rollback production", safe=False, cheap=True),
-    Command(name="rollback with a revision", line="rollback production --expect-revision 3"),
-    Command(name="rollback to a release", line="rollback production --to 1"),
-    Command(name="channel move", line="channel move production 1"),
+    Command(
+        name="promote over others",
+        line="promote 4 --to production --force",
+        before=("--actor dialog/bob task update slots {given}/slots-2.safetensors", _COMPOSE),
+    ),
+    Command(name="rollback", line=f"{_BOB} rollback production", safe=False, cheap=True),
+    Command(
+        name="rollback with a revision",
+        line=f"{_BOB} rollback production --expect-revision 3",
+    ),
+    Command(name="rollback from a release", line=f"{_BOB} rollback production --from 3"),
+    Command(name="rollback to a release", line="rollback production --to 1 --force"),
+    Command(name="channel move", line=f"{_BOB} channel move production 2"),
     Command(name="channel move to a new channel", line="channel move staging 2"),
     Command(
         name="channel move with a revision",
-        line="channel move production 1 --expect-revision 3",
+        line="channel move production 1 --expect-revision 3 --force",
     ),
     Command(name="channel sync", line="channel sync", before=("!stale production",)),
     Command(name="release sign", line="release sign 3 --key {given}/release.pem"),
-    Command(name="release pull", line="release pull 3 --output out", outputs=("out",), cheap=True),
+    Command(name="release pull", line="release pull 3 --output out", outputs=("out",)),
     Command(
         name="release pull over another",
         line="release pull 3 --output out",
@@ -158,9 +171,39 @@ COMMANDS: tuple[Command, ...] = (
         same_log=False,
     ),
     Command(name="store copy", line="store copy out", outputs=("out",)),
-    Command(name="store move", line="store move out", outputs=("out",)),
+    Command(
+        name="store copy onto an earlier one",
+        line="store copy out",
+        before=("store copy out", _UPDATED, _COMPOSE),
+        outputs=("out",),
+    ),
+    Command(name="store move", line="store move out", outputs=("out",), after="!settle out"),
+    Command(
+        name="store adopt",
+        line="store adopt",
+        before=("store copy out", "!settle out"),
+        outputs=("out",),
+    ),
     Command(name="policy apply", line="policy apply", before=("!policy",)),
+    Command(
+        name="audit accept",
+        line="audit accept",
+        before=("!outdated",),
+        after="channel sync",
+    ),
+    Command(name="audit guard", line="audit guard", before=("!unguarded",)),
 )
+
+READING = (
+    *("db check", "db current", "backbone list", "backbone show", "backbone status"),
+    *("task diff", "task history", "task list", "task show", "select", "predict", "bench"),
+    *("release diff", "release graph", "release list", "release show", "release verify"),
+    *("channel history", "channel list", "channel show", "policy history", "policy show"),
+    *("store show", "audit verify", "doctor"),
+)
+"""Those that change neither the registry nor its store."""
+TRAINING = ("train", "search", "distill", "fit", "demo")
+"""Those that write a file of their own beside it, and take minutes."""
 
 
 def by_name(name: str) -> Command:
@@ -172,16 +215,33 @@ def available(command: Command) -> bool:
     """Whether the command line has this command with these options."""
     import cli
 
-    found: click.Command | None = cli.main
-    words = command.line.replace("{init}", "init").split()
+    words = _words(command)
     with click.Context(cli.main) as context:
-        for word in words:
-            if word.startswith("--"):
-                break
-            if isinstance(found, click.Group):
-                found = found.get_command(context, word)
-                if found is None:
-                    return False
-    assert found is not None
+        found: click.Command | None = cli.main
+        for word in path_of(command).split():
+            assert isinstance(found, click.Group)
+            found = found.get_command(context, word)
+            if found is None:
+                return False
     known = {option for parameter in found.params for option in parameter.opts}
     return known >= {word for word in words if word.startswith("--")}
+
+
+def path_of(command: Command) -> str:
+    """Which command of the command line it is: ``task update``."""
+    import cli
+
+    found: click.Command | None = cli.main
+    path = []
+    with click.Context(cli.main) as context:
+        for word in _words(command):
+            if not isinstance(found, click.Group):
+                break
+            found = found.get_command(context, word)
+            path.append(word)
+    return " ".join(path)
+
+
+def _words(command: Command) -> list[str]:
+    words = command.line.replace("{init}", "init").split()
+    return words[2:] if words[0] == "--actor" else words

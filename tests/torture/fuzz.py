@@ -25,6 +25,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ from centra.saved_model import read_config, read_headers
 from centra.signing import check_subject
 from centra.task_module import check_module, read_spec
 from centra.tensors import RawTensor, content_checksum, map_tensors, read_raw
+from tests.torture.losses import lose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -59,6 +61,8 @@ __all__ = [
 
 _LIMIT = 10
 """Seconds of one input; only what never ends takes so long."""
+_SHOWN = 4000
+"""Characters of an input that are shown with its fault."""
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _WATCHED = tuple(f"{_ROOT / name}{os.sep}" for name in ("centra", "registry"))
 _EXTREMES: tuple[Any, ...] = (
@@ -633,24 +637,30 @@ def attack(
 
 
 def run(seconds: float, seed: int) -> dict[str, int]:
-    """Attack all parsers in turn for a time; prints each fault with its input.
+    """Attack all parsers in turn for a time; see :mod:`tests.torture.__main__`.
 
     Returns:
-        ``inputs``, ``refused``, ``accepted`` and ``faults`` of each parser, as ``PARSER WHAT``.
+        How many ``parsers`` there were, the ``inputs`` of all, how many of those were refused and
+        accepted, and how many faults were found (``losses``).
     """
     chance, end = random.Random(seed), time.monotonic() + seconds
-    made = campaigns()
-    while time.monotonic() < end:
-        for name, campaign in made.items():
-            with limited(1 << 31):
-                attack(name, campaign, chance, max(1, int(50 * PARSERS[name].share)))
+    made, counts = campaigns(), Counter[str]()
+    for name, campaign in cycle(made.items()):
+        if time.monotonic() >= end:
+            break
+        with limited(1 << 31):
+            attack(name, campaign, chance, max(1, int(50 * PARSERS[name].share)))
     for name, campaign in made.items():
+        counts.update(campaign.counts)
         for fault, data in campaign.faults.items():
-            print(f"{name}: {fault}: {base64.b64encode(data).decode()}")
+            text = base64.b64encode(data).decode()
+            again = f"echo {text} | base64 -d | python -m tests.torture.fuzz {name!r}"
+            long = f"python -m tests.torture --part 'hostile input' --seed {seed}"
+            lose(f"{name}: {fault}", again if len(text) < _SHOWN else long)
     return {
-        f"{name} {what}": campaign.counts[what]
-        for name, campaign in made.items()
-        for what in ("inputs", "refused", "accepted", "faults")
+        "parsers": len(made),
+        **{what: counts[what] for what in ("inputs", "refused", "accepted")},
+        "losses": sum(len(campaign.faults) for campaign in made.values()),
     }
 
 
@@ -723,3 +733,9 @@ def _emptied(folder: Path) -> None:
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
     folder.rmdir()
+
+
+if __name__ == "__main__":
+    # One input again: a parser's name, and the bytes on standard input.
+    with tempfile.TemporaryDirectory() as place:
+        PARSERS[sys.argv[1]].parse(sys.stdin.buffer.read(), Path(place))

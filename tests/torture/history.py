@@ -101,7 +101,8 @@ def grow(registry: Registry, modules: Sequence[Path], history: History) -> None:
                 live=True,
                 ids=versions,
             )
-            release, _ = releases.record(uow, registry.store, found)
+            registry.store.put(manifest.to_bytes())
+            release, _ = releases.record(uow, found)
             channels.advance(uow, "latest", release, "publish")
             if release.number % 2:
                 channels.advance(uow, "production", release, "promote")

@@ -122,6 +122,10 @@ class Disks(Folders):
         """See :attr:`Folders.init`."""
         return f"--database {self.database}/registry.db --store .centra/store init"
 
+    @property
+    def _file(self) -> Path:
+        return self.database / "registry.db"
+
     def keep(self, name: str) -> None:
         """See :meth:`World.keep`: the disk as a whole, when all of it has been written."""
         kept = self.root / "kept" / name

@@ -185,11 +185,11 @@ def _line(
             version = f"{task}@1.{chance.randint(0, 4)}"
             return f"compose --base production --set {version} --release", None
         case "promote":
-            return f"promote {some} --to production{chance.choice(('', ' --rebase'))}", None
+            return f"promote {some} --to production{chance.choice(('', ' --rebase', ' --force'))}", None
         case "stage":
             return f"promote {some} --to staging", None
         case "rollback":
-            return "rollback production", None
+            return f"rollback production{chance.choice(('', ' --force'))}", None
         case "move":
             return f"channel move free-{chance.randint(1, 2)} {some}", None
         case "sync":
@@ -379,8 +379,9 @@ def storm(
     """Race after race, until the time is over."""
     end, counts = time.monotonic() + seconds, Counter[str]()
     while time.monotonic() < end:
-        # A slow machine may end a race early, but not before it has begun.
-        strike(kind, world, seed, processes, STEPS, counts, until=max(end, time.monotonic() + 60))
+        # A slow machine may end a race early, but not the first before it has begun.
+        until = end if counts["races"] else max(end, time.monotonic() + 30)
+        strike(kind, world, seed, processes, STEPS, counts, until=until)
         seed += 1
     return counts
 

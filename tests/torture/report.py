@@ -68,7 +68,7 @@ _AGAIN = """\
   same choices, as many as the time allows."""
 
 
-def text(results: Sequence[Result], losses: Sequence[Loss], seconds: float, load: float) -> str:
+def text(results: Sequence[Result], losses: Sequence[Loss], seconds: float, load: float, seed: int) -> str:
     """The page."""
     return "\n".join(
         [
@@ -81,6 +81,7 @@ def text(results: Sequence[Result], losses: Sequence[Loss], seconds: float, load
             _NOT_PROMISED,
             "## Settings\n",
             f"- {system()}; load average {load:.1f} before",
+            f"- seed {seed}",
             f"- {our_versions('sqlalchemy', 'psycopg', 'boto3', 'torch', 'safetensors')}",
             _AGAIN,
             "",
@@ -93,7 +94,7 @@ def _row(result: Result) -> tuple[str, ...]:
     return (
         result.part,
         f"{result.seconds / 60:.0f}",
-        f"not done: {result.skipped}" if result.skipped else counts,
+        f"not done: {result.not_done}" if result.not_done else counts,
         str(result.losses),
         f"`{result.command}`",
     )

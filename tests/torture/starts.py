@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.torture.commands import Command
     from tests.torture.worlds import World
 
-__all__ = ["begin", "line_of"]
+__all__ = ["begin", "do", "line_of"]
 
 
 def begin(world: World, command: Command) -> None:
@@ -19,14 +19,19 @@ def begin(world: World, command: Command) -> None:
     if command.name not in world.kept:
         _start(world, command.start)
         for line in command.before:
-            if line.startswith("!"):
-                word, *arguments = line[1:].split()
-                _CALLS[word](world, *arguments)
-            else:
-                world.must(line)
+            do(world, line)
         world.keep(command.name)
     else:
         world.restore(command.name)
+
+
+def do(world: World, line: str) -> None:
+    """Do a line of a command's ``before`` or ``after``."""
+    if line.startswith("!"):
+        word, *arguments = line[1:].split()
+        _CALLS[word](world, *arguments)
+    else:
+        world.must(line)
 
 
 def line_of(world: World, command: Command) -> str:
@@ -120,4 +125,41 @@ def _policy(world: World) -> None:
         file.write('\n[channels.staging]\npromoters = ["nlu"]\n')
 
 
-_CALLS = {"stale": _stale, "garbage": _garbage, "exports": _exports, "policy": _policy}
+def _settle_on(world: World, store: str) -> None:
+    """Name another store in the settings."""
+    import tomlkit
+
+    path = world.work / "centra.toml"
+    document = tomlkit.parse(path.read_text())
+    document["store"] = store
+    path.write_text(tomlkit.dumps(document))
+
+
+def _outdated(world: World) -> None:
+    """Restore the database from a backup, after which something was released."""
+    with world.backed_up():
+        world.must("task update intent {given}/intent-2.safetensors", "compose --release")
+
+
+def _unguarded(world: World) -> None:
+    """Drop a trigger that refuses to change the log."""
+    from sqlalchemy import text
+
+    with world.here():
+        registry = world.registry()
+        sqlite = registry.engine.name == "sqlite"
+        name = "audit_events_no_update" if sqlite else "audit_events_append_only ON audit_events"
+        with registry.engine.begin() as connection:
+            connection.execute(text(f"DROP TRIGGER {name}"))
+        registry.engine.dispose()
+
+
+_CALLS = {
+    "stale": _stale,
+    "garbage": _garbage,
+    "exports": _exports,
+    "policy": _policy,
+    "settle": _settle_on,
+    "outdated": _outdated,
+    "unguarded": _unguarded,
+}

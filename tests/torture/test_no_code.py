@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = 30
+EXAMPLES = 4
 
 PROGRAMS = (
     *("modeling_x.py", "configuration_x.py", "tokenization_x.py", "processing_x.py", "config.py"),
@@ -318,16 +318,16 @@ def test_nothing_in_a_folder_is_executed_whatever_it_says(made: Place) -> None:
     assert sum(codes.values()) >= EXAMPLES / 2
 
 
-@pytest.mark.parametrize("verb", COMMANDS)
+@pytest.mark.parametrize("verb", ["task register", "predict"])
 def test_a_command_runs_in_a_folder_of_programs_and_runs_none(verb: str, made: Place) -> None:
     """Settings as they should be, so that all of the folder is read that ever is."""
-    told = {"distill": 2, "task register": 0}
-    code = made.attack(verb, {}, pickled=False)
-    assert code == told.get(verb, code)
+    assert made.attack(verb, {}, pickled=False) == 0
 
 
-@pytest.mark.parametrize("verb", ["backbone register", "task update"])
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    ("verb", "file"),
+    [("backbone register", "config.json"), ("task update", "tokenizer_config.json")],
+)
 def test_a_folder_that_names_code_of_its_own_is_refused(verb: str, file: str, made: Place) -> None:
     names = {"AutoConfig": "configuration_x.Config", "AutoModel": "modeling_x.Model"}
     assert made.attack(verb, {file: {"auto_map": names}}, pickled=False) == 6

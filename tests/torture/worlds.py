@@ -70,7 +70,7 @@ class State:
     def differs(self, other: State) -> list[str]:
         """In what; signatures' and logs' own digests aside."""
         found = []
-        for name in sorted((self.tables.keys() | other.tables.keys()) - _PASSING.keys()):
+        for name in sorted(self.tables.keys() | other.tables.keys()):
             mine, theirs = self.tables.get(name), other.tables.get(name)
             found += [f"table {name}: {_first(mine, theirs)}"] if mine != theirs else []
         for what in ("pointers", "signatures", "files"):
@@ -186,6 +186,12 @@ class World:
                     connection.execute(text(f"UPDATE {table} SET {column} = '{then}'"))
             registry.engine.dispose()
 
+    @contextmanager
+    def backed_up(self) -> Iterator[None]:
+        """Put the database, and nothing else, back to what it was before a block."""
+        yield
+        raise NotImplementedError
+
     def forget(self) -> None:
         """Remove what was remembered outside the folder."""
 
@@ -232,9 +238,11 @@ class World:
         from sqlalchemy import inspect
 
         outside = {
-            str(path.relative_to(self.work)): hashlib.sha256(path.read_bytes()).hexdigest()
+            str(path.relative_to(self.work)): hashlib.sha256(_plain(path)).hexdigest()
             for path in self.work.rglob("*")
-            if path.is_file() and path.relative_to(self.work).parts[0] not in (".centra", "cache")
+            if path.is_file()
+            and path.relative_to(self.work).parts[0] not in (".centra", "cache")
+            and path.parent.name != "witnesses"
         }
         with self.here():
             try:
@@ -292,6 +300,19 @@ class Folders(World):
         self.name = "SQLite + folder"
 
     init = "init"
+
+    @property
+    def _file(self) -> Path:
+        return self.work / ".centra" / "registry.db"
+
+    @contextmanager
+    def backed_up(self) -> Iterator[None]:
+        """See :meth:`World.backed_up`."""
+        before = self._file.read_bytes()
+        yield
+        for path in self._file.parent.glob(f"{self._file.name}-*"):
+            path.unlink()
+        self._file.write_bytes(before)
 
 
 class Servers(World):
@@ -356,6 +377,18 @@ class Servers(World):
             self.services.postgres or "",
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             f"WHERE datname = '{self._database}'",
+        )
+
+    @contextmanager
+    def backed_up(self) -> Iterator[None]:
+        """See :meth:`World.backed_up`."""
+        copy, server = f"{self._database}_backup", self.services.postgres or ""
+        _execute(server, f"CREATE DATABASE {copy} TEMPLATE {self._database}")
+        yield
+        _execute(
+            server,
+            f"DROP DATABASE {self._database} WITH (FORCE)",
+            f"ALTER DATABASE {copy} RENAME TO {self._database}",
         )
 
     def _kept(self, name: str) -> Any:
@@ -442,6 +475,7 @@ def make_given(folder: Path) -> None:
         "redefined": {"seed": 3, "labels": ("alarm", "music", "snow")},
         "slots": {"kind": "tagging", "tap": 2, "seed": 4},
         "slots-1": {"kind": "tagging", "tap": 2, "seed": 5},
+        "slots-2": {"kind": "tagging", "tap": 2, "seed": 6},
         "same": {"form": "pair", "labels": ("agrees", "denies"), "depth": 2},
         "topics": {"kind": "multilabel"},
     }
@@ -453,6 +487,12 @@ def make_given(folder: Path) -> None:
     support.make_key(folder / "release.pem")
 
 
+def _plain(path: Path) -> bytes:
+    """A file's bytes, without what a store calls itself."""
+    data = path.read_bytes()
+    return _RANDOM.sub("#", data.decode()).encode() if path.name == "store.json" else data
+
+
 def _rows(connection: Any, name: str) -> list[dict[str, Any]]:
     from sqlalchemy import text
 
@@ -462,7 +502,7 @@ def _rows(connection: Any, name: str) -> list[dict[str, Any]]:
 def _canonical(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
     """Every row without times, the log's digests, and signatures, which are others each time.
 
-    An id is given as its place among the table's.
+    An id is given as its place among the table's. Left out is what is going on at the moment.
     """
     from sqlalchemy import DateTime
 
@@ -480,10 +520,12 @@ def _canonical(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
             return _RANDOM.sub(
                 lambda m: seen.setdefault(m[0], f"#{len(seen)}") if _alone(m) else m[0], value
             )
+        if isinstance(value, dict):
+            return json.loads(plain(json.dumps(value)))
         return value
 
     found: dict[str, list[Any]] = {}
-    for name, table in sorted(rows.items()):
+    for name, table in sorted((n, t) for n, t in rows.items() if n not in _PASSING):
         model = Base.metadata.tables.get(name)
         lines = []
         for row in sorted(
