@@ -12,9 +12,10 @@ import pytest
 
 from centra.backbone import import_backbone
 from centra.checkpoint import convert
-from centra.data import fingerprint, read_examples
-from centra.errors import CentraError, FormatError, StoreError
+from centra.data import read_examples
+from centra.errors import CentraError, DataError, FormatError, StoreError
 from centra.folder import ReleaseFolder, check_target, write_folder
+from centra.jsonl import read_data
 from centra.labels import read_labels
 from centra.local_store import LocalStore
 from centra.reading import check_links, open_regular, read_regular
@@ -149,11 +150,14 @@ def test_a_blob_or_pointer_that_is_no_file_is_no_store_to_read(
     store.write_pointer("production", b"{}")
     make(what, store.path(digest))
     make(what, store.root / "channels" / "production.json")
+    make(what, store.root / "store.json")
 
     with pytest.raises(StoreError, match=f"is a {what}"):
         store.fetch(digest)
     with pytest.raises(StoreError, match=f"is a {what}"):
         store.read_pointer("production")
+    with pytest.raises(StoreError, match=f"is a {what}"):
+        store.read_document()
 
 
 @pytest.mark.parametrize("what", ["pipe", "device", "socket"])
@@ -281,9 +285,9 @@ def test_links_to_folders_beside_the_files_of_a_checkpoint_are_not_followed(tmp_
     check_links(tmp_path / "model" / "self")
 
 
-def test_a_fingerprint_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="pipe"):
-        fingerprint([make("pipe", tmp_path / "train.jsonl")])
+def test_data_that_are_no_file_are_refused_before_their_fingerprint(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a pipe"):
+        read_data(make("pipe", tmp_path / "train.jsonl"))
 
 
 @pytest.mark.parametrize(
