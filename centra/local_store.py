@@ -206,7 +206,7 @@ class LocalStore:
     def read_document(self) -> bytes | None:
         """See :meth:`BlobStore.read_document`."""
         try:
-            return self._document.read_bytes()
+            return read_regular(self._document, LARGEST)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from centra.errors import FormatError
 from centra.files import read_text
 from centra.pretrained import first_line, raise_not_found
-from centra.reading import check_links, open_regular
+from centra.reading import open_regular
 from centra.strict_json import parse_foreign
 from centra.tensors import read_header, read_metadata
 
@@ -63,13 +63,10 @@ def read_config(source: str, revision: str | None = None) -> dict[str, Any]:
     Raises:
         NotFoundError: there is no such folder or hub repository.
         FormatError: there is none, or it is no JSON object; or the folder is of another sort, which
-            is named: an adapter, a trainer's output, a file; or it holds a pipe or a device, or a link
-            to a file outside.
+            is named: an adapter, a trainer's output, a file.
     """
     if Path(source).is_file():
         raise FormatError(f"{source}: is a file; expected a folder as save_pretrained writes it")
-    if Path(source).is_dir():
-        check_links(Path(source))
     _refuse_adapter(source, revision)
     path = _find_file(source, "config.json", revision, needed=True)
     if path is None:
@@ -158,12 +155,10 @@ def _find_file(
 
     Raises:
         NotFoundError: there is no such hub repository.
-        FormatError: the hub cannot give it, or it is a link to nowhere.
+        FormatError: the hub cannot give it.
     """
     if Path(source).is_dir():
         path = Path(source) / name
-        if path.is_symlink() and not path.exists():  # such as of a hub cache that was copied
-            raise FormatError(f"{path}: is a link to a missing file; copy files, not links")
         return path if path.is_file() else None
     from transformers.utils import cached_file
 

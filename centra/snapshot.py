@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from centra.errors import CentraError, FormatError, NotFoundError, StoreError
-from centra.reading import open_regular
+from centra.reading import check_links, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +85,8 @@ def copy_model(source: str) -> Iterator[str]:
             from there is private already.
 
     Raises:
-        FormatError: a file that would be read is none, or one was changed meanwhile.
+        FormatError: it holds a pipe or a device, or a link to a file outside or to none; or a file was
+            changed meanwhile.
         StoreError: there is no room for it.
     """
     folder = Path(source)
@@ -119,11 +120,10 @@ def _copy_model(folder: Path, copy: Path) -> None:
     entries = sorted(folder.iterdir())
     read = [path for path in entries if _READ.fullmatch(path.name) and not path.is_dir()]
     before = {path: _state(path) for path in read}
+    # Here, since a copy has no links: what they lead to would be taken in.
+    check_links(folder)
     for path in read:
-        if path.is_symlink() and not path.exists():
-            (copy / path.name).symlink_to(copy / "missing" / path.name)
-        else:
-            copy_file(path, copy / path.name)
+        copy_file(path, copy / path.name)
     for path in read:
         if _state(path) != before[path]:
             raise _changed(path)

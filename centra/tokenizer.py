@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from centra.documents import canonical_json, sha256
 from centra.errors import FormatError, IncompatibleError
+from centra.panics import no_panic
 from centra.pretrained import first_line, read_file, read_json
 from centra.sample_texts import sample_inputs
 from centra.tokenizer_trial import try_tokenizer
@@ -312,12 +313,11 @@ def _check_class(source: str, revision: str | None) -> None:
 
 @contextmanager
 def _faults(message: Callable[[BaseException], str]) -> Iterator[None]:
-    """Turn what goes wrong inside tokenizers, whose panics are no Exceptions, into a FormatError."""
+    """Turn what goes wrong inside tokenizers into a FormatError."""
     try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:
+        with no_panic(lambda error: ValueError(str(error))):
+            yield
+    except Exception as error:
         raise FormatError(message(error)) from error
 
 

@@ -146,8 +146,6 @@ class Release:
             for (digest, task_precision), depth in depths.items():
                 spec = BackboneSpec.fetch(digest, reader)
                 manifest.check_trunk(spec)
-                if digest not in encoders:
-                    encoders[digest] = known.get(digest) or text_encoder(spec, reader)
                 trunk = load(
                     opened.load_trunk,
                     spec,
@@ -157,6 +155,9 @@ class Release:
                     held=held,
                 )
                 backbones[digest, task_precision] = _Backbone(spec, trunk.result(), depth)
+                # Now that its length is known to be that of a tensor.
+                if digest not in encoders:
+                    encoders[digest] = known.get(digest) or text_encoder(spec, reader)
                 trim_memory()
             parts = {
                 name: load(

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from centra.backbone import import_backbone
-from centra.data import fingerprint, read_examples
-from centra.errors import CentraError, FormatError, StoreError
-from centra.fine_tuned import FineTuned
+from centra.checkpoint import convert
+from centra.data import read_examples
+from centra.errors import CentraError, DataError, FormatError, StoreError
 from centra.folder import ReleaseFolder, check_target, write_folder
+from centra.jsonl import read_data
 from centra.labels import read_labels
 from centra.local_store import LocalStore
 from centra.reading import check_links, open_regular, read_regular
 from centra.saved_model import read_config, read_headers
 from centra.signing import verify_release
+from centra.snapshot import copy_model
 from centra.task_module import check_module, read_spec
 from centra.tensors import map_tensors, read_raw
 from centra.training.plan import Plan
@@ -148,11 +150,14 @@ def test_a_blob_or_pointer_that_is_no_file_is_no_store_to_read(
     store.write_pointer("production", b"{}")
     make(what, store.path(digest))
     make(what, store.root / "channels" / "production.json")
+    make(what, store.root / "store.json")
 
     with pytest.raises(StoreError, match=f"is a {what}"):
         store.fetch(digest)
     with pytest.raises(StoreError, match=f"is a {what}"):
         store.read_pointer("production")
+    with pytest.raises(StoreError, match=f"is a {what}"):
+        store.read_document()
 
 
 @pytest.mark.parametrize("what", ["pipe", "device", "socket"])
@@ -161,13 +166,15 @@ def test_a_blob_or_pointer_that_is_no_file_is_no_store_to_read(
     ["config.json", "model.safetensors", "tokenizer.json", "vocab.txt", "adapter_config.json"],
 )
 def test_what_is_no_file_in_a_checkpoint_is_refused(
-    name: str, what: str, encoder: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, what: str, encoder: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(encoder)
     make(what, encoder / name)
 
     with pytest.raises(FormatError, match=f"{name}: is a {what}"):
-        read_config(str(encoder))
+        import_backbone(str(encoder), store)
+    with pytest.raises(FormatError, match=f"{name}: is a {what}"):
+        convert(encoder, {}, store)
 
 
 def test_a_file_that_is_longer_than_can_be_is_not_read_to_its_end(tmp_path: Path) -> None:
@@ -247,7 +254,8 @@ def test_a_checkpoint_takes_no_file_from_elsewhere(
     with pytest.raises(FormatError, match=f"{name}: is a link to .*secret, outside"):
         import_backbone(str(encoder), store)
     with pytest.raises(FormatError, match=f"{name}: is a link to .*secret, outside"):
-        FineTuned.open(checkpoint)
+        convert(checkpoint, {}, store)
+    assert not store.root.exists()
 
 
 def test_a_snapshot_of_a_hub_cache_links_to_its_own_blobs(encoder: Path, tmp_path: Path) -> None:
@@ -258,13 +266,14 @@ def test_a_snapshot_of_a_hub_cache_links_to_its_own_blobs(encoder: Path, tmp_pat
     for path in encoder.iterdir():
         (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
 
-    assert read_config(str(snapshot))["model_type"] == "bert"
-    assert read_headers(str(snapshot)).keys() == read_headers(str(encoder)).keys()
+    with copy_model(str(snapshot)) as copy:
+        assert read_config(copy)["model_type"] == "bert"
+        assert read_headers(copy).keys() == read_headers(str(encoder)).keys()
 
     (snapshot / "vocab.txt").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere").touch()
-    with pytest.raises(FormatError, match="elsewhere, outside"):
-        read_config(str(snapshot))
+    with pytest.raises(FormatError, match="elsewhere, outside"), copy_model(str(snapshot)):
+        pass
 
 
 def test_links_to_folders_beside_the_files_of_a_checkpoint_are_not_followed(tmp_path: Path) -> None:
@@ -276,9 +285,9 @@ def test_links_to_folders_beside_the_files_of_a_checkpoint_are_not_followed(tmp_
     check_links(tmp_path / "model" / "self")
 
 
-def test_a_fingerprint_does_not_wait_for_a_pipe(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="pipe"):
-        fingerprint([make("pipe", tmp_path / "train.jsonl")])
+def test_data_that_are_no_file_are_refused_before_their_fingerprint(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a pipe"):
+        read_data(make("pipe", tmp_path / "train.jsonl"))
 
 
 @pytest.mark.parametrize(

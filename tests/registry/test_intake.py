@@ -116,7 +116,7 @@ def recorded(registry: Registry, name: str) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize("way", [replace, Path.write_bytes], ids=["replaced", "written to"])
-@pytest.mark.parametrize("step", ["read_metadata", "read_raw", "check_finite", "file_digest"])
+@pytest.mark.parametrize("step", ["read_header", "read_raw", "check_finite", "file_digest"])
 def test_a_file_that_changes_while_it_is_checked_is_registered_as_it_was(
     step: str,
     way: Callable[[Path, bytes], object],
