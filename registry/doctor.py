@@ -34,7 +34,7 @@ from registry.address import shown
 from registry.connection import Registry
 from registry.db import SCHEMA, check_exists, current, differences, translated
 from registry.errors import DatabaseError, WrongStoreError
-from registry.scrub import needs, scrub
+from registry.scrub import needs, scrub, senseless
 from registry.settings import CONFIG
 
 if TYPE_CHECKING:
@@ -422,6 +422,8 @@ def _contents(setup: _Setup) -> _Finding:
         told = [f"{_few(one.needed_by)}: blob {one.digest} is {one.fault}" for one in found.damaged]
         mends = [mend for one in found.damaged for mend in one.mends[:1]]
         return "problem", _some(told), _some(dict.fromkeys(mends))
+    if wrong := senseless(setup.registry):
+        return "problem", _some(wrong), _some(wrong.values())
     known = f"; {found.known} of them by a run that was stopped" if found.known else ""
     return "ok", f"all that are registered were read, and are right: {found.count}{known}", None
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, or_, select
 
-from centra.backbone import BackboneSpec
+from centra.backbone import BackboneSpec, check_backbone
 from centra.blobs import cache_folder
 from centra.errors import NotFoundError, VerificationError
 from centra.progress import Progress, silent
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from centra.blobs import Fault, StoredBlob
     from registry.connection import Registry
 
-__all__ = ["DamagedBlob", "Need", "Scrub", "needs", "scrub"]
+__all__ = ["DamagedBlob", "Need", "Scrub", "needs", "scrub", "senseless"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def needs(registry: Registry) -> Iterator[Need]:
                 layers = {layer: number for number, layer in reversed([*enumerate(spec.layers, 1)])}
             except VerificationError as error:
                 fault = f"makes no sense: {error}"
-                mend = f"centra backbone retire {row.reference}, and move its tasks to another"
+                mend = _leave(row.reference)
         for digest in sorted(parts):
             yield Need(
                 what=f"backbone {row.reference}",
@@ -163,6 +163,27 @@ def needs(registry: Registry) -> Iterator[Need]:
             digest=digest,
             mend=f"centra compose --base {release} --release",
         )
+
+
+def senseless(registry: Registry) -> dict[str, str]:
+    """The backbones that are not what they say of themselves, though each blob is whole, and the mends.
+
+    Raises:
+        BlobNotFoundError, StoreError, DatabaseError: the registry cannot be used.
+    """
+    wrong = {}
+    with registry.read() as uow:
+        digests = {row.reference: row.digest for row in uow.backbones()}
+    for reference, digest in digests.items():
+        try:
+            check_backbone(BackboneSpec.fetch(digest, registry.store), registry.store)
+        except VerificationError as error:
+            wrong[f"backbone {reference} makes no sense: {error}"] = _leave(reference)
+    return wrong
+
+
+def _leave(backbone: str) -> str:
+    return f"centra backbone retire {backbone}, and move its tasks to another"
 
 
 def _damaged(registry: Registry, digest: str, fault: Fault, found: list[Need]) -> DamagedBlob:

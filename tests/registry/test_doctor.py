@@ -667,6 +667,23 @@ def test_a_senseless_backbone_of_an_earlier_import_is_named(
     assert check.mend
 
 
+def test_reading_all_finds_a_backbone_whose_whole_parts_are_not_what_it_says(
+    healthy: Registry,
+) -> None:
+    row = backbones.show(healthy, "other")
+    spec = json.loads(healthy.store.fetch(row.digest).read_bytes())
+    spec["layers"].reverse()
+    digest = healthy.store.put(json.dumps(spec).encode())
+    with healthy.write() as uow:
+        uow.backbone("other").digest = digest
+    blob_path(healthy, row.digest).unlink()
+    assert examined(healthy)["blobs"].state == "ok"
+    check = deeply(healthy)
+    assert check.state == "problem"
+    assert "backbone other@1 makes no sense" in check.found
+    assert check.mend == "centra backbone retire other@1, and move its tasks to another"
+
+
 def test_a_damaged_spec_of_a_backbone_is_named(healthy: Registry) -> None:
     blob_path(healthy, backbones.show(healthy, "tiny").digest).write_bytes(b"noise")
     checks = examined(healthy)
