@@ -48,7 +48,7 @@ from benchmarks.tools.peer import Worker, running_worker
 from benchmarks.tools.rows import NUMBERS, BulkTask, fill
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from registry import Registry
 
@@ -441,7 +441,7 @@ def _account(step: str, moved: Mapping[str, int], registry: Registry, name: str)
     wanted = {
         UPDATE: {_blob(version.digest)},
         PLAN: set(),
-        COMPOSE: {_blob(manifest), "channels/latest.json"},
+        COMPOSE: {_blob(manifest), "channels/latest.json", *_witnesses(moved)},
         PULL: {f"tasks/{name}.safetensors", "release.json", "SHA256SUMS"},
     }[step]
     missing = wanted - moved.keys()
@@ -450,6 +450,11 @@ def _account(step: str, moved: Mapping[str, int], registry: Registry, name: str)
         expected=sum(size for path, size in moved.items() if path in wanted),
         other=sum(size for path, size in moved.items() if path not in wanted),
     )
+
+
+def _witnesses(paths: Iterable[str]) -> set[str]:
+    """What a store notes of the audit log's end as it is published to: one line."""
+    return {path for path in paths if path.startswith("witnesses/")}
 
 
 def _blob(digest: str) -> str:

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "make test": "what is running now",
     "make check": "continuous integration",
     "make bench": "test_benchmarks.py",
+    "make torture": "tests/torture/, an hour of it; shorter ones are among the tests",
 }
 """Commands that are run in another place."""
 SMALLER = {"--tap": "1", "--depth": "1"}

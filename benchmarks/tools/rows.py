@@ -148,6 +148,7 @@ def _changes(
     for version in versions:
         content = version_content(SimpleNamespace(**version), backbone)
         details = {"version": _number(version), "digest": version["digest"], "content": content}
+        details["parity"] = 0.0
         if before is None:
             action, details = "task:register", {**details, "team": task.team}
         elif version["major"] == before["major"]:
