@@ -101,7 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.json.write_text(text + "\n", encoding="utf-8")
         if options.report:
             took = time.monotonic() - start
-            options.report.write_text(report.text(results, LOSSES, took, load, options.seed), encoding="utf-8")
+            options.report.write_text(
+                report.text(results, LOSSES, took, load, options.seed), encoding="utf-8"
+            )
     return bool(LOSSES)
 
 

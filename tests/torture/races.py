@@ -185,7 +185,10 @@ def _line(
             version = f"{task}@1.{chance.randint(0, 4)}"
             return f"compose --base production --set {version} --release", None
         case "promote":
-            return f"promote {some} --to production{chance.choice(('', ' --rebase', ' --force'))}", None
+            return (
+                f"promote {some} --to production{chance.choice(('', ' --rebase', ' --force'))}",
+                None,
+            )
         case "stage":
             return f"promote {some} --to staging", None
         case "rollback":
