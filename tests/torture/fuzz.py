@@ -169,7 +169,7 @@ def _settings(data: bytes, folder: Path) -> None:
 
     (folder / "centra.toml").write_bytes(data)
     found = Settings.load(folder=folder)
-    Policy.parse(found.rules, folder)
+    Policy.parse(found.rules.tables if found.rules else {}, str(folder))
 
 
 def _plan(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import sys
 import tempfile
+import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -58,7 +59,9 @@ def both(
     Returns:
         The counts, each after its set-up's name; ``losses`` of all.
     """
+    began = time.monotonic()
     there = services()
+    seconds = max(seconds / 2, seconds - (time.monotonic() - began))
     kinds = [kind for kind in kinds if kind == "sqlite" or there.postgres]
     found = Counter[str]()
     if not kinds:

@@ -152,7 +152,8 @@ def _step(shared: _Race, chance: random.Random, team: str, own: str) -> None:
     with shared.lock:
         shared.counts["commands"] += 1
         shared.counts["killed"] += done.killed
-        shared.counts[f"ended with {done.code}"] += not done.killed
+        if not done.killed:
+            shared.counts[f"ended with {done.code}"] += 1
         if done.code == 0 and path is not None:
             from centra.files import file_digest
 
@@ -185,7 +186,10 @@ def _line(
             version = f"{task}@1.{chance.randint(0, 4)}"
             return f"compose --base production --set {version} --release", None
         case "promote":
-            return f"promote {some} --to production{chance.choice(('', ' --rebase', ' --force'))}", None
+            return (
+                f"promote {some} --to production{chance.choice(('', ' --rebase', ' --force'))}",
+                None,
+            )
         case "stage":
             return f"promote {some} --to staging", None
         case "rollback":
@@ -378,6 +382,7 @@ def storm(
 ) -> Counter[str]:
     """Race after race, until the time is over."""
     end, counts = time.monotonic() + seconds, Counter[str]()
+    starts.begin(world, _START)
     while time.monotonic() < end:
         # A slow machine may end a race early, but not the first before it has begun.
         until = end if counts["races"] else max(end, time.monotonic() + 30)

@@ -68,7 +68,9 @@ _AGAIN = """\
   same choices, as many as the time allows."""
 
 
-def text(results: Sequence[Result], losses: Sequence[Loss], seconds: float, load: float, seed: int) -> str:
+def text(
+    results: Sequence[Result], losses: Sequence[Loss], seconds: float, load: float, seed: int
+) -> str:
     """The page."""
     return "\n".join(
         [

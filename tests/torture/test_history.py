@@ -29,8 +29,8 @@ from tests.torture.losses import lose
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SMALL = History(tasks=5, versions=15, releases=12)
-LARGE = History(tasks=5, versions=60, releases=120)
+SMALL = History(tasks=3, versions=6, releases=6)
+LARGE = History(tasks=3, versions=24, releases=40)
 LINEAR = {"promote": 1, "rollback": 1, "gc": 2, "doctor": 6}
 """So many rows at most for each thing that there is: `gc` and `doctor` look at everything, and what a
 channel has served and what each release was composed onto is a few numbers each."""
