@@ -319,7 +319,6 @@ def test_backbones_are_listed_and_shown(home: Path, tiny_backbone: support.Backb
         "hidden_size": support.HIDDEN,
         "max_length": support.MAX_LENGTH,
         "state": "active",
-        "mended": None,
         "created_by": "nlu/ada",
     }
     for reference in ("tiny", "tiny@1"):
@@ -362,7 +361,6 @@ def test_task_show_prints_every_version(home: Path, modules: dict[str, Path]) ->
         "name": "intent",
         "team": "nlu",
         "state": "active",
-        "mended": None,
         "current": "1.1",
         "versions": [
             {
@@ -442,7 +440,6 @@ def test_task_list_prints_current_versions_as_json(home: Path) -> None:
         "name": "same",
         "team": "quality",
         "state": "active",
-        "mended": None,
         "version": "1.0",
         "kind": "classification",
         "input": "pair",
