@@ -419,8 +419,9 @@ def test_a_promotion_that_fails_after_production_has_moved_is_rolled_back(
     begun: Machine, make_module: Callable[..., TaskModule], tmp_path: Path
 ) -> None:
     make_module(seed=3).write(tmp_path / "first.safetensors")
-    settings = begun.folder / "centra.toml"
-    settings.write_text(settings.read_text().replace("accuracy = 0.05", "accuracy = 1"))
+    registry = Registry.open(folder=begun.folder)
+    apply_policy(registry, begun.folder / "data", accuracy=1)
+    registry.engine.dispose()
     real = shutil.which("centra", path=begun.environment["PATH"])
     tools = tmp_path / "broken"
     tools.mkdir()
