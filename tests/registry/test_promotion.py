@@ -306,15 +306,19 @@ def test_going_back_is_for_rollback(published: Registry, ship: Callable[..., int
         promote(published, "1", "production")
 
 
+def imported(registry: Registry) -> int:
+    """The live set as a release that an import writes: nobody here knows what it was made of."""
+    composed = compose(registry)
+    registry.store.put(composed.manifest.to_bytes())
+    with registry.write() as uow:
+        return releases.add(uow, composed.manifest, composed.ids).number
+
+
 def test_a_release_that_stands_on_nothing_that_is_served_is_refused_unless_forced(
     published: Registry, module: Callable[..., Path]
 ) -> None:
-    # As an import writes it: nobody here knows what it was made of.
     tasks.update(published, "intent", module(seed=10))
-    composed = compose(published)
-    published.store.put(composed.manifest.to_bytes())
-    with published.write() as uow:
-        foreign = str(releases.add(uow, composed.manifest, composed.ids).number)
+    foreign = str(imported(published))
     says = ("intent is 1.0 there, 1.1 here", "--set TASK@VERSION", "--force")
     with refused(published, StaleReleaseError, *says):
         promote(published, foreign, "production")
@@ -330,10 +334,7 @@ def test_on_a_channel_open_to_overwriting_a_release_may_stand_on_nothing(
     published: Registry, module: Callable[..., Path]
 ) -> None:
     tasks.update(published, "intent", module(seed=10))
-    composed = compose(published)
-    published.store.put(composed.manifest.to_bytes())
-    with published.write() as uow:
-        foreign = str(releases.add(uow, composed.manifest, composed.ids).number)
+    foreign = str(imported(published))
     assert promote(ruled(published, overwrite=True), foreign, "production").promoted
     assert not audit.events(published)[-1].forced
 
@@ -342,10 +343,7 @@ def test_composed_anew_onto_what_is_served_a_foreign_release_is_promoted(
     published: Registry, module: Callable[..., Path]
 ) -> None:
     tasks.update(published, "intent", module(seed=10))
-    composed = compose(published)
-    published.store.put(composed.manifest.to_bytes())
-    with published.write() as uow:
-        foreign = releases.add(uow, composed.manifest, composed.ids).number
+    foreign = imported(published)
     anew = compose(published, base="production", replace=["intent@1.1"], publish=True)
     assert (anew.release, anew.published) == (foreign, False)
     assert promote(published, str(foreign), "production").promoted
@@ -355,10 +353,7 @@ def test_a_foreign_release_that_undoes_nothing_is_promoted(
     published: Registry, module: Callable[..., Path]
 ) -> None:
     tasks.register(published, "new", module(seed=20))
-    composed = compose(published)
-    published.store.put(composed.manifest.to_bytes())
-    with published.write() as uow:
-        foreign = str(releases.add(uow, composed.manifest, composed.ids).number)
+    foreign = str(imported(published))
     assert promote(published, foreign, "production").promoted
     assert not audit.events(published)[-1].forced
 
