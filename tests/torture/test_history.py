@@ -88,8 +88,7 @@ def run(seconds: float, seed: int) -> dict[str, int]:
         how many of them cost more where the history was longer.
     """
     del seed
-    # What a history costs goes with its releases times its tasks.
-    size = min(1.0, max(0.05, (seconds / _WHOLE_S) ** 0.5))
+    size = min(1.0, max(0.05, seconds / _WHOLE_S))
     tasks = max(5, int(200 * size))
     short = History(tasks=tasks, versions=2 * tasks, releases=int(500 * size))
     long = History(tasks=tasks, versions=10 * tasks, releases=int(5_000 * size))
