@@ -241,7 +241,7 @@ def storm(
     commands = [command for command in COMMANDS if available(command)]
     left: dict[str, list[Fault]] = {}
     known: dict[str, int] = {}
-    while commands and time.monotonic() < end:
+    while commands and (not counts["rounds"] or time.monotonic() < end):
         command = chance.choice(commands)
         try:
             found = reference(attacked, command)

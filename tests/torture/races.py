@@ -383,7 +383,7 @@ def storm(
     """Race after race, until the time is over."""
     end, counts = time.monotonic() + seconds, Counter[str]()
     starts.begin(world, _START)
-    while time.monotonic() < end:
+    while not counts["races"] or time.monotonic() < end:
         # A slow machine may end a race early, but not the first before it has begun.
         until = end if counts["races"] else max(end, time.monotonic() + 30)
         strike(kind, world, seed, processes, STEPS, counts, until=until)

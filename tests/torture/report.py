@@ -92,7 +92,7 @@ def text(
 
 
 def _row(result: Result) -> tuple[str, ...]:
-    counts = "; ".join(f"{name} {count:,}" for name, count in result.counts.items())
+    counts = "; ".join(f"{name} {count:,}" for name, count in result.counts.items() if count)
     return (
         result.part,
         f"{result.seconds / 60:.0f}",

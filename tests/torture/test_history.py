@@ -34,7 +34,7 @@ LARGE = History(tasks=3, versions=24, releases=40)
 LINEAR = {"promote": 1, "rollback": 1, "gc": 2, "doctor": 6}
 """So many rows at most for each thing that there is: `gc` and `doctor` look at everything, and what a
 channel has served and what each release was composed onto is a few numbers each."""
-_WHOLE_S = 240
+_WHOLE_S = 300
 """Seconds that the long form takes, about."""
 
 Place = Callable[[], AbstractContextManager[tuple[str, Path]]]
@@ -88,8 +88,7 @@ def run(seconds: float, seed: int) -> dict[str, int]:
         how many of them cost more where the history was longer.
     """
     del seed
-    # What a history costs goes with its releases times its tasks.
-    size = min(1.0, (seconds / _WHOLE_S) ** 0.5)
+    size = min(1.0, max(0.05, seconds / _WHOLE_S))
     tasks = max(5, int(200 * size))
     short = History(tasks=tasks, versions=2 * tasks, releases=int(500 * size))
     long = History(tasks=tasks, versions=10 * tasks, releases=int(5_000 * size))

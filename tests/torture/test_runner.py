@@ -69,8 +69,8 @@ def test_what_was_done_and_lost_is_written_down(
     assert by_name["elsewhere"]["not_done"] == "it did not start"
     assert [loss["repeat"] for loss in found["losses"]] == [
         "do it again",
-        "python -m tests.torture --part fails --minutes 1 --seed 7",
-        "python -m tests.torture --part elsewhere --minutes 1 --seed 7",
+        "python -m tests.torture --part fails --minutes 2 --seed 7",
+        "python -m tests.torture --part elsewhere --minutes 5 --seed 7",
     ]
     text = page.read_text()
     assert "**Losses: 3**" in text
