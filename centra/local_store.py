@@ -150,8 +150,12 @@ class LocalStore:
 
     def remove(self, digest: str) -> None:
         """See :meth:`BlobStore.remove`."""
+        path = self.path(digest)
         try:
-            self.path(digest).unlink(missing_ok=True)
+            path.unlink()
+            sync_folder(path.parent)
+        except FileNotFoundError:
+            return
         except OSError as error:
             raise self._not_writable(error) from error
 

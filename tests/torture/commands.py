@@ -177,7 +177,14 @@ COMMANDS: tuple[Command, ...] = (
         before=("store copy out", _UPDATED, _COMPOSE),
         outputs=("out",),
     ),
-    Command(name="store move", line="store move out", outputs=("out",), after="!settle out"),
+    Command(
+        name="store move",
+        line="store move out",
+        outputs=("out",),
+        # Where it has moved already, the settings still name the old store.
+        mends=("identity",),
+        after="!settle out",
+    ),
     Command(
         name="store adopt",
         line="store adopt",
