@@ -725,8 +725,8 @@ def lead_out(document: dict[str, Any], blobs: Files) -> None:
         (senseless(num_attention_heads=0), "num_attention_heads 0"),
         (senseless(hidden_act="x"), "hidden_act 'x'"),
         (senseless(vocab_size=10**9), "word_embeddings.weight"),
-        (senseless(num_layers=10**9), "num_layers: found 1000000000"),
-        (lead_out, "no plain file name"),
+        (senseless(num_layers=10**9), "num_layers is 1000000000, but 3 are named"),
+        (lead_out, "tokenizer.../../x: expected a text of the form"),
     ],
     ids=["no heads", "odd activation", "large vocabulary", "many layers", "a path"],
 )
