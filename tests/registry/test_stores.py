@@ -265,6 +265,8 @@ def dying(at_step: int) -> Iterator[list[str]]:
         yield steps
 
 
+# The steps are the store's; one kind of database shows them.
+@pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
 def test_a_move_killed_at_any_step_leaves_one_whole_store_and_its_rerun_finishes(
     used: Registry, tmp_path: Path
 ) -> None:
@@ -398,6 +400,8 @@ def test_a_copy_takes_the_place_of_a_store_that_was_lost(
         assert stores.adopt(copied) == dataclasses.replace(done, changed=False, missing=0)
 
 
+# The steps are the store's; one kind of database shows them.
+@pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
 def test_an_adoption_that_is_killed_is_repeated(used: Registry) -> None:
     (root_of(used) / "store.json").unlink()
     used.engine.dispose()

@@ -258,6 +258,8 @@ def test_an_event_that_does_not_say_what_its_kind_says_is_named(used: Registry) 
     finds(used, "audit event 21: is no task:register")
 
 
+# Replaying is no matter of the database, and filling one takes time.
+@pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
 def test_ten_thousand_events_take_seconds(registry: Registry) -> None:
     with registry.write() as uow:
         for number in range(2_000):
