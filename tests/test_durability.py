@@ -205,3 +205,17 @@ def test_a_row_is_committed_when_its_blob_lasts(
     disk.check()
     synced = (tmp_path / "home" / "trace.log").read_text(errors="replace")
     assert re.search(rf"sync\(\d+<{re.escape(home)}/\.centra>", synced)
+
+
+def test_what_is_removed_from_a_store_stays_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, synced = LocalStore(tmp_path), []
+    digest = store.put(b"garbage")
+    monkeypatch.setattr(
+        "centra.local_store.sync_folder", lambda path: synced.append((path, store.has(digest)))
+    )
+    store.remove(digest)
+    assert synced == [(store.path(digest).parent, False)]
+    store.remove(digest)  # Nobody waits for a disk where nothing was removed.
+    assert len(synced) == 1

@@ -60,7 +60,7 @@ _NOT_PROMISED = """\
 - A rollback that is repeated without `--expect-revision` after it has done everything goes back one release more: it
   is the next rollback.
 - SQLite and a folder on a network file system rest on that file system's locks and renames.
-- A restored backup of the database knows nothing of what came later: see *Housekeeping* in `docs/operations.md`.
+- A restored backup of the database knows nothing of what came later: see *Backup and restore* in `docs/operations.md`.
 """
 
 _AGAIN = """\
