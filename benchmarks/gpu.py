@@ -37,7 +37,7 @@ from benchmarks.tools.reference import Setup, Setups
 from centra.bench import release_work
 from centra.bench.requests import make_input
 from centra.bench.work import embeddings_work, layer_work
-from centra.data import TextEncoder
+from centra.data.inputs import TextEncoder
 from centra.runtime import load_release
 from centra.runtime.devices import choose, has_gpu
 from centra.runtime.engine import open_engine
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from centra.backbone import BackboneSpec
+    from centra.formats.backbone import BackboneSpec
 
 RESULTS = ROOT / "benchmarks" / "GPU.md"
 LENGTH, LIMIT, GOAL = 16, 0.010, 20_000

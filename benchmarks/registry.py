@@ -222,8 +222,8 @@ def _make_modules(scratch: Path, options: argparse.Namespace) -> Modules:
     import torch
 
     from benchmarks.tools.tiny import ModuleMaker, make_encoder
-    from centra.backbone import import_backbone
-    from centra.local_store import LocalStore
+    from centra.formats.backbone import import_backbone
+    from centra.store.local import LocalStore
 
     # Tensors this small are slower on several threads.
     torch.set_num_threads(1)
@@ -326,7 +326,7 @@ def _measure(database: str, bench: Bench) -> Findings:
 def _reads(registry: Registry, bench: Bench) -> Times:
     """Lists and shows of one task after another, each kind of reading by turns."""
     from registry import tasks
-    from registry.listing import MetricBound
+    from registry.database.listing import MetricBound
 
     # One metric of the kind that each query asks for.
     metric = {

@@ -46,8 +46,8 @@ from benchmarks.tools.real_int8 import compare_on_real_tasks
 from benchmarks.tools.reference import DEEPEST, LAYERS, TASKS, ReferenceTask, Setup, Setups
 from centra.bench import Floor, measure_floor, release_work
 from centra.bench.work import layer_work, task_work
-from centra.processors import processors
 from centra.runtime import Release, load_release
+from centra.system.processors import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -637,7 +637,7 @@ def _words(tokens: int) -> str:
 
 def _mixed(bench: Bench, chance: random.Random) -> tuple[list[str], list[int]]:
     """Inputs of mixed lengths up to 128 tokens, and their lengths."""
-    from centra.data import Input, TextEncoder
+    from centra.data.inputs import Input, TextEncoder
 
     lines = (find_data() / "intent" / "train.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line)["text"] for line in lines]

@@ -1,19 +1,35 @@
 """Every error that Centra raises on purpose, in one tree.
 
-Callers catch :class:`CentraError`. The five branches below it tell what kind of fault it was, and
-each carries the exit code that the command line ends with: 1 failed, 2 usage, 3 not found,
-4 not allowed, 5 conflict, 6 verification failed.
+Callers catch :class:`CentraError`. The five branches below it tell what sort of fault it was. An
+error says what is wrong and with which objects: in words (its text), as a stable ``code``, and as
+``data``. It names no command and no option: who shows it to people adds what they can do there; the
+command line has one table of codes for that, in ``cli/errors.py``.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 
 class CentraError(Exception):
-    """A fault that a user can understand and mend; its text says what to do."""
+    """A fault that a user can understand and mend."""
 
-    exit_code: ClassVar[int] = 1
+    code: str = "failed"
+    """What is wrong, stable and for programs. A class has one; where it is raised a narrower one can
+    be given."""
+
+    def __init__(self, message: str = "", *, code: str | None = None, **data: Any) -> None:
+        """Make an error.
+
+        Args:
+            message: what was found and what was expected, in words.
+            code: instead of the class's own.
+            data: the objects that it is about, by name; plain values.
+        """
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+        self.data = data
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Some errors take other arguments than their text; workers must be able to send them.
@@ -23,31 +39,31 @@ class CentraError(Exception):
 class UsageError(CentraError):
     """The request itself is malformed: a bad name, a bad setting, options that exclude each other."""
 
-    exit_code = 2
+    code = "usage"
 
 
 class NotFoundError(CentraError):
     """Something named does not exist."""
 
-    exit_code = 3
+    code = "not-found"
 
 
 class NotAllowedError(CentraError):
     """The actor or the credentials may not do this."""
 
-    exit_code = 4
+    code = "not-allowed"
 
 
 class ConflictError(CentraError):
     """The request contradicts what is recorded: an existing name, another label set, a stale revision."""
 
-    exit_code = 5
+    code = "conflict"
 
 
 class VerificationError(CentraError):
     """Bytes or numbers are not what they were declared to be."""
 
-    exit_code = 6
+    code = "verification"
 
 
 class InvalidNameError(UsageError):

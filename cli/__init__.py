@@ -15,7 +15,8 @@ from typing import Any
 import click
 
 from centra.errors import CentraError
-from centra.redaction import hidden, redacted
+from centra.system.redaction import hidden, redacted
+from cli.errors import exit_code, message
 from cli.output import Remarks
 from cli.streams import protect
 
@@ -73,8 +74,8 @@ class _Root(click.Group):
             return super().invoke(ctx)
         except CentraError as error:
             # rich and tracebacks stay out: this text is the whole message.
-            click.echo(f"Error: {hidden(str(error), *addresses)}", err=True)
-            ctx.exit(error.exit_code)
+            click.echo(f"Error: {hidden(message(error), *addresses)}", err=True)
+            ctx.exit(exit_code(error))
         except click.UsageError as error:
             # It quotes what was typed, perhaps an address in the wrong place.
             shown = redacted(error.message)

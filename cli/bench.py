@@ -15,8 +15,8 @@ from cli.output import print_json, print_table, reporting
 
 if TYPE_CHECKING:
     from centra.bench import Report, SizeReport
-    from centra.blobs import BlobReader
-    from centra.release import ReleaseManifest
+    from centra.formats.manifest import ReleaseManifest
+    from centra.store.blobs import BlobReader
 
 
 @click.command()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
-    from centra.task_module import ModuleFile
+    from centra.formats.task_module import ModuleFile
     from centra.training.trials import Trial
     from registry.cards import Card
     from registry.evaluations import EvaluationRow

@@ -54,7 +54,7 @@ def list_command(*, as_json: bool, **filters: Any) -> None:
 @json_option
 def show(name: str, *, as_json: bool) -> None:
     """Show one channel."""
-    from centra.redaction import redacted
+    from centra.system.redaction import redacted
     from registry import channels
 
     registry = open_registry()

@@ -22,8 +22,8 @@ from cli.streams import settled
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from centra.quantize import Int8Comparison
-    from centra.release import Precision
+    from centra.formats.manifest import Precision
+    from centra.releases.int8 import Int8Comparison
 
 
 @click.command()
@@ -75,7 +75,7 @@ def compose(
     A task that is to go to int8 is held against its own answers in fp32: on the data that is given
     for it, else on its module's probe. Where its answers change too much, it stays in fp32.
     """
-    from centra.folder import check_target
+    from centra.releases.folder import check_target
     from registry import releases
 
     files = _files(data)

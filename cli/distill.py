@@ -14,7 +14,7 @@ from cli.output import remark, reporting
 from cli.training import finish, label_options, recipe_options, require_extra, task_options
 
 if TYPE_CHECKING:
-    from centra.labelling import Labelling
+    from centra.data.labelling import Labelling
     from centra.training.features import FeatureCache
 
 
@@ -81,8 +81,8 @@ def distill(
     The student learns from the labels and from its teacher's logits on the same data. A run that
     was killed goes on when repeated.
     """
-    from centra.names import parse_task_name
-    from centra.task_module import read_spec
+    from centra.formats.names import parse_task_name
+    from centra.formats.task_module import read_spec
     from registry import backbones
 
     require_extra()

@@ -8,6 +8,7 @@ import click
 
 from centra.errors import VerificationError
 from cli.context import json_option
+from cli.errors import EXIT_CODES
 from cli.output import print_json, reporting
 
 
@@ -47,4 +48,4 @@ def doctor(ctx: click.Context, *, deep: bool, as_json: bool) -> None:
             f"skipped: {states['skipped']}"
         )
     if states["problem"]:
-        ctx.exit(VerificationError.exit_code if checks[-1].damaged else 1)
+        ctx.exit(EXIT_CODES[VerificationError] if checks[-1].damaged else 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from centra.errors import StoreNotWritableError, UsageError
-from centra.files import make_folder, replacing
+from centra.system.files import make_folder, replacing
 from cli.output import account_line
 from cli.picture import branch_label
 

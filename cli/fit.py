@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from centra.errors import NotFoundError, StoreNotWritableError, UsageError
-from centra.files import replacing
+from centra.system.files import replacing
 from cli.context import json_option, open_registry
 from cli.output import print_json, print_table, remark, reporting, trial_table
 from cli.plots import draw, write_png
@@ -52,7 +52,7 @@ def fit(
     The folder gets the chosen module, its card, the teacher, and the scores as table and picture.
     A fit that was killed goes on when repeated, and one that is done ends at once.
     """
-    from centra.names import parse_task_name
+    from centra.formats.names import parse_task_name
     from centra.training.plan import Plan
     from registry import backbones
 
@@ -123,7 +123,7 @@ def _marks(found: Fit) -> dict[Trial, str]:
 
 
 def _write_card(files: dict[str, Path], plan: Plan, backbone: str, found: Fit) -> None:
-    from centra.task_module import check_module
+    from centra.formats.task_module import check_module
     from cli.card import module_markdown
 
     card = module_markdown(

@@ -55,7 +55,7 @@ def write_junit(promotion: Promotion, path: Path) -> None:
     from xml.etree import ElementTree as ET
 
     from centra.errors import StoreNotWritableError
-    from centra.files import replacing
+    from centra.system.files import replacing
 
     failures = sum(not gate.passed for gate in promotion.gates)
     suite = ET.Element(

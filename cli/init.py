@@ -19,9 +19,9 @@ def init(ctx: click.Context) -> None:
 
         centra --database postgresql://centra@db/centra --store s3://models/centra init
     """
-    from centra.redaction import redacted
+    from centra.system.redaction import redacted
     from registry import Registry
-    from registry.address import shown
+    from registry.database.address import shown
 
     registry = Registry.create(Path.cwd(), **ctx.find_root().obj)
     registry.engine.dispose()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from centra.sizes import parse_size
+from centra.formats.sizes import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +103,7 @@ class _FeatureCache(click.ParamType):  # type: ignore[type-arg]
         ctx: click.Context | None,
     ) -> FeatureCache | None:
         """Read ``20GB``, ``auto`` or ``off``."""
-        from centra.blobs import cache_folder
+        from centra.store.blobs import cache_folder
         from centra.training.features import FeatureCache, default_budget
 
         if isinstance(value, FeatureCache):
@@ -160,7 +160,7 @@ words_option = click.option(
     "data that are tagged so); those that the tokenizer does not continue (default for "
     "checkpoints); or what spaces separate.",
 )
-"""See :func:`centra.words.segment`."""
+"""See :func:`centra.data.words.segment`."""
 
 
 def change_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,8 +18,8 @@ from cli.streams import CONTROLS, printable, unescaped
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from centra.formats.manifest import LayerAccount
     from centra.progress import Progress
-    from centra.release import LayerAccount
     from centra.training.trials import Trial
     from registry.releases import Change
 

@@ -6,7 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from centra.errors import StoreNotWritableError
-from centra.files import replacing
+from centra.system.files import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

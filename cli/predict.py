@@ -15,7 +15,7 @@ from cli.output import json_text, print_table, remark, reporting
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from centra.data import Input
+    from centra.data.inputs import Input
     from centra.runtime import Release
 
 _NAMED = 3
@@ -131,7 +131,7 @@ def _scores(answers: list[dict[str, Any]]) -> str:
 
 def _lines(path: str) -> Iterator[_Row]:
     """The rows of a file, one per line."""
-    from centra.files import decode_text
+    from centra.system.files import decode_text
 
     name = "<stdin>" if path == "-" else path
     with click.open_file(path, "rb") as file:
@@ -157,8 +157,8 @@ def _lines(path: str) -> Iterator[_Row]:
 
 def _row(value: Any, where: str, *, line: bool = False) -> _Row:
     """A row of an input, or of the error that it is; offsets count a line's leading spaces, too."""
-    from centra.data import Input
-    from centra.strict_json import parse_json
+    from centra.data.inputs import Input
+    from centra.formats.strict_json import parse_json
 
     row = _Row(where, value if isinstance(value, str) else " | ".join(value))
     try:

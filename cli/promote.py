@@ -55,7 +55,7 @@ def promote(
     does no harm.
     """
     from centra.errors import StoreNotWritableError
-    from centra.files import check_writable
+    from centra.system.files import check_writable
     from registry import promotion
 
     if as_json and as_markdown:

@@ -15,7 +15,7 @@ from cli.streams import settled
 from cli.training import engine_options, label_options, recipe_options, require_extra, task_options
 
 if TYPE_CHECKING:
-    from centra.labelling import Labelling
+    from centra.data.labelling import Labelling
     from centra.training.features import FeatureCache
 
 
@@ -79,7 +79,7 @@ def search(
     Tries every number of layers with every learning rate and seed, gives up early what cannot win,
     and ends in teacher.safetensors and trials.csv. A search that was killed goes on when repeated.
     """
-    from centra.names import parse_task_name
+    from centra.formats.names import parse_task_name
     from registry import backbones
 
     require_extra()

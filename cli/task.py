@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from centra.tags import SCHEMES
+from centra.data.tags import SCHEMES
 from cli.context import json_option, open_registry
 from cli.listing import cut, page_options, time_options, window
 from cli.options import words_option
@@ -197,7 +197,7 @@ def list_command(
 ) -> None:
     """List tasks with their current versions."""
     from registry import tasks
-    from registry.listing import MetricBound
+    from registry.database.listing import MetricBound
 
     bounds = [MetricBound.parse(text) for text in metrics]
     rows = tasks.list_all(

@@ -13,7 +13,7 @@ from cli.output import remark, reporting
 from cli.training import finish, label_options, recipe_options, require_extra, task_options
 
 if TYPE_CHECKING:
-    from centra.labelling import Labelling
+    from centra.data.labelling import Labelling
     from centra.training.features import FeatureCache
 
 
@@ -52,7 +52,7 @@ def train(
     'labels' beside 'text' are several classes, 'labels' beside 'tokens' tags. A run that was killed
     goes on when repeated.
     """
-    from centra.names import parse_task_name
+    from centra.formats.names import parse_task_name
     from registry import backbones
 
     require_extra()

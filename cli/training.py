@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from centra.data.labelling import Labelling
+from centra.data.labels import read_labels
+from centra.data.tags import SCHEMES
 from centra.errors import UsageError
-from centra.labelling import Labelling
-from centra.labels import read_labels
-from centra.tags import SCHEMES
 from centra.training.recipe import REPORTERS, Recipe
 from cli.options import FEATURE_CACHE, words_option
 from cli.output import metrics_text, print_json, remark
@@ -21,9 +21,9 @@ from cli.streams import settled
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from centra.tags import Scheme
-    from centra.task_module import Kind, TaskModule
-    from centra.words import Segmentation
+    from centra.data.tags import Scheme
+    from centra.data.words import Segmentation
+    from centra.formats.task_module import Kind, TaskModule
 
 __all__ = [
     "engine_options",
@@ -66,7 +66,7 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What the data's labels mean; the command gets a :class:`centra.labelling.Labelling`."""
+    """What the data's labels mean; the command gets a :class:`centra.data.labelling.Labelling`."""
 
     @wraps(command)
     def with_labelling(

@@ -25,16 +25,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from centra.data import read_examples
+from centra.data.inputs import read_examples
 from centra.progress import silent
 from centra.training.finetune import finetune
 from centra.training.recipe import Recipe
 from registry import Registry, backbones, releases, tasks
-from registry.db import upgrade
-from registry.lifecycle import Actor
+from registry.database.session import upgrade
+from registry.rules.lifecycle import Actor
 
 if TYPE_CHECKING:
-    from centra.data import Input
+    from centra.data.inputs import Input
     from centra.runtime import Release
 
 TASKS = {

@@ -17,7 +17,13 @@ import io
 import tarfile
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Self
 
-from centra.documents import (
+from centra.errors import (
+    CorruptBlobError,
+    FormatError,
+    StoreError,
+    StoreNotWritableError,
+)
+from centra.formats.documents import (
     Count,
     Digest,
     Document,
@@ -26,24 +32,18 @@ from centra.documents import (
     canonical_json,
     sha256,
 )
-from centra.errors import (
-    CorruptBlobError,
-    FormatError,
-    StoreError,
-    StoreNotWritableError,
-)
-from centra.files import make_folder, replacing
+from centra.formats.manifest import FileName  # noqa: TC001 - pydantic reads the annotations
+from centra.formats.strict_json import LARGEST, parse_document
 from centra.progress import Progress, silent
-from centra.release import FileName  # noqa: TC001 - pydantic reads the annotations
-from centra.snapshot import opened
-from centra.strict_json import LARGEST, parse_document
+from centra.system.files import make_folder, replacing
+from centra.system.snapshot import opened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from centra.blobs import BlobReader
-    from centra.local_store import LocalStore
+    from centra.store.blobs import BlobReader
+    from centra.store.local import LocalStore
 
 __all__ = ["Export", "ExportedBackbone", "ExportedRelease", "ExportedTask", "unpack", "write"]
 

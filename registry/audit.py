@@ -1,6 +1,6 @@
 """The log of changes: each event is chained to the one before it, and none is ever changed.
 
-Writing is :meth:`registry.unit_of_work.UnitOfWork.record`, in the change's own transaction. The
+Writing is :meth:`registry.database.unit_of_work.UnitOfWork.record`, in the change's own transaction. The
 database itself refuses to update or delete an event. An event's digest covers its content and the
 digest before it, and the log's head holds the last one, so that a row which somebody changed, took
 out or put in behind the database's back shows.
@@ -20,20 +20,20 @@ from sqlalchemy import select
 from sqlalchemy.exc import DataError
 
 from centra.errors import StoreError, StoreNotWritableError, UsageError, VerificationError
-from registry import guards, tables
-from registry.chain import START, chain_digest
-from registry.listing import within
-from registry.models import AuditEvent, AuditHead
-from registry.replay import Change, differences, partly, replay
+from registry.database import guards, tables
+from registry.database.listing import within
+from registry.database.models import AuditEvent, AuditHead
+from registry.rules.chain import START, chain_digest
+from registry.rules.replay import Change, differences, partly, replay
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from centra.blobs import Witness
+    from centra.store.blobs import Witness
     from registry.connection import Registry
-    from registry.listing import Moment
-    from registry.unit_of_work import UnitOfWork
+    from registry.database.listing import Moment
+    from registry.database.unit_of_work import UnitOfWork
 
 __all__ = [
     "AuditError",

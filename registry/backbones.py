@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from centra.backbone import BackboneSpec
 from centra.errors import ConflictError, UsageError
-from centra.names import parse_name
+from centra.formats.backbone import BackboneSpec
+from centra.formats.names import parse_name
 from centra.progress import Progress, silent
 from registry.claims import Claim
-from registry.listing import by_name
-from registry.models import Backbone, Channel, ReleaseTask, TaskVersion
-from registry.replay import backbone_content
+from registry.database.listing import by_name
+from registry.database.models import Backbone, Channel, ReleaseTask, TaskVersion
+from registry.rules.replay import backbone_content
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from registry.connection import Registry
-    from registry.unit_of_work import UnitOfWork
+    from registry.database.unit_of_work import UnitOfWork
 
 __all__ = [
     "BackboneRow",
@@ -85,7 +85,7 @@ def register(
     Args:
         registry: where.
         name: e.g. ``minilm``.
-        source, revision, progress: see :func:`centra.backbone.import_backbone`.
+        source, revision, progress: see :func:`centra.formats.backbone.import_backbone`.
 
     Returns:
         The backbone, and whether it is new: the same weights and tokenizer are registered once,
@@ -97,7 +97,7 @@ def register(
         ConflictError: the same weights are registered and retired.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
-    from centra.backbone import import_backbone
+    from centra.formats.backbone import import_backbone
 
     parse_name(name, "backbone name")
     registry.check_store()  # What cannot be used must show before the long work does.

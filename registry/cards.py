@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from centra.errors import CentraError
-from centra.names import split_reference
-from registry.listing import by_name
-from registry.models import Channel, Release, ReleaseTask, Task, TaskVersion
+from centra.formats.names import split_reference
+from registry.database.listing import by_name
+from registry.database.models import Channel, Release, ReleaseTask, Task, TaskVersion
 from registry.versions import VersionRow, version_row
 
 if TYPE_CHECKING:
-    from centra.task_module import TaskSpec
+    from centra.formats.task_module import TaskSpec
     from registry.connection import Registry
     from registry.evaluations import EvaluationRow
 
@@ -52,7 +52,7 @@ class Card:
     crf: bool = False
     """Whether a tagging task's tags are decoded with a CRF."""
     training: dict[str, Any] = field(default_factory=dict)
-    """What the module's maker wrote into it; see :attr:`centra.task_module.TaskSpec.training`."""
+    """What the module's maker wrote into it; see :attr:`centra.formats.task_module.TaskSpec.training`."""
     teacher: Teacher | None = None
     remark: str | None = None
     """Why threshold, CRF, training and teacher are not known, where the store cannot give the module."""
@@ -113,7 +113,7 @@ def show(registry: Registry, reference: str) -> Card:
 
 
 def _spec(registry: Registry, digest: str) -> TaskSpec:
-    from centra.task_module import read_spec
+    from centra.formats.task_module import read_spec
 
     return read_spec(registry.store.fetch(digest))
 

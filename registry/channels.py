@@ -25,23 +25,23 @@ from centra.errors import (
     NotFoundError,
     UsageError,
 )
-from centra.names import parse_name
+from centra.formats.manifest import DEFAULT_CHANNELS, ChannelPointer
+from centra.formats.names import parse_name
 from centra.progress import Progress, silent
-from centra.release import DEFAULT_CHANNELS, ChannelPointer
 from centra.runtime.loading import read_manifest
 from registry import owners, policies
+from registry.database.listing import by_name, holds, within
+from registry.database.models import Channel, ChannelMove, Release
 from registry.errors import UnpublishedError
-from registry.lineage import Move, MoveKind, stack
-from registry.listing import by_name, holds, within
-from registry.models import Channel, ChannelMove, Release
+from registry.rules.lineage import Move, MoveKind, stack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
     from registry.connection import Registry
-    from registry.listing import Moment
-    from registry.unit_of_work import UnitOfWork
+    from registry.database.listing import Moment
+    from registry.database.unit_of_work import UnitOfWork
 
 __all__ = [
     "LATEST",

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlalchemy import delete, insert, select, update
 
 from centra.errors import CentraError, FormatError, StoreError
-from centra.files import file_digest
 from centra.progress import Progress, silent
-from registry.models import BlobClaim
+from centra.system.files import file_digest
+from registry.database.models import BlobClaim
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from registry.connection import Registry
-    from registry.unit_of_work import UnitOfWork
+    from registry.database.unit_of_work import UnitOfWork
 
 __all__ = [
     "TURN_S",
@@ -90,7 +90,7 @@ class Claim:
                 uow.session.execute(self._own(delete(BlobClaim)))
 
     def put(self, source: Path | bytes) -> str:
-        """Claim a blob and store it; see :meth:`centra.blobs.BlobStore.put`.
+        """Claim a blob and store it; see :meth:`centra.store.blobs.BlobStore.put`.
 
         Raises:
             StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
-from centra.blobs import BlobStore, open_store
 from centra.errors import CentraError, ConflictError
-from registry.db import (
+from centra.store.blobs import BlobStore, open_store
+from registry.database.session import (
     check_exists,
     check_schema,
     check_unchanged,
@@ -21,16 +21,16 @@ from registry.db import (
     upgrade,
     writing,
 )
+from registry.database.unit_of_work import UnitOfWork
 from registry.identity import bind, check
 from registry.settings import CONFIG, Settings, write_config
-from registry.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Engine
 
-    from registry.lifecycle import Actor
+    from registry.rules.lifecycle import Actor
     from registry.settings import Rules
 
 __all__ = ["Registry"]
@@ -63,8 +63,8 @@ class Registry:
         """Open a registry; nothing is read or written yet.
 
         Args:
-            database: see :func:`registry.db.make_engine`.
-            store: see :func:`centra.blobs.open_store`.
+            database: see :func:`registry.database.session.make_engine`.
+            store: see :func:`centra.store.blobs.open_store`.
             actor: ``team/person``.
             folder: where to look for ``centra.toml``, and above; default the current folder.
 

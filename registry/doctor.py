@@ -24,15 +24,15 @@ from centra.errors import (
     StoreNotWritableError,
     StoreUnreachableError,
 )
-from centra.local_store import LocalStore
+from centra.formats.toml import read_toml
 from centra.progress import Progress, silent
-from centra.redaction import redacted, secrets_in
-from centra.s3_store import S3Store
-from centra.toml import read_toml
+from centra.store.local import LocalStore
+from centra.store.s3 import S3Store
+from centra.system.redaction import redacted, secrets_in
 from registry import audit, channels, gc, identity, policies
-from registry.address import shown
 from registry.connection import Registry
-from registry.db import SCHEMA, check_exists, current, differences, translated
+from registry.database.address import shown
+from registry.database.session import SCHEMA, check_exists, current, differences, translated
 from registry.errors import DatabaseError, WrongStoreError
 from registry.scrub import needs, scrub, senseless
 from registry.settings import CONFIG

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
-from centra.data import dev_file, fingerprint
+from centra.data.inputs import dev_file, fingerprint
+from centra.data.labelling import read_for
 from centra.errors import NotFoundError, UsageError
-from centra.evaluation import measure
-from centra.jsonl import read_data
-from centra.labelling import read_for
+from centra.formats.jsonl import read_data
+from centra.formats.task_module import read_spec
 from centra.progress import Progress, Remark, silent, unheard
+from centra.releases.evaluation import measure
 from centra.runtime.engine import default_engine, engine_version
-from centra.task_module import read_spec
 from registry import releases
-from registry.models import Evaluation, ReleaseTask
+from registry.database.models import Evaluation, ReleaseTask
 
 if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from centra.release import Precision
+    from centra.formats.manifest import Precision
     from registry.connection import Registry
-    from registry.models import TaskVersion
-    from registry.unit_of_work import UnitOfWork
+    from registry.database.models import TaskVersion
+    from registry.database.unit_of_work import UnitOfWork
 
 __all__ = ["EvaluationRow", "evaluate", "of_version"]
 
@@ -76,7 +76,7 @@ def evaluate(
         reference: a release's number, a channel's name, or the start of a digest.
         task: a task that the release holds.
         data: a JSONL file, or a folder whose ``dev.jsonl`` is taken; see
-            :func:`centra.labelling.read_for`.
+            :func:`centra.data.labelling.read_for`.
         progress: told of each step.
         remark: told what the data's labels were taken for.
 

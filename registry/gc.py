@@ -25,18 +25,18 @@ from centra.errors import (
     InvalidNameError,
     VerificationError,
 )
-from centra.local_store import LocalStore
 from centra.progress import Progress, silent
+from centra.store.local import LocalStore
 from registry import claims
-from registry.models import Release
+from registry.database.models import Release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
-    from centra.blobs import BlobStore, StoredBlob
+    from centra.store.blobs import BlobStore, StoredBlob
     from registry.connection import Registry
-    from registry.unit_of_work import UnitOfWork
+    from registry.database.unit_of_work import UnitOfWork
 
 __all__ = [
     "GRACE",
@@ -223,20 +223,20 @@ def _needed(what: str, mend: str) -> Iterator[None]:
 
 
 def _backbone_blobs(store: BlobStore, digest: str) -> set[str]:
-    from centra.backbone import BackboneSpec
+    from centra.formats.backbone import BackboneSpec
 
     return BackboneSpec.parts(digest, store)
 
 
 def _release_blobs(store: BlobStore, manifest: str) -> set[str]:
-    from centra.release import ReleaseManifest
+    from centra.formats.manifest import ReleaseManifest
 
     path = store.fetch(manifest)
     return {manifest, *ReleaseManifest.from_bytes(path.read_bytes(), str(path)).files().values()}
 
 
 def _pointed_manifest(store: BlobStore, channel: str) -> str | None:
-    from centra.release import ChannelPointer
+    from centra.formats.manifest import ChannelPointer
 
     data = store.read_pointer(channel)
     if data is None:

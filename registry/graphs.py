@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from centra.release import LayerAccount, Precision, TrunkEntry
+    from centra.formats.manifest import LayerAccount, Precision, TrunkEntry
     from registry.releases import ReleaseDetail
 
 __all__ = ["Branch", "FrozenLayer", "Graph", "Trunk", "build"]

@@ -11,13 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from centra.errors import FormatError, NotFoundError, UnsupportedFormatError, VerificationError
-from centra.redaction import redacted
-from registry.address import shown
+from centra.system.redaction import redacted
+from registry.database.address import shown
 from registry.errors import WrongStoreError
 
 if TYPE_CHECKING:
-    from centra.blobs import BlobStore
-    from centra.identity import StoreDocument
+    from centra.store.blobs import BlobStore
+    from centra.store.identity import StoreDocument
     from registry.connection import Registry
 
 __all__ = ["address", "bind", "check", "document", "is_empty", "missing", "named", "short"]
@@ -53,7 +53,7 @@ def bind(store: BlobStore, own: tuple[str, str]) -> None:
     Raises:
         StoreNotWritableError, StoreError: the store refused.
     """
-    from centra.identity import StoreDocument
+    from centra.store.identity import StoreDocument
 
     store.write_document(StoreDocument(registry=own[0], store=own[1]).to_bytes())
 
@@ -65,7 +65,7 @@ def document(store: BlobStore) -> StoreDocument | None:
         FormatError: it cannot be read.
         StoreError: the store cannot be reached.
     """
-    from centra.identity import StoreDocument
+    from centra.store.identity import StoreDocument
 
     data = store.read_document()
     if data is None:
@@ -103,7 +103,7 @@ def named(registry: Registry, reader: BlobStore) -> set[str]:
     with registry.read() as uow:
         found, specs = uow.digests(), [backbone.digest for backbone in uow.backbones()]
     if specs:
-        from centra.backbone import BackboneSpec
+        from centra.formats.backbone import BackboneSpec
 
         for digest in specs:
             try:

@@ -15,18 +15,18 @@ from centra.progress import Progress, Remark, unheard
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from centra.tags import Scheme
-    from centra.task_module import Kind, ModuleFile
-    from centra.words import Segmentation
+    from centra.data.tags import Scheme
+    from centra.data.words import Segmentation
+    from centra.formats.task_module import Kind, ModuleFile
     from registry.connection import Registry
-    from registry.models import Backbone
+    from registry.database.models import Backbone
 
 __all__ = ["Checkpoint", "check_open", "checked_module"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """How to read a Hugging Face checkpoint folder; see :func:`centra.checkpoint.convert`."""
+    """How to read a Hugging Face checkpoint folder; see :func:`centra.checkpoints.conversion.convert`."""
 
     backbone: str | None = None
     """Its backbone's name; None tries all that are registered."""
@@ -34,7 +34,7 @@ class Checkpoint:
     form: Literal["single", "pair"] | None = None
     kind: Kind | None = None
     labels: Path | None = None
-    """A file with its labels; see :func:`centra.labels.read_labels`."""
+    """A file with its labels; see :func:`centra.data.labels.read_labels`."""
     tags: Scheme | None = None
     words: Segmentation | None = None
     remark: Remark = unheard
@@ -73,10 +73,10 @@ def checked_module(
         ConflictError: its backbone is retired.
         StoreError, DatabaseError: the registry cannot be used, or there is no room for the copy.
     """
-    from centra.backbone import BackboneSpec
-    from centra.compose import prove
-    from centra.snapshot import called, copy_file
-    from centra.task_module import check_fits, check_module
+    from centra.formats.backbone import BackboneSpec
+    from centra.formats.task_module import check_fits, check_module
+    from centra.releases.compose import prove
+    from centra.system.snapshot import called, copy_file
 
     if not source.exists():
         raise NotFoundError(f"{source}: no such file or folder")
@@ -128,9 +128,9 @@ def check_open(backbone: Backbone) -> None:
 def _convert(
     registry: Registry, folder: Path, options: Checkpoint, path: Path, progress: Progress
 ) -> None:
-    from centra.backbone import BackboneSpec
-    from centra.checkpoint import convert
-    from centra.labels import read_labels
+    from centra.checkpoints.conversion import convert
+    from centra.data.labels import read_labels
+    from centra.formats.backbone import BackboneSpec
 
     with registry.read() as uow:
         rows = [uow.backbone(options.backbone)] if options.backbone else uow.backbones()

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from centra.errors import NotAllowedError
-from centra.release import changes
-from registry.models import Task
+from centra.formats.manifest import changes
+from registry.database.models import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from registry.lifecycle import Actor
-    from registry.models import Release
-    from registry.policy import ChannelPolicy
-    from registry.unit_of_work import UnitOfWork
+    from registry.database.models import Release
+    from registry.database.unit_of_work import UnitOfWork
+    from registry.rules.lifecycle import Actor
+    from registry.rules.policy import ChannelPolicy
 
 __all__ = ["ForeignTasksError", "changed", "check", "check_tasks"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from centra.errors import NotAllowedError, NotFoundError, UsageError
-from registry.models import PolicyVersion, Task
+from registry.database.models import PolicyVersion, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.connection import Registry
-    from registry.policy import ChannelPolicy, Policy, SigningKey
+    from registry.database.unit_of_work import UnitOfWork
+    from registry.rules.policy import ChannelPolicy, Policy, SigningKey
     from registry.settings import Rules
-    from registry.unit_of_work import UnitOfWork
 
 __all__ = [
     "Applied",
@@ -77,7 +77,7 @@ class PolicyRow:
 
 def in_force(uow: UnitOfWork) -> tuple[int | None, Policy]:
     """The newest version, and its rules; no version, and no rule, where none was ever applied."""
-    from registry.policy import Policy
+    from registry.rules.policy import Policy
 
     row = _newest(uow)
     if row is None:
@@ -209,7 +209,7 @@ def _newest(uow: UnitOfWork) -> PolicyVersion | None:
 
 def _add(uow: UnitOfWork, policy: Policy, changes: list[Setting], *, forced: bool) -> int:
     """Write the next version, and its event."""
-    from centra.documents import canonical_json, sha256
+    from centra.formats.documents import canonical_json, sha256
 
     newest, rules = _newest(uow), policy.rules()
     row = PolicyVersion(
@@ -232,7 +232,7 @@ def _add(uow: UnitOfWork, policy: Policy, changes: list[Setting], *, forced: boo
 def _proposed(rules: Rules) -> Policy:
     """Rules that can be applied: checked, and with the keys themselves in the place of files."""
     from registry.channels import check_movable  # It asks us what is in force.
-    from registry.policy import Policy
+    from registry.rules.policy import Policy
 
     tables = {**rules.tables}
     channels = tables.get("channels")
@@ -258,7 +258,7 @@ def _with_keys(channel: Any, folder: Path) -> Any:
 
 
 def _key(key: Any, folder: Path) -> Any:
-    from centra.signing import PublicKey
+    from centra.releases.signing import PublicKey
 
     match key:
         case str():
@@ -310,6 +310,6 @@ def _plain(value: Any) -> Any:
 
 
 def _signing_key(fields: dict[str, str]) -> SigningKey:
-    from registry.policy import SigningKey
+    from registry.rules.policy import SigningKey
 
     return SigningKey.model_validate(fields)

@@ -2,8 +2,8 @@
 
 A promotion looks at the channel and at the release, decides, and swaps only if the channel still has
 the revision that it looked at; otherwise somebody else was faster, and it looks again, reading only
-what is new to it. What it refuses and why is decided in :mod:`registry.lineage` and
-:mod:`registry.policy`, on plain values.
+what is new to it. What it refuses and why is decided in :mod:`registry.rules.lineage` and
+:mod:`registry.rules.policy`, on plain values.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from centra.compose import Checked, proven
 from centra.errors import ConflictError, VerificationError
 from centra.progress import Progress, silent
+from centra.releases.compose import Checked, proven
 from centra.runtime.loading import read_manifest
-from registry import lineage, owners, policies, releases
+from registry import owners, policies, releases
 from registry.audit import bear_witness
 from registry.channels import (
     advance,
@@ -34,9 +34,10 @@ from registry.channels import (
     unexpected,
 )
 from registry.claims import storing
+from registry.database.models import ChannelMove, Release
 from registry.evaluations import of_version
-from registry.models import ChannelMove, Release
-from registry.policy import (
+from registry.rules import lineage
+from registry.rules.policy import (
     Candidate,
     ChannelPolicy,
     Gate,
@@ -49,13 +50,13 @@ from registry.policy import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from centra.release import Precision, ReleaseManifest
+    from centra.formats.manifest import Precision, ReleaseManifest
     from registry.channels import ChannelRow
     from registry.connection import Registry
-    from registry.lineage import Moved
-    from registry.models import Channel, TaskVersion
+    from registry.database.models import Channel, TaskVersion
+    from registry.database.unit_of_work import UnitOfWork
     from registry.releases import Composition
-    from registry.unit_of_work import UnitOfWork
+    from registry.rules.lineage import Moved
     from registry.versions import Held
 
 __all__ = ["GateError", "Promotion", "StaleReleaseError", "promote"]
@@ -526,7 +527,7 @@ def _parity(manifest: ReleaseManifest, checked: Checked, progress: Progress) -> 
 
 
 def _unsigned(registry: Registry, offer: _Offer, keys: list[SigningKey]) -> str | None:
-    from centra.signing import PublicKey
+    from centra.releases.signing import PublicKey
     from registry.signatures import signed_by
 
     if offer.number is None:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from centra.compose import Checked, ComposeError, check_parity, merge, proven
 from centra.errors import ConflictError, NotFoundError, UsageError
-from centra.names import split_reference
+from centra.formats.manifest import LayerAccount, ReleaseManifest, changes
+from centra.formats.names import split_reference
+from centra.formats.task_module import read_spec
 from centra.progress import Progress, Remark, silent, unheard
-from centra.release import LayerAccount, ReleaseManifest, changes
+from centra.releases.compose import Checked, ComposeError, check_parity, merge, proven
 from centra.runtime.loading import find_release, read_manifest
-from centra.task_module import read_spec
 from registry import policies
 from registry.audit import bear_witness
 from registry.channels import (
@@ -33,10 +33,10 @@ from registry.channels import (
 )
 from registry.claims import storing
 from registry.contract import ContractDifference, compare
-from registry.listing import holds, paged, within
-from registry.models import Release, ReleaseBase, ReleaseTask
-from registry.precisions import wishes
-from registry.replay import holdings
+from registry.database.listing import holds, paged, within
+from registry.database.models import Release, ReleaseBase, ReleaseTask
+from registry.rules.precisions import wishes
+from registry.rules.replay import holdings
 from registry.versions import Held, compare_tensors
 
 if TYPE_CHECKING:
@@ -45,14 +45,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import centra.runtime
-    from centra.blobs import BlobReader
-    from centra.data import Example
-    from centra.quantize import Int8Comparison
-    from centra.release import Precision, TaskEntry, Versioned
+    from centra.data.inputs import Example
+    from centra.formats.manifest import Precision, TaskEntry, Versioned
+    from centra.releases.int8 import Int8Comparison
+    from centra.store.blobs import BlobReader
     from registry.connection import Registry
-    from registry.listing import Moment
-    from registry.models import TaskVersion
-    from registry.unit_of_work import UnitOfWork
+    from registry.database.listing import Moment
+    from registry.database.models import TaskVersion
+    from registry.database.unit_of_work import UnitOfWork
 
 __all__ = [
     "Change",
@@ -243,7 +243,7 @@ def compose(
         remove: tasks to leave out.
         publish: make it a release; otherwise this is a plan.
         folder: also write it as a folder, before it is published.
-        allow_two_backbones: see :func:`centra.compose.merge`; the policy may allow it too.
+        allow_two_backbones: see :func:`centra.releases.compose.merge`; the policy may allow it too.
         precision: of the tasks that ``replace`` names, or of all where it names none.
         data: what to hold answers in int8 against, per task: a JSONL file, or a folder whose
             ``dev.jsonl`` is taken.
@@ -289,7 +289,7 @@ def compose(
             remark=remark,
         )
         if folder is not None:
-            from centra.folder import write_folder
+            from centra.releases.folder import write_folder
 
             write_folder(found.manifest, registry.store, folder, progress)
         published = _publish(registry, found) if publish else found
@@ -448,7 +448,7 @@ def verify(
     manifest, reader = _find(registry, reference)
     signed_by = None
     if keys:
-        from centra.signing import verify_release
+        from centra.releases.signing import verify_release
 
         signed_by = verify_release(manifest, reader, keys)
     files = manifest.files()
@@ -481,7 +481,7 @@ def pull(
         StoreNotWritableError: the folder cannot be written.
         BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: it cannot be read.
     """
-    from centra.folder import write_folder
+    from centra.releases.folder import write_folder
 
     manifest, reader = _find(registry, reference)
     return manifest.digest, write_folder(manifest, reader, folder, progress)
@@ -654,8 +654,8 @@ def _examples(
             )
     if not data:
         return {}
-    from centra.data import dev_file
-    from centra.labelling import read_for
+    from centra.data.inputs import dev_file
+    from centra.data.labelling import read_for
 
     specs = {task: read_spec(registry.store.fetch(modules[task])) for task in data}
     return {
@@ -674,7 +674,7 @@ def _compared(
 ) -> list[Int8Comparison]:
     if not tasks:
         return []
-    from centra.quantize import MAX_LOSS, compare_int8
+    from centra.releases.int8 import MAX_LOSS, compare_int8
 
     most = MAX_LOSS if max_loss is None else max_loss
     return compare_int8(manifest, registry.store, tasks, examples, max_loss=most, progress=progress)
@@ -890,7 +890,7 @@ def _prove(old: ReleaseManifest, new: ReleaseManifest, task: str, version: str) 
 
 
 def _channel_names(uow: UnitOfWork) -> dict[int, list[str]]:
-    from registry.models import Channel
+    from registry.database.models import Channel
 
     names: dict[int, list[str]] = {}
     for channel in uow.session.scalars(select(Channel).order_by(Channel.name)):

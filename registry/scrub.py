@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, or_, select
 
-from centra.backbone import BackboneSpec, check_backbone
-from centra.blobs import cache_folder
 from centra.errors import NotFoundError, VerificationError
+from centra.formats.backbone import BackboneSpec, check_backbone
 from centra.progress import Progress, silent
-from registry.models import Backbone, Release, ReleaseTask, Task, TaskVersion
+from centra.store.blobs import cache_folder
+from registry.database.models import Backbone, Release, ReleaseTask, Task, TaskVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from centra.blobs import Fault, StoredBlob
+    from centra.store.blobs import Fault, StoredBlob
     from registry.connection import Registry
 
 __all__ = ["DamagedBlob", "Need", "Scrub", "needs", "scrub", "senseless"]

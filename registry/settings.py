@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from centra.blobs import anchored_store
 from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, UsageError
-from centra.files import make_folder, replacing
-from centra.redaction import redacted
-from centra.toml import read_toml
-from registry.address import anchored, parse, shown
-from registry.lifecycle import Actor
+from centra.formats.toml import read_toml
+from centra.store.blobs import anchored_store
+from centra.system.files import make_folder, replacing
+from centra.system.redaction import redacted
+from registry.database.address import anchored, parse, shown
+from registry.rules.lifecycle import Actor
 
 __all__ = ["CONFIG", "Rules", "Settings", "toml_text", "write_config"]
 

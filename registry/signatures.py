@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from centra.runtime.loading import read_manifest
-from registry.models import AuditEvent
+from registry.database.models import AuditEvent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
     from pathlib import Path
 
-    from centra.signing import PublicKey
+    from centra.releases.signing import PublicKey
     from registry.connection import Registry
-    from registry.models import Release
-    from registry.unit_of_work import UnitOfWork
+    from registry.database.models import Release
+    from registry.database.unit_of_work import UnitOfWork
 
 __all__ = ["SignatureRow", "SignedRelease", "list_all", "sign", "signed_by"]
 
@@ -37,7 +37,7 @@ class SignedRelease:
     release: int
     digest: str
     key: str
-    """The key's fingerprint; see :class:`centra.signing.Signature`."""
+    """The key's fingerprint; see :class:`centra.releases.signing.Signature`."""
     signature: str
     """The SHA-256 digest of the signature's file."""
     changed: bool
@@ -65,7 +65,7 @@ def sign(
     Args:
         registry: where.
         reference: a number, a channel's name, or the start of a digest.
-        key, passphrase: see :func:`centra.signing.sign`.
+        key, passphrase: see :func:`centra.releases.signing.sign`.
 
     Raises:
         NotFoundError: there is no such release or key.
@@ -74,8 +74,8 @@ def sign(
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
         CentraError: the package model-signing is not installed.
     """
-    from centra import signing
-    from centra.documents import sha256
+    from centra.formats.documents import sha256
+    from centra.releases import signing
 
     registry.check_store()
     with registry.read() as uow:
@@ -109,7 +109,7 @@ def list_all(registry: Registry, reference: str) -> list[SignatureRow]:
         NotFoundError: there is no such release.
         StoreError, DatabaseError: the registry cannot be used.
     """
-    from centra.documents import sha256
+    from centra.formats.documents import sha256
 
     with registry.read() as uow:
         release = uow.release(reference)
@@ -143,7 +143,7 @@ def signed_by(registry: Registry, reference: str, keys: Sequence[Path | PublicKe
         CorruptBlobError, StoreError, DatabaseError: the registry cannot be used.
         CentraError: the package model-signing is not installed.
     """
-    from centra.signing import SignatureError, verify_release
+    from centra.releases.signing import SignatureError, verify_release
 
     with registry.read() as uow:
         digest = uow.release(reference).digest

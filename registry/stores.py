@@ -17,19 +17,19 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from centra.blobs import open_store
 from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, VerificationError
 from centra.progress import Progress, silent
-from centra.s3_store import S3Store
+from centra.store.blobs import open_store
+from centra.store.s3 import S3Store
 from registry import channels
+from registry.database.models import AuditHead, Identity, Release
 from registry.gc import subject
 from registry.identity import address, document, is_empty, missing, named, short
-from registry.models import AuditHead, Identity, Release
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from centra.blobs import BlobStore
+    from centra.store.blobs import BlobStore
     from registry.connection import Registry
 
 __all__ = [
@@ -146,7 +146,7 @@ def copy(registry: Registry, target: str, progress: Progress = silent) -> Copied
 
     Args:
         registry: where from.
-        target: the copy's address; see :func:`centra.blobs.open_store`.
+        target: the copy's address; see :func:`centra.store.blobs.open_store`.
         progress: told of each blob.
 
     Raises:
@@ -230,7 +230,7 @@ def adopt(registry: Registry, *, incomplete: bool = False) -> Adopted:
         FormatError: the store's document cannot be read.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
-    from centra.identity import StoreDocument
+    from centra.store.identity import StoreDocument
 
     store = registry.store
     if changed := not _is_own(registry, store):
@@ -276,7 +276,7 @@ def _others(store: BlobStore, registry: str) -> ConflictError:
 
 def _target(registry: Registry, target: str) -> tuple[BlobStore, str]:
     """The store to copy to, which says from now on whose it is, and its identity."""
-    from centra.identity import StoreDocument
+    from centra.store.identity import StoreDocument
 
     store = open_store(target)
     with registry.read() as uow:
@@ -355,7 +355,7 @@ def _unknown(
     source: BlobStore, pointers: Mapping[str, bytes | None], known: Collection[str]
 ) -> set[str]:
     """What pointers name of releases that the database does not know."""
-    from centra.release import ChannelPointer, ReleaseManifest
+    from centra.formats.manifest import ChannelPointer, ReleaseManifest
 
     found = set()
     for name, data in pointers.items():
@@ -370,7 +370,7 @@ def _unknown(
 
 
 def _copy_pointer(target: BlobStore, name: str, data: bytes | None) -> bool:
-    from centra.release import ChannelPointer
+    from centra.formats.manifest import ChannelPointer
 
     there = target.read_pointer(name)
     if data is None or there == data:

@@ -14,16 +14,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import object_session
 
 from centra.errors import ConflictError, UsageError
-from centra.names import parse_name, parse_task_name, split_reference
+from centra.formats.names import parse_name, parse_task_name, split_reference
 from centra.progress import Progress, silent
 from registry.claims import storing
 from registry.contract import ContractDifference, compare
+from registry.database.listing import by_name, is_backbone, metric, paged, within
+from registry.database.models import Backbone, Task, TaskVersion
 from registry.errors import ContractChangedError, TaskExistsError
 from registry.intake import Checkpoint, check_open, checked_module
-from registry.lifecycle import check_owner, next_version
-from registry.listing import by_name, is_backbone, metric, paged, within
-from registry.models import Backbone, Task, TaskVersion
-from registry.replay import version_content
+from registry.rules.lifecycle import check_owner, next_version
+from registry.rules.replay import version_content
 from registry.versions import VersionRow, compare_tensors, version_row
 
 if TYPE_CHECKING:
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
 
-    from centra.blobs import Fault
-    from centra.task_module import ModuleFile
+    from centra.formats.task_module import ModuleFile
+    from centra.store.blobs import Fault
     from registry.connection import Registry
-    from registry.lifecycle import Actor
-    from registry.listing import MetricBound, Moment
-    from registry.unit_of_work import UnitOfWork
+    from registry.database.listing import MetricBound, Moment
+    from registry.database.unit_of_work import UnitOfWork
+    from registry.rules.lifecycle import Actor
 
 __all__ = [
     "Outcome",

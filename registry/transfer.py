@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.errors import FormatError, UsageError, VerificationError
-from centra.files import file_digest
-from centra.local_store import LocalStore
-from centra.names import parse_name, split_reference
+from centra.formats.names import parse_name, split_reference
 from centra.progress import Progress, silent
 from centra.runtime.loading import read_manifest
+from centra.store.local import LocalStore
+from centra.system.files import file_digest
 from registry import archive, backbones, releases, tasks
 from registry.audit import bear_witness
 from registry.claims import storing
@@ -27,13 +27,13 @@ from registry.claims import storing
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from centra.backbone import BackboneSpec
-    from centra.release import ReleaseManifest
-    from centra.task_module import ModuleFile
+    from centra.formats.backbone import BackboneSpec
+    from centra.formats.manifest import ReleaseManifest
+    from centra.formats.task_module import ModuleFile
     from registry.archive import Export
     from registry.connection import Registry
-    from registry.models import TaskVersion
-    from registry.unit_of_work import UnitOfWork
+    from registry.database.models import TaskVersion
+    from registry.database.unit_of_work import UnitOfWork
 
 __all__ = [
     "Exported",
@@ -127,7 +127,7 @@ class _Content:
         Raises:
             ComposeError: a module does not give the logits that it recorded.
         """
-        from centra.compose import prove
+        from centra.releases.compose import prove
 
         chosen = {name: self.modules[name] for name in names}
         found = prove(chosen, self.backbones, self.store, progress) if chosen else {}
@@ -165,7 +165,7 @@ def export_file(
         StoreNotWritableError: the file cannot be written.
         BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: the registry cannot be used.
     """
-    from centra.backbone import BackboneSpec
+    from centra.formats.backbone import BackboneSpec
 
     if bool(references) == (release is not None):
         raise UsageError("say what to export: tasks, or one release")
@@ -272,8 +272,8 @@ def _versions(uow: UnitOfWork, references: Sequence[str]) -> dict[str, TaskVersi
 
 def _readable(signatures: Sequence[bytes], manifest: ReleaseManifest) -> dict[str, bytes]:
     """Those that are what they claim to be, by digest: a damaged one is no use elsewhere."""
-    from centra.documents import sha256
-    from centra.signing import SignatureError, check_subject
+    from centra.formats.documents import sha256
+    from centra.releases.signing import SignatureError, check_subject
 
     found = {}
     for data in signatures:
@@ -288,9 +288,9 @@ def _unpack(file: Path, store: LocalStore, known: Collection[str], progress: Pro
 
     The tokenizers of backbones that are known here have been tried before.
     """
-    from centra.backbone import BackboneSpec, check_backbone
-    from centra.task_module import check_fits, check_module
-    from centra.tokenizer_trial import try_tokenizer
+    from centra.formats.backbone import BackboneSpec, check_backbone
+    from centra.formats.task_module import check_fits, check_module
+    from centra.tokenization.trial import try_tokenizer
 
     export, digest = archive.unpack(file, store, progress)
     if not export.tasks or not export.named() <= export.blobs.keys():
@@ -341,8 +341,8 @@ def _release(
     specs: Mapping[str, BackboneSpec],
 ) -> tuple[ReleaseManifest | None, dict[str, bytes]]:
     """The manifest, which must be what the modules merge to, and signatures of just that."""
-    from centra.release import ReleaseManifest
-    from centra.signing import check_subject
+    from centra.formats.manifest import ReleaseManifest
+    from centra.releases.signing import check_subject
 
     if export.release is None:
         return None, {}

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from centra.blobs import BlobReader
-    from centra.release import Precision
-    from registry.models import TaskVersion
+    from centra.formats.manifest import Precision
+    from centra.store.blobs import BlobReader
+    from registry.database.models import TaskVersion
 
 __all__ = ["Held", "VersionRow", "compare_tensors", "version_row"]
 
@@ -60,7 +60,7 @@ def compare_tensors(reader: BlobReader, before: str, after: str) -> tuple[list[s
     Raises:
         BlobNotFoundError, CorruptBlobError, FormatError, StoreError: they cannot be read.
     """
-    from centra.tensors import read_raw
+    from centra.formats.tensors import read_raw
 
     old, new = (read_raw(reader.fetch(digest)) for digest in (before, after))
     names = sorted(old.keys() | new.keys())

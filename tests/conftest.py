@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from centra.local_store import LocalStore
+from centra.store.local import LocalStore
 from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
 
 pytest_plugins = ["tests.services", "tests.warm"]
 
@@ -48,12 +48,12 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def few_sample_texts() -> Iterator[None]:
     """Compare tokenizers on each tenth of the made-up texts, which is quick; `all_sample_texts` undoes it."""
-    from centra.sample_texts import sample_inputs
+    from centra.tokenization.sample_texts import sample_inputs
 
     made = cache(lambda words, special, length: sample_inputs(words, special, length)[::10])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "centra.tokenizer.sample_inputs",
+            "centra.tokenization.tokenizer.sample_inputs",
             lambda words, special, length: made(tuple(words), tuple(special), length),
         )
         yield
@@ -62,9 +62,9 @@ def few_sample_texts() -> Iterator[None]:
 @pytest.fixture
 def all_sample_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare tokenizers on all the texts that are made up for users."""
-    from centra.sample_texts import sample_inputs
+    from centra.tokenization.sample_texts import sample_inputs
 
-    monkeypatch.setattr("centra.tokenizer.sample_inputs", sample_inputs)
+    monkeypatch.setattr("centra.tokenization.tokenizer.sample_inputs", sample_inputs)
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +83,7 @@ def imported(
 
     @cache
     def imported(family: str) -> support.Backbone:
-        from centra.backbone import import_backbone
+        from centra.formats.backbone import import_backbone
 
         store, folder = LocalStore(root / family), make_encoder(family)
         return support.Backbone(import_backbone(str(folder), store), store, folder)
@@ -145,7 +145,7 @@ def minilm_folder() -> Path:
 @pytest.fixture(scope="session")
 def minilm(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> support.Backbone:
     """The real MiniLM in a store of its own, not to be written to."""
-    from centra.backbone import import_backbone
+    from centra.formats.backbone import import_backbone
 
     store = LocalStore(tmp_path_factory.mktemp("minilm"))
     return support.Backbone(import_backbone(str(minilm_folder), store), store, minilm_folder)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from centra.backbone import BackboneSpec
-from centra.local_store import LocalStore
-from centra.release import ReleaseManifest
-from centra.task_module import HeadSpec, Kind, TaskModule, TaskSpec
+from centra.formats.backbone import BackboneSpec
+from centra.formats.manifest import ReleaseManifest
+from centra.formats.task_module import HeadSpec, Kind, TaskModule, TaskSpec
+from centra.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    from centra.blobs import BlobReader
+    from centra.store.blobs import BlobReader
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
@@ -265,8 +265,8 @@ def make_spec(
 def parity(module: TaskModule, backbone: Backbone, store: LocalStore, folder: Path) -> float:
     """Check a module's file in all that registering checks, and how far its logits in a release are
     from its own."""
-    from centra.compose import check_parity
-    from centra.task_module import check_fits, check_module
+    from centra.formats.task_module import check_fits, check_module
+    from centra.releases.compose import check_parity
 
     module.write(folder / "task.safetensors")
     file = check_module(folder / "task.safetensors")
@@ -306,8 +306,8 @@ def make_module(
     """
     import torch
 
-    from centra.data import Input, TextEncoder
-    from centra.encoder import Branch, Trunk
+    from centra.data.inputs import Input, TextEncoder
+    from centra.modeling.encoder import Branch, Trunk
     from centra.training.run import make_module as put_together
 
     spec = make_spec(
@@ -328,7 +328,7 @@ def make_module(
 
 
 def random_weights(like: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-    """Random tensors under a branch's names, as :meth:`centra.encoder.Branch.load` takes them."""
+    """Random tensors under a branch's names, as :meth:`centra.modeling.encoder.Branch.load` takes them."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)

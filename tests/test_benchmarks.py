@@ -20,15 +20,15 @@ from benchmarks.tools.reference import Setup
 from benchmarks.tools.rows import NUMBERS, BulkTask, fill
 from centra.runtime.devices import has_gpu
 from registry import Registry, audit, backbones, tasks
-from registry.models import AuditEvent, Base, Task, TaskVersion
+from registry.database.models import AuditEvent, Base, Task, TaskVersion
 from tests import support
 from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from centra.local_store import LocalStore
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
+    from centra.store.local import LocalStore
 
 RESULTS = ROOT / "benchmarks" / "REGISTRY.md"
 DATA = Path(os.environ.get("CENTRA_DATA", ROOT.parent / "shared" / "data"))

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.folder import write_folder
-from centra.local_store import LocalStore
+from centra.releases.folder import write_folder
+from centra.store.local import LocalStore
 from registry.settings import write_config
 from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
 
 
 class Disk:
@@ -143,7 +143,10 @@ def test_a_module_and_settings_last(make_module: Callable[..., TaskModule], tmp_
         disk.check()
         write_config(tmp_path, database=None, store=None)
         disk.check()
-    assert [Path(path).name for path in disk.lasted] == ["intent.safetensors", "centra.toml"]
+    assert [Path(path).name for path in disk.lasted] == [
+        "intent.safetensors",
+        "centra.toml",
+    ]
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
@@ -213,7 +216,7 @@ def test_what_is_removed_from_a_store_stays_removed(
     store, synced = LocalStore(tmp_path), []
     digest = store.put(b"garbage")
     monkeypatch.setattr(
-        "centra.local_store.sync_folder", lambda path: synced.append((path, store.has(digest)))
+        "centra.store.local.sync_folder", lambda path: synced.append((path, store.has(digest)))
     )
     store.remove(digest)
     assert synced == [(store.path(digest).parent, False)]

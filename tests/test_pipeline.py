@@ -16,9 +16,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from centra.data import fingerprint
+from centra.data.inputs import fingerprint
 from registry import Registry, backbones, policies, releases, tasks
-from registry.db import upgrade
+from registry.database.session import upgrade
 from registry.promotion import promote
 from registry.settings import Rules
 from tests import support
@@ -28,7 +28,7 @@ from tests.support import ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
 
 CI = ROOT / "examples" / "ci"
 TEAMS = {"intent": "nlu", "topic": "dialog", "mood": "care"}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ELSEWHERE = {

@@ -126,7 +126,7 @@ def test_every_public_function_class_and_method_is_described(path: Path) -> None
 def test_migrating_imports_no_torch(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'registry.db'}"
     imported = imported_by(
-        f"from registry.db import make_engine, upgrade; upgrade(make_engine({url!r}))"
+        f"from registry.database.session import make_engine, upgrade; upgrade(make_engine({url!r}))"
     )
     assert "alembic" in imported
     assert not imported & {"torch", "transformers", "boto3"}

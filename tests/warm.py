@@ -40,8 +40,8 @@ _READY = b"ready\n"
 _HEAVY = (
     "boto3",
     "centra.runtime.merged",
-    "centra.runtime.onnx_engine",
-    "centra.runtime.torch_engine",
+    "centra.runtime.onnx.engine",
+    "centra.runtime.torch.engine",
     "centra.training.jobs",
     "cli",
     "cli.backbone",

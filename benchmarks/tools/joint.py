@@ -20,12 +20,12 @@ import torch
 from torch import nn
 
 from benchmarks.tools.joint_run import Metrics, Part, by_length, device, fit, precision
-from centra.data import Encoded
-from centra.documents import canonical_json, sha256
-from centra.encoder import Branch, Trunk
+from centra.data.inputs import Encoded
 from centra.errors import UsageError
-from centra.files import replacing
+from centra.formats.documents import canonical_json, sha256
+from centra.modeling.encoder import Branch, Trunk
 from centra.progress import Progress, silent
+from centra.system.files import replacing
 from centra.training.network import Network
 from centra.training.recipe import Distillation
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from centra.backbone import BackboneSpec
-    from centra.blobs import BlobReader
+    from centra.formats.backbone import BackboneSpec
+    from centra.store.blobs import BlobReader
     from centra.training.recipe import Recipe
     from centra.training.task_data import Split, TaskData
 

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from centra.errors import TrainingDivergedError
-from centra.files import replacing
+from centra.system.files import replacing
 from centra.training.metrics import METRICS
 from centra.training.network import TrainingSet, collator
 from centra.training.targets import dev_metrics
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from centra.data import Row
+    from centra.data.inputs import Row
     from centra.progress import Progress
     from centra.training.network import Network
     from centra.training.recipe import Recipe

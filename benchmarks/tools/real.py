@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.tools.common import ROOT, BenchmarkError
-from centra.backbone import import_backbone
-from centra.local_store import LocalStore
+from centra.formats.backbone import import_backbone
+from centra.store.local import LocalStore
 
 if TYPE_CHECKING:
-    from centra.backbone import BackboneSpec
+    from centra.formats.backbone import BackboneSpec
 
 __all__ = ["Backbone", "find_data", "minilm", "take_rows"]
 

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from benchmarks.tools.common import say
 from benchmarks.tools.real import find_data, minilm, take_rows
-from centra.data import dev_file, read_examples
-from centra.quantize import compare_int8
-from centra.release import ReleaseManifest
-from centra.task_module import TaskModule
+from centra.data.inputs import dev_file, read_examples
+from centra.formats.manifest import ReleaseManifest
+from centra.formats.task_module import TaskModule
+from centra.releases.int8 import compare_int8
 from centra.training.finetune import finetune
 from centra.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from centra.quantize import DevComparison
+    from centra.releases.int8 import DevComparison
 
 __all__ = ["compare_on_real_tasks"]
 

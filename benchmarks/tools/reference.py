@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 # Before anything imports transformers: what is read here lies in a local folder.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from centra.backbone import BackboneSpec, import_backbone
-from centra.local_store import LocalStore
-from centra.release import ReleaseManifest
+from centra.formats.backbone import BackboneSpec, import_backbone
+from centra.formats.manifest import ReleaseManifest
+from centra.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from centra.encoder import Branch
-    from centra.task_module import TaskSpec
+    from centra.formats.task_module import TaskSpec
+    from centra.modeling.encoder import Branch
 
 __all__ = ["DEEPEST", "LAYERS", "TASKS", "ReferenceTask", "Setup", "Setups"]
 
@@ -136,7 +136,7 @@ class Setups:
         return Setup(manifest, self.store)
 
     def _specs(self, tasks: Sequence[ReferenceTask]) -> Mapping[str, tuple[str, TaskSpec]]:
-        from centra.task_module import read_spec
+        from centra.formats.task_module import read_spec
 
         made = {}
         missing = [task for task in tasks if not (self._modules / task.name).is_file()]
@@ -172,9 +172,9 @@ def _write(
     """Make modules: random weights of the size that a BERT begins with, and a true probe."""
     import torch
 
-    from centra.data import Input, TextEncoder
-    from centra.encoder import Branch, Trunk
-    from centra.task_module import HeadSpec, TaskSpec
+    from centra.data.inputs import Input, TextEncoder
+    from centra.formats.task_module import HeadSpec, TaskSpec
+    from centra.modeling.encoder import Branch, Trunk
     from centra.training.run import make_module
 
     _, probe = TextEncoder.of(backbone, store).batch([Input("wake me at seven")])

@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
 
-from registry.chain import chain_digest
 from registry.contract import compare
-from registry.models import AuditEvent, AuditHead, Backbone, Task, TaskVersion, now
-from registry.replay import version_content
+from registry.database.models import AuditEvent, AuditHead, Backbone, Task, TaskVersion, now
+from registry.rules.chain import chain_digest
+from registry.rules.replay import version_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from registry import Registry
-    from registry.unit_of_work import UnitOfWork
+    from registry.database.unit_of_work import UnitOfWork
 
 __all__ = ["NUMBERS", "BulkTask", "fill"]
 

@@ -10,17 +10,17 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 
-from centra.data import Input, TextEncoder
-from centra.encoder import Branch, Trunk, backbone_layer
-from centra.task_module import HeadSpec, TaskSpec
+from centra.data.inputs import Input, TextEncoder
+from centra.formats.task_module import HeadSpec, TaskSpec
+from centra.modeling.encoder import Branch, Trunk, backbone_layer
 from centra.training.run import make_module
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from centra.backbone import BackboneSpec
-    from centra.blobs import BlobReader
+    from centra.formats.backbone import BackboneSpec
+    from centra.store.blobs import BlobReader
 
 __all__ = ["LAYERS", "ModuleMaker", "make_encoder"]
 

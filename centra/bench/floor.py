@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from centra.bench.timing import measure
-from centra.processors import affinity
+from centra.system.processors import affinity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -88,8 +88,8 @@ def limits(threads: int) -> dict[str, Callable[[], object]]:
 
 
 def _onnx_product(matrix: np.ndarray, threads: int) -> Callable[[], object]:
-    from centra.runtime.onnx_graph import Graph
-    from centra.runtime.session import Program
+    from centra.runtime.onnx.graph import Graph
+    from centra.runtime.onnx.session import Program
 
     graph = Graph("product")
     rows = graph.input("rows", "float32", ["rows", _SIZE])

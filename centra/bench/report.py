@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from centra.backbone import BackboneSpec
 from centra.bench.floor import Floor, limits
 from centra.bench.requests import make_input
 from centra.bench.singles import single_models
 from centra.bench.timing import measure
 from centra.bench.work import release_work
-from centra.data import TextEncoder
+from centra.data.inputs import TextEncoder
 from centra.errors import NotFoundError, UsageError
-from centra.processors import processors
+from centra.formats.backbone import BackboneSpec
 from centra.progress import Progress, silent
 from centra.runtime import Release
 from centra.runtime.engine import default_engine
+from centra.system.processors import processors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from centra.blobs import BlobReader
-    from centra.data import Input
-    from centra.release import ReleaseManifest
+    from centra.data.inputs import Input
+    from centra.formats.manifest import ReleaseManifest
     from centra.runtime.schedule import Profile
+    from centra.store.blobs import BlobReader
 
 __all__ = ["PartsReport", "Report", "SizeReport", "TaskReport", "bench"]
 

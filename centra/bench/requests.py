@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from centra.data import Input
+from centra.data.inputs import Input
 from centra.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from centra.data import TextEncoder
+    from centra.data.inputs import TextEncoder
 
 __all__ = ["make_input"]
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from centra.backbone import BackboneSpec
-from centra.families import family_of
-from centra.local_store import LocalStore
-from centra.release import ReleaseManifest
-from centra.task_module import TaskModule
+from centra.families.table import family_of
+from centra.formats.backbone import BackboneSpec
+from centra.formats.manifest import ReleaseManifest
+from centra.formats.task_module import TaskModule
+from centra.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from centra.blobs import BlobReader
+    from centra.store.blobs import BlobReader
 
 __all__ = ["single_models"]
 
@@ -67,7 +67,7 @@ def single_models(
 
 @dataclass(frozen=True)
 class _Reader:
-    """What was made up, over what a release holds. A :class:`centra.blobs.BlobReader`."""
+    """What was made up, over what a release holds. A :class:`centra.store.blobs.BlobReader`."""
 
     made: LocalStore
     held: BlobReader

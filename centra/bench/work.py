@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from centra.families import family_of
+from centra.families.table import family_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from centra.backbone import BackboneSpec
-    from centra.release import TaskEntry
+    from centra.formats.backbone import BackboneSpec
+    from centra.formats.manifest import TaskEntry
 
 __all__ = ["Work", "embeddings_work", "layer_work", "release_work", "task_work"]
 
@@ -92,7 +92,7 @@ def task_work(task: TaskEntry, backbone: BackboneSpec, *, batch: int, length: in
     """A task's own layers and head; see :func:`release_work`.
 
     The last layer of a sentence task is a first-token layer, see
-    :mod:`centra.runtime.onnx_layers`: one row for each input goes through all of its weights, for
+    :mod:`centra.runtime.onnx.layers`: one row for each input goes through all of its weights, for
     the key and value projections that moved are as large as those of one token. It then meets the
     inputs of the layer instead of keys and values, so that each head is as wide as all of them:
     4 · batch · heads · length · hidden.

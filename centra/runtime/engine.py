@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from centra.errors import UsageError
-from centra.processors import processors
 from centra.runtime.devices import check, has_gpu
+from centra.system.processors import processors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from centra.backbone import BackboneSpec
-    from centra.blobs import BlobReader
-    from centra.chain_decoding import Chain
-    from centra.data import Encoded
-    from centra.release import Precision
+    from centra.data.inputs import Encoded
+    from centra.formats.backbone import BackboneSpec
+    from centra.formats.manifest import Precision
+    from centra.formats.task_module import TaskSpec
+    from centra.kinds.chain import Chain
     from centra.runtime.pool import Pool
-    from centra.task_module import TaskSpec
+    from centra.store.blobs import BlobReader
 
 __all__ = [
     "ENGINES",
@@ -202,7 +202,7 @@ def open_engine(
         case "onnx":
             return _onnx(threads, device, precision)
         case "torch":
-            from centra.runtime.torch_engine import torch_engine
+            from centra.runtime.torch.engine import torch_engine
 
             return torch_engine(device, precision)
     raise UsageError(f"unknown engine {name!r}; expected one of {', '.join(ENGINES)}")
@@ -218,6 +218,6 @@ def _onnx(threads: int | None, device: str | None, precision: str | None) -> Eng
             f"engine 'onnx' computes each task as its release says (fp32 or int8); for "
             f"{precision!r} take engine 'torch'"
         )
-    from centra.runtime.onnx_engine import onnx_engine
+    from centra.runtime.onnx.engine import onnx_engine
 
     return onnx_engine(threads or processors())

@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from centra.blobs import BlobReader, BlobStore, is_digest, open_store
 from centra.errors import BlobNotFoundError, NotFoundError, UsageError
-from centra.folder import ReleaseFolder, is_begun
-from centra.local_store import LocalStore
-from centra.redaction import redacted
-from centra.release import DEFAULT_CHANNELS, ChannelPointer, ReleaseManifest
+from centra.formats.manifest import DEFAULT_CHANNELS, ChannelPointer, ReleaseManifest
+from centra.releases.folder import ReleaseFolder, is_begun
 from centra.runtime.merged import Release
+from centra.store.blobs import BlobReader, BlobStore, is_digest, open_store
+from centra.store.local import LocalStore
+from centra.system.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -66,7 +66,7 @@ def load_release(
     """
     manifest, reader = find_release(os.fspath(source))
     if keys:
-        from centra.signing import verify_release
+        from centra.releases.signing import verify_release
 
         files = [keys] if isinstance(keys, str | os.PathLike) else keys
         verify_release(manifest, reader, [Path(key) for key in files])

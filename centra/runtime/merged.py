@@ -13,16 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from centra.backbone import BackboneSpec, text_encoder
-from centra.data import Input, Row, TextEncoder
-from centra.decoding import decode
+from centra.data.inputs import Input, Row, TextEncoder
 from centra.errors import DataError, NotFoundError, UsageError
-from centra.forks import computing
-from centra.memory import trim_memory
-from centra.names import several
+from centra.formats.backbone import BackboneSpec, text_encoder
+from centra.formats.names import several
+from centra.kinds.decoding import decode
 from centra.progress import Progress, silent
 from centra.runtime.engine import default_engine, open_engine
 from centra.runtime.schedule import Job, Profile, compute, compute_alone
+from centra.system.forks import computing
+from centra.system.memory import trim_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from centra.blobs import BlobReader
-    from centra.release import Precision, ReleaseManifest, TaskEntry
+    from centra.formats.manifest import Precision, ReleaseManifest, TaskEntry
     from centra.runtime.engine import Engine, LoadedTask, TrunkEngine
+    from centra.store.blobs import BlobReader
 
 __all__ = ["Release"]
 
@@ -206,13 +206,13 @@ class Release:
 
         Args:
             inputs: each a text, a pair of texts, or an object with ``text`` (and ``text_pair``) or
-                ``tokens``; see :meth:`centra.data.Input.parse`. One text or object is one input.
+                ``tokens``; see :meth:`centra.data.inputs.Input.parse`. One text or object is one input.
             tasks: the tasks to answer, or the only one; only the layers they need are computed.
                 Default: every loaded task that takes such an input, single or pair.
 
         Returns:
             Per input, in order, an object from task name to answer; see
-            :func:`centra.decoding.decode` for the answers. Where an input is longer than the task's
+            :func:`centra.kinds.decoding.decode` for the answers. Where an input is longer than the task's
             backbone reads, the answer has ``"truncated": {"tokens", "kept"}``: how many tokens it
             has, and how many of them were read.
 

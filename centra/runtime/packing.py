@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from centra.data import Encoded
+    from centra.data.inputs import Encoded
 
 __all__ = ["Bucket", "Packed", "Part", "padded_length"]
 

@@ -10,7 +10,7 @@ from itertools import count
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from centra.forks import computing, in_child
+from centra.system.forks import computing, in_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from centra.data.labelling import Labelling, read_as
+from centra.data.labels import label_remarks, near_label, number_label
+from centra.data.tags import TagError, bio_labels, detect_scheme
 from centra.errors import DataError
-from centra.labelling import Labelling, read_as
-from centra.labels import label_remarks, near_label, number_label
-from centra.tags import TagError, bio_labels, detect_scheme
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from centra.data import Example
-    from centra.tags import Scheme
-    from centra.task_module import Kind, TaskSpec
+    from centra.data.inputs import Example
+    from centra.data.tags import Scheme
+    from centra.formats.task_module import Kind, TaskSpec
 
 __all__ = ["Contract", "make_contract"]
 

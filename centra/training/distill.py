@@ -10,8 +10,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from centra.errors import UsageError
+from centra.formats.task_module import check_fits, check_module
 from centra.progress import Progress, Remark, silent, unheard
-from centra.task_module import check_fits, check_module
 from centra.training.recipe import Distillation
 from centra.training.run import Run
 from centra.training.task_data import TaskData
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from centra.backbone import BackboneSpec
-    from centra.blobs import BlobReader
-    from centra.labelling import Labelling
-    from centra.task_module import TaskModule
+    from centra.data.labelling import Labelling
+    from centra.formats.backbone import BackboneSpec
+    from centra.formats.task_module import TaskModule
+    from centra.store.blobs import BlobReader
     from centra.training.features import FeatureCache
     from centra.training.recipe import Recipe
 

@@ -19,8 +19,8 @@ from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from centra.errors import CentraError, UsageError
-from centra.processors import processors
-from centra.redaction import redacted
+from centra.system.processors import processors
+from centra.system.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

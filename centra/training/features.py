@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from centra.documents import canonical_json, sha256
 from centra.errors import StoreNotWritableError
-from centra.files import replacing
-from centra.memory import available_memory
+from centra.formats.documents import canonical_json, sha256
 from centra.progress import Progress, silent
+from centra.system.files import replacing
+from centra.system.memory import available_memory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
-    from centra.backbone import BackboneSpec
-    from centra.blobs import BlobReader
-    from centra.data import Row
+    from centra.data.inputs import Row
+    from centra.formats.backbone import BackboneSpec
+    from centra.store.blobs import BlobReader
 
 __all__ = ["FeatureCache", "Features", "default_budget"]
 
@@ -153,8 +153,8 @@ def _compute(
 
     import torch
 
-    from centra.data import Encoded
-    from centra.encoder import Trunk
+    from centra.data.inputs import Encoded
+    from centra.modeling.encoder import Trunk
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trunk = Trunk(backbone, reader, depth=max(paths)).to(device)

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from centra.backbone import BackboneSpec
-    from centra.blobs import BlobReader
-    from centra.labelling import Labelling
-    from centra.task_module import TaskModule
+    from centra.data.labelling import Labelling
+    from centra.formats.backbone import BackboneSpec
+    from centra.formats.task_module import TaskModule
+    from centra.store.blobs import BlobReader
     from centra.training.features import FeatureCache
     from centra.training.recipe import Recipe
 
@@ -48,7 +48,7 @@ def finetune(
         backbone: the frozen encoder.
         reader: where its blobs are.
         data: a folder with ``train.jsonl`` and ``dev.jsonl``; see
-            :func:`centra.data.read_examples`.
+            :func:`centra.data.inputs.read_examples`.
         recipe: the settings.
         work: a folder of this run's own; removed at the end.
         labelling: what the labels mean, where the data do not say it.

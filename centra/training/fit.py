@@ -16,10 +16,10 @@ from centra.training.trials import best_trial, write_trials
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from centra.backbone import BackboneSpec
-    from centra.blobs import BlobReader
-    from centra.labelling import Labelling
-    from centra.task_module import TaskModule
+    from centra.data.labelling import Labelling
+    from centra.formats.backbone import BackboneSpec
+    from centra.formats.task_module import TaskModule
+    from centra.store.blobs import BlobReader
     from centra.training.engines import Engine
     from centra.training.features import FeatureCache
     from centra.training.plan import Plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from centra.task_module import TaskModule
+from centra.formats.task_module import TaskModule
 from centra.training.run import Run, discard
 from centra.training.task_data import TaskData
 from centra.training.trials import Trial
@@ -13,9 +13,9 @@ from centra.training.trials import Trial
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from centra.backbone import BackboneSpec
-    from centra.blobs import BlobReader
-    from centra.labelling import Labelling
+    from centra.data.labelling import Labelling
+    from centra.formats.backbone import BackboneSpec
+    from centra.store.blobs import BlobReader
     from centra.training.features import FeatureCache
     from centra.training.history import History
     from centra.training.recipe import Distillation, Recipe

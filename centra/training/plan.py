@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from centra.documents import Document
+from centra.data.labelling import Labelling
+from centra.data.labels import read_labels
+from centra.data.tags import Scheme  # noqa: TC001 - pydantic reads annotations
+from centra.data.words import Segmentation  # noqa: TC001
 from centra.errors import UsageError
-from centra.labelling import Labelling
-from centra.labels import read_labels
-from centra.tags import Scheme  # noqa: TC001 - pydantic reads annotations
-from centra.task_module import Kind  # noqa: TC001
-from centra.toml import read_toml
+from centra.formats.documents import Document
+from centra.formats.task_module import Kind  # noqa: TC001
+from centra.formats.toml import read_toml
+from centra.formats.validation import explain
 from centra.training.recipe import Distillation, Recipe
-from centra.validation import explain
-from centra.words import Segmentation  # noqa: TC001
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,7 +127,7 @@ class Plan(Document):
             folder: the recipe's own.
 
         Raises:
-            DataError: see :func:`centra.labels.read_labels`.
+            DataError: see :func:`centra.data.labels.read_labels`.
         """
         labels = () if self.labels is None else read_labels(folder / self.labels)
         return Labelling(kind=self.kind, labels=labels, tags=self.tags, words=self.words)

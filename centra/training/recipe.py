@@ -12,7 +12,7 @@ from centra.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from centra.backbone import BackboneSpec
+    from centra.formats.backbone import BackboneSpec
 
 __all__ = ["REPORTERS", "Distillation", "Recipe", "check_reporters"]
 

@@ -22,18 +22,18 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from centra.data import Encoded
-from centra.documents import canonical_json, sha256
-from centra.encoder import Branch, Trunk, backbone_layer
+from centra.data.inputs import Encoded
 from centra.errors import (
     ConflictError,
     StoreNotWritableError,
     TrainingDivergedError,
     UsageError,
 )
-from centra.files import check_utf8, file_digest, replacing
+from centra.formats.documents import canonical_json, sha256
+from centra.formats.task_module import TaskModule, TaskSpec
+from centra.modeling.encoder import Branch, Trunk, backbone_layer
 from centra.progress import Progress, silent
-from centra.task_module import TaskModule, TaskSpec
+from centra.system.files import check_utf8, file_digest, replacing
 from centra.training.history import Epoch, History
 from centra.training.metrics import check_metric
 from centra.training.network import Network, TrainingSet, collator
@@ -44,8 +44,8 @@ from centra.training.targets import dev_metrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from centra.backbone import BackboneSpec
-    from centra.blobs import BlobReader
+    from centra.formats.backbone import BackboneSpec
+    from centra.store.blobs import BlobReader
     from centra.training.features import FeatureCache, Features
     from centra.training.recipe import Recipe
     from centra.training.task_data import Split, TaskData

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from centra.backbone import BackboneSpec
-    from centra.blobs import BlobReader
-    from centra.labelling import Labelling
-    from centra.task_module import TaskModule
+    from centra.data.labelling import Labelling
+    from centra.formats.backbone import BackboneSpec
+    from centra.formats.task_module import TaskModule
+    from centra.store.blobs import BlobReader
     from centra.training.engines import Engine
     from centra.training.features import FeatureCache
     from centra.training.history import History

@@ -16,8 +16,8 @@ from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Literal
 
 from centra.errors import DataError, UsageError
-from centra.files import read_text
-from centra.release import LayerAccount
+from centra.formats.manifest import LayerAccount
+from centra.system.files import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ from torch.nn import functional
 from centra.training.targets import IGNORED, gather_words
 
 if TYPE_CHECKING:
-    from centra.crf import LinearChain
-    from centra.task_module import TaskSpec
+    from centra.formats.task_module import TaskSpec
+    from centra.modeling.crf import LinearChain
 
 __all__ = ["soft_logits", "soft_loss"]
 

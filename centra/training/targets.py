@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch.nn import functional
 
-from centra.decoding import decode
 from centra.errors import DataError
-from centra.evaluation import tagging_metrics
+from centra.kinds.decoding import decode
+from centra.releases.evaluation import tagging_metrics
 from centra.training import metrics
 
 if TYPE_CHECKING:
     import torch
 
-    from centra.chain_decoding import Chain
-    from centra.crf import LinearChain
-    from centra.data import Example, Row
-    from centra.task_module import TaskSpec
+    from centra.data.inputs import Example, Row
+    from centra.formats.task_module import TaskSpec
+    from centra.kinds.chain import Chain
+    from centra.modeling.crf import LinearChain
     from centra.training.task_data import Split
 
 __all__ = ["IGNORED", "dev_metrics", "gather_words", "loss", "target"]
@@ -34,7 +34,7 @@ def target(spec: TaskSpec, example: Example, row: Row) -> np.ndarray:
     Returns:
         A label index ``()``, 0/1 per label ``(labels,)``, a value ``()``, or per token ``(seq,)``
         the index of its word's tag, :data:`IGNORED` for all but each word's first token; see
-        :meth:`centra.data.Example.tagged_words`.
+        :meth:`centra.data.inputs.Example.tagged_words`.
 
     Raises:
         DataError: a label that the task does not know, i.e. that is not in the training data.
@@ -72,7 +72,7 @@ def gather_words(
 
     Returns:
         Emissions ``(batch, words, labels)``, tags ``(batch, words)`` and a mask ``(batch, words)``
-        of booleans, as :class:`centra.crf.LinearChain` takes them: right-padded (with zeros) to the
+        of booleans, as :class:`centra.modeling.crf.LinearChain` takes them: right-padded (with zeros) to the
         longest row, and to one word where no row has any.
     """
     known = targets != IGNORED
@@ -129,10 +129,10 @@ def dev_metrics(
             of the examples.
         split: the dev set.
         chain: what decodes, for a tagging head with a CRF; see
-            :meth:`centra.crf.LinearChain.numpy`.
+            :meth:`centra.modeling.crf.LinearChain.numpy`.
 
     Returns:
-        As :func:`centra.evaluation.measure` of a release gives them: of tagging, the metrics of
+        As :func:`centra.releases.evaluation.measure` of a release gives them: of tagging, the metrics of
         what callers get who send the texts. What truncation cuts off counts as missed.
     """
     if spec.kind == "tagging":

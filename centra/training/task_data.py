@@ -5,25 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from centra.data import TextEncoder, fingerprint, read_examples
-from centra.decoding import tagged_spans
+from centra.data.inputs import TextEncoder, fingerprint, read_examples
+from centra.data.words import are_characters
 from centra.errors import DataError, FormatError
-from centra.jsonl import read_data
-from centra.task_module import HeadSpec, TaskSpec
+from centra.formats.jsonl import read_data
+from centra.formats.task_module import HeadSpec, TaskSpec
+from centra.kinds.decoding import tagged_spans
 from centra.training.contract import Contract, make_contract
 from centra.training.targets import target
-from centra.words import are_characters
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
 
-    from centra.backbone import BackboneSpec
-    from centra.blobs import BlobReader
-    from centra.data import Example, Row
-    from centra.labelling import Labelling
-    from centra.tags import Scheme
+    from centra.data.inputs import Example, Row
+    from centra.data.labelling import Labelling
+    from centra.data.tags import Scheme
+    from centra.formats.backbone import BackboneSpec
+    from centra.store.blobs import BlobReader
 
 __all__ = ["Split", "TaskData"]
 
@@ -69,7 +69,7 @@ class TaskData:
         Args:
             backbone: whose tokenizer encodes.
             reader: where its blobs are.
-            folder: holds both files; see :func:`centra.data.read_examples`.
+            folder: holds both files; see :func:`centra.data.inputs.read_examples`.
             max_length: tokens kept of each input; 0 for the backbone's maximum.
             labelling: what the labels mean, where the data do not say it.
             like: see :func:`centra.training.contract.make_contract`.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from centra.errors import StoreNotWritableError
-from centra.files import make_folder, replacing
+from centra.system.files import make_folder, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

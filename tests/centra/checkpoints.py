@@ -6,7 +6,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
-from centra.checkpoint import convert
+from centra.checkpoints.conversion import convert
 from tests import support
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
 
     Tensors = dict[str, torch.Tensor]
 

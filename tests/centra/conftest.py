@@ -42,7 +42,7 @@ def encoder(make_encoder: Callable[[str], Path], tmp_path: Path) -> Path:
 @pytest.fixture
 def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare tokenizers on one text, where a test is about weights and settings."""
-    from centra.data import Input
+    from centra.data.inputs import Input
 
-    for module in ("centra.tokenizer", "centra.checkpoint_tokenizer"):
+    for module in ("centra.tokenization.tokenizer", "centra.checkpoints.tokenizer"):
         monkeypatch.setattr(f"{module}.samples", lambda *_: [Input("wake me at seven")])

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from centra.backbone import BackboneSpec, import_backbone
-from centra.data import Input, TextEncoder
+from centra.data.inputs import Input, TextEncoder
 from centra.errors import (
     BlobNotFoundError,
     CorruptBlobError,
@@ -23,8 +22,9 @@ from centra.errors import (
     IncompatibleError,
     NotFoundError,
 )
-from centra.files import file_digest
-from centra.local_store import LocalStore
+from centra.formats.backbone import BackboneSpec, import_backbone
+from centra.store.local import LocalStore
+from centra.system.files import file_digest
 from tests import support
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from centra.backbone import BackboneSpec
 from centra.bench import Floor, Work, bench, measure_floor, release_work
 from centra.bench.requests import make_input
 from centra.bench.singles import single_models
-from centra.data import TextEncoder
+from centra.data.inputs import TextEncoder
 from centra.errors import NotFoundError, UsageError
-from centra.release import TaskEntry
+from centra.formats.backbone import BackboneSpec
+from centra.formats.manifest import TaskEntry
 from centra.runtime import Release
 from centra.runtime.engine import ENGINES
 from tests import support
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.local_store import LocalStore
-    from centra.release import ReleaseManifest
-    from centra.task_module import TaskModule
+    from centra.formats.manifest import ReleaseManifest
+    from centra.formats.task_module import TaskModule
+    from centra.store.local import LocalStore
 
 HIDDEN, INNER, HEADS = 8, 16, 2
 # A layer of a BERT: four projections of 8 x 8, 8 x 16 and back, their biases, and two norms.

@@ -19,9 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-import centra.blobs
-from centra import retries
-from centra.blobs import open_store
+import centra.store.blobs
 from centra.errors import (
     BlobNotFoundError,
     CorruptBlobError,
@@ -31,9 +29,11 @@ from centra.errors import (
     StoreNotWritableError,
     UsageError,
 )
-from centra.files import file_digest, replacing
-from centra.local_store import LocalStore
-from centra.s3_store import S3Store
+from centra.store import retries
+from centra.store.blobs import open_store
+from centra.store.local import LocalStore
+from centra.store.s3 import S3Store
+from centra.system.files import file_digest, replacing
 from tests.memory_store import MemoryStore
 from tests.services import s3_client
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from centra.blobs import BlobStore
+    from centra.store.blobs import BlobStore
 
 MIB = 1 << 20
 SECOND = timedelta(seconds=1)
@@ -112,7 +112,7 @@ def files_below(folder: Path) -> list[Path]:
 
 def python(script: str, *arguments: str) -> list[str]:
     """The command line of another Python process that can import centra."""
-    root = str(Path(centra.blobs.__file__).parents[1])
+    root = str(Path(centra.store.blobs.__file__).parents[2])
     path = f"import sys; sys.path.insert(0, {root!r})\n"
     return [sys.executable, "-c", path + script, *arguments]
 
@@ -408,7 +408,7 @@ def test_processes_may_put_the_same_blob_at_once(url: str, tmp_path: Path) -> No
     source.write_bytes(some_bytes(10 * MIB))
     script = (
         "from pathlib import Path\n"
-        "from centra.blobs import open_store\n"
+        "from centra.store.blobs import open_store\n"
         "store = open_store(sys.argv[1])\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
@@ -661,7 +661,7 @@ def test_a_full_disk_leaves_no_half_blob(tmp_path: Path) -> None:
     script = (
         "import resource\n"
         "from pathlib import Path\n"
-        "from centra.blobs import open_store\n"
+        "from centra.store.blobs import open_store\n"
         "from centra.errors import StoreNotWritableError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
         "try:\n"
@@ -691,7 +691,7 @@ def test_killed_while_putting_a_blob_the_store_works_and_a_rerun_finishes(
     script = (
         "import os, shutil, time\n"
         "from pathlib import Path\n"
-        "from centra.blobs import open_store\n"
+        "from centra.store.blobs import open_store\n"
         "def pause(*_):\n"
         "    print('paused', flush=True)\n"
         "    time.sleep(60)\n"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from centra import processors
-from centra.cgroups import cpu_quota, memory_limit
-from centra.memory import available_memory
+from centra.system import processors
+from centra.system.cgroups import cpu_quota, memory_limit
+from centra.system.memory import available_memory
 from centra.training.features import default_budget
 
 if TYPE_CHECKING:

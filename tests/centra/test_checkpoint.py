@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from centra.backbone import import_backbone
-from centra.checkpoint import convert
-from centra.data import Input
+from centra.checkpoints.conversion import convert
+from centra.data.inputs import Input
 from centra.errors import FormatError, IncompatibleError, UsageError
+from centra.formats.backbone import import_backbone
 from centra.runtime import Release
 from tests import support
 from tests.centra.checkpoints import configure, converted, rewrite
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
 
 SENTENCE, TOKEN = "AutoModelForSequenceClassification", "AutoModelForTokenClassification"
 TEXTS = ["wake me at seven, please", "is there snow in new york", "louder music"]
@@ -64,7 +64,7 @@ def answers_like_the_checkpoint(
     """Whether a release of this module gives the checkpoint's logits, on inputs of our own."""
     import torch
 
-    from centra.data import TextEncoder
+    from centra.data.inputs import TextEncoder
 
     store = support.LocalStore(backbone.folder.parent / "scratch")
     support.copy_backbone(backbone, store)
@@ -216,7 +216,7 @@ def test_answers_that_part_by_more_than_rounding_are_refused(
     checkpoint: Path, tiny_backbone: support.Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rewrite(checkpoint, lambda tensors: {name: t.bfloat16() for name, t in tensors.items()})
-    monkeypatch.setattr("centra.checkpoint_probe._ROUNDINGS", 0.001)
+    monkeypatch.setattr("centra.checkpoints.probe._ROUNDINGS", 0.001)
     with pytest.raises(IncompatibleError, match="more than rounding explains"):
         converted(checkpoint, tiny_backbone)
 

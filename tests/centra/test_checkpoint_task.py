@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.checkpoint_task import read_task
+from centra.checkpoints.task import read_task
 from centra.errors import FormatError, IncompatibleError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from centra.task_module import Kind
+    from centra.formats.task_module import Kind
 
 NAMES = {"0": "alarm", "1": "music", "2": "weather"}
 MADE_UP = {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import transformers
 
-from centra.backbone import BackboneSpec
-from centra.checkpoint_tokenizer import check_same_tokenizer
+from centra.checkpoints.tokenizer import check_same_tokenizer
 from centra.errors import FormatError, IncompatibleError
-from centra.local_store import LocalStore
+from centra.formats.backbone import BackboneSpec
+from centra.store.local import LocalStore
 from tests import support
 from tests.centra.test_tokenizer import CONFIG, MAP, made, taken, write_json
 

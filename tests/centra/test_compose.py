@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from centra.compose import ComposeError, check_parity, merge
 from centra.errors import UsageError
+from centra.releases.compose import ComposeError, check_parity, merge
 from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from centra.local_store import LocalStore
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
+    from centra.store.local import LocalStore
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.data import read_examples
+from centra.data.inputs import read_examples
+from centra.data.labelling import Labelling
 from centra.errors import DataError
-from centra.labelling import Labelling
 from centra.training.contract import Contract, make_contract
 from tests import support
 

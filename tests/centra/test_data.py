@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.data import Encoded, Input, Row, TextEncoder, fingerprint, read_examples
+from centra.data.inputs import Encoded, Input, Row, TextEncoder, fingerprint, read_examples
 from centra.errors import DataError
 from tests import support
 

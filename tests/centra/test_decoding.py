@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
-from centra.data import Input, Row, TextEncoder
-from centra.decoding import decode, tagged_spans
+from centra.data.inputs import Input, Row, TextEncoder
+from centra.formats.task_module import HeadSpec
+from centra.kinds.decoding import decode, tagged_spans
 from centra.runtime import Release
-from centra.task_module import HeadSpec
 from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from centra.local_store import LocalStore
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
+    from centra.store.local import LocalStore
 
 BACKBONE = "0" * 64
 TAGS = ("O", "B-city", "I-city", "B-day", "I-day")

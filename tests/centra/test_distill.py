@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.chain_decoding import Chain
-from centra.crf import LinearChain
-from centra.encoder import Branch, backbone_layer
 from centra.errors import ConflictError, FormatError, IncompatibleError, UsageError
-from centra.files import file_digest
-from centra.task_module import HeadSpec, TaskModule
+from centra.formats.task_module import HeadSpec, TaskModule
+from centra.kinds.chain import Chain
+from centra.modeling.crf import LinearChain
+from centra.modeling.encoder import Branch, backbone_layer
+from centra.system.files import file_digest
 from centra.training.distill import distill
 from centra.training.features import FeatureCache
 from centra.training.finetune import finetune
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.local_store import LocalStore
-    from centra.task_module import Kind, TaskSpec
+    from centra.formats.task_module import Kind, TaskSpec
+    from centra.store.local import LocalStore
     from centra.training.history import History
 
 NOTHING = 1e-12

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.backbone import BackboneSpec
-from centra.documents import canonical_json
 from centra.errors import FormatError, UnsupportedFormatError
-from centra.release import ChannelPointer, ReleaseManifest
-from centra.strict_json import LARGEST
-from centra.task_module import TaskSpec, check_module, read_spec
+from centra.formats.backbone import BackboneSpec
+from centra.formats.documents import canonical_json
+from centra.formats.manifest import ChannelPointer, ReleaseManifest
+from centra.formats.strict_json import LARGEST
+from centra.formats.task_module import TaskSpec, check_module, read_spec
 from tests.support import make_spec
 from tests.torture import fuzz
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from centra.documents import FormattedDocument
+    from centra.formats.documents import FormattedDocument
 
 SPEC = fuzz._backbone()
 MANIFEST = fuzz._manifest()

@@ -8,20 +8,20 @@ import pytest
 import torch
 import transformers
 
-from centra.backbone import import_backbone
-from centra.data import Encoded, Input, TextEncoder
-from centra.encoder import Branch, Trunk, attention_bias, backbone_layer
+from centra.data.inputs import Encoded, Input, TextEncoder
 from centra.errors import CorruptBlobError
-from centra.families import family_of
-from centra.local_store import LocalStore
+from centra.families.table import family_of
+from centra.formats.backbone import import_backbone
+from centra.modeling.encoder import Branch, Trunk, attention_bias, backbone_layer
+from centra.store.local import LocalStore
 from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.backbone import BackboneSpec
-    from centra.task_module import TaskModule
+    from centra.formats.backbone import BackboneSpec
+    from centra.formats.task_module import TaskModule
 
 SINGLES = [Input("wake me at seven"), Input("play some jazz, please, and will it rain tomorrow?")]
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 import transformers
 
-from centra.backbone import import_backbone
-from centra.data import Input, TextEncoder
-from centra.encoder import Trunk
+from centra.data.inputs import Input, TextEncoder
 from centra.errors import IncompatibleError
-from centra.families import family_of
-from centra.local_store import LocalStore
+from centra.families.table import family_of
+from centra.formats.backbone import import_backbone
+from centra.modeling.encoder import Trunk
+from centra.store.local import LocalStore
 from tests import support
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from centra.backbone import import_backbone
-from centra.data import Encoded, Row, TextEncoder, read_examples
-from centra.encoder import Trunk
+from centra.data.inputs import Encoded, Row, TextEncoder, read_examples
 from centra.errors import StoreNotWritableError
+from centra.formats.backbone import import_backbone
+from centra.modeling.encoder import Trunk
 from centra.training import features
 from centra.training.features import FeatureCache
 from centra.training.recipe import Recipe
@@ -338,9 +338,9 @@ def test_interrupted_pass_leaves_nothing(folder: Path, ensure: Callable[..., Non
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from centra.backbone import BackboneSpec
-from centra.data import TextEncoder, read_examples
-from centra.local_store import LocalStore
+from centra.formats.backbone import BackboneSpec
+from centra.data.inputs import TextEncoder, read_examples
+from centra.store.local import LocalStore
 from centra.training import features
 
 folder, data, root, digest = sys.argv[1:]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from centra.errors import StoreNotWritableError
-from centra.files import check_writable, replacing
+from centra.system.files import check_writable, replacing
 
 
 def test_what_is_no_regular_file_keeps_its_place(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from centra.errors import DataError, UsageError
-from centra.files import file_digest
-from centra.task_module import check_fits, check_module
+from centra.formats.task_module import check_fits, check_module
+from centra.system.files import file_digest
 from centra.training.distill import distill
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache

@@ -18,9 +18,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.data import Input, TextEncoder
-from centra.documents import canonical_json, sha256
-from centra.encoder import Trunk
+from centra.data.inputs import Input, TextEncoder
 from centra.errors import (
     BlobNotFoundError,
     CentraError,
@@ -29,18 +27,20 @@ from centra.errors import (
     StoreNotWritableError,
     UnsupportedFormatError,
 )
-from centra.files import file_digest
-from centra.folder import ReleaseFolder, is_begun, listing, write_folder
-from centra.local_store import LocalStore
-from centra.release import ReleaseManifest
+from centra.formats.documents import canonical_json, sha256
+from centra.formats.manifest import ReleaseManifest
+from centra.modeling.encoder import Trunk
+from centra.releases.folder import ReleaseFolder, is_begun, listing, write_folder
 from centra.runtime import load_release
 from centra.runtime.loading import find_release
+from centra.store.local import LocalStore
+from centra.system.files import file_digest
 from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
 
 
 @pytest.fixture(scope="module")

@@ -15,20 +15,20 @@ import pytest
 
 import centra
 from centra.errors import UsageError
-from centra.forks import computing
-from centra.local_store import LocalStore
 from centra.runtime import Release
-from centra.runtime.batched_engine import BatchedEngine
 from centra.runtime.pool import Pool
-from centra.s3_store import S3Store
+from centra.runtime.torch.batched_engine import BatchedEngine
+from centra.store.local import LocalStore
+from centra.store.s3 import S3Store
+from centra.system.forks import computing
 from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from centra.release import ReleaseManifest
-    from centra.task_module import TaskModule
+    from centra.formats.manifest import ReleaseManifest
+    from centra.formats.task_module import TaskModule
 
 TEXTS = ["wake me at seven", "play some jazz", "will it rain in new york"]
 ENGINES = {

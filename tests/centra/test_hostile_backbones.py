@@ -10,19 +10,19 @@ import pytest
 import torch
 from safetensors.numpy import load, save
 
-from centra.backbone import BackboneSpec, check_backbone
-from centra.encoder_config import embedding_shapes, encoder_settings, layer_shapes
 from centra.errors import FormatError, VerificationError
-from centra.families import ACTIVATIONS, FAMILIES, transformers_class
-from centra.release import ReleaseManifest, TaskEntry, TrunkEntry
+from centra.families.settings import embedding_shapes, encoder_settings, layer_shapes
+from centra.families.table import ACTIVATIONS, FAMILIES, transformers_class
+from centra.formats.backbone import BackboneSpec, check_backbone
+from centra.formats.manifest import ReleaseManifest, TaskEntry, TrunkEntry
 from centra.runtime import Release
 from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from centra.local_store import LocalStore
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
+    from centra.store.local import LocalStore
 
 HUGE = 10**9
 

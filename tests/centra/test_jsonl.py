@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from centra.errors import DataError
-from centra.jsonl import read_jsonl
+from centra.formats.jsonl import read_jsonl
 
 if TYPE_CHECKING:
     from pathlib import Path

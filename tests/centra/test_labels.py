@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from centra.data.labels import label_remarks, near_label, number_label, read_labels
 from centra.errors import DataError
-from centra.labels import label_remarks, near_label, number_label, read_labels
 
 if TYPE_CHECKING:
     from pathlib import Path

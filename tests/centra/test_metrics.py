@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from centra.data import Example, Input, Row
+from centra.data.inputs import Example, Input, Row
 from centra.errors import DataError, UsageError
 from centra.training import metrics
 from centra.training.targets import IGNORED, dev_metrics, loss, target
@@ -17,7 +17,7 @@ from tests import support
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from centra.task_module import TaskSpec
+    from centra.formats.task_module import TaskSpec
 
 BACKBONE = "0" * 64
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from centra.data import Encoded, Input, TextEncoder
-from centra.encoder import Trunk
+from centra.data.inputs import Encoded, Input, TextEncoder
 from centra.errors import IncompatibleError, UsageError
-from centra.folder import write_folder
-from centra.runtime import Release, onnx_parts
+from centra.formats.task_module import HeadSpec
+from centra.modeling.encoder import Trunk
+from centra.releases.folder import write_folder
+from centra.runtime import Release
 from centra.runtime.engine import open_engine
-from centra.task_module import HeadSpec
+from centra.runtime.onnx import parts as onnx_parts
 from tests import support
 from tests.centra.test_families import PAIRS, SINGLES, reference_states
 
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
-    from centra.backbone import BackboneSpec
-    from centra.blobs import BlobReader
-    from centra.local_store import LocalStore
-    from centra.release import ReleaseManifest
-    from centra.task_module import TaskModule
+    from centra.formats.backbone import BackboneSpec
+    from centra.formats.manifest import ReleaseManifest
+    from centra.formats.task_module import TaskModule
+    from centra.store.blobs import BlobReader
+    from centra.store.local import LocalStore
 
 TOLERANCE = 1e-5
 THREADS = (1, 2, 3)
@@ -504,7 +505,7 @@ def test_what_is_in_use_is_read_but_not_compiled_again(
     manifest: ReleaseManifest, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serving = load(manifest, store, threads=2)
-    monkeypatch.setattr("centra.runtime.session.onnxruntime.InferenceSession", None)
+    monkeypatch.setattr("centra.runtime.onnx.session.onnxruntime.InferenceSession", None)
     reader = Counting(store)
 
     again = load(manifest, reader, threads=2)

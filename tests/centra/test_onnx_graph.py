@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from centra.runtime.onnx_graph import MICROSOFT, Graph
-from centra.runtime.session import Program
+from centra.runtime.onnx.graph import MICROSOFT, Graph
+from centra.runtime.onnx.session import Program
 
 
 def sums(weight: np.ndarray) -> Graph:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from centra.local_store import LocalStore
+from centra.formats.task_module import TaskModule
 from centra.runtime import Release
-from centra.task_module import TaskModule
+from centra.store.local import LocalStore
 from centra.training.finetune import finetune
 from centra.training.recipe import Recipe
 from tests import support
@@ -18,7 +18,7 @@ from tests import support
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from centra.release import ReleaseManifest
+    from centra.formats.manifest import ReleaseManifest
 
 # The demo's tasks at the demo's taps, on a few rows and for one epoch each.
 RECIPES = {

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from centra.runtime.onnx_graph import Graph
-from centra.runtime.onnx_products import Rows, linear, products_by_part
-from centra.runtime.session import Program
+from centra.runtime.onnx.graph import Graph
+from centra.runtime.onnx.products import Rows, linear, products_by_part
+from centra.runtime.onnx.session import Program
 
 if TYPE_CHECKING:
-    from centra.release import Precision
+    from centra.formats.manifest import Precision
 
 INPUTS, OUTPUTS = 48, 20
 SOURCE = np.random.default_rng(0)

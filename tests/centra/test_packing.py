@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.data import Encoded
+from centra.data.inputs import Encoded
 from centra.runtime.packing import Packed, padded_length
 
 lengths = st.lists(st.integers(1, 300), min_size=1, max_size=12)

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.backbone import import_backbone
-from centra.checkpoint import convert
+from centra.checkpoints.conversion import convert
+from centra.checkpoints.pretrained import read_file, read_json, refuse_code
 from centra.errors import FormatError, IncompatibleError, NotFoundError
-from centra.pretrained import read_file, read_json, refuse_code
+from centra.formats.backbone import import_backbone
 from tests import support
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from centra.local_store import LocalStore
+    from centra.store.local import LocalStore
 
 OWN = "from pathlib import Path\nPath('RAN').touch()\nclass Own: pass\n"
 
@@ -173,7 +173,7 @@ def test_nothing_is_read_from_standard_input(
 ) -> None:
     """With an open, silent one it must give up at once; with ``yes |`` it must run nothing."""
     change(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.Own"})
-    run = f"from centra.backbone import import_backbone; import_backbone({str(folder)!r}, None)"
+    run = f"from centra.formats.backbone import import_backbone; import_backbone({str(folder)!r}, None)"
     with subprocess.Popen(
         [warm_python, "-c", run], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.data import Example, Input
+from centra.data.inputs import Example, Input
 from centra.errors import DataError, UsageError
-from centra.evaluation import measure
-from centra.quantize import compare_int8
+from centra.formats.task_module import HeadSpec
+from centra.releases.evaluation import measure
+from centra.releases.int8 import compare_int8
 from centra.runtime import Release
-from centra.task_module import HeadSpec
 from tests import support
 
 if TYPE_CHECKING:
-    from centra.local_store import LocalStore
-    from centra.release import ReleaseManifest
-    from centra.task_module import TaskModule
+    from centra.formats.manifest import ReleaseManifest
+    from centra.formats.task_module import TaskModule
+    from centra.store.local import LocalStore
 
 TEXTS = [f"{opening} {text}" for opening in ("please", "now") for text in ("rain", "play", "go")]
 

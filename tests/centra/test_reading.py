@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from centra.backbone import import_backbone
-from centra.checkpoint import convert
-from centra.data import read_examples
+from centra.checkpoints.conversion import convert
+from centra.checkpoints.saved_model import read_config, read_headers
+from centra.data.inputs import read_examples
+from centra.data.labels import read_labels
 from centra.errors import CentraError, DataError, FormatError, StoreError
-from centra.folder import ReleaseFolder, check_target, write_folder
-from centra.jsonl import read_data
-from centra.labels import read_labels
-from centra.local_store import LocalStore
-from centra.reading import check_links, open_regular, read_regular
-from centra.saved_model import read_config, read_headers
-from centra.signing import verify_release
-from centra.snapshot import copy_model
-from centra.task_module import check_module, read_spec
-from centra.tensors import map_tensors, read_raw
+from centra.formats.backbone import import_backbone
+from centra.formats.jsonl import read_data
+from centra.formats.task_module import check_module, read_spec
+from centra.formats.tensors import map_tensors, read_raw
+from centra.releases.folder import ReleaseFolder, check_target, write_folder
+from centra.releases.signing import verify_release
+from centra.store.local import LocalStore
+from centra.system.reading import check_links, open_regular, read_regular
+from centra.system.snapshot import copy_model
 from centra.training.plan import Plan
 from centra.training.select import read_scores
 from registry.archive import unpack
@@ -33,8 +33,8 @@ from tests import support
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from centra.release import ReleaseManifest
-    from centra.task_module import TaskModule
+    from centra.formats.manifest import ReleaseManifest
+    from centra.formats.task_module import TaskModule
 
 
 @pytest.fixture(scope="module")

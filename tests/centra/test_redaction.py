@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.redaction import redacted, secrets_in
+from centra.system.redaction import redacted, secrets_in
 
 PASSWORDS = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=3, max_size=20

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.backbone import BackboneSpec
-from centra.documents import canonical_json
 from centra.errors import FormatError, UnsupportedFormatError
-from centra.release import ChannelPointer, ReleaseManifest, changes
+from centra.formats.backbone import BackboneSpec
+from centra.formats.documents import canonical_json
+from centra.formats.manifest import ChannelPointer, ReleaseManifest, changes
 from tests import support
 
 LAYERS = 12

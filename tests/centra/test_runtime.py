@@ -13,7 +13,7 @@ import pytest
 from transformers.models.bert.modeling_bert import BertLayer
 
 import centra
-from centra.data import Input
+from centra.data.inputs import Input
 from centra.errors import (
     BlobNotFoundError,
     CentraError,
@@ -22,18 +22,19 @@ from centra.errors import (
     FormatError,
     NotFoundError,
 )
-from centra.folder import write_folder
-from centra.release import ChannelPointer, ReleaseManifest
-from centra.runtime import Release, onnx_parts
+from centra.formats.manifest import ChannelPointer, ReleaseManifest
+from centra.releases.folder import write_folder
+from centra.runtime import Release
 from centra.runtime.engine import ENGINES
 from centra.runtime.loading import find_release
+from centra.runtime.onnx import parts as onnx_parts
 from tests import support
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from centra.local_store import LocalStore
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
+    from centra.store.local import LocalStore
 
 # Task: kind, tap, depth, form. Every corner of tap and depth, every kind.
 TASKS = {

@@ -6,8 +6,8 @@ import unicodedata
 
 import pytest
 
-from centra.data import Input
-from centra.sample_texts import SCRIPTS, sample_inputs
+from centra.data.inputs import Input
+from centra.tokenization.sample_texts import SCRIPTS, sample_inputs
 
 WORDS = ("weather", "jazz", "ring")
 SPECIAL = ("[CLS]", "<mask>")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.backbone import BackboneSpec
 from centra.errors import DataError, StoreNotWritableError, TrainingDivergedError, UsageError
-from centra.local_store import LocalStore
+from centra.formats.backbone import BackboneSpec
+from centra.store.local import LocalStore
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
 from centra.training.finetune import finetune

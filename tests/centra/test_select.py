@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from centra.errors import DataError, UsageError
-from centra.release import LayerAccount
+from centra.formats.manifest import LayerAccount
 from centra.training.select import Score, Selection, parse_threshold, read_scores, select
 from tests import support
 

@@ -14,11 +14,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 import centra
-from centra.blobs import open_store
 from centra.errors import CentraError, NotFoundError, StoreNotWritableError, UsageError
-from centra.folder import ReleaseFolder, write_folder
-from centra.local_store import LocalStore
-from centra.signing import SignatureError, check_subject, sign, verify_release
+from centra.releases.folder import ReleaseFolder, write_folder
+from centra.releases.signing import SignatureError, check_subject, sign, verify_release
+from centra.store.blobs import open_store
+from centra.store.local import LocalStore
 from tests import support
 from tests.memory_store import MemoryStore
 from tests.support import make_key, public
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.blobs import BlobReader, BlobStore
-    from centra.release import ReleaseManifest
-    from centra.task_module import TaskModule
+    from centra.formats.manifest import ReleaseManifest
+    from centra.formats.task_module import TaskModule
+    from centra.store.blobs import BlobReader, BlobStore
 
 MANIFEST, OTHER = "ab" * 32, "cd" * 32
 
@@ -585,4 +585,7 @@ def test_without_the_extra_the_error_says_what_to_install(
 
 
 def test_importing_the_module_does_not_import_the_library() -> None:
-    assert not support.imported_by("import centra.signing") & {"model_signing", "cryptography"}
+    assert not support.imported_by("import centra.releases.signing") & {
+        "model_signing",
+        "cryptography",
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from centra.sizes import parse_size
+from centra.formats.sizes import parse_size
 
 
 @pytest.mark.parametrize(

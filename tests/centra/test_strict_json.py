@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from centra.strict_json import parse_document, parse_foreign, parse_json, too_deep
+from centra.formats.strict_json import parse_document, parse_foreign, parse_json, too_deep
 
 DEEP = "[" * 70 + "]" * 70
 

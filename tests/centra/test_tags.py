@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centra.decoding import tagged_spans
-from centra.tags import TagError, bio_head, bio_labels, detect_scheme, to_bio
+from centra.data.tags import TagError, bio_head, bio_labels, detect_scheme, to_bio
+from centra.kinds.decoding import tagged_spans
 
 SPANS = st.lists(
     st.tuples(st.sampled_from(["O", "a", "work-of-art"]), st.integers(1, 4)), max_size=8

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
-from centra.documents import canonical_json
 from centra.errors import (
     FormatError,
     IncompatibleError,
@@ -22,7 +21,8 @@ from centra.errors import (
     UnsupportedFormatError,
     VerificationError,
 )
-from centra.task_module import (
+from centra.formats.documents import canonical_json
+from centra.formats.task_module import (
     HeadSpec,
     TaskModule,
     TaskSpec,
@@ -30,14 +30,14 @@ from centra.task_module import (
     check_module,
     read_spec,
 )
-from centra.tensors import RawTensor, content_checksum
+from centra.formats.tensors import RawTensor, content_checksum
 from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.backbone import BackboneSpec
+    from centra.formats.backbone import BackboneSpec
 
 KINDS = ("classification", "multilabel", "regression", "tagging")
 DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.int32: "I32", torch.int64: "I64"}
@@ -192,9 +192,9 @@ def test_judging_a_module_needs_neither_torch_nor_transformers(
     module.write(path)
     loaded = support.imported_by(
         "from pathlib import Path\n"
-        "from centra.backbone import BackboneSpec\n"
-        "from centra.local_store import LocalStore\n"
-        "from centra.task_module import check_fits, check_module, read_spec\n"
+        "from centra.formats.backbone import BackboneSpec\n"
+        "from centra.store.local import LocalStore\n"
+        "from centra.formats.task_module import check_fits, check_module, read_spec\n"
         f"path, store = Path({str(path)!r}), LocalStore(Path({tiny_backbone.store.url!r}))\n"
         "spec = read_spec(path)\n"
         "check_fits(check_module(path), BackboneSpec.fetch(spec.backbone, store), 'tiny')\n"

@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from centra.errors import FormatError
-from centra.task_module import read_spec
-from centra.tensors import map_tensors, read_header, read_metadata, read_raw
+from centra.formats.task_module import read_spec
+from centra.formats.tensors import map_tensors, read_header, read_metadata, read_raw
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,11 +11,16 @@ import pytest
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from centra.data import Input, TextEncoder
+from centra.data.inputs import Input, TextEncoder
 from centra.errors import FormatError, IncompatibleError
-from centra.families import family_of
-from centra.sample_texts import SCRIPTS, sample_inputs
-from centra.tokenizer import ImportedTokenizer, find_difference, import_tokenizer, load_tokenizer
+from centra.families.table import family_of
+from centra.tokenization.sample_texts import SCRIPTS, sample_inputs
+from centra.tokenization.tokenizer import (
+    ImportedTokenizer,
+    find_difference,
+    import_tokenizer,
+    load_tokenizer,
+)
 from tests import support
 
 if TYPE_CHECKING:

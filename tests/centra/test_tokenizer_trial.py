@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra import tokenizer_trial
-from centra.backbone import import_backbone
-from centra.checkpoint_tokenizer import check_same_tokenizer
-from centra.data import Input, TextEncoder
+from centra.checkpoints.tokenizer import check_same_tokenizer
+from centra.data.inputs import Input, TextEncoder
 from centra.errors import FormatError
-from centra.tokenizer_trial import try_tokenizer
+from centra.formats.backbone import import_backbone
+from centra.tokenization import trial as tokenizer_trial
+from centra.tokenization.trial import try_tokenizer
 from tests import support
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from centra.local_store import LocalStore
+    from centra.store.local import LocalStore
 
 
 def tokenizer_json(**parts: Any) -> bytes:

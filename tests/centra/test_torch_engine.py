@@ -17,14 +17,15 @@ import torch
 import transformers
 
 import centra
-from centra.backbone import BackboneSpec
 from centra.errors import UsageError
-from centra.runtime import Release, batched_engine, devices
-from centra.runtime.batched_engine import BatchedEngine
-from centra.runtime.batched_layers import Branches
-from centra.runtime.cuda_graphs import Graphs
+from centra.formats.backbone import BackboneSpec
+from centra.formats.task_module import HeadSpec
+from centra.runtime import Release, devices
 from centra.runtime.engine import default_engine, open_engine
-from centra.task_module import HeadSpec
+from centra.runtime.torch import batched_engine
+from centra.runtime.torch.batched_engine import BatchedEngine
+from centra.runtime.torch.batched_layers import Branches
+from centra.runtime.torch.cuda_graphs import Graphs
 from tests import support
 from tests.centra.test_families import PAIRS, SINGLES, reference_states
 from tests.centra.test_onnx_engine import encoded, make_modules, merged, tensors, texts
@@ -32,10 +33,10 @@ from tests.centra.test_onnx_engine import encoded, make_modules, merged, tensors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from centra.data import Encoded
-    from centra.local_store import LocalStore
-    from centra.release import ReleaseManifest
-    from centra.task_module import TaskModule
+    from centra.data.inputs import Encoded
+    from centra.formats.manifest import ReleaseManifest
+    from centra.formats.task_module import TaskModule
+    from centra.store.local import LocalStore
 
 NEAR = {"fp32": 1e-5, "bf16": 0.03, "fp16": 0.005}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -655,7 +656,7 @@ class TestCudaGraphs:
     def test_beyond_so_many_shapes_the_function_just_runs(
         self, gpu: torch.device, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("centra.runtime.cuda_graphs._MOST", 2)
+        monkeypatch.setattr("centra.runtime.torch.cuda_graphs._MOST", 2)
         unit = Graphs(gpu).unit(lambda t: 2 * t)
 
         for count in (1, 2, 3, 4, 1):

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from centra.data import TextEncoder, fingerprint, read_examples
-from centra.decoding import tagged_spans
-from centra.encoder import Branch, Trunk, backbone_layer
+from centra.data.inputs import TextEncoder, fingerprint, read_examples
+from centra.data.labelling import Labelling
 from centra.errors import CentraError, DataError, UsageError
-from centra.evaluation import measure
-from centra.labelling import Labelling
+from centra.formats.task_module import TaskModule, check_module
+from centra.kinds.decoding import tagged_spans
+from centra.modeling.encoder import Branch, Trunk, backbone_layer
+from centra.releases.evaluation import measure
 from centra.runtime import Release
-from centra.task_module import TaskModule, check_module
 from centra.training import run as running
 from centra.training.finetune import finetune
 from centra.training.recipe import Recipe
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.local_store import LocalStore
+    from centra.store.local import LocalStore
 
 RECIPE = Recipe(
     tap=1, depth=1, epochs=4, learning_rate=1e-2, batch_size=8, dropout=0.0, patience=10

@@ -11,9 +11,9 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.data import Input, Row, TextEncoder
-from centra.decoding import decode
-from centra.words import join_tokens, locate_tokens, refine, segment
+from centra.data.inputs import Input, Row, TextEncoder
+from centra.data.words import join_tokens, locate_tokens, refine, segment
+from centra.kinds.decoding import decode
 from tests import support
 
 if TYPE_CHECKING:

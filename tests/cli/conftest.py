@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from centra.task_module import HeadSpec
+from centra.formats.task_module import HeadSpec
 from tests import support
 from tests.cli.helpers import centra
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
 
 
 @pytest.fixture(autouse=True)

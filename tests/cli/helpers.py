@@ -14,7 +14,7 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 import cli
-from centra.files import file_digest
+from centra.system.files import file_digest
 from tests import support
 
 Arg = str | Path
@@ -85,7 +85,10 @@ def state(home: Path) -> dict[str, str]:
 
 def edit(home: Path, statement: str) -> None:
     """Change a registry's database behind its back."""
-    with closing(sqlite3.connect(home / ".centra" / "registry.db")) as connection, connection:
+    with (
+        closing(sqlite3.connect(home / ".centra" / "registry.db")) as connection,
+        connection,
+    ):
         connection.execute(statement)
 
 

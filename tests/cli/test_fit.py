@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from centra.files import file_digest
-from centra.task_module import read_spec
+from centra.formats.task_module import read_spec
+from centra.system.files import file_digest
 from centra.training.trials import Trial
 from cli.plots import draw, write_png
 from tests.cli.helpers import answers, centra, read, refused, state

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from centra.files import file_digest
-from centra.release import LayerAccount
+from centra.formats.manifest import LayerAccount
+from centra.system.files import file_digest
 from cli.drawing import svg
 from registry import Registry, releases
 from registry.graphs import Branch, FrozenLayer, Graph, Trunk
@@ -21,7 +21,7 @@ from tests.registry.helpers import forge
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from centra.task_module import TaskModule
+    from centra.formats.task_module import TaskModule
     from tests import support
 
 NASTY = ("a|b", "*bold* `code`", "<b>&amp;</b>", "new\nline", "[link](x)")

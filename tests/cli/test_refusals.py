@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from centra.files import file_digest
-from centra.task_module import TaskModule
-from registry.db import SCHEMA
+from centra.formats.task_module import TaskModule
+from centra.system.files import file_digest
+from registry.database.session import SCHEMA
 from tests import support
 from tests.cli.helpers import centra, edit, read, refused, state
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.files import file_digest
-from centra.task_module import read_spec
+from centra.formats.task_module import read_spec
+from centra.system.files import file_digest
 from centra.training.recipe import Distillation, Recipe
 from cli.output import reporting
 from cli.training import _EXTRA

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from centra.files import file_digest
+from centra.system.files import file_digest
 from tests.cli.helpers import answers, centra, read, refused, state
 from tests.cli.test_laziness import imported_by_commands
 from tests.support import make_key

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.files import file_digest
-from centra.release import ReleaseManifest
-from centra.task_module import TaskModule, read_spec
-from registry.db import SCHEMA
+from centra.formats.manifest import ReleaseManifest
+from centra.formats.task_module import TaskModule, read_spec
+from centra.system.files import file_digest
+from registry.database.session import SCHEMA
 from tests import support
 from tests.cli.helpers import answers, centra, read, read_repeated, refused, state
 

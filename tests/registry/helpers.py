@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from sqlalchemy import delete, make_url, select, text, true, update
 
-from centra.local_store import LocalStore
+from centra.store.local import LocalStore
 from registry import Registry, audit, backbones, identity, policies
-from registry.db import make_engine, upgrade
-from registry.lifecycle import Actor
-from registry.models import (
+from registry.database.models import (
     AuditEvent,
     AuditHead,
     Backbone,
@@ -28,6 +26,8 @@ from registry.models import (
     Release,
     ReleaseTask,
 )
+from registry.database.session import make_engine, upgrade
+from registry.rules.lifecycle import Actor
 from registry.settings import Rules
 from tests.services import _execute as execute
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from centra.errors import CentraError
-    from centra.release import ReleaseManifest
+    from centra.formats.manifest import ReleaseManifest
     from tests.support import Backbone
 
 ADA = "nlu/ada"

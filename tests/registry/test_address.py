@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from centra.errors import UsageError
-from registry.address import anchored, parse, shown
-from registry.db import make_engine
+from registry.database.address import anchored, parse, shown
+from registry.database.session import make_engine
 
 HOME = Path("/home/registry")
 NAMES = st.text(

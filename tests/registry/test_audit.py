@@ -8,12 +8,13 @@ from sqlalchemy import delete, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 
 from centra.errors import UsageError
-from centra.files import file_digest
+from centra.system.files import file_digest
+from cli.errors import exit_code
 from registry import audit, backbones, channels, releases, tasks
-from registry.chain import chain_digest
+from registry.database.models import AuditEvent, AuditHead
+from registry.database.unit_of_work import UnitOfWork
 from registry.errors import TaskNotFoundError
-from registry.models import AuditEvent, AuditHead
-from registry.unit_of_work import UnitOfWork
+from registry.rules.chain import chain_digest
 from tests import support
 from tests.registry.helpers import (
     ADA,
@@ -240,7 +241,7 @@ def chain_breaks_at(registry: Registry, event: int, *says: str) -> None:
         with pytest.raises(audit.AuditError) as caught:
             audit.verify(registry)
         assert caught.value.event == event
-        assert caught.value.exit_code == 6
+        assert exit_code(caught.value) == 6
         for part in (f"audit event {event}: ", *says):
             assert part in str(caught.value)
 
@@ -424,7 +425,7 @@ def test_a_tail_that_was_cut_shows_by_a_digest_kept_elsewhere(logged: Registry) 
     assert audit.verify(logged, expected=[kept]).witness == kept
     with pytest.raises(audit.AuditError, match=f"{longer} was kept: it ends at event 5") as caught:
         audit.verify(logged, expected=[kept, longer])
-    assert caught.value.exit_code == 6
+    assert exit_code(caught.value) == 6
 
 
 @pytest.mark.parametrize("witness", ["", "5", "5:", "0:" + "a" * 64, "5:" + "A" * 64, "five:x"])

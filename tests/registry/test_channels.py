@@ -13,9 +13,9 @@ from centra.errors import (
     StoreNotWritableError,
     UsageError,
 )
-from centra.local_store import LocalStore
-from centra.release import ChannelPointer
+from centra.formats.manifest import ChannelPointer
 from centra.runtime.loading import find_release
+from centra.store.local import LocalStore
 from registry import audit, channels, releases, tasks
 from registry.errors import UnpublishedError
 from tests.registry.helpers import (

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from registry import audit, channels, evaluations, releases, tasks
-from registry.models import Base, ChannelMove, Evaluation, Release, TaskVersion, UtcTime
+from registry.database.models import Base, ChannelMove, Evaluation, Release, TaskVersion, UtcTime
 from registry.promotion import StaleReleaseError, promote
 from tests.registry.helpers import refused
 
@@ -33,7 +33,7 @@ def clock(shift: timedelta) -> Iterator[None]:
             return datetime.now(tz) + shift
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("registry.models.datetime", Shifted)
+        patch.setattr("registry.database.models.datetime", Shifted)
         yield
 
 

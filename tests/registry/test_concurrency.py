@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from centra.errors import CentraError
-from centra.files import file_digest
-from centra.local_store import LocalStore
-from centra.release import ChannelPointer
+from centra.formats.manifest import ChannelPointer
+from centra.store.local import LocalStore
+from centra.system.files import file_digest
 from registry import audit, channels, releases, tasks
+from registry.database.unit_of_work import UnitOfWork
 from registry.errors import TaskExistsError
-from registry.unit_of_work import UnitOfWork
 from tests.registry.helpers import (
     actions,
     die,

@@ -19,10 +19,8 @@ from sqlalchemy.exc import IntegrityError
 
 from centra.errors import UsageError
 from registry import Registry, audit, releases, tasks
-from registry import db as database
-from registry.db import SCHEMA, differences, make_engine, revision, upgrade, writing
-from registry.errors import DatabaseError
-from registry.models import (
+from registry.database import session as database
+from registry.database.models import (
     AuditEvent,
     AuditHead,
     Backbone,
@@ -37,6 +35,8 @@ from registry.models import (
     TaskVersion,
     UtcTime,
 )
+from registry.database.session import SCHEMA, differences, make_engine, revision, upgrade, writing
+from registry.errors import DatabaseError
 from tests.registry.helpers import (
     actions,
     finish,

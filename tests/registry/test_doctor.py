@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import text
 
-from centra.backbone import BackboneSpec
-from centra.blobs import open_store
 from centra.errors import StoreNotWritableError
-from centra.local_store import LocalStore
-from centra.s3_store import S3Store
+from centra.formats.backbone import BackboneSpec
+from centra.store.blobs import open_store
+from centra.store.local import LocalStore
+from centra.store.s3 import S3Store
 from registry import (
     Registry,
     audit,
@@ -29,8 +29,8 @@ from registry import (
     tasks,
     transfer,
 )
-from registry.db import SCHEMA, make_engine, upgrade
-from registry.lifecycle import Actor
+from registry.database.session import SCHEMA, make_engine, upgrade
+from registry.rules.lifecycle import Actor
 from tests.registry.helpers import (
     ADA,
     blob_path,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from centra.blobs import Fault
+    from centra.store.blobs import Fault
     from tests import support
     from tests.registry.helpers import Sqlite
 

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import update
 
-from centra.data import fingerprint, read_examples
+from centra.data.inputs import fingerprint, read_examples
 from centra.errors import DataError, NotFoundError, UsageError
-from centra.evaluation import measure
+from centra.releases.evaluation import measure
 from registry import audit, cards, evaluations, releases, tasks
-from registry.models import Evaluation
+from registry.database.models import Evaluation
 from registry.promotion import GateError, promote
 from tests import support
 from tests.registry.helpers import nothing_changes, refused, ruled

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.backbone import BackboneSpec
-from centra.blobs import open_store
 from centra.errors import StoreError, StoreNotWritableError
-from centra.files import file_digest
-from centra.local_store import LocalStore
-from centra.release import ChannelPointer
+from centra.formats.backbone import BackboneSpec
+from centra.formats.manifest import ChannelPointer
+from centra.store.blobs import open_store
+from centra.store.local import LocalStore
+from centra.system.files import file_digest
 from registry import audit, backbones, channels, claims, gc, releases, tasks
 from tests import support
 from tests.memory_store import MemoryStore
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from centra.blobs import BlobStore, StoredBlob
+    from centra.store.blobs import BlobStore, StoredBlob
     from registry import Registry
     from tests.registry.helpers import Sqlite
 
@@ -877,7 +877,7 @@ def test_a_collection_that_is_killed_leaves_a_registry_that_works_and_its_rerun_
     def run() -> None:
         with reopened(registry) as own, pytest.MonkeyPatch.context() as patch:
             if moment != "while removing":
-                patch.setattr("registry.unit_of_work.UnitOfWork.record", lambda *_: die())
+                patch.setattr("registry.database.unit_of_work.UnitOfWork.record", lambda *_: die())
             gc.collect(dataclasses.replace(own, store=Killed(root_of(own))), grace=NOW, delete=True)
 
     assert in_child(run) == KILLED

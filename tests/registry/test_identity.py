@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import update
 
 from centra.errors import ConflictError, FormatError, UnsupportedFormatError
-from centra.identity import StoreDocument
-from centra.local_store import LocalStore
+from centra.store.identity import StoreDocument
+from centra.store.local import LocalStore
 from registry import (
     Registry,
     backbones,
@@ -27,11 +27,11 @@ from registry import (
     stores,
     tasks,
 )
-from registry.db import make_engine, upgrade
+from registry.database.models import Identity
+from registry.database.session import make_engine, upgrade
 from registry.errors import WrongStoreError
-from registry.lifecycle import Actor
-from registry.models import Identity
 from registry.promotion import promote
+from registry.rules.lifecycle import Actor
 from registry.transfer import export_file, import_file
 from tests import support
 from tests.registry.helpers import (

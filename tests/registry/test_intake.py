@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.compose import ComposeError
-from centra.data import fingerprint
+from centra.data.inputs import fingerprint
 from centra.errors import CentraError, FormatError, UsageError
-from centra.files import file_digest
-from centra.snapshot import opened
-from centra.task_module import TaskModule, check_module
+from centra.formats.task_module import TaskModule, check_module
+from centra.releases.compose import ComposeError
+from centra.system.files import file_digest
+from centra.system.snapshot import opened
 from centra.training.task_data import TaskData
 from registry import backbones, evaluations, releases, signatures, tasks, transfer
 from registry.intake import Checkpoint
@@ -128,7 +128,9 @@ def test_a_file_that_changes_while_it_is_checked_is_registered_as_it_was(
     file = tmp_path / "module.safetensors"
     file.write_bytes(pair[0])
     before = file_digest(file)
-    hooked(monkeypatch, f"centra.task_module.{step}", lambda: way(file, pair[1]), first=True)
+    hooked(
+        monkeypatch, f"centra.formats.task_module.{step}", lambda: way(file, pair[1]), first=True
+    )
     tasks.register(registry, "intent", file)
     assert file.read_bytes() == pair[1]
     assert recorded(registry, "intent") == (before, ["alarm", "music", "weather"])
@@ -235,10 +237,10 @@ def test_errors_name_the_user_s_file_and_not_the_copy(
 @pytest.mark.parametrize(
     "step",
     [
-        "centra.fine_tuned.read_config",
-        "centra.fine_tuned.read_headers",
-        "centra.checkpoint.load",
-        "centra.checkpoint.check_same_tokenizer",
+        "centra.checkpoints.fine_tuned.read_config",
+        "centra.checkpoints.fine_tuned.read_headers",
+        "centra.checkpoints.conversion.load",
+        "centra.checkpoints.conversion.check_same_tokenizer",
     ],
 )
 def test_a_folder_that_changes_while_it_is_read_is_registered_as_it_was(
@@ -272,7 +274,7 @@ def test_an_encoder_that_changes_while_it_is_read_is_registered_as_it_was(
     shutil.copytree(encoders["tiny"].folder, folder)
     hooked(
         monkeypatch,
-        "centra.backbone.read_headers",
+        "centra.formats.backbone.read_headers",
         lambda: replace(folder / "model.safetensors", b""),
     )
     row, new = backbones.register(registry, "again", str(folder))
@@ -285,7 +287,7 @@ def test_a_folder_of_which_one_file_is_replaced_while_others_are_copied_is_refus
     config = (checkpoint / "config.json").read_bytes()
     hooked(
         monkeypatch,
-        "centra.snapshot.copy_file",
+        "centra.system.snapshot.copy_file",
         lambda: replace(checkpoint / "config.json", config),
     )
     with refused(registry, FormatError, f"{checkpoint}/config.json: was changed while"):
@@ -351,7 +353,7 @@ def test_a_key_that_is_replaced_while_it_signs_makes_no_signature(
     tasks.register(registry, "intent", module())
     releases.compose(registry, publish=True)
     key, other = (support.make_key(tmp_path / name) for name in ("key", "other"))
-    hooked(monkeypatch, "centra.signing.listing", lambda: replace(key, other.read_bytes()))
+    hooked(monkeypatch, "centra.releases.signing.listing", lambda: replace(key, other.read_bytes()))
     with refused(registry, UsageError, f"{key}: was changed while"):
         signatures.sign(registry, "1", key)
 
@@ -373,8 +375,8 @@ def test_a_module_over_another_backbone_s_layers_is_refused_before_anything_is_s
 def test_without_onnxruntime_the_reference_proves_it(
     registry: Registry, module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("centra.compose.importlib.util.find_spec", lambda _: None)
-    monkeypatch.setattr("centra.compose._PROVEN", {})
+    monkeypatch.setattr("centra.releases.compose.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("centra.releases.compose._PROVEN", {})
     tasks.register(registry, "intent", module(seed=9))
     assert recorded(registry, "intent")
 
@@ -382,9 +384,9 @@ def test_without_onnxruntime_the_reference_proves_it(
 def test_where_onnxruntime_finds_another_answer_the_reference_decides(
     registry: Registry, module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from centra.runtime.onnx_engine import OnnxBranch
+    from centra.runtime.onnx.engine import OnnxBranch
 
-    monkeypatch.setattr("centra.compose._PROVEN", {})
+    monkeypatch.setattr("centra.releases.compose._PROVEN", {})
     hit = OnnxBranch.run
     monkeypatch.setattr(OnnxBranch, "run", lambda self, hidden: hit(self, hidden) + 1)
     tasks.register(registry, "intent", module(seed=8))

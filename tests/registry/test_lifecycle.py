@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from centra.errors import InvalidNameError, UsageError
 from registry.errors import NotOwnerError
-from registry.lifecycle import Actor, check_owner, next_version
+from registry.rules.lifecycle import Actor, check_owner, next_version
 
 VERSIONS = st.sets(st.tuples(st.integers(1, 5), st.integers(0, 5)), min_size=1)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.lineage import Composed, Move, Moved, chain, fork, moved, stack, withdrawn
+from registry.rules.lineage import Composed, Move, Moved, chain, fork, moved, stack, withdrawn
 
 
 def moves(*steps: int | str) -> list[Move]:

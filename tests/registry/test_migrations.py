@@ -11,14 +11,14 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, select, text, update
 
-from centra.documents import canonical_json, sha256
+from centra.formats.documents import canonical_json, sha256
 from registry import audit, channels, evaluations, identity, tasks
-from registry import db as database
-from registry.chain import chain_digest
-from registry.db import SCHEMA, differences, make_engine, revision, upgrade, writing
-from registry.lineage import Composed
-from registry.models import AuditEvent, ChannelMove
+from registry.database import session as database
+from registry.database.models import AuditEvent, ChannelMove
+from registry.database.session import SCHEMA, differences, make_engine, revision, upgrade, writing
 from registry.releases import list_all
+from registry.rules.chain import chain_digest
+from registry.rules.lineage import Composed
 from tests.registry.helpers import finish, opened, start_children
 from tests.support import ROOT
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from centra.errors import UsageError
-from centra.release import LayerAccount
-from registry.lifecycle import Actor
-from registry.policy import Candidate, ChannelPolicy, Gate, Measure, Policy, Version, evaluate
+from centra.formats.manifest import LayerAccount
+from registry.rules.lifecycle import Actor
+from registry.rules.policy import Candidate, ChannelPolicy, Gate, Measure, Policy, Version, evaluate
 from tests.support import ROOT
 
 ADA = Actor.parse("nlu/ada")

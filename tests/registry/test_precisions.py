@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.data import fingerprint
+from centra.data.inputs import fingerprint
 from centra.errors import ConflictError, UsageError
 from registry import cards, evaluations, graphs, releases, tasks
-from registry.precisions import wishes
 from registry.promotion import GateError, StaleReleaseError, promote
 from registry.releases import Change, compose
+from registry.rules.precisions import wishes
 from registry.transfer import export_file, import_file
 from registry.versions import Held
 from tests import support
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.release import Precision
+    from centra.formats.manifest import Precision
     from registry import Registry
 
 

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.compose import ComposeError
-from centra.data import fingerprint
+from centra.data.inputs import fingerprint
 from centra.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
-from centra.local_store import LocalStore
-from centra.release import ChannelPointer
+from centra.formats.manifest import ChannelPointer
+from centra.releases.compose import ComposeError
+from centra.store.local import LocalStore
 from registry import audit, channels, evaluations, releases, signatures, tasks
-from registry.policy import evaluate as evaluate_gates
 from registry.promotion import GateError, Promotion, StaleReleaseError, promote
 from registry.releases import compose
+from registry.rules.policy import evaluate as evaluate_gates
 from tests import support
 from tests.registry.helpers import (
     acting,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry import Registry
-    from registry.policy import Gate
+    from registry.rules.policy import Gate
 
 MORE = ("alarm", "music", "weather", "news")
 
@@ -569,7 +569,7 @@ def test_a_release_whose_parity_fails_on_this_machine_does_not_pass_the_parity_g
     def failing(*_: object) -> None:
         raise ComposeError("intent", "parity failed")
 
-    monkeypatch.setattr("centra.compose.check_parity", failing)
+    monkeypatch.setattr("centra.releases.compose.check_parity", failing)
     with pytest.raises(GateError) as caught:
         promote(ruled(published, parity=True), number, "production")
     assert [gate.found for gate in failed(caught)] == ["task intent: parity failed"]

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import event, select, update
 
 from centra.errors import BlobNotFoundError, CorruptBlobError, NotFoundError, UsageError
-from centra.local_store import LocalStore
+from centra.store.local import LocalStore
 from registry import backbones, channels, graphs, releases, tasks
-from registry.listing import MetricBound
-from registry.models import Channel, Release, Task, TaskVersion
+from registry.database.listing import MetricBound
+from registry.database.models import Channel, Release, Task, TaskVersion
 from registry.releases import compose
 from tests import support
 from tests.registry.helpers import BOB, acting, blob_path, forge, refused, root_of

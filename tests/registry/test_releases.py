@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from centra.compose import ComposeError, check_parity
 from centra.errors import (
     BlobNotFoundError,
     CentraError,
@@ -20,11 +19,12 @@ from centra.errors import (
     StoreNotWritableError,
     UsageError,
 )
-from centra.files import file_digest
-from centra.folder import ReleaseFolder
-from centra.local_store import LocalStore
-from centra.release import ChannelPointer
-from centra.task_module import HeadSpec, TaskModule
+from centra.formats.manifest import ChannelPointer
+from centra.formats.task_module import HeadSpec, TaskModule
+from centra.releases.compose import ComposeError, check_parity
+from centra.releases.folder import ReleaseFolder
+from centra.store.local import LocalStore
+from centra.system.files import file_digest
 from registry import audit, channels, releases, tasks
 from registry.errors import TaskNotFoundError
 from registry.releases import Change, compose
@@ -94,14 +94,14 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
             calls.append(set(names))
         return check_parity(manifest, reader, names, *rest, **engine)
 
-    monkeypatch.setattr("centra.compose.check_parity", counting)
+    monkeypatch.setattr("centra.releases.compose.check_parity", counting)
     return calls
 
 
 @pytest.fixture
 def unproven(monkeypatch: pytest.MonkeyPatch) -> None:
     """Register as was done before modules were run when they came in."""
-    monkeypatch.setattr("centra.compose.prove", lambda modules, *_: dict.fromkeys(modules))
+    monkeypatch.setattr("centra.releases.compose.prove", lambda modules, *_: dict.fromkeys(modules))
 
 
 def lying(module: Path, path: Path) -> Path:

@@ -22,7 +22,8 @@ from centra.errors import (
     StoreError,
     StoreNotWritableError,
 )
-from centra.local_store import LocalStore
+from centra.store.local import LocalStore
+from cli.errors import exit_code
 from registry import (
     Registry,
     audit,
@@ -34,9 +35,9 @@ from registry import (
     tasks,
     transfer,
 )
-from registry.db import make_engine, upgrade
+from registry.database.models import AuditHead
+from registry.database.session import make_engine, upgrade
 from registry.errors import DatabaseError, UnpublishedError
-from registry.models import AuditHead
 from registry.promotion import promote
 from tests import support
 from tests.registry.helpers import (
@@ -52,7 +53,7 @@ from tests.registry.helpers import (
 )
 
 if TYPE_CHECKING:
-    from registry.unit_of_work import UnitOfWork
+    from registry.database.unit_of_work import UnitOfWork
 
 Change = Callable[[Registry], object]
 
@@ -61,7 +62,7 @@ Change = Callable[[Registry], object]
 def without_parity(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is composed is not run: that takes the most time, and is no matter here."""
     monkeypatch.setattr(
-        "centra.compose.check_parity", lambda *told, **_: dict.fromkeys(told[2], 0.0)
+        "centra.releases.compose.check_parity", lambda *told, **_: dict.fromkeys(told[2], 0.0)
     )
 
 
@@ -143,7 +144,7 @@ def test_a_change_whose_pointer_was_refused_is_finished_by_repeating_it_and_goes
     before = channels.list_all(shipped)
     with pytest.raises(UnpublishedError) as caught:
         change(unwilling(shipped))
-    assert caught.value.exit_code == 1
+    assert exit_code(caught.value) == 1
     moved, revision = caught.value.channel, caught.value.revision
     assert revision == 1 + next((row.revision for row in before if row.name == moved), 0)
     text = str(caught.value)
@@ -350,7 +351,7 @@ def on_s3(
     s3_url: str, encoders: dict[str, object], module: Callable[..., Path], tmp_path: Path
 ) -> Iterator[Registry]:
     """What ``shipped`` is, with its blobs in a bucket."""
-    from centra.blobs import open_store
+    from centra.store.blobs import open_store
 
     database = f"sqlite:///{tmp_path}/registry.db"
     engine = make_engine(database)
@@ -365,7 +366,7 @@ def on_s3(
 def test_credentials_that_may_only_read_are_found_before_anything_moves(
     on_s3: Registry, become_s3_reader: Callable[[], None], s3_url: str
 ) -> None:
-    from centra.blobs import open_store
+    from centra.store.blobs import open_store
 
     become_s3_reader()
     reader = dataclasses.replace(on_s3, store=open_store(s3_url))
@@ -373,7 +374,7 @@ def test_credentials_that_may_only_read_are_found_before_anything_moves(
     for use in CHANGES.values():
         with pytest.raises(StoreNotWritableError) as caught:
             use(reader)
-        assert caught.value.exit_code == 4
+        assert exit_code(caught.value) == 4
     assert rows(on_s3) == before
 
 

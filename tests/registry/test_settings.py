@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, UsageError
-from centra.local_store import LocalStore
+from centra.store.local import LocalStore
 from registry import Registry
-from registry.db import make_engine
+from registry.database.session import make_engine
 from registry.settings import CONFIG, Rules, Settings, write_config
 
 if TYPE_CHECKING:

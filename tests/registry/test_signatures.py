@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from centra.errors import NotFoundError, StoreNotWritableError, UsageError
-from centra.local_store import LocalStore
-from centra.signing import SignatureError
+from centra.releases.signing import SignatureError
+from centra.store.local import LocalStore
 from registry import audit, releases, signatures, tasks
 from registry.releases import compose
 from tests.registry.helpers import actions, nothing_changes, refused, root_of, rows

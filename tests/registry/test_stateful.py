@@ -25,8 +25,8 @@ from hypothesis.stateful import (
 )
 
 from centra.errors import CentraError, ConflictError, NotFoundError, UsageError
-from centra.files import file_digest
-from centra.release import ChannelPointer
+from centra.formats.manifest import ChannelPointer
+from centra.system.files import file_digest
 from registry import Registry, audit, channels, gc, releases, tasks
 from registry.errors import ContractChangedError, TaskExistsError, TaskNotFoundError
 from registry.promotion import StaleReleaseError, promote

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.blobs import open_store
 from centra.errors import ConflictError, FormatError, StoreNotWritableError
-from centra.identity import StoreDocument
-from centra.local_store import LocalStore
-from centra.release import ChannelPointer
+from centra.formats.manifest import ChannelPointer
 from centra.runtime.loading import load_release
+from centra.store.blobs import open_store
+from centra.store.identity import StoreDocument
+from centra.store.local import LocalStore
 from registry import (
     Registry,
     audit,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from centra.blobs import BlobStore
+    from centra.store.blobs import BlobStore
     from tests.registry.helpers import Sqlite
 
 NOW = timedelta()

@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import delete, func, insert, select, text, update
 
 from centra.errors import StoreError
+from cli.errors import exit_code
 from registry import audit, backbones, channels, evaluations, promotion, releases, tasks, transfer
-from registry.models import (
+from registry.database.models import (
     AuditEvent,
     AuditHead,
     Backbone,
@@ -24,7 +25,7 @@ from registry.models import (
     TaskVersion,
     now,
 )
-from registry.replay import Change, replay
+from registry.rules.replay import Change, replay
 from tests.registry.helpers import (
     acting,
     die,
@@ -80,7 +81,7 @@ def finds(registry: Registry, *says: str) -> str:
     """What verifying says, which has all of this."""
     with pytest.raises(audit.AuditError) as caught:
         audit.verify(registry)
-    assert caught.value.exit_code == 6
+    assert exit_code(caught.value) == 6
     for part in says:
         assert part in str(caught.value)
     return str(caught.value)
@@ -430,7 +431,7 @@ def test_a_log_that_was_written_anew_contradicts_the_store(used: Registry) -> No
 
 
 def write_anew(registry: Registry) -> None:
-    from registry.chain import START, chain_digest
+    from registry.rules.chain import START, chain_digest
 
     digest = START
     with registry.read() as uow:
@@ -467,7 +468,7 @@ def test_a_witness_that_cannot_be_written_is_told_and_written_by_the_rerun(
     (root_of(registry) / "witnesses").write_text("in the way")
     with pytest.raises(StoreError, match=r"release 1 is published, .*repeat the command") as caught:
         releases.compose(registry, publish=True)
-    assert caught.value.exit_code == 1
+    assert exit_code(caught.value) == 1
     (root_of(registry) / "witnesses").unlink()
     releases.compose(registry, publish=True)
     assert audit.verify(registry).witnesses == 1

@@ -20,10 +20,11 @@ from centra.errors import (
     StoreNotWritableError,
     UsageError,
 )
-from centra.files import file_digest
-from centra.local_store import LocalStore
-from centra.task_module import TaskModule, TaskSpec
+from centra.formats.task_module import TaskModule, TaskSpec
+from centra.store.local import LocalStore
+from centra.system.files import file_digest
 from registry import audit, tasks
+from registry.database.listing import MetricBound
 from registry.errors import (
     ContractChangedError,
     NotOwnerError,
@@ -31,7 +32,6 @@ from registry.errors import (
     TaskNotFoundError,
 )
 from registry.intake import Checkpoint
-from registry.listing import MetricBound
 from registry.tasks import Outcome
 from tests import support
 from tests.registry.helpers import (

@@ -13,10 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from centra import tokenizer_trial
-from centra.blobs import open_store
-from centra.compose import ComposeError
-from centra.documents import canonical_json, sha256
 from centra.errors import (
     BlobNotFoundError,
     ConflictError,
@@ -30,17 +26,21 @@ from centra.errors import (
     UsageError,
     VerificationError,
 )
-from centra.files import file_digest
-from centra.local_store import LocalStore
-from centra.release import ReleaseManifest
-from centra.signing import SignatureError
-from centra.task_module import TaskModule
+from centra.formats.documents import canonical_json, sha256
+from centra.formats.manifest import ReleaseManifest
+from centra.formats.task_module import TaskModule
+from centra.releases.compose import ComposeError
+from centra.releases.signing import SignatureError
+from centra.store.blobs import open_store
+from centra.store.local import LocalStore
+from centra.system.files import file_digest
+from centra.tokenization import trial as tokenizer_trial
 from registry import Registry, audit, backbones, channels, gc, releases, signatures, tasks
 from registry.archive import Export, unpack
-from registry.db import make_engine, upgrade
+from registry.database.session import make_engine, upgrade
 from registry.errors import NotOwnerError, TaskNotFoundError
-from registry.lifecycle import Actor
 from registry.releases import compose
+from registry.rules.lifecycle import Actor
 from registry.transfer import ImportedTask, export_file, import_file
 from tests import support
 from tests.registry.helpers import (

@@ -29,19 +29,19 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from centra.backbone import BackboneSpec
-from centra.checkpoint_task import read_task
-from centra.documents import canonical_json, sha256
-from centra.encoder_config import encoder_family
+from centra.checkpoints.saved_model import read_config, read_headers
+from centra.checkpoints.task import read_task
+from centra.data.labels import read_labels
 from centra.errors import CentraError
-from centra.folder import ReleaseFolder
-from centra.labels import read_labels
-from centra.local_store import LocalStore
-from centra.release import ChannelPointer, ReleaseManifest
-from centra.saved_model import read_config, read_headers
-from centra.signing import check_subject
-from centra.task_module import check_module, read_spec
-from centra.tensors import RawTensor, content_checksum, map_tensors, read_raw
+from centra.families.settings import encoder_family
+from centra.formats.backbone import BackboneSpec
+from centra.formats.documents import canonical_json, sha256
+from centra.formats.manifest import ChannelPointer, ReleaseManifest
+from centra.formats.task_module import check_module, read_spec
+from centra.formats.tensors import RawTensor, content_checksum, map_tensors, read_raw
+from centra.releases.folder import ReleaseFolder
+from centra.releases.signing import check_subject
+from centra.store.local import LocalStore
 from tests.torture.losses import lose
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _export(data: bytes, folder: Path) -> None:
 
 
 def _settings(data: bytes, folder: Path) -> None:
-    from registry.policy import Policy
+    from registry.rules.policy import Policy
     from registry.settings import Settings
 
     (folder / "centra.toml").write_bytes(data)
@@ -186,7 +186,7 @@ def _scores(path: Path) -> None:
 
 
 def _examples(path: Path) -> None:
-    from centra.data import read_examples
+    from centra.data.inputs import read_examples
     from centra.training.contract import make_contract
 
     examples = read_examples(path)
@@ -194,16 +194,16 @@ def _examples(path: Path) -> None:
 
 
 def _key(path: Path) -> None:
-    from centra.signing import verify_release
+    from centra.releases.signing import verify_release
 
     assert path.parent
     verify_release(_manifest(), LocalStore(path.parent / "store"), [path])
 
 
 def _address(data: bytes, folder: Path) -> None:
-    from centra.blobs import open_store
-    from registry.address import parse, shown
-    from registry.lifecycle import Actor
+    from centra.store.blobs import open_store
+    from registry.database.address import parse, shown
+    from registry.rules.lifecycle import Actor
 
     text = data.decode(errors="surrogateescape")
     for reading in (
@@ -218,8 +218,8 @@ def _address(data: bytes, folder: Path) -> None:
 
 
 def _tokenizer(path: Path) -> None:
-    from centra.data import TextEncoder
-    from centra.tokenizer_trial import try_tokenizer
+    from centra.data.inputs import TextEncoder
+    from centra.tokenization.trial import try_tokenizer
 
     try_tokenizer(path.read_bytes(), "x")
     TextEncoder(path, max_length=16, pad_token_id=0, token_types=True)

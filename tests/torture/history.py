@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import event
 from sqlalchemy.engine.cursor import CursorFetchStrategy
 
-from centra.local_store import LocalStore
-from centra.task_module import check_module
+from centra.formats.task_module import check_module
+from centra.store.local import LocalStore
 from registry import backbones, channels, doctor, gc, promotion, releases, tasks
 from registry.releases import Composition
 

@@ -84,7 +84,7 @@ class _Race:
 
     def module(self, like: str) -> Path:
         """A module file that nobody has used yet."""
-        from centra.task_module import TaskModule
+        from centra.formats.task_module import TaskModule
 
         with self.lock:
             self.made += 1
@@ -155,7 +155,7 @@ def _step(shared: _Race, chance: random.Random, team: str, own: str) -> None:
         if not done.killed:
             shared.counts[f"ended with {done.code}"] += 1
         if done.code == 0 and path is not None:
-            from centra.files import file_digest
+            from centra.system.files import file_digest
 
             name = line.split()[2]
             shared.written.append((name, file_digest(path)))
@@ -321,7 +321,7 @@ def _wrong_channels(
 
 
 def _wrong_releases(rows: dict[str, list[dict[str, Any]]], world: World) -> Iterator[str]:
-    from centra.release import ReleaseManifest
+    from centra.formats.manifest import ReleaseManifest
 
     versions, held = _by_id(rows, "task_versions"), _held(rows)
     with world.here():

@@ -76,7 +76,7 @@ def _migrate_to_the_last_but_one(world: World) -> None:
     from alembic import command
     from alembic.script import ScriptDirectory
 
-    from registry.db import _alembic, writing
+    from registry.database.session import _alembic, writing
 
     with world.here():
         registry = world.registry()

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.tools.postgres import running_server
-from centra.local_store import LocalStore
+from centra.store.local import LocalStore
 from registry import Registry, audit, backbones
-from registry.db import make_engine, upgrade
-from registry.lifecycle import Actor
+from registry.database.session import make_engine, upgrade
+from registry.rules.lifecycle import Actor
 from tests import support
 from tests.registry.helpers import fresh_postgres
 from tests.torture.history import Cost, History, commands, counted, grow

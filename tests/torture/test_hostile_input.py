@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centra.documents import canonical_json
 from centra.errors import CentraError
+from centra.formats.documents import canonical_json
 from tests import support
 from tests.torture import fuzz
 

@@ -28,7 +28,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from centra.files import file_digest
+from centra.system.files import file_digest
 from registry import Registry, backbones, releases, tasks, transfer
 from tests import support
 

@@ -23,15 +23,15 @@ from click.testing import CliRunner
 from sqlalchemy import event
 
 import cli
-from centra import retries
-from centra.blobs import open_store
 from centra.errors import CorruptBlobError, StoreError
-from centra.local_store import LocalStore
-from centra.s3_store import S3Store
+from centra.store import retries
+from centra.store.blobs import open_store
+from centra.store.local import LocalStore
+from centra.store.s3 import S3Store
 from registry import Registry, audit, backbones, tasks
-from registry.db import make_engine, upgrade
+from registry.database.session import make_engine, upgrade
 from registry.errors import DatabaseError
-from registry.lifecycle import Actor
+from registry.rules.lifecycle import Actor
 from tests import services, support
 from tests.torture import parallel
 from tests.torture.losses import lose
@@ -178,8 +178,8 @@ _MADE: dict[str, Path] = {}
 
 def _made(rounds: int) -> tuple[Path, list[Path]]:
     """A tiny encoder, and so many modules on it and one more; made once."""
-    from centra.backbone import import_backbone
-    from centra.local_store import LocalStore
+    from centra.formats.backbone import import_backbone
+    from centra.store.local import LocalStore
 
     if not _MADE:
         folder = Path(tempfile.mkdtemp(prefix="centra-faults-"))
@@ -263,7 +263,7 @@ def test_whatever_passes_is_waited_for(
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A blob of three parts, as small as servers allow."""
-    monkeypatch.setattr("centra.s3_store._PART", 5 << 20)
+    monkeypatch.setattr("centra.store.s3._PART", 5 << 20)
     return random.Random(0).randbytes(11 << 20)
 
 
@@ -334,7 +334,7 @@ def test_a_file_that_changes_while_it_is_stored_is_refused(
         path = tmp_path / "file"
         path.write_bytes(data)
         with monkeypatch.context() as patch, pytest.raises(StoreError, match="was changed while"):
-            patch.setattr("centra.s3_store.file_digest", lambda _path: "ab" * 32)
+            patch.setattr("centra.store.s3.file_digest", lambda _path: "ab" * 32)
             faulty.put(path)
     assert list(faulty.blobs()) == []
     assert uploads(faulty) == []
@@ -364,7 +364,7 @@ def test_a_silent_store_is_waited_for_so_long_and_the_error_says_for_what(
     faulty: S3Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert retries._PATIENCE + retries.READ_TIMEOUT <= 65
-    monkeypatch.setattr("centra.s3_store.READ_TIMEOUT", 0.2)
+    monkeypatch.setattr("centra.store.s3.READ_TIMEOUT", 0.2)
     monkeypatch.setattr(retries, "_PATIENCE", 0.5)
     proxy.script = in_order(*["hang"] * 100)
 

@@ -219,7 +219,7 @@ class World:
 
     def objects(self, registry: Registry) -> dict[str, bytes]:
         """All that is in the registry's store, by its path."""
-        from centra.local_store import LocalStore
+        from centra.store.local import LocalStore
 
         if isinstance(registry.store, LocalStore):
             root = registry.store.root
@@ -460,8 +460,8 @@ def opened(kind: str, services: Services, folder: Path) -> Iterator[World]:
 
 def make_given(folder: Path) -> None:
     """Write what commands take: modules, an encoder, a checkpoint, data and a key."""
-    from centra.backbone import import_backbone
-    from centra.local_store import LocalStore
+    from centra.formats.backbone import import_backbone
+    from centra.store.local import LocalStore
 
     encoder = support.make_encoder("bert", folder / "encoder")
     support.make_encoder("bert", folder / "other", seed=1)
@@ -506,7 +506,7 @@ def _canonical(rows: dict[str, list[dict[str, Any]]]) -> dict[str, list[Any]]:
     """
     from sqlalchemy import DateTime
 
-    from registry.models import Base
+    from registry.database.models import Base
 
     ranks = {
         name: {i: n for n, i in enumerate(sorted(row["id"] for row in found), 1)}

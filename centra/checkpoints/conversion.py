@@ -1,0 +1,285 @@
+"""From a fine-tuned Hugging Face checkpoint to a task module.
+
+A team that trains with its own script keeps the lower layers frozen and saves a whole model. Which
+layers it kept is read off the weights (:mod:`centra.checkpoints.frozen`); every tensor above them is placed, or
+the checkpoint is refused (:mod:`centra.checkpoints.placing`); and the module must answer as transformers answers
+with the checkpoint.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from centra.checkpoints.fine_tuned import FineTuned
+from centra.checkpoints.frozen import Footing, find_footings
+from centra.checkpoints.saved_model import load
+from centra.checkpoints.task import read_task
+from centra.checkpoints.tokenizer import check_same_tokenizer
+from centra.data.inputs import Input, TextEncoder
+from centra.data.tags import TagError, bio_head
+from centra.errors import FormatError, IncompatibleError, UsageError
+from centra.formats.backbone import BackboneSpec, check_finite_weights
+from centra.formats.task_module import HeadSpec, Kind, TaskModule, TaskSpec
+from centra.formats.tensors import under
+from centra.progress import Progress, Remark, silent, unheard
+from centra.system.snapshot import copy_model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from centra.data.tags import Scheme
+    from centra.data.words import Segmentation
+    from centra.store.blobs import BlobReader
+
+__all__ = ["convert"]
+
+_PROBE_TEXTS = (
+    "Yes.",
+    "Turn the lights on in the kitchen, please!",
+    "What will the weather be like in Lisbon tomorrow at 7 am?",
+    "The film was long, but nobody in the audience wanted it to end.",
+)
+
+
+def convert(
+    folder: Path,
+    backbones: Mapping[str, BackboneSpec],
+    reader: BlobReader,
+    *,
+    tap: int | None = None,
+    form: Literal["single", "pair"] | None = None,
+    kind: Kind | None = None,
+    labels: Sequence[str] | None = None,
+    tags: Scheme | None = None,
+    words: Segmentation | None = None,
+    remark: Remark = unheard,
+    progress: Progress = silent,
+) -> TaskModule:
+    """Cut the task module out of a fine-tuned checkpoint.
+
+    Args:
+        folder: with ``config.json`` and safetensors weights.
+        backbones: those it may stand on, by name; see :func:`centra.checkpoints.frozen.find_footings`.
+        reader: where the backbones' blobs are.
+        tap: the tap that was meant; layers up to it must be the backbone's own. None finds the
+            highest there is.
+        form: whether its inputs are single texts or pairs, which a checkpoint does not say. None
+            takes single texts, and says so.
+        kind: what its task is, where the checkpoint does not say.
+        labels: of its outputs, in their order, instead of those that it names.
+        tags: the scheme of a tagging head's labels; None finds it. Callers get BIO.
+        words: how a tagging task's texts are cut into words; None for those that the tokenizer
+            has, as whoever trained it elsewhere had no other.
+        remark: told what was taken for granted.
+        progress: told of each layer.
+
+    Returns:
+        The module; its probe records the checkpoint's own logits, and the module has been run
+        against them.
+
+    Raises:
+        FormatError: no usable checkpoint, pickled or damaged weights, or a ``config.json`` that
+            contradicts itself or them.
+        IncompatibleError: another class than the family's own, a tensor that has no place, the
+            embeddings or a layer up to ``tap`` differ from the backbone's (it is named), or another
+            tokenizer, or code of its own (``auto_map``).
+        UsageError: what was declared contradicts the checkpoint.
+        StoreError: there is no room for a copy.
+    """
+    with copy_model(str(folder)) as copy:
+        return _convert(
+            Path(copy),
+            backbones,
+            reader,
+            tap=tap,
+            form=form,
+            kind=kind,
+            labels=labels,
+            tags=tags,
+            words=words,
+            remark=remark,
+            progress=progress,
+        )
+
+
+def _convert(
+    folder: Path,
+    backbones: Mapping[str, BackboneSpec],
+    reader: BlobReader,
+    *,
+    tap: int | None,
+    form: Literal["single", "pair"] | None,
+    kind: Kind | None,
+    labels: Sequence[str] | None,
+    tags: Scheme | None,
+    words: Segmentation | None,
+    remark: Remark,
+    progress: Progress,
+) -> TaskModule:
+    from centra.checkpoints.probe import with_probe
+
+    checkpoint = FineTuned.open(folder)
+    state = load(checkpoint.tensors)
+    check_finite_weights(state, str(folder))
+    footings = find_footings(
+        under(state, checkpoint.family.prefix),
+        checkpoint.family,
+        backbones,
+        reader,
+        folder=folder,
+        progress=progress,
+    )
+    footing = _fitting(checkpoint, footings, reader, pairs=form == "pair")
+    task, names = read_task(
+        checkpoint.raw,
+        checkpoint.outputs,
+        tagging=checkpoint.tagging,
+        kind=kind,
+        labels=labels,
+        where=str(folder),
+        remark=remark,
+    )
+    head = HeadSpec.model_validate({"activation": checkpoint.family.sentence_head[1]})
+    if task != "tagging" and (tags or words):
+        raise UsageError(
+            f"{folder}: is a {task} task, which has no words to tag; --tags and --words are for "
+            "token classifiers"
+        )
+    if checkpoint.tagging:
+        names, head = _tagging_head(
+            names, tags, words or "tokenizer", where=str(folder), remark=remark
+        )
+    spec = _spec(
+        checkpoint,
+        footing,
+        tap=_tap(tap, footing, folder),
+        kind=task,
+        labels=names,
+        head=head,
+        form=form or _single(task, remark),
+    )
+    module = TaskModule(spec, _weights(state, checkpoint, spec))
+    pair = _PROBE_TEXTS[0] if spec.input == "pair" else None
+    inputs = [Input(text, pair) for text in _PROBE_TEXTS]
+    _, batch = TextEncoder.of(footing.backbone, reader).batch(inputs)
+    return with_probe(module, checkpoint, footing, batch=batch, reader=reader, remark=remark)
+
+
+def _fitting(
+    checkpoint: FineTuned, footings: Sequence[Footing], reader: BlobReader, *, pairs: bool
+) -> Footing:
+    """The first backbone whose settings and tokenizer are the checkpoint's, too.
+
+    Backbones of the same weights may have been registered with other tokenizers.
+    """
+    errors = []
+    for footing in footings:
+        try:
+            _check_config(checkpoint, footing)
+            check_same_tokenizer(
+                checkpoint.folder, footing.backbone, reader, pairs=pairs, config=checkpoint.config
+            )
+        except IncompatibleError as error:
+            errors.append(error)
+        else:
+            return footing
+    raise errors[0]
+
+
+def _check_config(checkpoint: FineTuned, footing: Footing) -> None:
+    family, name = checkpoint.family, footing.name
+    for key in family.config_keys:
+        if "dropout" in key or key == family.layers_key:
+            continue
+        # Where positions do not count from it, no layer depends on it.
+        if key == "pad_token_id" and not family.position_offset:
+            continue
+        own, given = getattr(checkpoint.config, key), footing.backbone.config[key]
+        if own != given:
+            raise IncompatibleError(
+                f"{checkpoint.folder}: {key} is {own!r}, {name} has {given!r}, so its layers "
+                f"compute otherwise. Fine-tune {name} with its own settings."
+            )
+
+
+def _tap(declared: int | None, footing: Footing, folder: Path) -> int:
+    if declared is None:
+        return footing.layers
+    if not 0 <= declared <= footing.backbone.num_layers:
+        raise UsageError(f"tap {declared}: {footing.name} has {footing.backbone.num_layers} layers")
+    if declared > footing.layers:
+        raise IncompatibleError(
+            f"{folder}: layer {footing.layers + 1} differs from {footing.name}'s, but tap "
+            f"{declared} was declared. Layers 1 to {footing.layers} are frozen; declare a tap up "
+            f"to {footing.layers} or leave it out."
+        )
+    return declared
+
+
+def _spec(
+    checkpoint: FineTuned,
+    footing: Footing,
+    *,
+    tap: int,
+    kind: Kind,
+    labels: tuple[str, ...],
+    head: HeadSpec,
+    form: Literal["single", "pair"],
+) -> TaskSpec:
+    spec = TaskSpec(
+        kind=kind,
+        input=form,
+        labels=labels,
+        backbone=footing.backbone.digest,
+        tap_layer=tap,
+        depth=footing.depth - tap,
+        head=head,
+        training={"checkpoint": checkpoint.architecture},
+    )
+    spec.check(str(checkpoint.folder))
+    return spec
+
+
+def _tagging_head(
+    names: Sequence[str],
+    scheme: Scheme | None,
+    words: Segmentation,
+    *,
+    where: str,
+    remark: Remark,
+) -> tuple[tuple[str, ...], HeadSpec]:
+    """The BIO labels of a tagging head, and what the head has to remember of its own tags."""
+    try:
+        labels, tags, notation = bio_head(names, scheme)
+    except TagError as error:
+        raise FormatError(f"{where}: its labels: {error}") from error
+    if not notation.is_bio:
+        remark(f"its labels are {notation}; callers get BIO")
+    return labels, HeadSpec(tags=tags, words=words)
+
+
+def _single(kind: Kind, remark: Remark) -> Literal["single"]:
+    if kind != "tagging":
+        remark(
+            "taken for a task on single texts, which a checkpoint does not say; "
+            "--input pair says otherwise"
+        )
+    return "single"
+
+
+def _weights(
+    state: Mapping[str, torch.Tensor], checkpoint: FineTuned, spec: TaskSpec
+) -> dict[str, torch.Tensor]:
+    """The tensors above the tap under a task module's names."""
+    weights: dict[str, torch.Tensor] = {}
+    for i in range(1, spec.depth + 1):
+        family = checkpoint.family
+        prefix = f"{family.prefix}{family.layer_prefix}{spec.tap_layer + i - 1}."
+        weights |= {f"layers.{i}.{name}": tensor for name, tensor in under(state, prefix).items()}
+    for part, source in checkpoint.head.items():
+        for end in ("weight", "bias"):
+            weights[f"head.{part}.{end}"] = state[f"{source}.{end}"]
+    return {name: tensor.float().contiguous() for name, tensor in weights.items()}

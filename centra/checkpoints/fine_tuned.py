@@ -1,0 +1,133 @@
+"""A fine-tuned checkpoint in a folder: which class saved it, and where each of its tensors goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from centra.checkpoints.placing import check_placed, encoder_prefix, harmless
+from centra.checkpoints.pretrained import refuse_code
+from centra.checkpoints.saved_model import StoredTensor, read_config, read_headers
+from centra.errors import FormatError
+from centra.families.settings import (
+    encoder_config,
+    encoder_family,
+    encoder_settings,
+    encoder_shapes,
+)
+from centra.formats.tensors import under
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from centra.families.table import Family
+
+__all__ = ["FineTuned"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuned:
+    """A checkpoint whose tensors all have their place; only headers have been read yet."""
+
+    folder: Path
+    raw: dict[str, Any]
+    """What its ``config.json`` says."""
+    config: Any
+    """The encoder's settings."""
+    family: Family
+    architecture: str
+    tensors: dict[str, StoredTensor]
+    """The encoder's and the head's; what is harmless is left out."""
+
+    @property
+    def tagging(self) -> bool:
+        """Whether its head reads every token."""
+        return self.architecture.endswith("ForTokenClassification")
+
+    @property
+    def head(self) -> dict[str, str]:
+        """The head's layers in a task module and in the checkpoint."""
+        return _head(self.family, tagging=self.tagging)
+
+    @property
+    def outputs(self) -> int:
+        """How many its head has."""
+        return self.tensors[f"{self.head['out']}.weight"].shape[0]
+
+    @classmethod
+    def open(cls, folder: Path) -> FineTuned:
+        """Read ``config.json`` and the headers of the weights.
+
+        Raises:
+            FormatError: it cannot be read, contradicts itself, or is of a class that is not
+                transformers' own for sentences or tokens.
+            IncompatibleError: a family or setting that Centra does not serve, or code of its own
+                (``auto_map``), or a tensor that has no place; it is named.
+        """
+        where = str(folder)
+        raw = read_config(where)
+        refuse_code(where)
+        family = encoder_family(raw, where)
+        architecture = _architecture(raw, family, where)
+        headers = read_headers(where)
+        prefix = encoder_prefix(headers, family, where)
+        if prefix != family.prefix:
+            raise FormatError(
+                f"{where}: holds an encoder alone, without the head of a {architecture}; save "
+                "the whole fine-tuned model"
+            )
+        shapes = {name: tensor.shape for name, tensor in under(headers, prefix).items()}
+        config = encoder_config(raw, family, shapes, where)
+        settings = encoder_settings(config, family)
+        expected = {prefix + n: shape for n, shape in encoder_shapes(settings, family).items()}
+        hidden = config.hidden_size
+        head = _head(family, tagging=architecture.endswith("ForTokenClassification"))
+        out = headers.get(f"{head['out']}.weight")
+        rows = out.shape[0] if out is not None and out.shape else 1
+        for part, source in head.items():
+            outputs = rows if part == "out" else hidden
+            expected |= {f"{source}.weight": (outputs, hidden), f"{source}.bias": (outputs,)}
+        ignored = harmless(family, prefix, heads=False)
+        check_placed(headers, expected, ignored, where, architecture)
+        return cls(
+            folder=folder,
+            raw=raw,
+            config=config,
+            family=family,
+            architecture=architecture,
+            tensors={name: headers[name] for name in expected},
+        )
+
+
+def _head(family: Family, *, tagging: bool) -> dict[str, str]:
+    if tagging:
+        return {"out": family.token_head}
+    dense, _, out = family.sentence_head
+    return {"dense": dense, "out": out}
+
+
+def _architecture(raw: dict[str, Any], family: Family, where: str) -> str:
+    """The class that saved the checkpoint, where it is one of transformers' own two."""
+    stem = family.model.removesuffix("Model")
+    standard = [f"{stem}ForSequenceClassification", f"{stem}ForTokenClassification"]
+    expected = " or ".join(standard)
+    named = raw.get("architectures")
+    names = named if isinstance(named, list) else []
+    if len(names) != 1 or not isinstance(names[0], str):
+        raise FormatError(
+            f"{where}: its config.json says architectures {named!r:.60}; expected the one class "
+            f"that saved it, {expected}. Save the fine-tuned model with its save_pretrained."
+        )
+    if names[0] in standard:
+        return str(names[0])
+    own = names[0].endswith(("ForSequenceClassification", "ForTokenClassification"))
+    raise FormatError(
+        f"{where}: its architecture is {names[0]}; expected {expected}. "
+        + (
+            "A class of another name may compute otherwise than transformers' own, so it is not "
+            "taken for it. If it computes the same, load the weights with transformers' class and "
+            "save them again; if not, fine-tune that class, or train with 'centra train'."
+            if own
+            else "Fine-tune one of these, and save it with its save_pretrained."
+        )
+    )

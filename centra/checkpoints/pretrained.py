@@ -1,0 +1,125 @@
+"""What a transformers folder or hub repository says in its JSON files, and that its code never runs.
+
+transformers asks on the terminal whether to run a repository's own code, and runs it on "y". Centra
+passes ``trust_remote_code=False`` wherever it loads, and refuses what names such code: without it
+the weights may mean something else.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from centra.errors import FormatError, IncompatibleError, NotFoundError
+from centra.formats.strict_json import parse_foreign
+from centra.system.files import decode_text
+from centra.system.reading import read_regular
+
+_LARGEST = 1 << 27
+"""Bytes of a file beside the weights; tokenizers of a million tokens have a third of it."""
+
+__all__ = ["first_line", "raise_not_found", "read_file", "read_json", "refuse_code"]
+
+
+def read_file(source: str, name: str, revision: str | None = None) -> bytes | None:
+    """A file of a folder or hub repository; None where it has none of that name.
+
+    Args:
+        source: a folder or a hub name.
+        name: the file's name, e.g. ``"tokenizer.json"``.
+        revision: the hub's branch, tag or commit.
+
+    Raises:
+        NotFoundError: there is no such folder or hub repository.
+        FormatError: the file cannot be had.
+    """
+    from transformers.utils import cached_file
+
+    try:
+        path = cached_file(
+            source, name, revision=revision, _raise_exceptions_for_missing_entries=False
+        )
+        return read_regular(Path(path), _LARGEST) if path else None
+    except Exception as error:
+        raise_not_found(source, error)
+        raise FormatError(f"{source}: cannot read its {name} ({first_line(error)})") from error
+
+
+def read_json(source: str, name: str, revision: str | None = None) -> dict[str, Any]:
+    """A JSON object of a folder or hub repository; an empty one where there is no such file.
+
+    Args:
+        source, name, revision: see :func:`read_file`.
+
+    Raises:
+        NotFoundError: there is no such folder or hub repository.
+        FormatError: the file cannot be had, or is no JSON object.
+    """
+    data = read_file(source, name, revision)
+    if data is None:
+        return {}
+    try:
+        content = parse_foreign(decode_text(data))
+    except ValueError as error:
+        raise FormatError(f"{source}: its {name} is no JSON in UTF-8 ({error})") from error
+    if not isinstance(content, dict):
+        raise FormatError(
+            f"{source}: its {name} holds a {type(content).__name__}, expected a JSON object"
+        )
+    return content
+
+
+def refuse_code(source: str, revision: str | None = None) -> None:
+    """Refuse a folder or hub repository that wants Python code of its own to run.
+
+    Args:
+        source: a folder or a hub name.
+        revision: the hub's branch, tag or commit.
+
+    Raises:
+        NotFoundError: there is no such folder or hub repository.
+        FormatError: ``config.json`` or ``tokenizer_config.json`` is no JSON object.
+        IncompatibleError: one of them has an ``auto_map``.
+    """
+    for name in ("config.json", "tokenizer_config.json"):
+        auto_map = _auto_map(read_json(source, name, revision))
+        if auto_map:
+            raise IncompatibleError(
+                f"{source}: the auto_map in its {name} names Python code of its own "
+                f"({json.dumps(auto_map)[:200]}). Centra runs no code from a folder or the hub, and "
+                "without it the weights may mean something else. Where a plain transformers class "
+                "gives the same answers, load it with that class and save it again."
+            )
+
+
+def _auto_map(content: object) -> object:
+    """What stands under ``auto_map``, at any depth; None where it is nowhere or empty."""
+    if isinstance(content, dict):
+        return content.get("auto_map") or _first(content.values())
+    return _first(content) if isinstance(content, list) else None
+
+
+def _first(parts: Any) -> object:
+    return next((found for part in parts if (found := _auto_map(part))), None)
+
+
+def raise_not_found(source: str, error: Exception) -> None:
+    """Raise NotFoundError where an error of transformers means that there is no such source."""
+    if not Path(source).exists() and (
+        "404" in str(error)
+        or "not a local folder" in str(error)
+        or "not a valid model identifier" in str(error)
+        or "Repo id must" in str(error)  # a path: no hub name looks like it
+        or "connect" in str(error).lower()
+        or "offline" in str(error).lower()
+    ):
+        raise NotFoundError(
+            f"{source}: no such folder here, and the hub could not give it ({first_line(error)})"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, short and printable, or its type's name without one."""
+    line = str(error).strip().split("\n")[0][:500] or type(error).__name__
+    return line.encode(errors="backslashreplace").decode()

@@ -1,0 +1,157 @@
+"""The probe of a module that came from a checkpoint: it must answer as transformers answers with it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from centra.checkpoints.pretrained import first_line
+from centra.errors import FormatError, IncompatibleError
+from centra.families.table import transformers_class
+from centra.formats.task_module import TaskModule
+from centra.modeling.encoder import Branch, Trunk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from centra.checkpoints.fine_tuned import FineTuned
+    from centra.checkpoints.frozen import Footing
+    from centra.data.inputs import Encoded
+    from centra.formats.task_module import TaskSpec
+    from centra.progress import Remark
+    from centra.store.blobs import BlobReader
+
+__all__ = ["with_probe"]
+
+_TOLERANCE = 1e-4
+_ROUNDINGS = 8
+"""How many roundings of the largest logit may part answers from rounded weights and from float32.
+
+Each frozen weight is off by at most half a rounding, in directions that have nothing to do with each
+other, and layer norms keep what they add up to from growing with the depth: fine-tuned MiniLMs of
+six layers part by 0.2 to 1.3.
+"""
+
+
+def with_probe(
+    module: TaskModule,
+    checkpoint: FineTuned,
+    footing: Footing,
+    *,
+    batch: Encoded,
+    reader: BlobReader,
+    remark: Remark,
+) -> TaskModule:
+    """Record the checkpoint's own logits, and refuse a module that does not reproduce them.
+
+    Args:
+        module: without a probe.
+        checkpoint: what it came from.
+        footing: the backbone that it stands on.
+        batch: the probe's inputs.
+        reader: where the backbone's blobs are.
+        remark: told how far a rounded checkpoint's answers move.
+
+    Raises:
+        IncompatibleError: the answers are others.
+        FormatError: transformers cannot load the checkpoint.
+    """
+    spec, folder = module.spec, checkpoint.folder
+    arrays = {name: torch.from_numpy(array) for name, array in vars(batch).items()}
+    trunk = Trunk(footing.backbone, reader, depth=spec.tap_layer)
+    branch = Branch(footing.backbone, spec).load(module.tensors).eval()
+    model = _transformers_model(checkpoint)
+    with torch.inference_mode():
+        hidden = trunk(**arrays, taps=[spec.tap_layer])[spec.tap_layer]
+        own = branch(hidden, arrays["attention_mask"])
+        expected = _logits(model, arrays)
+        if footing.precision != torch.float32:
+            rounded = expected
+            model.load_state_dict(_frozen(checkpoint, footing, spec, reader), strict=False)
+            expected = _logits(model, arrays)
+            _check_rounding(rounded, expected, footing, folder, remark)
+    if not torch.allclose(own, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+        raise IncompatibleError(
+            f"{folder}: rebuilt on the backbone, its logits differ by up to "
+            f"{(own - expected).abs().max():.3g} from the checkpoint's own"
+        )
+    probe = {f"probe.{name}": tensor for name, tensor in arrays.items()}
+    return TaskModule(spec, module.tensors | probe | {"probe.logits": expected.clone()})
+
+
+def _transformers_model(checkpoint: FineTuned) -> Any:
+    """The checkpoint as transformers' own class loads it, in float32."""
+    checkpoint.config.num_labels = checkpoint.outputs
+    with _quiet():
+        try:
+            kind = transformers_class(checkpoint.family, checkpoint.architecture)
+            model = kind.from_pretrained(
+                str(checkpoint.folder),
+                config=checkpoint.config,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+            )
+        except Exception as error:
+            raise FormatError(
+                f"{checkpoint.folder}: transformers cannot load it ({first_line(error)})"
+            ) from error
+    return model.eval()
+
+
+def _logits(model: Any, arrays: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    names = ["input_ids", "attention_mask"]
+    if model.config.model_type != "distilbert":
+        names.append("token_type_ids")
+    logits: torch.Tensor = model(**{name: arrays[name] for name in names}).logits
+    return logits
+
+
+def _frozen(
+    checkpoint: FineTuned, footing: Footing, spec: TaskSpec, reader: BlobReader
+) -> dict[str, torch.Tensor]:
+    """The backbone's own float32 up to the tap, under the checkpoint's names."""
+    from safetensors.torch import load_file
+
+    backbone, prefix = footing.backbone, checkpoint.family.prefix
+    return {
+        prefix + name: tensor
+        for digest in (backbone.embeddings, *backbone.layers[: spec.tap_layer])
+        for name, tensor in load_file(reader.fetch(digest)).items()
+    }
+
+
+def _check_rounding(
+    rounded: torch.Tensor, expected: torch.Tensor, footing: Footing, folder: Path, remark: Remark
+) -> None:
+    """Hold a checkpoint's answers from rounded weights against those from the backbone's float32."""
+    apart = float((rounded - expected).abs().max())
+    largest = max(1.0, float(expected.abs().max()))
+    precision = str(footing.precision).removeprefix("torch.")
+    if not apart <= _ROUNDINGS * torch.finfo(footing.precision).eps * largest:
+        raise IncompatibleError(
+            f"{folder}: was saved in {precision}; on {footing.name}'s own float32 its logits "
+            f"differ by up to {apart:.3g} from the checkpoint's, more than rounding explains. "
+            f"Fine-tune {footing.name} in float32, or save the model before it is rounded."
+        )
+    remark(
+        f"its frozen layers are {footing.name}'s, rounded to {precision}; the module stands on "
+        f"{footing.name}'s own float32, which moves the probe's logits by up to {apart:.2g}"
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from reporting what has been judged here already."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # Centra shows its own
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

@@ -1,0 +1,1 @@
+"""Inputs and labels, as people write them and as tasks have them."""

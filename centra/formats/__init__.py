@@ -1,0 +1,1 @@
+"""What is written to files and stores: names, specs, manifests, and how they are read and checked."""

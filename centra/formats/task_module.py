@@ -1,0 +1,448 @@
+"""A task module: the weights and spec of one version of a task, in one safetensors file.
+
+The spec is JSON in the file's metadata, beside a checksum over spec and tensors, so that the two
+cannot part and a flipped bit shows. Judging a file (:func:`read_spec`, :func:`check_module`) needs
+no torch; loading its weights (:class:`TaskModule`) does.
+
+Tensors: ``layers.<i>.<name as in transformers>`` with i from 1, ``head.<name>``, and the probe:
+``probe.input_ids``, ``probe.attention_mask``, ``probe.token_type_ids`` of ``(batch, seq)`` and
+``probe.logits``, the module's own answer to them.
+"""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from centra.data.tags import bio_labels
+from centra.data.words import Segmentation  # noqa: TC001 - pydantic reads it
+from centra.errors import FormatError, IncompatibleError, StoreNotWritableError
+from centra.formats.documents import (
+    Count,
+    Digest,
+    Document,
+    FormattedDocument,
+    Text,
+    canonical_json,
+)
+from centra.formats.strict_json import parse_document
+from centra.formats.tensors import (
+    LARGEST_HEADER,
+    RawTensor,
+    check_finite,
+    check_header_size,
+    content_checksum,
+    read_header,
+    read_raw,
+)
+from centra.system.files import file_digest, make_folder, replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+
+    from centra.formats.backbone import BackboneSpec
+
+__all__ = [
+    "HeadSpec",
+    "ModuleFile",
+    "TaskModule",
+    "TaskSpec",
+    "check_fits",
+    "check_module",
+    "check_stored",
+    "read_spec",
+]
+
+Kind = Literal["classification", "multilabel", "regression", "tagging"]
+_KEY = "centra"
+_LAYER = re.compile(r"layers\.([1-9][0-9]{0,3})\..")
+_SHOWN = 5
+"""So many of a file's layers are named."""
+_TAG = re.compile("[BIES]-.+", re.DOTALL)
+_PROBE = ("probe.input_ids", "probe.attention_mask", "probe.token_type_ids", "probe.logits")
+
+
+class HeadSpec(Document):
+    """How logits come from the last hidden states."""
+
+    activation: Literal["tanh", "gelu", "relu"] | None = None
+    """After the dense layer of a head on the first token; None is a head on every token."""
+    threshold: float = 0.5
+    """Probability from which a multilabel task names a label."""
+    crf: bool = Field(default=False, exclude_if=operator.not_)
+    """A tagging head whose tags a linear-chain CRF decodes; see :mod:`centra.modeling.crf`.
+
+    Written only where it holds: modules without one keep the bytes they had before there was one,
+    and a Centra that knows no CRF refuses the field instead of decoding without it.
+    """
+    words: Segmentation = Field(default="unicode", exclude_if=lambda value: value == "unicode")
+    """How the texts of a tagging task are cut into words; see :func:`centra.data.words.segment`.
+
+    Written where it differs, as ``crf`` is.
+    """
+    tags: tuple[str, ...] = Field(default=(), exclude_if=operator.not_)
+    """What the logits of a tagging head stand for where they are no BIO tags, but mark a span's last
+    word (``E-x``) or a span of one word (``S-x``), or have no ``B-x``; see :mod:`centra.data.tags`. Such a
+    head answers in the BIO tags of the contract. Written only where there are some."""
+
+
+class TaskSpec(FormattedDocument):
+    """What a task module says about itself."""
+
+    FORMAT: ClassVar[str] = "centra/task-module"
+
+    kind: Kind
+    input: Literal["single", "pair"]
+    labels: tuple[str, ...]
+    """In the order of the logits; BIO tags for tagging; empty for regression."""
+    backbone: Digest
+    tap_layer: Count
+    """The backbone layer whose hidden state is read; 0 is the embedding output."""
+    depth: Count
+    """Transformer layers of its own."""
+    head: HeadSpec
+    dtype: Literal["float32"] = "float32"
+    metrics: dict[Text, float] = Field(default_factory=dict)
+    """Reported by whoever trained it, on the dev set."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Data fingerprint, hyper-parameters, seed, library versions."""
+    teacher: Digest | None = None
+    """The module it was distilled from."""
+
+    @property
+    def outputs(self) -> int:
+        """How many logits the head gives per input, or per token for tagging."""
+        return 1 if self.kind == "regression" else len(self.logit_names)
+
+    @property
+    def logit_names(self) -> tuple[str, ...]:
+        """What each logit stands for: a label, or a tag of the head's own; none for regression."""
+        return self.head.tags or self.labels
+
+    @property
+    def contract(self) -> tuple[str, str, tuple[str, ...]]:
+        """What a caller of the task relies on: kind, input, labels in their order."""
+        return self.kind, self.input, self.labels
+
+    def check(self, where: str) -> None:
+        """Refuse a spec whose fields contradict each other.
+
+        Raises:
+            FormatError: naming the field.
+        """
+        if len(set(self.labels)) != len(self.labels) or "" in self.labels:
+            raise FormatError(f"{where}: labels must be distinct and not empty")
+        needed = {"classification": 2, "multilabel": 1, "tagging": 1, "regression": 0}[self.kind]
+        if len(self.labels) < needed or (self.kind == "regression" and self.labels):
+            raise FormatError(
+                f"{where}: a {self.kind} task with {len(self.labels)} labels; expected "
+                + ("none" if self.kind == "regression" else f"at least {needed}")
+            )
+        if self.kind == "tagging":
+            bad = [
+                tag
+                for tag in self.labels
+                if tag != "O" and (tag[:2] not in ("B-", "I-") or not tag[2:])
+            ]
+            if bad or "O" not in self.labels:
+                raise FormatError(
+                    f"{where}: tagging labels must be BIO tags with 'O' among them; "
+                    f"found {', '.join(bad[:5]) or 'no O'}"
+                )
+        if (self.kind == "tagging") != (self.head.activation is None):
+            raise FormatError(f"{where}: head.activation does not suit a {self.kind} task")
+        if self.head.crf and self.kind != "tagging":
+            raise FormatError(
+                f"{where}: head.crf is for tagging tasks, but this is a {self.kind} task"
+            )
+        if self.head.words != "unicode" and self.kind != "tagging":
+            raise FormatError(
+                f"{where}: head.words is for tagging tasks, but this is a {self.kind} task"
+            )
+        if self.kind == "tagging" and self.input == "pair":
+            raise FormatError(f"{where}: tagging takes single inputs")
+        if self.head.tags:
+            self._check_tags(where)
+
+    def _check_tags(self, where: str) -> None:
+        tags = self.head.tags
+        if self.kind != "tagging" or self.head.crf:
+            raise FormatError(f"{where}: head.tags is for tagging tasks without a CRF")
+        bad = [tag for tag in tags if tag != "O" and not _TAG.fullmatch(tag)]
+        if bad or len(set(tags)) != len(tags):
+            raise FormatError(
+                f"{where}: head.tags must be distinct, O or B-x, I-x, E-x, S-x; "
+                f"found {', '.join(bad[:5]) or 'one twice'}"
+            )
+        if missing := {*bio_labels(tags)} - {*self.labels}:
+            raise FormatError(f"{where}: head.tags has a type without the label {min(missing)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleFile:
+    """A task module's file that has been checked throughout."""
+
+    path: Path
+    spec: TaskSpec
+    digest: str
+    size: int
+    """Bytes."""
+    tensors: dict[str, RawTensor]
+    parity: float | None = None
+    """The largest difference of logits when it was run on its probe; see :func:`centra.releases.compose.prove`."""
+
+
+def read_spec(path: Path) -> TaskSpec:
+    """Read a module's spec from the file's header alone.
+
+    Raises:
+        FormatError: no safetensors file, or not a task module.
+        UnsupportedFormatError: a task module of another major version.
+    """
+    spec, _, _ = _read_header(path)
+    return spec
+
+
+def check_module(path: Path, digest: str | None = None) -> ModuleFile:
+    """Check all of a module that can be checked without its backbone and without torch.
+
+    Args:
+        path: the file.
+        digest: its own, where it has just been checked; so its bytes are not hashed again.
+
+    Raises:
+        FormatError: truncated, a flipped bit, a pickle, NaN or infinite weights, labels that do not
+            match the head, missing or misshapen tensors; each named.
+        UnsupportedFormatError: a task module of another major version.
+    """
+    where = str(path)
+    spec, text, header = _read_header(path)
+    if text.encode() != canonical_json(header):
+        raise FormatError(f"{where}: is corrupt: its header is not as Centra writes it")
+    tensors = read_raw(path)
+    actual = header["checksum"] if digest else content_checksum(header["spec"], tensors)
+    if header["checksum"] != actual:
+        raise FormatError(
+            f"{where}: is corrupt: its content's SHA-256 is {actual}, its header says "
+            f"{header['checksum']}. Copy or write the file again."
+        )
+    spec.check(where)
+    check_finite(tensors, where)
+    _check_shapes(spec, tensors, where)
+    return ModuleFile(
+        path=path,
+        spec=spec,
+        digest=digest or file_digest(path),
+        size=path.stat().st_size,
+        tensors=tensors,
+    )
+
+
+def check_fits(module: ModuleFile, backbone: BackboneSpec, called: str) -> None:
+    """Check that a module can run on a backbone.
+
+    Args:
+        module: the checked file.
+        backbone: the spec whose digest the module names.
+        called: the backbone's name, for errors.
+
+    Raises:
+        IncompatibleError: another backbone, a tap beyond its layers, or layers of another shape.
+    """
+    spec, where = module.spec, str(module.path)
+    if spec.backbone != backbone.digest:
+        raise IncompatibleError(
+            f"{where}: was made for backbone sha256:{spec.backbone}, "
+            f"not for {called} (sha256:{backbone.digest})"
+        )
+    if spec.tap_layer > backbone.num_layers:
+        raise IncompatibleError(
+            f"{where}: taps layer {spec.tap_layer}, but {called} has {backbone.num_layers} layers"
+        )
+    expected = {
+        f"layers.{i}.{name}": shape
+        for i in range(1, spec.depth + 1)
+        for name, shape in backbone.layer_tensors.items()
+    } | {"head.out.weight": (spec.outputs, backbone.hidden_size)}
+    for name, shape in expected.items():
+        found = module.tensors[name].shape if name in module.tensors else None
+        if found != shape:
+            raise IncompatibleError(f"{where}: tensor {name} is {found}, {called} needs {shape}")
+    for name in module.tensors:
+        if name.startswith("layers.") and name not in expected:
+            raise IncompatibleError(f"{where}: tensor {name} is unknown to {called}'s layers")
+    limits = {
+        "probe.input_ids": backbone.vocab_size,
+        "probe.token_type_ids": int(backbone.config.get("type_vocab_size", 2)),
+    }
+    fits = module.tensors["probe.input_ids"].shape[1] <= backbone.max_length
+    for name, limit in limits.items():
+        ids = _integers(module.tensors[name])
+        fits = fits and ids.min() >= 0 and ids.max() < limit
+    if not fits:
+        raise IncompatibleError(f"{where}: its probe does not fit {called}'s vocabulary or length")
+
+
+def check_stored(path: Path, digest: str, backbone: BackboneSpec) -> ModuleFile:
+    """Check a module that a store or a release folder handed out, before anything is made of it.
+
+    Args:
+        path: the file, whose digest has just been checked.
+        digest: its own.
+        backbone: what it is to run on.
+
+    Raises:
+        FormatError, UnsupportedFormatError, IncompatibleError: see :func:`check_module` and
+            :func:`check_fits`.
+    """
+    module = check_module(path, digest)
+    check_fits(module, backbone, f"backbone sha256:{backbone.digest[:12]}")
+    return module
+
+
+def _integers(tensor: RawTensor) -> np.ndarray:
+    import numpy as np
+
+    return np.frombuffer(tensor.data, dtype="<i8")
+
+
+@dataclass(frozen=True)
+class TaskModule:
+    """A task module in memory, with its weights as torch tensors."""
+
+    spec: TaskSpec
+    tensors: dict[str, torch.Tensor]
+
+    @classmethod
+    def read(cls, path: Path) -> TaskModule:
+        """Read a module that has been checked before, e.g. a blob of a store.
+
+        Raises:
+            FormatError, UnsupportedFormatError: see :func:`read_spec`.
+        """
+        from safetensors.torch import load_file
+
+        return cls(read_spec(path), load_file(path))
+
+    def to_bytes(self) -> bytes:
+        """The file's bytes; the same spec and weights give the same bytes everywhere.
+
+        Raises:
+            FormatError: labels and training record are longer than a header that is read.
+        """
+        from safetensors.torch import save
+
+        spec = json.loads(self.spec.to_bytes())
+        raw = {
+            name: RawTensor(
+                dtype=_DTYPES[str(tensor.dtype)],
+                shape=tuple(tensor.shape),
+                data=tensor.contiguous().view(-1).numpy().tobytes(),
+            )
+            for name, tensor in sorted(self.tensors.items())
+        }
+        header = {"checksum": content_checksum(spec, raw), "spec": spec}
+        # One metadata key, because safetensors does not promise an order among several.
+        data = save(
+            {name: self.tensors[name].contiguous().clone() for name in raw},
+            metadata={_KEY: canonical_json(header).decode()},
+        )
+        length = int.from_bytes(data[:8], "little")
+        check_header_size(length, len(data) - 8 - length, "the task module")
+        return data
+
+    def write(self, path: Path) -> None:
+        """Write the file in one step: readers never see half of it.
+
+        Raises:
+            FormatError: see :meth:`to_bytes`.
+            StoreNotWritableError: the folder cannot be written.
+        """
+        try:
+            make_folder(path.parent)
+            with replacing(path) as temporary:
+                temporary.write_bytes(self.to_bytes())
+        except OSError as error:
+            raise StoreNotWritableError(f"cannot write {path}: {error.strerror}") from error
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The tensors without the probe."""
+        return {name: t for name, t in self.tensors.items() if not name.startswith("probe.")}
+
+
+_DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
+
+
+def _read_header(path: Path) -> tuple[TaskSpec, str, dict[str, Any]]:
+    """The spec, and the metadata that it stands in: its text, and what that says."""
+    header = read_header(path)
+    if _KEY not in header.metadata:
+        raise FormatError(
+            f"{path}: is a safetensors file but not a Centra task module. For a Hugging Face "
+            "checkpoint give its folder; 'centra train' makes modules."
+        )
+    text = header.metadata[_KEY]
+    try:
+        content = parse_document(text.encode(), LARGEST_HEADER)
+        spec, _ = canonical_json(content["spec"]), content["checksum"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{path}: the task module's header is damaged ({error})") from error
+    found = TaskSpec.from_bytes(spec, str(path))
+    _check_depth(found, header.tensors, str(path))
+    return found, text, content
+
+
+def _check_depth(spec: TaskSpec, names: Iterable[str], where: str) -> None:
+    """Refuse a depth that is not that of the tensors, before anything is made of so many layers."""
+    layers = {int(match[1]) for name in names if (match := _LAYER.match(name))}
+    if len(layers) != spec.depth or max(layers, default=0) != spec.depth:
+        more = f" and {len(layers) - _SHOWN} more" if len(layers) > _SHOWN else ""
+        raise FormatError(
+            f"{where}: depth is {spec.depth}, but the file has layers "
+            f"{sorted(layers)[:_SHOWN]}{more}"
+        )
+
+
+def _check_shapes(spec: TaskSpec, tensors: dict[str, RawTensor], where: str) -> None:
+    out = tensors.get("head.out.weight")
+    if out is None or len(out.shape) != 2:
+        raise FormatError(f"{where}: tensor head.out.weight is missing")
+    if out.shape[0] != spec.outputs:
+        raise FormatError(
+            f"{where}: {len(spec.logit_names)} labels but the head has {out.shape[0]} outputs"
+        )
+    outputs, hidden = out.shape
+    expected = {"head.out.weight": (outputs, hidden), "head.out.bias": (outputs,)}
+    if spec.head.activation is not None:
+        expected |= {"head.dense.weight": (hidden, hidden), "head.dense.bias": (hidden,)}
+    if spec.head.crf:
+        expected |= {"head.crf.start": (outputs,), "head.crf.end": (outputs,)}
+        expected["head.crf.transitions"] = (outputs, outputs)
+    inputs = tensors.get("probe.input_ids")
+    shape = () if inputs is None else inputs.shape
+    if inputs is not None and (len(shape) != 2 or 0 in shape):
+        raise FormatError(f"{where}: tensor probe.input_ids is {shape}, expected (batch, seq)")
+    expected |= dict.fromkeys(_PROBE[:3], shape)
+    expected["probe.logits"] = (*(shape if spec.kind == "tagging" else shape[:1]), outputs)
+    for name, wanted in expected.items():
+        if name not in tensors:
+            raise FormatError(f"{where}: tensor {name} is missing")
+        if tensors[name].shape != wanted:
+            raise FormatError(f"{where}: tensor {name} is {tensors[name].shape}, expected {wanted}")
+    layers = {name: _LAYER.match(name) for name in tensors if name not in expected}
+    for name, tensor in tensors.items():
+        if name in layers and not layers[name]:
+            raise FormatError(f"{where}: tensor {name} is no part of a task module")
+        dtype = "I64" if name in _PROBE[:3] else "F32"
+        if tensor.dtype != dtype:
+            raise FormatError(f"{where}: tensor {name} holds {tensor.dtype}, expected {dtype}")

@@ -1,0 +1,1 @@
+"""Releases: composing, proving, materialising, signing and measuring them."""

@@ -1,0 +1,252 @@
+"""The torch engine for GPUs, and for bf16 and fp16 anywhere: tasks in groups, shapes in buckets.
+
+Branches with the same tap, depth and sort of head are a group. Their weights are stacked, and the
+group is computed in one go when the first of them is asked for, whether the others are or not. Batches
+are padded to few shapes, since on a GPU each embedding, layer and group is captured as a CUDA graph
+for every shape. So the last digits of an answer may depend on its neighbours, in the batch and in the
+release, which the onnx engine and the reference rule out.
+
+It computes in one precision whatever a release gives a task; heads are float32.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from centra.formats.task_module import TaskModule, check_stored
+from centra.modeling.encoder import Branch, Trunk, backbone_layer
+from centra.runtime.packing import padded_length
+from centra.runtime.pool import Pool
+from centra.runtime.torch.batched_layers import Branches, BranchWeights, Layer, LayerSettings
+from centra.runtime.torch.cuda_graphs import Graphs
+from centra.runtime.torch.engine import loaded_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from centra.data.inputs import Encoded
+    from centra.formats.backbone import BackboneSpec
+    from centra.formats.manifest import Precision
+    from centra.runtime.engine import LoadedTask
+    from centra.store.blobs import BlobReader
+
+__all__ = ["BatchedBranch", "BatchedEngine", "BatchedTrunk"]
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_WAITING = 16
+"""Threads for a GPU. Most of them wait for answers, while one hands the GPU what is next."""
+
+
+@cache
+def _pool(device: torch.device) -> Pool:
+    return Pool(1 if device.type == "cpu" else _WAITING)
+
+
+class BatchedEngine:
+    """See :class:`centra.runtime.engine.Engine`. Each release has one of its own."""
+
+    def __init__(self, device: torch.device, precision: str) -> None:
+        """Make an engine.
+
+        Args:
+            device: ``cpu``, or a GPU with its number.
+            precision: one of :data:`centra.runtime.devices.PRECISIONS`.
+        """
+        self.pool = _pool(device)
+        """The threads that trunks and branches run on, the same for all releases on a device."""
+        self.forks = device.type == "cpu"
+        """See :attr:`centra.runtime.engine.Engine.forks`."""
+        self._device, self._dtype = device, _DTYPES[precision]
+        self._graphs = Graphs(device)
+        self._groups: dict[Hashable, _Group] = {}
+        self._lock = threading.Lock()
+
+    def load_trunk(
+        self,
+        spec: BackboneSpec,
+        reader: BlobReader,
+        *,
+        depth: int,
+        precision: Precision = "fp32",  # noqa: ARG002 - the engine's own
+        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+    ) -> BatchedTrunk:
+        """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
+        embeddings = Trunk(spec, reader, depth=0).to(self._device, self._dtype)
+        settings = LayerSettings.of(spec)
+        layers = [
+            Layer([self._placed(backbone_layer(spec, reader, number))], settings)
+            for number in range(1, depth + 1)
+        ]
+        return BatchedTrunk(
+            spec,
+            self._graphs.unit(embeddings.embed),
+            [self._graphs.unit(layer) for layer in layers],
+            device=self._device,
+            dtype=self._dtype,
+        )
+
+    def load_task(
+        self,
+        digest: str,
+        backbone: BackboneSpec,
+        reader: BlobReader,
+        *,
+        precision: Precision = "fp32",
+        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+    ) -> LoadedTask:
+        """See :meth:`centra.runtime.engine.Engine.load_task`."""
+        path = reader.fetch(digest)
+        check_stored(path, digest, backbone)
+        module = TaskModule.read(path)
+        spec, branch = module.spec, Branch(backbone, module.spec).load(module.weights)
+        own = BranchWeights(
+            layers=[self._placed(layer.state_dict()) for layer in branch.layers],
+            head={name: t.to(self._device) for name, t in branch.head.state_dict().items()},
+        )
+        # Those of another precision or form are never asked for together with these.
+        key = (
+            backbone.digest,
+            precision,
+            spec.input,
+            spec.tap_layer,
+            spec.depth,
+            spec.head.activation,
+        )
+        with self._lock:
+            if key not in self._groups:
+                settings = LayerSettings.of(backbone)
+                activation = getattr(branch.head, "activation", None)
+                self._groups[key] = _Group(settings, activation, self._graphs)
+            group = self._groups[key]
+            place = group.add(own)
+        return loaded_task(module, branch, BatchedBranch(group, place, spec.outputs))
+
+    def _placed(self, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: t.to(self._device, self._dtype) for name, t in weights.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Hidden:
+    """A batch at a tap, and what its groups answered."""
+
+    states: torch.Tensor
+    """``(1, rows, length, hidden)``, with padding in both."""
+    bias: torch.Tensor
+    """``(rows, 1, 1, length)``; see :class:`centra.runtime.torch.batched_layers.Layer`."""
+    shape: tuple[int, int]
+    """Inputs and tokens without that padding."""
+    _answers: dict[_Group, torch.Tensor] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def answers(self, group: _Group) -> torch.Tensor:
+        """A group's logits, computed when they are first asked for."""
+        with self._lock:
+            if group not in self._answers:
+                self._answers[group] = group(self.states, self.bias)
+            return self._answers[group]
+
+
+class BatchedTrunk:
+    """See :class:`centra.runtime.engine.TrunkEngine`."""
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        embed: Callable[..., torch.Tensor],
+        layers: Sequence[Callable[..., torch.Tensor]],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self._spec = spec
+        self._embed = embed
+        self._layers = layers
+        self._device, self._dtype = device, dtype
+
+    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, _Hidden]]:
+        """See :meth:`centra.runtime.engine.TrunkEngine.run`."""
+        shape = batch.input_ids.shape
+        # Never across a yield: the mode is the thread's.
+        with torch.inference_mode():
+            states, bias = self._begin(batch)
+        if 0 in taps:
+            yield 0, _Hidden(states, bias, shape)
+        for number, layer in enumerate(self._layers[: max(taps)], 1):
+            with torch.inference_mode():
+                states = layer(states, bias)
+            if number in taps:
+                yield number, _Hidden(states, bias, shape)
+
+    def _begin(self, batch: Encoded) -> tuple[torch.Tensor, torch.Tensor]:
+        """The embeddings of a batch padded to its bucket, and the bias of its attention."""
+        inputs, tokens = batch.input_ids.shape
+        rows = 1 << (inputs - 1).bit_length()
+        length = max(tokens, min(padded_length(tokens), self._spec.max_length))
+        padded = np.zeros((3, rows, length), dtype=np.int64)
+        padded[0] = self._spec.pad_token_id
+        for own, given in zip(
+            padded, (batch.input_ids, batch.token_type_ids, batch.attention_mask), strict=True
+        ):
+            own[:inputs, :tokens] = given
+        # No row without a token to look at: its softmax would have nothing to share out.
+        padded[2, :, 0] = 1
+        ids, types, mask = torch.from_numpy(padded).to(self._device)
+        least = torch.finfo(self._dtype).min
+        bias = torch.zeros(rows, 1, 1, length, device=self._device, dtype=self._dtype)
+        bias.masked_fill_(mask[:, None, None] == 0, least)
+        return self._embed(ids, types)[None], bias
+
+
+class BatchedBranch:
+    """See :class:`centra.runtime.engine.BranchEngine`."""
+
+    def __init__(self, group: _Group, place: int, outputs: int) -> None:
+        """Take a task's part of what its group answers."""
+        self._group, self._place, self._outputs = group, place, outputs
+
+    @torch.inference_mode()
+    def run(self, hidden_states: _Hidden) -> np.ndarray:
+        """See :meth:`centra.runtime.engine.BranchEngine.run`."""
+        logits = hidden_states.answers(self._group)[self._place]
+        inputs, tokens = hidden_states.shape
+        own = logits[:inputs] if logits.ndim == 2 else logits[:inputs, :tokens]
+        array: np.ndarray = own[..., : self._outputs].cpu().numpy()
+        return array
+
+
+class _Group:
+    """Branches with the same tap, depth and sort of head."""
+
+    def __init__(
+        self,
+        settings: LayerSettings,
+        activation: Callable[..., torch.Tensor] | None,
+        graphs: Graphs,
+    ) -> None:
+        """Make one without branches; see :class:`centra.runtime.torch.batched_layers.Branches`."""
+        self._settings, self._activation, self._graphs = settings, activation, graphs
+        self._branches: list[BranchWeights] = []
+        self._stacked: Callable[..., torch.Tensor] | None = None
+        self._lock = threading.Lock()
+
+    def add(self, branch: BranchWeights) -> int:
+        """Take in a branch, before the group is first computed; its place in the answers."""
+        assert self._stacked is None
+        self._branches.append(branch)
+        return len(self._branches) - 1
+
+    def __call__(self, states: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """From a tap's states to the logits of all, ``(tasks, …, most outputs)`` in float32."""
+        with self._lock:
+            if self._stacked is None:
+                stacked = Branches(self._branches, self._activation, self._settings)
+                self._stacked = self._graphs.unit(stacked)
+                self._branches = []
+        return self._stacked(states, bias)

@@ -1,0 +1,147 @@
+"""The torch engine: on the CPU in float32 the reference, transformers' own layers.
+
+It computes in float32 whatever precision a release gives a task: it is what all other ways' answers
+are held against. On a GPU and in bf16 or fp16 the engine is another one; see
+:mod:`centra.runtime.torch.batched_engine`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import torch
+
+from centra.data.inputs import Encoded
+from centra.formats.task_module import TaskModule, check_stored
+from centra.modeling.encoder import Branch, Trunk
+from centra.runtime.devices import choose
+from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
+from centra.runtime.pool import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from collections.abc import Set as AbstractSet
+
+    import numpy as np
+
+    from centra.formats.backbone import BackboneSpec
+    from centra.formats.manifest import Precision
+    from centra.runtime.engine import BranchEngine, Engine
+    from centra.store.blobs import BlobReader
+
+__all__ = ["TorchBranch", "TorchEngine", "TorchTrunk", "loaded_task", "torch_engine"]
+
+
+_Hidden = tuple[torch.Tensor, torch.Tensor]
+"""Hidden states ``(batch, seq, hidden)`` and the attention mask ``(batch, seq)``."""
+
+
+def torch_engine(device: str | None = None, precision: str | None = None) -> Engine:
+    """The engine for a device and a precision; see :func:`centra.runtime.devices.choose`.
+
+    Raises:
+        UsageError: an unknown name, or a device that is not there.
+    """
+    chosen, exactly = choose(device, precision)
+    if (chosen.type, exactly) == ("cpu", "fp32"):
+        return _reference()
+    from centra.runtime.torch.batched_engine import BatchedEngine
+
+    return BatchedEngine(chosen, exactly)
+
+
+@cache
+def _reference() -> TorchEngine:
+    """The process's engine."""
+    return TorchEngine()
+
+
+def loaded_task(module: TaskModule, branch: Branch, engine: BranchEngine) -> LoadedTask:
+    """A task of a module.
+
+    Args:
+        module: as it was read.
+        branch: with its weights, for the head's CRF.
+        engine: what computes it.
+    """
+    inputs = {name: module.tensors[f"probe.{name}"].numpy() for name in PROBE_INPUTS}
+    return LoadedTask(
+        spec=module.spec,
+        branch=engine,
+        probe=Probe(Encoded(**inputs), module.tensors["probe.logits"].numpy()),
+        chain=None if branch.chain is None else branch.chain.numpy(module.spec.labels),
+    )
+
+
+class TorchEngine:
+    """See :class:`centra.runtime.engine.Engine`."""
+
+    forks = True
+
+    def __init__(self) -> None:
+        self.pool = Pool(1)
+        """One thread; torch has its own inside each operator."""
+
+    def load_trunk(
+        self,
+        spec: BackboneSpec,
+        reader: BlobReader,
+        *,
+        depth: int,
+        precision: Precision = "fp32",  # noqa: ARG002 - the reference is always this
+        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+    ) -> TorchTrunk:
+        """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
+        return TorchTrunk(Trunk(spec, reader, depth=depth))
+
+    def load_task(
+        self,
+        digest: str,
+        backbone: BackboneSpec,
+        reader: BlobReader,
+        *,
+        precision: Precision = "fp32",  # noqa: ARG002 - the reference is always this
+        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+    ) -> LoadedTask:
+        """See :meth:`centra.runtime.engine.Engine.load_task`."""
+        path = reader.fetch(digest)
+        check_stored(path, digest, backbone)
+        module = TaskModule.read(path)
+        branch = Branch(backbone, module.spec).load(module.weights)
+        return loaded_task(module, branch, TorchBranch(branch))
+
+
+class TorchTrunk:
+    """See :class:`centra.runtime.engine.TrunkEngine`."""
+
+    def __init__(self, trunk: Trunk) -> None:
+        self._trunk = trunk
+
+    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, _Hidden]]:
+        """See :meth:`centra.runtime.engine.TrunkEngine.run`."""
+        # All layers in one go: this engine is for comparing, not for the first answer.
+        mask = torch.from_numpy(batch.attention_mask)
+        with torch.inference_mode():
+            states: dict[int, torch.Tensor] = self._trunk(
+                torch.from_numpy(batch.input_ids),
+                mask,
+                torch.from_numpy(batch.token_type_ids),
+                taps,
+            )
+        for tap in sorted(states):
+            yield tap, (states[tap], mask)
+
+
+class TorchBranch:
+    """See :class:`centra.runtime.engine.BranchEngine`."""
+
+    def __init__(self, branch: Branch) -> None:
+        self._branch = branch.eval()
+
+    @torch.inference_mode()
+    def run(self, hidden_states: _Hidden) -> np.ndarray:
+        """See :meth:`centra.runtime.engine.BranchEngine.run`."""
+        logits: torch.Tensor = self._branch(*hidden_states)
+        array: np.ndarray = logits.numpy()
+        return array

@@ -1,0 +1,1 @@
+"""Where blobs and pointers lie: one small protocol, a local folder, S3."""

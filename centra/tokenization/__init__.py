@@ -1,0 +1,1 @@
+"""A backbone's tokenizer, in one file, and the proof that it gives transformers' ids."""

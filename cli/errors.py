@@ -1,0 +1,52 @@
+"""What the command line makes of the library's errors: an exit code, and what to do here and now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from centra.errors import (
+    CentraError,
+    ConflictError,
+    NotAllowedError,
+    NotFoundError,
+    UsageError,
+    VerificationError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["EXIT_CODES", "HINTS", "exit_code", "message"]
+
+EXIT_CODES: dict[type[CentraError], int] = {
+    CentraError: 1,
+    UsageError: 2,
+    NotFoundError: 3,
+    NotAllowedError: 4,
+    ConflictError: 5,
+    VerificationError: 6,
+}
+"""By the branch of the tree that an error belongs to."""
+
+HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {}
+"""What to do about an error, by its code: a template for its data, or what makes a text of them."""
+
+
+def exit_code(error: CentraError) -> int:
+    """The exit code of a command that ends in an error."""
+    return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
+
+
+def message(error: CentraError) -> str:
+    """An error's text, and on a line of its own what to do about it where that is known.
+
+    An error that stands for another, its cause, has the other's hint where it has none itself.
+    """
+    found: BaseException | None = error
+    while isinstance(found, CentraError):
+        hint = HINTS.get(found.code)
+        if hint is not None:
+            data = found.data
+            return f"{error}\n{hint.format_map(data) if isinstance(hint, str) else hint(data)}"
+        found = found.__cause__
+    return str(error)

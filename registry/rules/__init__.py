@@ -1,0 +1,1 @@
+"""Decisions on plain values, without disk or database."""

@@ -1,0 +1,71 @@
+"""The decisions on tasks, without disk or database: who may, and which version comes next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from centra.errors import UsageError
+from centra.formats.names import parse_name
+from registry.errors import NotOwnerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Actor", "check_owner", "next_version"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actor:
+    """Who acts, as the caller says; the database's credentials are what really guards it."""
+
+    person: str
+    team: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Actor:
+        """Read ``team/person``.
+
+        Raises:
+            UsageError: anything else.
+        """
+        team, slash, person = text.partition("/")
+        person = person.strip()
+        if not slash or not person.isprintable() or "/" in person or not 0 < len(person) <= 63:
+            raise UsageError(f"actor {text!r}: expected TEAM/PERSON, for example nlu/ada")
+        return cls(team=parse_name(team, "team name"), person=person)
+
+    def __str__(self) -> str:
+        return f"{self.team}/{self.person}" if self.team else self.person
+
+
+def next_version(
+    existing: Iterable[tuple[int, int]], current: tuple[int, int], *, redefined: bool
+) -> tuple[int, int]:
+    """The number of a new version.
+
+    Args:
+        existing: the versions so far, or of all majors and of the current one the newest.
+        current: the one in force, which a pin may have set back.
+        redefined: whether the contract changes: a new major; otherwise the next minor of the
+            current major.
+    """
+    if redefined:
+        return max(major for major, _ in existing) + 1, 0
+    return current[0], max(minor for major, minor in existing if major == current[0]) + 1
+
+
+def check_owner(task: str, team: str, actor: Actor, *, force: bool) -> bool:
+    """Whether force is what allows the actor to change the task.
+
+    Returns:
+        False for an actor of the owning team, True for another who forces it.
+
+    Raises:
+        NotOwnerError: another team, or nobody in particular, without force.
+    """
+    if actor.team == team:
+        return False
+    if not force:
+        raise NotOwnerError(task, team, str(actor) if actor.team else None)
+    return True
