@@ -60,8 +60,8 @@ class Part:
         """A task with its data; a network without a trunk needs the hidden states of their rows."""
         return cls(
             network,
-            TrainingSet(data.train, cast(Any, train)),
-            TrainingSet(data.dev, cast(Any, dev)),
+            TrainingSet(data.train, cast("Any", train)),
+            TrainingSet(data.dev, cast("Any", dev)),
             collator(data.spec, data.pad_token_id),
         )
 

@@ -16,6 +16,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from centra.formats.backbone import BackboneSpec, import_backbone
 from centra.formats.manifest import ReleaseManifest
+from centra.formats.precision import Precision
 from centra.store.local import LocalStore
 
 if TYPE_CHECKING:
@@ -131,7 +132,9 @@ class Setups:
 
     def rounded(self, setup: Setup) -> Setup:
         """The same release in int8."""
-        manifest = setup.manifest.with_precisions(dict.fromkeys(setup.manifest.tasks, "int8"))
+        manifest = setup.manifest.with_precisions(
+            dict.fromkeys(setup.manifest.tasks, Precision.INT8)
+        )
         self.store.put(manifest.to_bytes())
         return Setup(manifest, self.store)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from centra.errors import UsageError
+from centra.formats.precision import Precision
 from centra.runtime.devices import check, has_gpu
 from centra.system.processors import processors
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from centra.data.inputs import Encoded
     from centra.formats.backbone import BackboneSpec
-    from centra.formats.manifest import Precision
     from centra.formats.task_module import TaskSpec
     from centra.kinds.chain import Chain
     from centra.runtime.pool import Pool
@@ -116,7 +116,7 @@ class Engine(Protocol):
         reader: BlobReader,
         *,
         depth: int,
-        precision: Precision = "fp32",
+        precision: Precision = Precision.FP32,
         held: AbstractSet[str] = frozenset(),
     ) -> TrunkEngine:
         """The first ``depth`` layers of a backbone.
@@ -141,7 +141,7 @@ class Engine(Protocol):
         backbone: BackboneSpec,
         reader: BlobReader,
         *,
-        precision: Precision = "fp32",
+        precision: Precision = Precision.FP32,
         held: AbstractSet[str] = frozenset(),
     ) -> LoadedTask:
         """The task module of a digest; see :meth:`load_trunk`."""

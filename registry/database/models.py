@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
     DateTime,
+    Enum,
     ForeignKey,
     Integer,
     MetaData,
@@ -20,8 +21,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from centra.formats.manifest import Precision  # noqa: TC001 - SQLAlchemy reads the annotations
-from registry.rules.lineage import MoveKind  # noqa: TC001 - SQLAlchemy reads the annotations
+from centra.formats.precision import Precision
+from registry.rules.lineage import MoveKind
+
+if TYPE_CHECKING:
+    from enum import StrEnum
 
 __all__ = [
     "AuditEvent",
@@ -82,6 +86,20 @@ class Base(DeclarativeBase):
 
 _DIGEST = String(64)
 _NAME = String(63)
+
+
+def _text_of(values: type[StrEnum], length: int) -> Enum:
+    """A text column of so many characters that holds an enum's values.
+
+    Which those are is a constraint of its table.
+    """
+    return Enum(
+        values,
+        native_enum=False,
+        create_constraint=False,
+        length=length,
+        values_callable=lambda members: [member.value for member in members],
+    )
 
 
 class Backbone(Base):
@@ -232,7 +250,7 @@ class ReleaseTask(Base):
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), primary_key=True)
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"), primary_key=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("task_versions.id"), index=True)
-    precision: Mapped[Precision] = mapped_column(String(4), default="fp32")
+    precision: Mapped[Precision] = mapped_column(_text_of(Precision, 4), default=Precision.FP32)
 
     release: Mapped[Release] = relationship(back_populates="tasks")
     version: Mapped[TaskVersion] = relationship()
@@ -266,7 +284,7 @@ class ChannelMove(Base):
     channel: Mapped[str] = mapped_column(ForeignKey("channels.name"), primary_key=True)
     revision: Mapped[int] = mapped_column(primary_key=True)
     """The channel's revision after the move."""
-    kind: Mapped[MoveKind] = mapped_column(String(8))
+    kind: Mapped[MoveKind] = mapped_column(_text_of(MoveKind, 8))
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), index=True)
     before_id: Mapped[int | None] = mapped_column(ForeignKey("releases.id"))
     composition: Mapped[int]
