@@ -33,7 +33,6 @@ from registry.channels import (
     publish_pointer,
 )
 from registry.claims import storing
-from registry.contract import ContractDifference, compare
 from registry.database.listing import holds, paged, within
 from registry.database.models import Release, ReleaseBase, ReleaseTask
 from registry.rules.lineage import MoveKind
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
 
     import centra.runtime
     from centra.data.inputs import Example
+    from centra.formats.contract import ContractDifference
     from centra.formats.manifest import TaskEntry, Versioned
     from centra.releases.int8 import Int8Comparison
     from centra.store.blobs import BlobReader
@@ -236,7 +236,7 @@ def compose(
 
     A task keeps the precision that it has in the release to compare with, and one that is not there
     is in fp32, unless another is asked for. A module goes to int8 only if its answers stay what they
-    are in fp32: see :func:`centra.quantize.compare_int8`. Otherwise its task is in fp32.
+    are in fp32: see :func:`centra.releases.int8.compare_int8`. Otherwise its task is in fp32.
 
     Args:
         registry: where.
@@ -860,7 +860,7 @@ def _compare(
         tap_layer=(old.tap_layer, new.tap_layer) if old.tap_layer != new.tap_layer else None,
         depth=(old.depth, new.depth) if old.depth != new.depth else None,
         precision=_precision(old, new),
-        contract=compare(old.contract, new.contract),
+        contract=old.contract.difference(new.contract),
         tensors_changed=tensors,
         tensors_same=same,
     )

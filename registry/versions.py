@@ -10,6 +10,7 @@ from centra.formats.precision import Precision
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from centra.formats.contract import Contract
     from centra.store.blobs import BlobReader
     from registry.database.models import TaskVersion
 
@@ -22,7 +23,7 @@ class ReleasedVersion:
 
     number: str
     digest: str
-    contract: tuple[str, str, tuple[str, ...]]
+    contract: Contract
     precision: Precision
 
     def __str__(self) -> str:

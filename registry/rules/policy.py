@@ -64,6 +64,7 @@ from registry.rules.lifecycle import Actor
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from centra.formats.contract import Contract
     from centra.formats.manifest import LayerAccount
 
 __all__ = [
@@ -298,7 +299,7 @@ class Version:
 
     number: str
     digest: str
-    contract: tuple[str, str, tuple[str, ...]]
+    contract: Contract
     reported: Mapping[str, float]
     measured: tuple[Measure, ...]
     """In this precision, the newest first."""

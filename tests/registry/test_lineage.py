@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from centra.formats.contract import Contract
 from centra.formats.precision import Precision
 from registry.rules.lineage import (
     Composed,
@@ -122,10 +123,12 @@ def composed(*edges: tuple[int, int, int]) -> dict[int, list[Composed]]:
 
 # Stale tasks: candidate, serving, common.
 
+CONTRACT = Contract(kind="classification", input="single", labels=("a", "b"))
+
 
 def version(number: str, precision: Precision = Precision.FP32) -> ReleasedVersion:
     """A version of a task as a release holds it."""
-    return ReleasedVersion(number=number, digest=number, contract=("", "", ()), precision=precision)
+    return ReleasedVersion(number=number, digest=number, contract=CONTRACT, precision=precision)
 
 
 def tasks(**numbers: str) -> dict[str, ReleasedVersion]:
