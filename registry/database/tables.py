@@ -138,7 +138,7 @@ def _channels(uow: UnitOfWork, numbers: dict[int, int]) -> _Rows:
     }
     moves = {
         f"move {row.revision} of channel {row.channel}": {
-            "kind": row.kind,
+            "kind": str(row.kind),
             "release": numbers[row.release_id],
             "before": numbers.get(row.before_id),
             "by": row.by,
