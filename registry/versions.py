@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from centra.formats.contract import Contract
     from centra.formats.manifest import Precision
     from centra.store import BlobReader
     from registry.database.models import TaskVersion
@@ -21,7 +22,7 @@ class Held:
 
     number: str
     digest: str
-    contract: tuple[str, str, tuple[str, ...]]
+    contract: Contract
     precision: Precision
 
     def __str__(self) -> str:

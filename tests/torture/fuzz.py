@@ -187,10 +187,10 @@ def _scores(path: Path) -> None:
 
 def _examples(path: Path) -> None:
     from centra.data.inputs import read_examples
-    from centra.training.contract import make_contract
+    from centra.training.contract_inference import infer_contract
 
     examples = read_examples(path)
-    make_contract(examples, examples)
+    infer_contract(examples, examples)
 
 
 def _key(path: Path) -> None:
