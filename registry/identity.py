@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from centra.store.document import StoreDocument
     from registry.connection import Registry
 
-__all__ = ["address", "bind", "check", "document", "is_empty", "location", "missing", "named", "short"]
+__all__ = [
+    "address",
+    "bind",
+    "check",
+    "document",
+    "is_empty",
+    "location",
+    "missing",
+    "named",
+    "short",
+]
 
 
 def check(registry: Registry) -> tuple[tuple[str, str], bool]:

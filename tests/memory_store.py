@@ -46,11 +46,9 @@ class MemoryStore:
         self._folder = folder
 
     def has(self, digest: str) -> bool:
-        """See :meth:`centra.store.BlobStore.has`."""
         return digest in self.content
 
     def fetch(self, digest: str) -> Path:
-        """See :meth:`centra.store.BlobReader.fetch`."""
         if digest not in self.content:
             raise BlobNotFoundError(digest, self.url)
         data = self.content[digest]
@@ -75,70 +73,56 @@ class MemoryStore:
         return digest
 
     def find_problem(self, digest: str) -> BlobProblem | None:
-        """See :meth:`centra.store.BlobStore.find_problem`."""
         if digest not in self.content:
             return "missing"
         found = hashlib.sha256(self.content[digest]).hexdigest()
         return None if found == digest else "damaged"
 
     def stat(self, digest: str) -> StoredBlob | None:
-        """See :meth:`centra.store.BlobStore.stat`."""
         return next((blob for blob in self.blobs() if blob.digest == digest), None)
 
     def clock(self) -> datetime:
-        """See :meth:`centra.store.BlobStore.clock`."""
         return datetime.now(UTC)
 
     def blobs(self) -> Iterator[StoredBlob]:
-        """See :meth:`centra.store.BlobStore.blobs`."""
         for digest, data in list(self.content.items()):
             yield StoredBlob(digest=digest, size=len(data), modified=self.modified[digest])
 
     def remove(self, digest: str) -> None:
-        """See :meth:`centra.store.BlobStore.remove`."""
         self._check_writable()
         self.content.pop(digest, None)
 
     def pointers(self) -> list[str]:
-        """See :meth:`centra.store.BlobStore.pointers`."""
         return sorted(self.documents)
 
     def read_pointer(self, channel: str) -> bytes | None:
-        """See :meth:`centra.store.BlobStore.read_pointer`."""
         return self.documents.get(parse_name(channel, "channel name"))
 
     def write_pointer(self, channel: str, data: bytes) -> None:
-        """See :meth:`centra.store.BlobStore.write_pointer`."""
         name = parse_name(channel, "channel name")
         self._check_writable()
         self.documents[name] = data
         self.writes.append(name)
 
     def read_document(self) -> bytes | None:
-        """See :meth:`centra.store.BlobStore.read_document`."""
         return self.document
 
     def write_document(self, data: bytes) -> None:
-        """See :meth:`centra.store.BlobStore.write_document`."""
         self._check_writable()
         self.document = data
 
     def signatures(self, manifest: str) -> list[bytes]:
-        """See :meth:`centra.store.BlobReader.signatures`."""
         return list(self.signed.get(manifest, []))
 
     def write_signature(self, manifest: str, data: bytes) -> None:
-        """See :meth:`centra.store.BlobStore.write_signature`."""
         self._check_writable()
         if data not in self.signatures(manifest):
             self.signed.setdefault(manifest, []).append(data)
 
     def witnesses(self) -> list[Witness]:
-        """See :meth:`centra.store.BlobStore.witnesses`."""
         return sorted(self.seen)
 
     def write_witness(self, witness: Witness) -> None:
-        """See :meth:`centra.store.BlobStore.write_witness`."""
         self._check_writable()
         self.seen.add(witness)
 

@@ -73,7 +73,6 @@ class LocalStore:
         self.url = str(self.root)
 
     def has(self, digest: str) -> bool:
-        """See :meth:`BlobStore.has`."""
         path = self.path(digest)
         try:
             return path.is_file()
@@ -81,7 +80,6 @@ class LocalStore:
             raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
     def fetch(self, digest: str) -> Path:
-        """See :meth:`BlobReader.fetch`."""
         path = self.path(digest)
         try:
             actual = file_digest(path)
@@ -94,7 +92,6 @@ class LocalStore:
         return path
 
     def put(self, source: Path | bytes) -> str:
-        """See :meth:`BlobStore.put`."""
         digest = content_digest(source)
         path = self.path(digest)
         try:
@@ -111,7 +108,6 @@ class LocalStore:
         return digest
 
     def find_problem(self, digest: str) -> BlobProblem | None:
-        """See :meth:`BlobStore.find_problem`."""
         try:
             self.fetch(digest)
         except BlobNotFoundError:
@@ -121,7 +117,6 @@ class LocalStore:
         return None
 
     def stat(self, digest: str) -> StoredBlob | None:
-        """See :meth:`BlobStore.stat`."""
         path = self.path(digest)
         try:
             return _stored_blob(path)
@@ -129,7 +124,6 @@ class LocalStore:
             raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
     def clock(self) -> datetime:
-        """See :meth:`BlobStore.clock`."""
         try:
             # The folder may lie on another machine, whose clock dates what is written. Where the
             # file system can, this file never has a name.
@@ -139,14 +133,12 @@ class LocalStore:
             return datetime.now(UTC)
 
     def blobs(self) -> Iterator[StoredBlob]:
-        """See :meth:`BlobStore.blobs`."""
         with self._listing():
             for path in self._beside_blobs():
                 if layout.is_digest(path.name) and (found := _stored_blob(path)):
                     yield found
 
     def remove(self, digest: str) -> None:
-        """See :meth:`BlobStore.remove`."""
         path = self.path(digest)
         try:
             path.unlink()
@@ -191,13 +183,11 @@ class LocalStore:
             raise self._not_writable(error) from error
 
     def pointers(self) -> list[str]:
-        """See :meth:`BlobStore.pointers`."""
         with self._listing():
             files = _entries(self.root / layout.CHANNELS)
         return sorted(path.stem for path in files if path.suffix == ".json" and path.name[0] != ".")
 
     def read_pointer(self, channel: str) -> bytes | None:
-        """See :meth:`BlobStore.read_pointer`."""
         try:
             return read_regular(self._pointer(channel), LARGEST)
         except FileNotFoundError:
@@ -206,11 +196,9 @@ class LocalStore:
             raise StoreError(f"cannot read {self._pointer(channel)}: {error.strerror}") from error
 
     def write_pointer(self, channel: str, data: bytes) -> None:
-        """See :meth:`BlobStore.write_pointer`."""
         self._write(self._pointer(channel), data)
 
     def read_document(self) -> bytes | None:
-        """See :meth:`BlobStore.read_document`."""
         try:
             return read_regular(self._document, LARGEST)
         except FileNotFoundError:
@@ -219,11 +207,9 @@ class LocalStore:
             raise StoreError(f"cannot read {self._document}: {error.strerror}") from error
 
     def write_document(self, data: bytes) -> None:
-        """See :meth:`BlobStore.write_document`."""
         self._write(self._document, data)
 
     def signatures(self, manifest: str) -> list[bytes]:
-        """See :meth:`BlobReader.signatures`."""
         folder = self._signatures(manifest)
         try:
             files = [path for path in _entries(folder) if layout.is_signature_name(path.name)]
@@ -233,20 +219,17 @@ class LocalStore:
             raise StoreError(f"cannot read {folder}: {error.strerror}") from error
 
     def write_signature(self, manifest: str, data: bytes) -> None:
-        """See :meth:`BlobStore.write_signature`."""
         path = self._signatures(manifest) / layout.signature_name(data)
         if data not in self.signatures(manifest):  # Its time, and so its place, stays as it is.
             self._write(path, data)
 
     def witnesses(self) -> list[Witness]:
-        """See :meth:`BlobStore.witnesses`."""
         with self._listing():
             return layout.parse_witnesses(
                 path.name for path in _entries(self.root / layout.WITNESSES)
             )
 
     def write_witness(self, witness: Witness) -> None:
-        """See :meth:`BlobStore.write_witness`."""
         name, data = layout.witness_file(witness)
         path = self.root / layout.WITNESSES / name
         if not path.exists():

@@ -38,7 +38,9 @@ class S3Address:
         # By hand: to a parser of URLs, # and line breaks in a prefix are special, too.
         place, _, query = url[len("s3://") :].partition("?")
         bucket, _, prefix = place.partition("/")
-        options = {key: values[-1] for key, values in parse_qs(query, keep_blank_values=True).items()}
+        options = {
+            key: values[-1] for key, values in parse_qs(query, keep_blank_values=True).items()
+        }
         unknown = options.keys() - {"endpoint_url", "region", "addressing_style"}
         style = options.get("addressing_style", "path")
         valid = not unknown and all(options.values()) and style in _STYLES

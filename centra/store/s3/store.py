@@ -41,7 +41,6 @@ class S3Store:
         self.client = S3Client(url, S3Address.parse(url))
 
     def has(self, digest: str) -> bool:
-        """See :meth:`BlobStore.has`."""
         return self.stat(digest) is not None
 
     def fetch(self, digest: str) -> Path:
@@ -71,7 +70,6 @@ class S3Store:
         return path
 
     def put(self, source: Path | bytes) -> str:
-        """See :meth:`BlobStore.put`."""
         digest = content_digest(source)
         # Each new blob is missing first: that is believed at once, as writing it again does no harm.
         problem = self._find_problem(digest, attempts=1)
@@ -87,11 +85,9 @@ class S3Store:
         return digest
 
     def find_problem(self, digest: str) -> BlobProblem | None:
-        """See :meth:`BlobStore.find_problem`."""
         return self._find_problem(digest, attempts=3)
 
     def stat(self, digest: str) -> StoredBlob | None:
-        """See :meth:`BlobStore.stat`."""
         key = self._key(digest)
         with self.client.translated():
             found = self.client.unless_missing(lambda: self.client.head(key))
@@ -104,7 +100,6 @@ class S3Store:
         )
 
     def clock(self) -> datetime:
-        """See :meth:`BlobStore.clock`."""
         with self.client.translated():
             try:
                 response = self.client.head_bucket()
@@ -117,11 +112,9 @@ class S3Store:
             raise self.client.error("its server does not say the time") from error
 
     def credentials(self) -> str | None:
-        """See :meth:`S3Client.credentials`."""
         return self.client.credentials()
 
     def blobs(self) -> Iterator[StoredBlob]:
-        """See :meth:`BlobStore.blobs`."""
         with self.client.translated():
             for item in self.client.list_keys(self._path(f"{layout.BLOBS}/")):
                 digest = item["Key"].rpartition("/")[2]
@@ -133,13 +126,11 @@ class S3Store:
                     )
 
     def remove(self, digest: str) -> None:
-        """See :meth:`BlobStore.remove`."""
         with self.client.translated(writing=True):
             self.client.delete(self._key(digest))
         _log.debug("removed blob sha256:%s from %s", digest, self.client.address.redacted)
 
     def pointers(self) -> list[str]:
-        """See :meth:`BlobStore.pointers`."""
         folder = self._path(f"{layout.CHANNELS}/")
         with self.client.translated():
             names = [item["Key"].removeprefix(folder) for item in self.client.list_keys(folder)]
@@ -150,23 +141,18 @@ class S3Store:
         )
 
     def read_pointer(self, channel: str) -> bytes | None:
-        """See :meth:`BlobStore.read_pointer`."""
         return self._read(layout.pointer_path(channel))
 
     def write_pointer(self, channel: str, data: bytes) -> None:
-        """See :meth:`BlobStore.write_pointer`."""
         self._write(layout.pointer_path(channel), data)
 
     def read_document(self) -> bytes | None:
-        """See :meth:`BlobStore.read_document`."""
         return self._read(layout.DOCUMENT)
 
     def write_document(self, data: bytes) -> None:
-        """See :meth:`BlobStore.write_document`."""
         self._write(layout.DOCUMENT, data)
 
     def signatures(self, manifest: str) -> list[bytes]:
-        """See :meth:`BlobReader.signatures`."""
         folder = self._path(f"{layout.signatures_folder(manifest)}/")
         with self.client.translated():
             items = [
@@ -179,7 +165,6 @@ class S3Store:
         return [data for data in found if data is not None]
 
     def write_signature(self, manifest: str, data: bytes) -> None:
-        """See :meth:`BlobStore.write_signature`."""
         path = f"{layout.signatures_folder(manifest)}/{layout.signature_name(data)}"
         with self.client.translated():
             same = read_small(self.client, self._path(path)) == data
@@ -187,14 +172,12 @@ class S3Store:
             self._write(path, data)
 
     def witnesses(self) -> list[Witness]:
-        """See :meth:`BlobStore.witnesses`."""
         folder = self._path(f"{layout.WITNESSES}/")
         with self.client.translated():
             names = [item["Key"].removeprefix(folder) for item in self.client.list_keys(folder)]
         return layout.parse_witnesses(names)
 
     def write_witness(self, witness: Witness) -> None:
-        """See :meth:`BlobStore.write_witness`."""
         name, data = layout.witness_file(witness)
         with self.client.translated(writing=True):
             write_small(self.client, self._path(f"{layout.WITNESSES}/{name}"), data)
