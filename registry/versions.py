@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from centra.formats.contract import Contract
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from registry.database.models import TaskVersion
 
 __all__ = ["ReleasedVersion", "VersionRow", "compare_tensors", "version_row"]

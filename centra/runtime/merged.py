@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from centra.formats.manifest import ReleaseManifest, TaskEntry
     from centra.runtime.engine import Engine, LoadedTask, TrunkEngine
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["Release"]
 

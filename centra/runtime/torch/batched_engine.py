@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from centra.data.inputs import Encoded
     from centra.formats.backbone import BackboneSpec
     from centra.runtime.engine import LoadedTask
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["BatchedBranch", "BatchedEngine", "BatchedTrunk"]
 
