@@ -75,7 +75,7 @@ def checked_module(
     """
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import check_fits, check_module
-    from centra.releases.compose import prove
+    from centra.releases.parity import check_module_parity
     from centra.system.snapshot import called, copy_file
 
     if not source.exists():
@@ -104,7 +104,7 @@ def checked_module(
             reference = row.reference
         backbone = BackboneSpec.fetch(module.spec.backbone, registry.store)
         check_fits(module, backbone, reference)
-        parity = prove({name: module}, {backbone.digest: backbone}, registry.store)
+        parity = check_module_parity({name: module}, {backbone.digest: backbone}, registry.store)
         yield dataclasses.replace(module, parity=parity[name])
 
 

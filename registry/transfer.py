@@ -20,9 +20,10 @@ from centra.progress import Progress, silent
 from centra.runtime.loading import read_manifest
 from centra.store import LocalStore
 from centra.system.files import file_digest
-from registry import archive, backbones, releases, tasks
+from registry import archive, backbones, tasks
 from registry.audit import bear_witness
 from registry.claims import storing
+from registry.releases.publishing import add_release
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -127,10 +128,10 @@ class _Content:
         Raises:
             ComposeError: a module does not give the logits that it recorded.
         """
-        from centra.releases.compose import prove
+        from centra.releases.parity import check_module_parity
 
         chosen = {name: self.modules[name] for name in names}
-        found = prove(chosen, self.backbones, self.store, progress) if chosen else {}
+        found = check_module_parity(chosen, self.backbones, self.store, progress) if chosen else {}
         proven = {
             name: dataclasses.replace(chosen[name], parity=parity) for name, parity in found.items()
         }
@@ -428,7 +429,7 @@ def _record(
     if content.manifest:
         digest = content.manifest.digest
         published = uow.release_by_digest(digest)
-        release = published or releases.add(uow, content.manifest, ids)
+        release = published or add_release(uow, content.manifest, ids)
         found_release = ImportedRelease(
             release=release.number,
             digest=digest,

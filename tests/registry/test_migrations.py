@@ -16,7 +16,7 @@ from registry import audit, channels, evaluations, identity, tasks
 from registry.database import session as database
 from registry.database.models import AuditEvent, ChannelMove
 from registry.database.session import SCHEMA, differences, make_engine, revision, upgrade, writing
-from registry.releases import list_all
+from registry.releases.reading import list_releases
 from registry.rules.chain import chain_digest
 from registry.rules.lineage import Composed
 from tests.registry.helpers import finish, opened, start_children
@@ -195,11 +195,11 @@ def check(url: str, store: Path) -> None:
     """All that was there is there, and works."""
     with opened(url, store) as registry:
         assert differences(registry.engine) == []
-        assert [(row.name, row.version) for row in tasks.list_all(registry)] == [
+        assert [(row.name, row.version) for row in tasks.list_releases(registry)] == [
             ("intent", "1.1"),
             ("slots", "1.0"),
         ]
-        *newer, second, first = list_all(registry)
+        *newer, second, first = list_releases(registry)
         assert [row.number for row in newer] in ([], [3], [4, 3])
         assert [(row.number, row.channels) for row in (second, first)] == [
             (2, ["latest"]),

@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError
 
 from centra.errors import InvalidNameError, NotAllowedError, NotFoundError, UsageError
 from registry import audit, channels, policies, signatures, tasks
-from registry.policies import Setting
 from registry.promotion import GateError, promote
 from registry.releases import compose
+from registry.rules.policy_changes import Setting
 from registry.settings import CONFIG, Rules
 from tests import support
 from tests.registry.helpers import (

@@ -14,7 +14,8 @@ from centra.store import LocalStore
 from registry import audit, channels, evaluations, releases, signatures, tasks
 from registry.promotion import GateError, Promotion, StaleReleaseError, promote
 from registry.releases import compose
-from registry.rules.policy import evaluate as evaluate_gates
+from registry.releases.publishing import add_release
+from registry.rules.gates import evaluate_gates
 from tests import support
 from tests.registry.helpers import (
     acting,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry import Registry
-    from registry.rules.policy import Gate
+    from registry.rules.gates import Gate
 
 MORE = ("alarm", "music", "weather", "news")
 
@@ -274,11 +275,11 @@ def test_a_channel_that_moves_while_a_change_is_rebased_leaves_no_release_behind
             promote(published, str(others), "production", rebase=True)
         return check(*args, **options)
 
-    monkeypatch.setattr("registry.promotion.evaluate", intruding)
+    monkeypatch.setattr("registry.promotion.gates.evaluate_gates", intruding)
     done = promote(ruled(published, max_layers=99), str(mine), "production", rebase=True)
     assert served(published) == {"intent": "1.1", "slots": "1.1", "mood": "1.1"}
     # One for the intruder and one for the promotion, though that composed two.
-    assert (done.release, len(releases.list_all(published))) == (others + 2, others + 2)
+    assert (done.release, len(releases.list(published))) == (others + 2, others + 2)
 
 
 def test_a_removal_and_an_addition_are_rebased_too(
@@ -311,7 +312,7 @@ def imported(registry: Registry) -> int:
     composed = compose(registry)
     registry.store.put(composed.manifest.to_bytes())
     with registry.write() as uow:
-        return releases.add(uow, composed.manifest, composed.ids).number
+        return add_release(uow, composed.manifest, composed.ids).number
 
 
 def test_a_release_that_stands_on_nothing_that_is_served_is_refused_unless_forced(
@@ -381,7 +382,7 @@ def test_a_promotion_gives_way_as_often_as_others_are_faster_and_reads_only_what
     mine, times = ship("intent", 11), 21
     for seed in range(times):
         tasks.update(published, "slots", module(seed=100 + seed))
-    monkeypatch.setattr("registry.promotion.time.sleep", lambda _: None)
+    monkeypatch.setattr("registry.promotion.promoting.time.sleep", lambda _: None)
     read: list[list[str]] = [[]]
     begun = []
 
@@ -397,13 +398,13 @@ def test_a_promotion_gives_way_as_often_as_others_are_faster_and_reads_only_what
             theirs = compose(
                 published, base="production", replace=[f"slots@1.{turn + 1}"], publish=True
             )
-            monkeypatch.setattr("registry.promotion.evaluate", evaluate_gates)
+            monkeypatch.setattr("registry.promotion.gates.evaluate_gates", evaluate_gates)
             promote(published, str(theirs.release), "production")
-            monkeypatch.setattr("registry.promotion.evaluate", intruding)
+            monkeypatch.setattr("registry.promotion.gates.evaluate_gates", intruding)
         read.append([])
         return evaluate_gates(*args, **options)
 
-    monkeypatch.setattr("registry.promotion.evaluate", intruding)
+    monkeypatch.setattr("registry.promotion.gates.evaluate_gates", intruding)
     own = dataclasses.replace(ruled(published, max_layers=99), store=Recording(root_of(published)))
     done = promote(own, str(mine), "production", rebase=True)
     assert (done.promoted, len(begun)) == (True, times + 1)
@@ -569,7 +570,7 @@ def test_a_release_whose_parity_fails_on_this_machine_does_not_pass_the_parity_g
     def failing(*_: object) -> None:
         raise ComposeError("intent", "parity failed")
 
-    monkeypatch.setattr("centra.releases.compose.check_parity", failing)
+    monkeypatch.setattr("centra.releases.parity.check_parity", failing)
     with pytest.raises(GateError) as caught:
         promote(ruled(published, parity=True), number, "production")
     assert [gate.found for gate in failed(caught)] == ["task intent: parity failed"]

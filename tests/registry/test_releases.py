@@ -21,8 +21,9 @@ from centra.errors import (
 )
 from centra.formats.manifest import ChannelPointer
 from centra.formats.task_module import HeadSpec, TaskModule
-from centra.releases.compose import ComposeError, check_parity
+from centra.releases.compose import ComposeError
 from centra.releases.folder import ReleaseFolder
+from centra.releases.parity import check_parity
 from centra.store import LocalStore
 from centra.system.files import file_digest
 from registry import audit, channels, releases, tasks
@@ -94,14 +95,16 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
             calls.append(set(names))
         return check_parity(manifest, reader, names, *rest, **engine)
 
-    monkeypatch.setattr("centra.releases.compose.check_parity", counting)
+    monkeypatch.setattr("centra.releases.parity.check_parity", counting)
     return calls
 
 
 @pytest.fixture
 def unproven(monkeypatch: pytest.MonkeyPatch) -> None:
     """Register as was done before modules were run when they came in."""
-    monkeypatch.setattr("centra.releases.compose.prove", lambda modules, *_: dict.fromkeys(modules))
+    monkeypatch.setattr(
+        "centra.releases.parity.check_module_parity", lambda modules, *_: dict.fromkeys(modules)
+    )
 
 
 def lying(module: Path, path: Path) -> Path:
@@ -274,7 +277,7 @@ def test_pinning_back_gives_the_old_release_again_and_latest_follows(
     assert done.changes == [Change(task="intent", change="updated", before="1.1", after="1.0")]
     assert latest(published) == (1, 3)
     assert actions(published)[before:] == ["channel:move latest"]
-    assert [row.number for row in releases.list_all(published)] == [2, 1]
+    assert [row.number for row in releases.list(published)] == [2, 1]
 
 
 # Starting from a release.
@@ -608,7 +611,7 @@ def test_a_slow_compose_keeps_a_precision_that_was_decided_meanwhile(
 
     def others() -> None:
         with reopened(published) as own:
-            compose(own, replace=["intent@1.1"], settled={"slots": "int8"}, publish=True)
+            compose(own, replace=["intent@1.1"], decided_precisions={"slots": "int8"}, publish=True)
 
     meanwhile(others, 1)
     done = compose(published, publish=True)
@@ -742,7 +745,7 @@ def test_a_release_holds_no_time_no_person_and_no_version(settled: Registry) -> 
 
 
 def test_an_empty_registry_lists_no_release(registry: Registry) -> None:
-    assert releases.list_all(registry) == []
+    assert releases.list(registry) == []
 
 
 def test_releases_are_listed_newest_first_with_their_channels(
@@ -752,7 +755,7 @@ def test_releases_are_listed_newest_first_with_their_channels(
     channels.move(published, "production", "1")
     tasks.register(published, "topic", module())
     compose(published, publish=True)
-    newest, first = releases.list_all(published)
+    newest, first = releases.list(published)
     assert (newest.number, newest.tasks, newest.channels) == (2, 3, ["latest"])
     assert (first.number, first.tasks, first.channels) == (1, 2, ["production", "staging"])
     assert (first.created_by, first.digest) == ("nlu/ada", releases.show(published, "1").digest)

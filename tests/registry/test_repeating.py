@@ -62,7 +62,7 @@ Change = Callable[[Registry], object]
 def without_parity(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is composed is not run: that takes the most time, and is no matter here."""
     monkeypatch.setattr(
-        "centra.releases.compose.check_parity", lambda *told, **_: dict.fromkeys(told[2], 0.0)
+        "centra.releases.parity.check_parity", lambda *told, **_: dict.fromkeys(told[2], 0.0)
     )
 
 
@@ -135,13 +135,13 @@ def unwilling(registry: Registry) -> Registry:
 
 def published(registry: Registry) -> bool:
     """Whether every pointer is as the database says."""
-    return not any(channels.pointer_fault(registry, row) for row in channels.list_all(registry))
+    return not any(channels.pointer_fault(registry, row) for row in channels.list(registry))
 
 
 def test_a_change_whose_pointer_was_refused_is_finished_by_repeating_it_and_goes_no_further(
     shipped: Registry, change: Change
 ) -> None:
-    before = channels.list_all(shipped)
+    before = channels.list(shipped)
     with pytest.raises(UnpublishedError) as caught:
         change(unwilling(shipped))
     assert exit_code(caught.value) == 1
