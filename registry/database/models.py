@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
     DateTime,
+    Enum,
     ForeignKey,
     Integer,
     MetaData,
@@ -22,7 +23,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from centra.formats.contract import Contract
 from centra.formats.manifest import Precision  # noqa: TC001 - SQLAlchemy reads the annotations
+from registry.rules.lifecycle import BackboneState, TaskState
 from registry.rules.lineage import MoveKind  # noqa: TC001 - SQLAlchemy reads the annotations
+
+if TYPE_CHECKING:
+    from enum import StrEnum
 
 __all__ = [
     "AuditEvent",
@@ -85,6 +90,20 @@ _DIGEST = String(64)
 _NAME = String(63)
 
 
+def _text_of(values: type[StrEnum], length: int) -> Enum:
+    """A text column of so many characters that holds an enum's values.
+
+    Which those are is a constraint of its table.
+    """
+    return Enum(
+        values,
+        native_enum=False,
+        create_constraint=False,
+        length=length,
+        values_callable=lambda members: [member.value for member in members],
+    )
+
+
 class Backbone(Base):
     """One version of a frozen encoder: ``minilm@1``."""
 
@@ -99,7 +118,9 @@ class Backbone(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(_NAME)
     version: Mapped[int]
-    state: Mapped[str] = mapped_column(String(7), default="active")
+    state: Mapped[BackboneState] = mapped_column(
+        _text_of(BackboneState, 7), default=BackboneState.ACTIVE
+    )
     """No module may be registered on a retired one."""
     digest: Mapped[str] = mapped_column(_DIGEST, unique=True)
     family: Mapped[str] = mapped_column(String(32))
@@ -125,7 +146,7 @@ class Task(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(_NAME, unique=True)
     team: Mapped[str] = mapped_column(_NAME, index=True)
-    state: Mapped[str] = mapped_column(String(7), default="active")
+    state: Mapped[TaskState] = mapped_column(_text_of(TaskState, 7), default=TaskState.ACTIVE)
     created_at: Mapped[datetime] = mapped_column(UtcTime)
 
     versions: Mapped[list[TaskVersion]] = relationship(
