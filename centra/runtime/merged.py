@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from centra.formats.manifest import Precision, ReleaseManifest, TaskEntry
     from centra.runtime.engine import Engine, LoadedTask, TrunkEngine
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["Release"]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from centra.data.labelling import Labelling
     from centra.data.tags import Scheme
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["Split", "TaskData"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-
 from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select

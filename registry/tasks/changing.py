@@ -140,10 +140,10 @@ def _make_version(
     with checked_module(registry, request.task, source, checkpoint, progress) as module:
         with registry.read() as uow:
             planned = plan_version(uow, request, module)
-        fault = registry.store.fault(module.digest) if planned.existing else None
+        problem = registry.store.find_problem(module.digest) if planned.existing else None
         with storing(registry, {module.digest: module.path}) as uow:
             added = add_version(uow, request, module)
-            if not added.change and not fault:
+            if not added.change and not problem:
                 check_in_force(uow, added.version)
             outcome = TaskOutcome(
                 task=request.task,
@@ -151,7 +151,7 @@ def _make_version(
                 changed=added.change is not None,
                 forced=added.forced,
                 state=added.version.task.state,
-                mended=None if added.change else fault,
+                mended=None if added.change else problem,
             )
         if outcome.changed:
             _log.info(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from registry.rules.lifecycle import TaskState
 
 if TYPE_CHECKING:
-    from centra.store.blobs import Fault
+    from centra.store import BlobProblem
 
 __all__ = ["TaskOutcome"]
 
@@ -24,5 +24,5 @@ class TaskOutcome:
     forced: bool = False
     state: TaskState = TaskState.ACTIVE
     """The task's: a retired one stays out of the live set, whatever version is current."""
-    mended: Fault | None = None
+    mended: BlobProblem | None = None
     """What was wrong with the version's file, which has been put back."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from centra.formats.manifest import ReleaseManifest
     from centra.formats.task_module import ModuleFile
     from centra.progress import Progress
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
     from registry.transfer.archive import Export
 
 __all__ = ["Content", "read_content"]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from centra.formats.names import parse_name
 from centra.progress import Progress, silent
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from registry import releases
 from registry.audit import bear_witness
 from registry.backbones.changing import add_backbone

@@ -21,7 +21,7 @@ from centra.errors import (
     UsageError,
 )
 from centra.formats.task_module import TaskModule, TaskSpec
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.system.files import file_digest
 from registry import audit, tasks
 from registry.database.listing import MetricBound
@@ -770,15 +770,14 @@ def test_registering_updating_and_listing_need_neither_torch_nor_transformers(
 ) -> None:
     code = (
         "import sys\n"
-        "from pathlib import Path\n"
         "from registry import Registry, audit, backbones, channels, releases, tasks\n"
         "url, store, first, second = sys.argv[1:]\n"
         "registry = Registry.open(database=url, store=store, actor='nlu/ada')\n"
-        "tasks.register(registry, 'intent', Path(first))\n"
-        "tasks.update(registry, 'intent', Path(second))\n"
+        "tasks.register(registry, 'intent', first)\n"
+        "tasks.update(registry, 'intent', second)\n"
         "tasks.show(registry, 'intent'), tasks.diff(registry, 'intent@1.0', 'intent')\n"
-        "for module in tasks, releases, channels, backbones:\n"
-        "    module.list_all(registry)\n"
+        "tasks.list(registry), backbones.list(registry)\n"
+        "releases.list_all(registry), channels.list_all(registry)\n"
         "audit.events(registry, task='intent')\n"
         "print(*{'torch', 'transformers'} & set(sys.modules))\n"
     )
