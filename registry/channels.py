@@ -28,7 +28,7 @@ from centra.errors import (
 from centra.formats.manifest import DEFAULT_CHANNELS, ChannelPointer
 from centra.formats.names import parse_name
 from centra.progress import Progress, silent
-from centra.runtime.loading import read_manifest
+from centra.releases.find import read_manifest
 from registry import owners, policies
 from registry.database.listing import by_name, holds, within
 from registry.database.models import Channel, ChannelMove, Release

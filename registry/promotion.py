@@ -19,7 +19,7 @@ from sqlalchemy import select
 from centra.errors import ConflictError, VerificationError
 from centra.progress import Progress, silent
 from centra.releases.compose import Checked, proven
-from centra.runtime.loading import read_manifest
+from centra.releases.find import read_manifest
 from registry import owners, policies, releases
 from registry.audit import bear_witness
 from registry.channels import (

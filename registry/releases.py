@@ -20,7 +20,7 @@ from centra.formats.names import split_reference
 from centra.formats.task_module import read_spec
 from centra.progress import Progress, Remark, silent, unheard
 from centra.releases.compose import Checked, ComposeError, check_parity, merge, proven
-from centra.runtime.loading import find_release, read_manifest
+from centra.releases.find import find_release, read_manifest
 from registry import policies
 from registry.audit import bear_witness
 from registry.channels import (
@@ -901,7 +901,8 @@ def _channel_names(uow: UnitOfWork) -> dict[int, list[str]]:
 def _find(registry: Registry | None, reference: str) -> tuple[ReleaseManifest, BlobReader]:
     """A release by the address of a folder or store, or by its name in the registry."""
     if registry is None or is_address(reference):
-        return find_release(reference)
+        location = find_release(reference)
+        return location.manifest, location.reader
     with registry.read() as uow:
         digest = uow.release(reference).digest
     return read_manifest(digest, registry.store), registry.store
