@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.contract import ContractDifference
+    from centra.formats.contract import ContractDifference
     from registry.releases import ModuleDifference
 
 __all__ = ["contract_lines", "module_lines", "tensor_lines"]

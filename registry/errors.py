@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from centra.errors import CentraError, ConflictError, NotAllowedError, NotFoundError, StoreError
 
 if TYPE_CHECKING:
-    from registry.contract import ContractDifference
+    from centra.formats.contract import ContractDifference
 
 __all__ = [
     "ContractChangedError",

@@ -32,7 +32,6 @@ from registry.channels import (
     publish_pointer,
 )
 from registry.claims import storing
-from registry.contract import ContractDifference, compare
 from registry.database.listing import holds, paged, within
 from registry.database.models import Release, ReleaseBase, ReleaseTask
 from registry.rules.precisions import wishes
@@ -46,9 +45,10 @@ if TYPE_CHECKING:
 
     import centra.runtime
     from centra.data.inputs import Example
+    from centra.formats.contract import ContractDifference
     from centra.formats.manifest import Precision, TaskEntry, Versioned
     from centra.releases.int8 import Int8Comparison
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from registry.connection import Registry
     from registry.database.listing import Moment
     from registry.database.models import TaskVersion
@@ -854,7 +854,7 @@ def _compare(
         tap_layer=(old.tap_layer, new.tap_layer) if old.tap_layer != new.tap_layer else None,
         depth=(old.depth, new.depth) if old.depth != new.depth else None,
         precision=_precision(old, new),
-        contract=compare(old.contract, new.contract),
+        contract=old.contract.difference(new.contract),
         tensors_changed=tensors,
         tensors_same=same,
     )

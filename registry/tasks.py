@@ -17,7 +17,6 @@ from centra.errors import ConflictError, UsageError
 from centra.formats.names import parse_name, parse_task_name, split_reference
 from centra.progress import Progress, silent
 from registry.claims import storing
-from registry.contract import ContractDifference, compare
 from registry.database.listing import by_name, is_backbone, metric, paged, within
 from registry.database.models import Backbone, Task, TaskVersion
 from registry.errors import ContractChangedError, TaskExistsError
@@ -33,8 +32,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import ColumnElement
 
+    from centra.formats.contract import ContractDifference
     from centra.formats.task_module import ModuleFile
-    from centra.store.blobs import Fault
+    from centra.store import BlobProblem
     from registry.connection import Registry
     from registry.database.listing import MetricBound, Moment
     from registry.database.unit_of_work import UnitOfWork
@@ -103,7 +103,7 @@ class Outcome:
     forced: bool = False
     state: str = "active"
     """The task's: a retired one stays out of the live set, whatever version is current."""
-    mended: Fault | None = None
+    mended: BlobProblem | None = None
     """What was wrong with the version's file, which has been put back."""
 
 
@@ -181,7 +181,7 @@ def register(
     with checked_module(registry, name, source, checkpoint, progress) as module:
         with registry.read() as uow:
             known = decide(uow, module)
-        fault = registry.store.fault(module.digest) if known else None
+        fault = registry.store.find_problem(module.digest) if known else None
         with storing(registry, {module.digest: module.path}) as uow:
             same = decide(uow, module)
             if same is not None:
@@ -274,7 +274,7 @@ def way_in(
         return "register"
     check_owner(name, task.team, uow.actor, force=force)
     _check_active(task)
-    return "redefine" if compare(uow.current(task).contract, module.spec.contract) else "update"
+    return "redefine" if uow.current(task).contract.difference(module.spec.contract) else "update"
 
 
 def admit(
@@ -467,7 +467,7 @@ def diff(registry: Registry, before: str, after: str) -> TaskDifference:
     with registry.read() as uow:
         old, new = uow.version(name, first), uow.version(name, second)
         rows = version_row(old), version_row(new)
-        contract = compare(old.contract, new.contract)
+        contract = old.contract.difference(new.contract)
     changed, same = compare_tensors(registry.store, rows[0].digest, rows[1].digest)
     return TaskDifference(
         task=name,
@@ -512,7 +512,7 @@ def _add_version(
             return same
         _check_active(task)
         current = uow.current(task)
-        difference = compare(current.contract, module.spec.contract)
+        difference = current.contract.difference(module.spec.contract)
         if difference and not redefined:
             raise ContractChangedError(name, difference)
         if redefined and not difference:
@@ -529,7 +529,7 @@ def _add_version(
     with checked_module(registry, name, source, checkpoint, progress) as module:
         with registry.read() as uow:
             known = decide(uow, module)
-        fault = registry.store.fault(module.digest) if known else None
+        fault = registry.store.find_problem(module.digest) if known else None
         with storing(registry, {module.digest: module.path}) as uow:
             same = decide(uow, module)
             if same is not None:
@@ -556,7 +556,7 @@ def _extend_task(
 ) -> Outcome:
     """Write a task's next version."""
     before = uow.current(task)
-    difference = compare(before.contract, module.spec.contract)
+    difference = before.contract.difference(module.spec.contract)
     newest = select(TaskVersion.major, TaskVersion.minor).where(TaskVersion.task_id == task.id)
     newest = newest.order_by(TaskVersion.major.desc(), TaskVersion.minor.desc()).limit(1)
     # Of the current major, too, which a pin may have set back.
@@ -620,7 +620,7 @@ def _same_bytes(task: Task, module: ModuleFile) -> TaskVersion | None:
     )
 
 
-def _repeated(uow: UnitOfWork, same: TaskVersion, fault: Fault | None) -> Outcome:
+def _repeated(uow: UnitOfWork, same: TaskVersion, fault: BlobProblem | None) -> Outcome:
     """What comes of bytes that are a version already: nothing, where they are what is wanted.
 
     Args:
@@ -668,9 +668,7 @@ def _version(
         digest=module.digest,
         size=module.size,
         backbone=backbone,
-        kind=spec.kind,
-        input=spec.input,
-        labels=list(spec.labels),
+        **spec.contract.to_dict(),
         tap_layer=spec.tap_layer,
         depth=spec.depth,
         metrics=spec.metrics,

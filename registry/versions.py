@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from centra.formats.contract import Contract
     from centra.formats.manifest import Precision
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from registry.database.models import TaskVersion
 
 __all__ = ["Held", "VersionRow", "compare_tensors", "version_row"]
@@ -21,7 +22,7 @@ class Held:
 
     number: str
     digest: str
-    contract: tuple[str, str, tuple[str, ...]]
+    contract: Contract
     precision: Precision
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What holds for the source as a whole: who may import whom, and that everything is described."""
+"""What holds for the source as a whole: who may import whom, and what importing costs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ ALLOWED = {
     "cli": {"cli", "registry", "centra"},
 }
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-NAMES = [str(path.relative_to(ROOT)) for path in FILES]
-
-every_file = pytest.mark.parametrize("path", FILES, ids=NAMES)
+OURS = {*PACKAGES, "tests", "benchmarks"}
 
 
 def parsed(path: Path) -> ast.Module:
@@ -76,51 +74,41 @@ def exported(tree: ast.Module) -> list[str]:
     return []
 
 
-def undescribed(body: list[ast.stmt], inside: str = "") -> Iterator[str]:
-    """The public functions, classes and methods without a docstring."""
-    for node in body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            if node.name.startswith("_"):
-                continue
-            if not ast.get_docstring(node):
-                yield f"{inside}{node.name}"
-            if isinstance(node, ast.ClassDef):
-                yield from undescribed(node.body, f"{inside}{node.name}.")
-
-
 def test_every_package_is_a_package() -> None:
     folders = {path.parent for path in FILES}
     assert [str(folder) for folder in folders if not (folder / "__init__.py").is_file()] == []
 
 
-@every_file
-def test_imports_run_from_cli_to_registry_to_centra_alone(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    ours = {name for name in imports(parsed(path)) if name in (*PACKAGES, "tests", "benchmarks")}
-    assert ours <= ALLOWED[package]
+@pytest.fixture(scope="module")
+def sources() -> dict[Path, ast.Module]:
+    """Every file of the product, parsed."""
+    return {path.relative_to(ROOT): parsed(path) for path in FILES}
 
 
-@every_file
-def test_every_module_says_what_it_is(path: Path) -> None:
-    tree = parsed(path)
-    if tree.body:  # An empty __init__.py has nothing to say.
-        assert ast.get_docstring(tree)
+def test_imports_run_from_cli_to_registry_to_centra_alone(sources: dict[Path, ast.Module]) -> None:
+    wrong = {
+        str(path): sorted(against)
+        for path, tree in sources.items()
+        if (against := {*imports(tree)} & OURS - ALLOWED[path.parts[0]])
+    }
+    assert wrong == {}
 
 
-@every_file
-def test_what_a_module_exports_is_there(path: Path) -> None:
-    tree = parsed(path)
-    names = exported(tree)
-    assert sorted(set(names)) == sorted(names)
-    assert set(names) <= bound(tree)
+def test_every_module_says_what_it_is(sources: dict[Path, ast.Module]) -> None:
+    # An empty __init__.py has nothing to say.
+    silent = [str(p) for p, tree in sources.items() if tree.body and not ast.get_docstring(tree)]
+    assert silent == []
 
 
-@every_file
-def test_every_public_function_class_and_method_is_described(path: Path) -> None:
-    if (
-        "versions" not in path.parts
-    ):  # A migration's upgrade() and downgrade() speak for themselves.
-        assert list(undescribed(parsed(path).body)) == []
+def test_what_a_module_exports_is_there_once(sources: dict[Path, ast.Module]) -> None:
+    exports = {path: exported(tree) for path, tree in sources.items()}
+    twice = [str(path) for path, names in exports.items() if len({*names}) < len(names)]
+    absent = {
+        str(path): missing
+        for path, names in exports.items()
+        if (missing := sorted({*names} - bound(sources[path])))
+    }
+    assert (twice, absent) == ([], {})
 
 
 def test_migrating_imports_no_torch(tmp_path: Path) -> None:

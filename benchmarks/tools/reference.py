@@ -16,7 +16,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from centra.formats.backbone import BackboneSpec, import_backbone
 from centra.formats.manifest import ReleaseManifest
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert
 
-from registry.contract import compare
+from centra.formats.contract import Contract
 from registry.database.models import AuditEvent, AuditHead, Backbone, Task, TaskVersion, now
 from registry.rules.chain import chain_digest
 from registry.rules.replay import version_content
@@ -154,7 +154,7 @@ def _changes(
         elif version["major"] == before["major"]:
             action, details = "task:update", {**details, "from": _number(before)}
         else:
-            difference = compare(_contract(before), _contract(version)).lines()
+            difference = _contract(before).difference(_contract(version)).lines()
             action = "task:redefine"
             details = {**details, "from": _number(before), "difference": difference}
         yield _event(task, version["created_at"], action, details)
@@ -190,5 +190,5 @@ def _number(version: dict[str, Any]) -> str:
     return f"{version['major']}.{version['minor']}"
 
 
-def _contract(version: dict[str, Any]) -> tuple[str, str, tuple[str, ...]]:
-    return version["kind"], version["input"], tuple(version["labels"])
+def _contract(version: dict[str, Any]) -> Contract:
+    return Contract(kind=version["kind"], input=version["input"], labels=tuple(version["labels"]))

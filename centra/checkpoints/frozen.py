@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from centra.families.table import Family
     from centra.progress import Progress
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["Footing", "find_footings"]
 

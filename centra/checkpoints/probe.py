@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from centra.data.inputs import Encoded
     from centra.formats.task_module import TaskSpec
     from centra.progress import Remark
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["with_probe"]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from centra.data.words import Segmentation, Span
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = [
     "Encoded",

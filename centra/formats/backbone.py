@@ -34,7 +34,7 @@ from centra.formats.documents import Count, Digest, FormattedDocument
 from centra.formats.manifest import FileName  # noqa: TC001 - pydantic reads the annotations
 from centra.formats.tensors import map_tensors, under
 from centra.progress import Progress, silent
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.system.snapshot import copy_model
 from centra.tokenization.tokenizer import checked_encoder, import_tokenizer
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import torch
 
     from centra.data.inputs import TextEncoder
-    from centra.store.blobs import BlobReader, BlobWriter
+    from centra.store import BlobReader, BlobWriter
 
 __all__ = [
     "BackboneSpec",

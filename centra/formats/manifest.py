@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from centra.errors import FormatError
+from centra.formats.contract import Contract
 from centra.formats.documents import Count, Digest, Document, FormattedDocument
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ class TaskEntry(Document):
     """Written where it is not fp32: a release of fp32 tasks keeps the digest that it has always had."""
 
     @property
-    def contract(self) -> tuple[str, str, tuple[str, ...]]:
+    def contract(self) -> Contract:
         """What a caller relies on; a change of it is a redefinition."""
-        return self.kind, self.input, self.labels
+        return Contract.of(self)
 
     def check(self, name: str, module: TaskSpec) -> None:
         """Refuse a manifest that contradicts a task's module.
@@ -193,9 +194,7 @@ class ReleaseManifest(FormattedDocument):
             name: TaskEntry(
                 digest=digest,
                 backbone=spec.backbone,
-                kind=spec.kind,
-                input=spec.input,
-                labels=spec.labels,
+                **spec.contract.to_dict(),
                 tap_layer=spec.tap_layer,
                 depth=spec.depth,
                 precision=precisions.get(name, "fp32"),
@@ -328,8 +327,8 @@ class Versioned(Protocol):
         ...
 
     @property
-    def contract(self) -> tuple[str, str, tuple[str, ...]]:
-        """Kind, input and labels."""
+    def contract(self) -> Contract:
+        """What its callers rely on."""
         ...
 
     @property

@@ -22,6 +22,7 @@ from pydantic import Field
 from centra.data.tags import bio_labels
 from centra.data.words import Segmentation  # noqa: TC001 - pydantic reads it
 from centra.errors import FormatError, IncompatibleError, StoreNotWritableError
+from centra.formats.contract import Contract, InputForm
 from centra.formats.documents import (
     Count,
     Digest,
@@ -101,7 +102,7 @@ class TaskSpec(FormattedDocument):
     FORMAT: ClassVar[str] = "centra/task-module"
 
     kind: Kind
-    input: Literal["single", "pair"]
+    input: InputForm
     labels: tuple[str, ...]
     """In the order of the logits; BIO tags for tagging; empty for regression."""
     backbone: Digest
@@ -129,9 +130,9 @@ class TaskSpec(FormattedDocument):
         return self.head.tags or self.labels
 
     @property
-    def contract(self) -> tuple[str, str, tuple[str, ...]]:
-        """What a caller of the task relies on: kind, input, labels in their order."""
-        return self.kind, self.input, self.labels
+    def contract(self) -> Contract:
+        """What a caller of the task relies on."""
+        return Contract.of(self)
 
     def check(self, where: str) -> None:
         """Refuse a spec whose fields contradict each other.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import TaskSpec
     from centra.modeling.crf import LinearChain
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["Branch", "Trunk", "attention_bias"]
 

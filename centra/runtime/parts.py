@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from centra.formats.manifest import Precision, ReleaseManifest, TaskEntry
     from centra.runtime.engine import Engine, LoadedTask, TrunkEngine
     from centra.runtime.pool import Pool
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["LoadedTrunk", "Parts", "TrunkKey", "load_parts"]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from centra.data.inputs import Input, TextEncoder
     from centra.formats.manifest import ReleaseManifest
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["Release"]
 

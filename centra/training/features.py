@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from centra.data.inputs import Row
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["FeatureCache", "Features", "default_budget"]
 

@@ -85,7 +85,7 @@ class Plan(Document):
     data: str
     """A folder; a relative one counts from the recipe's own."""
     kind: Kind | None = None
-    """None for what the labels look like; see :func:`centra.training.contract.make_contract`."""
+    """None for what the labels look like; see :func:`centra.training.contract_inference.infer_contract`."""
     labels: str | None = None
     """A file with all labels in their order; a relative one counts from the recipe's folder."""
     tags: Scheme | None = None

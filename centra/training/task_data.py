@@ -11,7 +11,7 @@ from centra.errors import DataError, FormatError
 from centra.formats.jsonl import read_data
 from centra.formats.task_module import HeadSpec, TaskSpec
 from centra.kinds.decoding import tagged_spans
-from centra.training.contract import Contract, make_contract
+from centra.training.contract_inference import InferredContract, infer_contract
 from centra.training.targets import target
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from centra.data.labelling import Labelling
     from centra.data.tags import Scheme
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["Split", "TaskData"]
 
@@ -72,7 +72,7 @@ class TaskData:
             folder: holds both files; see :func:`centra.data.inputs.read_examples`.
             max_length: tokens kept of each input; 0 for the backbone's maximum.
             labelling: what the labels mean, where the data do not say it.
-            like: see :func:`centra.training.contract.make_contract`.
+            like: see :func:`centra.training.contract_inference.infer_contract`.
 
         Raises:
             DataError: missing, empty or malformed data; a label that is not in train, or not in the
@@ -88,23 +88,21 @@ class TaskData:
         train, dev = (
             read_examples(path, data=data) for path, data in zip(files, contents, strict=True)
         )
-        contract = make_contract(train, dev, labelling, like)
+        inferred = infer_contract(train, dev, labelling, like)
         spec = TaskSpec(
-            kind=contract.kind,
-            input=contract.input,
-            labels=contract.labels,
+            **inferred.contract.to_dict(),
             backbone=backbone.digest,
             tap_layer=0,
             depth=0,
-            head=_head(contract, labelling, like),
+            head=_head(inferred, labelling, like),
         )
         try:
             spec.check(str(files[0]))
         except FormatError as error:
             raise DataError(str(error)) from error
         encoder = TextEncoder.of(backbone, reader, max_length=max_length)
-        splits = [_encode(spec, examples, encoder) for examples in (contract.train, contract.dev)]
-        remarks = [*contract.remarks]
+        splits = [_encode(spec, examples, encoder) for examples in (inferred.train, inferred.dev)]
+        remarks = [*inferred.remarks]
         if spec.head.words == "characters":
             remarks.append("every token is one character: texts are cut into characters, too")
         cut = [_cut_remark(file, split) for file, split in zip(files, splits, strict=True)]
@@ -114,21 +112,25 @@ class TaskData:
             dev=splits[1],
             fingerprint=fingerprint(contents),
             pad_token_id=encoder.pad_token_id,
-            scheme=contract.scheme,
+            scheme=inferred.scheme,
             remarks=(*remarks, *(text for texts in cut for text in texts)),
         )
 
 
-def _head(contract: Contract, labelling: Labelling | None, like: TaskSpec | None) -> HeadSpec:
+def _head(
+    inferred: InferredContract, labelling: Labelling | None, like: TaskSpec | None
+) -> HeadSpec:
     """The head of a task, which may cut texts into words as its team, its teacher or its data do."""
     said = labelling.words if labelling else None
-    if contract.kind != "tagging":
+    if inferred.contract.kind != "tagging":
         if said:
-            raise DataError(f"words were said to be {said}, but this is a {contract.kind} task")
+            raise DataError(
+                f"words were said to be {said}, but this is a {inferred.contract.kind} task"
+            )
         return HeadSpec(activation="tanh")
     if like is not None:
         return HeadSpec(words=said or like.head.words)
-    tokens = (token for example in contract.train for token in example.input.tokens or ())
+    tokens = (token for example in inferred.train for token in example.input.tokens or ())
     return HeadSpec(words=said or ("characters" if are_characters(tokens) else "unicode"))
 
 

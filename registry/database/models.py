@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from centra.formats.contract import Contract
 from centra.formats.manifest import Precision  # noqa: TC001 - SQLAlchemy reads the annotations
 from registry.rules.lineage import MoveKind  # noqa: TC001 - SQLAlchemy reads the annotations
 
@@ -183,9 +184,9 @@ class TaskVersion(Base):
         return f"{self.task.name}@{self.number}"
 
     @property
-    def contract(self) -> tuple[str, str, tuple[str, ...]]:
-        """What a caller relies on: kind, input, labels in their order."""
-        return self.kind, self.input, tuple(self.labels)
+    def contract(self) -> Contract:
+        """What a caller relies on."""
+        return Contract.of(self)
 
 
 class Release(Base):

@@ -63,6 +63,7 @@ from registry.rules.lifecycle import Actor
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from centra.formats.contract import Contract
     from centra.formats.manifest import LayerAccount, Precision
 
 __all__ = [
@@ -297,7 +298,7 @@ class Version:
 
     number: str
     digest: str
-    contract: tuple[str, str, tuple[str, ...]]
+    contract: Contract
     reported: Mapping[str, float]
     measured: tuple[Measure, ...]
     """In this precision, the newest first."""

@@ -107,12 +107,12 @@ def version_content(version: Any, backbone: str) -> dict[str, Any]:
         version: its row.
         backbone: the digest of its backbone.
     """
-    from centra.formats.documents import canonical_json, sha256
+    from centra.formats.contract import Contract
 
+    contract = Contract.of(version)
     return {
-        "kind": version.kind,
-        "input": version.input,
-        "labels": sha256(canonical_json(version.labels)),
+        **contract.to_dict(),
+        "labels": contract.labels_digest,
         "backbone": backbone,
         "tap_layer": version.tap_layer,
         "depth": version.depth,

@@ -23,7 +23,7 @@ from centra.errors import (
     NotFoundError,
 )
 from centra.formats.backbone import BackboneSpec, import_backbone
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.system.files import file_digest
 from tests import support
 

@@ -13,6 +13,7 @@ from centra.checkpoints.conversion import convert
 from centra.data.inputs import Input
 from centra.errors import FormatError, IncompatibleError, UsageError
 from centra.formats.backbone import import_backbone
+from centra.formats.contract import Contract
 from centra.runtime import Release
 from tests import support
 from tests.centra.checkpoints import configure, converted, rewrite
@@ -208,7 +209,7 @@ def test_kind_input_and_labels_may_be_declared(
     module, remarks = converted(
         checkpoint, tiny_backbone, form="pair", kind="multilabel", labels=names
     )
-    assert module.spec.contract == ("multilabel", "pair", names)
+    assert module.spec.contract == Contract(kind="multilabel", input="pair", labels=names)
     assert remarks == []
 
 

@@ -1,254 +1,87 @@
-"""What training data make a task's contract, and what is said of that."""
+"""What changed between two contracts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from hypothesis import given
+from hypothesis import strategies as st
 
-import pytest
+from centra.formats.contract import Contract
 
-from centra.data.inputs import read_examples
-from centra.data.labelling import Labelling
-from centra.errors import DataError
-from centra.training.contract import Contract, make_contract
-from tests import support
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Callable[..., Contract]:
-    """The contract of some labels, as they stand in a file each for training and dev."""
-
-    def rows(labels: list[Any], name: str) -> list[Any]:
-        lines = []
-        for label in labels:
-            fields = label if isinstance(label, dict) else {"text": "a", "label": label}
-            if isinstance(label, list):
-                fields = {"text": "a", "labels": label}
-            if isinstance(label, tuple):
-                fields = {"tokens": ["a"] * len(label), "labels": [*label]}
-            lines.append(fields)
-        return read_examples(support.write_jsonl(tmp_path / name, lines))
-
-    def made(train: list[Any], dev: list[Any] | None = None, **said: Any) -> Contract:
-        dev = train if dev is None else dev
-        labelling = Labelling(**said)
-        return make_contract(rows(train, "train.jsonl"), rows(dev, "dev.jsonl"), labelling)
-
-    return made
-
-
-def values(contract: Contract) -> list[Any]:
-    return [example.label for example in contract.train]
-
-
-# Kinds
-
-
-@pytest.mark.parametrize(
-    ("labels", "kind", "names", "read"),
-    [
-        (["b", "a", "b"], "classification", ("a", "b"), ["b", "a", "b"]),
-        (["10", "9", "1"], "classification", ("1", "10", "9"), ["10", "9", "1"]),
-        ([10, 9, 1], "classification", ("1", "9", "10"), ["10", "9", "1"]),
-        ([1.0, 0, -0.0], "classification", ("0", "1"), ["1", "0", "0"]),
-        ([1e3, -7, 10**30], "classification", ("-7", "1000", "1" + "0" * 30), None),
-        ([1, 2.5], "regression", (), [1.0, 2.5]),
-        ([["b"], ["c", "a"], []], "multilabel", ("a", "b", "c"), [("b",), ("c", "a"), ()]),
-        ([[10], [], [9, 2.0]], "multilabel", ("2", "9", "10"), [("10",), (), ("9", "2")]),
-        ([("O", "B-b"), ("B-a", "O")], "tagging", ("O", "B-a", "I-a", "B-b", "I-b"), None),
-    ],
-    ids=str,
+LABELS = st.lists(st.sampled_from("abcdef"), unique=True, max_size=6).map(tuple)
+CONTRACTS = st.builds(
+    Contract,
+    kind=st.sampled_from(["classification", "multilabel"]),
+    input=st.sampled_from(["single", "pair"]),
+    labels=LABELS,
 )
-def test_labels_tell_the_kind(
-    labels: list[Any],
-    kind: str,
-    names: tuple[str, ...],
-    read: list[Any] | None,
-    made: Callable[..., Contract],
+
+
+def labelled(*labels: str) -> Contract:
+    return Contract(kind="classification", input="single", labels=labels)
+
+
+@given(CONTRACTS)
+def test_a_contract_does_not_differ_from_itself(contract: Contract) -> None:
+    assert not contract.difference(contract)
+    assert contract.difference(contract).lines() == []
+
+
+@given(CONTRACTS, CONTRACTS)
+def test_every_difference_between_two_contracts_is_told(old: Contract, new: Contract) -> None:
+    difference = old.difference(new)
+    assert bool(difference) == (old != new)
+    assert bool(difference.lines()) == (old != new)
+
+
+@given(CONTRACTS, CONTRACTS)
+def test_a_difference_accounts_for_every_label_that_came_or_went(
+    old: Contract, new: Contract
 ) -> None:
-    contract = made(labels)
-
-    assert (contract.kind, contract.input, contract.labels) == (kind, "single", names)
-    if read is not None:
-        assert values(contract) == read
-        assert [type(value) for value in values(contract)] == [type(value) for value in read]
-
-
-def test_whole_numbers_are_classes_and_that_is_said(made: Callable[..., Contract]) -> None:
-    contract = made([i % 77 for i in range(154)])
-
-    assert contract.labels == tuple(str(i) for i in range(77))
-    assert contract.remarks == [
-        (
-            "77 whole numbers as labels: taken as classes; --kind regression says otherwise, "
-            "--labels FILE names them"
-        )
-    ]
+    difference = old.difference(new)
+    gone = {*difference.removed, *(before for before, _ in difference.renamed)}
+    came = {*difference.added, *(after for _, after in difference.renamed)}
+    assert gone == set(old.labels) - set(new.labels)
+    assert came == set(new.labels) - set(old.labels)
 
 
-@pytest.mark.parametrize("dev", [[1], [1, 0.5]], ids=["in train", "in both"])
-def test_a_fraction_anywhere_makes_values(dev: list[float], made: Callable[..., Contract]) -> None:
-    contract = made([1, 2, 4.75], dev)
-    assert contract.kind == "regression"
-    (remark,) = contract.remarks
-    assert "label 4.75" in remark
-    assert "train.jsonl:3" in remark
-
-    contract = made([1, 2], [1, 0.5])
-    assert (contract.kind, values(contract)) == ("regression", [1.0, 2.0])
-    assert "dev.jsonl:2" in contract.remarks[0]
+def test_an_added_label_is_named() -> None:
+    difference = labelled("alarm", "music").difference(labelled("alarm", "music", "weather"))
+    assert difference.added == ("weather",)
+    assert difference.lines() == ["labels added: weather"]
 
 
-def test_what_is_said_of_the_kind_holds(made: Callable[..., Contract]) -> None:
-    contract = made([1, 2], kind="regression")
-    assert (contract.kind, values(contract), contract.remarks) == ("regression", [1.0, 2.0], [])
-
-    contract = made([1, 2], kind="classification")
-    assert (contract.kind, values(contract), contract.remarks) == ("classification", ["1", "2"], [])
-
-    for labels, kind, says in (
-        ([1, 2.5], "classification", r"train\.jsonl:2: label 2.5 is a number; a classification"),
-        (["1", "2"], "regression", r"train\.jsonl:1: label '1' is a text; a regression task has"),
-        (["a", "b"], "multilabel", r"train\.jsonl:1: label 'a' is a text; a multilabel task has"),
-        ([["a"]], "classification", r"train\.jsonl:1: 'labels' is a list; a classification"),
-        ([["a"]], "tagging", r"train\.jsonl:1: 'labels' is a list; a tagging task has 'tokens'"),
-        ([("O",)], "multilabel", r"train\.jsonl:1: 'labels' is a list of tags; a multilabel"),
-    ):
-        with pytest.raises(DataError, match=says):
-            made(labels, kind=kind)
+def test_a_label_added_in_front_is_not_a_renaming() -> None:
+    difference = labelled("alarm", "music").difference(labelled("weather", "alarm", "music"))
+    assert difference.lines() == ["labels added: weather"]
 
 
-@pytest.mark.parametrize(
-    ("train", "dev", "says"),
-    [
-        (["a", 1], ["a"], r"train\.jsonl:2 has a number as its label, .*train\.jsonl:1 a text"),
-        ([1, 2], ["a"], r"train\.jsonl:1 has a number as its label, .*dev\.jsonl:1 a text"),
-        ([["a"], [1]], [["a"]], r"train\.jsonl:2 has a number as its label"),
-        (["a", ["a"]], ["a"], r"train\.jsonl:2: a multilabel example .* a task takes one kind"),
-        (["a", ("O",)], ["a"], r"train\.jsonl:2: a tagging example"),
-        (["a", {"text": "a", "text_pair": "b", "label": "a"}], ["a"], r"2: .* with a pair input"),
-        (["a"], [{"text": "a", "text_pair": "b", "label": "a"}], r"dev\.jsonl:1: .* a pair input"),
-        (["a", "b"], ["c"], r"dev\.jsonl:1: label 'c' does not occur in the training data"),
-        (["a", "b"], ["A "], r"known are a, b; 'a' is nearly the same"),
-        ([1, 2], [3], r"if these are values and not classes, say --kind regression"),
-    ],
-)
-def test_labels_that_do_not_go_together_are_refused(
-    train: list[Any], dev: list[Any], says: str, made: Callable[..., Contract]
-) -> None:
-    with pytest.raises(DataError, match=says):
-        made(train, dev)
+def test_removed_labels_are_named_in_their_order() -> None:
+    difference = labelled("alarm", "music", "weather").difference(labelled("music"))
+    assert difference.removed == ("alarm", "weather")
+    assert difference.lines() == ["labels removed: alarm, weather"]
 
 
-# A set that is given
+def test_a_label_in_the_place_of_another_is_a_renaming() -> None:
+    difference = labelled("alarm", "music", "x").difference(labelled("alarm", "song", "x"))
+    assert difference.renamed == (("music", "song"),)
+    assert not difference.added
+    assert not difference.removed
+    assert difference.lines() == ["labels renamed: music → song"]
 
 
-def test_given_labels_and_their_order_are_the_contract(made: Callable[..., Contract]) -> None:
-    contract = made(["b", "a"], labels=("c", "b", "a", "B"))
-
-    assert contract.labels == ("c", "b", "a", "B")
-    assert contract.remarks[0] == "2 of the labels given are in no row of the training data: c, B"
-    assert "differ only by case" in contract.remarks[1]
-    with pytest.raises(DataError, match=r"dev\.jsonl:1: label 'd' is none of the labels given"):
-        made(["a", "b"], ["d"], labels=("a", "b"))
-    with pytest.raises(DataError, match="regression task, which has none"):
-        made([0.5, 1], labels=("a", "b"))
+def test_labels_in_another_order_are_told_as_such() -> None:
+    difference = labelled("alarm", "music", "x").difference(labelled("music", "alarm", "x"))
+    assert difference.reordered
+    assert difference.lines() == ["labels: the same, in another order"]
 
 
-def test_numbers_are_places_among_names(made: Callable[..., Contract]) -> None:
-    contract = made([2, 0, 1], labels=("no", "maybe", "yes"))
-    assert (contract.labels, values(contract)) == (("no", "maybe", "yes"), ["yes", "no", "maybe"])
-    assert contract.remarks == [
-        "3 whole numbers as labels: taken as places in the task's labels, from 0, which is 'no'"
-    ]
-
-    assert values(made([[0, 2], []], labels=("a", "b", "c"))) == [("a", "c"), ()]
-    assert values(made([2, 10], labels=("10", "2"))) == ["2", "10"]
-    with pytest.raises(DataError, match=r"train\.jsonl:2: 3 is the place of no label.* 0 to 2"):
-        made([0, 3], labels=("a", "b", "c"))
-    with pytest.raises(DataError, match="-1 is the place of no label"):
-        made([0, -1], labels=("a", "b", "c"))
-    with pytest.raises(
-        DataError, match=r"label '0' is none of the labels given; known are 00, 01$"
-    ):
-        made([0, 1], labels=("00", "01"))
+def test_labels_replaced_and_moved_at_once_are_added_and_removed() -> None:
+    difference = labelled("alarm", "music", "x").difference(labelled("music", "alarm", "y"))
+    assert (difference.added, difference.removed, difference.renamed) == (("y",), ("x",), ())
 
 
-# Tags
-
-
-@pytest.mark.parametrize(
-    ("tags", "remark"),
-    [
-        (("B-x", "I-x", "O", "B-x", "B-y", "I-y"), None),
-        (("B-x", "E-x", "O", "S-x", "B-y", "E-y"), "BIOES tags: converted to BIO"),
-        (("B-x", "L-x", "O", "U-x", "B-y", "L-y"), "BILOU tags: converted to BIO"),
-        (("I-x", "I-x", "O", "I-x", "I-y", "I-y"), "IO tags: converted to BIO; words of one type"),
-        (("x", "x", "O", "x", "y", "y"), "IO tags written without marks: converted to BIO"),
-        (("x_B", "x_I", "O", "x_B", "y_B", "y_I"), "BIO tags written x_B: converted to BIO"),
-        (("B-x", "I-x", "O", "B-x", "I-y", "I-y"), "2 spans begin with an I- tag; it is read as B"),
-    ],
-)
-def test_tags_become_bio(
-    tags: tuple[str, ...], remark: str | None, made: Callable[..., Contract]
-) -> None:
-    contract = made([tags])
-
-    assert values(contract) == [("B-x", "I-x", "O", "B-x", "B-y", "I-y")]
-    assert contract.labels == ("O", "B-x", "I-x", "B-y", "I-y")
-    assert len(contract.remarks) == (remark is not None)
-    assert (remark or "") in "".join(contract.remarks)
-
-
-def test_iob1_is_told_by_its_spans(made: Callable[..., Contract]) -> None:
-    contract = made([("I-x", "B-x", "O"), ("O", "I-y", "I-x")])
-
-    assert values(contract) == [("B-x", "B-x", "O"), ("O", "B-y", "B-x")]
-    assert contract.remarks == ["IOB1 tags: converted to BIO"]
-    assert contract.scheme == "iob1"
-    with pytest.raises(DataError, match=r"train\.jsonl:1: 'I-x' is not a BIOES|'B-x' is not an IO"):
-        made([("I-x", "B-x", "O")], tags="io")
-
-
-@pytest.mark.parametrize("tag", ["B-", "I-", "b-x", "", "o", "-x"])
-def test_tag_of_no_scheme_is_refused_with_file_and_line(
-    tag: str, made: Callable[..., Contract]
-) -> None:
-    with pytest.raises(DataError, match=r"train\.jsonl:2: "):
-        made([("O",), ("O", tag)])
-
-
-def test_tags_of_two_schemes_are_refused_with_file_and_line(made: Callable[..., Contract]) -> None:
-    with pytest.raises(DataError, match=r"dev\.jsonl:1: 'city' is not a BIO tag, as 'B-x' is"):
-        made([("O", "B-x")], [("O", "city")])
-    with pytest.raises(DataError, match="but this is a classification task"):
-        made(["a", "b"], tags="bio")
-
-
-def test_given_tags_are_the_contract_in_any_scheme(made: Callable[..., Contract]) -> None:
-    bio = ("B-y", "I-y", "O", "B-x", "I-x")
-    assert made([("O", "B-x")], labels=bio).labels == bio
-    assert made([("O", "S-x")], labels=bio).labels == bio
-    for labels in (("O", "S-y", "B-x", "E-x"), ("y", "x"), ("O", "I-y", "I-x")):
-        contract = made([("O", "B-x", "I-x")], labels=labels, tags=None)
-        assert contract.labels == ("O", "B-y", "I-y", "B-x", "I-x")
-        assert contract.remarks == ["1 of the labels given are in no row of the training data: y"]
-    with pytest.raises(DataError, match=r"train\.jsonl:1: label 'B-z' is none of the labels given"):
-        made([("O", "B-z")], labels=bio)
-
-
-def test_numbers_as_tags_need_names(made: Callable[..., Contract]) -> None:
-    with pytest.raises(DataError, match=r"train\.jsonl:1: the tags are numbers; --labels FILE"):
-        made([(0, 1, 2)])
-
-    contract = made([(0, 1, 2), (1, 1, 0)], labels=("O", "B-x", "I-x"))
-
-    assert values(contract) == [("O", "B-x", "I-x"), ("B-x", "B-x", "O")]
-    assert "taken as places in the task's labels, from 0, which is 'O'" in contract.remarks[0]
-    with pytest.raises(DataError, match="a number must name a BIO tag"):
-        made([(0, 1)], labels=("O", "S-x"))
-    with pytest.raises(DataError, match=r"train\.jsonl:1: -100 is the place of no label"):
-        made([(0, -100)], labels=("O", "B-x", "I-x"))
+def test_kind_and_input_are_told_before_and_after() -> None:
+    difference = labelled("a", "b").difference(
+        Contract(kind="multilabel", input="pair", labels=("a", "b"))
+    )
+    assert difference.lines() == ["kind: classification → multilabel", "input: single → pair"]

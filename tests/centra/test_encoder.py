@@ -13,7 +13,7 @@ from centra.errors import CorruptBlobError
 from centra.families.table import family_of
 from centra.formats.backbone import import_backbone
 from centra.modeling.encoder import Branch, Trunk, attention_bias, backbone_layer
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from tests import support
 
 if TYPE_CHECKING:

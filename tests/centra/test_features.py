@@ -340,7 +340,7 @@ import os, signal, sys
 from pathlib import Path
 from centra.formats.backbone import BackboneSpec
 from centra.data.inputs import TextEncoder, read_examples
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.training import features
 
 folder, data, root, digest = sys.argv[1:]

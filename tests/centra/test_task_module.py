@@ -21,6 +21,7 @@ from centra.errors import (
     UnsupportedFormatError,
     VerificationError,
 )
+from centra.formats.contract import Contract
 from centra.formats.documents import canonical_json
 from centra.formats.task_module import (
     HeadSpec,
@@ -113,7 +114,7 @@ def test_what_is_written_reads_back(
     check_fits(file, spec, "tiny@1")
 
     assert read_spec(path).model_dump() == module.spec.model_dump()
-    assert read.spec.contract == (kind, "single", module.spec.labels)
+    assert read.spec.contract == Contract(kind=kind, input="single", labels=module.spec.labels)
     assert read.tensors.keys() == module.tensors.keys() == file.tensors.keys()
     assert all(torch.equal(read.tensors[name], t) for name, t in module.tensors.items())
     assert (file.path, file.size) == (path, len(module.to_bytes()))
@@ -193,7 +194,7 @@ def test_judging_a_module_needs_neither_torch_nor_transformers(
     loaded = support.imported_by(
         "from pathlib import Path\n"
         "from centra.formats.backbone import BackboneSpec\n"
-        "from centra.store.local import LocalStore\n"
+        "from centra.store import LocalStore\n"
         "from centra.formats.task_module import check_fits, check_module, read_spec\n"
         f"path, store = Path({str(path)!r}), LocalStore(Path({tiny_backbone.store.url!r}))\n"
         "spec = read_spec(path)\n"

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from centra.data.inputs import Encoded
     from centra.formats.manifest import ReleaseManifest
     from centra.formats.task_module import TaskModule
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 NEAR = {"fp32": 1e-5, "bf16": 0.03, "fp16": 0.005}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

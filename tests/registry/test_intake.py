@@ -337,7 +337,7 @@ def test_what_is_learnt_is_what_the_fingerprint_names(
     before = [(folder / name).read_bytes() for name in ("train.jsonl", "dev.jsonl")]
     hooked(
         monkeypatch,
-        "centra.training.task_data.make_contract",
+        "centra.training.task_data.infer_contract",
         lambda: replace(folder / "train.jsonl", b"{}\n"),
     )
     tiny = encoders["tiny"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from centra.errors import UsageError
+from centra.formats.contract import Contract
 from centra.formats.manifest import LayerAccount
 from registry.rules.lifecycle import Actor
 from registry.rules.policy import Candidate, ChannelPolicy, Gate, Measure, Policy, Version, evaluate
@@ -63,7 +64,7 @@ def version(number: str = "1.0", *measured: Measure, **fields: Any) -> Version:
         **{
             "number": number,
             "digest": number.replace(".", "") * 32,
-            "contract": ("classification", "single", ("a", "b")),
+            "contract": Contract(kind="classification", input="single", labels=("a", "b")),
             "reported": {"accuracy": 0.9},
             "measured": measured,
             "release": 7,
@@ -227,14 +228,18 @@ def test_the_earlier_channel_must_have_served_it() -> None:
 
 
 def test_a_redefined_task_needs_to_be_accepted() -> None:
-    new = version("2.0", contract=("classification", "single", ("a", "b", "c")))
+    new = version(
+        "2.0", contract=Contract(kind="classification", input="single", labels=("a", "b", "c"))
+    )
     tasks = {"intent": new}, {"intent": version()}
     assert not only(gates({}, *tasks)).passed
     assert only(gates({}, *tasks, accept_redefined=True)).passed
 
 
 def test_where_anything_may_be_replaced_another_teams_contract_is_no_matter() -> None:
-    new = version("2.0", contract=("classification", "single", ("a", "b", "c")))
+    new = version(
+        "2.0", contract=Contract(kind="classification", input="single", labels=("a", "b", "c"))
+    )
     tasks = {"intent": new, "slots": version()}, {"intent": version(), "slots": version()}
     assert gates({"overwrite": True}, *tasks) == []
     assert [gate.gate for gate in gates({"overwrite": False}, *tasks)] == ["redefined"]
@@ -343,7 +348,11 @@ def test_a_star_speaks_of_a_metric_that_only_what_is_served_has() -> None:
 
 def test_tasks_that_are_new_unchanged_or_redefined_have_no_drop() -> None:
     policy = {"max_drop": {"*": {"accuracy": 0}}}
-    redefined = version("2.0", contract=("regression", "single", ()), reported={"accuracy": 0.1})
+    redefined = version(
+        "2.0",
+        contract=Contract(kind="regression", input="single", labels=()),
+        reported={"accuracy": 0.1},
+    )
     after = {"new": version(reported={"accuracy": 0}), "same": version(), "other": redefined}
     found = gates(policy, after, {"same": version(), "other": version()}, accept_redefined=True)
     assert [gate.gate for gate in found] == ["redefined"]

@@ -8,6 +8,7 @@ import pytest
 
 from centra.data.inputs import fingerprint
 from centra.errors import ConflictError, UsageError
+from centra.formats.contract import Contract
 from registry import cards, evaluations, graphs, releases, tasks
 from registry.promotion import GateError, StaleReleaseError, promote
 from registry.releases import Change, compose
@@ -53,10 +54,11 @@ def precisions(registry: Registry, release: str) -> dict[str, Precision]:
 
 # What is wanted
 
+CONTRACT = Contract(kind="classification", input="single", labels=("a", "b"))
 OLD = {
-    "kept": Held(number="1.0", digest="a", contract=("", "", ()), precision="int8"),
-    "new": Held(number="1.0", digest="a", contract=("", "", ()), precision="int8"),
-    "slow": Held(number="1.0", digest="a", contract=("", "", ()), precision="fp32"),
+    "kept": Held(number="1.0", digest="a", contract=CONTRACT, precision="int8"),
+    "new": Held(number="1.0", digest="a", contract=CONTRACT, precision="int8"),
+    "slow": Held(number="1.0", digest="a", contract=CONTRACT, precision="fp32"),
 }
 MODULES = {"kept": "a", "new": "b", "slow": "a", "added": "a"}
 
@@ -145,7 +147,7 @@ def test_what_is_kept_is_not_compared_again(
     fast: Registry, module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks.register(fast, "mood", module(seed=5))
-    monkeypatch.setattr("centra.quantize.compare_int8", None)
+    monkeypatch.setattr("centra.releases.int8.compare_int8", None)
     done = compose(fast, publish=True)
     assert done.manifest.precisions == {"intent": "int8", "mood": "fp32", "slots": "int8"}
     assert done.int8 == []
@@ -264,7 +266,7 @@ def test_a_change_to_int8_is_rebased_as_it_was_decided(
     tasks.update(pair, "slots", module("tagging", tap=2, seed=1))
     other = compose(pair, base="production", replace=["slots@1.1"], publish=True)
     promote(pair, str(other.release), "production")
-    monkeypatch.setattr("centra.quantize.compare_int8", None)
+    monkeypatch.setattr("centra.releases.int8.compare_int8", None)
     promote(pair, str(faster.release), "production", rebase=True)
     assert precisions(pair, "production") == {"intent": "int8", "slots": "fp32"}
     assert releases.show(pair, "production").tasks == {"intent": "1.0", "slots": "1.1"}

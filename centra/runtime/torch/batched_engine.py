@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
     from centra.formats.manifest import Precision
     from centra.runtime.engine import LoadedTask
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["BatchedBranch", "BatchedEngine", "BatchedTrunk"]
 

@@ -1,14 +1,15 @@
-"""What training data, and their team, make a task's contract: kind, input and labels."""
+"""A task's contract, inferred from its labelled data and from what its team says of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from centra.data.labelling import Labelling, read_as
 from centra.data.labels import label_remarks, near_label, number_label
 from centra.data.tags import TagError, bio_labels, detect_scheme
 from centra.errors import DataError
+from centra.formats.contract import Contract
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -17,19 +18,17 @@ if TYPE_CHECKING:
     from centra.data.tags import Scheme
     from centra.formats.task_module import Kind, TaskSpec
 
-__all__ = ["Contract", "make_contract"]
+__all__ = ["InferredContract", "infer_contract"]
 
 _SHOWN = 10
 """So many labels are named in a message."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contract:
+class InferredContract:
     """A task's contract, and its data as they are read under it."""
 
-    kind: Kind
-    input: Literal["single", "pair"]
-    labels: tuple[str, ...]
+    contract: Contract
     train: list[Example]
     dev: list[Example]
     scheme: Scheme
@@ -38,13 +37,13 @@ class Contract:
     """What was taken for what, and what is odd about the labels."""
 
 
-def make_contract(
+def infer_contract(
     train: Sequence[Example],
     dev: Sequence[Example],
     labelling: Labelling | None = None,
     like: TaskSpec | None = None,
-) -> Contract:
-    """Make a task's contract from its examples.
+) -> InferredContract:
+    """Infer a task's contract from its examples.
 
     Whole numbers are classes, unless there is a fraction among them or the team says otherwise.
     Labels that the team gives no order are sorted, numbers by their value, so that two runs on the
@@ -79,10 +78,8 @@ def make_contract(
         if like is not None and {*labels} == {*like.labels}:
             labels = like.labels
     _check_known(labels, reading.examples, said)
-    return Contract(
-        kind=kind,
-        input=_input(examples[0]),
-        labels=labels,
+    return InferredContract(
+        contract=Contract(kind=kind, input=examples[0].input.form, labels=labels),
         train=read[0],
         dev=read[1],
         scheme=reading.scheme,
@@ -118,10 +115,10 @@ def _check_alike(examples: Sequence[Example]) -> None:
     first = examples[0]
     texts = numbers = None
     for example in examples:
-        if (_structure(example), _input(example)) != (_structure(first), _input(first)):
+        if (_structure(example), example.input.form) != (_structure(first), first.input.form):
             raise DataError(
-                f"{example.where}: a {_structure(example)} example with a {_input(example)} input; "
-                f"{first.where} is {_structure(first)} with a {_input(first)} input, and a task "
+                f"{example.where}: a {_structure(example)} example with a {example.input.form} input; "
+                f"{first.where} is {_structure(first)} with a {first.input.form} input, and a task "
                 "takes one kind"
             )
         if example.numbers or isinstance(example.label, float | int):
@@ -206,10 +203,6 @@ def _structure(example: Example) -> Kind:
     if not isinstance(example.label, tuple):
         return "classification"
     return "multilabel" if example.input.tokens is None else "tagging"
-
-
-def _input(example: Example) -> Literal["single", "pair"]:
-    return "single" if example.input.text_pair is None else "pair"
 
 
 def _several(example: Example) -> tuple[str, ...]:
