@@ -288,7 +288,8 @@ def _unpack(file: Path, store: LocalStore, known: Collection[str], progress: Pro
 
     The tokenizers of backbones that are known here have been tried before.
     """
-    from centra.formats.backbone import BackboneSpec, check_backbone
+    from centra.checkpoints.backbone import check_backbone
+    from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import check_fits, check_module
     from centra.tokenization.trial import try_tokenizer
 

@@ -13,16 +13,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from centra.data.inputs import Input, Row, TextEncoder
+from centra.data.inputs import Input
 from centra.errors import DataError, NotFoundError, UsageError
-from centra.formats.backbone import BackboneSpec, text_encoder
+from centra.formats.backbone import BackboneSpec
 from centra.formats.names import several
 from centra.kinds.decoding import decode
 from centra.progress import Progress, silent
-from centra.runtime.engine import default_engine, open_engine
+from centra.runtime.engines import default_engine, open_engine
 from centra.runtime.schedule import Job, Profile, compute, compute_alone
 from centra.system.forks import computing
 from centra.system.memory import trim_memory
+from centra.tokenization.checks import checked_text_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from centra.formats.manifest import Precision, ReleaseManifest, TaskEntry
     from centra.runtime.engine import Engine, LoadedTask, TrunkEngine
     from centra.store.blobs import BlobReader
+    from centra.tokenization.text_encoder import Row, TextEncoder
 
 __all__ = ["Release"]
 
@@ -109,12 +111,12 @@ class Release:
             manifest: what it holds.
             reader: where its blobs are; asked from several threads.
             tasks: only these, and the trunk only as deep as they need; default all.
-            engine, threads, device, precision: see :func:`centra.runtime.engine.open_engine`.
+            engine, threads, device, precision: see :func:`centra.runtime.engines.open_engine`.
             base: a loaded release whose parts were checked then and are not read again.
             progress: told of each part.
 
         Raises:
-            UsageError: see :func:`centra.runtime.engine.open_engine`.
+            UsageError: see :func:`centra.runtime.engines.open_engine`.
             NotFoundError: the release holds no task of that name.
             FormatError: a module contradicts the manifest.
             IncompatibleError: the engine cannot compute such layers.
@@ -157,7 +159,7 @@ class Release:
                 backbones[digest, task_precision] = _Backbone(spec, trunk.result(), depth)
                 # Now that its length is known to be that of a tensor.
                 if digest not in encoders:
-                    encoders[digest] = known.get(digest) or text_encoder(spec, reader)
+                    encoders[digest] = known.get(digest) or checked_text_encoder(spec, reader)
                 trim_memory()
             parts = {
                 name: load(

@@ -20,7 +20,9 @@ import numpy as np
 import torch
 
 from centra.formats.task_module import TaskModule, check_stored
-from centra.modeling.encoder import Branch, Trunk, backbone_layer
+from centra.modeling.branch import Branch
+from centra.modeling.layers import backbone_layer
+from centra.modeling.trunk import Trunk
 from centra.runtime.packing import padded_length
 from centra.runtime.pool import Pool
 from centra.runtime.torch.batched_layers import Branches, BranchWeights, Layer, LayerSettings
@@ -31,11 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from centra.data.inputs import Encoded
     from centra.formats.backbone import BackboneSpec
     from centra.formats.manifest import Precision
     from centra.runtime.engine import LoadedTask
     from centra.store.blobs import BlobReader
+    from centra.tokenization.text_encoder import Encoded
 
 __all__ = ["BatchedBranch", "BatchedEngine", "BatchedTrunk"]
 
