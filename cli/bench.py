@@ -16,7 +16,7 @@ from cli.output import print_json, print_table, reporting
 if TYPE_CHECKING:
     from centra.bench import Report, SizeReport
     from centra.formats.manifest import ReleaseManifest
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 
 @click.command()

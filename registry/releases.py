@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from centra.formats.contract import ContractDifference
     from centra.formats.manifest import Precision, TaskEntry, Versioned
     from centra.releases.int8 import Int8Comparison
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from registry.connection import Registry
     from registry.database.listing import Moment
     from registry.database.models import TaskVersion

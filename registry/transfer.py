@@ -18,7 +18,7 @@ from centra.errors import FormatError, UsageError, VerificationError
 from centra.formats.names import parse_name, split_reference
 from centra.progress import Progress, silent
 from centra.runtime.loading import read_manifest
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.system.files import file_digest
 from registry import archive, backbones, releases, tasks
 from registry.audit import bear_witness

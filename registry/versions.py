@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from centra.formats.contract import Contract
     from centra.formats.manifest import Precision
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from registry.database.models import TaskVersion
 
 __all__ = ["Held", "VersionRow", "compare_tensors", "version_row"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from tests import support
 
 if TYPE_CHECKING:

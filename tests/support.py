@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import ReleaseManifest
 from centra.formats.task_module import HeadSpec, Kind, TaskModule, TaskSpec
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from centra.training.recipe import Recipe
     from centra.training.task_data import Split, TaskData
 

@@ -17,7 +17,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from centra.checkpoints.backbone import import_backbone
 from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import ReleaseManifest
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

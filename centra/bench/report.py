@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from centra.data.inputs import Input
     from centra.formats.manifest import ReleaseManifest
     from centra.runtime.schedule import Profile
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["PartsReport", "Report", "SizeReport", "TaskReport", "bench"]
 

@@ -20,13 +20,13 @@ from centra.families.settings import (
 from centra.formats.backbone import BackboneSpec, check_shard
 from centra.formats.tensors import under
 from centra.progress import Progress, silent
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.system.snapshot import copy_model
 from centra.tokenization.checks import checked_text_encoder
 from centra.tokenization.importing import import_tokenizer
 
 if TYPE_CHECKING:
-    from centra.store.blobs import BlobReader, BlobWriter
+    from centra.store import BlobReader, BlobWriter
 
 __all__ = ["check_backbone", "import_backbone"]
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["convert"]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from centra.families.table import Family
     from centra.formats.backbone import BackboneSpec
     from centra.progress import Progress
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["Footing", "find_footings"]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from centra.checkpoints.frozen import Footing
     from centra.formats.task_module import TaskSpec
     from centra.progress import Remark
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from centra.tokenization.text_encoder import Encoded
 
 __all__ = ["with_probe"]

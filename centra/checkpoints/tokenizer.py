@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["check_same_tokenizer"]
 

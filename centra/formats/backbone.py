@@ -27,7 +27,7 @@ from centra.formats.tensors import map_tensors
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["BackboneSpec", "check_shard"]
 

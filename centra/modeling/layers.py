@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = [
     "attention_bias",

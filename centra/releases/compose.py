@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from centra.formats.task_module import ModuleFile, TaskSpec
-    from centra.store.blobs import BlobReader, BlobStore
+    from centra.store import BlobReader, BlobStore
 
 __all__ = ["Checked", "ComposeError", "check_parity", "merge", "prove", "proven"]
 
@@ -258,11 +258,11 @@ class _Beside:
     """By digest."""
 
     def fetch(self, digest: str) -> Path:
-        """See :meth:`centra.store.blobs.BlobReader.fetch`."""
+        """See :meth:`centra.store.BlobReader.fetch`."""
         return self.files.get(digest) or self.reader.fetch(digest)
 
     def signatures(self, manifest: str) -> list[bytes]:
-        """See :meth:`centra.store.blobs.BlobReader.signatures`."""
+        """See :meth:`centra.store.BlobReader.signatures`."""
         return self.reader.signatures(manifest)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from centra.formats.manifest import Precision, ReleaseManifest
     from centra.formats.task_module import TaskSpec
     from centra.runtime import Release
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["LEAST_AGREEMENT", "MAX_LOSS", "DevComparison", "Int8Comparison", "compare_int8"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from centra.formats.task_module import TaskSpec
     from centra.kinds.chain import Chain
     from centra.runtime.pool import Pool
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from centra.tokenization.text_encoder import Encoded
 
 __all__ = [

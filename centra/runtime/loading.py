@@ -11,8 +11,8 @@ from centra.errors import BlobNotFoundError, NotFoundError, UsageError
 from centra.formats.manifest import DEFAULT_CHANNELS, ChannelPointer, ReleaseManifest
 from centra.releases.folder import ReleaseFolder, is_begun
 from centra.runtime.merged import Release
-from centra.store.blobs import BlobReader, BlobStore, is_digest, open_store
-from centra.store.local import LocalStore
+from centra.store import BlobReader, BlobStore, LocalStore, open_store
+from centra.store.layout import is_digest
 from centra.system.redaction import redacted
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from centra.formats.manifest import Precision, ReleaseManifest, TaskEntry
     from centra.runtime.engine import Engine, LoadedTask, TrunkEngine
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from centra.tokenization.text_encoder import Row, TextEncoder
 
 __all__ = ["Release"]

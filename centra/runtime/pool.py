@@ -10,7 +10,7 @@ from itertools import count
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from centra.system.forks import computing, in_child
+from centra.system.forks import after_fork_in_child, computing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ class Pool:
         self.forks = 0
         """How many forks lie between this process and the one that made the pool."""
         self._begin()
-        in_child(self, Pool.renew)
+        after_fork_in_child(self, Pool.renew)
 
     def _begin(self) -> None:
         self._threads: list[threading.Thread] = []

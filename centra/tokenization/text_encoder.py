@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from centra.data.inputs import Input
     from centra.data.words import Segmentation, Span
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["Encoded", "Row", "TextEncoder"]
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from centra.tokenization.text_encoder import Row
 
 __all__ = ["FeatureCache", "Features", "default_budget"]

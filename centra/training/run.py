@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from centra.training.features import FeatureCache, Features
     from centra.training.recipe import Recipe
     from centra.training.task_data import Split, TaskData

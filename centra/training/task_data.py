@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from centra.data.labelling import Labelling
     from centra.data.tags import Scheme
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from centra.tokenization.text_encoder import Row
 
 __all__ = ["Split", "TaskData"]

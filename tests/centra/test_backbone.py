@@ -24,7 +24,7 @@ from centra.errors import (
     NotFoundError,
 )
 from centra.formats.backbone import BackboneSpec
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.system.files import file_digest
 from centra.tokenization.text_encoder import TextEncoder
 from tests import support

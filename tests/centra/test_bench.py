@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from centra.formats.manifest import ReleaseManifest
     from centra.formats.task_module import TaskModule
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 HIDDEN, INNER, HEADS = 8, 16, 2
 # A layer of a BERT: four projections of 8 x 8, 8 x 16 and back, their biases, and two norms.

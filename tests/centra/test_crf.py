@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 TAGS = ("O", "B-city", "I-city", "B-day", "I-day")
 FREE = ("O", "B-a", "B-b", "B-c")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from centra.formats.task_module import TaskModule
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 BACKBONE = "0" * 64
 TAGS = ("O", "B-city", "I-city", "B-day", "I-day")

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from centra.formats.task_module import Kind, TaskSpec
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
     from centra.training.history import History
 
 NOTHING = 1e-12

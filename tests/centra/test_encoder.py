@@ -15,7 +15,7 @@ from centra.families.table import family_of
 from centra.modeling.branch import Branch
 from centra.modeling.layers import attention_bias, backbone_layer
 from centra.modeling.trunk import Trunk
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.tokenization.text_encoder import Encoded, TextEncoder
 from tests import support
 

@@ -13,7 +13,7 @@ from centra.data.inputs import Input
 from centra.errors import IncompatibleError
 from centra.families.table import family_of
 from centra.modeling.trunk import Trunk
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.tokenization.text_encoder import TextEncoder
 from tests import support
 

@@ -342,7 +342,7 @@ from pathlib import Path
 from centra.formats.backbone import BackboneSpec
 from centra.data.inputs import read_examples
 from centra.tokenization.text_encoder import TextEncoder
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.training import features
 
 folder, data, root, digest = sys.argv[1:]

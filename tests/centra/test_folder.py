@@ -33,7 +33,7 @@ from centra.modeling.trunk import Trunk
 from centra.releases.folder import ReleaseFolder, is_begun, listing, write_folder
 from centra.runtime import load_release
 from centra.runtime.loading import find_release
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.system.files import file_digest
 from centra.tokenization.text_encoder import TextEncoder
 from tests import support

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 pytestmark = pytest.mark.usefixtures("few_samples")
 

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
     from centra.formats.manifest import ReleaseManifest
     from centra.formats.task_module import TaskModule
-    from centra.store.blobs import BlobReader
-    from centra.store.local import LocalStore
+    from centra.store import BlobReader, LocalStore
 
 TOLERANCE = 1e-5
 THREADS = (1, 2, 3)

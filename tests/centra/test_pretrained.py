@@ -18,7 +18,7 @@ from tests import support
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 OWN = "from pathlib import Path\nPath('RAN').touch()\nclass Own: pass\n"
 

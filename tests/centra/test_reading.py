@@ -21,7 +21,7 @@ from centra.formats.task_module import check_module, read_spec
 from centra.formats.tensors import map_tensors, read_raw
 from centra.releases.folder import ReleaseFolder, check_target, write_folder
 from centra.releases.signing import verify_release
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.system.reading import check_links, open_regular, read_regular
 from centra.system.snapshot import copy_model
 from centra.training.plan import Plan

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from centra.formats.task_module import TaskModule
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 # Task: kind, tap, depth, form. Every corner of tap and depth, every kind.
 TASKS = {

@@ -19,7 +19,7 @@ from tests import support
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 
 def tokenizer_json(**parts: Any) -> bytes:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from centra.formats.manifest import ReleaseManifest
     from centra.formats.task_module import TaskModule
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
     from centra.tokenization.text_encoder import Encoded
 
 NEAR = {"fp32": 1e-5, "bf16": 0.03, "fp16": 0.005}

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 RECIPE = Recipe(
     tap=1, depth=1, epochs=4, learning_rate=1e-2, batch_size=8, dropout=0.0, patience=10

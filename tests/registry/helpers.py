@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 from sqlalchemy import delete, make_url, select, text, true, update
 
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from registry import Registry, audit, backbones, identity, policies
 from registry.database.models import (
     AuditEvent,
@@ -319,7 +319,7 @@ def refused(
         assert mention in str(caught.value)
 
 
-def in_child(function: Callable[[], object]) -> int:
+def after_fork_in_child(function: Callable[[], object]) -> int:
     """Run a function in a forked process, and give its exit status: minus the signal if killed.
 
     The function must not use the parent's connections; see :func:`reopened`.

@@ -15,7 +15,7 @@ from centra.errors import (
 )
 from centra.formats.manifest import ChannelPointer
 from centra.runtime.loading import find_release
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from registry import audit, channels, releases, tasks
 from registry.errors import UnpublishedError
 from tests.registry.helpers import (

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
     from centra.formats.manifest import Precision
     from centra.formats.task_module import TaskSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["OnnxBranch", "OnnxEngine", "OnnxTrunk", "onnx_engine"]
 

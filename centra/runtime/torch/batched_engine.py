@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
     from centra.formats.manifest import Precision
     from centra.runtime.engine import LoadedTask
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from centra.tokenization.text_encoder import Encoded
 
 __all__ = ["BatchedBranch", "BatchedEngine", "BatchedTrunk"]

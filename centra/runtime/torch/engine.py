@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
     from centra.formats.manifest import Precision
     from centra.runtime.engine import BranchEngine, Engine
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["TorchBranch", "TorchEngine", "TorchTrunk", "loaded_task", "torch_engine"]
 
