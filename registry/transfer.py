@@ -172,7 +172,7 @@ def export_file(
     store = registry.store
     with registry.read() as uow:
         found = uow.release(release) if release is not None else None
-        versions = uow.released(found) if found else _versions(uow, references)
+        versions = uow.versions_of(found) if found else _versions(uow, references)
         number, manifest = (found.number, found.digest) if found else (None, None)
         named = {
             version.backbone.digest: archive.ExportedBackbone(

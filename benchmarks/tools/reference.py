@@ -17,6 +17,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 from centra.checkpoints.backbone import import_backbone
 from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import ReleaseManifest
+from centra.formats.precision import Precision
 from centra.store import LocalStore
 
 if TYPE_CHECKING:
@@ -132,7 +133,9 @@ class Setups:
 
     def rounded(self, setup: Setup) -> Setup:
         """The same release in int8."""
-        manifest = setup.manifest.with_precisions(dict.fromkeys(setup.manifest.tasks, "int8"))
+        manifest = setup.manifest.with_precisions(
+            dict.fromkeys(setup.manifest.tasks, Precision.INT8)
+        )
         self.store.put(manifest.to_bytes())
         return Setup(manifest, self.store)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from centra.formats.precision import Precision
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from collections.abc import Set as AbstractSet
@@ -12,7 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from centra.formats.backbone import BackboneSpec
-    from centra.formats.manifest import Precision
     from centra.formats.task_module import TaskSpec
     from centra.kinds.chain import Chain
     from centra.runtime.pool import Pool
@@ -105,7 +106,7 @@ class Engine(Protocol):
         reader: BlobReader,
         *,
         depth: int,
-        precision: Precision = "fp32",
+        precision: Precision = Precision.FP32,
         held: AbstractSet[str] = frozenset(),
     ) -> TrunkEngine:
         """The first ``depth`` layers of a backbone.
@@ -130,7 +131,7 @@ class Engine(Protocol):
         backbone: BackboneSpec,
         reader: BlobReader,
         *,
-        precision: Precision = "fp32",
+        precision: Precision = Precision.FP32,
         held: AbstractSet[str] = frozenset(),
     ) -> LoadedTask:
         """The task module of a digest; see :meth:`load_trunk`."""

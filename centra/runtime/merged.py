@@ -17,6 +17,7 @@ from centra.data.inputs import Input
 from centra.errors import DataError, NotFoundError, UsageError
 from centra.formats.backbone import BackboneSpec
 from centra.formats.names import several
+from centra.formats.precision import Precision
 from centra.kinds.decoding import decode
 from centra.progress import Progress, silent
 from centra.runtime.engines import default_engine, open_engine
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from centra.formats.manifest import Precision, ReleaseManifest, TaskEntry
+    from centra.formats.manifest import ReleaseManifest, TaskEntry
     from centra.runtime.engine import Engine, LoadedTask, TrunkEngine
     from centra.store import BlobReader
     from centra.tokenization.text_encoder import Row, TextEncoder
@@ -127,7 +128,7 @@ class Release:
         held = base.blobs if base else frozenset()
         chosen = sorted(manifest.tasks) if tasks is None else several(tasks)
         entries = {name: _entry(manifest, name) for name in chosen}
-        int8 = [name for name, entry in entries.items() if entry.precision == "int8"]
+        int8 = [name for name, entry in entries.items() if entry.precision == Precision.INT8]
         if int8 and engine != "onnx":
             _log.warning("the %s engine does not compute in int8: %s", engine, ", ".join(int8))
         depths = manifest.model_copy(update={"tasks": entries}).trunk_depths()

@@ -1,7 +1,7 @@
 """Where blobs and pointers lie: one small protocol, a local folder, S3."""
 
-from centra.store import LocalStore
 from centra.store.address import anchored_store, cache_folder, open_store
+from centra.store.local import LocalStore
 from centra.store.protocol import (
     BlobProblem,
     BlobReader,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from centra.errors import UsageError
-from centra.store import LocalStore
+from centra.store.local import LocalStore
 from centra.system.redaction import redacted
 
 if TYPE_CHECKING:

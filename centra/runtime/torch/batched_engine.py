@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from centra.formats.precision import Precision
 from centra.formats.task_module import TaskModule, check_stored
 from centra.modeling.branch import Branch
 from centra.modeling.layers import backbone_layer
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from centra.formats.backbone import BackboneSpec
-    from centra.formats.manifest import Precision
     from centra.runtime.engine import LoadedTask
     from centra.store import BlobReader
     from centra.tokenization.text_encoder import Encoded
@@ -76,7 +76,7 @@ class BatchedEngine:
         reader: BlobReader,
         *,
         depth: int,
-        precision: Precision = "fp32",  # noqa: ARG002 - the engine's own
+        precision: Precision = Precision.FP32,  # noqa: ARG002 - the engine's own
         held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> BatchedTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
@@ -100,7 +100,7 @@ class BatchedEngine:
         backbone: BackboneSpec,
         reader: BlobReader,
         *,
-        precision: Precision = "fp32",
+        precision: Precision = Precision.FP32,
         held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from centra.store import LocalStore
+    from centra.store.local import LocalStore
     from centra.store.protocol import BlobProblem, Witness
 
 __all__ = ["S3Store"]
