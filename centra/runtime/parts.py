@@ -12,27 +12,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from centra.errors import NotFoundError, UsageError
-from centra.formats.backbone import BackboneSpec, text_encoder
+from centra.formats.backbone import BackboneSpec
 from centra.formats.names import several
+from centra.formats.precision import Precision
 from centra.progress import Progress, silent
-from centra.runtime.engine import default_engine, open_engine
+from centra.runtime.engines import default_engine, open_engine
 from centra.system.forks import computing
 from centra.system.memory import trim_memory
+from centra.tokenization.checks import checked_text_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from concurrent.futures import Future
 
-    from centra.data.inputs import TextEncoder
-    from centra.formats.manifest import Precision, ReleaseManifest, TaskEntry
+    from centra.formats.manifest import ReleaseManifest, TaskEntry
     from centra.runtime.engine import Engine, LoadedTask, TrunkEngine
     from centra.runtime.pool import Pool
     from centra.store import BlobReader
+    from centra.tokenization.text_encoder import TextEncoder
 
 __all__ = ["LoadedTrunk", "Parts", "TrunkKey", "load_parts"]
 
 T = TypeVar("T")
-TrunkKey = tuple[str, "Precision"]
+TrunkKey = tuple[str, Precision]
 """A backbone's digest, and the precision that its layers are computed in."""
 
 _log = logging.getLogger(__name__)
@@ -115,7 +117,7 @@ def load_parts(
         # Now that the lengths of their embeddings are known to be those of tensors.
         known = encoders or {}
         specs = {digest: trunk.spec for (digest, _), trunk in trunks.items()}
-        made = {d: known.get(d) or text_encoder(spec, reader) for d, spec in specs.items()}
+        made = {d: known.get(d) or checked_text_encoder(spec, reader) for d, spec in specs.items()}
         trim_memory()
         loaded = loader.load_tasks(executor, entries, trunks)
     return Parts(
@@ -223,6 +225,6 @@ def no_such_task(name: str, tasks: Collection[str]) -> NotFoundError:
 
 
 def _warn_of_int8(engine: str, entries: Mapping[str, TaskEntry]) -> None:
-    int8 = [name for name, entry in entries.items() if entry.precision == "int8"]
+    int8 = [name for name, entry in entries.items() if entry.precision == Precision.INT8]
     if int8 and engine != "onnx":
         _log.warning("the %s engine does not compute in int8: %s", engine, ", ".join(int8))

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from centra.data.inputs import Input, TextEncoder
+    from centra.data.inputs import Input
     from centra.formats.manifest import ReleaseManifest
     from centra.store import BlobReader
+    from centra.tokenization.text_encoder import TextEncoder
 
 __all__ = ["Release"]
 
@@ -69,12 +70,12 @@ class Release:
             manifest: what it holds.
             reader: where its blobs are; asked from several threads.
             tasks: only these, and the trunk only as deep as they need; default all.
-            engine, threads, device, precision: see :func:`centra.runtime.engine.open_engine`.
+            engine, threads, device, precision: see :func:`centra.runtime.engines.open_engine`.
             base: a loaded release whose parts were checked then and are not read again.
             progress: told of each part.
 
         Raises:
-            UsageError: see :func:`centra.runtime.engine.open_engine`; or ``base`` is closed.
+            UsageError: see :func:`centra.runtime.engines.open_engine`; or ``base`` is closed.
             NotFoundError: the release holds no task of that name.
             FormatError: a module contradicts the manifest.
             IncompatibleError: the engine cannot compute such layers.

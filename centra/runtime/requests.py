@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from centra.data.inputs import Row
     from centra.runtime.engine import LoadedTask
     from centra.runtime.parts import Parts, TrunkKey
+    from centra.tokenization.text_encoder import Row
 
 __all__ = [
     "Batch",

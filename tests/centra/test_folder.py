@@ -18,7 +18,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.data.inputs import Input, TextEncoder
+from centra.data.inputs import Input
 from centra.errors import (
     BlobNotFoundError,
     CentraError,
@@ -29,12 +29,13 @@ from centra.errors import (
 )
 from centra.formats.documents import canonical_json, sha256
 from centra.formats.manifest import ReleaseManifest
-from centra.modeling.encoder import Trunk
+from centra.modeling.trunk import Trunk
 from centra.releases.find import find_release
 from centra.releases.folder import ReleaseFolder, is_begun, listing, write_folder
 from centra.runtime import load_release
 from centra.store import LocalStore
 from centra.system.files import file_digest
+from centra.tokenization.text_encoder import TextEncoder
 from tests import support
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from centra.errors import UsageError
 from centra.formats.backbone import BackboneSpec
 from centra.formats.task_module import HeadSpec
 from centra.runtime import Release, devices
-from centra.runtime.engine import default_engine, open_engine
+from centra.runtime.engines import default_engine, open_engine
 from centra.runtime.torch import batched_engine
 from centra.runtime.torch.batched_engine import BatchedEngine
 from centra.runtime.torch.batched_layers import Branches
@@ -33,10 +33,10 @@ from tests.centra.test_onnx_engine import encoded, make_modules, merged, tensors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from centra.data.inputs import Encoded
     from centra.formats.manifest import ReleaseManifest
     from centra.formats.task_module import TaskModule
     from centra.store import LocalStore
+    from centra.tokenization.text_encoder import Encoded
 
 NEAR = {"fp32": 1e-5, "bf16": 0.03, "fp16": 0.005}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -574,7 +574,7 @@ def test_looking_for_a_gpu_imports_no_torch_without_a_driver() -> None:
     imported = support.imported_by(
         "from centra.runtime import devices\n"
         "devices._DRIVERS = ('/nowhere',)\n"
-        "from centra.runtime.engine import default_engine, open_engine\n"
+        "from centra.runtime.engines import default_engine, open_engine\n"
         "assert default_engine() == 'onnx'\n"
         "open_engine()\n"
     )
