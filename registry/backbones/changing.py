@@ -53,7 +53,7 @@ def register(
     Args:
         registry: where.
         name: e.g. ``minilm``.
-        source, revision, progress: see :func:`centra.formats.backbone.import_backbone`.
+        source, revision, progress: see :func:`centra.checkpoints.backbone.import_backbone`.
 
     Returns:
         The backbone; unchanged where the same weights and tokenizer are registered already, under
@@ -65,7 +65,7 @@ def register(
         ConflictError: the same weights are registered and retired.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
-    from centra.formats.backbone import import_backbone
+    from centra.checkpoints.backbone import import_backbone
 
     parse_name(name, "backbone name")
     source, since = str(source), time.monotonic()

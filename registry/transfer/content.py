@@ -101,7 +101,8 @@ def read_content(
 def _backbones(
     file: Path, export: Export, store: LocalStore, known: Collection[str]
 ) -> dict[str, BackboneSpec]:
-    from centra.formats.backbone import BackboneSpec, check_backbone
+    from centra.checkpoints.backbone import check_backbone
+    from centra.formats.backbone import BackboneSpec
     from centra.tokenization.trial import try_tokenizer
 
     specs = {}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from centra.errors import UsageError
 from centra.formats.names import split_reference
 from centra.progress import Progress, silent
-from centra.runtime.loading import read_manifest
+from centra.releases.find import read_manifest
 from centra.system.files import file_digest
 from registry.transfer import archive
 
@@ -98,7 +98,7 @@ class _Selection:
 def _select(registry: Registry, references: Sequence[str], release: str | None) -> _Selection:
     with registry.read() as uow:
         row = uow.release(release) if release is not None else None
-        versions = uow.released(row) if row else _versions(uow, references)
+        versions = uow.versions_of(row) if row else _versions(uow, references)
         return _Selection(
             backbones={
                 version.backbone.digest: archive.ExportedBackbone(

@@ -286,7 +286,7 @@ def forge(registry: Registry, manifest: ReleaseManifest) -> None:
     """Put a manifest with the tasks of release 1 behind the registry's back, as release 2."""
     digest = registry.store.put(manifest.to_bytes())
     with registry.write() as uow:
-        versions = uow.released(uow.release("1")).values()
+        versions = uow.versions_of(uow.release("1")).values()
         held = [ReleaseTask(task_id=v.task_id, version_id=v.id) for v in versions]
         uow.session.add(
             Release(number=2, digest=digest, created_at=uow.now, created_by="eve", tasks=held)
