@@ -222,8 +222,8 @@ def _make_modules(scratch: Path, options: argparse.Namespace) -> Modules:
     import torch
 
     from benchmarks.tools.tiny import ModuleMaker, make_encoder
-    from centra.formats.backbone import import_backbone
-    from centra.store.local import LocalStore
+    from centra.checkpoints.backbone import import_backbone
+    from centra.store import LocalStore
 
     # Tensors this small are slower on several threads.
     torch.set_num_threads(1)

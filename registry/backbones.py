@@ -85,7 +85,7 @@ def register(
     Args:
         registry: where.
         name: e.g. ``minilm``.
-        source, revision, progress: see :func:`centra.formats.backbone.import_backbone`.
+        source, revision, progress: see :func:`centra.checkpoints.backbone.import_backbone`.
 
     Returns:
         The backbone, and whether it is new: the same weights and tokenizer are registered once,
@@ -97,7 +97,7 @@ def register(
         ConflictError: the same weights are registered and retired.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
-    from centra.formats.backbone import import_backbone
+    from centra.checkpoints.backbone import import_backbone
 
     parse_name(name, "backbone name")
     registry.check_store()  # What cannot be used must show before the long work does.

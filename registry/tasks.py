@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from centra.formats.contract import ContractDifference
     from centra.formats.task_module import ModuleFile
-    from centra.store.blobs import Fault
+    from centra.store import BlobProblem
     from registry.connection import Registry
     from registry.database.listing import MetricBound, Moment
     from registry.database.unit_of_work import UnitOfWork
@@ -103,7 +103,7 @@ class Outcome:
     forced: bool = False
     state: str = "active"
     """The task's: a retired one stays out of the live set, whatever version is current."""
-    mended: Fault | None = None
+    mended: BlobProblem | None = None
     """What was wrong with the version's file, which has been put back."""
 
 
@@ -181,7 +181,7 @@ def register(
     with checked_module(registry, name, source, checkpoint, progress) as module:
         with registry.read() as uow:
             known = decide(uow, module)
-        fault = registry.store.fault(module.digest) if known else None
+        fault = registry.store.find_problem(module.digest) if known else None
         with storing(registry, {module.digest: module.path}) as uow:
             same = decide(uow, module)
             if same is not None:
@@ -529,7 +529,7 @@ def _add_version(
     with checked_module(registry, name, source, checkpoint, progress) as module:
         with registry.read() as uow:
             known = decide(uow, module)
-        fault = registry.store.fault(module.digest) if known else None
+        fault = registry.store.find_problem(module.digest) if known else None
         with storing(registry, {module.digest: module.path}) as uow:
             same = decide(uow, module)
             if same is not None:
@@ -620,7 +620,7 @@ def _same_bytes(task: Task, module: ModuleFile) -> TaskVersion | None:
     )
 
 
-def _repeated(uow: UnitOfWork, same: TaskVersion, fault: Fault | None) -> Outcome:
+def _repeated(uow: UnitOfWork, same: TaskVersion, fault: BlobProblem | None) -> Outcome:
     """What comes of bytes that are a version already: nothing, where they are what is wanted.
 
     Args:

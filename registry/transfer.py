@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from centra.errors import FormatError, UsageError, VerificationError
 from centra.formats.names import parse_name, split_reference
 from centra.progress import Progress, silent
-from centra.runtime.loading import read_manifest
-from centra.store.local import LocalStore
+from centra.releases.find import read_manifest
+from centra.store import LocalStore
 from centra.system.files import file_digest
 from registry import archive, backbones, releases, tasks
 from registry.audit import bear_witness
@@ -172,7 +172,7 @@ def export_file(
     store = registry.store
     with registry.read() as uow:
         found = uow.release(release) if release is not None else None
-        versions = uow.released(found) if found else _versions(uow, references)
+        versions = uow.versions_of(found) if found else _versions(uow, references)
         number, manifest = (found.number, found.digest) if found else (None, None)
         named = {
             version.backbone.digest: archive.ExportedBackbone(
@@ -288,7 +288,8 @@ def _unpack(file: Path, store: LocalStore, known: Collection[str], progress: Pro
 
     The tokenizers of backbones that are known here have been tried before.
     """
-    from centra.formats.backbone import BackboneSpec, check_backbone
+    from centra.checkpoints.backbone import check_backbone
+    from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import check_fits, check_module
     from centra.tokenization.trial import try_tokenizer
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from centra.formats.task_module import TaskModule
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 RESULTS = ROOT / "benchmarks" / "REGISTRY.md"
 DATA = Path(os.environ.get("CENTRA_DATA", ROOT.parent / "shared" / "data"))

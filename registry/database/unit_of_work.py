@@ -31,7 +31,7 @@ from registry.database.models import (
 from registry.errors import TaskNotFoundError
 from registry.rules.chain import chain_digest
 from registry.rules.lineage import Composed
-from registry.versions import Held
+from registry.versions import ReleasedVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from centra.formats.manifest import Precision
+    from centra.formats.precision import Precision
     from registry.rules.lifecycle import Actor
 
 __all__ = ["UnitOfWork"]
@@ -221,7 +221,7 @@ class UnitOfWork:
         """The release of this digest, or None."""
         return self.session.scalar(select(Release).where(Release.digest == digest))
 
-    def holdings(self, release: Release) -> dict[str, tuple[TaskVersion, Precision]]:
+    def tasks_of(self, release: Release) -> dict[str, tuple[TaskVersion, Precision]]:
         """What a release holds: a version and its precision per task name."""
         rows = self.session.execute(
             select(TaskVersion, ReleaseTask.precision)
@@ -233,20 +233,20 @@ class UnitOfWork:
         )
         return {version.task.name: (version, precision) for version, precision in rows}
 
-    def released(self, release: Release) -> dict[str, TaskVersion]:
+    def versions_of(self, release: Release) -> dict[str, TaskVersion]:
         """The versions alone."""
-        return {name: version for name, (version, _) in self.holdings(release).items()}
+        return {name: version for name, (version, _) in self.tasks_of(release).items()}
 
-    def held(self, release: Release) -> dict[str, Held]:
+    def released_versions(self, release: Release) -> dict[str, ReleasedVersion]:
         """The same as plain values."""
         return {
-            name: Held(
+            name: ReleasedVersion(
                 number=version.number,
                 digest=version.digest,
                 contract=version.contract,
                 precision=precision,
             )
-            for name, (version, precision) in self.holdings(release).items()
+            for name, (version, precision) in self.tasks_of(release).items()
         }
 
     def compositions(self) -> dict[int, list[Composed]]:

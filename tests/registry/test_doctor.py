@@ -15,8 +15,7 @@ from sqlalchemy import text
 
 from centra.errors import StoreNotWritableError
 from centra.formats.backbone import BackboneSpec
-from centra.store.blobs import open_store
-from centra.store.local import LocalStore
+from centra.store import LocalStore, open_store
 from centra.store.s3 import S3Store
 from registry import (
     Registry,
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from centra.store.blobs import Fault
+    from centra.store import BlobProblem
     from tests import support
     from tests.registry.helpers import Sqlite
 
@@ -795,16 +794,16 @@ def test_reading_all_goes_on_where_it_was_stopped(
 ) -> None:
     monkeypatch.setenv("CENTRA_CACHE", str(tmp_path / "cache"))
     read: list[str] = []
-    fault = LocalStore.fault
+    fault = LocalStore.find_problem
 
-    def counted(store: LocalStore, digest: str) -> Fault | None:
+    def counted(store: LocalStore, digest: str) -> BlobProblem | None:
         if len(read) == 5:
             raise KeyboardInterrupt
         read.append(digest)
         return fault(store, digest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(LocalStore, "fault", counted)
+        patch.setattr(LocalStore, "find_problem", counted)
         scrub.scrub(healthy)
     seen: list[tuple[str, int, int]] = []
     specs = {row.digest for row in backbones.list_all(healthy)}

@@ -14,19 +14,18 @@ import pytest
 from centra.errors import StoreError, StoreNotWritableError
 from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import ChannelPointer
-from centra.store.blobs import open_store
-from centra.store.local import LocalStore
+from centra.store import LocalStore, open_store
 from centra.system.files import file_digest
 from registry import audit, backbones, channels, claims, gc, releases, tasks
 from tests import support
 from tests.memory_store import MemoryStore
 from tests.registry.helpers import (
     actions,
+    after_fork_in_child,
     blob_path,
     die,
     files,
     finish,
-    in_child,
     nothing_changes,
     opened,
     refused,
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from centra.store.blobs import BlobStore, StoredBlob
+    from centra.store import BlobStore, StoredBlob
     from registry import Registry
     from tests.registry.helpers import Sqlite
 
@@ -630,7 +629,7 @@ def test_what_was_stored_for_a_row_that_never_came_is_garbage_when_the_claim_has
             die()
 
     registry.engine.dispose()
-    assert in_child(run) == KILLED
+    assert after_fork_in_child(run) == KILLED
     digest = file_digest(module())
     with nothing_changes(registry):
         assert gc.collect(registry, grace=NOW, delete=True).garbage == []
@@ -880,7 +879,7 @@ def test_a_collection_that_is_killed_leaves_a_registry_that_works_and_its_rerun_
                 patch.setattr("registry.database.unit_of_work.UnitOfWork.record", lambda *_: die())
             gc.collect(dataclasses.replace(own, store=Killed(root_of(own))), grace=NOW, delete=True)
 
-    assert in_child(run) == KILLED
+    assert after_fork_in_child(run) == KILLED
     assert unclaimed(registry) == before
     left = [digest for digest in digests if registry.store.has(digest)]
     assert len(left) == (11 if moment == "while removing" else 0)

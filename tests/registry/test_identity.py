@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import update
 
 from centra.errors import ConflictError, FormatError, UnsupportedFormatError
-from centra.store.identity import StoreDocument
-from centra.store.local import LocalStore
+from centra.store import LocalStore
+from centra.store.document import StoreDocument
 from registry import (
     Registry,
     backbones,

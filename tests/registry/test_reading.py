@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, select, update
 
 from centra.errors import BlobNotFoundError, CorruptBlobError, NotFoundError, UsageError
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from registry import backbones, channels, graphs, releases, tasks
 from registry.database.listing import MetricBound
 from registry.database.models import Channel, Release, Task, TaskVersion

@@ -21,7 +21,7 @@ from centra.errors import (
     UsageError,
 )
 from centra.formats.task_module import TaskModule, TaskSpec
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.system.files import file_digest
 from registry import audit, tasks
 from registry.database.listing import MetricBound

@@ -31,8 +31,7 @@ from centra.formats.manifest import ReleaseManifest
 from centra.formats.task_module import TaskModule
 from centra.releases.compose import ComposeError
 from centra.releases.signing import SignatureError
-from centra.store.blobs import open_store
-from centra.store.local import LocalStore
+from centra.store import LocalStore, open_store
 from centra.system.files import file_digest
 from centra.tokenization import trial as tokenizer_trial
 from registry import Registry, audit, backbones, channels, gc, releases, signatures, tasks

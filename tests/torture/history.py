@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine.cursor import CursorFetchStrategy
 
 from centra.formats.task_module import check_module
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from registry import backbones, channels, doctor, gc, promotion, releases, tasks
 from registry.releases import Composition
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.tools.postgres import running_server
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from registry import Registry, audit, backbones
 from registry.database.session import make_engine, upgrade
 from registry.rules.lifecycle import Actor
