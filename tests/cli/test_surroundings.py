@@ -199,6 +199,7 @@ def test_no_command_shows_a_secret_of_a_store(address: str, home: Path) -> None:
     hidden("predict", "--release", f"{address}#production", "hi")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_endpoint_that_does_not_answer_shows_no_password(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

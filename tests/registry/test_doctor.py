@@ -510,6 +510,7 @@ def test_wrong_or_missing_credentials_and_buckets_are_reported(
 
 
 @pytest.mark.usefixtures("aws_account")
+@pytest.mark.usefixtures("impatient")
 def test_an_endpoint_that_does_not_answer_is_reported(healthy: Registry) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
