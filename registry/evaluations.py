@@ -16,7 +16,7 @@ from centra.formats.precision import Precision
 from centra.formats.task_module import read_spec
 from centra.progress import Progress, Remark, silent, unheard
 from centra.releases.evaluation import measure
-from centra.runtime.engine import default_engine, engine_version
+from centra.runtime.engines import default_engine, engine_version
 from registry import releases
 from registry.database.models import Evaluation, ReleaseTask
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from centra.errors import ConflictError, NotAllowedError, NotFoundError
 from centra.progress import Progress, silent
-from centra.runtime.loading import read_manifest
+from centra.releases.find import read_manifest
 from registry import owners, policies
 from registry.channels.moving import record_move
 from registry.channels.pointers import (

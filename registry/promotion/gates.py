@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from centra.errors import VerificationError
+from centra.releases.find import read_manifest
 from centra.releases.parity import check_parity_once
-from centra.runtime.loading import read_manifest
 from registry.database.models import ChannelMove, Release
 from registry.evaluations import of_version
 from registry.rules.gates import Candidate, Gate, GatedTask, Measurement, evaluate_gates

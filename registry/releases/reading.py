@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from centra.runtime.loading import read_manifest
+from centra.releases.find import read_manifest
 from registry.channels.reading import get_channel
 from registry.database.listing import holds, paged, within
 from registry.database.models import Channel, Release, ReleaseTask

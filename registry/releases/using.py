@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from centra.formats.precision import Precision
 from centra.progress import Progress, silent
+from centra.releases.find import find_release, read_manifest
 from centra.releases.parity import check_parity
-from centra.runtime.loading import find_release, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -150,7 +150,8 @@ def load(
 def _find(registry: Registry | None, reference: str) -> tuple[ReleaseManifest, BlobReader]:
     """A release by the address of a folder or store, or by its name in the registry."""
     if registry is None or is_address(reference):
-        return find_release(reference)
+        location = find_release(reference)
+        return location.manifest, location.reader
     with registry.read() as uow:
         digest = uow.release(reference).digest
     return read_manifest(digest, registry.store), registry.store

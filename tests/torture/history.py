@@ -18,6 +18,7 @@ from registry.channels.moving import record_move
 from registry.releases import Composition
 from registry.releases.publishing import record_composition
 from registry.rules.lineage import MoveKind
+from registry.tasks.versioning import VersionRequest, add_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -77,7 +78,8 @@ def grow(registry: Registry, modules: Sequence[Path], history: History) -> None:
                 data = f"{name}, version {number}".encode()
                 old = registry.store.put(data)
                 module = dataclasses.replace(module, digest=old, size=len(data))
-            version, _, _ = tasks.admit(uow, name, module, team="nlu")
+            request = VersionRequest(task=name, team="nlu")
+            version = add_version(uow, request, module).version
             held[name] = (version.task_id, version.id)
             digests[version.id] = module.digest
             uow.session.flush()
@@ -134,7 +136,7 @@ def commands(
     """What people do every day, in an order that works, after the task ``task-000`` was changed."""
     return [
         ("task update", lambda: tasks.update(registry, "task-000", change)),
-        ("task list", lambda: tasks.list_all(registry)),
+        ("task list", lambda: tasks.list(registry)),
         ("task show", lambda: tasks.show(registry, "task-000@1.0")),
         ("release list --limit 10", lambda: releases.list(registry, limit=10)),
         ("release show", lambda: releases.show(registry, "latest")),

@@ -13,7 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
-from centra.data.inputs import Encoded
 from centra.families.table import family_of
 from centra.formats.backbone import check_shard
 from centra.formats.precision import Precision
@@ -28,6 +27,7 @@ from centra.runtime.onnx.session import VERSION, Program
 from centra.runtime.packing import Packed
 from centra.runtime.pool import Pool
 from centra.runtime.units import UnitCache, UnitKey
+from centra.tokenization.text_encoder import Encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence

@@ -21,7 +21,9 @@ import torch
 
 from centra.formats.precision import Precision
 from centra.formats.task_module import TaskModule, check_stored
-from centra.modeling.encoder import Branch, Trunk, backbone_layer
+from centra.modeling.branch import Branch
+from centra.modeling.layers import backbone_layer
+from centra.modeling.trunk import Trunk
 from centra.runtime.packing import padded_length
 from centra.runtime.pool import Pool
 from centra.runtime.torch.batched_layers import Branches, BranchWeights, Layer, LayerSettings
@@ -32,10 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from centra.data.inputs import Encoded
     from centra.formats.backbone import BackboneSpec
     from centra.runtime.engine import LoadedTask
     from centra.store import BlobReader
+    from centra.tokenization.text_encoder import Encoded
 
 __all__ = ["BatchedBranch", "BatchedEngine", "BatchedTrunk"]
 

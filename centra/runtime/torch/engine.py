@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from centra.data.inputs import Encoded
 from centra.formats.precision import Precision
 from centra.formats.task_module import TaskModule, check_stored
-from centra.modeling.encoder import Branch, Trunk
+from centra.modeling.branch import Branch
+from centra.modeling.trunk import Trunk
 from centra.runtime.devices import choose
 from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
 from centra.runtime.pool import Pool
+from centra.tokenization.text_encoder import Encoded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
