@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cli.errors import gate_hint
 from cli.output import print_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.promotion import Promotion
+    from registry.rules.gates import Gate
 
-__all__ = ["markdown", "print_gates", "write_junit"]
+__all__ = ["gate_fields", "markdown", "print_gates", "write_junit"]
 
 _UNASKED = "It is what the channel serves already, so no gate was asked."
 _COLUMNS = ("gate", "task", "wanted", "found", "result")
@@ -21,6 +23,20 @@ def print_gates(promotion: Promotion) -> None:
     """One row a gate on standard output."""
     if promotion.gates:
         print_table(_COLUMNS, _rows(promotion))
+
+
+def gate_fields(promotion: Promotion) -> list[dict[str, object]]:
+    """The gates as JSON fields."""
+    return [
+        {
+            "gate": gate.gate,
+            "task": gate.task,
+            "passed": gate.passed,
+            "wanted": gate.wanted,
+            "found": gate.found,
+        }
+        for gate in promotion.gates
+    ]
 
 
 def markdown(promotion: Promotion) -> str:
@@ -74,7 +90,7 @@ def write_junit(promotion: Promotion, path: Path) -> None:
         name = f"{gate.gate} {gate.task}" if gate.task else gate.gate
         case = ET.SubElement(suite, "testcase", classname=f"gates.{promotion.channel}", name=name)
         if not gate.passed:
-            message = f"wanted {gate.wanted}, found {gate.found}"
+            message = f"wanted {_wanted(gate)}, found {_found(gate)}"
             ET.SubElement(case, "failure", message=message)
     try:
         with replacing(path) as temporary:
@@ -93,6 +109,25 @@ def _outcome(promotion: Promotion) -> str:
 
 def _rows(promotion: Promotion) -> list[tuple[str, ...]]:
     return [
-        (gate.gate, gate.task or "-", gate.wanted, gate.found, "pass" if gate.passed else "FAIL")
+        (
+            gate.gate,
+            gate.task or "-",
+            _wanted(gate),
+            _found(gate),
+            "pass" if gate.passed else "FAIL",
+        )
         for gate in promotion.gates
     ]
+
+
+def _wanted(gate: Gate) -> str:
+    """What is wanted; of what an option gives, the option."""
+    accepts = any(remedy.code == "accept-redefined" for remedy in gate.remedies)
+    return "--accept-redefined" if accepts else gate.wanted
+
+
+def _found(gate: Gate) -> str:
+    """What was found, and how to come by what is lacking."""
+    lacking = [remedy for remedy in gate.remedies if remedy.code != "accept-redefined"]
+    hints = dict.fromkeys(gate_hint(remedy.code, remedy.data) for remedy in lacking)
+    return "; ".join([gate.found, *hints])

@@ -64,7 +64,7 @@ def promote(
         check_writable(junit)
 
     def show(result: Promotion) -> None:
-        from cli.gates import markdown, print_gates, write_junit
+        from cli.gates import gate_fields, markdown, print_gates, write_junit
 
         try:
             if junit is not None:
@@ -72,7 +72,7 @@ def promote(
         except StoreNotWritableError as error:
             remark(f"the gates are not in a file: {error}")
         if as_json:
-            print_json(result)
+            print_json({**vars(result), "gates": gate_fields(result)})
         elif as_markdown:
             click.echo(markdown(result))
         else:

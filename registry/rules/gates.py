@@ -203,7 +203,8 @@ def _drop(
         reasons = dict.fromkeys(lack.reason for lack in lacking)
         why = "measured on the same data" if policy.measured else "reported by both"
         passed, found = False, "; ".join(reasons) or f"not {why}"
-        remedies = tuple(lack.remedy for lack in lacking if lack.remedy)
+        each = [lack.remedy for lack in lacking if lack.remedy]
+        remedies = tuple(remedy for i, remedy in enumerate(each) if remedy not in each[:i])
     else:
         # Differences of decimal numbers: 0.91 - 0.90 is a little more than 0.01.
         passed = pair[0] - pair[1] <= most + 1e-9
@@ -271,7 +272,7 @@ def _lacking(policy: ChannelPolicy, task: str, version: GatedTask) -> _Lack | No
     if not policy.measured or _on_named(policy, task, version):
         return None
     on = policy.measured.get(task)
-    where = {"task": task, "release": version.release}
+    where = {"release": version.release, "task": task}
     if on is None:
         return _Lack(
             reason=f"the policy names no data to measure it on: measured.{task}.data",

@@ -149,7 +149,7 @@ def test_a_server_finds_the_release_by_the_store_alone(published: Registry) -> N
 @pytest.mark.parametrize(
     ("name", "release", "error", "mention"),
     [
-        ("latest", "1", UsageError, "follows 'centra compose --release' by itself"),
+        ("latest", "1", UsageError, "follows the releases of the live set by itself"),
         ("7", "1", UsageError, "release number"),
         ("12345678901234567890", "1", UsageError, "release number"),
         ("../production", "1", InvalidNameError, "../production"),
@@ -297,7 +297,9 @@ def test_without_a_name_production_is_meant_or_else_latest(published: Registry) 
 
 
 def test_without_a_channel_nothing_is_meant(registry: Registry) -> None:
-    with refused(registry, NotFoundError, "no channel production or latest", "--release"):
+    with refused(
+        registry, NotFoundError, "no channel production or latest", code="no-default-channel"
+    ):
         channels.default(registry)
 
 

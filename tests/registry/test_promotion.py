@@ -15,7 +15,7 @@ from registry import audit, channels, evaluations, releases, signatures, tasks
 from registry.promotion import GateError, Promotion, StaleReleaseError, promote
 from registry.releases import compose
 from registry.releases.publishing import add_release
-from registry.rules.gates import evaluate_gates
+from registry.rules.gates import Remedy, evaluate_gates
 from tests import support
 from tests.registry.helpers import (
     acting,
@@ -170,7 +170,16 @@ def test_a_release_that_would_undo_what_others_shipped_is_refused_and_says_what(
 ) -> None:
     mine, theirs = ship("intent", 11), ship("slots", 12)
     promote(published, str(theirs), "production")
-    with refused(published, StaleReleaseError, "slots is 1.1 there, 1.0 here", "--rebase"):
+    with refused(
+        published,
+        StaleReleaseError,
+        "slots is 1.1 there, 1.0 here",
+        code="stale-release",
+        channel="production",
+        release=mine,
+        serving=theirs,
+        tasks=["slots"],
+    ):
         promote(published, str(mine), "production")
     assert served(published)["slots"] == "1.1"
 
@@ -230,8 +239,8 @@ def test_a_rebase_that_is_refused_publishes_nothing(
                 promote(strict, str(mine), "production", rebase=True, dry_run=dry_run)
             says = f"the change of release {mine}, taken onto release {theirs}, may not go to"
             assert says in str(caught.value)
-            command = f"centra compose --base {theirs} --set intent@1.1 --release"
-            assert command in str(caught.value)
+            change = {"base": theirs, "replace": ["intent@1.1"], "remove": []}
+            assert caught.value.data["unpublished"] == change
     # Published as a release of its own, it can be tested, and then it passes.
     promote(published, str(mine), "staging")
     own = compose(published, base=str(theirs), replace=["intent@1.1"], publish=True)
@@ -252,9 +261,11 @@ def test_what_was_measured_of_a_version_counts_for_what_a_rebase_makes(
     with pytest.raises(GateError) as caught:
         promote(strict, str(mine), "production", rebase=True)
     # Each is measured in a release that there is, and that holds this version.
-    assert [gate.found for gate in failed(caught)] == [
-        f"1.1 is not measured on sha256:{digest[:12]}…; run: "
-        f"centra release evaluate {number} --task {task} --data FILE"
+    assert [(gate.found, gate.remedies) for gate in failed(caught)] == [
+        (
+            f"1.1 is not measured on sha256:{digest[:12]}…",
+            (Remedy(code="measure", data={"release": number, "task": task}),),
+        )
         for number, task in ((mine, "intent"), (theirs, "slots"))
     ]
     for number, task in ((mine, "intent"), (theirs, "slots")):
@@ -303,7 +314,7 @@ def test_a_task_that_both_changed_is_not_rebased(
 
 def test_going_back_is_for_rollback(published: Registry, ship: Callable[..., int]) -> None:
     promote(published, str(ship("intent", 11)), "production")
-    with refused(published, StaleReleaseError, "intent is 1.1 there", "centra rollback production"):
+    with refused(published, StaleReleaseError, "intent is 1.1 there", code="stale-release"):
         promote(published, "1", "production")
 
 
@@ -320,10 +331,10 @@ def test_a_release_that_stands_on_nothing_that_is_served_is_refused_unless_force
 ) -> None:
     tasks.update(published, "intent", module(seed=10))
     foreign = str(imported(published))
-    says = ("intent is 1.0 there, 1.1 here", "--set TASK@VERSION", "--force")
-    with refused(published, StaleReleaseError, *says):
+    says = "intent is 1.0 there, 1.1 here"
+    with refused(published, StaleReleaseError, says, code="unrelated-release"):
         promote(published, foreign, "production")
-    with refused(published, ConflictError, "has no base"):
+    with refused(published, ConflictError, "has no base", code="no-base", serving=1):
         promote(published, foreign, "production", rebase=True)
     assert promote(published, foreign, "canary").promoted
     assert promote(published, foreign, "production", force=True).promoted
@@ -550,9 +561,12 @@ def test_a_drop_is_measured_on_both_releases_on_the_same_data(
     with pytest.raises(GateError) as caught:
         promote(registry, number, "production")
     (gate,) = failed(caught)
-    for version, release in (("1.0", 1), ("1.1", number)):
+    for version in ("1.0", "1.1"):
         assert f"{version} is not measured on sha256:" in gate.found
-        assert f"centra release evaluate {release} --task intent" in gate.found
+    assert gate.remedies == tuple(
+        Remedy(code="measure", data={"release": release, "task": "intent"})
+        for release in (1, int(number))
+    )
     rows = [evaluations.evaluate(registry, r, "intent", data)[0] for r in ("production", number)]
     old, new = (row.metrics["accuracy"] for row in rows)
     if new >= old:
@@ -594,7 +608,9 @@ def test_an_unsigned_release_does_not_pass_the_signature_gate(
 
 def test_a_channel_with_a_policy_moves_by_promotion_alone(published: Registry) -> None:
     registry = ruled(published, max_layers=99)
-    with refused(registry, NotAllowedError, "centra promote 1 --to production"):
+    with refused(
+        registry, NotAllowedError, code="channel-has-rules", channel="production", release="1"
+    ):
         channels.move(registry, "production", "1")
     assert channels.move(registry, "staging", "1")[1]
 

@@ -28,7 +28,7 @@ from centra.store import LocalStore
 from centra.system.files import file_digest
 from registry import audit, channels, releases, tasks
 from registry.errors import TaskNotFoundError
-from registry.releases import Change, compose
+from registry.releases import Change, compose, composing, publishing
 from tests import support
 from tests.registry.helpers import (
     actions,
@@ -531,10 +531,16 @@ def test_one_that_came_in_unproven_is_refused_and_the_others_can_go_without_it(
             ComposeError,
             "task topic: parity failed",
             "0.01",
-            "centra compose --remove topic --release",
+            "The other tasks can be released without it",
+            code="separable",
+            task="topic",
         ):
             compose(pair, publish=publish)
     assert compose(pair, remove=["topic"], publish=True).published
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_crash_before_the_row_leaves_no_release_and_a_rerun_makes_it(
@@ -542,7 +548,7 @@ def test_a_crash_before_the_row_leaves_no_release_and_a_rerun_makes_it(
 ) -> None:
     before = rows(pair)
     with monkeypatch.context() as patch:
-        patch.setattr(releases, "record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(publishing, "record_composition", interrupt)
         with pytest.raises(KeyboardInterrupt):
             compose(pair, publish=True)
     assert rows(pair) == before
@@ -555,7 +561,7 @@ def test_a_crash_before_the_pointer_is_mended_by_a_rerun(
     pair: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(releases, "publish_move", lambda *_: 1 / 0)
+        patch.setattr(publishing, "publish_move", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             compose(pair, publish=True)
     assert pair.store.read_pointer("latest") is None
@@ -572,7 +578,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
     """Let something happen between merging and publishing, so many times; how often it did."""
 
     def arrange(happens: Callable[[], object], times: int) -> list[int]:
-        real, done = releases.merge, list[int]()
+        real, done = composing.merge, list[int]()
 
         def merge(*args: Any, **options: Any) -> Any:
             merged = real(*args, **options)
@@ -581,7 +587,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
                 happens()
             return merged
 
-        monkeypatch.setattr(releases, "merge", merge)
+        monkeypatch.setattr(composing, "merge", merge)
         return done
 
     return arrange
