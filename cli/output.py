@@ -7,12 +7,13 @@ import logging
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from centra.formats.identities import VersionNumber
 from cli.streams import CONTROLS, printable, unescaped
 
 if TYPE_CHECKING:
@@ -43,9 +44,11 @@ _SILENCE = 60
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses and times as plain JSON values."""
+    """Dataclasses, version numbers and times as plain JSON values."""
+    if isinstance(value, VersionNumber):
+        return str(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return to_plain(asdict(value))
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
         return {key: to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
