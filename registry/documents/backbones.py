@@ -8,7 +8,7 @@ from registry.documents.base import Document, Moment, schema
 
 if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
-    from registry.backbones import BackboneRow
+    from registry.backbones import BackboneOutcome, BackboneRow
     from registry.backbones import BackboneUse as Use
 
 __all__ = ["Backbone", "BackboneChange", "BackboneDetail", "BackboneUse"]
@@ -63,9 +63,9 @@ class BackboneChange(Backbone):
     changed: bool
 
     @classmethod
-    def made(cls, row: BackboneRow, *, changed: bool) -> BackboneChange:
+    def made(cls, outcome: BackboneOutcome) -> BackboneChange:
         """The document of a change."""
-        return cls(**_fields(row), changed=changed)
+        return cls(**_fields(outcome.backbone), changed=outcome.changed)
 
 
 class BackboneDetail(Backbone):

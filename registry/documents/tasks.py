@@ -118,7 +118,7 @@ class TaskChange(Document):
     ``damaged``."""
 
     @classmethod
-    def of(cls, outcome: tasks.Outcome) -> TaskChange:
+    def of(cls, outcome: tasks.TaskOutcome) -> TaskChange:
         """The document of a change."""
         return cls(
             task=outcome.task,
