@@ -17,7 +17,7 @@ from centra.data.inputs import Input, Row, TextEncoder
 from centra.errors import DataError, NotFoundError, UsageError
 from centra.formats.backbone import BackboneSpec, text_encoder
 from centra.formats.names import several
-from centra.kinds.decoding import decode
+from centra.kinds import kind_named
 from centra.progress import Progress, silent
 from centra.runtime.engine import default_engine, open_engine
 from centra.runtime.schedule import Job, Profile, compute, compute_alone
@@ -212,7 +212,7 @@ class Release:
 
         Returns:
             Per input, in order, an object from task name to answer; see
-            :func:`centra.kinds.decoding.decode` for the answers. Where an input is longer than the task's
+            :meth:`centra.kinds.base.Kind.decode` for the answers. Where an input is longer than the task's
             backbone reads, the answer has ``"truncated": {"tokens", "kept"}``: how many tokens it
             has, and how many of them were read.
 
@@ -397,7 +397,7 @@ class Release:
             return finish(task, task.branch.run(hidden_states), batch)
 
         # A layer on the first token alone is much shorter than one on all, and still no trifle.
-        length = spec.depth if spec.kind == "tagging" else spec.depth - 0.5
+        length = spec.depth if spec.reads_every_token else spec.depth - 0.5
         return Job(name=name, tap=spec.tap_layer, length=length, run=run)
 
     def _chosen(self, inputs: Sequence[Input], tasks: Collection[str] | str | None) -> list[str]:
@@ -426,7 +426,8 @@ def _parsed(inputs: Iterable[object]) -> list[Input]:
 
 
 def _decoded(task: LoadedTask, logits: np.ndarray, batch: _Batch) -> list[dict[str, Any]]:
-    answers = decode(task.spec, logits, batch.inputs, batch.rows, task.chain)
+    kind = kind_named(task.spec.kind)
+    answers = kind.decode(task.spec, logits, batch.inputs, batch.rows, task.chain)
     for answer, row in zip(answers, batch.rows, strict=True):
         if row.given:
             answer["truncated"] = {"tokens": row.given, "kept": len(row.input_ids)}
@@ -435,7 +436,7 @@ def _decoded(task: LoadedTask, logits: np.ndarray, batch: _Batch) -> list[dict[s
 
 def _trimmed(task: LoadedTask, logits: np.ndarray, batch: _Batch) -> list[np.ndarray]:
     """Logits per input, without padding."""
-    if task.spec.kind != "tagging":
+    if not task.spec.reads_every_token:
         return list(logits)
     return [array[: len(row.input_ids)] for array, row in zip(logits, batch.rows, strict=True)]
 
