@@ -103,7 +103,7 @@ class _FeatureCache(click.ParamType):  # type: ignore[type-arg]
         ctx: click.Context | None,
     ) -> FeatureCache | None:
         """Read ``20GB``, ``auto`` or ``off``."""
-        from centra.store.blobs import cache_folder
+        from centra.store import cache_folder
         from centra.training.features import FeatureCache, default_budget
 
         if isinstance(value, FeatureCache):

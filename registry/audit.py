@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from centra.store.blobs import Witness
+    from centra.store import Witness
     from registry.connection import Registry
     from registry.database.listing import Moment
     from registry.database.unit_of_work import UnitOfWork

@@ -13,7 +13,6 @@ Claims of a process that was killed run out, by the database's clock. See docs/a
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 import uuid
@@ -25,7 +24,7 @@ from sqlalchemy import delete, insert, select, update
 
 from centra.errors import CentraError, FormatError, StoreError
 from centra.progress import Progress, silent
-from centra.system.files import file_digest
+from centra.system.files import content_digest
 from registry.database.models import BlobClaim
 
 if TYPE_CHECKING:
@@ -90,14 +89,12 @@ class Claim:
                 uow.session.execute(self._own(delete(BlobClaim)))
 
     def put(self, source: Path | bytes) -> str:
-        """Claim a blob and store it; see :meth:`centra.store.blobs.BlobStore.put`.
+        """Claim a blob and store it; see :meth:`centra.store.BlobStore.put`.
 
         Raises:
             StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
         """
-        digest = (
-            hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else file_digest(source)
-        )
+        digest = content_digest(source)
         self.put_all({digest: source})
         return digest
 

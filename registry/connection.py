@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.orm import Session
 
 from centra.errors import CentraError, ConflictError
-from centra.store.blobs import BlobStore, open_store
+from centra.store import BlobStore, open_store
 from registry.database.session import (
     check_exists,
     check_schema,
@@ -64,7 +64,7 @@ class Registry:
 
         Args:
             database: see :func:`registry.database.session.make_engine`.
-            store: see :func:`centra.store.blobs.open_store`.
+            store: see :func:`centra.store.open_store`.
             actor: ``team/person``.
             folder: where to look for ``centra.toml``, and above; default the current folder.
 

@@ -26,7 +26,7 @@ from centra.errors import (
 )
 from centra.formats.toml import read_toml
 from centra.progress import Progress, silent
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.store.s3 import S3Store
 from centra.system.redaction import redacted, secrets_in
 from registry import audit, channels, gc, identity, policies
@@ -242,7 +242,7 @@ def _credentials(setup: _Setup) -> _Finding:
 
 def _reachable(setup: _Setup) -> _Finding:
     store = setup.registry.store
-    place = gc.place_of(store)
+    place = identity.location(store)
     if isinstance(store, LocalStore) and not store.root.exists():
         return "ok", f"{place}: an empty store, whose folder the first write makes", None
     pointers = len(store.pointers())

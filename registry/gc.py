@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
 
 from sqlalchemy import select
 
@@ -26,15 +25,16 @@ from centra.errors import (
     VerificationError,
 )
 from centra.progress import Progress, silent
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from registry import claims
 from registry.database.models import Release
+from registry.identity import location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
-    from centra.store.blobs import BlobStore, StoredBlob
+    from centra.store import BlobStore, StoredBlob
     from registry.connection import Registry
     from registry.database.unit_of_work import UnitOfWork
 
@@ -45,7 +45,6 @@ __all__ = [
     "UnreadableError",
     "amount",
     "collect",
-    "place_of",
     "reachable",
     "subject",
 ]
@@ -200,17 +199,9 @@ def amount(count: int, size: int) -> str:
     return f"{count} file{'' if count == 1 else 's'}, {size:,} bytes"
 
 
-def place_of(store: BlobStore) -> str:
-    """Where a store is, without options and credentials."""
-    parts = urlsplit(store.url)
-    if parts.scheme != "s3":
-        return store.url
-    return f"s3://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
 def subject(store: BlobStore) -> str:
     """A store as audit events name it."""
-    place = place_of(store)
+    place = location(store)
     return place if len(place) <= _SUBJECT else f"…{place[1 - _SUBJECT :]}"
 
 

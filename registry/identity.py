@@ -9,6 +9,7 @@ changed row makes a copy the store, at one moment for everybody.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from centra.errors import FormatError, NotFoundError, UnsupportedFormatError, VerificationError
 from centra.system.redaction import redacted
@@ -16,11 +17,21 @@ from registry.database.address import shown
 from registry.errors import WrongStoreError
 
 if TYPE_CHECKING:
-    from centra.store.blobs import BlobStore
-    from centra.store.identity import StoreDocument
+    from centra.store import BlobStore
+    from centra.store.document import StoreDocument
     from registry.connection import Registry
 
-__all__ = ["address", "bind", "check", "document", "is_empty", "missing", "named", "short"]
+__all__ = [
+    "address",
+    "bind",
+    "check",
+    "document",
+    "is_empty",
+    "location",
+    "missing",
+    "named",
+    "short",
+]
 
 
 def check(registry: Registry) -> tuple[tuple[str, str], bool]:
@@ -53,7 +64,7 @@ def bind(store: BlobStore, own: tuple[str, str]) -> None:
     Raises:
         StoreNotWritableError, StoreError: the store refused.
     """
-    from centra.store.identity import StoreDocument
+    from centra.store.document import StoreDocument
 
     store.write_document(StoreDocument(registry=own[0], store=own[1]).to_bytes())
 
@@ -65,7 +76,7 @@ def document(store: BlobStore) -> StoreDocument | None:
         FormatError: it cannot be read.
         StoreError: the store cannot be reached.
     """
-    from centra.store.identity import StoreDocument
+    from centra.store.document import StoreDocument
 
     data = store.read_document()
     if data is None:
@@ -126,6 +137,14 @@ def missing(registry: Registry, store: BlobStore) -> tuple[set[str], int]:
 def address(store: BlobStore) -> str:
     """A store for people, without its secrets."""
     return redacted(store.url, store.url)
+
+
+def location(store: BlobStore) -> str:
+    """Where a store is: its address without what says how to reach it there."""
+    parts = urlsplit(store.url)
+    if parts.scheme != "s3":
+        return store.url
+    return f"s3://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def short(identity: str) -> str:

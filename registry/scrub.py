@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, or_, select
 
+from centra.checkpoints.backbone import check_backbone
 from centra.errors import NotFoundError, VerificationError
-from centra.formats.backbone import BackboneSpec, check_backbone
+from centra.formats.backbone import BackboneSpec
 from centra.progress import Progress, silent
-from centra.store.blobs import cache_folder
+from centra.store import cache_folder
 from registry.database.models import Backbone, Release, ReleaseTask, Task, TaskVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from centra.store.blobs import Fault, StoredBlob
+    from centra.store import BlobProblem, StoredBlob
     from registry.connection import Registry
 
 __all__ = ["DamagedBlob", "Need", "Scrub", "needs", "scrub", "senseless"]
@@ -54,7 +55,7 @@ class DamagedBlob:
     """A blob that is not what its name says, or not there."""
 
     digest: str
-    fault: Fault
+    fault: BlobProblem
     needed_by: list[str]
     """All that cannot do without it: backbones, versions of tasks, releases."""
     mends: list[str]
@@ -95,7 +96,7 @@ def scrub(registry: Registry, progress: Progress = silent) -> Scrub:
         if blob and _line(blob) in right:
             known += 1
         else:
-            fault = store.fault(digest)
+            fault = store.find_problem(digest)
             if fault:
                 damaged.append(_damaged(registry, digest, fault, found[digest]))
             elif blob:
@@ -186,7 +187,7 @@ def _leave(backbone: str) -> str:
     return f"centra backbone retire {backbone}, and move its tasks to another"
 
 
-def _damaged(registry: Registry, digest: str, fault: Fault, found: list[Need]) -> DamagedBlob:
+def _damaged(registry: Registry, digest: str, fault: BlobProblem, found: list[Need]) -> DamagedBlob:
     """Say who cannot do without a blob: what it belongs to, and what is built on that."""
     number = (Task.name, TaskVersion.major, TaskVersion.minor)
     built_on = or_(

@@ -12,7 +12,7 @@ from typing import Any
 
 from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, UsageError
 from centra.formats.toml import read_toml
-from centra.store.blobs import anchored_store
+from centra.store import anchored_store
 from centra.system.files import make_folder, replacing
 from centra.system.redaction import redacted
 from registry.database.address import anchored, parse, shown

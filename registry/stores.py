@@ -19,7 +19,7 @@ from sqlalchemy import select
 
 from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, VerificationError
 from centra.progress import Progress, silent
-from centra.store.blobs import open_store
+from centra.store import open_store
 from centra.store.s3 import S3Store
 from registry import channels
 from registry.database.models import AuditHead, Identity, Release
@@ -29,7 +29,7 @@ from registry.identity import address, document, is_empty, missing, named, short
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from centra.store.blobs import BlobStore
+    from centra.store import BlobStore
     from registry.connection import Registry
 
 __all__ = [
@@ -146,7 +146,7 @@ def copy(registry: Registry, target: str, progress: Progress = silent) -> Copied
 
     Args:
         registry: where from.
-        target: the copy's address; see :func:`centra.store.blobs.open_store`.
+        target: the copy's address; see :func:`centra.store.open_store`.
         progress: told of each blob.
 
     Raises:
@@ -230,7 +230,7 @@ def adopt(registry: Registry, *, incomplete: bool = False) -> Adopted:
         FormatError: the store's document cannot be read.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
-    from centra.store.identity import StoreDocument
+    from centra.store.document import StoreDocument
 
     store = registry.store
     if changed := not _is_own(registry, store):
@@ -276,7 +276,7 @@ def _others(store: BlobStore, registry: str) -> ConflictError:
 
 def _target(registry: Registry, target: str) -> tuple[BlobStore, str]:
     """The store to copy to, which says from now on whose it is, and its identity."""
-    from centra.store.identity import StoreDocument
+    from centra.store.document import StoreDocument
 
     store = open_store(target)
     with registry.read() as uow:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from centra.errors import BlobNotFoundError, CorruptBlobError, StoreNotWritableError
 from centra.formats.names import parse_name
-from centra.store.blobs import StoredBlob
+from centra.store import StoredBlob
 from centra.system.files import replacing
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from centra.formats.names import Name
-    from centra.store.blobs import Fault, Witness
+    from centra.store import BlobProblem, Witness
 
 __all__ = ["MemoryStore"]
 
 
 class MemoryStore:
-    """A :class:`centra.store.blobs.BlobStore` in memory, which a test may look into, damage or lock."""
+    """A :class:`centra.store.BlobStore` in memory, which a test may look into, damage or lock."""
 
     def __init__(self, folder: Path) -> None:
         """Open an empty store.
@@ -46,11 +46,9 @@ class MemoryStore:
         self._folder = folder
 
     def has(self, digest: str) -> bool:
-        """See :meth:`centra.store.blobs.BlobStore.has`."""
         return digest in self.content
 
     def fetch(self, digest: str) -> Path:
-        """See :meth:`centra.store.blobs.BlobReader.fetch`."""
         if digest not in self.content:
             raise BlobNotFoundError(digest, self.url)
         data = self.content[digest]
@@ -64,81 +62,67 @@ class MemoryStore:
         return path
 
     def put(self, source: Path | bytes) -> str:
-        """See :meth:`centra.store.blobs.BlobStore.put`. Putting a damaged blob again mends it."""
+        """See :meth:`centra.store.BlobStore.put`. Putting a damaged blob again mends it."""
         data = source if isinstance(source, bytes) else source.read_bytes()
         digest = hashlib.sha256(data).hexdigest()
-        if self.fault(digest):
+        if self.find_problem(digest):
             self._check_writable()
             self.content[digest] = data
             self.modified[digest] = datetime.now(UTC)
             self.writes.append(digest)
         return digest
 
-    def fault(self, digest: str) -> Fault | None:
-        """See :meth:`centra.store.blobs.BlobStore.fault`."""
+    def find_problem(self, digest: str) -> BlobProblem | None:
         if digest not in self.content:
             return "missing"
         found = hashlib.sha256(self.content[digest]).hexdigest()
         return None if found == digest else "damaged"
 
     def stat(self, digest: str) -> StoredBlob | None:
-        """See :meth:`centra.store.blobs.BlobStore.stat`."""
         return next((blob for blob in self.blobs() if blob.digest == digest), None)
 
     def clock(self) -> datetime:
-        """See :meth:`centra.store.blobs.BlobStore.clock`."""
         return datetime.now(UTC)
 
     def blobs(self) -> Iterator[StoredBlob]:
-        """See :meth:`centra.store.blobs.BlobStore.blobs`."""
         for digest, data in list(self.content.items()):
             yield StoredBlob(digest=digest, size=len(data), modified=self.modified[digest])
 
     def remove(self, digest: str) -> None:
-        """See :meth:`centra.store.blobs.BlobStore.remove`."""
         self._check_writable()
         self.content.pop(digest, None)
 
     def pointers(self) -> list[str]:
-        """See :meth:`centra.store.blobs.BlobStore.pointers`."""
         return sorted(self.documents)
 
     def read_pointer(self, channel: str) -> bytes | None:
-        """See :meth:`centra.store.blobs.BlobStore.read_pointer`."""
         return self.documents.get(parse_name(channel, "channel name"))
 
     def write_pointer(self, channel: str, data: bytes) -> None:
-        """See :meth:`centra.store.blobs.BlobStore.write_pointer`."""
         name = parse_name(channel, "channel name")
         self._check_writable()
         self.documents[name] = data
         self.writes.append(name)
 
     def read_document(self) -> bytes | None:
-        """See :meth:`centra.store.blobs.BlobStore.read_document`."""
         return self.document
 
     def write_document(self, data: bytes) -> None:
-        """See :meth:`centra.store.blobs.BlobStore.write_document`."""
         self._check_writable()
         self.document = data
 
     def signatures(self, manifest: str) -> list[bytes]:
-        """See :meth:`centra.store.blobs.BlobReader.signatures`."""
         return list(self.signed.get(manifest, []))
 
     def write_signature(self, manifest: str, data: bytes) -> None:
-        """See :meth:`centra.store.blobs.BlobStore.write_signature`."""
         self._check_writable()
         if data not in self.signatures(manifest):
             self.signed.setdefault(manifest, []).append(data)
 
     def witnesses(self) -> list[Witness]:
-        """See :meth:`centra.store.blobs.BlobStore.witnesses`."""
         return sorted(self.seen)
 
     def write_witness(self, witness: Witness) -> None:
-        """See :meth:`centra.store.blobs.BlobStore.write_witness`."""
         self._check_writable()
         self.seen.add(witness)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.tools.common import ROOT, BenchmarkError
-from centra.formats.backbone import import_backbone
-from centra.store.local import LocalStore
+from centra.checkpoints.backbone import import_backbone
+from centra.store import LocalStore
 
 if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec

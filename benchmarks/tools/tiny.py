@@ -10,9 +10,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 
-from centra.data.inputs import Input, TextEncoder
+from centra.data.inputs import Input
 from centra.formats.task_module import HeadSpec, TaskSpec
-from centra.modeling.encoder import Branch, Trunk, backbone_layer
+from centra.modeling.branch import Branch
+from centra.modeling.layers import backbone_layer
+from centra.modeling.trunk import Trunk
+from centra.tokenization.text_encoder import TextEncoder
 from centra.training.run import make_module
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["LAYERS", "ModuleMaker", "make_encoder"]
 

@@ -11,13 +11,13 @@ from centra.families.table import family_of
 from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import ReleaseManifest
 from centra.formats.task_module import TaskModule
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["single_models"]
 
@@ -67,7 +67,7 @@ def single_models(
 
 @dataclass(frozen=True)
 class _Reader:
-    """What was made up, over what a release holds. A :class:`centra.store.blobs.BlobReader`."""
+    """What was made up, over what a release holds. A :class:`centra.store.BlobReader`."""
 
     made: LocalStore
     held: BlobReader

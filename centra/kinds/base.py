@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from centra.data.inputs import Example, Input, LabelForm, Row
+    from centra.data.inputs import Example, Input, LabelForm
     from centra.data.tags import Scheme
     from centra.formats.contract import InputForm
     from centra.formats.decision import Activation
     from centra.formats.task_module import TaskSpec
     from centra.kinds.chain import Chain
     from centra.modeling.crf import LinearChain
+    from centra.tokenization.text_encoder import Row
 
 __all__ = ["Kind", "label_index", "label_indices"]
 

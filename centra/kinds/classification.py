@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from centra.data.inputs import Example, Input, Row
+    from centra.data.inputs import Example, Input
     from centra.formats.task_module import TaskSpec
     from centra.kinds.chain import Chain
     from centra.modeling.crf import LinearChain
+    from centra.tokenization.text_encoder import Row
 
 __all__ = ["Classification"]
 

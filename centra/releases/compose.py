@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from centra.formats.task_module import ModuleFile, TaskSpec
-    from centra.store.blobs import BlobReader, BlobStore
+    from centra.store import BlobReader, BlobStore
 
 __all__ = ["Checked", "ComposeError", "check_parity", "merge", "prove", "proven"]
 
@@ -175,7 +175,7 @@ def check_parity(
     """
     if not tasks:
         return {}
-    from centra.runtime.engine import open_engine
+    from centra.runtime.engines import open_engine
 
     # One thread: a process that registers may fork, and threads do not go with it.
     opened = open_engine(engine, threads=1, device="cpu")
@@ -258,11 +258,11 @@ class _Beside:
     """By digest."""
 
     def fetch(self, digest: str) -> Path:
-        """See :meth:`centra.store.blobs.BlobReader.fetch`."""
+        """See :meth:`centra.store.BlobReader.fetch`."""
         return self.files.get(digest) or self.reader.fetch(digest)
 
     def signatures(self, manifest: str) -> list[bytes]:
-        """See :meth:`centra.store.blobs.BlobReader.signatures`."""
+        """See :meth:`centra.store.BlobReader.signatures`."""
         return self.reader.signatures(manifest)
 
 

@@ -55,7 +55,7 @@ from centra.system.reading import check_links, read_regular
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = [
     "ACCESSORIES",
@@ -128,7 +128,7 @@ class ReleaseFolder:
         return cls(root, manifest, {**sums, _SUMS: file_digest(root / _SUMS)})
 
     def fetch(self, digest: str) -> Path:
-        """See :meth:`centra.store.blobs.BlobReader.fetch`."""
+        """See :meth:`centra.store.BlobReader.fetch`."""
         paths = self._paths.get(digest, [])
         for path in paths:  # two tasks may have the same module
             if not path.is_file():
@@ -141,7 +141,7 @@ class ReleaseFolder:
         return paths[0]
 
     def signatures(self, manifest: str) -> list[bytes]:
-        """See :meth:`centra.store.blobs.BlobReader.signatures`."""
+        """See :meth:`centra.store.BlobReader.signatures`."""
         if manifest != self.manifest.digest:
             return []
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from centra.formats.precision import Precision
 from centra.formats.task_module import read_spec
 from centra.kinds import kind_named
 from centra.progress import Progress, silent
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from centra.data.inputs import Example
-    from centra.formats.manifest import Precision, ReleaseManifest
+    from centra.formats.manifest import ReleaseManifest
     from centra.formats.task_module import TaskSpec
     from centra.runtime import Release
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["LEAST_AGREEMENT", "MAX_LOSS", "DevComparison", "Int8Comparison", "compare_int8"]
 
@@ -97,7 +98,10 @@ def compare_int8(
         of_one = manifest.with_precisions(dict.fromkeys(some, precision))
         return Release.load(of_one, reader, tasks=some, engine="onnx", progress=progress)
 
-    int8, fp32 = loaded("int8", tasks), loaded("fp32", [task for task in data if task in tasks])
+    int8, fp32 = (
+        loaded(Precision.INT8, tasks),
+        loaded(Precision.FP32, [task for task in data if task in tasks]),
+    )
     found = []
     for done, task in enumerate(sorted(tasks), 1):
         spec = read_spec(reader.fetch(manifest.tasks[task].digest))

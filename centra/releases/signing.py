@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     )
 
     from centra.formats.manifest import ReleaseManifest
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
 
 __all__ = ["PublicKey", "Signature", "SignatureError", "check_subject", "sign", "verify_release"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -20,24 +19,24 @@ from centra.errors import (
     StoreError,
     StoreNotWritableError,
 )
-from centra.formats.names import parse_name
 from centra.formats.strict_json import LARGEST
-from centra.store.blobs import (
-    StoredBlob,
-    is_digest,
-    is_signature_name,
-    parse_witnesses,
-    signature_name,
-    witness_file,
+from centra.store import layout
+from centra.store.protocol import StoredBlob
+from centra.system.files import (
+    check_utf8,
+    content_digest,
+    file_digest,
+    make_folder,
+    replacing,
+    sync_folder,
 )
-from centra.system.files import check_utf8, file_digest, make_folder, replacing, sync_folder
 from centra.system.reading import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from centra.store.blobs import Fault, Witness
+    from centra.store.protocol import BlobProblem, Witness
 
 __all__ = ["Leftover", "LocalStore"]
 
@@ -74,7 +73,6 @@ class LocalStore:
         self.url = str(self.root)
 
     def has(self, digest: str) -> bool:
-        """See :meth:`BlobStore.has`."""
         path = self.path(digest)
         try:
             return path.is_file()
@@ -82,7 +80,6 @@ class LocalStore:
             raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
     def fetch(self, digest: str) -> Path:
-        """See :meth:`BlobReader.fetch`."""
         path = self.path(digest)
         try:
             actual = file_digest(path)
@@ -95,26 +92,22 @@ class LocalStore:
         return path
 
     def put(self, source: Path | bytes) -> str:
-        """See :meth:`BlobStore.put`."""
-        digest = (
-            hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else file_digest(source)
-        )
+        digest = content_digest(source)
         path = self.path(digest)
         try:
-            fault = self.fault(digest)
+            problem = self.find_problem(digest)
         except StoreError:  # Writing tells more of what is wrong with the place.
-            fault = "missing"
-        if fault:
+            problem = "missing"
+        if problem:
             self._write(path, source)
         else:
             # Whoever wrote it may have been killed before it was sure to stay.
-            self._settle(path)
-        if fault == "damaged":
+            self._sync_folders(path)
+        if problem == "damaged":
             _log.warning("blob sha256:%s was damaged; put back", digest)
         return digest
 
-    def fault(self, digest: str) -> Fault | None:
-        """See :meth:`BlobStore.fault`."""
+    def find_problem(self, digest: str) -> BlobProblem | None:
         try:
             self.fetch(digest)
         except BlobNotFoundError:
@@ -124,7 +117,6 @@ class LocalStore:
         return None
 
     def stat(self, digest: str) -> StoredBlob | None:
-        """See :meth:`BlobStore.stat`."""
         path = self.path(digest)
         try:
             return _stored_blob(path)
@@ -132,7 +124,6 @@ class LocalStore:
             raise StoreError(f"cannot read {path}: {error.strerror}") from error
 
     def clock(self) -> datetime:
-        """See :meth:`BlobStore.clock`."""
         try:
             # The folder may lie on another machine, whose clock dates what is written. Where the
             # file system can, this file never has a name.
@@ -142,14 +133,12 @@ class LocalStore:
             return datetime.now(UTC)
 
     def blobs(self) -> Iterator[StoredBlob]:
-        """See :meth:`BlobStore.blobs`."""
         with self._listing():
             for path in self._beside_blobs():
-                if is_digest(path.name) and (found := _stored_blob(path)):
+                if layout.is_digest(path.name) and (found := _stored_blob(path)):
                     yield found
 
     def remove(self, digest: str) -> None:
-        """See :meth:`BlobStore.remove`."""
         path = self.path(digest)
         try:
             path.unlink()
@@ -166,8 +155,13 @@ class LocalStore:
             StoreError: the store cannot be read.
         """
         with self._listing():
-            signed = (path for path in _entries(self.root / "signatures") if path.is_dir())
-            folders = (self.root, self.root / "channels", self.root / "witnesses", *signed)
+            signed = (path for path in _entries(self.root / layout.SIGNATURES) if path.is_dir())
+            folders = (
+                self.root,
+                self.root / layout.CHANNELS,
+                self.root / layout.WITNESSES,
+                *signed,
+            )
             beside = (path for folder in folders for path in _entries(folder))
             for path in (*self._beside_blobs(), *beside):
                 if _TEMPORARY.fullmatch(path.name) and (found := _stat(path)):
@@ -189,13 +183,11 @@ class LocalStore:
             raise self._not_writable(error) from error
 
     def pointers(self) -> list[str]:
-        """See :meth:`BlobStore.pointers`."""
         with self._listing():
-            files = _entries(self.root / "channels")
+            files = _entries(self.root / layout.CHANNELS)
         return sorted(path.stem for path in files if path.suffix == ".json" and path.name[0] != ".")
 
     def read_pointer(self, channel: str) -> bytes | None:
-        """See :meth:`BlobStore.read_pointer`."""
         try:
             return read_regular(self._pointer(channel), LARGEST)
         except FileNotFoundError:
@@ -204,11 +196,9 @@ class LocalStore:
             raise StoreError(f"cannot read {self._pointer(channel)}: {error.strerror}") from error
 
     def write_pointer(self, channel: str, data: bytes) -> None:
-        """See :meth:`BlobStore.write_pointer`."""
         self._write(self._pointer(channel), data)
 
     def read_document(self) -> bytes | None:
-        """See :meth:`BlobStore.read_document`."""
         try:
             return read_regular(self._document, LARGEST)
         except FileNotFoundError:
@@ -217,44 +207,41 @@ class LocalStore:
             raise StoreError(f"cannot read {self._document}: {error.strerror}") from error
 
     def write_document(self, data: bytes) -> None:
-        """See :meth:`BlobStore.write_document`."""
         self._write(self._document, data)
 
     def signatures(self, manifest: str) -> list[bytes]:
-        """See :meth:`BlobReader.signatures`."""
         folder = self._signatures(manifest)
         try:
-            files = [path for path in _entries(folder) if is_signature_name(path.name)]
+            files = [path for path in _entries(folder) if layout.is_signature_name(path.name)]
             files.sort(key=lambda path: (path.stat().st_mtime_ns, path.name))
             return [read_regular(path, LARGEST) for path in files]
         except OSError as error:
             raise StoreError(f"cannot read {folder}: {error.strerror}") from error
 
     def write_signature(self, manifest: str, data: bytes) -> None:
-        """See :meth:`BlobStore.write_signature`."""
-        path = self._signatures(manifest) / signature_name(data)
+        path = self._signatures(manifest) / layout.signature_name(data)
         if data not in self.signatures(manifest):  # Its time, and so its place, stays as it is.
             self._write(path, data)
 
     def witnesses(self) -> list[Witness]:
-        """See :meth:`BlobStore.witnesses`."""
         with self._listing():
-            return parse_witnesses(path.name for path in _entries(self.root / "witnesses"))
+            return layout.parse_witnesses(
+                path.name for path in _entries(self.root / layout.WITNESSES)
+            )
 
     def write_witness(self, witness: Witness) -> None:
-        """See :meth:`BlobStore.write_witness`."""
-        name, data = witness_file(witness)
-        path = self.root / "witnesses" / name
+        name, data = layout.witness_file(witness)
+        path = self.root / layout.WITNESSES / name
         if not path.exists():
             self._write(path, data)
 
     def path(self, digest: str) -> Path:
         """Where a blob lies, or would lie; not checked."""
-        return self.root / "blobs" / "sha256" / digest[:2] / digest
+        return self.root / layout.blob_path(digest)
 
     def _beside_blobs(self) -> Iterator[Path]:
         """Every entry of the folders that blobs lie in."""
-        for folder in _entries(self.root / "blobs" / "sha256"):
+        for folder in _entries(self.root / layout.BLOBS):
             if len(folder.name) == 2 and folder.is_dir():
                 yield from _entries(folder)
 
@@ -267,13 +254,13 @@ class LocalStore:
 
     @property
     def _document(self) -> Path:
-        return self.root / "store.json"
+        return self.root / layout.DOCUMENT
 
     def _pointer(self, channel: str) -> Path:
-        return self.root / "channels" / f"{parse_name(channel, 'channel name')}.json"
+        return self.root / layout.pointer_path(channel)
 
     def _signatures(self, manifest: str) -> Path:
-        return self.root / "signatures" / manifest
+        return self.root / layout.signatures_folder(manifest)
 
     def _write(self, path: Path, source: Path | bytes) -> None:
         try:
@@ -287,9 +274,9 @@ class LocalStore:
                         raise StoreError(f"{source}: was changed while it was stored; try again")
         except OSError as error:
             raise self._not_writable(error) from error
-        self._settle(path)
+        self._sync_folders(path)
 
-    def _settle(self, path: Path) -> None:
+    def _sync_folders(self, path: Path) -> None:
         """Make a file's place outlast a power cut: others may have made its folders just before."""
         try:
             for folder in path.relative_to(self.root.parent).parents:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_utf8",
     "check_writable",
+    "content_digest",
     "decode_text",
     "file_digest",
     "make_folder",
@@ -55,6 +56,15 @@ def file_digest(path: Path) -> str:
     """
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_digest(source: Path | bytes) -> str:
+    """The SHA-256 digest of a file, or of bytes, in hexadecimal.
+
+    Raises:
+        OSError: see :func:`file_digest`.
+    """
+    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else file_digest(source)
 
 
 def check_utf8(path: Path) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-__all__ = ["computing", "in_child"]
+__all__ = ["after_fork_in_child", "computing"]
 
 T = TypeVar("T")
 
@@ -73,8 +73,13 @@ computing = _Computing()
 _renewals: WeakKeyDictionary[Any, Callable[[Any], None]] = WeakKeyDictionary()
 
 
-def in_child(thing: T, renew: Callable[[T], None]) -> None:
-    """While something lives, have it renewed in each process that is forked from this one."""
+def after_fork_in_child(thing: T, renew: Callable[[T], None]) -> None:
+    """While something lives, have it renewed in each process that is forked from this one.
+
+    Args:
+        thing: whatever holds threads or connections; it is not kept alive.
+        renew: called with it in the forked process.
+    """
     _renewals[thing] = renew
 
 

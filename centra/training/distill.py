@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from centra.data.labelling import Labelling
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import TaskModule
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from centra.training.features import FeatureCache
     from centra.training.recipe import Recipe
 

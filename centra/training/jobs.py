@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from centra.data.labelling import Labelling
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from centra.training.features import FeatureCache
     from centra.training.history import History
     from centra.training.recipe import Distillation, Recipe

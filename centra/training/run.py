@@ -22,7 +22,6 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from centra.data.inputs import Encoded
 from centra.errors import (
     ConflictError,
     StoreNotWritableError,
@@ -32,9 +31,12 @@ from centra.errors import (
 from centra.formats.documents import canonical_json, sha256
 from centra.formats.task_module import TaskModule, TaskSpec
 from centra.kinds import kind_named
-from centra.modeling.encoder import Branch, Trunk, backbone_layer
+from centra.modeling.branch import Branch
+from centra.modeling.layers import backbone_layer
+from centra.modeling.trunk import Trunk
 from centra.progress import Progress, silent
 from centra.system.files import check_utf8, file_digest, replacing
+from centra.tokenization.text_encoder import Encoded
 from centra.training.history import Epoch, History
 from centra.training.metrics import check_metric, dev_metrics
 from centra.training.network import Network, TrainingSet, collator
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from centra.formats.backbone import BackboneSpec
-    from centra.store.blobs import BlobReader
+    from centra.store import BlobReader
     from centra.training.features import FeatureCache, Features
     from centra.training.recipe import Recipe
     from centra.training.task_data import Split, TaskData

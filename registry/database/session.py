@@ -16,7 +16,7 @@ from sqlalchemy import URL, Connection, Engine, Pool, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from centra.errors import UsageError
-from centra.system.forks import in_child
+from centra.system.forks import after_fork_in_child
 from centra.system.redaction import redacted
 from registry.database.address import parse, shown
 from registry.errors import DatabaseError
@@ -59,7 +59,7 @@ def make_engine(address: str) -> Engine:
     """
     url = parse(address)
     engine = _sqlite(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
-    in_child(engine, _leave_connections)
+    after_fork_in_child(engine, _leave_connections)
     return engine
 
 

@@ -11,12 +11,12 @@ import pytest
 from centra.bench import Floor, Work, bench, measure_floor, release_work
 from centra.bench.requests import make_input
 from centra.bench.singles import single_models
-from centra.data.inputs import TextEncoder
 from centra.errors import NotFoundError, UsageError
 from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import TaskEntry
 from centra.runtime import Release
-from centra.runtime.engine import ENGINES
+from centra.runtime.engines import ENGINES
+from centra.tokenization.text_encoder import TextEncoder
 from tests import support
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from centra.formats.manifest import ReleaseManifest
     from centra.formats.task_module import TaskModule
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 HIDDEN, INNER, HEADS = 8, 16, 2
 # A layer of a BERT: four projections of 8 x 8, 8 x 16 and back, their biases, and two norms.

@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 
 import pytest
 
-import centra.store.blobs
+import centra.store
 from centra.errors import (
     BlobNotFoundError,
     CorruptBlobError,
@@ -29,10 +29,8 @@ from centra.errors import (
     StoreNotWritableError,
     UsageError,
 )
-from centra.store import retries
-from centra.store.blobs import open_store
-from centra.store.local import LocalStore
-from centra.store.s3 import S3Store
+from centra.store import LocalStore, open_store
+from centra.store.s3 import S3Store, retries
 from centra.system.files import file_digest, replacing
 from tests.memory_store import MemoryStore
 from tests.services import s3_client
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
-    from centra.store.blobs import BlobStore
+    from centra.store import BlobStore
 
 MIB = 1 << 20
 SECOND = timedelta(seconds=1)
@@ -100,7 +98,7 @@ def requests_of(store: BlobStore) -> list[str]:
     """The method of every HTTP request that an S3 store makes from now on."""
     assert isinstance(store, S3Store)
     methods: list[str] = []
-    store._client.meta.events.register(
+    store.client.boto.meta.events.register(
         "before-send.s3", lambda request, **_: methods.append(request.method)
     )
     return methods
@@ -112,7 +110,7 @@ def files_below(folder: Path) -> list[Path]:
 
 def python(script: str, *arguments: str) -> list[str]:
     """The command line of another Python process that can import centra."""
-    root = str(Path(centra.store.blobs.__file__).parents[2])
+    root = str(Path(centra.store.__file__).parents[2])
     path = f"import sys; sys.path.insert(0, {root!r})\n"
     return [sys.executable, "-c", path + script, *arguments]
 
@@ -408,7 +406,7 @@ def test_processes_may_put_the_same_blob_at_once(url: str, tmp_path: Path) -> No
     source.write_bytes(some_bytes(10 * MIB))
     script = (
         "from pathlib import Path\n"
-        "from centra.store.blobs import open_store\n"
+        "from centra.store import open_store\n"
         "store = open_store(sys.argv[1])\n"
         "print('ready', flush=True)\n"
         "sys.stdin.readline()\n"
@@ -661,7 +659,7 @@ def test_a_full_disk_leaves_no_half_blob(tmp_path: Path) -> None:
     script = (
         "import resource\n"
         "from pathlib import Path\n"
-        "from centra.store.blobs import open_store\n"
+        "from centra.store import open_store\n"
         "from centra.errors import StoreNotWritableError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
         "try:\n"
@@ -691,7 +689,7 @@ def test_killed_while_putting_a_blob_the_store_works_and_a_rerun_finishes(
     script = (
         "import os, shutil, time\n"
         "from pathlib import Path\n"
-        "from centra.store.blobs import open_store\n"
+        "from centra.store import open_store\n"
         "def pause(*_):\n"
         "    print('paused', flush=True)\n"
         "    time.sleep(60)\n"
@@ -922,8 +920,10 @@ def test_a_bucket_of_many_pages_is_listed_whole(
     assert isinstance(store, S3Store)
     digests = {store.put(b"%d" % number) for number in range(7)}
     requests = requests_of(store)
-    list_page = store._client.list_objects_v2
-    monkeypatch.setattr(store._client, "list_objects_v2", functools.partial(list_page, MaxKeys=3))
+    list_page = store.client.boto.list_objects_v2
+    monkeypatch.setattr(
+        store.client.boto, "list_objects_v2", functools.partial(list_page, MaxKeys=3)
+    )
 
     assert listed(store).keys() == digests
     assert len(requests) == 3

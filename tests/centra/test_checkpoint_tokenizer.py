@@ -12,7 +12,7 @@ import transformers
 from centra.checkpoints.tokenizer import check_same_tokenizer
 from centra.errors import FormatError, IncompatibleError
 from centra.formats.backbone import BackboneSpec
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from tests import support
 from tests.centra.test_tokenizer import CONFIG, MAP, made, taken, write_json
 

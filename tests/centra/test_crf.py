@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.data.inputs import Example, Input, Row, TextEncoder, read_examples
+from centra.data.inputs import Example, Input, read_examples
 from centra.data.tags import tagged_spans
 from centra.errors import FormatError
 from centra.formats.task_module import HeadSpec, TaskModule, TaskSpec, check_fits, check_module
@@ -23,7 +23,8 @@ from centra.modeling.crf import LinearChain
 from centra.modeling.words import gather_words
 from centra.releases.evaluation import measure
 from centra.runtime import Release
-from centra.runtime.engine import ENGINES
+from centra.runtime.engines import ENGINES
+from centra.tokenization.text_encoder import Row, TextEncoder
 from centra.training.metrics import dev_metrics
 from centra.training.task_data import Split
 from tests import support
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 TAGS = ("O", "B-city", "I-city", "B-day", "I-day")
 FREE = ("O", "B-a", "B-b", "B-c")

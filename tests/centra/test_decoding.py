@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
-from centra.data.inputs import Input, Row, TextEncoder
+from centra.data.inputs import Input
 from centra.data.tags import tagged_spans
 from centra.formats.task_module import HeadSpec
 from centra.kinds import kind_named
 from centra.runtime import Release
+from centra.tokenization.text_encoder import Row, TextEncoder
 from tests import support
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from centra.formats.task_module import TaskModule
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 BACKBONE = "0" * 64
 TAGS = ("O", "B-city", "I-city", "B-day", "I-day")

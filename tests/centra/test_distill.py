@@ -18,8 +18,9 @@ from centra.formats.task_module import HeadSpec, TaskModule
 from centra.kinds import kind_named
 from centra.kinds.chain import Chain
 from centra.kinds.tagging import IGNORED
+from centra.modeling.branch import Branch
 from centra.modeling.crf import LinearChain
-from centra.modeling.encoder import Branch, backbone_layer
+from centra.modeling.layers import backbone_layer
 from centra.system.files import file_digest
 from centra.training.distill import distill
 from centra.training.features import FeatureCache
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from centra.formats.task_module import TaskSpec
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
     from centra.training.history import History
 
 NOTHING = 1e-12

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from centra.checkpoints.backbone import import_backbone
 from centra.errors import CentraError, FormatError, IncompatibleError
-from centra.formats.backbone import import_backbone
 from tests import support
 from tests.centra.checkpoints import configure, converted, copied
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 pytestmark = pytest.mark.usefixtures("few_samples")
 

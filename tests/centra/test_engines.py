@@ -16,7 +16,7 @@ import pytest
 
 from centra import errors
 from centra.errors import CentraError, UsageError
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.store.s3 import S3Store
 from centra.training.engines import ENGINES, LocalEngine, RayEngine, open_engine
 from tests import support
@@ -24,7 +24,7 @@ from tests import support
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from centra.store.blobs import BlobStore
+    from centra.store import BlobStore
     from centra.training.engines import Engine
 
 SEVERAL = ("one process", "two processes", "ray")

@@ -18,7 +18,7 @@ from centra.errors import UsageError
 from centra.runtime import Release
 from centra.runtime.pool import Pool
 from centra.runtime.torch.batched_engine import BatchedEngine
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.store.s3 import S3Store
 from centra.system.forks import computing
 from tests import support
@@ -220,7 +220,7 @@ def test_a_release_on_a_gpu_is_refused_at_once_in_a_forked_process(
             release.probe_logits("topic")
         return True
 
-    if release._forks is None:  # An engine of the CPU.
+    if release._parts.forks is None:  # An engine of the CPU.
         assert in_workers(lambda: len(release.predict(TEXTS)) == 3, 1) == [0]
     else:
         assert in_workers(refused, 2) == [0, 0]
@@ -277,7 +277,7 @@ def test_whatever_computes_does_so_in_threads_of_the_pool(
     load: Callable[[], Release], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release, names = load(), set[str]()
-    for task in release._tasks.values():
+    for task in release._parts.tasks.values():
         run = task.branch.run
 
         def noted(states: object, run: Callable[[object], object] = run) -> object:
@@ -298,14 +298,14 @@ def s3_store(tmp_path: Path, s3_url: str) -> Iterator[S3Store]:
 
 def test_workers_have_connections_of_their_own_to_an_s3_store(s3_store: S3Store) -> None:
     blobs = {s3_store.put(bytes([i]) * 5000): bytes([i]) * 5000 for i in range(WORKERS)}
-    parents = s3_store._client
+    parents = s3_store.client.boto
 
     def reads() -> bool:
         cache = LocalStore(s3_store.cache.root / str(os.getpid()))
         s3_store.cache = cache
-        assert s3_store._client is not parents
+        assert s3_store.client.boto is not parents
         return all(s3_store.fetch(d).read_bytes() == data for d, data in blobs.items())
 
     assert in_workers(reads) == [0] * WORKERS
-    assert s3_store._client is parents
+    assert s3_store.client.boto is parents
     assert pickle.loads(pickle.dumps(s3_store)).url == s3_store.url

@@ -11,9 +11,8 @@ HEAVY = {"torch", "transformers", "tokenizers", "sklearn", "scipy", "accelerate"
 
 LIGHT = (
     "centra",
-    "centra.store.blobs",
     "centra.system.files",
-    "centra.store.local",
+    "centra.store",
     "centra.store.s3",
     "centra.formats.documents",
     "centra.formats.tensors",

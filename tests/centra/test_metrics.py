@@ -12,7 +12,7 @@ from scipy.stats import pearsonr, spearmanr
 from seqeval.metrics import f1_score as seqeval_f1
 from sklearn import metrics as reference
 
-from centra.data.inputs import Example, Input, Row
+from centra.data.inputs import Example, Input
 from centra.data.tags import tagged_spans, to_bio
 from centra.errors import DataError, UsageError
 from centra.kinds import KINDS
@@ -26,6 +26,7 @@ from centra.kinds.metrics import (
     spearman,
 )
 from centra.kinds.tagging import IGNORED
+from centra.tokenization.text_encoder import Row
 from centra.training.metrics import check_metric, dev_metrics
 from centra.training.task_data import Split
 from tests import support

@@ -10,7 +10,7 @@ import pytest
 
 from centra.formats.task_module import TaskModule
 from centra.runtime import Release
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.training.finetune import finetune
 from centra.training.recipe import Recipe
 from tests import support

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from centra.checkpoints.backbone import import_backbone
 from centra.errors import FormatError, IncompatibleError
-from centra.formats.backbone import import_backbone
 from tests import support
 from tests.centra.checkpoints import (
     SENTENCE,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 pytestmark = pytest.mark.usefixtures("few_samples")
 

@@ -17,7 +17,7 @@ from tests import support
 if TYPE_CHECKING:
     from centra.formats.manifest import ReleaseManifest
     from centra.formats.task_module import TaskModule
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
 TEXTS = [f"{opening} {text}" for opening in ("please", "now") for text in ("rain", "play", "go")]
 

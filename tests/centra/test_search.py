@@ -16,7 +16,7 @@ import pytest
 
 from centra.errors import DataError, StoreNotWritableError, TrainingDivergedError, UsageError
 from centra.formats.backbone import BackboneSpec
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
 from centra.training.finetune import finetune

@@ -17,8 +17,7 @@ import centra
 from centra.errors import CentraError, NotFoundError, StoreNotWritableError, UsageError
 from centra.releases.folder import ReleaseFolder, write_folder
 from centra.releases.signing import SignatureError, check_subject, sign, verify_release
-from centra.store.blobs import open_store
-from centra.store.local import LocalStore
+from centra.store import LocalStore, open_store
 from tests import support
 from tests.memory_store import MemoryStore
 from tests.support import make_key, public
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
     from centra.formats.manifest import ReleaseManifest
     from centra.formats.task_module import TaskModule
-    from centra.store.blobs import BlobReader, BlobStore
+    from centra.store import BlobReader, BlobStore
 
 MANIFEST, OTHER = "ab" * 32, "cd" * 32
 

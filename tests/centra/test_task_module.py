@@ -194,7 +194,7 @@ def test_judging_a_module_needs_neither_torch_nor_transformers(
     loaded = support.imported_by(
         "from pathlib import Path\n"
         "from centra.formats.backbone import BackboneSpec\n"
-        "from centra.store.local import LocalStore\n"
+        "from centra.store import LocalStore\n"
         "from centra.formats.task_module import check_fits, check_module, read_spec\n"
         f"path, store = Path({str(path)!r}), LocalStore(Path({tiny_backbone.store.url!r}))\n"
         "spec = read_spec(path)\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from cli.options import DURATION, TIME, duration_text
 from tests.cli.helpers import centra, read, read_repeated, refused, state
 from tests.cli.test_laziness import imported_by_commands

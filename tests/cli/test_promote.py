@@ -249,7 +249,7 @@ def test_a_pointer_that_fails_after_the_move_ends_with_1_and_says_what_has_moved
     production: Path, modules: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from centra.errors import StoreNotWritableError
-    from centra.store.local import LocalStore
+    from centra.store import LocalStore
 
     centra("promote", ship(modules), "--to", "production")
     with monkeypatch.context() as patch:
@@ -365,8 +365,9 @@ def test_what_cannot_be_done_changes_nothing(
 def test_tasks_move_to_another_backbone_one_by_one(
     home: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    from centra.formats.backbone import BackboneSpec, import_backbone
-    from centra.store.local import LocalStore
+    from centra.checkpoints.backbone import import_backbone
+    from centra.formats.backbone import BackboneSpec
+    from centra.store import LocalStore
 
     encoder = support.make_encoder("bert", tmp_path_factory.mktemp("next"), seed=5)
     store = LocalStore(tmp_path / "next")

@@ -603,7 +603,7 @@ def test_init_leaves_another_registry_s_settings_alone(unchanged: Path) -> None:
 def test_a_database_one_migration_behind_is_refused(
     unchanged: Path, modules: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.db.SCHEMA", "9999")
+    monkeypatch.setattr("registry.database.session.SCHEMA", "9999")
     says = (f"is at migration {SCHEMA}, this Centra needs 9999", "centra db upgrade")
     for command in (
         ("task", "list"),
@@ -646,6 +646,7 @@ def test_an_unreachable_postgresql_is_reported_without_its_password(unchanged: P
 # Stores
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_unreachable_s3_is_reported(
     unchanged: Path, modules: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from tests.cli.helpers import centra, read, refused, state
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from centra.errors import InvalidNameError, StoreError
-from centra.store.blobs import open_store
+from centra.store import open_store
 from centra.system.files import file_digest
 from registry import cards, channels, evaluations, tasks
 from registry.cards import Teacher
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.store.blobs import BlobStore
+    from centra.store import BlobStore
     from registry import Registry
 
 TRAINING = {

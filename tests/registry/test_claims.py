@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event
 
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from registry import (
     Registry,
     backbones,

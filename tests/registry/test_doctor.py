@@ -15,8 +15,7 @@ from sqlalchemy import text
 
 from centra.errors import StoreNotWritableError
 from centra.formats.backbone import BackboneSpec
-from centra.store.blobs import open_store
-from centra.store.local import LocalStore
+from centra.store import LocalStore, open_store
 from centra.store.s3 import S3Store
 from registry import (
     Registry,
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from centra.store.blobs import Fault
+    from centra.store import BlobProblem
     from tests import support
     from tests.registry.helpers import Sqlite
 
@@ -511,6 +510,7 @@ def test_wrong_or_missing_credentials_and_buckets_are_reported(
 
 
 @pytest.mark.usefixtures("aws_account")
+@pytest.mark.usefixtures("impatient")
 def test_an_endpoint_that_does_not_answer_is_reported(healthy: Registry) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -721,7 +721,7 @@ def test_a_blob_that_is_registered_meanwhile_is_not_missed(
 
     def late(store: LocalStore) -> Iterator[object]:
         found = list(listing(store))
-        if len(tasks.list_all(healthy)) == 1:
+        if len(tasks.list(healthy)) == 1:
             tasks.register(healthy, "slots", module("tagging", tap=2))
         yield from found
 
@@ -794,19 +794,19 @@ def test_reading_all_goes_on_where_it_was_stopped(
 ) -> None:
     monkeypatch.setenv("CENTRA_CACHE", str(tmp_path / "cache"))
     read: list[str] = []
-    fault = LocalStore.fault
+    fault = LocalStore.find_problem
 
-    def counted(store: LocalStore, digest: str) -> Fault | None:
+    def counted(store: LocalStore, digest: str) -> BlobProblem | None:
         if len(read) == 5:
             raise KeyboardInterrupt
         read.append(digest)
         return fault(store, digest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(LocalStore, "fault", counted)
+        patch.setattr(LocalStore, "find_problem", counted)
         scrub.scrub(healthy)
     seen: list[tuple[str, int, int]] = []
-    specs = {row.digest for row in backbones.list_all(healthy)}
+    specs = {row.digest for row in backbones.list(healthy)}
     since = next(digest for digest in read if digest not in specs)
     damage(healthy, since)  # Written since, it is another file.
 

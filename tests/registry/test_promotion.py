@@ -10,7 +10,7 @@ from centra.data.inputs import fingerprint
 from centra.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
 from centra.formats.manifest import ChannelPointer
 from centra.releases.compose import ComposeError
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from registry import audit, channels, evaluations, releases, signatures, tasks
 from registry.promotion import GateError, Promotion, StaleReleaseError, promote
 from registry.releases import compose

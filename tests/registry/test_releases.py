@@ -23,7 +23,7 @@ from centra.formats.manifest import ChannelPointer
 from centra.formats.task_module import HeadSpec, TaskModule
 from centra.releases.compose import ComposeError, check_parity
 from centra.releases.folder import ReleaseFolder
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from centra.system.files import file_digest
 from registry import audit, channels, releases, tasks
 from registry.errors import TaskNotFoundError

@@ -22,7 +22,7 @@ from centra.errors import (
     StoreError,
     StoreNotWritableError,
 )
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from cli.errors import exit_code
 from registry import (
     Registry,
@@ -41,8 +41,8 @@ from registry.errors import DatabaseError, UnpublishedError
 from registry.promotion import promote
 from tests import support
 from tests.registry.helpers import (
+    after_fork_in_child,
     die,
-    in_child,
     nothing_changes,
     opened,
     refused,
@@ -185,7 +185,7 @@ def test_a_change_that_was_killed_before_its_pointer_is_finished_by_repeating_it
         with reopened(shipped) as own:
             CHANGES[name](own)
 
-    assert in_child(run) == -9
+    assert after_fork_in_child(run) == -9
     after = rows(shipped)
     assert after != before
     assert not published(shipped)
@@ -351,7 +351,7 @@ def on_s3(
     s3_url: str, encoders: dict[str, object], module: Callable[..., Path], tmp_path: Path
 ) -> Iterator[Registry]:
     """What ``shipped`` is, with its blobs in a bucket."""
-    from centra.store.blobs import open_store
+    from centra.store import open_store
 
     database = f"sqlite:///{tmp_path}/registry.db"
     engine = make_engine(database)
@@ -366,7 +366,7 @@ def on_s3(
 def test_credentials_that_may_only_read_are_found_before_anything_moves(
     on_s3: Registry, become_s3_reader: Callable[[], None], s3_url: str
 ) -> None:
-    from centra.store.blobs import open_store
+    from centra.store import open_store
 
     become_s3_reader()
     reader = dataclasses.replace(on_s3, store=open_store(s3_url))

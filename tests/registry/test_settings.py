@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, UsageError
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from registry import Registry
 from registry.database.session import make_engine
 from registry.settings import CONFIG, Rules, Settings, write_config

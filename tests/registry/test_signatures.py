@@ -10,7 +10,7 @@ import pytest
 
 from centra.errors import NotFoundError, StoreNotWritableError, UsageError
 from centra.releases.signing import SignatureError
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from registry import audit, releases, signatures, tasks
 from registry.releases import compose
 from tests.registry.helpers import actions, nothing_changes, refused, root_of, rows

@@ -12,10 +12,9 @@ import pytest
 
 from centra.errors import ConflictError, FormatError, StoreNotWritableError
 from centra.formats.manifest import ChannelPointer
-from centra.runtime.loading import load_release
-from centra.store.blobs import open_store
-from centra.store.identity import StoreDocument
-from centra.store.local import LocalStore
+from centra.runtime import load_release
+from centra.store import LocalStore, open_store
+from centra.store.document import StoreDocument
 from registry import (
     Registry,
     audit,
@@ -32,10 +31,10 @@ from registry.errors import WrongStoreError
 from tests import support
 from tests.registry.helpers import (
     ADA,
+    after_fork_in_child,
     blob_path,
     die,
     files,
-    in_child,
     nothing_changes,
     opened,
     refused,
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from centra.store.blobs import BlobStore
+    from centra.store import BlobStore
     from tests.registry.helpers import Sqlite
 
 NOW = timedelta()
@@ -278,7 +277,7 @@ def test_a_move_killed_at_any_step_leaves_one_whole_store_and_its_rerun_finishes
             with reopened(used) as own, dying(number):
                 stores.move(own, str(target))
 
-        code = in_child(run)
+        code = after_fork_in_child(run)
         moved = at(used, LocalStore(target))
         whole = [one for one in (at(used, used.store), moved) if stores.show(one).own]
         (own,) = whole
@@ -411,7 +410,7 @@ def test_an_adoption_that_is_killed_is_repeated(used: Registry) -> None:
             with reopened(used) as own, dying(number):
                 stores.adopt(own)
 
-        code = in_child(run)
+        code = after_fork_in_child(run)
         own = at(used, used.store)
         stores.adopt(own)
         is_whole(at(used, used.store))

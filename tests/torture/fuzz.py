@@ -41,7 +41,7 @@ from centra.formats.task_module import check_module, read_spec
 from centra.formats.tensors import RawTensor, content_checksum, map_tensors, read_raw
 from centra.releases.folder import ReleaseFolder
 from centra.releases.signing import check_subject
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from tests.torture.losses import lose
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _sums(data: bytes, folder: Path) -> None:
 
 
 def _export(data: bytes, folder: Path) -> None:
-    from registry.archive import unpack
+    from registry.transfer.archive import unpack
 
     (folder / "x.tar").write_bytes(data)
     unpack(folder / "x.tar", LocalStore(folder / "store"))
@@ -201,7 +201,7 @@ def _key(path: Path) -> None:
 
 
 def _address(data: bytes, folder: Path) -> None:
-    from centra.store.blobs import open_store
+    from centra.store import open_store
     from registry.database.address import parse, shown
     from registry.rules.lifecycle import Actor
 
@@ -218,7 +218,7 @@ def _address(data: bytes, folder: Path) -> None:
 
 
 def _tokenizer(path: Path) -> None:
-    from centra.data.inputs import TextEncoder
+    from centra.tokenization.text_encoder import TextEncoder
     from centra.tokenization.trial import try_tokenizer
 
     try_tokenizer(path.read_bytes(), "x")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.tools.postgres import running_server
-from centra.store.local import LocalStore
+from centra.store import LocalStore
 from registry import Registry, audit, backbones
 from registry.database.session import make_engine, upgrade
 from registry.rules.lifecycle import Actor
@@ -119,7 +119,7 @@ def _measured(place: Place, encoder: Path, history: History) -> dict[str, Cost]:
             registry = Registry(
                 engine=engine, store=LocalStore(folder / "store"), actor=Actor.parse("nlu/ada")
             )
-            row, _ = backbones.register(registry, "tiny", str(encoder))
+            row = backbones.register(registry, "tiny", encoder).backbone
             spec = backbones.spec(registry, row.reference)
             paths = [folder / f"{number}.safetensors" for number in range(6)]
             for number, path in enumerate(paths):

@@ -24,10 +24,8 @@ from sqlalchemy import event
 
 import cli
 from centra.errors import CorruptBlobError, StoreError
-from centra.store import retries
-from centra.store.blobs import open_store
-from centra.store.local import LocalStore
-from centra.store.s3 import S3Store
+from centra.store import LocalStore, open_store
+from centra.store.s3 import S3Store, retries
 from registry import Registry, audit, backbones, tasks
 from registry.database.session import make_engine, upgrade
 from registry.errors import DatabaseError
@@ -178,8 +176,8 @@ _MADE: dict[str, Path] = {}
 
 def _made(rounds: int) -> tuple[Path, list[Path]]:
     """A tiny encoder, and so many modules on it and one more; made once."""
-    from centra.formats.backbone import import_backbone
-    from centra.store.local import LocalStore
+    from centra.checkpoints.backbone import import_backbone
+    from centra.store import LocalStore
 
     if not _MADE:
         folder = Path(tempfile.mkdtemp(prefix="centra-faults-"))
@@ -238,7 +236,7 @@ def test_whatever_passes_is_waited_for(
         twice()
         assert anew(faulty, tmp_path / str(number)).fetch(digest).read_bytes() == data
         twice()
-        assert faulty.fault(digest) is None
+        assert faulty.find_problem(digest) is None
         twice()
         faulty.write_pointer("production", pointer)
         twice()
@@ -263,7 +261,7 @@ def test_whatever_passes_is_waited_for(
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A blob of three parts, as small as servers allow."""
-    monkeypatch.setattr("centra.store.s3._PART", 5 << 20)
+    monkeypatch.setattr("centra.store.s3.transfers._PART", 5 << 20)
     return random.Random(0).randbytes(11 << 20)
 
 
@@ -277,7 +275,7 @@ def test_of_a_large_blob_only_the_part_that_failed_is_sent_again(
 
     assert [method for method, _ in proxy.requests].count("PUT") == 4
     proxy.script = None
-    assert faulty.fault(digest) is None
+    assert faulty.find_problem(digest) is None
     assert uploads(faulty) == []
 
 
@@ -303,7 +301,7 @@ def test_a_large_blob_whose_end_was_answered_by_nothing_is_there(
     digest = faulty.put(large)
 
     proxy.script = None
-    assert faulty.fault(digest) is None
+    assert faulty.find_problem(digest) is None
 
 
 def test_of_an_upload_that_fails_nothing_stays(
@@ -323,7 +321,7 @@ def test_of_an_upload_that_fails_nothing_stays(
 def uploads(store: S3Store) -> list[object]:
     """What a bucket keeps of uploads that were not brought to an end."""
     bucket = urlsplit(store.url).netloc
-    found: list[object] = store._client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+    found: list[object] = store.client.boto.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
     return found
 
 
@@ -334,7 +332,7 @@ def test_a_file_that_changes_while_it_is_stored_is_refused(
         path = tmp_path / "file"
         path.write_bytes(data)
         with monkeypatch.context() as patch, pytest.raises(StoreError, match="was changed while"):
-            patch.setattr("centra.store.s3.file_digest", lambda _path: "ab" * 32)
+            patch.setattr("centra.store.s3.store.content_digest", lambda _path: "ab" * 32)
             faulty.put(path)
     assert list(faulty.blobs()) == []
     assert uploads(faulty) == []
@@ -345,7 +343,9 @@ def test_a_blob_is_damaged_when_it_was_read_so_twice(
 ) -> None:
     digest = faulty.put(b"frozen layers")
     key = f"some/prefix/blobs/sha256/{digest[:2]}/{digest}"
-    faulty._client.put_object(Bucket=urlsplit(faulty.url).netloc, Key=key, Body=b"Frozen layers")
+    faulty.client.boto.put_object(
+        Bucket=urlsplit(faulty.url).netloc, Key=key, Body=b"Frozen layers"
+    )
     proxy.requests.clear()
     with pytest.raises(CorruptBlobError):
         faulty.fetch(digest)
@@ -364,7 +364,7 @@ def test_a_silent_store_is_waited_for_so_long_and_the_error_says_for_what(
     faulty: S3Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert retries._PATIENCE + retries.READ_TIMEOUT <= 65
-    monkeypatch.setattr("centra.store.s3.READ_TIMEOUT", 0.2)
+    monkeypatch.setattr("centra.store.s3.client.READ_TIMEOUT", 0.2)
     monkeypatch.setattr(retries, "_PATIENCE", 0.5)
     proxy.script = in_order(*["hang"] * 100)
 

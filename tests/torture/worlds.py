@@ -219,7 +219,7 @@ class World:
 
     def objects(self, registry: Registry) -> dict[str, bytes]:
         """All that is in the registry's store, by its path."""
-        from centra.store.local import LocalStore
+        from centra.store import LocalStore
 
         if isinstance(registry.store, LocalStore):
             root = registry.store.root
@@ -460,8 +460,8 @@ def opened(kind: str, services: Services, folder: Path) -> Iterator[World]:
 
 def make_given(folder: Path) -> None:
     """Write what commands take: modules, an encoder, a checkpoint, data and a key."""
-    from centra.formats.backbone import import_backbone
-    from centra.store.local import LocalStore
+    from centra.checkpoints.backbone import import_backbone
+    from centra.store import LocalStore
 
     encoder = support.make_encoder("bert", folder / "encoder")
     support.make_encoder("bert", folder / "other", seed=1)

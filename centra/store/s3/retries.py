@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CONNECT_TIMEOUT", "READ_TIMEOUT", "GaveUpError", "patiently"]
+__all__ = ["CONNECT_TIMEOUT", "READ_TIMEOUT", "GaveUpError", "with_retries"]
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 3, 20
 """Seconds after which an attempt is given up: without a connection, and without any byte."""
@@ -42,14 +42,14 @@ _T = TypeVar("_T")
 class GaveUpError(Exception):
     """A request that was made again and again to no avail; its cause is what went wrong last."""
 
-    def __init__(self, what: str, attempts: int, seconds: float) -> None:
-        super().__init__(what)
-        self.what = what
+    def __init__(self, request: str, attempts: int, seconds: float) -> None:
+        super().__init__(request)
+        self.request = request
         self.attempts = attempts
         self.seconds = seconds
 
 
-def patiently(what: str, request: Callable[[], _T]) -> _T:
+def with_retries(name: str, request: Callable[[], _T]) -> _T:
     """Make a request of botocore's, and again as long as it makes sense.
 
     The waits grow, and are drawn at random up to their longest, so that many clients which failed at
@@ -57,7 +57,7 @@ def patiently(what: str, request: Callable[[], _T]) -> _T:
     not say that nothing was done.
 
     Args:
-        what: the request, for people.
+        name: the request's, for people.
         request: makes it, and reads its answer to the end.
 
     Raises:
@@ -72,9 +72,9 @@ def patiently(what: str, request: Callable[[], _T]) -> _T:
             if patience is None:
                 raise
             wait = random.uniform(0, min(_LONGEST_WAIT, _FIRST_WAIT * 2**attempt))  # noqa: S311
-            gone = time.monotonic() - began
-            if gone + wait > patience:
-                raise GaveUpError(what, attempt, gone) from error
+            elapsed = time.monotonic() - began
+            if elapsed + wait > patience:
+                raise GaveUpError(name, attempt, elapsed) from error
         time.sleep(wait)
     raise AssertionError  # It counts on for ever.
 

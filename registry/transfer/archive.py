@@ -42,8 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from centra.store.blobs import BlobReader
-    from centra.store.local import LocalStore
+    from centra.store import BlobReader, LocalStore
 
 __all__ = ["Export", "ExportedBackbone", "ExportedRelease", "ExportedTask", "unpack", "write"]
 

@@ -5,7 +5,7 @@ A store is a local folder or an S3 bucket with a prefix::
     blobs/sha256/ab/abcd...   immutable, written once
     channels/NAME.json        a pointer with a revision that only grows
     signatures/abcd.../*.json the signatures of a release, under its manifest's digest
-    store.json                whose store it is; see :class:`centra.store.identity.StoreDocument`
+    store.json                whose store it is; see :class:`centra.store.document.StoreDocument`
     witnesses/120-abcd....txt how far the registry's log had come, and the digest of its last event
 
 Whatever is read is checked against its digest first. No store needs conditional writes: a blob's
@@ -14,52 +14,20 @@ name is its content, so writing it twice is harmless.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
-from urllib.parse import unquote
-
-from centra.errors import UsageError
-from centra.system.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from datetime import datetime
+    from pathlib import Path
 
-__all__ = [
-    "BlobReader",
-    "BlobStore",
-    "BlobWriter",
-    "Fault",
-    "StoredBlob",
-    "Witness",
-    "anchored_store",
-    "cache_folder",
-    "is_digest",
-    "is_signature_name",
-    "open_store",
-    "parse_witnesses",
-    "signature_name",
-    "witness_file",
-]
+__all__ = ["BlobProblem", "BlobReader", "BlobStore", "BlobWriter", "StoredBlob", "Witness"]
 
 Witness = tuple[int, str]
 """How many events a registry's log had, and the digest of the last."""
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_SIGNATURE = re.compile(r"[0-9a-f]{64}\.json")
-_WITNESS = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{64})\.txt")
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(//)?", re.IGNORECASE)
-_USER = re.compile(r"[^/.:@][^:@]*:[^/@]*@")
-"""A user and a password behind a scheme that was forgotten or mistyped."""
-_FILE = re.compile(r"file://(?:localhost)?(/[^?#]*)", re.DOTALL | re.IGNORECASE)
-_SLASH = re.compile("%2f|%00", re.IGNORECASE)
-
-
-Fault = Literal["missing", "damaged"]
+BlobProblem = Literal["missing", "damaged"]
 """What can be wrong with a blob."""
 
 
@@ -119,7 +87,7 @@ class BlobStore(BlobReader, BlobWriter, Protocol):
     """Where a registry keeps its bytes."""
 
     url: str
-    """How to open this store again with :func:`open_store`."""
+    """How to open this store again with :func:`centra.store.open_store`."""
 
     def has(self, digest: str) -> bool:
         """Whether the blob is there, without reading it.
@@ -129,8 +97,10 @@ class BlobStore(BlobReader, BlobWriter, Protocol):
         """
         ...
 
-    def fault(self, digest: str) -> Fault | None:
-        """What is wrong with a blob, read to its end where it lies, whatever copies there are.
+    def find_problem(self, digest: str) -> BlobProblem | None:
+        """What is wrong with a blob, which is read to its end where it lies; None where it is right.
+
+        No local copy is trusted for it.
 
         Raises:
             StoreError: the store cannot be reached, or answers something else each time.
@@ -237,82 +207,3 @@ class BlobStore(BlobReader, BlobWriter, Protocol):
             StoreError: the store cannot be reached.
         """
         ...
-
-
-def open_store(url: str, *, cache: Path | None = None) -> BlobStore:
-    """Open a store from its address.
-
-    Args:
-        url: a folder's path, ``file:///folder``, or ``s3://bucket/prefix``. Path and prefix are taken
-            as they stand; only ``file:`` is percent-encoded. Credentials, region and endpoint come
-            from the standard AWS settings; ``?endpoint_url=``, ``?region=`` and
-            ``?addressing_style=path|virtual`` after the S3 address override them.
-        cache: where an S3 store keeps verified local copies; default ``$CENTRA_CACHE`` or
-            ``~/.cache/centra``.
-
-    Raises:
-        UsageError: another scheme or machine, an S3 address without a bucket, or options after it
-            that mean nothing.
-    """
-    from centra.store.local import LocalStore
-
-    scheme = _scheme(url)
-    if url and scheme is None:
-        return LocalStore(Path(url))
-    if scheme and scheme[0].lower() == "s3://":
-        from centra.store.s3 import S3Store
-
-        return S3Store(url, cache=LocalStore(cache or cache_folder()))
-    if (file := _FILE.fullmatch(url)) and not _SLASH.search(url):
-        return LocalStore(Path(unquote(file[1])))
-    raise UsageError(
-        f"store {redacted(url, url)!r}: expected a folder or s3://BUCKET/PREFIX, or file:///FOLDER, "
-        "percent-encoded; a folder whose name begins like an address is written ./NAME"
-    )
-
-
-def anchored_store(url: str, folder: Path) -> str:
-    """The same address, its path counted from a folder where it is a relative one."""
-    return url if not url or _scheme(url) else str(folder / url)
-
-
-def _scheme(url: str) -> re.Match[str] | None:
-    if url.startswith("~"):
-        raise UsageError(
-            f"store {url!r}: ~ stands for a home in a shell alone; write the whole path, or ./~ for a "
-            "folder of that name"
-        )
-    return _SCHEME.match(url) or _USER.match(url)
-
-
-def cache_folder() -> Path:
-    """Where copies that can be made again are kept: ``$CENTRA_CACHE``, or ``~/.cache/centra``."""
-    folder = os.environ.get("CENTRA_CACHE")
-    return Path(folder) if folder else Path.home() / ".cache" / "centra"
-
-
-def is_digest(text: str) -> bool:
-    """Whether a text is a SHA-256 digest in lower-case hexadecimal."""
-    return _DIGEST.fullmatch(text) is not None
-
-
-def signature_name(data: bytes) -> str:
-    """The file name of a signature in a store."""
-    return f"{hashlib.sha256(data).hexdigest()}.json"
-
-
-def witness_file(witness: Witness) -> tuple[str, bytes]:
-    """The file of a witness in a store: its name, which says all, and the same for people."""
-    count, digest = witness
-    return f"{count}-{digest}.txt", f"{count}:{digest}\n".encode()
-
-
-def parse_witnesses(names: Iterable[str]) -> list[Witness]:
-    """Of the files beside a store's witnesses those that are some, in the log's order."""
-    found = (_WITNESS.fullmatch(name) for name in names)
-    return sorted((int(match[1]), match[2]) for match in found if match)
-
-
-def is_signature_name(name: str) -> bool:
-    """Whether a file beside a store's signatures is one."""
-    return _SIGNATURE.fullmatch(name) is not None
