@@ -113,7 +113,7 @@ def guard(*, as_json: bool) -> None:
     """Put back the database's triggers that refuse to change the log, where they are gone or altered."""
     from registry import audit as log
 
-    restored = log.guard(open_registry())
+    restored = log.restore_guards(open_registry())
     settled()
     if as_json:
         print_json({"changed": bool(restored), "restored": restored})

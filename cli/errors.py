@@ -28,7 +28,26 @@ EXIT_CODES: dict[type[CentraError], int] = {
 }
 """By the branch of the tree that an error belongs to."""
 
-HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {}
+
+def _audit_hints(data: Mapping[str, Any]) -> str:
+    """What can be done about a log that is not as it was written."""
+    hints = {
+        "witnesses": "If the database was restored, say so: centra audit accept",
+        "guards": "What is missing or altered comes back with: centra audit guard",
+    }
+    return "\n".join(text for finding, text in hints.items() if finding in data["findings"])
+
+
+HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
+    # The database and its log
+    "database-missing": "Run: centra db upgrade",
+    "database-empty": "Run: centra db upgrade",
+    "database-older": "Run: centra db upgrade",
+    "audit-log": _audit_hints,
+    "invalid-witness": "'centra audit verify' prints it.",
+    # The store
+    "cache-not-writable": "Or set CENTRA_CACHE to another folder.",
+}
 """What to do about an error, by its code: a template for its data, or what makes a text of them."""
 
 
@@ -46,7 +65,7 @@ def message(error: CentraError) -> str:
     while isinstance(found, CentraError):
         hint = HINTS.get(found.code)
         if hint is not None:
-            data = found.data
-            return f"{error}\n{hint.format_map(data) if isinstance(hint, str) else hint(data)}"
+            text = hint.format_map(found.data) if isinstance(hint, str) else hint(found.data)
+            return f"{error}\n{text}" if text else str(error)
         found = found.__cause__
     return str(error)

@@ -11,10 +11,10 @@ from centra.errors import ConflictError, UsageError
 from centra.formats.backbone import BackboneSpec
 from centra.formats.names import parse_name
 from centra.progress import Progress, silent
-from registry.claims import Claim
 from registry.database.listing import by_name
 from registry.database.models import Backbone, Channel, ReleaseTask, TaskVersion
 from registry.rules.replay import backbone_content
+from registry.storage.claims import Claim
 
 if TYPE_CHECKING:
     from datetime import datetime

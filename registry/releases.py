@@ -22,7 +22,7 @@ from centra.progress import Progress, Remark, silent, unheard
 from centra.releases.compose import Checked, ComposeError, check_parity, merge, proven
 from centra.runtime.loading import find_release, read_manifest
 from registry import policies
-from registry.audit import bear_witness
+from registry.audit import write_witness
 from registry.channels import (
     LATEST,
     advance,
@@ -31,11 +31,11 @@ from registry.channels import (
     publish_move,
     publish_pointer,
 )
-from registry.claims import storing
 from registry.database.listing import holds, paged, within
 from registry.database.models import Release, ReleaseBase, ReleaseTask
 from registry.rules.precisions import wishes
 from registry.rules.replay import holdings
+from registry.storage.claims import storing
 from registry.versions import Held, compare_tensors
 
 if TYPE_CHECKING:
@@ -741,7 +741,7 @@ def _publish(registry: Registry, found: Composition) -> Composition | None:
         publish_move(registry, row)
     elif row is not None:
         publish_pointer(registry, LATEST)
-    bear_witness(registry, number)
+    write_witness(registry, number)
     return dataclasses.replace(found, release=number, published=made)
 
 
@@ -766,7 +766,7 @@ def record(uow: UnitOfWork, found: Composition) -> tuple[Release, bool]:
 
     Args:
         uow: the transaction that it becomes part of, for which its manifest was stored; see
-            :func:`registry.claims.storing`.
+            :func:`registry.storage.claims.storing`.
         found: the composition.
 
     Returns:

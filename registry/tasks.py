@@ -16,13 +16,13 @@ from sqlalchemy.orm import object_session
 from centra.errors import ConflictError, UsageError
 from centra.formats.names import parse_name, parse_task_name, split_reference
 from centra.progress import Progress, silent
-from registry.claims import storing
 from registry.database.listing import by_name, is_backbone, metric, paged, within
 from registry.database.models import Backbone, Task, TaskVersion
 from registry.errors import ContractChangedError, TaskExistsError
 from registry.intake import Checkpoint, check_open, checked_module
 from registry.rules.lifecycle import check_owner, next_version
 from registry.rules.replay import version_content
+from registry.storage.claims import storing
 from registry.versions import VersionRow, compare_tensors, version_row
 
 if TYPE_CHECKING:

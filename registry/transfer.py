@@ -21,8 +21,8 @@ from centra.runtime.loading import read_manifest
 from centra.store import LocalStore
 from centra.system.files import file_digest
 from registry import archive, backbones, releases, tasks
-from registry.audit import bear_witness
-from registry.claims import storing
+from registry.audit import write_witness
+from registry.storage.claims import storing
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -256,7 +256,7 @@ def import_file(
         with storing(registry, sources, progress) as uow:
             imported = _record(uow, content, owners, force=force, signatures=added)
         if imported.release is not None:
-            bear_witness(registry, imported.release.release)
+            write_witness(registry, imported.release.release)
         return imported
 
 
