@@ -37,11 +37,11 @@ from benchmarks.tools.reference import Setup, Setups
 from centra.bench import release_work
 from centra.bench.requests import make_input
 from centra.bench.work import embeddings_work, layer_work
-from centra.data.inputs import TextEncoder
 from centra.runtime import load_release
 from centra.runtime.devices import choose, has_gpu
-from centra.runtime.engine import open_engine
+from centra.runtime.engines import open_engine
 from centra.runtime.schedule import Job, compute
+from centra.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

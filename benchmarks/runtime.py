@@ -637,7 +637,8 @@ def _words(tokens: int) -> str:
 
 def _mixed(bench: Bench, chance: random.Random) -> tuple[list[str], list[int]]:
     """Inputs of mixed lengths up to 128 tokens, and their lengths."""
-    from centra.data.inputs import Input, TextEncoder
+    from centra.data.inputs import Input
+    from centra.tokenization.text_encoder import TextEncoder
 
     lines = (find_data() / "intent" / "train.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line)["text"] for line in lines]

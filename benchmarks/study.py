@@ -113,7 +113,7 @@ def main() -> int:
     if options.quick:
         options.work = options.work.with_name("study-quick")
         options.tasks, options.rows, options.dev_rows = ("trec", "slots_restaurant"), 48, 32
-        options.layers = (2, 3)
+        options.layers = (1, 2)
         options.epochs = options.joint_epochs = options.left_out_epochs = 1
     load = os.getloadavg()[0]
     try:

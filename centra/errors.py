@@ -146,3 +146,9 @@ def _again(kind: type[CentraError], args: tuple[Any, ...], state: dict[str, Any]
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, short and printable, or its type's name without one."""
+    line = str(error).strip().split("\n")[0][:500] or type(error).__name__
+    return line.encode(errors="backslashreplace").decode()

@@ -11,7 +11,7 @@ from cli.output import print_json, print_table, remark, reporting
 from cli.streams import settled
 
 if TYPE_CHECKING:
-    from registry.backbones import BackboneRow
+    from registry.backbones import BackboneOutcome
 
 
 @click.group()
@@ -32,10 +32,11 @@ def register(name: str, source: str, revision: str | None, *, as_json: bool) -> 
     from registry import backbones
 
     with reporting() as progress:
-        row, new = backbones.register(
+        outcome = backbones.register(
             open_registry(), name, source, revision=revision, progress=progress
         )
     settled()
+    row, new = outcome.backbone, outcome.changed
     remark("registered" if new else f"already registered, as {row.reference}")
     if as_json:
         print_json({**vars(row), "registered": new})
@@ -51,7 +52,7 @@ def list_command(*, state: str | None, family: str | None, as_json: bool) -> Non
     """List backbones."""
     from registry import backbones
 
-    rows = backbones.list_all(open_registry(), state=state, family=family)
+    rows = backbones.list(open_registry(), state=state, family=family)
     if as_json:
         print_json(rows)
     else:
@@ -129,8 +130,8 @@ def retire(reference: str, *, as_json: bool) -> None:
     """Close a backbone to new modules; refused while something live uses it."""
     from registry import backbones
 
-    row, changed = backbones.retire(open_registry(), reference)
-    _print_change(row, "retired", changed=changed, as_json=as_json)
+    outcome = backbones.retire(open_registry(), reference)
+    _print_outcome(outcome, "retired", as_json=as_json)
 
 
 @backbone.command()
@@ -140,14 +141,14 @@ def restore(reference: str, *, as_json: bool) -> None:
     """Open a retired backbone again."""
     from registry import backbones
 
-    row, changed = backbones.restore(open_registry(), reference)
-    _print_change(row, "restored", changed=changed, as_json=as_json)
+    outcome = backbones.restore(open_registry(), reference)
+    _print_outcome(outcome, "restored", as_json=as_json)
 
 
-def _print_change(row: BackboneRow, done: str, *, changed: bool, as_json: bool) -> None:
+def _print_outcome(outcome: BackboneOutcome, done: str, *, as_json: bool) -> None:
     settled()
-    remark(done if changed else "nothing to do: already so")
+    remark(done if outcome.changed else "nothing to do: already so")
     if as_json:
-        print_json(row)
+        print_json(outcome.backbone)
     else:
-        click.echo(row.reference)
+        click.echo(outcome.backbone.reference)

@@ -115,12 +115,13 @@ def bench(
 
 
 def _find(reference: str | None) -> tuple[ReleaseManifest, BlobReader]:
-    from centra.runtime.loading import find_release
+    from centra.releases.find import find_release
     from registry import releases
 
     registry, reference = release_or_default(reference)
     if registry is None:
-        return find_release(reference)
+        location = find_release(reference)
+        return location.manifest, location.reader
     return releases.show(registry, reference).manifest, registry.store
 
 

@@ -22,7 +22,7 @@ from cli.streams import settled
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from centra.formats.manifest import Precision
+    from centra.formats.precision import Precision
     from centra.releases.int8 import Int8Comparison
 
 

@@ -17,8 +17,7 @@ from cli.streams import settled
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from registry.intake import Checkpoint
-    from registry.tasks import Outcome
+    from registry.tasks import Checkpoint, TaskOutcome
 
 _KINDS = ["classification", "multilabel", "regression", "tagging"]
 _FORCE = click.option("--force", is_flag=True, help="Act for another team; the audit log shows it.")
@@ -200,9 +199,7 @@ def list_command(
     from registry.database.listing import MetricBound
 
     bounds = [MetricBound.parse(text) for text in metrics]
-    rows = tasks.list_all(
-        open_registry(), metrics=bounds, sort=sort, **filters, **window(limit, page)
-    )
+    rows = tasks.list(open_registry(), metrics=bounds, sort=sort, **filters, **window(limit, page))
     rows = cut(rows, limit, page)
     if sort not in ("name", "team", "created") and not any(sort in row.metrics for row in rows):
         remark(f"none of these reports the metric {sort!r}, so they are sorted by name")
@@ -296,13 +293,13 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
 def history(name: str, *, as_json: bool) -> None:
     """Show what happened to a task, oldest first."""
     from cli.audit import print_events
-    from registry import audit
+    from registry import tasks
 
-    print_events(audit.events(open_registry(), task=name), as_json=as_json)
+    print_events(tasks.history(open_registry(), name), as_json=as_json)
 
 
 def _checkpoint(**options: Any) -> Checkpoint:
-    from registry.intake import Checkpoint
+    from registry.tasks import Checkpoint
 
     return Checkpoint(**options, remark=remark)
 
@@ -322,7 +319,7 @@ def _show_card(reference: str, *, markdown: bool, as_json: bool) -> None:
         click.echo(card.markdown(found) if markdown else card.text(found))
 
 
-def _print_outcome(outcome: Outcome, done: str, *, as_json: bool) -> None:
+def _print_outcome(outcome: TaskOutcome, done: str, *, as_json: bool) -> None:
     settled()
     if outcome.mended:
         remark(

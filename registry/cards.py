@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from centra.errors import CentraError
 from centra.formats.names import split_reference
+from centra.formats.precision import Precision
 from registry.database.listing import by_name
 from registry.database.models import Channel, Release, ReleaseTask, Task, TaskVersion
 from registry.versions import VersionRow, version_row
@@ -95,7 +96,7 @@ def show(registry: Registry, reference: str) -> Card:
             version=version_row(version),
             evaluations=evaluations.of_version(uow, version),
             releases=list(uow.session.scalars(held)),
-            int8=list(uow.session.scalars(held.where(ReleaseTask.precision == "int8"))),
+            int8=list(uow.session.scalars(held.where(ReleaseTask.precision == Precision.INT8))),
             channels=list(uow.session.scalars(serving)),
         )
     try:

@@ -28,12 +28,12 @@ from centra.errors import (
 from centra.formats.manifest import DEFAULT_CHANNELS, ChannelPointer
 from centra.formats.names import parse_name
 from centra.progress import Progress, silent
-from centra.runtime.loading import read_manifest
+from centra.releases.find import read_manifest
 from registry import owners, policies
 from registry.database.listing import by_name, holds, within
 from registry.database.models import Channel, ChannelMove, Release
 from registry.errors import UnpublishedError
-from registry.rules.lineage import Move, MoveKind, stack
+from registry.rules.lineage import Move, MoveKind, rollback_stack
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -221,7 +221,7 @@ def move(
                 f"'centra promote {reference} --to {name}' and 'centra rollback {name}' alone"
             )
         release, channel = uow.release(reference), uow.channel(name)
-        if is_made(uow, name, "move", expect) and channel and channel.release is not release:
+        if is_made(uow, name, MoveKind.MOVE, expect) and channel and channel.release is not release:
             raise unexpected(channel, name, expect)
         return release, owners.check(uow, name, release, None, force=force)
 
@@ -232,7 +232,7 @@ def move(
         check_publishable(registry, name)
     with registry.write() as uow:
         release, foreign = decide(uow)
-        channel, moved = advance(uow, name, release, "move", foreign=foreign)
+        channel, moved = advance(uow, name, release, MoveKind.MOVE, foreign=foreign)
         row = channel_row(channel)
     if moved:
         publish_move(registry, row)
@@ -291,9 +291,9 @@ def rollback(
         channel = _required(uow, name)
         last = _last_move(uow, channel)
         own = None if serving is None else uow.release(serving)
-        made = is_made(uow, name, "rollback", expect)
+        made = is_made(uow, name, MoveKind.ROLLBACK, expect)
         if expect is None and own is not None and channel.release is not own:
-            made = last.kind == "rollback" and last.before is own
+            made = last.kind == MoveKind.ROLLBACK and last.before is own
         before = last.before if made and last.before else channel.release
         other = f"{name} serves release {channel.release.number}, not {serving}; nothing was done"
         if own is not None and before is not own:
@@ -322,7 +322,7 @@ def rollback(
             )
         target = uow.release(str(number))
         foreign = _permit(registry, uow, name, target, force=force)
-        channel, _ = advance(uow, name, target, "rollback", foreign=foreign)
+        channel, _ = advance(uow, name, target, MoveKind.ROLLBACK, foreign=foreign)
         moved = channel_row(channel)
     # Where the store took the pointer and its answer was lost, one step down is another step.
     repeat = f"Repeat the command with --expect-revision {row.revision}"
@@ -455,7 +455,7 @@ def advance(
         )
     )
     uow.record(
-        "channel:move" if kind == "publish" else f"channel:{kind}",
+        "channel:move" if kind == MoveKind.PUBLISH else f"channel:{kind}",
         name,
         {
             "from": before.number if before else None,
@@ -642,7 +642,7 @@ def _earlier(uow: UnitOfWork, name: str, to: str | None, revision: int) -> Relea
                 f"{name}, or promote it: centra promote {to} --to {name}"
             )
         return release
-    served = stack(moves)
+    served = rollback_stack(moves)
     if len(served) < 2:
         raise NotFoundError(f"{name} served nothing before release {served[-1]}")
     return uow.release(str(served[-2]))

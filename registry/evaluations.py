@@ -12,10 +12,11 @@ from centra.data.inputs import dev_file, fingerprint
 from centra.data.labelling import read_for
 from centra.errors import NotFoundError, UsageError
 from centra.formats.jsonl import read_data
+from centra.formats.precision import Precision
 from centra.formats.task_module import read_spec
 from centra.progress import Progress, Remark, silent, unheard
 from centra.releases.evaluation import measure
-from centra.runtime.engine import default_engine, engine_version
+from centra.runtime.engines import default_engine, engine_version
 from registry import releases
 from registry.database.models import Evaluation, ReleaseTask
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from centra.formats.manifest import Precision
     from registry.connection import Registry
     from registry.database.models import TaskVersion
     from registry.database.unit_of_work import UnitOfWork
@@ -57,7 +57,7 @@ class EvaluationRow:
         One in int8 may have been measured in float32, on a machine that could do no better, where
         nothing says what computed it.
         """
-        return self.precision == "fp32" or self.engine is not None
+        return self.precision == Precision.FP32 or self.engine is not None
 
 
 def evaluate(
@@ -168,7 +168,7 @@ def of_version(uow: UnitOfWork, version: TaskVersion) -> list[EvaluationRow]:
 def _engine(task: str, precision: Precision) -> str:
     """The engine that computes a task as its release says, on the CPU."""
     engine = default_engine("cpu")
-    if precision == "int8" and engine != "onnx":
+    if precision == Precision.INT8 and engine != "onnx":
         raise UsageError(
             f"task {task} is in int8, which only the onnx engine computes, and that needs "
             "onnxruntime: pip install 'centra[serve]'"
@@ -183,7 +183,7 @@ def _same(rows: list[EvaluationRow], data: str, precision: Precision) -> Evaluat
 
 
 def _version(uow: UnitOfWork, release: int, task: str) -> tuple[TaskVersion, Precision]:
-    held = uow.holdings(uow.release(str(release)))
+    held = uow.tasks_of(uow.release(str(release)))
     if task not in held:
         raise NotFoundError(f"release {release} holds no task {task!r}; it holds {', '.join(held)}")
     return held[task]

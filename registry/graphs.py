@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from centra.formats.manifest import LayerAccount, Precision, TrunkEntry
+    from centra.formats.manifest import LayerAccount, TrunkEntry
+    from centra.formats.precision import Precision
     from registry.releases import ReleaseDetail
 
 __all__ = ["Branch", "FrozenLayer", "Graph", "Trunk", "build"]

@@ -95,4 +95,7 @@ def check_tasks(
 
 def changed(uow: UnitOfWork, before: Release, after: Release) -> list[str]:
     """The tasks that differ between two releases: there or not, in version, or in precision."""
-    return [change.task for change in changes(uow.held(before), uow.held(after))]
+    return [
+        change.task
+        for change in changes(uow.released_versions(before), uow.released_versions(after))
+    ]

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from centra.errors import ConflictError, VerificationError
+from centra.formats.precision import Precision
 from centra.progress import Progress, silent
 from centra.releases.compose import Checked, proven
-from centra.runtime.loading import read_manifest
+from centra.releases.find import read_manifest
 from registry import owners, policies, releases
 from registry.audit import write_witness
 from registry.channels import (
@@ -50,14 +51,14 @@ from registry.storage.claims import storing
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from centra.formats.manifest import Precision, ReleaseManifest
+    from centra.formats.manifest import ReleaseManifest
     from registry.channels import ChannelRow
     from registry.connection import Registry
     from registry.database.models import Channel, TaskVersion
     from registry.database.unit_of_work import UnitOfWork
     from registry.releases import Composition
-    from registry.rules.lineage import Moved
-    from registry.versions import Held
+    from registry.rules.lineage import StaleTask
+    from registry.versions import ReleasedVersion
 
 __all__ = ["GateError", "Promotion", "StaleReleaseError", "promote"]
 
@@ -69,7 +70,7 @@ class StaleReleaseError(ConflictError):
     """The channel has moved since the release was composed; serving it would undo what others did."""
 
     def __init__(self, look: _Look, channel: str) -> None:
-        lines = "\n".join(f"  {task}" for task in look.moved)
+        lines = "\n".join(f"  {task}" for task in look.stale)
         if look.related:
             why = f"which release {look.release} does not stand on"
             mend = (
@@ -86,7 +87,7 @@ class StaleReleaseError(ConflictError):
             f"{channel} serves release {look.serving}, {why}:\n{lines}\n{mend}"
             "Or replace what is served with --force, which the audit log will show."
         )
-        self.tasks = look.moved
+        self.tasks = look.stale
 
 
 class GateError(VerificationError):
@@ -145,7 +146,7 @@ class _Look:
     serving: int | None
     serving_digest: str | None
     revision: int | None
-    moved: list[Moved]
+    stale: list[StaleTask]
     """What serving the release would undo."""
     related: bool
     """Whether the release and what is served stand on a common one."""
@@ -225,7 +226,7 @@ def promote(
         with registry.read() as uow:
             version, policy = policies.of_channel(registry, uow, channel)
             look = _look(uow, reference, channel, overwrite=policy is not None and policy.overwrite)
-            made = is_made(uow, channel, "promote", expect)
+            made = is_made(uow, channel, lineage.MoveKind.PROMOTE, expect)
             refusal = unexpected(uow.channel(channel), channel, expect) if made else None
         reference = str(look.release)  # A channel's name may come to mean another.
         try:
@@ -288,7 +289,12 @@ def promote(
                 release = _release(uow, offer)
                 foreign = owners.check(uow, channel, release, policy, force=force)
                 row, _ = advance(
-                    uow, channel, release, "promote", forced=offer.forced, foreign=foreign
+                    uow,
+                    channel,
+                    release,
+                    lineage.MoveKind.PROMOTE,
+                    forced=offer.forced,
+                    foreign=foreign,
                 )
                 moved = channel_row(row)
         if moved is None:
@@ -313,17 +319,17 @@ def promote(
 
 def _look(uow: UnitOfWork, reference: str, name: str, *, overwrite: bool) -> _Look:
     release, channel = uow.release(reference), uow.channel(name)
-    moved: list[Moved] = []
+    stale: list[StaleTask] = []
     related = True
     if channel is not None and not overwrite and channel.release is not release:
-        moved, related = _moved(uow, channel, release)
+        stale, related = _stale_tasks(uow, channel, release)
     return _Look(
         release=release.number,
         digest=release.digest,
         serving=channel.release.number if channel else None,
         serving_digest=channel.release.digest if channel else None,
         revision=channel.revision if channel else None,
-        moved=moved,
+        stale=stale,
         related=related,
     )
 
@@ -339,7 +345,7 @@ def _offer(
     progress: Progress,
 ) -> _Offer:
     """The release as it is, or where the channel has moved, its change onto what is served."""
-    if not look.moved or look.serving is None:
+    if not look.stale or look.serving is None:
         return _Offer(number=look.release, digest=look.digest)
     if not rebase and not force:
         raise StaleReleaseError(look, channel)
@@ -377,31 +383,28 @@ def _release(uow: UnitOfWork, offer: _Offer) -> Release:
     return releases.record(uow, offer.rebased)[0]
 
 
-def _moved(uow: UnitOfWork, channel: Channel, candidate: Release) -> tuple[list[Moved], bool]:
+def _stale_tasks(
+    uow: UnitOfWork, channel: Channel, candidate: Release
+) -> tuple[list[StaleTask], bool]:
     """The tasks that a candidate would undo, and whether both stand on a common release."""
     compositions = uow.compositions()
-    gone = lineage.withdrawn(moves_of(uow, channel.name))
-    mine = lineage.chain(candidate.number, compositions)
+    withdrawn = lineage.withdrawn_releases(moves_of(uow, channel.name))
+    mine = lineage.ancestry(candidate.number, compositions)
     # As it was when it was moved there; it may have been composed anew since.
     arrived = uow.session.get_one(ChannelMove, (channel.name, channel.revision)).composition
-    theirs = lineage.chain(channel.release.number, compositions, arrived)
-    shared = lineage.fork(mine, theirs)
+    theirs = lineage.ancestry(channel.release.number, compositions, arrived)
+    shared = lineage.common_ancestor(mine, theirs)
 
-    def held(made: lineage.Made) -> dict[str, str]:
-        return _numbers(uow.held(uow.release(str(made.release))))
+    def tasks_of(ancestor: lineage.Ancestor) -> dict[str, ReleasedVersion]:
+        return uow.released_versions(uow.release(str(ancestor.release)))
 
-    moved = lineage.moved(
-        _numbers(uow.held(candidate)),
-        _numbers(uow.held(channel.release)),
-        None if shared is None else held(mine[shared]),
-        [held(made) for made in mine[1:shared] if made.release in gone],
+    stale = lineage.stale_tasks(
+        uow.released_versions(candidate),
+        uow.released_versions(channel.release),
+        None if shared is None else tasks_of(mine[shared]),
+        [tasks_of(ancestor) for ancestor in mine[1:shared] if ancestor.release in withdrawn],
     )
-    return moved, shared is not None
-
-
-def _numbers(held: Mapping[str, Held]) -> dict[str, str]:
-    """What tells a task from itself in another release: its version, and its precision."""
-    return {task: str(version) for task, version in held.items()}
+    return stale, shared is not None
 
 
 def _rebased(
@@ -417,9 +420,8 @@ def _rebased(
                 f"compose it anew: centra compose --base {serving} --set TASK@VERSION --release"
             )
         base, onto = (uow.release(str(number)) for number in (onto_what[0].base, serving))
-        composed = uow.held(release)
-        after = _numbers(composed)
-        before, there = (_numbers(uow.held(r)) for r in (base, onto))
+        after = uow.released_versions(release)
+        before, there = (uow.released_versions(r) for r in (base, onto))
     changed = {t for t in before.keys() | after.keys() if before.get(t) != after.get(t)}
     both = sorted(t for t in changed if there.get(t) not in (before.get(t), after.get(t)))
     if both:
@@ -432,8 +434,8 @@ def _rebased(
     return releases.compose(
         registry,
         base=str(serving),
-        replace=[f"{task}@{composed[task].number}" for task in added],
-        settled={task: composed[task].precision for task in added},
+        replace=[f"{task}@{after[task].number}" for task in added],
+        settled={task: after[task].precision for task in added},
         remove=sorted((changed - after.keys()) & there.keys()),
         checked=checked,
         progress=progress,
@@ -467,9 +469,9 @@ def _gates(
     )
     with registry.read() as uow:
         serving = uow.release(str(look.serving)) if look.serving else None
-        before = _versions(uow, uow.holdings(serving), serving.number) if serving else {}
+        before = _versions(uow, uow.tasks_of(serving), serving.number) if serving else {}
         if offer.rebased is None:
-            after = _versions(uow, uow.holdings(uow.release(str(offer.number))), look.release)
+            after = _versions(uow, uow.tasks_of(uow.release(str(offer.number))), look.release)
         else:
             changed = {change.task for change in offer.rebased.changes}
             held = {
@@ -498,7 +500,9 @@ def _versions(
     """What the gates see of a release's tasks; ``release`` is one that holds them."""
     return {
         task: Version(
-            number=version.number if precision == "fp32" else f"{version.number} {precision}",
+            number=version.number
+            if precision == Precision.FP32
+            else f"{version.number} {precision}",
             digest=version.digest,
             contract=version.contract,
             precision=precision,

@@ -17,10 +17,11 @@ from sqlalchemy import func, select
 from centra.errors import ConflictError, NotFoundError, UsageError
 from centra.formats.manifest import LayerAccount, ReleaseManifest, changes
 from centra.formats.names import split_reference
+from centra.formats.precision import Precision
 from centra.formats.task_module import read_spec
 from centra.progress import Progress, Remark, silent, unheard
 from centra.releases.compose import Checked, ComposeError, check_parity, merge, proven
-from centra.runtime.loading import find_release, read_manifest
+from centra.releases.find import find_release, read_manifest
 from registry import policies
 from registry.audit import write_witness
 from registry.channels import (
@@ -33,10 +34,11 @@ from registry.channels import (
 )
 from registry.database.listing import holds, paged, within
 from registry.database.models import Release, ReleaseBase, ReleaseTask
+from registry.rules.lineage import MoveKind
 from registry.rules.precisions import wishes
-from registry.rules.replay import holdings
+from registry.rules.replay import tasks_digest
 from registry.storage.claims import storing
-from registry.versions import Held, compare_tensors
+from registry.versions import ReleasedVersion, compare_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     import centra.runtime
     from centra.data.inputs import Example
     from centra.formats.contract import ContractDifference
-    from centra.formats.manifest import Precision, TaskEntry, Versioned
+    from centra.formats.manifest import TaskEntry, Versioned
     from centra.releases.int8 import Int8Comparison
     from centra.store import BlobReader
     from registry.connection import Registry
@@ -234,7 +236,7 @@ def compose(
 
     A task keeps the precision that it has in the release to compare with, and one that is not there
     is in fp32, unless another is asked for. A module goes to int8 only if its answers stay what they
-    are in fp32: see :func:`centra.quantize.compare_int8`. Otherwise its task is in fp32.
+    are in fp32: see :func:`centra.releases.int8.compare_int8`. Otherwise its task is in fp32.
 
     Args:
         registry: where.
@@ -365,7 +367,7 @@ def show(registry: Registry, reference: str) -> ReleaseDetail:
     """
     with registry.read() as uow:
         release = uow.release(reference)
-        versions = uow.released(release)
+        versions = uow.versions_of(release)
         tasks = {name: version.number for name, version in versions.items()}
         backbones = {v.backbone.digest: v.backbone.reference for v in versions.values()}
         base = release.base.number if release.base else None
@@ -462,7 +464,9 @@ def verify(
         files=len(files),
         size=size,
         parity=parity,
-        int8=[task for task, precision in manifest.precisions.items() if precision == "int8"],
+        int8=[
+            task for task, precision in manifest.precisions.items() if precision == Precision.INT8
+        ],
         signed_by=signed_by,
     )
 
@@ -543,7 +547,7 @@ def _compose(
     with registry.read() as uow:
         start, versions = _resolve(uow, base, replace, remove)
         live = base is None and versions == uow.live()
-        before = uow.held(start) if start else {}
+        before = uow.released_versions(start) if start else {}
         modules = {name: version.digest for name, version in versions.items()}
         numbers = {name: version.number for name, version in versions.items()}
         ids = {name: (version.task_id, version.id) for name, version in versions.items()}
@@ -574,7 +578,7 @@ def _compose(
         registry, manifest, wanted.doubted, examples, max_loss=max_loss, progress=progress
     )
     manifest = manifest.with_precisions(
-        wanted.precisions | {one.task: "fp32" for one in compared if one.refused}
+        wanted.precisions | {one.task: Precision.FP32 for one in compared if one.refused}
     )
     return Composition(
         release=_known(registry, manifest),
@@ -598,7 +602,7 @@ def _resolve(
     """The release to compare with, and the version of each task to compose."""
     if base is not None:
         start: Release | None = uow.release(base)
-        versions = uow.released(uow.release(base))
+        versions = uow.versions_of(uow.release(base))
     else:
         latest = uow.channel(LATEST)
         start = latest.release if latest else None
@@ -680,10 +684,10 @@ def _compared(
     return compare_int8(manifest, registry.store, tasks, examples, max_loss=most, progress=progress)
 
 
-def _held(numbers: Mapping[str, str], manifest: ReleaseManifest) -> dict[str, Held]:
+def _held(numbers: Mapping[str, str], manifest: ReleaseManifest) -> dict[str, ReleasedVersion]:
     """What a manifest holds, with the numbers of the versions."""
     return {
-        name: Held(
+        name: ReleasedVersion(
             number=numbers[name],
             digest=entry.digest,
             contract=entry.contract,
@@ -693,7 +697,9 @@ def _held(numbers: Mapping[str, str], manifest: ReleaseManifest) -> dict[str, He
     }
 
 
-def _changes(before: Mapping[str, Held], after: Mapping[str, Held]) -> list[Change]:
+def _changes(
+    before: Mapping[str, ReleasedVersion], after: Mapping[str, ReleasedVersion]
+) -> list[Change]:
     found = []
     for change in changes(before, after):
         old, new = before.get(change.task), after.get(change.task)
@@ -735,7 +741,7 @@ def _publish(registry: Registry, found: Composition) -> Composition | None:
         release, made = record(uow, found)
         number, row, moved = release.number, None, False
         if found.live:
-            channel, moved = advance(uow, LATEST, release, "publish")
+            channel, moved = advance(uow, LATEST, release, MoveKind.PUBLISH)
             row = channel_row(channel)
     if row is not None and moved:
         publish_move(registry, row)
@@ -816,7 +822,7 @@ def add(
             "digest": release.digest,
             "base": base,
             "tasks": sorted(ids),
-            "holds": holdings({name: _holding(manifest.tasks[name]) for name in ids}),
+            "holds": tasks_digest({name: _holding(manifest.tasks[name]) for name in ids}),
         },
     )
     return release
@@ -901,7 +907,8 @@ def _channel_names(uow: UnitOfWork) -> dict[int, list[str]]:
 def _find(registry: Registry | None, reference: str) -> tuple[ReleaseManifest, BlobReader]:
     """A release by the address of a folder or store, or by its name in the registry."""
     if registry is None or is_address(reference):
-        return find_release(reference)
+        location = find_release(reference)
+        return location.manifest, location.reader
     with registry.read() as uow:
         digest = uow.release(reference).digest
     return read_manifest(digest, registry.store), registry.store

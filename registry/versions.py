@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from centra.formats.precision import Precision
+
 if TYPE_CHECKING:
     from datetime import datetime
 
     from centra.formats.contract import Contract
-    from centra.formats.manifest import Precision
     from centra.store import BlobReader
     from registry.database.models import TaskVersion
 
-__all__ = ["Held", "VersionRow", "compare_tensors", "version_row"]
+__all__ = ["ReleasedVersion", "VersionRow", "compare_tensors", "version_row"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class ReleasedVersion:
     """A version of a task as a release holds it."""
 
     number: str
@@ -26,7 +27,9 @@ class Held:
     precision: Precision
 
     def __str__(self) -> str:
-        return self.number if self.precision == "fp32" else f"{self.number} {self.precision}"
+        return (
+            self.number if self.precision == Precision.FP32 else f"{self.number} {self.precision}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

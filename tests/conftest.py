@@ -53,7 +53,7 @@ def few_sample_texts() -> Iterator[None]:
     made = cache(lambda words, special, length: sample_inputs(words, special, length)[::10])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "centra.tokenization.tokenizer.sample_inputs",
+            "centra.tokenization.comparison.sample_inputs",
             lambda words, special, length: made(tuple(words), tuple(special), length),
         )
         yield
@@ -64,7 +64,13 @@ def all_sample_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare tokenizers on all the texts that are made up for users."""
     from centra.tokenization.sample_texts import sample_inputs
 
-    monkeypatch.setattr("centra.tokenization.tokenizer.sample_inputs", sample_inputs)
+    monkeypatch.setattr("centra.tokenization.comparison.sample_inputs", sample_inputs)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up a server that nobody reaches after a second; how long users wait is tested by itself."""
+    monkeypatch.setattr("centra.store.retries._TO_CONNECT", 1)
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +89,7 @@ def imported(
 
     @cache
     def imported(family: str) -> support.Backbone:
-        from centra.formats.backbone import import_backbone
+        from centra.checkpoints.backbone import import_backbone
 
         store, folder = LocalStore(root / family), make_encoder(family)
         return support.Backbone(import_backbone(str(folder), store), store, folder)
@@ -145,7 +151,7 @@ def minilm_folder() -> Path:
 @pytest.fixture(scope="session")
 def minilm(minilm_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> support.Backbone:
     """The real MiniLM in a store of its own, not to be written to."""
-    from centra.formats.backbone import import_backbone
+    from centra.checkpoints.backbone import import_backbone
 
     store = LocalStore(tmp_path_factory.mktemp("minilm"))
     return support.Backbone(import_backbone(str(minilm_folder), store), store, minilm_folder)

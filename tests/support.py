@@ -306,8 +306,10 @@ def make_module(
     """
     import torch
 
-    from centra.data.inputs import Input, TextEncoder
-    from centra.modeling.encoder import Branch, Trunk
+    from centra.data.inputs import Input
+    from centra.modeling.branch import Branch
+    from centra.modeling.trunk import Trunk
+    from centra.tokenization.text_encoder import TextEncoder
     from centra.training.run import make_module as put_together
 
     spec = make_spec(
@@ -328,7 +330,7 @@ def make_module(
 
 
 def random_weights(like: Mapping[str, torch.Tensor], seed: int) -> dict[str, torch.Tensor]:
-    """Random tensors under a branch's names, as :meth:`centra.modeling.encoder.Branch.load` takes them."""
+    """Random tensors under a branch's names, as :meth:`centra.modeling.branch.Branch.load` takes them."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)

@@ -15,7 +15,7 @@ from benchmarks.tools import joint
 from benchmarks.tools.joint import fit_head, train_joint, train_leave_one_out
 from benchmarks.tools.joint_run import Part, fit
 from centra.errors import TrainingDivergedError, UsageError
-from centra.modeling.encoder import Trunk
+from centra.modeling.trunk import Trunk
 from centra.training.recipe import Recipe
 from centra.training.task_data import TaskData
 from tests import support

@@ -20,12 +20,13 @@ import torch
 from torch import nn
 
 from benchmarks.tools.joint_run import Metrics, Part, by_length, device, fit, precision
-from centra.data.inputs import Encoded
 from centra.errors import UsageError
 from centra.formats.documents import canonical_json, sha256
-from centra.modeling.encoder import Branch, Trunk
+from centra.modeling.branch import Branch
+from centra.modeling.trunk import Trunk
 from centra.progress import Progress, silent
 from centra.system.files import replacing
+from centra.tokenization.text_encoder import Encoded
 from centra.training.network import Network
 from centra.training.recipe import Distillation
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from centra.data.inputs import Row
     from centra.progress import Progress
+    from centra.tokenization.text_encoder import Row
     from centra.training.network import Network
     from centra.training.recipe import Recipe
     from centra.training.task_data import TaskData
@@ -60,8 +60,8 @@ class Part:
         """A task with its data; a network without a trunk needs the hidden states of their rows."""
         return cls(
             network,
-            TrainingSet(data.train, cast(Any, train)),
-            TrainingSet(data.dev, cast(Any, dev)),
+            TrainingSet(data.train, cast("Any", train)),
+            TrainingSet(data.dev, cast("Any", dev)),
             collator(data.spec, data.pad_token_id),
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.tools.common import ROOT, BenchmarkError
-from centra.formats.backbone import import_backbone
+from centra.checkpoints.backbone import import_backbone
 from centra.store import LocalStore
 
 if TYPE_CHECKING:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 # Before anything imports transformers: what is read here lies in a local folder.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-from centra.formats.backbone import BackboneSpec, import_backbone
+from centra.checkpoints.backbone import import_backbone
+from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import ReleaseManifest
+from centra.formats.precision import Precision
 from centra.store import LocalStore
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from centra.formats.task_module import TaskSpec
-    from centra.modeling.encoder import Branch
+    from centra.modeling.branch import Branch
 
 __all__ = ["DEEPEST", "LAYERS", "TASKS", "ReferenceTask", "Setup", "Setups"]
 
@@ -131,7 +133,9 @@ class Setups:
 
     def rounded(self, setup: Setup) -> Setup:
         """The same release in int8."""
-        manifest = setup.manifest.with_precisions(dict.fromkeys(setup.manifest.tasks, "int8"))
+        manifest = setup.manifest.with_precisions(
+            dict.fromkeys(setup.manifest.tasks, Precision.INT8)
+        )
         self.store.put(manifest.to_bytes())
         return Setup(manifest, self.store)
 
@@ -172,9 +176,11 @@ def _write(
     """Make modules: random weights of the size that a BERT begins with, and a true probe."""
     import torch
 
-    from centra.data.inputs import Input, TextEncoder
+    from centra.data.inputs import Input
     from centra.formats.task_module import HeadSpec, TaskSpec
-    from centra.modeling.encoder import Branch, Trunk
+    from centra.modeling.branch import Branch
+    from centra.modeling.trunk import Trunk
+    from centra.tokenization.text_encoder import TextEncoder
     from centra.training.run import make_module
 
     _, probe = TextEncoder.of(backbone, store).batch([Input("wake me at seven")])

@@ -10,9 +10,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
 
-from centra.data.inputs import Input, TextEncoder
+from centra.data.inputs import Input
 from centra.formats.task_module import HeadSpec, TaskSpec
-from centra.modeling.encoder import Branch, Trunk, backbone_layer
+from centra.modeling.branch import Branch
+from centra.modeling.layers import backbone_layer
+from centra.modeling.trunk import Trunk
+from centra.tokenization.text_encoder import TextEncoder
 from centra.training.run import make_module
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ from centra.bench.requests import make_input
 from centra.bench.singles import single_models
 from centra.bench.timing import measure
 from centra.bench.work import release_work
-from centra.data.inputs import TextEncoder
 from centra.errors import NotFoundError, UsageError
 from centra.formats.backbone import BackboneSpec
 from centra.progress import Progress, silent
 from centra.runtime import Release
-from centra.runtime.engine import default_engine
+from centra.runtime.engines import default_engine
 from centra.system.processors import processors
+from centra.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -167,7 +167,7 @@ def bench(
         lengths: numbers of tokens of each input, at every one of which every batch is timed;
             default 16, 32 and 128, as far as the backbone takes them.
         rounds: how many, from 1.
-        engine, threads, device, precision: see :func:`centra.runtime.engine.open_engine`.
+        engine, threads, device, precision: see :func:`centra.runtime.engines.open_engine`.
         singles: time a full model per task too, one after the other, each on all threads; see
             :func:`centra.bench.singles.single_models`.
         progress: told of each task that is loaded and of each size that is timed.

@@ -10,7 +10,7 @@ from centra.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from centra.data.inputs import TextEncoder
+    from centra.tokenization.text_encoder import TextEncoder
 
 __all__ = ["make_input"]
 

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Literal
 from centra.checkpoints.fine_tuned import FineTuned
 from centra.checkpoints.frozen import Footing, find_footings
 from centra.checkpoints.saved_model import load
+from centra.checkpoints.shards import check_finite_weights
 from centra.checkpoints.task import read_task
 from centra.checkpoints.tokenizer import check_same_tokenizer
-from centra.data.inputs import Input, TextEncoder
+from centra.data.inputs import Input
 from centra.data.tags import TagError, bio_head
 from centra.errors import FormatError, IncompatibleError, UsageError
-from centra.formats.backbone import BackboneSpec, check_finite_weights
 from centra.formats.task_module import HeadSpec, Kind, TaskModule, TaskSpec
 from centra.formats.tensors import under
 from centra.progress import Progress, Remark, silent, unheard
 from centra.system.snapshot import copy_model
+from centra.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
+    from centra.formats.backbone import BackboneSpec
     from centra.store import BlobReader
 
 __all__ = ["convert"]

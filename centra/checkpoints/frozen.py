@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from centra.checkpoints.shards import shard
 from centra.errors import IncompatibleError
-from centra.formats.backbone import BackboneSpec, shard
 from centra.formats.documents import sha256
 from centra.formats.strict_json import parse_foreign
 from centra.system.files import read_text
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from centra.families.table import Family
+    from centra.formats.backbone import BackboneSpec
     from centra.progress import Progress
     from centra.store import BlobReader
 

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from centra.errors import FormatError, IncompatibleError, NotFoundError
+from centra.errors import FormatError, IncompatibleError, NotFoundError, first_line
 from centra.formats.strict_json import parse_foreign
 from centra.system.files import decode_text
 from centra.system.reading import read_regular
@@ -19,7 +19,7 @@ from centra.system.reading import read_regular
 _LARGEST = 1 << 27
 """Bytes of a file beside the weights; tokenizers of a million tokens have a third of it."""
 
-__all__ = ["first_line", "raise_not_found", "read_file", "read_json", "refuse_code"]
+__all__ = ["raise_not_found", "read_file", "read_json", "refuse_code"]
 
 
 def read_file(source: str, name: str, revision: str | None = None) -> bytes | None:
@@ -117,9 +117,3 @@ def raise_not_found(source: str, error: Exception) -> None:
         raise NotFoundError(
             f"{source}: no such folder here, and the hub could not give it ({first_line(error)})"
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, short and printable, or its type's name without one."""
-    line = str(error).strip().split("\n")[0][:500] or type(error).__name__
-    return line.encode(errors="backslashreplace").decode()

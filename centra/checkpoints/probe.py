@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from centra.checkpoints.pretrained import first_line
-from centra.errors import FormatError, IncompatibleError
+from centra.errors import FormatError, IncompatibleError, first_line
 from centra.families.table import transformers_class
 from centra.formats.task_module import TaskModule
-from centra.modeling.encoder import Branch, Trunk
+from centra.modeling.branch import Branch
+from centra.modeling.trunk import Trunk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     from centra.checkpoints.fine_tuned import FineTuned
     from centra.checkpoints.frozen import Footing
-    from centra.data.inputs import Encoded
     from centra.formats.task_module import TaskSpec
     from centra.progress import Remark
     from centra.store import BlobReader
+    from centra.tokenization.text_encoder import Encoded
 
 __all__ = ["with_probe"]
 

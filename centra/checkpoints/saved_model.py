@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from centra.checkpoints.pretrained import first_line, raise_not_found
-from centra.errors import FormatError
+from centra.checkpoints.pretrained import raise_not_found
+from centra.errors import FormatError, first_line
 from centra.formats.strict_json import parse_foreign
 from centra.formats.tensors import read_header, read_metadata
 from centra.system.files import read_text

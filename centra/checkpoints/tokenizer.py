@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from centra.data.inputs import TextEncoder
 from centra.errors import IncompatibleError
-from centra.tokenization.tokenizer import find_difference, load_tokenizer, pipeline, samples
+from centra.tokenization.comparison import find_difference, inputs_to_compare
+from centra.tokenization.loading import load_tokenizer, pipeline
+from centra.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -95,7 +96,9 @@ def check_same_tokenizer(
             "embeddings, where they were resized); else register a backbone that has them."
         )
     inputs = [
-        item for item in samples(tokenizer, backbone.max_length) if pairs or not item.text_pair
+        item
+        for item in inputs_to_compare(tokenizer, backbone.max_length)
+        if pairs or not item.text_pair
     ]
     difference = find_difference(
         inputs,

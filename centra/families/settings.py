@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from centra.checkpoints.pretrained import first_line
-from centra.errors import FormatError, IncompatibleError
+from centra.errors import FormatError, IncompatibleError, first_line
 from centra.families.table import ACTIVATIONS, FAMILIES, Family, family_of, transformers_class
 
 if TYPE_CHECKING:

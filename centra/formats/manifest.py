@@ -6,14 +6,16 @@ It holds no time, no person and no version number: the same modules give the sam
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from centra.errors import FormatError
 from centra.formats.contract import Contract
 from centra.formats.documents import Count, Digest, Document, FormattedDocument
+from centra.formats.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DEEPEST",
     "DEFAULT_CHANNELS",
+    "ChangeKind",
     "ChannelPointer",
     "LayerAccount",
-    "Precision",
     "ReleaseManifest",
     "TaskChange",
     "TaskEntry",
@@ -45,9 +47,6 @@ FileName = Annotated[
 DEEPEST = 9999
 """Layers of a task's own: module files number theirs with four digits."""
 
-Precision = Literal["fp32", "int8"]
-"""How the products with a task's weights are computed, those of the shared layers included."""
-
 
 class TaskEntry(Document):
     """One task of a release."""
@@ -60,7 +59,9 @@ class TaskEntry(Document):
     labels: tuple[str, ...]
     tap_layer: Count
     depth: Count
-    precision: Precision = Field(default="fp32", exclude_if=lambda value: value == "fp32")
+    precision: Precision = Field(
+        default=Precision.FP32, exclude_if=lambda value: value == Precision.FP32
+    )
     """Written where it is not fp32: a release of fp32 tasks keeps the digest that it has always had."""
 
     @property
@@ -135,12 +136,23 @@ class LayerAccount:
         )
 
 
+class ChangeKind(StrEnum):
+    """What can happen to a task from one release to the next."""
+
+    ADDED = "added"
+    UPDATED = "updated"
+    """Another module or another precision, under the same contract."""
+    REDEFINED = "redefined"
+    """Another contract."""
+    REMOVED = "removed"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TaskChange:
     """What happens to one task from one release to the next."""
 
     task: str
-    change: Literal["added", "updated", "redefined", "removed"]
+    change: ChangeKind
 
 
 class ReleaseManifest(FormattedDocument):
@@ -197,7 +209,7 @@ class ReleaseManifest(FormattedDocument):
                 **spec.contract.to_dict(),
                 tap_layer=spec.tap_layer,
                 depth=spec.depth,
-                precision=precisions.get(name, "fp32"),
+                precision=precisions.get(name, Precision.FP32),
             )
             for name, (digest, spec) in sorted(tasks.items())
         }
@@ -251,7 +263,9 @@ class ReleaseManifest(FormattedDocument):
     def with_precisions(self, precisions: Mapping[str, Precision]) -> ReleaseManifest:
         """The same modules in other precisions; tasks that are not named keep theirs."""
         tasks = {
-            name: entry.model_copy(update={"precision": precisions.get(name, entry.precision)})
+            name: entry.model_copy(
+                update={"precision": Precision(precisions.get(name, entry.precision))}
+            )
             for name, entry in self.tasks.items()
         }
         return self.model_copy(update={"tasks": tasks})
@@ -347,10 +361,11 @@ def changes(before: Mapping[str, Versioned], after: Mapping[str, Versioned]) -> 
     for name in sorted(before.keys() | after.keys()):
         old, new = before.get(name), after.get(name)
         if old is None:
-            found.append(TaskChange(task=name, change="added"))
+            found.append(TaskChange(task=name, change=ChangeKind.ADDED))
         elif new is None:
-            found.append(TaskChange(task=name, change="removed"))
+            found.append(TaskChange(task=name, change=ChangeKind.REMOVED))
         elif (old.digest, old.precision) != (new.digest, new.precision):
-            updated = old.contract == new.contract
-            found.append(TaskChange(task=name, change="updated" if updated else "redefined"))
+            same = old.contract == new.contract
+            kind = ChangeKind.UPDATED if same else ChangeKind.REDEFINED
+            found.append(TaskChange(task=name, change=kind))
     return found

@@ -11,9 +11,10 @@ from centra.data.tags import to_bio
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from centra.data.inputs import Input, Row
+    from centra.data.inputs import Input
     from centra.formats.task_module import TaskSpec
     from centra.kinds.chain import Chain
+    from centra.tokenization.text_encoder import Row
 
 __all__ = ["decode", "tagged_spans"]
 

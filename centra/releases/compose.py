@@ -175,7 +175,7 @@ def check_parity(
     """
     if not tasks:
         return {}
-    from centra.runtime.engine import open_engine
+    from centra.runtime.engines import open_engine
 
     # One thread: a process that registers may fork, and threads do not go with it.
     opened = open_engine(engine, threads=1, device="cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from centra.formats.precision import Precision
 from centra.formats.task_module import read_spec
 from centra.kinds.decoding import decode
 from centra.progress import Progress, silent
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from centra.data.inputs import Example
-    from centra.formats.manifest import Precision, ReleaseManifest
+    from centra.formats.manifest import ReleaseManifest
     from centra.formats.task_module import TaskSpec
     from centra.runtime import Release
     from centra.store import BlobReader
@@ -98,7 +99,10 @@ def compare_int8(
         of_one = manifest.with_precisions(dict.fromkeys(some, precision))
         return Release.load(of_one, reader, tasks=some, engine="onnx", progress=progress)
 
-    int8, fp32 = loaded("int8", tasks), loaded("fp32", [task for task in data if task in tasks])
+    int8, fp32 = (
+        loaded(Precision.INT8, tasks),
+        loaded(Precision.FP32, [task for task in data if task in tasks]),
+    )
     found = []
     for done, task in enumerate(sorted(tasks), 1):
         entry = manifest.tasks[task]

@@ -19,7 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from centra.data.inputs import Encoded
+    from centra.tokenization.text_encoder import Encoded
 
 __all__ = ["Bucket", "Packed", "Part", "padded_length"]
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
-    from centra.data.inputs import Row
     from centra.formats.backbone import BackboneSpec
     from centra.store import BlobReader
+    from centra.tokenization.text_encoder import Row
 
 __all__ = ["FeatureCache", "Features", "default_budget"]
 
@@ -153,8 +153,8 @@ def _compute(
 
     import torch
 
-    from centra.data.inputs import Encoded
-    from centra.modeling.encoder import Trunk
+    from centra.modeling.trunk import Trunk
+    from centra.tokenization.text_encoder import Encoded
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trunk = Trunk(backbone, reader, depth=max(paths)).to(device)

@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from centra.data.inputs import Encoded
+from centra.tokenization.text_encoder import Encoded
 from centra.training.soft_targets import soft_loss
 from centra.training.targets import IGNORED, loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from centra.data.inputs import Row
     from centra.formats.task_module import TaskSpec
-    from centra.modeling.encoder import Branch, Trunk
+    from centra.modeling.branch import Branch
+    from centra.modeling.trunk import Trunk
+    from centra.tokenization.text_encoder import Row
     from centra.training.features import Features
     from centra.training.recipe import Distillation
     from centra.training.task_data import Split

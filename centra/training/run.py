@@ -22,7 +22,6 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from centra.data.inputs import Encoded
 from centra.errors import (
     ConflictError,
     StoreNotWritableError,
@@ -31,9 +30,12 @@ from centra.errors import (
 )
 from centra.formats.documents import canonical_json, sha256
 from centra.formats.task_module import TaskModule, TaskSpec
-from centra.modeling.encoder import Branch, Trunk, backbone_layer
+from centra.modeling.branch import Branch
+from centra.modeling.layers import backbone_layer
+from centra.modeling.trunk import Trunk
 from centra.progress import Progress, silent
 from centra.system.files import check_utf8, file_digest, replacing
+from centra.tokenization.text_encoder import Encoded
 from centra.training.history import Epoch, History
 from centra.training.metrics import check_metric
 from centra.training.network import Network, TrainingSet, collator

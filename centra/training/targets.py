@@ -16,10 +16,11 @@ from centra.training import metrics
 if TYPE_CHECKING:
     import torch
 
-    from centra.data.inputs import Example, Row
+    from centra.data.inputs import Example
     from centra.formats.task_module import TaskSpec
     from centra.kinds.chain import Chain
     from centra.modeling.crf import LinearChain
+    from centra.tokenization.text_encoder import Row
     from centra.training.task_data import Split
 
 __all__ = ["IGNORED", "dev_metrics", "gather_words", "loss", "target"]

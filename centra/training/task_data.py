@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from centra.data.inputs import TextEncoder, fingerprint, read_examples
+from centra.data.inputs import fingerprint, read_examples
 from centra.data.words import are_characters
 from centra.errors import DataError, FormatError
 from centra.formats.jsonl import read_data
 from centra.formats.task_module import HeadSpec, TaskSpec
 from centra.kinds.decoding import tagged_spans
+from centra.tokenization.text_encoder import TextEncoder
 from centra.training.contract_inference import InferredContract, infer_contract
 from centra.training.targets import target
 
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from centra.data.inputs import Example, Row
+    from centra.data.inputs import Example
     from centra.data.labelling import Labelling
     from centra.data.tags import Scheme
     from centra.formats.backbone import BackboneSpec
     from centra.store import BlobReader
+    from centra.tokenization.text_encoder import Row
 
 __all__ = ["Split", "TaskData"]
 

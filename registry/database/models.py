@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -21,8 +22,9 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from centra.formats.contract import Contract
-from centra.formats.manifest import Precision  # noqa: TC001 - SQLAlchemy reads the annotations
-from registry.rules.lineage import MoveKind  # noqa: TC001 - SQLAlchemy reads the annotations
+from centra.formats.precision import Precision
+from registry.rules.lifecycle import BackboneState, TaskState
+from registry.rules.lineage import MoveKind
 
 __all__ = [
     "AuditEvent",
@@ -32,6 +34,7 @@ __all__ = [
     "BlobClaim",
     "Channel",
     "ChannelMove",
+    "EnumText",
     "Evaluation",
     "Identity",
     "PolicyVersion",
@@ -60,6 +63,25 @@ class UtcTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class EnumText(TypeDecorator[StrEnum]):
+    """A text column that holds an enum's values; which those are is a constraint of its table."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, values: type[StrEnum], length: int) -> None:
+        super().__init__(length)
+        self._values = values
+
+    def process_bind_param(self, value: str | None, _dialect: Any) -> str | None:
+        """Write the plain text."""
+        return None if value is None else str(value)
+
+    def process_result_value(self, value: str | None, _dialect: Any) -> Any:
+        """The enum's member; a text that no member has stays as it is, for verifying names it."""
+        return next((member for member in self._values if member == value), value)
 
 
 def now() -> datetime:
@@ -99,7 +121,9 @@ class Backbone(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(_NAME)
     version: Mapped[int]
-    state: Mapped[str] = mapped_column(String(7), default="active")
+    state: Mapped[BackboneState] = mapped_column(
+        EnumText(BackboneState, 7), default=BackboneState.ACTIVE
+    )
     """No module may be registered on a retired one."""
     digest: Mapped[str] = mapped_column(_DIGEST, unique=True)
     family: Mapped[str] = mapped_column(String(32))
@@ -125,7 +149,7 @@ class Task(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(_NAME, unique=True)
     team: Mapped[str] = mapped_column(_NAME, index=True)
-    state: Mapped[str] = mapped_column(String(7), default="active")
+    state: Mapped[TaskState] = mapped_column(EnumText(TaskState, 7), default=TaskState.ACTIVE)
     created_at: Mapped[datetime] = mapped_column(UtcTime)
 
     versions: Mapped[list[TaskVersion]] = relationship(
@@ -233,7 +257,7 @@ class ReleaseTask(Base):
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), primary_key=True)
     task_id: Mapped[int] = mapped_column(ForeignKey("tasks.id"), primary_key=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("task_versions.id"), index=True)
-    precision: Mapped[Precision] = mapped_column(String(4), default="fp32")
+    precision: Mapped[Precision] = mapped_column(EnumText(Precision, 4), default=Precision.FP32)
 
     release: Mapped[Release] = relationship(back_populates="tasks")
     version: Mapped[TaskVersion] = relationship()
@@ -267,7 +291,7 @@ class ChannelMove(Base):
     channel: Mapped[str] = mapped_column(ForeignKey("channels.name"), primary_key=True)
     revision: Mapped[int] = mapped_column(primary_key=True)
     """The channel's revision after the move."""
-    kind: Mapped[MoveKind] = mapped_column(String(8))
+    kind: Mapped[MoveKind] = mapped_column(EnumText(MoveKind, 8))
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), index=True)
     before_id: Mapped[int | None] = mapped_column(ForeignKey("releases.id"))
     composition: Mapped[int]

@@ -18,7 +18,7 @@ from registry.database.models import (
     Task,
     TaskVersion,
 )
-from registry.rules.replay import backbone_content, holdings, numbered, version_content
+from registry.rules.replay import backbone_content, numbered, tasks_digest, version_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def _backbones(uow: UnitOfWork) -> _Rows:
     return {
         f"backbone {row.name}@{row.version}": {
             "digest": row.digest,
-            "state": row.state,
+            "state": str(row.state),
             "created_by": row.created_by,
             **backbone_content(row),
         }
@@ -91,7 +91,7 @@ def _tasks(uow: UnitOfWork, versions: dict[int, _Version]) -> _Rows:
     return {
         f"task {row.name}": {
             "team": row.team,
-            "state": row.state,
+            "state": str(row.state),
             "current": current.get(row.id),
         }
         for row in uow.session.execute(select(Task.__table__))
@@ -106,7 +106,7 @@ def _releases(uow: UnitOfWork, versions: dict[int, _Version], numbers: dict[int,
             "base": numbers.get(row.base_id),
             "created_by": row.created_by,
             "tasks": sorted(held.get(row.id, {})),
-            "holds": holdings(held.get(row.id, {})),
+            "holds": tasks_digest(held.get(row.id, {})),
         }
         for row in uow.session.execute(select(Release.__table__))
     }
@@ -138,7 +138,7 @@ def _channels(uow: UnitOfWork, numbers: dict[int, int]) -> _Rows:
     }
     moves = {
         f"move {row.revision} of channel {row.channel}": {
-            "kind": row.kind,
+            "kind": str(row.kind),
             "release": numbers[row.release_id],
             "before": numbers.get(row.before_id),
             "by": row.by,

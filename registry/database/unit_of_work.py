@@ -30,8 +30,9 @@ from registry.database.models import (
 )
 from registry.errors import TaskNotFoundError
 from registry.rules.chain import chain_digest
+from registry.rules.lifecycle import TaskState
 from registry.rules.lineage import Composed
-from registry.versions import Held
+from registry.versions import ReleasedVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from centra.formats.manifest import Precision
+    from centra.formats.precision import Precision
     from registry.rules.lifecycle import Actor
 
 __all__ = ["UnitOfWork"]
@@ -146,6 +147,13 @@ class UnitOfWork:
         known = ", ".join(version.number for version in task.versions)
         raise TaskNotFoundError(f"task {name} has no version {number}; it has {known}")
 
+    def version_by_digest(self, task: Task, digest: str) -> TaskVersion | None:
+        """The version of a task that is the module of this digest, or None."""
+        query = select(TaskVersion).where(
+            TaskVersion.task_id == task.id, TaskVersion.digest == digest
+        )
+        return self.session.scalar(query)
+
     def current(self, task: Task) -> TaskVersion:
         """The version in force."""
         return self.session.scalars(
@@ -158,7 +166,7 @@ class UnitOfWork:
             select(TaskVersion)
             .join(TaskVersion.task)
             .options(contains_eager(TaskVersion.task))
-            .where(Task.state == "active", TaskVersion.current_of.is_not(None))
+            .where(Task.state == TaskState.ACTIVE, TaskVersion.current_of.is_not(None))
             .order_by(Task.name)
         )
         return {version.task.name: version for version in rows}
@@ -221,7 +229,7 @@ class UnitOfWork:
         """The release of this digest, or None."""
         return self.session.scalar(select(Release).where(Release.digest == digest))
 
-    def holdings(self, release: Release) -> dict[str, tuple[TaskVersion, Precision]]:
+    def tasks_of(self, release: Release) -> dict[str, tuple[TaskVersion, Precision]]:
         """What a release holds: a version and its precision per task name."""
         rows = self.session.execute(
             select(TaskVersion, ReleaseTask.precision)
@@ -233,20 +241,20 @@ class UnitOfWork:
         )
         return {version.task.name: (version, precision) for version, precision in rows}
 
-    def released(self, release: Release) -> dict[str, TaskVersion]:
+    def versions_of(self, release: Release) -> dict[str, TaskVersion]:
         """The versions alone."""
-        return {name: version for name, (version, _) in self.holdings(release).items()}
+        return {name: version for name, (version, _) in self.tasks_of(release).items()}
 
-    def held(self, release: Release) -> dict[str, Held]:
+    def released_versions(self, release: Release) -> dict[str, ReleasedVersion]:
         """The same as plain values."""
         return {
-            name: Held(
+            name: ReleasedVersion(
                 number=version.number,
                 digest=version.digest,
                 contract=version.contract,
                 precision=precision,
             )
-            for name, (version, precision) in self.holdings(release).items()
+            for name, (version, precision) in self.tasks_of(release).items()
         }
 
     def compositions(self) -> dict[int, list[Composed]]:

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from enum import StrEnum
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from registry.versions import ReleasedVersion
+
 __all__ = [
+    "Ancestor",
     "Composed",
-    "Made",
     "Move",
     "MoveKind",
-    "Moved",
-    "chain",
-    "fork",
-    "moved",
-    "stack",
-    "withdrawn",
+    "StaleTask",
+    "ancestry",
+    "common_ancestor",
+    "rollback_stack",
+    "stale_tasks",
+    "withdrawn_releases",
 ]
 
-MoveKind = Literal["publish", "move", "promote", "rollback"]
+
+class MoveKind(StrEnum):
+    """How a channel comes to serve another release."""
+
+    PUBLISH = "publish"
+    """``latest`` follows a release of the live set."""
+    MOVE = "move"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +53,7 @@ class Composed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class Ancestor:
     """A release as one composition made it.
 
     A set of modules that comes back is the same release again, but made of something else.
@@ -54,13 +65,13 @@ class Made:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moved:
+class StaleTask:
     """A task for which a channel serves something that a candidate would undo."""
 
     task: str
-    serving: str | None
+    serving: ReleasedVersion | None
     """The version that the channel serves; None where it does not serve the task."""
-    candidate: str | None
+    candidate: ReleasedVersion | None
     withdrawn: bool = False
     """Whether the candidate's version came with a release that was rolled back."""
 
@@ -71,7 +82,7 @@ class Moved:
         return f"{self.task} is {serving} there, {candidate} here"
 
 
-def stack(moves: Sequence[Move]) -> list[int]:
+def rollback_stack(moves: Sequence[Move]) -> list[int]:
     """The releases that rollbacks go down through, the one that is served last.
 
     A rollback takes off what was moved to since; rolling back twice goes back two steps.
@@ -79,7 +90,7 @@ def stack(moves: Sequence[Move]) -> list[int]:
     return _replay(moves)[0]
 
 
-def withdrawn(moves: Sequence[Move]) -> set[int]:
+def withdrawn_releases(moves: Sequence[Move]) -> set[int]:
     """The releases that were rolled back and have not been served since."""
     return _replay(moves)[1]
 
@@ -88,7 +99,7 @@ def _replay(moves: Sequence[Move]) -> tuple[list[int], set[int]]:
     served: list[int] = []
     gone: set[int] = set()
     for move in moves:
-        if move.kind == "rollback" and move.release in served:
+        if move.kind == MoveKind.ROLLBACK and move.release in served:
             while served[-1] != move.release:
                 gone.add(served.pop())
         else:
@@ -96,9 +107,9 @@ def _replay(moves: Sequence[Move]) -> tuple[list[int], set[int]]:
     return served, gone - {*served}
 
 
-def chain(
+def ancestry(
     release: int, compositions: Mapping[int, Sequence[Composed]], until: int | None = None
-) -> list[Made]:
+) -> list[Ancestor]:
     """A release and what it stands on, the nearest first.
 
     Each step goes to what a release was last composed onto before the step ahead of it was made:
@@ -109,48 +120,48 @@ def chain(
         compositions: per release its compositions, the latest first.
         until: as it was when this was the newest composition; default now.
     """
-    found: list[Made] = []
+    ancestors: list[Ancestor] = []
     while True:
-        made = compositions.get(release, ())
-        last = next((one for one in made if until is None or one.order <= until), None)
-        found.append(Made(release=release, order=last.order if last else None))
+        composed = compositions.get(release, ())
+        last = next((c for c in composed if until is None or c.order <= until), None)
+        ancestors.append(Ancestor(release=release, order=last.order if last else None))
         if last is None:
-            return found
+            return ancestors
         release, until = last.base, last.order - 1
 
 
-def fork(mine: Sequence[Made], theirs: Sequence[Made]) -> int | None:
-    """Where a candidate's chain meets that of what is served: an index into the candidate's."""
-    for i, made in enumerate(mine):
-        if made in theirs or (i and made.release == theirs[0].release):
+def common_ancestor(candidate: Sequence[Ancestor], serving: Sequence[Ancestor]) -> int | None:
+    """Where a candidate's ancestry meets that of what is served: an index into the candidate's."""
+    for i, ancestor in enumerate(candidate):
+        if ancestor in serving or (i and ancestor.release == serving[0].release):
             return i
     return None
 
 
-def moved(
-    candidate: Mapping[str, str],
-    serving: Mapping[str, str],
-    common: Mapping[str, str] | None,
-    rolled_back: Sequence[Mapping[str, str]] = (),
-) -> list[Moved]:
+def stale_tasks(
+    candidate: Mapping[str, ReleasedVersion],
+    serving: Mapping[str, ReleasedVersion],
+    common: Mapping[str, ReleasedVersion] | None,
+    rolled_back: Sequence[Mapping[str, ReleasedVersion]] = (),
+) -> list[StaleTask]:
     """The tasks for which serving the candidate would undo what has happened to the channel.
 
     Args:
-        candidate: task → version of the release that is to be served.
-        serving: the same of the release that is served.
-        common: the same of the nearest release that both stand on; None where there is none, so
-            that whatever is served has come since.
-        rolled_back: the same of the candidate's ancestors that were rolled back.
+        candidate: the tasks of the release that is to be served.
+        serving: those of the release that is served.
+        common: those of the nearest release that both stand on; None where there is none, so that
+            whatever is served has come since.
+        rolled_back: those of the candidate's ancestors that were rolled back.
     """
-    found = {}
+    stale = {}
     base = common or {}
     for task in base.keys() | serving.keys():
         here, there = candidate.get(task), serving.get(task)
         if there != base.get(task) and here != there:
-            found[task] = Moved(task=task, serving=there, candidate=here)
+            stale[task] = StaleTask(task=task, serving=there, candidate=here)
     for versions in rolled_back:
         for task in versions.keys() | serving.keys():
             there, here = serving.get(task), candidate.get(task)
             if versions.get(task) != there and here == versions.get(task):
-                found[task] = Moved(task=task, serving=there, candidate=here, withdrawn=True)
-    return [found[task] for task in sorted(found)]
+                stale[task] = StaleTask(task=task, serving=there, candidate=here, withdrawn=True)
+    return [stale[task] for task in sorted(stale)]

@@ -56,6 +56,7 @@ from pydantic import (
 from centra.errors import CentraError, UsageError
 from centra.formats.documents import sha256
 from centra.formats.names import parse_name
+from centra.formats.precision import Precision
 from centra.formats.sizes import parse_size
 from centra.formats.validation import explain
 from registry.rules.lifecycle import Actor
@@ -64,7 +65,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from centra.formats.contract import Contract
-    from centra.formats.manifest import LayerAccount, Precision
+    from centra.formats.manifest import LayerAccount
 
 __all__ = [
     "Candidate",
@@ -304,7 +305,7 @@ class Version:
     """In this precision, the newest first."""
     release: int
     """A release that holds it."""
-    precision: Precision = "fp32"
+    precision: Precision = Precision.FP32
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from centra.formats.precision import Precision
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from centra.formats.manifest import Precision, Versioned
+    from centra.formats.manifest import Versioned
 
 __all__ = ["Wishes", "wishes"]
 
@@ -50,9 +52,13 @@ def wishes(
     for task, digest in modules.items():
         old = before.get(task)
         asked = precision is not None and task in named
-        kept = old.precision if old else "fp32"
+        kept = old.precision if old else Precision.FP32
         found[task] = settled.get(task) or (precision if precision and asked else kept)
-        same = old is not None and (old.digest, old.precision) == (digest, "int8")
-        if found[task] == "int8" and task not in settled and (asked or task in data or not same):
+        same = old is not None and (old.digest, old.precision) == (digest, Precision.INT8)
+        if (
+            found[task] == Precision.INT8
+            and task not in settled
+            and (asked or task in data or not same)
+        ):
             doubted.add(task)
     return Wishes(precisions=found, doubted=doubted)

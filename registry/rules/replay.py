@@ -18,10 +18,10 @@ __all__ = [
     "Row",
     "backbone_content",
     "differences",
-    "holdings",
     "numbered",
     "partly",
     "replay",
+    "tasks_digest",
     "version_content",
 ]
 
@@ -127,11 +127,11 @@ def backbone_content(backbone: Any) -> dict[str, Any]:
     return {name: getattr(backbone, name) for name in names}
 
 
-def holdings(held: Mapping[str, tuple[str, str]]) -> str:
+def tasks_digest(tasks: Mapping[str, tuple[str, str]]) -> str:
     """One digest over what a release holds: the module and the precision of each task."""
     from centra.formats.documents import canonical_json, sha256
 
-    return sha256(canonical_json(dict(held)))
+    return sha256(canonical_json(dict(tasks)))
 
 
 def _shown(value: Any) -> str:

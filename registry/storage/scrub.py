@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import and_, or_, select
 
+from centra.checkpoints.backbone import check_backbone
 from centra.errors import NotFoundError, VerificationError
-from centra.formats.backbone import BackboneSpec, check_backbone
+from centra.formats.backbone import BackboneSpec
 from centra.progress import Progress, silent
 from centra.store import cache_folder
 from registry.database.models import Backbone, Release, ReleaseTask, Task, TaskVersion

@@ -44,5 +44,5 @@ def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare tokenizers on one text, where a test is about weights and settings."""
     from centra.data.inputs import Input
 
-    for module in ("centra.tokenization.tokenizer", "centra.checkpoints.tokenizer"):
-        monkeypatch.setattr(f"{module}.samples", lambda *_: [Input("wake me at seven")])
+    for module in ("centra.tokenization.importing", "centra.checkpoints.tokenizer"):
+        monkeypatch.setattr(f"{module}.inputs_to_compare", lambda *_: [Input("wake me at seven")])

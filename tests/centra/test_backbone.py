@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from centra.data.inputs import Input, TextEncoder
+from centra.checkpoints.backbone import import_backbone
+from centra.data.inputs import Input
 from centra.errors import (
     BlobNotFoundError,
     CorruptBlobError,
@@ -22,9 +23,10 @@ from centra.errors import (
     IncompatibleError,
     NotFoundError,
 )
-from centra.formats.backbone import BackboneSpec, import_backbone
+from centra.formats.backbone import BackboneSpec
 from centra.store import LocalStore
 from centra.system.files import file_digest
+from centra.tokenization.text_encoder import TextEncoder
 from tests import support
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import pytest
 from centra.bench import Floor, Work, bench, measure_floor, release_work
 from centra.bench.requests import make_input
 from centra.bench.singles import single_models
-from centra.data.inputs import TextEncoder
 from centra.errors import NotFoundError, UsageError
 from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import TaskEntry
 from centra.runtime import Release
-from centra.runtime.engine import ENGINES
+from centra.runtime.engines import ENGINES
+from centra.tokenization.text_encoder import TextEncoder
 from tests import support
 
 if TYPE_CHECKING:

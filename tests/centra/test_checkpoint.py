@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from centra.checkpoints.backbone import import_backbone
 from centra.checkpoints.conversion import convert
 from centra.data.inputs import Input
 from centra.errors import FormatError, IncompatibleError, UsageError
-from centra.formats.backbone import import_backbone
 from centra.formats.contract import Contract
 from centra.runtime import Release
 from tests import support
@@ -65,7 +65,7 @@ def answers_like_the_checkpoint(
     """Whether a release of this module gives the checkpoint's logits, on inputs of our own."""
     import torch
 
-    from centra.data.inputs import TextEncoder
+    from centra.tokenization.text_encoder import TextEncoder
 
     store = support.LocalStore(backbone.folder.parent / "scratch")
     support.copy_backbone(backbone, store)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.data.inputs import Example, Input, Row, TextEncoder, read_examples
+from centra.data.inputs import Example, Input, read_examples
 from centra.errors import FormatError
 from centra.formats.task_module import HeadSpec, TaskModule, TaskSpec, check_fits, check_module
 from centra.kinds.chain import Chain
@@ -20,7 +20,8 @@ from centra.kinds.decoding import decode, tagged_spans
 from centra.modeling.crf import LinearChain
 from centra.releases.evaluation import measure
 from centra.runtime import Release
-from centra.runtime.engine import ENGINES
+from centra.runtime.engines import ENGINES
+from centra.tokenization.text_encoder import Row, TextEncoder
 from centra.training.targets import IGNORED, dev_metrics, gather_words, loss
 from centra.training.task_data import Split
 from tests import support

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.data.inputs import Encoded, Input, Row, TextEncoder, fingerprint, read_examples
+from centra.data.inputs import Input, fingerprint, read_examples
 from centra.errors import DataError
+from centra.tokenization.text_encoder import Encoded, Row, TextEncoder
 from tests import support
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
-from centra.data.inputs import Input, Row, TextEncoder
+from centra.data.inputs import Input
 from centra.formats.task_module import HeadSpec
 from centra.kinds.decoding import decode, tagged_spans
 from centra.runtime import Release
+from centra.tokenization.text_encoder import Row, TextEncoder
 from tests import support
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from centra.errors import ConflictError, FormatError, IncompatibleError, UsageError
 from centra.formats.task_module import HeadSpec, TaskModule
 from centra.kinds.chain import Chain
+from centra.modeling.branch import Branch
 from centra.modeling.crf import LinearChain
-from centra.modeling.encoder import Branch, backbone_layer
+from centra.modeling.layers import backbone_layer
 from centra.system.files import file_digest
 from centra.training.distill import distill
 from centra.training.features import FeatureCache

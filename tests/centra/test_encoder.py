@@ -8,12 +8,15 @@ import pytest
 import torch
 import transformers
 
-from centra.data.inputs import Encoded, Input, TextEncoder
+from centra.checkpoints.backbone import import_backbone
+from centra.data.inputs import Input
 from centra.errors import CorruptBlobError
 from centra.families.table import family_of
-from centra.formats.backbone import import_backbone
-from centra.modeling.encoder import Branch, Trunk, attention_bias, backbone_layer
+from centra.modeling.branch import Branch
+from centra.modeling.layers import attention_bias, backbone_layer
+from centra.modeling.trunk import Trunk
 from centra.store import LocalStore
+from centra.tokenization.text_encoder import Encoded, TextEncoder
 from tests import support
 
 if TYPE_CHECKING:

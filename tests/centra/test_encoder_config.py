@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from centra.checkpoints.backbone import import_backbone
 from centra.errors import CentraError, FormatError, IncompatibleError
-from centra.formats.backbone import import_backbone
 from tests import support
 from tests.centra.checkpoints import configure, converted, copied
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 import transformers
 
-from centra.data.inputs import Input, TextEncoder
+from centra.checkpoints.backbone import import_backbone
+from centra.data.inputs import Input
 from centra.errors import IncompatibleError
 from centra.families.table import family_of
-from centra.formats.backbone import import_backbone
-from centra.modeling.encoder import Trunk
+from centra.modeling.trunk import Trunk
 from centra.store import LocalStore
+from centra.tokenization.text_encoder import TextEncoder
 from tests import support
 
 if TYPE_CHECKING:

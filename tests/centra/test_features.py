@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from centra.data.inputs import Encoded, Row, TextEncoder, read_examples
+from centra.checkpoints.backbone import import_backbone
+from centra.data.inputs import read_examples
 from centra.errors import StoreNotWritableError
-from centra.formats.backbone import import_backbone
-from centra.modeling.encoder import Trunk
+from centra.modeling.trunk import Trunk
+from centra.tokenization.text_encoder import Encoded, Row, TextEncoder
 from centra.training import features
 from centra.training.features import FeatureCache
 from centra.training.recipe import Recipe
@@ -339,7 +340,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from centra.formats.backbone import BackboneSpec
-from centra.data.inputs import TextEncoder, read_examples
+from centra.data.inputs import read_examples
+from centra.tokenization.text_encoder import TextEncoder
 from centra.store import LocalStore
 from centra.training import features
 

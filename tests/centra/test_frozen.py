@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from centra.checkpoints.backbone import import_backbone
 from centra.checkpoints.conversion import convert
 from centra.errors import IncompatibleError
-from centra.formats.backbone import import_backbone
 from tests import support
 from tests.centra.checkpoints import SENTENCE, TOKEN, configure, converted, copied, rewrite
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.numpy import load, save
 
+from centra.checkpoints.backbone import check_backbone
 from centra.errors import FormatError, VerificationError
 from centra.families.settings import embedding_shapes, encoder_settings, layer_shapes
 from centra.families.table import ACTIVATIONS, FAMILIES, transformers_class
-from centra.formats.backbone import BackboneSpec, check_backbone
+from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import ReleaseManifest, TaskEntry, TrunkEntry
 from centra.runtime import Release
 from tests import support

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from centra.data.inputs import Example, Input, Row
+from centra.data.inputs import Example, Input
 from centra.errors import DataError, UsageError
+from centra.tokenization.text_encoder import Row
 from centra.training import metrics
 from centra.training.targets import IGNORED, dev_metrics, loss, target
 from centra.training.task_data import Split

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from centra.data.inputs import Encoded, Input, TextEncoder
+from centra.data.inputs import Input
 from centra.errors import IncompatibleError, UsageError
 from centra.formats.task_module import HeadSpec
-from centra.modeling.encoder import Trunk
+from centra.modeling.trunk import Trunk
 from centra.releases.folder import write_folder
 from centra.runtime import Release
-from centra.runtime.engine import open_engine
+from centra.runtime.engines import open_engine
 from centra.runtime.onnx import parts as onnx_parts
+from centra.tokenization.text_encoder import Encoded, TextEncoder
 from tests import support
 from tests.centra.test_families import PAIRS, SINGLES, reference_states
 
@@ -376,7 +377,7 @@ def test_a_failing_task_leaves_every_other_bit_identical(
     def fail(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(release._tasks[task].branch, "run", fail)
+    monkeypatch.setattr(release._parts.tasks[task].branch, "run", fail)
     after = {}
 
     with pytest.raises(MemoryError, match="no room"):
@@ -539,7 +540,7 @@ def test_serving_needs_neither_torch_nor_transformers_nor_onnx(
 def test_onnx_is_the_engine_where_onnxruntime_is_installed(
     manifest: ReleaseManifest, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("centra.runtime.engine.has_gpu", lambda: False)
+    monkeypatch.setattr("centra.runtime.engines.has_gpu", lambda: False)
 
     assert open_engine() is open_engine("onnx")
     assert open_engine() is not open_engine("torch", device="cpu")

@@ -12,7 +12,7 @@ from centra.runtime.onnx.products import Rows, linear, products_by_part
 from centra.runtime.onnx.session import Program
 
 if TYPE_CHECKING:
-    from centra.formats.manifest import Precision
+    from centra.formats.precision import Precision
 
 INPUTS, OUTPUTS = 48, 20
 SOURCE = np.random.default_rng(0)

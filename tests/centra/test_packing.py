@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.data.inputs import Encoded
 from centra.runtime.packing import Packed, padded_length
+from centra.tokenization.text_encoder import Encoded
 
 lengths = st.lists(st.integers(1, 300), min_size=1, max_size=12)
 

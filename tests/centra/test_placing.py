@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from centra.checkpoints.backbone import import_backbone
 from centra.errors import FormatError, IncompatibleError
-from centra.formats.backbone import import_backbone
 from tests import support
 from tests.centra.checkpoints import (
     SENTENCE,

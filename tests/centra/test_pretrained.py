@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from centra.checkpoints.backbone import import_backbone
 from centra.checkpoints.conversion import convert
 from centra.checkpoints.pretrained import read_file, read_json, refuse_code
 from centra.errors import FormatError, IncompatibleError, NotFoundError
-from centra.formats.backbone import import_backbone
 from tests import support
 
 if TYPE_CHECKING:

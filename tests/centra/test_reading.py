@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from centra.checkpoints.backbone import import_backbone
 from centra.checkpoints.conversion import convert
 from centra.checkpoints.saved_model import read_config, read_headers
 from centra.data.inputs import read_examples
 from centra.data.labels import read_labels
 from centra.errors import CentraError, DataError, FormatError, StoreError
-from centra.formats.backbone import import_backbone
 from centra.formats.jsonl import read_data
 from centra.formats.task_module import check_module, read_spec
 from centra.formats.tensors import map_tensors, read_raw
@@ -26,8 +26,8 @@ from centra.system.reading import check_links, open_regular, read_regular
 from centra.system.snapshot import copy_model
 from centra.training.plan import Plan
 from centra.training.select import read_scores
-from registry.archive import unpack
 from registry.settings import Settings
+from registry.transfer.archive import unpack
 from tests import support
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from centra.checkpoints.backbone import import_backbone
 from centra.checkpoints.saved_model import read_config, read_headers
 from centra.errors import FormatError
-from centra.formats.backbone import import_backbone
 from tests import support
 from tests.centra.checkpoints import WEIGHTS, converted
 

@@ -11,16 +11,14 @@ import pytest
 import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from centra.data.inputs import Input, TextEncoder
+from centra.data.inputs import Input
 from centra.errors import FormatError, IncompatibleError
 from centra.families.table import family_of
+from centra.tokenization.comparison import find_difference
+from centra.tokenization.importing import ImportedTokenizer, import_tokenizer
+from centra.tokenization.loading import load_tokenizer
 from centra.tokenization.sample_texts import SCRIPTS, sample_inputs
-from centra.tokenization.tokenizer import (
-    ImportedTokenizer,
-    find_difference,
-    import_tokenizer,
-    load_tokenizer,
-)
+from centra.tokenization.text_encoder import TextEncoder
 from tests import support
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from centra.checkpoints.backbone import import_backbone
 from centra.checkpoints.tokenizer import check_same_tokenizer
-from centra.data.inputs import Input, TextEncoder
+from centra.data.inputs import Input
 from centra.errors import FormatError
-from centra.formats.backbone import import_backbone
 from centra.tokenization import trial as tokenizer_trial
+from centra.tokenization.text_encoder import TextEncoder
 from centra.tokenization.trial import try_tokenizer
 from tests import support
 

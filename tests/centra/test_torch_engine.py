@@ -21,7 +21,7 @@ from centra.errors import UsageError
 from centra.formats.backbone import BackboneSpec
 from centra.formats.task_module import HeadSpec
 from centra.runtime import Release, devices
-from centra.runtime.engine import default_engine, open_engine
+from centra.runtime.engines import default_engine, open_engine
 from centra.runtime.torch import batched_engine
 from centra.runtime.torch.batched_engine import BatchedEngine
 from centra.runtime.torch.batched_layers import Branches
@@ -33,10 +33,10 @@ from tests.centra.test_onnx_engine import encoded, make_modules, merged, tensors
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from centra.data.inputs import Encoded
     from centra.formats.manifest import ReleaseManifest
     from centra.formats.task_module import TaskModule
     from centra.store import LocalStore
+    from centra.tokenization.text_encoder import Encoded
 
 NEAR = {"fp32": 1e-5, "bf16": 0.03, "fp16": 0.005}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -61,7 +61,7 @@ def load(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     ) -> Release:
         with monkeypatch.context() as patched:
             patched.setattr(
-                "centra.runtime.merged.open_engine",
+                "centra.runtime.parts.open_engine",
                 lambda *_, **__: BatchedEngine(device, precision),
             )
             return Release.load(manifest, store, **options)
@@ -305,7 +305,7 @@ def test_a_group_that_fails_takes_no_answer_from_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     release = load(manifest, store)
-    group = release._tasks["few"].branch._group
+    group = release._parts.tasks["few"].branch._group
 
     def fail(*_: torch.Tensor) -> None:
         raise MemoryError("no room")
@@ -429,11 +429,11 @@ def test_members_of_a_group_that_ask_at_once_get_their_own_answers(
     expected = release.logits(["wake me at seven"])
     names = ["many", "few", "also-one"]
     batch = encoded(tiny_backbone, SINGLES[:1])
-    (trunk,) = release._backbones.values()
-    ((_, hidden),) = trunk.trunk.run(batch, [1])
+    (trunk,) = release._parts.trunks.values()
+    ((_, hidden),) = trunk.engine.run(batch, [1])
 
     with ThreadPoolExecutor(3) as executor:
-        runs = [executor.submit(release._tasks[name].branch.run, hidden) for name in names]
+        runs = [executor.submit(release._parts.tasks[name].branch.run, hidden) for name in names]
         found = {name: list(run.result()) for name, run in zip(names, runs, strict=True)}
 
     assert_near(found, {name: expected[name] for name in names}, 0)
@@ -574,7 +574,7 @@ def test_looking_for_a_gpu_imports_no_torch_without_a_driver() -> None:
     imported = support.imported_by(
         "from centra.runtime import devices\n"
         "devices._DRIVERS = ('/nowhere',)\n"
-        "from centra.runtime.engine import default_engine, open_engine\n"
+        "from centra.runtime.engines import default_engine, open_engine\n"
         "assert default_engine() == 'onnx'\n"
         "open_engine()\n"
     )

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from centra.data.inputs import TextEncoder, fingerprint, read_examples
+from centra.data.inputs import fingerprint, read_examples
 from centra.data.labelling import Labelling
 from centra.errors import CentraError, DataError, UsageError
 from centra.formats.task_module import TaskModule, check_module
 from centra.kinds.decoding import tagged_spans
-from centra.modeling.encoder import Branch, Trunk, backbone_layer
+from centra.modeling.branch import Branch
+from centra.modeling.layers import backbone_layer
+from centra.modeling.trunk import Trunk
 from centra.releases.evaluation import measure
 from centra.runtime import Release
+from centra.tokenization.text_encoder import TextEncoder
 from centra.training import run as running
 from centra.training.finetune import finetune
 from centra.training.recipe import Recipe

@@ -11,9 +11,10 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.data.inputs import Input, Row, TextEncoder
+from centra.data.inputs import Input
 from centra.data.words import join_tokens, locate_tokens, refine, segment
 from centra.kinds.decoding import decode
+from centra.tokenization.text_encoder import Row, TextEncoder
 from tests import support
 
 if TYPE_CHECKING:

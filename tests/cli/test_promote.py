@@ -365,7 +365,8 @@ def test_what_cannot_be_done_changes_nothing(
 def test_tasks_move_to_another_backbone_one_by_one(
     home: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    from centra.formats.backbone import BackboneSpec, import_backbone
+    from centra.checkpoints.backbone import import_backbone
+    from centra.formats.backbone import BackboneSpec
     from centra.store import LocalStore
 
     encoder = support.make_encoder("bert", tmp_path_factory.mktemp("next"), seed=5)

@@ -646,6 +646,7 @@ def test_an_unreachable_postgresql_is_reported_without_its_password(unchanged: P
 # Stores
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_unreachable_s3_is_reported(
     unchanged: Path, modules: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -288,7 +288,7 @@ def forge(registry: Registry, manifest: ReleaseManifest) -> None:
     """Put a manifest with the tasks of release 1 behind the registry's back, as release 2."""
     digest = registry.store.put(manifest.to_bytes())
     with registry.write() as uow:
-        versions = uow.released(uow.release("1")).values()
+        versions = uow.versions_of(uow.release("1")).values()
         held = [ReleaseTask(task_id=v.task_id, version_id=v.id) for v in versions]
         uow.session.add(
             Release(number=2, digest=digest, created_at=uow.now, created_by="eve", tasks=held)
@@ -312,13 +312,20 @@ def nothing_changes(registry: Registry) -> Iterator[None]:
 
 @contextmanager
 def refused(
-    registry: Registry, error: type[CentraError] | tuple[type[CentraError], ...], *mentions: str
+    registry: Registry,
+    error: type[CentraError] | tuple[type[CentraError], ...],
+    *mentions: str,
+    code: str | None = None,
+    **data: Any,
 ) -> Iterator[None]:
-    """Assert that a block is refused with an error that mentions all this, and changes nothing."""
+    """Assert that a block is refused with an error that says all this, and changes nothing."""
     with nothing_changes(registry), pytest.raises(error) as caught:
         yield
     for mention in mentions:
         assert mention in str(caught.value)
+    if code is not None:
+        assert caught.value.code == code
+    assert data.items() <= caught.value.data.items()
 
 
 def after_fork_in_child(function: Callable[[], object]) -> int:

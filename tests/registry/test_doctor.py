@@ -502,6 +502,7 @@ def test_wrong_or_missing_credentials_and_buckets_are_reported(
 
 
 @pytest.mark.usefixtures("aws_account")
+@pytest.mark.usefixtures("impatient")
 def test_an_endpoint_that_does_not_answer_is_reported(healthy: Registry) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -712,7 +713,7 @@ def test_a_blob_that_is_registered_meanwhile_is_not_missed(
 
     def late(store: LocalStore) -> Iterator[object]:
         found = list(listing(store))
-        if len(tasks.list_all(healthy)) == 1:
+        if len(tasks.list(healthy)) == 1:
             tasks.register(healthy, "slots", module("tagging", tap=2))
         yield from found
 
@@ -797,7 +798,7 @@ def test_reading_all_goes_on_where_it_was_stopped(
         patch.setattr(LocalStore, "find_problem", counted)
         scrub.scrub(healthy)
     seen: list[tuple[str, int, int]] = []
-    specs = {row.digest for row in backbones.list_all(healthy)}
+    specs = {row.digest for row in backbones.list(healthy)}
     since = next(digest for digest in read if digest not in specs)
     damage(healthy, since)  # Written since, it is another file.
 

@@ -196,7 +196,7 @@ def check(url: str, store: Path) -> None:
     """All that was there is there, and works."""
     with opened(url, store) as registry:
         assert differences(registry.engine) == []
-        assert [(row.name, row.version) for row in tasks.list_all(registry)] == [
+        assert [(row.name, row.version) for row in tasks.list(registry)] == [
             ("intent", "1.1"),
             ("slots", "1.0"),
         ]
@@ -244,7 +244,7 @@ def check(url: str, store: Path) -> None:
                 **({("staging", 1): 3} if skewed else {}),
             }
             assert uow.backbone("minilm").state == "active"
-            held = uow.held(uow.release("2"))
+            held = uow.released_versions(uow.release("2"))
             assert {task: str(version) for task, version in held.items()} == {
                 "intent": "1.1",
                 "slots": "1.0",

@@ -14,7 +14,7 @@ from registry.promotion import GateError, StaleReleaseError, promote
 from registry.releases import Change, compose
 from registry.rules.precisions import wishes
 from registry.transfer import export_file, import_file
-from registry.versions import Held
+from registry.versions import ReleasedVersion
 from tests import support
 from tests.registry.helpers import blob_path, nothing_changes, refused, ruled
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.formats.manifest import Precision
+    from centra.formats.precision import Precision
     from registry import Registry
 
 
@@ -47,7 +47,7 @@ def precisions(registry: Registry, release: str) -> dict[str, Precision]:
     """By the manifest, which the database must agree with."""
     found = releases.show(registry, release).manifest.precisions
     with registry.read() as uow:
-        held = uow.held(uow.release(release))
+        held = uow.released_versions(uow.release(release))
     assert {task: version.precision for task, version in held.items()} == found
     return found
 
@@ -56,9 +56,9 @@ def precisions(registry: Registry, release: str) -> dict[str, Precision]:
 
 CONTRACT = Contract(kind="classification", input="single", labels=("a", "b"))
 OLD = {
-    "kept": Held(number="1.0", digest="a", contract=CONTRACT, precision="int8"),
-    "new": Held(number="1.0", digest="a", contract=CONTRACT, precision="int8"),
-    "slow": Held(number="1.0", digest="a", contract=CONTRACT, precision="fp32"),
+    "kept": ReleasedVersion(number="1.0", digest="a", contract=CONTRACT, precision="int8"),
+    "new": ReleasedVersion(number="1.0", digest="a", contract=CONTRACT, precision="int8"),
+    "slow": ReleasedVersion(number="1.0", digest="a", contract=CONTRACT, precision="fp32"),
 }
 MODULES = {"kept": "a", "new": "b", "slow": "a", "added": "a"}
 

@@ -12,7 +12,7 @@ import pytest
 
 from centra.errors import ConflictError, FormatError, StoreNotWritableError
 from centra.formats.manifest import ChannelPointer
-from centra.runtime.loading import load_release
+from centra.runtime import load_release
 from centra.store import LocalStore, open_store
 from centra.store.document import StoreDocument
 from registry import Registry, audit, channels, doctor, releases, signatures, tasks

@@ -157,7 +157,7 @@ def _sums(data: bytes, folder: Path) -> None:
 
 
 def _export(data: bytes, folder: Path) -> None:
-    from registry.archive import unpack
+    from registry.transfer.archive import unpack
 
     (folder / "x.tar").write_bytes(data)
     unpack(folder / "x.tar", LocalStore(folder / "store"))
@@ -218,7 +218,7 @@ def _address(data: bytes, folder: Path) -> None:
 
 
 def _tokenizer(path: Path) -> None:
-    from centra.data.inputs import TextEncoder
+    from centra.tokenization.text_encoder import TextEncoder
     from centra.tokenization.trial import try_tokenizer
 
     try_tokenizer(path.read_bytes(), "x")

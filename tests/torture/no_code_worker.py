@@ -14,7 +14,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 import _centra_command  # noqa: F401 - as the program does, before anything else
-import centra.tokenization.tokenizer
+import centra.tokenization.comparison
 from centra.tokenization.sample_texts import sample_inputs
 from cli import main
 
@@ -24,7 +24,7 @@ SEEN: list[str] = []
 TOKENIZERS = [
     sys.executable,
     "-P",
-    str(Path(centra.tokenization.tokenizer.__file__).with_name("child.py")),
+    str(Path(centra.tokenization.comparison.__file__).with_name("child.py")),
 ]
 """What loads a tokenizer from outside, in a process of its own."""
 PROGRAMS = (".py", ".pyc", ".bin", ".pt", ".pkl", ".pth")
@@ -91,7 +91,7 @@ def run(folder: str, words: list[str]) -> dict[str, object]:
 
 
 # Tokenizers are compared on each tenth of the made-up texts, which is quick.
-centra.tokenization.tokenizer.sample_inputs = lambda *args: sample_inputs(*args)[::10]  # type: ignore[attr-defined]
+centra.tokenization.comparison.sample_inputs = lambda *args: sample_inputs(*args)[::10]  # type: ignore[attr-defined]
 sys.addaudithook(watch)
 for line in sys.stdin:
     print(json.dumps(run(**json.loads(line))), flush=True)

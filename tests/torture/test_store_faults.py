@@ -177,7 +177,7 @@ _MADE: dict[str, Path] = {}
 
 def _made(rounds: int) -> tuple[Path, list[Path]]:
     """A tiny encoder, and so many modules on it and one more; made once."""
-    from centra.formats.backbone import import_backbone
+    from centra.checkpoints.backbone import import_backbone
     from centra.store import LocalStore
 
     if not _MADE:

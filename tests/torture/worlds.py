@@ -460,7 +460,7 @@ def opened(kind: str, services: Services, folder: Path) -> Iterator[World]:
 
 def make_given(folder: Path) -> None:
     """Write what commands take: modules, an encoder, a checkpoint, data and a key."""
-    from centra.formats.backbone import import_backbone
+    from centra.checkpoints.backbone import import_backbone
     from centra.store import LocalStore
 
     encoder = support.make_encoder("bert", folder / "encoder")

@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
-from centra.data.inputs import Encoded
 from centra.families.table import family_of
 from centra.formats.backbone import check_shard
+from centra.formats.precision import Precision
 from centra.formats.task_module import check_stored
 from centra.formats.tensors import map_tensors, under
 from centra.kinds.chain import Chain
@@ -27,6 +27,7 @@ from centra.runtime.onnx.session import VERSION, Program
 from centra.runtime.packing import Packed
 from centra.runtime.pool import Pool
 from centra.runtime.units import UnitCache, UnitKey
+from centra.tokenization.text_encoder import Encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from centra.formats.backbone import BackboneSpec
-    from centra.formats.manifest import Precision
     from centra.formats.task_module import TaskSpec
     from centra.store import BlobReader
 
@@ -68,7 +68,7 @@ class OnnxEngine:
         reader: BlobReader,
         *,
         depth: int,
-        precision: Precision = "fp32",
+        precision: Precision = Precision.FP32,
         held: AbstractSet[str] = frozenset(),
     ) -> OnnxTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
@@ -100,7 +100,7 @@ class OnnxEngine:
                 spec.embeddings,
                 embeddings,
                 reader,
-                precision="fp32",
+                precision=Precision.FP32,
                 settings=("embeddings", shape),
                 held=held,
             )
@@ -113,7 +113,7 @@ class OnnxEngine:
         backbone: BackboneSpec,
         reader: BlobReader,
         *,
-        precision: Precision = "fp32",
+        precision: Precision = Precision.FP32,
         held: AbstractSet[str] = frozenset(),
     ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""

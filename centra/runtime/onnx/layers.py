@@ -23,6 +23,7 @@ import numpy as np
 
 from centra.errors import IncompatibleError
 from centra.families.table import LayerNames, family_of
+from centra.formats.precision import Precision
 from centra.runtime.onnx.graph import MICROSOFT, Graph
 from centra.runtime.onnx.products import Rows, linear, product, products_by_part
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from centra.formats.backbone import BackboneSpec
-    from centra.formats.manifest import Precision
     from centra.formats.task_module import HeadSpec
 
 __all__ = [
@@ -110,7 +110,9 @@ def embeddings(weights: Mapping[str, np.ndarray], shape: Shape) -> Graph:
     shift = graph.weight("shift", weights["embeddings.LayerNorm.bias"])
     states = graph.node("LayerNormalization", summed, scale, shift, axis=-1, epsilon=shape.epsilon)
     if "embeddings_project.weight" in weights:
-        states = linear(graph, Rows.of(graph, states, "fp32"), weights, "embeddings_project")
+        states = linear(
+            graph, Rows.of(graph, states, Precision.FP32), weights, "embeddings_project"
+        )
     graph.output(states, "float32", ["tokens", shape.hidden])
     return graph
 
@@ -301,7 +303,7 @@ def _end(
     if head.activation is not None:
         rows = Rows.of(graph, states, precision)
         states = _activated(graph, rows, weights, "head.dense", head.activation)
-    logits = linear(graph, Rows.of(graph, states, "fp32"), weights, "head.out")
+    logits = linear(graph, Rows.of(graph, states, Precision.FP32), weights, "head.out")
     graph.output(logits, "float32", ["rows", len(weights["head.out.bias"])])
 
 

@@ -17,7 +17,7 @@ from centra.runtime.onnx.session import Program
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from centra.formats.manifest import Precision
+    from centra.formats.precision import Precision
     from centra.formats.task_module import HeadSpec
     from centra.runtime.onnx.layers import Shape
     from centra.runtime.packing import Packed, Part

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from centra.formats.precision import Precision
 from centra.runtime.onnx.graph import MICROSOFT, Graph
 from centra.runtime.onnx.session import Program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from centra.formats.manifest import Precision
 
 __all__ = ["Rows", "linear", "product", "products_by_part"]
 
@@ -50,7 +50,7 @@ class Rows:
     @classmethod
     def of(cls, graph: Graph, value: str, precision: Precision) -> Rows:
         """Prepare float32 rows ``(rows, inputs)``; once for all weights that they meet."""
-        if precision == "fp32":
+        if precision == Precision.FP32:
             return cls(value)
         across = graph.constant(np.array([1]))
         least = graph.node("ReduceMin", value, across)

@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from centra.formats.precision import Precision
 from centra.formats.task_module import TaskModule, check_stored
-from centra.modeling.encoder import Branch, Trunk, backbone_layer
+from centra.modeling.branch import Branch
+from centra.modeling.layers import backbone_layer
+from centra.modeling.trunk import Trunk
 from centra.runtime.packing import padded_length
 from centra.runtime.pool import Pool
 from centra.runtime.torch.batched_layers import Branches, BranchWeights, Layer, LayerSettings
@@ -31,11 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from centra.data.inputs import Encoded
     from centra.formats.backbone import BackboneSpec
-    from centra.formats.manifest import Precision
     from centra.runtime.engine import LoadedTask
     from centra.store import BlobReader
+    from centra.tokenization.text_encoder import Encoded
 
 __all__ = ["BatchedBranch", "BatchedEngine", "BatchedTrunk"]
 
@@ -74,7 +76,7 @@ class BatchedEngine:
         reader: BlobReader,
         *,
         depth: int,
-        precision: Precision = "fp32",  # noqa: ARG002 - the engine's own
+        precision: Precision = Precision.FP32,  # noqa: ARG002 - the engine's own
         held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> BatchedTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
@@ -98,7 +100,7 @@ class BatchedEngine:
         backbone: BackboneSpec,
         reader: BlobReader,
         *,
-        precision: Precision = "fp32",
+        precision: Precision = Precision.FP32,
         held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""

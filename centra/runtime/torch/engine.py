@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from centra.data.inputs import Encoded
+from centra.formats.precision import Precision
 from centra.formats.task_module import TaskModule, check_stored
-from centra.modeling.encoder import Branch, Trunk
+from centra.modeling.branch import Branch
+from centra.modeling.trunk import Trunk
 from centra.runtime.devices import choose
 from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
 from centra.runtime.pool import Pool
+from centra.tokenization.text_encoder import Encoded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from centra.formats.backbone import BackboneSpec
-    from centra.formats.manifest import Precision
     from centra.runtime.engine import BranchEngine, Engine
     from centra.store import BlobReader
 
@@ -89,7 +90,7 @@ class TorchEngine:
         reader: BlobReader,
         *,
         depth: int,
-        precision: Precision = "fp32",  # noqa: ARG002 - the reference is always this
+        precision: Precision = Precision.FP32,  # noqa: ARG002 - the reference is always this
         held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> TorchTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
@@ -101,7 +102,7 @@ class TorchEngine:
         backbone: BackboneSpec,
         reader: BlobReader,
         *,
-        precision: Precision = "fp32",  # noqa: ARG002 - the reference is always this
+        precision: Precision = Precision.FP32,  # noqa: ARG002 - the reference is always this
         held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""

@@ -1,0 +1,131 @@
+"""Taking a transformers encoder into a store as a backbone, and checking one that is there."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from centra.checkpoints.placing import check_placed, encoder_prefix, harmless
+from centra.checkpoints.pretrained import refuse_code
+from centra.checkpoints.saved_model import load, read_config, read_headers
+from centra.checkpoints.shards import check_finite_weights, shard
+from centra.families.settings import (
+    encoder_config,
+    encoder_family,
+    encoder_settings,
+    encoder_shapes,
+    layer_shapes,
+)
+from centra.formats.backbone import BackboneSpec, check_shard
+from centra.formats.tensors import under
+from centra.progress import Progress, silent
+from centra.store import LocalStore
+from centra.system.snapshot import copy_model
+from centra.tokenization.checks import checked_text_encoder
+from centra.tokenization.importing import import_tokenizer
+
+if TYPE_CHECKING:
+    from centra.store import BlobReader, BlobWriter
+
+__all__ = ["check_backbone", "import_backbone"]
+
+
+def import_backbone(
+    source: str, store: BlobWriter, *, revision: str | None = None, progress: Progress = silent
+) -> BackboneSpec:
+    """Take a transformers encoder into a store.
+
+    Args:
+        source: a folder written by ``save_pretrained``, or a Hugging Face hub name.
+        store: receives the shards, the tokenizer files and ``backbone.json``.
+        revision: the hub's branch, tag or commit.
+        progress: told of each part.
+
+    Returns:
+        The spec; its digest names the backbone.
+
+    Raises:
+        NotFoundError: there is no such folder or hub repository.
+        IncompatibleError: a family that Centra does not know, a decoder, relative positions; a
+            tensor that has no place in the encoder (it is named); code of its own (``auto_map``);
+            a tokenizer whose ids Centra cannot repeat.
+        FormatError: config.json or the weights are damaged, contradict each other or are pickled,
+            or the tokenizer has no fast form.
+        StoreError, StoreNotWritableError: the store refused, or there is no room for a copy.
+    """
+    with copy_model(source) as copy:
+        return _import(copy, store, revision, progress)
+
+
+def _import(
+    source: str, store: BlobWriter, revision: str | None, progress: Progress
+) -> BackboneSpec:
+    raw = read_config(source, revision)
+    refuse_code(source, revision)
+    family = encoder_family(raw, source)
+    headers = read_headers(source, revision)
+    prefix = encoder_prefix(headers, family, source)
+    stored = under(headers, prefix)
+    config = encoder_config(
+        raw, family, {name: tensor.shape for name, tensor in stored.items()}, source
+    )
+    settings = encoder_settings(config, family)
+    shapes = encoder_shapes(settings, family)
+    check_placed(
+        headers,
+        {prefix + name: shape for name, shape in shapes.items()},
+        harmless(family, prefix, heads=True),
+        source,
+        family.model,
+    )
+    tokenizer = import_tokenizer(source, config, family, revision)
+    state = {name: tensor.float() for name, tensor in load({n: stored[n] for n in shapes}).items()}
+    check_finite_weights(state, source)
+    shards = shard(state, family, progress)
+    with tempfile.TemporaryDirectory(prefix="centra-") as scratch:
+        # Checked as any other is, and before anything is stored.
+        parts = LocalStore(Path(scratch))
+        spec = BackboneSpec(
+            family=family.model_type,
+            config=settings,
+            num_layers=config.num_hidden_layers,
+            hidden_size=config.hidden_size,
+            max_length=tokenizer.max_length,
+            pad_token_id=config.pad_token_id or 0,
+            token_types=tokenizer.token_types,
+            embeddings=parts.put(shards.embeddings),
+            layers=tuple(parts.put(layer) for layer in shards.layers),
+            layer_tensors=layer_shapes(settings, family),
+            tokenizer={name: parts.put(data) for name, data in tokenizer.files.items()},
+        )
+        parts.put(spec.to_bytes())
+        check_backbone(spec, parts)
+        for digest in sorted(spec.blobs()):
+            store.put(parts.path(digest))
+    return spec
+
+
+def check_backbone(spec: BackboneSpec, reader: BlobReader, progress: Progress = silent) -> None:
+    """Check all of a backbone against its own weights and its tokenizer, without torch.
+
+    Every backbone passes here before it is written to a database, wherever it comes from.
+
+    Args:
+        spec: what ``backbone.json`` says.
+        reader: has all its parts.
+        progress: told of each part.
+
+    Raises:
+        FormatError: the spec makes no sense, or a part is damaged or not what the spec says; it is
+            named.
+        IncompatibleError: a family that Centra does not know, or a tokenizer whose ids do not fit.
+        BlobNotFoundError, CorruptBlobError, StoreError: a part cannot be had.
+    """
+    where = f"backbone sha256:{spec.digest}"
+    spec.check(where)
+    for number, digest in enumerate((spec.embeddings, *spec.layers)):
+        check_shard(spec, number, reader.fetch(digest))
+        progress("check backbone", number + 1, len(spec.layers) + 1)
+    # Now that its length is known to be that of a tensor.
+    checked_text_encoder(spec, reader)
