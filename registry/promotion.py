@@ -23,7 +23,7 @@ from centra.progress import Progress, silent
 from centra.releases.compose import Checked, proven
 from centra.releases.find import read_manifest
 from registry import owners, policies, releases
-from registry.audit import bear_witness
+from registry.audit import write_witness
 from registry.channels import (
     advance,
     channel_row,
@@ -35,7 +35,6 @@ from registry.channels import (
     publish_pointer,
     unexpected,
 )
-from registry.claims import storing
 from registry.database.models import ChannelMove, Release
 from registry.evaluations import of_version
 from registry.rules import lineage
@@ -48,6 +47,7 @@ from registry.rules.policy import (
     Version,
     evaluate,
 )
+from registry.storage.claims import storing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -308,7 +308,7 @@ def promote(
             continue
         publish_move(registry, moved)
         if offer.rebased is not None:
-            bear_witness(registry, moved.release)
+            write_witness(registry, moved.release)
         return replace(
             promotion,
             release=moved.release,
