@@ -18,7 +18,7 @@ import pytest
 
 from centra.data.inputs import fingerprint
 from registry import Registry, backbones, policies, releases, tasks
-from registry.database.session import upgrade
+from registry.database.migrations import upgrade
 from registry.promotion import promote
 from registry.settings import Rules
 from tests import support
@@ -143,7 +143,7 @@ def apply_policy(registry: Registry, data: Path, **limits: float) -> None:
     rules = Rules.read(CI / "policy.toml")
     production = rules.tables["channels"]["production"]
     example = production["measured"].pop("intent")
-    known = {row.name for row in tasks.list_all(registry)}
+    known = {row.name for row in tasks.list(registry)}
     digest = fingerprint([(data / "test.jsonl").read_bytes()])
     production["measured"] = {task: {**example, "data": digest} for task in known}
     production["max_drop"]["*"].update(limits)

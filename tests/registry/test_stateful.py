@@ -27,9 +27,10 @@ from hypothesis.stateful import (
 from centra.errors import CentraError, ConflictError, NotFoundError, UsageError
 from centra.formats.manifest import ChannelPointer
 from centra.system.files import file_digest
-from registry import Registry, audit, channels, gc, releases, tasks
+from registry import Registry, audit, channels, releases, tasks
 from registry.errors import ContractChangedError, TaskExistsError, TaskNotFoundError
 from registry.promotion import StaleReleaseError, promote
+from registry.storage import gc
 from tests.registry.helpers import nothing_changes
 
 if TYPE_CHECKING:
@@ -347,7 +348,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def the_tables_say_what_the_model_says(self) -> None:
-        rows = {row.name: row for row in tasks.list_all(self.registry)}
+        rows = {row.name: row for row in tasks.list(self.registry)}
         assert rows.keys() == self.model.tasks.keys()
         for name, task in self.model.tasks.items():
             detail = tasks.show(self.registry, name)
