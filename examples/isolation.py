@@ -30,7 +30,7 @@ from centra.progress import silent
 from centra.training.finetune import finetune
 from centra.training.recipe import Recipe
 from registry import Registry, backbones, releases, tasks
-from registry.database.session import upgrade
+from registry.database.migrations import upgrade
 from registry.rules.lifecycle import Actor
 
 if TYPE_CHECKING:
