@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from registry.promotion import Promotion
     from registry.rules.gates import Gate
 
-__all__ = ["gate_fields", "markdown", "print_gates", "write_junit"]
+__all__ = ["markdown", "print_gates", "write_junit"]
 
 _UNASKED = "It is what the channel serves already, so no gate was asked."
 _COLUMNS = ("gate", "task", "wanted", "found", "result")
@@ -23,20 +23,6 @@ def print_gates(promotion: Promotion) -> None:
     """One row a gate on standard output."""
     if promotion.gates:
         print_table(_COLUMNS, _rows(promotion))
-
-
-def gate_fields(promotion: Promotion) -> list[dict[str, object]]:
-    """The gates as JSON fields."""
-    return [
-        {
-            "gate": gate.gate,
-            "task": gate.task,
-            "passed": gate.passed,
-            "wanted": gate.wanted,
-            "found": gate.found,
-        }
-        for gate in promotion.gates
-    ]
 
 
 def markdown(promotion: Promotion) -> str:

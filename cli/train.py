@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option("--crf", is_flag=True, help="Decode a tagging task's tags with a linear-chain CRF.")
 @label_options
 @recipe_options
-@json_option
+@json_option("registry.documents.training:TrainedModule")
 def train(
     *,
     task: str,

@@ -13,17 +13,18 @@ from centra.data.labelling import Labelling
 from centra.data.labels import read_labels
 from centra.data.tags import SCHEMES
 from centra.errors import UsageError
+from centra.kinds import KINDS
 from centra.training.recipe import REPORTERS, Recipe
 from cli.options import FEATURE_CACHE, words_option
 from cli.output import metrics_text, print_json, remark
-from cli.streams import settled
+from cli.streams import mark_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
-    from centra.formats.task_module import Kind, TaskModule
+    from centra.formats.task_module import TaskModule
 
 __all__ = [
     "engine_options",
@@ -35,8 +36,7 @@ __all__ = [
     "task_options",
 ]
 
-KINDS = ("classification", "multilabel", "regression", "tagging")
-_EXTRA = ("accelerate", "matplotlib", "optuna", "plotext", "scipy", "seqeval", "sklearn")
+_EXTRA = ("accelerate", "matplotlib", "optuna", "plotext")
 """What the extra ``train`` brings, as it is imported."""
 
 feature_cache_option = click.option(
@@ -71,7 +71,7 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def with_labelling(
         *args: Any,
-        kind: Kind | None,
+        kind: str | None,
         labels: Path | None,
         tags: Scheme | None,
         words: Segmentation | None,
@@ -85,7 +85,7 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
         with_labelling,
         click.option(
             "--kind",
-            type=click.Choice(KINDS),
+            type=click.Choice([*KINDS]),
             help="Of the task; default what the labels look like: whole numbers are classes, numbers "
             "with fractions values.",
         ),
@@ -175,10 +175,12 @@ def finish(task: str, module: TaskModule, path: Path, *, as_json: bool) -> None:
         StoreNotWritableError: the file cannot be written.
     """
     module.write(path)
-    settled()
+    mark_done()
     remark(f"{task}: {metrics_text(module.spec.metrics)}")
     if as_json:
-        print_json({"output": str(path), "metrics": module.spec.metrics})
+        from registry.documents.training import TrainedModule
+
+        print_json(TrainedModule.of(module, path))
     else:
         click.echo(str(path))
 

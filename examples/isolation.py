@@ -30,7 +30,7 @@ from centra.progress import silent
 from centra.training.finetune import finetune
 from centra.training.recipe import Recipe
 from registry import Registry, backbones, releases, tasks
-from registry.database.session import upgrade
+from registry.database.migrations import upgrade
 from registry.rules.lifecycle import Actor
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _train(registry: Registry, name: str, data: Path, recipe: Recipe, module: Pa
 
 
 def _as(registry: Registry, team: str) -> Registry:
-    return dataclasses.replace(registry, actor=Actor(team=team, person="ada"))
+    return dataclasses.replace(registry, actor=Actor.parse(f"{team}/ada"))
 
 
 def _on_all(release: Release, name: str, inputs: dict[str, list[Input]]) -> list[np.ndarray]:

@@ -12,11 +12,13 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from centra.families.table import family_of
+from centra.kinds import kind_named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from centra.formats.backbone import BackboneSpec
+    from centra.formats.identities import Digest
     from centra.formats.manifest import TaskEntry
 
 __all__ = ["Work", "embeddings_work", "layer_work", "release_work", "task_work"]
@@ -40,7 +42,7 @@ class Work:
 
 def release_work(
     tasks: Mapping[str, TaskEntry],
-    backbones: Mapping[str, BackboneSpec],
+    backbones: Mapping[Digest, BackboneSpec],
     *,
     batch: int,
     length: int,
@@ -98,10 +100,11 @@ def task_work(task: TaskEntry, backbone: BackboneSpec, *, batch: int, length: in
     4 · batch · heads · length · hidden.
     """
     hidden = backbone.hidden_size
-    outputs = 1 if task.kind == "regression" else len(task.labels)
+    kind = kind_named(task.kind)
+    outputs = kind.outputs(task.labels)
     out = _BYTES * (hidden + 1) * outputs
     full = layer_work(backbone, batch=batch, length=length)
-    if task.kind == "tagging":
+    if kind.reads_every_token:
         head = Work(flops=2 * batch * length * hidden * outputs, bytes=out)
         return sum([full] * task.depth, head)
     dense = _BYTES * (hidden + 1) * hidden

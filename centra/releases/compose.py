@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from centra.formats.backbone import BackboneSpec
+    from centra.formats.identities import Digest
     from centra.formats.task_module import TaskSpec
     from centra.store import BlobStore
 
@@ -46,7 +47,7 @@ def attributed_to(task: str) -> Iterator[None]:
 
 
 def merge(
-    modules: Mapping[str, str],
+    modules: Mapping[str, Digest],
     store: BlobStore,
     *,
     allow_two_backbones: bool = False,
@@ -96,7 +97,7 @@ def merge(
 
 def _read_backbones(
     specs: Mapping[str, TaskSpec], verified: VerifiedBlobs, *, allow_two: bool
-) -> dict[str, BackboneSpec]:
+) -> dict[Digest, BackboneSpec]:
     counts = Counter(spec.backbone for spec in specs.values())
     if len(counts) > (2 if allow_two else 1):
         (usual, _), *others = counts.most_common()

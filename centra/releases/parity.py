@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from centra.formats.identities import Digest
     from centra.formats.task_module import ModuleFile
     from centra.releases.verified import VerifiedBlobs
     from centra.store import BlobReader
@@ -98,7 +99,7 @@ def check_parity_once(
 
 def check_module_parity(
     modules: Mapping[str, ModuleFile],
-    backbones: Mapping[str, BackboneSpec],
+    backbones: Mapping[Digest, BackboneSpec],
     reader: BlobReader,
     progress: Progress = silent,
 ) -> dict[str, float]:
@@ -130,7 +131,7 @@ def check_module_parity(
 
 def _run_modules(
     modules: Mapping[str, ModuleFile],
-    backbones: Mapping[str, BackboneSpec],
+    backbones: Mapping[Digest, BackboneSpec],
     reader: BlobReader,
     progress: Progress,
 ) -> dict[str, float]:

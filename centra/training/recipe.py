@@ -45,7 +45,7 @@ class Recipe:
     """Epochs without a better dev metric after which training stops."""
     metric: str | None = None
     """The dev metric to select by; None takes the kind's first in
-    :data:`centra.training.metrics.METRICS`."""
+    :attr:`centra.kinds.base.Kind.metrics`."""
     max_length: int = 0
     """Tokens kept of each training input; 0 for the backbone's maximum."""
     crf: bool = False

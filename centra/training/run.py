@@ -30,6 +30,7 @@ from centra.errors import (
 )
 from centra.formats.documents import canonical_json, sha256
 from centra.formats.task_module import TaskModule, TaskSpec
+from centra.kinds import kind_named
 from centra.modeling.branch import Branch
 from centra.modeling.layers import backbone_layer
 from centra.modeling.trunk import Trunk
@@ -37,11 +38,10 @@ from centra.progress import Progress, silent
 from centra.system.files import check_utf8, file_digest, replacing
 from centra.tokenization.text_encoder import Encoded
 from centra.training.history import Epoch, History
-from centra.training.metrics import check_metric
+from centra.training.metrics import check_metric, dev_metrics
 from centra.training.network import Network, TrainingSet, collator
 from centra.training.recipe import Distillation, check_reporters
 from centra.training.soft_targets import soft_logits
-from centra.training.targets import dev_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -112,7 +112,7 @@ class Run:
         if self.teacher is not None:
             _check_teacher(self.teacher.spec, str(teacher), data.spec, recipe)
             head = self.teacher.spec.head
-        elif recipe.crf and data.spec.kind != "tagging":
+        elif recipe.crf and not data.spec.reads_every_token:
             raise UsageError(f"crf: a {data.spec.kind} task has no tags to chain")
         training: dict[str, Any] = {
             "data": data.fingerprint,
@@ -195,10 +195,9 @@ class Run:
         for i, layer in enumerate(branch.layers, 1):
             weights = backbone_layer(self.backbone, self.reader, self.spec.tap_layer + i)
             layer.load_state_dict(weights, assign=True)
-        if self.spec.kind == "regression":
-            # From the mean on: the head need not first learn the scale of the values.
-            bias = branch.head.get_parameter("out.bias")
-            nn.init.constant_(bias, float(np.mean(self.data.train.targets)))
+        bias = kind_named(self.spec.kind).first_bias(self.data.train.targets)
+        if bias is not None:
+            nn.init.constant_(branch.head.get_parameter("out.bias"), bias)
         return branch
 
     def _trainer(self, until: int, progress: Progress) -> Trainer:
@@ -313,7 +312,7 @@ class Run:
                     branch.chain,
                 )
             arrays = logits.float().cpu().numpy()
-            if spec.kind == "tagging":
+            if spec.reads_every_token:
                 rows = data.train.rows[start:stop]
                 found += [a[: len(row.input_ids)] for a, row in zip(arrays, rows, strict=True)]
             else:

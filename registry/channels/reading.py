@@ -17,6 +17,7 @@ from registry.rules.lineage import Move, MoveKind
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from centra.formats.identities import Digest
     from registry.connection import Registry
     from registry.database.listing import Moment
     from registry.database.unit_of_work import UnitOfWork
@@ -41,7 +42,7 @@ class ChannelRow:
 
     name: str
     release: int
-    digest: str
+    digest: Digest
     revision: int
     moved_at: datetime
     moved_by: str

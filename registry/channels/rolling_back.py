@@ -24,6 +24,7 @@ from registry.rules.channels import check_movable
 from registry.rules.lineage import MoveKind, rollback_stack
 
 if TYPE_CHECKING:
+    from centra.formats.identities import Digest
     from registry.channels.reading import ChannelRow
     from registry.connection import Registry
     from registry.database.models import Release
@@ -137,7 +138,7 @@ class _Plan:
     before: int
     """The release that is, or was, rolled back."""
     target: int
-    digest: str
+    digest: Digest
     """The target's."""
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from centra.errors import VerificationError
+from centra.formats.identities import VersionNumber
 from centra.releases.find import read_manifest
 from centra.releases.parity import check_parity_once
 from registry.database.models import ChannelMove, Release
@@ -81,7 +82,7 @@ def _offered_tasks(
         return _gated(uow, uow.tasks_of(release), situation.release)
     changed = {change.task for change in offer.rebased.changes}
     versions = {
-        task: (uow.version(task, number), manifest.tasks[task].precision)
+        task: (uow.version(task, VersionNumber.parse(number)), manifest.tasks[task].precision)
         for task, number in offer.rebased.tasks.items()
         if task in changed
     }
@@ -95,7 +96,7 @@ def _gated(
     """What the gates see of a release's tasks; ``release`` is one that holds them."""
     return {
         task: GatedTask(
-            number=version.number,
+            number=str(version.number),
             digest=version.digest,
             contract=version.contract,
             precision=precision,

@@ -19,18 +19,18 @@ from centra.errors import ConflictError
 from centra.progress import Progress, silent
 from centra.releases.verified import VerifiedBlobs
 from registry import owners, policies
-from registry.audit import bear_witness
+from registry.audit import write_witness
 from registry.channels.moving import record_move
 from registry.channels.pointers import check_publishable, publish_move, publish_pointer
 from registry.channels.reading import channel_row
 from registry.channels.revisions import already_made, revision_conflict
-from registry.claims import storing
 from registry.promotion.gates import ask_gates
 from registry.promotion.outcome import GateError, Promotion
 from registry.promotion.rebasing import make_offer
 from registry.promotion.stale import look
 from registry.rules.channels import check_movable
 from registry.rules.lineage import MoveKind
+from registry.storage.claims import storing
 
 if TYPE_CHECKING:
     from registry.channels.reading import ChannelRow
@@ -170,7 +170,7 @@ def promote(
         row, foreign = swapped
         publish_move(registry, row)
         if offer.rebased is not None:
-            bear_witness(registry, row.release)
+            write_witness(registry, row.release)
         _log.info(
             "promoted release %d (sha256:%s) to %s in %.2f s",
             row.release,

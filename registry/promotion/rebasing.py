@@ -11,6 +11,7 @@ from registry.releases.composing import compose
 from registry.releases.publishing import record_composition
 
 if TYPE_CHECKING:
+    from centra.formats.identities import Digest
     from centra.progress import Progress
     from centra.releases.verified import VerifiedBlobs
     from registry.connection import Registry
@@ -27,13 +28,13 @@ class Offer:
     """What a channel is to serve: a release, or what a rebase would make one of."""
 
     number: int | None
-    digest: str
+    digest: Digest
     rebased: Composition | None = None
     forced: bool = False
     """Whether it undoes what others did."""
 
     @property
-    def blobs(self) -> dict[str, bytes]:
+    def blobs(self) -> dict[Digest, bytes]:
         """What must be stored before the channel can serve it."""
         return {self.digest: self.rebased.manifest.to_bytes()} if self.rebased else {}
 

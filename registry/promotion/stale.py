@@ -9,6 +9,7 @@ from registry.channels.reading import last_move, moves_of
 from registry.rules import lineage
 
 if TYPE_CHECKING:
+    from centra.formats.identities import Digest
     from registry.database.models import Channel, Release
     from registry.database.unit_of_work import UnitOfWork
     from registry.rules.lineage import StaleTask
@@ -22,9 +23,9 @@ class Situation:
     """A channel, and a release that it is to serve."""
 
     release: int
-    digest: str
+    digest: Digest
     serving: int | None
-    serving_digest: str | None
+    serving_digest: Digest | None
     revision: int | None
     stale: list[StaleTask]
     """What serving the release would undo."""

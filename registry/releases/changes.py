@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from centra.formats.identities import VersionNumber
 from centra.formats.manifest import changes
 from registry.versions import ReleasedVersion
 
@@ -40,8 +41,8 @@ def list_changes(
             Change(
                 task=change.task,
                 change=change.change,
-                before=old.number if old else None,
-                after=new.number if new else None,
+                before=str(old.number) if old else None,
+                after=str(new.number) if new else None,
                 precision=precision_change(old, new) if old and new else None,
             )
         )
@@ -59,7 +60,7 @@ def released_versions(
     """The tasks of a manifest, with the numbers of their versions."""
     return {
         name: ReleasedVersion(
-            number=numbers[name],
+            number=VersionNumber.parse(numbers[name]),
             digest=entry.digest,
             contract=entry.contract,
             precision=entry.precision,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from centra.formats.contract import ContractDifference
+    from centra.formats.identities import Digest
     from centra.formats.manifest import LayerAccount, ReleaseManifest, TaskEntry
     from centra.formats.precision import Precision
     from registry.connection import Registry
@@ -27,7 +28,7 @@ class Unchanged:
 
     task: str
     version: str
-    digest: str
+    digest: Digest
     layers: int
     """How many frozen layers it reads, above the embeddings."""
     identical: bool

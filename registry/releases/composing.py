@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from centra.errors import ConflictError, NotFoundError, UsageError
-from centra.formats.names import several, split_reference
+from centra.formats.names import parse_task_reference, several
 from centra.formats.precision import Precision
 from centra.progress import Progress, Remark, silent, unheard
 from centra.releases.compose import ComposeError, merge
@@ -28,6 +28,7 @@ from registry.rules.channels import LATEST
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from centra.formats.identities import Digest
     from centra.formats.manifest import LayerAccount, ReleaseManifest
     from centra.releases.int8 import Int8Comparison
     from registry.connection import Registry
@@ -47,7 +48,7 @@ class Composition:
 
     release: int | None
     """The number of the release that holds exactly this; None before it is published."""
-    digest: str
+    digest: Digest
     published: bool
     """Whether a new release was made."""
     base: int | None
@@ -75,7 +76,7 @@ class _Selection:
     before: dict[str, ReleasedVersion]
     """What that release holds."""
     live: bool
-    modules: dict[str, str]
+    modules: dict[str, Digest]
     """Per task the digest of its module."""
     numbers: dict[str, str]
     """Per task the number of its version."""
@@ -202,7 +203,7 @@ def _select(
             before=uow.released_versions(start) if start else {},
             live=base is None and versions == uow.live(),
             modules={name: version.digest for name, version in versions.items()},
-            numbers={name: version.number for name, version in versions.items()},
+            numbers={name: str(version.number) for name, version in versions.items()},
             ids=ids,
             unchecked=[name for name, (_, version) in ids.items() if version not in checked],
             allow_two_backbones=policies.in_force(uow)[1].compose.allow_two_backbones,
@@ -222,7 +223,7 @@ def _resolve(
         versions = uow.live()
     replaced = set()
     for reference in replace:
-        name, number = split_reference(reference, "task name")
+        name, number = parse_task_reference(reference)
         if number is None:
             raise UsageError(
                 f"say which version of {name}: {name}@MAJOR.MINOR", code="no-version", task=name
@@ -244,7 +245,7 @@ def _resolve(
 
 def _named(references: Sequence[str]) -> set[str]:
     """The tasks of references to their versions."""
-    return {split_reference(reference, "task name")[0] for reference in references}
+    return {parse_task_reference(reference)[0] for reference in references}
 
 
 def _parse_precision(text: str) -> Precision:

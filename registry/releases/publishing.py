@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from registry.audit import bear_witness
+from registry.audit import write_witness
 from registry.channels.moving import record_move
 from registry.channels.pointers import check_publishable, publish_move, publish_pointer
 from registry.channels.reading import channel_row
-from registry.claims import storing
 from registry.database.models import Release, ReleaseBase, ReleaseTask
 from registry.rules.channels import LATEST
 from registry.rules.lineage import MoveKind
 from registry.rules.replay import tasks_digest
+from registry.storage.claims import storing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,7 +66,7 @@ def publish_composition(registry: Registry, composition: Composition) -> Composi
         publish_move(registry, row)
     elif row is not None:
         publish_pointer(registry, LATEST)
-    bear_witness(registry, number)
+    write_witness(registry, number)
     return dataclasses.replace(composition, release=number, published=new)
 
 
@@ -75,7 +75,7 @@ def record_composition(uow: UnitOfWork, composition: Composition) -> tuple[Relea
 
     Args:
         uow: the transaction that it becomes part of, for which its manifest was stored; see
-            :func:`registry.claims.storing`.
+            :func:`registry.storage.claims.storing`.
         composition: it.
 
     Returns:

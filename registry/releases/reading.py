@@ -15,6 +15,7 @@ from registry.database.models import Channel, Release, ReleaseTask
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from centra.formats.identities import Digest
     from centra.formats.manifest import LayerAccount, ReleaseManifest
     from registry.connection import Registry
     from registry.database.listing import Moment
@@ -28,7 +29,7 @@ class ReleaseRow:
     """A release as listed."""
 
     number: int
-    digest: str
+    digest: Digest
     tasks: int
     channels: list[str]
     created_at: datetime
@@ -40,7 +41,7 @@ class ReleaseDetail:
     """A release with what it holds."""
 
     number: int
-    digest: str
+    digest: Digest
     base: int | None
     channels: list[str]
     tasks: dict[str, str]
@@ -115,8 +116,10 @@ def show(registry: Registry, reference: str) -> ReleaseDetail:
     with registry.read() as uow:
         release = uow.release(reference)
         versions = uow.versions_of(release)
-        tasks = {name: version.number for name, version in versions.items()}
-        backbones = {v.backbone.digest: v.backbone.reference for v in versions.values()}
+        tasks = {name: str(version.number) for name, version in versions.items()}
+        backbones: dict[str, str] = {
+            v.backbone.digest: v.backbone.reference for v in versions.values()
+        }
         base = release.base.number if release.base else None
         names = _channel_names(uow).get(release.id, [])
     manifest = read_manifest(release.digest, registry.store)

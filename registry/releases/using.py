@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     import centra.runtime
+    from centra.formats.identities import Digest
     from centra.formats.manifest import ReleaseManifest
     from centra.store import BlobReader
     from registry.connection import Registry
@@ -26,7 +27,7 @@ __all__ = ["Verification", "is_address", "load", "pull", "verify"]
 class Verification:
     """A release whose every blob was hashed and every task run on its probe."""
 
-    digest: str
+    digest: Digest
     files: int
     size: int
     """Bytes."""

@@ -23,8 +23,8 @@ from centra.store import open_store
 from centra.store.s3 import S3Store
 from registry import channels
 from registry.database.models import AuditHead, Identity, Release
-from registry.gc import subject
-from registry.identity import address, document, is_empty, missing, named, short
+from registry.storage.gc import subject
+from registry.storage.identity import address, document, is_empty, missing, named, short
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -357,7 +357,7 @@ def _unknown(
     """What pointers name of releases that the database does not know."""
     from centra.formats.manifest import ChannelPointer, ReleaseManifest
 
-    found = set()
+    found: set[str] = set()
     for name, data in pointers.items():
         if data is None:
             continue
