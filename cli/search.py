@@ -90,7 +90,7 @@ def search(
     layers = _layers(spec.num_layers, min_layers, max_layers)
 
     from centra.training.engines import open_engine
-    from centra.training.search import Space
+    from centra.training.recipe import SearchSpace
     from centra.training.search import search as find
     from centra.training.trials import write_trials
 
@@ -100,7 +100,7 @@ def search(
             registry.store,
             data,
             Recipe(tap=0, depth=0, **settings),
-            Space(layers=layers, learning_rates=learning_rates, seeds=seeds),
+            SearchSpace(layers=layers, learning_rates=learning_rates, seeds=seeds),
             work=folder / "work",
             engine=open_engine(engine, jobs),
             labelling=labelling,
