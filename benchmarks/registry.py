@@ -340,13 +340,13 @@ def _reads(registry: Registry, bench: Bench) -> Times:
         return [MetricBound(name=metric[task.kind], comparison=">=", value=0.8)]
 
     operations: dict[str, Callable[[BulkTask], object]] = {
-        FILTERED: lambda task: tasks.list_all(
+        FILTERED: lambda task: tasks.list(
             registry, team=task.team, kind=task.kind, metrics=bound(task), limit=MATCHES
         ),
-        BY_METRIC: lambda task: tasks.list_all(
+        BY_METRIC: lambda task: tasks.list(
             registry, kind=task.kind, metrics=bound(task), limit=MATCHES
         ),
-        LIST: lambda _: tasks.list_all(registry, limit=PAGE),
+        LIST: lambda _: tasks.list(registry, limit=PAGE),
         SHOW: lambda task: tasks.show(registry, task.name),
     }
     times: Times = {name: [] for name in operations}
@@ -490,12 +490,12 @@ def _in_turns(registry: Registry, worker: Worker, bench: Bench, found: Findings)
             ),
             (
                 LIST,
-                partial(tasks.list_all, registry, limit=PAGE),
+                partial(tasks.list, registry, limit=PAGE),
                 partial(worker.ask, do="list_first", limit=PAGE),
             ),
             (
                 SEARCH,
-                partial(tasks.list_all, registry, **match),
+                partial(tasks.list, registry, **match),
                 partial(worker.ask, do="search", **match),
             ),
         ]

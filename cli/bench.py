@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     metavar="FILE.png",
     help="Also draw latency and throughput by batch.",
 )
-@json_option
+@json_option("registry.documents.bench:Bench")
 def bench(
     reference: str | None,
     *,
@@ -105,7 +105,9 @@ def bench(
             progress=progress,
         )
     if as_json:
-        print_json(report)
+        from registry.documents.bench import Bench
+
+        print_json(Bench.of(report))
     else:
         _print(report)
     if plot is not None:

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 @click.option("--seed", default=Recipe.seed, show_default=True)
 @label_options
 @recipe_options
-@json_option
+@json_option("registry.documents.training:TrainedModule")
 def distill(
     *,
     task: str,

@@ -28,7 +28,29 @@ EXIT_CODES: dict[type[CentraError], int] = {
 }
 """By the branch of the tree that an error belongs to."""
 
-HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {}
+
+def _version_not_in_force(data: Mapping[str, Any]) -> str:
+    steps = [f"centra task restore {data['task']}"] if data["retired"] else []
+    if data["current"] != data["version"]:
+        steps.append(f"centra task pin {data['task']}@{data['version']}")
+    return f"To change that: {', then '.join(steps)}"
+
+
+HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
+    "backbone-in-use": (
+        "For each task: centra task update NAME FILE; then promote a release that does without it"
+    ),
+    "backbone-retired": "To bring it back: centra backbone restore {backbone}",
+    "contract-changed": "If its callers are ready for that: centra task redefine {task} FILE",
+    "contract-unchanged": "Use: centra task update {task} FILE",
+    "task-exists": (
+        "For new weights with the same labels: centra task update {task} FILE\n"
+        "For another label set, kind or input: centra task redefine {task} FILE"
+    ),
+    "task-retired": "First: centra task restore {task}",
+    "team-missing": "Say which team owns the task: --team TEAM",
+    "version-not-in-force": _version_not_in_force,
+}
 """What to do about an error, by its code: a template for its data, or what makes a text of them."""
 
 

@@ -14,7 +14,7 @@ from centra.system.files import replacing
 from cli.context import json_option, open_registry
 from cli.output import print_json, print_table, remark, reporting, trial_table
 from cli.plots import draw, write_png
-from cli.streams import settled
+from cli.streams import mark_done
 from cli.training import engine_options, feature_cache_option, require_extra
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @feature_cache_option
 @engine_options
-@json_option
+@json_option("registry.documents.training:Fit")
 def fit(
     recipe: Path,
     *,
@@ -96,11 +96,11 @@ def fit(
     found.module.write(files["module"])
     write_png(files["picture"], name, found.trials, found.chosen)
     _write_card(files, plan, backbone, found)
-    settled()
+    mark_done()
     if as_json:
-        paths = {what: str(path) for what, path in files.items()}
-        metrics = found.module.spec.metrics
-        print_json({**paths, "chosen": found.chosen, "metrics": metrics, "trials": found.trials})
+        from registry.documents import training as documents
+
+        print_json(documents.Fit.of(found, files))
     else:
         _print(found, name)
         click.echo(str(files["module"]))

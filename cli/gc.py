@@ -10,7 +10,7 @@ import click
 from cli.context import json_option, open_registry
 from cli.options import DURATION, duration_text
 from cli.output import print_json, print_table, remark, reporting
-from cli.streams import settled
+from cli.streams import mark_done
 
 if TYPE_CHECKING:
     from registry.gc import Collection
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Leave alone what is younger, for example 12h.",
 )
-@json_option
+@json_option("registry.documents.gc:GarbageCollection")
 def gc(*, delete: bool, grace: timedelta, as_json: bool) -> None:
     """List the store's blobs that nothing reaches, and remove them with --delete.
 
@@ -37,9 +37,11 @@ def gc(*, delete: bool, grace: timedelta, as_json: bool) -> None:
     with reporting() as progress:
         found = collect(open_registry(), grace=grace, delete=delete, progress=progress)
     if delete:
-        settled()
+        mark_done()
     if as_json:
-        print_json(found)
+        from registry.documents.gc import GarbageCollection
+
+        print_json(GarbageCollection.of(found))
         return
     if found.garbage:
         print_table(

@@ -11,7 +11,7 @@ from centra.errors import UsageError
 from centra.training.recipe import Recipe
 from cli.context import json_option, open_registry
 from cli.output import print_json, print_table, remark, reporting, trial_table
-from cli.streams import settled
+from cli.streams import mark_done
 from cli.training import engine_options, label_options, recipe_options, require_extra, task_options
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 @label_options
 @recipe_options
 @engine_options
-@json_option
+@json_option("registry.documents.training:Search")
 def search(
     *,
     task: str,
@@ -113,16 +113,11 @@ def search(
     teacher, scores = folder / "teacher.safetensors", folder / "trials.csv"
     found.module.write(teacher)
     write_trials(scores, name, found.trials)
-    settled()
+    mark_done()
     if as_json:
-        print_json(
-            {
-                "teacher": str(teacher),
-                "scores": str(scores),
-                "best": found.best,
-                "trials": found.trials,
-            }
-        )
+        from registry.documents.training import Search
+
+        print_json(Search.of(found, teacher=teacher, scores=scores))
     else:
         print_table(*trial_table(found.trials, {found.best: "best"}))
         click.echo(str(teacher))

@@ -8,7 +8,7 @@ import click
 
 from cli.context import json_option, open_registry
 from cli.output import print_json, remark, reporting
-from cli.streams import settled
+from cli.streams import mark_done
 
 if TYPE_CHECKING:
     from registry.stores import StoreDetail
@@ -20,14 +20,16 @@ def store() -> None:
 
 
 @store.command()
-@json_option
+@json_option("registry.documents.stores:Store")
 def show(*, as_json: bool) -> None:
     """Show where the store is, whose it is and what it holds."""
     from registry import stores
 
     found = stores.show(open_registry())
     if as_json:
-        print_json(found)
+        from registry.documents.stores import Store
+
+        print_json(Store.of(found))
         return
     click.echo(found.address)
     click.echo(f"  {_whose(found)}")
@@ -36,7 +38,7 @@ def show(*, as_json: bool) -> None:
 
 @store.command()
 @click.argument("target")
-@json_option
+@json_option("registry.documents.stores:StoreCopy")
 def copy(target: str, *, as_json: bool) -> None:
     """Copy all that the registry reaches to another store.
 
@@ -47,9 +49,11 @@ def copy(target: str, *, as_json: bool) -> None:
 
     with reporting() as progress:
         found = stores.copy(open_registry(), target, progress)
-    settled()
+    mark_done()
     if as_json:
-        print_json(found)
+        from registry.documents.stores import StoreCopy
+
+        print_json(StoreCopy.of(found))
         return
     click.echo(
         f"copied to {found.address}: {found.blobs} blobs, {found.bytes:,} bytes, "
@@ -59,7 +63,7 @@ def copy(target: str, *, as_json: bool) -> None:
 
 @store.command()
 @click.argument("target")
-@json_option
+@json_option("registry.documents.stores:MovedStore")
 def move(target: str, *, as_json: bool) -> None:
     """Copy the store to TARGET, and write there from then on.
 
@@ -72,9 +76,11 @@ def move(target: str, *, as_json: bool) -> None:
     registry = open_registry()
     with reporting() as progress:
         found = stores.move(registry, target, progress)
-    settled()
+    mark_done()
     if as_json:
-        print_json(found)
+        from registry.documents.stores import MovedStore
+
+        print_json(MovedStore.of(found))
     else:
         done = "moved" if found.changed else "already moved"
         click.echo(f"{done} to {found.address}: {found.blobs} blobs, {found.bytes:,} bytes copied")
@@ -87,7 +93,7 @@ def move(target: str, *, as_json: bool) -> None:
 
 @store.command()
 @click.option("--incomplete", is_flag=True, help="Although it lacks blobs that the database names.")
-@json_option
+@json_option("registry.documents.stores:AdoptedStore")
 def adopt(*, incomplete: bool, as_json: bool) -> None:
     """Make the store that is set the one that this database writes to.
 
@@ -97,9 +103,11 @@ def adopt(*, incomplete: bool, as_json: bool) -> None:
     from registry import stores
 
     found = stores.adopt(open_registry(), incomplete=incomplete)
-    settled()
+    mark_done()
     if as_json:
-        print_json(found)
+        from registry.documents.stores import AdoptedStore
+
+        print_json(AdoptedStore.of(found))
         return
     state = "is now" if found.changed else "is already"
     click.echo(f"{found.address} {state} this registry's store")

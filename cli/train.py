@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @crf_option
 @label_options
 @recipe_options
-@json_option
+@json_option("registry.documents.training:TrainedModule")
 def train(
     *,
     task: str,

@@ -16,7 +16,7 @@ from centra.errors import UsageError
 from centra.training.recipe import REPORTERS, Recipe
 from cli.options import FEATURE_CACHE, words_option
 from cli.output import metrics_text, print_json, remark
-from cli.streams import settled
+from cli.streams import mark_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -175,10 +175,12 @@ def finish(task: str, module: TaskModule, path: Path, *, as_json: bool) -> None:
         StoreNotWritableError: the file cannot be written.
     """
     module.write(path)
-    settled()
+    mark_done()
     remark(f"{task}: {metrics_text(module.spec.metrics)}")
     if as_json:
-        print_json({"output": str(path), "metrics": module.spec.metrics})
+        from registry.documents.training import TrainedModule
+
+        print_json(TrainedModule.of(module, path))
     else:
         click.echo(str(path))
 

@@ -35,11 +35,14 @@ class TaskExistsError(ConflictError):
 class ContractChangedError(ConflictError):
     """An update whose kind, input or labels differ from the task's."""
 
+    code = "contract-changed"
+
     def __init__(self, task: str, difference: ContractDifference) -> None:
         super().__init__(
             f"task {task}: an update must keep kind, input and labels, but\n"
-            + "\n".join(f"  {line}" for line in difference.lines())
-            + f"\nIf its callers are ready for that: centra task redefine {task} FILE"
+            + "\n".join(f"  {line}" for line in difference.lines()),
+            task=task,
+            difference=difference.lines(),
         )
         self.difference = difference
 

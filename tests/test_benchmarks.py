@@ -101,7 +101,7 @@ def test_bulk_rows_are_those_that_the_registry_writes_itself(
 
 def test_every_team_has_bulk_tasks_of_every_kind(registry: Registry) -> None:
     fill(registry, [BulkTask(number=number, teams=3) for number in range(24)])
-    rows = tasks.list_all(registry)
+    rows = tasks.list(registry)
     assert len({(row.team, row.kind) for row in rows}) == 3 * 4
     assert {row.version for row in rows} == {NUMBERS[-1]}
     with registry.read() as uow:

@@ -143,7 +143,7 @@ def apply_policy(registry: Registry, data: Path, **limits: float) -> None:
     rules = Rules.read(CI / "policy.toml")
     production = rules.tables["channels"]["production"]
     example = production["measured"].pop("intent")
-    known = {row.name for row in tasks.list_all(registry)}
+    known = {row.name for row in tasks.list(registry)}
     digest = fingerprint([(data / "test.jsonl").read_bytes()])
     production["measured"] = {task: {**example, "data": digest} for task in known}
     production["max_drop"]["*"].update(limits)

@@ -52,7 +52,7 @@ def registry(written: Path) -> Iterator[Registry]:
 
 
 def test_its_tasks_and_versions_are_there(registry: Registry, expected: dict[str, Any]) -> None:
-    rows = {row.name: row for row in tasks.list_all(registry)}
+    rows = {row.name: row for row in tasks.list(registry)}
     assert {name: row.version for name, row in rows.items()} == {
         task["name"]: task["version"] for task in expected["tasks"]
     }

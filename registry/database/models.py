@@ -23,6 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from centra.formats.contract import Contract
 from centra.formats.precision import Precision
+from registry.rules.lifecycle import BackboneState, TaskState
 from registry.rules.lineage import MoveKind
 
 __all__ = [
@@ -120,7 +121,9 @@ class Backbone(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(_NAME)
     version: Mapped[int]
-    state: Mapped[str] = mapped_column(String(7), default="active")
+    state: Mapped[BackboneState] = mapped_column(
+        EnumText(BackboneState, 7), default=BackboneState.ACTIVE
+    )
     """No module may be registered on a retired one."""
     digest: Mapped[str] = mapped_column(_DIGEST, unique=True)
     family: Mapped[str] = mapped_column(String(32))
@@ -146,7 +149,7 @@ class Task(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(_NAME, unique=True)
     team: Mapped[str] = mapped_column(_NAME, index=True)
-    state: Mapped[str] = mapped_column(String(7), default="active")
+    state: Mapped[TaskState] = mapped_column(EnumText(TaskState, 7), default=TaskState.ACTIVE)
     created_at: Mapped[datetime] = mapped_column(UtcTime)
 
     versions: Mapped[list[TaskVersion]] = relationship(

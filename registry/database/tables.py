@@ -52,7 +52,7 @@ def _backbones(uow: UnitOfWork) -> _Rows:
     return {
         f"backbone {row.name}@{row.version}": {
             "digest": row.digest,
-            "state": row.state,
+            "state": str(row.state),
             "created_by": row.created_by,
             **backbone_content(row),
         }
@@ -91,7 +91,7 @@ def _tasks(uow: UnitOfWork, versions: dict[int, _Version]) -> _Rows:
     return {
         f"task {row.name}": {
             "team": row.team,
-            "state": row.state,
+            "state": str(row.state),
             "current": current.get(row.id),
         }
         for row in uow.session.execute(select(Task.__table__))

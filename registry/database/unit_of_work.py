@@ -30,6 +30,7 @@ from registry.database.models import (
 )
 from registry.errors import TaskNotFoundError
 from registry.rules.chain import chain_digest
+from registry.rules.lifecycle import TaskState
 from registry.rules.lineage import Composed
 from registry.versions import ReleasedVersion
 
@@ -146,6 +147,13 @@ class UnitOfWork:
         known = ", ".join(version.number for version in task.versions)
         raise TaskNotFoundError(f"task {name} has no version {number}; it has {known}")
 
+    def version_by_digest(self, task: Task, digest: str) -> TaskVersion | None:
+        """The version of a task that is the module of this digest, or None."""
+        query = select(TaskVersion).where(
+            TaskVersion.task_id == task.id, TaskVersion.digest == digest
+        )
+        return self.session.scalar(query)
+
     def current(self, task: Task) -> TaskVersion:
         """The version in force."""
         return self.session.scalars(
@@ -158,7 +166,7 @@ class UnitOfWork:
             select(TaskVersion)
             .join(TaskVersion.task)
             .options(contains_eager(TaskVersion.task))
-            .where(Task.state == "active", TaskVersion.current_of.is_not(None))
+            .where(Task.state == TaskState.ACTIVE, TaskVersion.current_of.is_not(None))
             .order_by(Task.name)
         )
         return {version.task.name: version for version in rows}

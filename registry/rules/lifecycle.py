@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from centra.errors import UsageError
@@ -12,7 +13,39 @@ from registry.errors import NotOwnerError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Actor", "check_owner", "next_version"]
+__all__ = [
+    "Actor",
+    "BackboneState",
+    "TaskState",
+    "VersionChange",
+    "check_owner",
+    "next_version",
+]
+
+
+class TaskState(StrEnum):
+    """Whether a task belongs to the live set."""
+
+    ACTIVE = "active"
+    RETIRED = "retired"
+
+
+class BackboneState(StrEnum):
+    """Whether a backbone takes new modules."""
+
+    ACTIVE = "active"
+    RETIRED = "retired"
+
+
+class VersionChange(StrEnum):
+    """How a module becomes a version of a task."""
+
+    REGISTER = "register"
+    """The first version of a new task."""
+    UPDATE = "update"
+    """The next minor version, under the same contract."""
+    REDEFINE = "redefine"
+    """The next major version, under another contract."""
 
 
 @dataclass(frozen=True, kw_only=True)

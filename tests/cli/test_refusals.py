@@ -426,7 +426,7 @@ def test_another_team_needs_force(home: Path, modules: dict[str, Path], command:
     result = centra(*words, "--force")
     assert "forced: recorded in the audit log" in result.stderr
     event = read("audit")[-1]
-    assert (event["actor"], event["forced"]) == ("dialog/bob", True)
+    assert (event["created_by"], event["forced"]) == ("dialog/bob", True)
 
 
 def test_nobody_in_particular_is_told_to_say_who_they_are(

@@ -310,13 +310,20 @@ def nothing_changes(registry: Registry) -> Iterator[None]:
 
 @contextmanager
 def refused(
-    registry: Registry, error: type[CentraError] | tuple[type[CentraError], ...], *mentions: str
+    registry: Registry,
+    error: type[CentraError] | tuple[type[CentraError], ...],
+    *mentions: str,
+    code: str | None = None,
+    **data: Any,
 ) -> Iterator[None]:
-    """Assert that a block is refused with an error that mentions all this, and changes nothing."""
+    """Assert that a block is refused with an error that says all this, and changes nothing."""
     with nothing_changes(registry), pytest.raises(error) as caught:
         yield
     for mention in mentions:
         assert mention in str(caught.value)
+    if code is not None:
+        assert caught.value.code == code
+    assert data.items() <= caught.value.data.items()
 
 
 def after_fork_in_child(function: Callable[[], object]) -> int:

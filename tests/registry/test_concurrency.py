@@ -160,7 +160,7 @@ def test_tasks_registered_at_once_all_arrive(
         registry,
         [lambda own, name=name: tasks.register(own, name, module()) for name in names],
     )
-    assert [row.name for row in tasks.list_all(registry)] == names
+    assert [row.name for row in tasks.list(registry)] == names
 
 
 def test_a_set_published_by_several_at_once_is_one_release(

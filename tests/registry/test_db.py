@@ -192,7 +192,7 @@ def test_the_statements_of_the_migrations_can_be_printed_for_someone_to_review(
 def every_use(registry: Registry) -> list[Callable[[], object]]:
     """A read, a write, and the check for developers."""
     return [
-        lambda: tasks.list_all(registry),
+        lambda: tasks.list(registry),
         lambda: tasks.retire(registry, "intent"),
         lambda: releases.compose(registry),
         lambda: differences(registry.engine),
@@ -253,7 +253,7 @@ def test_tables_whose_migration_number_was_lost_are_refused(migrated: Registry) 
     with migrated.engine.begin() as connection:
         connection.execute(text("DELETE FROM alembic_version"))
     with pytest.raises(DatabaseError, match="centra db upgrade"):
-        tasks.list_all(migrated)
+        tasks.list(migrated)
     with pytest.raises(DatabaseError, match="already exists"):
         upgrade(migrated.engine)
 
@@ -506,12 +506,12 @@ def test_workers_that_are_forked_have_connections_of_their_own(
 
     def work() -> None:
         for _ in range(20):
-            assert [row.name for row in tasks.list_all(registry)] == ["intent"]
+            assert [row.name for row in tasks.list(registry)] == ["intent"]
         tasks.retire(registry, "intent")
         tasks.restore(registry, "intent")
 
     with registry.read() as uow:  # A connection in use, and one that lies in the pool.
-        tasks.list_all(registry)
+        tasks.list(registry)
         assert finish(start_children([work] * 4)) == [0] * 4
         assert uow.task("intent").state == "active"
         assert len(uow.task("intent").versions) == 1
@@ -632,7 +632,7 @@ def test_a_postgresql_database_that_is_not_there_is_named(
 ) -> None:
     url = make_url(postgres_url).set(database="missing").render_as_string(hide_password=False)
     with opened(url, tmp_path / "store") as found, pytest.raises(DatabaseError, match="missing"):
-        tasks.list_all(found)
+        tasks.list(found)
 
 
 def test_a_connection_that_broke_is_named_and_the_next_one_works(
@@ -646,10 +646,10 @@ def test_a_connection_that_broke_is_named_and_the_next_one_works(
         with pytest.raises(DatabaseError), found.read() as uow:
             end_other_sessions(admin)
             uow.backbones()
-        assert len(tasks.list_all(found)) == 0
+        assert len(tasks.list(found)) == 0
         # One that broke while it lay unused must not be noticed at all.
         end_other_sessions(admin)
-        assert len(tasks.list_all(found)) == 0
+        assert len(tasks.list(found)) == 0
 
 
 def end_other_sessions(engine: Engine) -> None:
@@ -702,7 +702,7 @@ def test_a_damaged_sqlite_file_is_named(sqlite_databases: Databases, tmp_path: P
             file.seek(4096)
             file.write(os.urandom(1 << 16))
         with opened(url, tmp_path / "store") as found, pytest.raises(DatabaseError) as caught:
-            tasks.list_all(found)
+            tasks.list(found)
     assert str(path) in str(caught.value)
 
 

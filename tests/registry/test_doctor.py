@@ -721,7 +721,7 @@ def test_a_blob_that_is_registered_meanwhile_is_not_missed(
 
     def late(store: LocalStore) -> Iterator[object]:
         found = list(listing(store))
-        if len(tasks.list_all(healthy)) == 1:
+        if len(tasks.list(healthy)) == 1:
             tasks.register(healthy, "slots", module("tagging", tap=2))
         yield from found
 
@@ -806,7 +806,7 @@ def test_reading_all_goes_on_where_it_was_stopped(
         patch.setattr(LocalStore, "find_problem", counted)
         scrub.scrub(healthy)
     seen: list[tuple[str, int, int]] = []
-    specs = {row.digest for row in backbones.list_all(healthy)}
+    specs = {row.digest for row in backbones.list(healthy)}
     since = next(digest for digest in read if digest not in specs)
     damage(healthy, since)  # Written since, it is another file.
 

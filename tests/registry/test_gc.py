@@ -89,10 +89,10 @@ def names(found: gc.Collection) -> list[str]:
 
 def all_is_well(registry: Registry) -> None:
     """Every version, backbone, release and channel is there, whole, and works."""
-    for row in tasks.list_all(registry):
+    for row in tasks.list(registry):
         for version in tasks.show(registry, row.name).versions:
             registry.store.fetch(version.digest)
-    for backbone in backbones.list_all(registry):
+    for backbone in backbones.list(registry):
         for blob in BackboneSpec.fetch(backbone.digest, registry.store).blobs():
             registry.store.fetch(blob)
     for release in releases.list_all(registry):
@@ -615,7 +615,7 @@ def test_a_backbones_blobs_are_not_collected_while_it_is_imported(
 ) -> None:
     encoder = support.make_encoder("bert", tmp_path / "third", seed=3)
     own, taken = collecting(registry)
-    assert backbones.register(own, "third", str(encoder))[1]
+    assert backbones.register(own, "third", str(encoder)).changed
     assert len(taken) >= 5
     assert gc.collect(registry, grace=NOW, delete=True).garbage == []
     all_is_well(registry)
@@ -652,7 +652,7 @@ def test_a_claim_that_ran_out_and_was_collected_is_noticed_before_the_row_is_wri
     own = dataclasses.replace(registry, store=Interrupted(root_of(registry), too_late))
     with pytest.raises(StoreError, match="try again"):
         tasks.register(own, "intent", module())
-    assert tasks.list_all(registry) == []
+    assert tasks.list(registry) == []
     assert rows(registry)["blob_claims"] == []
     tasks.register(registry, "intent", module())
     all_is_well(registry)
@@ -697,7 +697,7 @@ def test_whoever_wants_a_blob_that_is_being_removed_waits_and_stores_it_anew(
     done = gc.collect(dataclasses.replace(registry, store=store), grace=NOW, delete=True)
     assert names(done) == [wanted]
     threads[0].join(30)
-    assert [row.name for row in tasks.list_all(registry)] == ["intent", "mood"]
+    assert [row.name for row in tasks.list(registry)] == ["intent", "mood"]
     assert rows(registry)["blob_claims"] == []
     all_is_well(registry)
 
@@ -818,7 +818,7 @@ def test_nothing_that_others_register_meanwhile_is_lost(
     all_at_once(write, collect, collect)
     assert sum(removed) >= 1
     assert len(tasks.show(registry, "intent").versions) == 7
-    assert len(tasks.list_all(registry)) == 7
+    assert len(tasks.list(registry)) == 7
     gc.collect(registry, grace=NOW, delete=True)
     all_is_well(registry)
 

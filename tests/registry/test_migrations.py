@@ -195,7 +195,7 @@ def check(url: str, store: Path) -> None:
     """All that was there is there, and works."""
     with opened(url, store) as registry:
         assert differences(registry.engine) == []
-        assert [(row.name, row.version) for row in tasks.list_all(registry)] == [
+        assert [(row.name, row.version) for row in tasks.list(registry)] == [
             ("intent", "1.1"),
             ("slots", "1.0"),
         ]

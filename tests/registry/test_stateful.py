@@ -347,7 +347,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def the_tables_say_what_the_model_says(self) -> None:
-        rows = {row.name: row for row in tasks.list_all(self.registry)}
+        rows = {row.name: row for row in tasks.list(self.registry)}
         assert rows.keys() == self.model.tasks.keys()
         for name, task in self.model.tasks.items():
             detail = tasks.show(self.registry, name)

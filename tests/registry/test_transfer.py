@@ -35,12 +35,13 @@ from centra.store import LocalStore, open_store
 from centra.system.files import file_digest
 from centra.tokenization import trial as tokenizer_trial
 from registry import Registry, audit, backbones, channels, gc, releases, signatures, tasks
-from registry.archive import Export, unpack
 from registry.database.session import make_engine, upgrade
 from registry.errors import NotOwnerError, TaskNotFoundError
 from registry.releases import compose
 from registry.rules.lifecycle import Actor
-from registry.transfer import ImportedTask, export_file, import_file
+from registry.tasks.versioning import AddedVersion, VersionRequest, add_version
+from registry.transfer import ImportedTask, export_file, import_file, importing
+from registry.transfer.archive import Export, unpack
 from tests import support
 from tests.registry.helpers import (
     ADA,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from centra.formats.task_module import ModuleFile
     from tests.registry.helpers import Databases, Sqlite
 
 TEXTS = ["wake me at seven", "play some jazz"]
@@ -218,7 +220,7 @@ def test_a_release_is_the_same_release_on_the_other_side(
         )
         for task in ("intent", "slots")
     ]
-    assert [(row.name, row.team) for row in tasks.list_all(other)] == [
+    assert [(row.name, row.team) for row in tasks.list(other)] == [
         ("intent", "nlu"),
         ("slots", "vision"),
     ]
@@ -459,15 +461,14 @@ def test_an_import_that_fails_half_way_leaves_no_row_and_a_rerun_finishes(
 ) -> None:
     export_file(full, tmp_path / "release.tar", release="1")
     before = rows(target)
-    admit = tasks.admit
 
-    def failing(uow: Any, name: str, *rest: Any, **options: Any) -> Any:
-        if name == "slots":
+    def failing(uow: Any, request: VersionRequest, module: ModuleFile) -> AddedVersion:
+        if request.task == "slots":
             raise KeyboardInterrupt
-        return admit(uow, name, *rest, **options)
+        return add_version(uow, request, module)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tasks, "admit", failing)
+        patch.setattr(importing, "add_version", failing)
         with pytest.raises(KeyboardInterrupt):
             import_file(anonymous(target), tmp_path / "release.tar")
     assert rows(target) == before

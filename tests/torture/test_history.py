@@ -119,7 +119,7 @@ def _measured(place: Place, encoder: Path, history: History) -> dict[str, Cost]:
             registry = Registry(
                 engine=engine, store=LocalStore(folder / "store"), actor=Actor.parse("nlu/ada")
             )
-            row, _ = backbones.register(registry, "tiny", str(encoder))
+            row = backbones.register(registry, "tiny", encoder).backbone
             spec = backbones.spec(registry, row.reference)
             paths = [folder / f"{number}.safetensors" for number in range(6)]
             for number, path in enumerate(paths):

@@ -1,4 +1,7 @@
-"""Taking in weights: from a module file or a fine-tuned checkpoint to a checked, stored module."""
+"""Taking in weights: from a module file or a fine-tuned checkpoint to a module that has been checked.
+
+Everything is done with one private copy, so a file that is replaced meanwhile changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,14 @@ from typing import TYPE_CHECKING, Literal
 
 from centra.errors import ConflictError, NotFoundError, UsageError
 from centra.progress import Progress, Remark, unheard
+from registry.rules.lifecycle import BackboneState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
+    from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import Kind, ModuleFile
     from registry.connection import Registry
     from registry.database.models import Backbone
@@ -40,25 +45,20 @@ class Checkpoint:
     remark: Remark = unheard
     """Told what was taken for granted."""
 
-    @property
-    def declared(self) -> bool:
+    def says_anything(self) -> bool:
         """Whether anything is said of the checkpoint."""
-        said = (
-            *(self.backbone, self.tap, self.form, self.kind, self.labels),
-            *(self.tags, self.words),
-        )
-        return any(value is not None for value in said)
+        return self != Checkpoint(remark=self.remark)
 
 
 @contextmanager
 def checked_module(
-    registry: Registry, name: str, source: Path, checkpoint: Checkpoint | None, progress: Progress
+    registry: Registry, task: str, source: Path, checkpoint: Checkpoint | None, progress: Progress
 ) -> Iterator[ModuleFile]:
     """A module that has been checked throughout, and run on its registered backbone.
 
     Args:
         registry: where the backbone is registered.
-        name: the task's, for errors.
+        task: what it is to be a version of, for errors.
         source: a task module file, or a fine-tuned Hugging Face checkpoint's folder. All is done
             with a private copy, so a file that is replaced meanwhile changes nothing.
         checkpoint: how to read a folder.
@@ -73,43 +73,16 @@ def checked_module(
         ConflictError: its backbone is retired.
         StoreError, DatabaseError: the registry cannot be used, or there is no room for the copy.
     """
-    from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import check_fits, check_module
     from centra.releases.compose import prove
-    from centra.system.snapshot import called, copy_file
+    from centra.system.snapshot import called
 
-    if not source.exists():
-        raise NotFoundError(f"{source}: no such file or folder")
-    with tempfile.TemporaryDirectory() as scratch, called(_module_in(scratch), source):
-        path = _module_in(scratch)
-        if source.is_dir():
-            _convert(registry, source, checkpoint or Checkpoint(), path, progress)
-        elif checkpoint and checkpoint.declared:
-            raise UsageError(
-                f"{source}: is a file, and a task module says all of itself; a backbone, tap, "
-                "input, kind or labels is declared for checkpoint folders"
-            )
-        else:
-            copy_file(source, path)
+    with _private_copy(registry, source, checkpoint, progress) as path, called(path, source):
         module = check_module(path)
-        with registry.read() as uow:
-            row = uow.backbone_by_digest(module.spec.backbone)
-            if row is None:
-                known = ", ".join(row.reference for row in uow.backbones()) or "none"
-                raise NotFoundError(
-                    f"{source}: was made for backbone sha256:{module.spec.backbone[:12]}, which is "
-                    f"not registered here (registered: {known}); register it first"
-                )
-            check_open(row)
-            reference = row.reference
-        backbone = BackboneSpec.fetch(module.spec.backbone, registry.store)
-        check_fits(module, backbone, reference)
-        parity = prove({name: module}, {backbone.digest: backbone}, registry.store)
-        yield dataclasses.replace(module, parity=parity[name])
-
-
-def _module_in(scratch: str) -> Path:
-    return Path(scratch) / "module.safetensors"
+        backbone, name = _backbone_of(registry, module, source)
+        check_fits(module, backbone, name)
+        parity = prove({task: module}, {backbone.digest: backbone}, registry.store)
+        yield dataclasses.replace(module, parity=parity[task])
 
 
 def check_open(backbone: Backbone) -> None:
@@ -118,11 +91,57 @@ def check_open(backbone: Backbone) -> None:
     Raises:
         ConflictError: it is retired.
     """
-    if backbone.state == "retired":
+    if backbone.state == BackboneState.RETIRED:
         raise ConflictError(
-            f"backbone {backbone.reference} is retired; make the module on another, or bring it "
-            f"back: centra backbone restore {backbone.reference}"
+            f"backbone {backbone.reference} is retired; no module on it can be taken in",
+            code="backbone-retired",
+            backbone=backbone.reference,
         )
+
+
+@contextmanager
+def _private_copy(
+    registry: Registry, source: Path, checkpoint: Checkpoint | None, progress: Progress
+) -> Iterator[Path]:
+    """A module file that nobody else can change: a copy, or what a checkpoint was converted to."""
+    from centra.system.snapshot import called, copy_file
+
+    if not source.exists():
+        raise NotFoundError(f"{source}: no such file or folder", code="file-missing")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "module.safetensors"
+        with called(path, source):
+            if source.is_dir():
+                _convert(registry, source, checkpoint or Checkpoint(), path, progress)
+            elif checkpoint and checkpoint.says_anything():
+                raise UsageError(
+                    f"{source}: is a file, and a task module says all of itself; a backbone, tap, "
+                    "input, kind or labels is declared for checkpoint folders",
+                    code="not-a-checkpoint",
+                )
+            else:
+                copy_file(source, path)
+        yield path
+
+
+def _backbone_of(registry: Registry, module: ModuleFile, source: Path) -> tuple[BackboneSpec, str]:
+    """The spec of a module's backbone, and what it is called here."""
+    from centra.formats.backbone import BackboneSpec
+
+    with registry.read() as uow:
+        backbone = uow.backbone_by_digest(module.spec.backbone)
+        if backbone is None:
+            known = [row.reference for row in uow.backbones()]
+            raise NotFoundError(
+                f"{source}: was made for backbone sha256:{module.spec.backbone[:12]}, which is "
+                f"not registered here (registered: {', '.join(known) or 'none'}); register it first",
+                code="backbone-not-registered",
+                digest=module.spec.backbone,
+                registered=known,
+            )
+        check_open(backbone)
+        reference = backbone.reference
+    return BackboneSpec.fetch(module.spec.backbone, registry.store), reference
 
 
 def _convert(
@@ -134,7 +153,7 @@ def _convert(
 
     with registry.read() as uow:
         rows = [uow.backbone(options.backbone)] if options.backbone else uow.backbones()
-        rows.sort(key=lambda row: row.state == "retired")
+        rows.sort(key=lambda row: row.state == BackboneState.RETIRED)
         digests = {row.reference: row.digest for row in rows}
     backbones = {
         name: BackboneSpec.fetch(digest, registry.store) for name, digest in digests.items()

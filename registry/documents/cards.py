@@ -1,0 +1,64 @@
+"""What a version's model card tells beside the version itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from registry.documents.base import Document
+from registry.documents.evaluations import Evaluation
+
+if TYPE_CHECKING:
+    from registry import cards
+
+__all__ = ["Card", "Teacher"]
+
+
+class Teacher(Document):
+    """The module that one was distilled from."""
+
+    digest: str
+    versions: list[str]
+    """Where it is registered, ``TASK@VERSION``; empty where it is not."""
+
+    @classmethod
+    def of(cls, teacher: cards.Teacher) -> Teacher:
+        """The document of a teacher."""
+        return cls(digest=teacher.digest, versions=teacher.versions)
+
+
+class Card(Document):
+    """How a version was measured and trained, and who holds it."""
+
+    evaluations: list[Evaluation]
+    """The newest first."""
+    releases: list[int]
+    """Those that hold this version."""
+    int8: list[int]
+    """Those of them that hold it in int8."""
+    channels: list[str]
+    """Those that serve one of these releases now."""
+    threshold: float | None
+    """The probability from which a multilabel task names a label; null for other kinds."""
+    crf: bool
+    """Whether a tagging task's tags are decoded with a CRF."""
+    training: dict[str, Any]
+    """What the module's maker wrote into it, in words of its own."""
+    teacher: Teacher | None
+    """Of a module that was distilled."""
+    remark: str | None
+    """Why threshold, CRF, training and teacher are not known, where the store cannot give the module."""
+
+    @classmethod
+    def of(cls, card: cards.Card) -> Card:
+        """The document of a card."""
+        return cls(
+            evaluations=[Evaluation.of(row) for row in card.evaluations],
+            releases=card.releases,
+            int8=card.int8,
+            channels=card.channels,
+            threshold=card.threshold,
+            crf=card.crf,
+            training=card.training,
+            teacher=Teacher.of(card.teacher) if card.teacher else None,
+            remark=card.remark,
+        )
