@@ -36,11 +36,11 @@ from benchmarks.tools.common import (
 from benchmarks.tools.real import find_data, minilm, take_rows
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
-from centra.training.finetune import finetune
-from centra.training.pipeline import PipelineResult, run_pipeline
 from centra.training.metrics import METRICS
+from centra.training.pipeline import PipelineResult, run_pipeline
 from centra.training.plan import Plan
 from centra.training.recipe import Recipe
+from centra.training.train import train_module
 from centra.training.trials import best_trial
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class _Task:
         """One full fine-tuning: its seconds, and its score in points."""
         say(f"{self.name}: full fine-tuning")
         start = time.perf_counter()
-        module = finetune(
+        module = train_module(
             self._backbone.spec,
             self._backbone.store,
             self._data,
@@ -180,7 +180,9 @@ class _Task:
         return time.perf_counter() - start, found
 
 
-def _findings(task: _Task, full: tuple[float, float], chosen: tuple[float, PipelineResult]) -> Findings:
+def _findings(
+    task: _Task, full: tuple[float, float], chosen: tuple[float, PipelineResult]
+) -> Findings:
     """Put what was timed together with the exhaustive search, whose time does not matter."""
     _, exhaustive = task.choose(exhaustive=True)
     return Findings(task.name, *full, *chosen, exhaustive)

@@ -38,9 +38,9 @@ from benchmarks.tools.joint import train_joint, train_leave_one_out
 from benchmarks.tools.real import find_data, minilm, take_rows
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
-from centra.training.pipeline import run_pipeline
 from centra.training.jobs import Job, advance
 from centra.training.metrics import METRICS
+from centra.training.pipeline import run_pipeline
 from centra.training.plan import Plan
 from centra.training.recipe import Distillation, Recipe, SearchSpace
 from centra.training.search import search

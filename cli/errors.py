@@ -43,6 +43,7 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "backbone-retired": "To bring it back: centra backbone restore {backbone}",
     "contract-changed": "If its callers are ready for that: centra task redefine {task} FILE",
     "contract-unchanged": "Use: centra task update {task} FILE",
+    "output-is-teacher": "Name another file: --output FILE",
     "task-exists": (
         "For new weights with the same labels: centra task update {task} FILE\n"
         "For another label set, kind or input: centra task redefine {task} FILE"

@@ -125,7 +125,9 @@ def run_pipeline(
         depth = choice.task_layers
         chosen = best_trial(t for t in trials if (t.role, t.task_layers) == ("student", depth))
         module = take_module(students[trials.index(chosen) - len(found.trials)])
-    return PipelineResult(trials=trials, teacher=found.best, choice=choice, chosen=chosen, module=module)
+    return PipelineResult(
+        trials=trials, teacher=found.best, choice=choice, chosen=chosen, module=module
+    )
 
 
 def _students(

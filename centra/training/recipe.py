@@ -65,7 +65,8 @@ def _setting(default: Any, meaning: str, refusal: Callable[[Any], str | None] | 
 
 def meaning_of(settings: type, name: str) -> str:
     """What a setting of :class:`Recipe` or :class:`Distillation` means, in a line of help."""
-    return next(f.metadata["meaning"] for f in fields(settings) if f.name == name)
+    meaning: str = next(f.metadata["meaning"] for f in fields(settings) if f.name == name)
+    return meaning
 
 
 def _check_values(settings: Recipe | Distillation) -> None:

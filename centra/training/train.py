@@ -190,9 +190,9 @@ def labelling_of(
     Raises:
         DataError: see :func:`centra.data.labels.read_labels`.
     """
-    is_file = isinstance(labels, str | os.PathLike)
-    names = read_labels(Path(labels)) if is_file else tuple(labels)
-    return Labelling(kind=kind, labels=names, tags=tags, words=words)
+    if isinstance(labels, str | os.PathLike):
+        labels = read_labels(Path(labels))
+    return Labelling(kind=kind, labels=tuple(labels), tags=tags, words=words)
 
 
 def _teacher_spec(teacher: Path, backbone: BackboneSpec) -> TaskSpec:

@@ -12,15 +12,14 @@ import pytest
 from centra.errors import DataError, UsageError
 from centra.formats.task_module import check_fits, check_module
 from centra.system.files import file_digest
-from centra.training.distill import distill
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
-from centra.training.finetune import finetune
-from centra.training.pipeline import PipelineResult, run_pipeline
 from centra.training.history import Epoch, History
+from centra.training.pipeline import PipelineResult, run_pipeline
 from centra.training.plan import Plan
 from centra.training.recipe import Distillation, Recipe
 from centra.training.select import read_scores, select
+from centra.training.train import train_module
 from tests import support
 
 if TYPE_CHECKING:
@@ -132,7 +131,9 @@ def finished(
 
 
 @pytest.fixture
-def again(finished: tuple[PipelineResult, Path], run: Callable[..., PipelineResult], output: Path) -> Callable[..., PipelineResult]:
+def again(
+    finished: tuple[PipelineResult, Path], run: Callable[..., PipelineResult], output: Path
+) -> Callable[..., PipelineResult]:
     """Repeat that fit in a copy of its folder; sections change the recipe."""
     shutil.copytree(finished[1], output)
     return lambda **sections: run(engine=Judged(SCORES), **sections)
@@ -162,9 +163,9 @@ def test_fit_ends_in_what_select_gives_for_its_scores(
     recipe = Recipe(tap=0, depth=choice.task_layers, learning_rate=1e-2, **TRAINING)
     data, work = tiny_data("single"), tmp_path / "alone"
     if choice.role == "teacher":
-        expected = finetune(tiny_backbone.spec, tiny_backbone.store, data, recipe, work=work)
+        expected = train_module(tiny_backbone.spec, tiny_backbone.store, data, recipe, work=work)
     else:
-        expected = distill(
+        expected = train_module(
             tiny_backbone.spec,
             tiny_backbone.store,
             data,
@@ -207,7 +208,9 @@ def test_scores_hold_teachers_then_students_smaller_than_the_best_teacher(
     assert [f"{trial.score:.4f}" for trial in found.trials] == [row["score"] for row in table]
 
 
-def test_students_take_their_teacher_s_rate_and_seed_unless_told(run: Callable[..., PipelineResult]) -> None:
+def test_students_take_their_teacher_s_rate_and_seed_unless_told(
+    run: Callable[..., PipelineResult],
+) -> None:
     sections = SHORT | {"search": SHORT["search"] | {"seeds": (3,)}}
     distill = {"layers": (1, 1), "learning_rates": (1e-3, 5e-3, 1e-3), "seeds": (1, 0, 1)}
 
@@ -221,7 +224,9 @@ def test_students_take_their_teacher_s_rate_and_seed_unless_told(run: Callable[.
     assert students(told) == [(1e-3, 1), (1e-3, 0), (5e-3, 1), (5e-3, 0)], "each once"
 
 
-def test_teacher_without_smaller_students_is_chosen(run: Callable[..., PipelineResult], output: Path) -> None:
+def test_teacher_without_smaller_students_is_chosen(
+    run: Callable[..., PipelineResult], output: Path
+) -> None:
     found = run(**SHORT | {"distill": {"layers": (2, 3)}})
 
     assert found.choice.role == "teacher"
@@ -251,7 +256,9 @@ def test_search_and_select_agree_on_the_teacher_where_scores_are_nearly_equal(
     assert found.module.to_bytes() == (output / "teacher.safetensors").read_bytes()
 
 
-def test_chosen_student_is_the_best_of_its_depth(run: Callable[..., PipelineResult], output: Path) -> None:
+def test_chosen_student_is_the_best_of_its_depth(
+    run: Callable[..., PipelineResult], output: Path
+) -> None:
     """Of several seeds, as the table says."""
     distill = {"layers": (1,), "learning_rates": (1e-4, 1e-2), "seeds": (0, 1)}
     found = run(**SHORT | {"distill": distill}, select={"threshold": 100.0})
@@ -286,7 +293,9 @@ def test_repeated_fit_trains_nothing(
 
 
 def test_another_threshold_needs_no_training(
-    finished: tuple[PipelineResult, Path], again: Callable[..., PipelineResult], monkeypatch: pytest.MonkeyPatch
+    finished: tuple[PipelineResult, Path],
+    again: Callable[..., PipelineResult],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("centra.training.trainer.Trainer.train", refuse)
 
@@ -331,7 +340,9 @@ def test_tagging_with_a_crf_stays_with_a_crf(run: Callable[..., PipelineResult])
     assert "head.crf.transitions" in found.module.tensors
 
 
-def test_reports_of_all_runs_lie_beside_each_other(run: Callable[..., PipelineResult], output: Path) -> None:
+def test_reports_of_all_runs_lie_beside_each_other(
+    run: Callable[..., PipelineResult], output: Path
+) -> None:
     run(**SHORT, report_to=("tensorboard",))
 
     folders = {path.parent.name for path in (output / "work" / "runs").rglob("*tfevents*")}
@@ -356,7 +367,9 @@ def test_recipe_that_does_not_suit_is_refused(
     assert not (output / "scores.csv").exists()
 
 
-def test_missing_data_is_refused(run: Callable[..., PipelineResult], tmp_path: Path, output: Path) -> None:
+def test_missing_data_is_refused(
+    run: Callable[..., PipelineResult], tmp_path: Path, output: Path
+) -> None:
     with pytest.raises(DataError, match=r"train\.jsonl: no such file"):
         run(tmp_path)
     assert not output.exists()

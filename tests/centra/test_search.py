@@ -19,12 +19,12 @@ from centra.formats.backbone import BackboneSpec
 from centra.store import LocalStore
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
-from centra.training.finetune import finetune
-from centra.training.pipeline import run_pipeline
 from centra.training.history import Epoch, History
+from centra.training.pipeline import run_pipeline
 from centra.training.plan import Plan
 from centra.training.recipe import Recipe, SearchSpace
 from centra.training.search import Search, search
+from centra.training.train import train_module
 from centra.training.trials import Trial, best_trial, write_trials
 from tests import support
 from tests.centra.test_engines import SEVERAL, engine_called
@@ -271,7 +271,7 @@ def test_winner_is_the_module_of_its_own_run(
     best = plain.best
     assert best.score == max(trial.score for trial in plain.trials)
 
-    module = finetune(
+    module = train_module(
         tiny_backbone.spec,
         tiny_backbone.store,
         tiny_data("single"),
