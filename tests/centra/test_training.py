@@ -24,6 +24,7 @@ from centra.releases.evaluation import measure
 from centra.runtime import Release
 from centra.tokenization.text_encoder import TextEncoder
 from centra.training import run as running
+from centra.training import work_folder
 from centra.training.recipe import Recipe
 from centra.training.run import Run
 from centra.training.targets import dev_metrics
@@ -341,7 +342,7 @@ def test_run_killed_while_it_removed_another_one_starts_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(running.shutil, "rmtree", killed)
+        patch.setattr(work_folder.shutil, "rmtree", killed)
         train(epochs=2, seed=9)
 
     _, seen = watched(train, epochs=2)
@@ -383,7 +384,7 @@ def test_run_with_pauses_ends_as_one_without(
     options = {"epochs": 4, "dropout": 0.1, "crf": data == "tagging"}
     whole = paused(data, **options)
     history, module = whole.train(), whole.module().to_bytes()
-    shutil.rmtree(whole.work)
+    whole.folder.remove()
 
     for until in (1, 2):
         seen: list[Report] = []
@@ -404,7 +405,7 @@ def test_pauses_do_not_make_a_run_more_patient(patience: int, paused: Callable[.
     history, module = whole.train(), whole.module().to_bytes()
     assert history.finished
     assert len(history.epochs) < 12, "else it does not show"
-    shutil.rmtree(whole.work)
+    whole.folder.remove()
 
     for until in range(1, 13):
         found = paused(**options).train(until)
