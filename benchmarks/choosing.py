@@ -34,9 +34,9 @@ from benchmarks.tools.common import (
     table,
 )
 from benchmarks.tools.real import find_data, minilm, take_rows
+from centra.kinds import kind_named
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
-from centra.training.metrics import METRICS
 from centra.training.pipeline import PipelineResult, run_pipeline
 from centra.training.plan import Plan
 from centra.training.recipe import Recipe
@@ -148,7 +148,7 @@ class _Task:
             work=self._work / "full",
         )
         seconds = time.perf_counter() - start
-        metric = METRICS[module.spec.kind][0]
+        metric = kind_named(module.spec.kind).metrics[0]
         return seconds, 100 * module.spec.metrics[metric]
 
     def choose(self, *, exhaustive: bool = False) -> tuple[float, PipelineResult]:

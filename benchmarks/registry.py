@@ -325,19 +325,12 @@ def _measure(database: str, bench: Bench) -> Findings:
 
 def _reads(registry: Registry, bench: Bench) -> Times:
     """Lists and shows of one task after another, each kind of reading by turns."""
+    from centra.kinds import kind_named
     from registry import tasks
     from registry.database.listing import MetricBound
 
-    # One metric of the kind that each query asks for.
-    metric = {
-        "classification": "accuracy",
-        "multilabel": "micro_f1",
-        "regression": "pearson",
-        "tagging": "entity_f1",
-    }
-
     def bound(task: BulkTask) -> list[MetricBound]:
-        return [MetricBound(name=metric[task.kind], comparison=">=", value=0.8)]
+        return [MetricBound(name=kind_named(task.kind).metrics[0], comparison=">=", value=0.8)]
 
     operations: dict[str, Callable[[BulkTask], object]] = {
         FILTERED: lambda task: tasks.list(

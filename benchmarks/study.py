@@ -36,10 +36,10 @@ from benchmarks.tools.common import (
 )
 from benchmarks.tools.joint import train_joint, train_leave_one_out
 from benchmarks.tools.real import find_data, minilm, take_rows
+from centra.kinds import kind_named
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
 from centra.training.jobs import Job, advance
-from centra.training.metrics import METRICS
 from centra.training.pipeline import run_pipeline
 from centra.training.plan import Plan
 from centra.training.recipe import Distillation, Recipe, SearchSpace
@@ -316,7 +316,7 @@ def _joint(
         epochs=HEAD_EPOCHS,
         learning_rate=HEAD_RATE,
     )
-    metric = {task: METRICS[found.spec.kind][0] for task, found in examples.items()}
+    metric = {task: kind_named(found.spec.kind).metrics[0] for task, found in examples.items()}
     rows = []
     if "joint" not in options.without:
         say(f"seed {seed}: joint training")
@@ -402,7 +402,7 @@ def _settings(
     load: float,
 ) -> list[str]:
     """What was run on what, a line each."""
-    metrics = {task: METRICS[found.spec.kind][0] for task, found in examples.items()}
+    metrics = {task: kind_named(found.spec.kind).metrics[0] for task, found in examples.items()}
     rates = " and ".join(f"{rate:g}" for rate in RATES)
     student_rates = " and ".join(f"{rate:g}" for rate in STUDENT_RATES)
     fewest, most = options.layers

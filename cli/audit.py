@@ -117,7 +117,7 @@ def guard(*, as_json: bool) -> None:
     """Put back the database's triggers that refuse to change the log, where they are gone or altered."""
     from registry import audit as log
 
-    restored = log.guard(open_registry())
+    restored = log.restore_guards(open_registry())
     mark_done()
     if as_json:
         from registry.documents.audit import RestoredGuards

@@ -13,7 +13,7 @@ from cli.output import print_json, print_table, remark, reporting
 from cli.streams import mark_done
 
 if TYPE_CHECKING:
-    from registry.gc import Collection
+    from registry.storage.gc import Collection
 
 
 @click.command()
@@ -32,7 +32,7 @@ def gc(*, delete: bool, grace: timedelta, as_json: bool) -> None:
     A blob stays while a task version, a release, a backbone or a channel's pointer names it. It is
     safe beside commands that run on other machines.
     """
-    from registry.gc import collect
+    from registry.storage.gc import collect
 
     with reporting() as progress:
         found = collect(open_registry(), grace=grace, delete=delete, progress=progress)
@@ -57,7 +57,7 @@ def gc(*, delete: bool, grace: timedelta, as_json: bool) -> None:
 
 
 def _total(found: Collection, grace: timedelta) -> str:
-    from registry.gc import amount
+    from registry.storage.gc import amount
 
     what = "removed" if found.deleted else "garbage"
     text = f"{what}: {amount(found.count, found.bytes)}"

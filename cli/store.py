@@ -11,7 +11,7 @@ from cli.output import print_json, remark, reporting
 from cli.streams import mark_done
 
 if TYPE_CHECKING:
-    from registry.stores import StoreDetail
+    from registry.storage.stores import StoreDetail
 
 
 @click.group()
@@ -23,7 +23,7 @@ def store() -> None:
 @json_option("registry.documents.stores:Store")
 def show(*, as_json: bool) -> None:
     """Show where the store is, whose it is and what it holds."""
-    from registry import stores
+    from registry.storage import stores
 
     found = stores.show(open_registry())
     if as_json:
@@ -45,7 +45,7 @@ def copy(target: str, *, as_json: bool) -> None:
     TARGET is an empty place, or an earlier copy, which then gets what it lacks; nothing is deleted.
     Servers can read from a copy, but no command writes to it.
     """
-    from registry import stores
+    from registry.storage import stores
 
     with reporting() as progress:
         found = stores.copy(open_registry(), target, progress)
@@ -70,8 +70,8 @@ def move(target: str, *, as_json: bool) -> None:
     Killed at any moment, it is repeated. The old store keeps what it has; remove it when no server
     follows it any more.
     """
-    from registry import stores
-    from registry.identity import address
+    from registry.storage import stores
+    from registry.storage.identity import address
 
     registry = open_registry()
     with reporting() as progress:
@@ -100,7 +100,7 @@ def adopt(*, incomplete: bool, as_json: bool) -> None:
     For a copy that takes the place of a store that was lost, and for one that says not whose it is.
     A store of another registry is refused.
     """
-    from registry import stores
+    from registry.storage import stores
 
     found = stores.adopt(open_registry(), incomplete=incomplete)
     mark_done()
@@ -116,7 +116,7 @@ def adopt(*, incomplete: bool, as_json: bool) -> None:
 
 
 def _whose(found: StoreDetail) -> str:
-    from registry.identity import short
+    from registry.storage.identity import short
 
     if found.store is None or found.registry is None:
         return "says not whose it is"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from centra.data.tags import SCHEMES
+from centra.kinds import KINDS
 from cli.context import json_option, open_registry
 from cli.listing import cut, page_options, time_options, window
 from cli.options import words_option
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from registry.tasks import Checkpoint, TaskOutcome
 
-_KINDS = ["classification", "multilabel", "regression", "tagging"]
 _FORCE = click.option("--force", is_flag=True, help="Act for another team; the audit log shows it.")
 
 
@@ -38,7 +38,7 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--kind",
-            type=click.Choice(_KINDS),
+            type=click.Choice([*KINDS]),
             help="A checkpoint's kind, where its config does not say.",
         ),
         click.option(
@@ -165,7 +165,7 @@ def pin(reference: str, *, force: bool, as_json: bool) -> None:
 
 @task.command("list")
 @click.option("--team", help="Only this team's.")
-@click.option("--kind", type=click.Choice(_KINDS), help="Only this kind.")
+@click.option("--kind", type=click.Choice([*KINDS]), help="Only this kind.")
 @click.option("--state", type=click.Choice(["active", "retired"]), help="Only in this state.")
 @click.option("--backbone", help="Only on this backbone, NAME or NAME@VERSION.")
 @click.option(

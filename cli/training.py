@@ -13,6 +13,7 @@ from centra.data.labelling import Labelling
 from centra.data.labels import read_labels
 from centra.data.tags import SCHEMES
 from centra.errors import UsageError
+from centra.kinds import KINDS
 from centra.training.recipe import REPORTERS, Recipe, meaning_of
 from cli.options import FEATURE_CACHE, words_option
 from cli.output import metrics_text, print_json, remark
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
-    from centra.formats.task_module import Kind
     from centra.training.train import TrainedModule
 
 __all__ = [
@@ -40,8 +40,7 @@ __all__ = [
     "task_options",
 ]
 
-KINDS = ("classification", "multilabel", "regression", "tagging")
-_EXTRA = ("accelerate", "matplotlib", "optuna", "plotext", "scipy", "seqeval", "sklearn")
+_EXTRA = ("accelerate", "matplotlib", "optuna", "plotext")
 """What the extra ``train`` brings, as it is imported."""
 
 
@@ -96,7 +95,7 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def with_labelling(
         *args: Any,
-        kind: Kind | None,
+        kind: str | None,
         labels: Path | None,
         tags: Scheme | None,
         words: Segmentation | None,
@@ -110,7 +109,7 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
         with_labelling,
         click.option(
             "--kind",
-            type=click.Choice(KINDS),
+            type=click.Choice([*KINDS]),
             help="Of the task; default what the labels look like: whole numbers are classes, numbers "
             "with fractions values.",
         ),

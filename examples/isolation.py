@@ -29,7 +29,7 @@ import centra
 from centra.data.inputs import read_examples
 from centra.training.recipe import Recipe
 from registry import Registry, backbones, releases, tasks
-from registry.database.session import upgrade
+from registry.database.migrations import upgrade
 from registry.rules.lifecycle import Actor
 
 if TYPE_CHECKING:

@@ -48,8 +48,10 @@ class Card:
     """Those of them that hold it in int8."""
     channels: list[str]
     """The channels that serve one of these now."""
-    threshold: float | None = None
+    threshold: float | tuple[float, ...] | None = None
     """The probability from which a multilabel task names a label; None for other kinds."""
+    rejection: float | None = None
+    """The score below which a classification gives no label; None where it always gives one."""
     crf: bool = False
     """Whether a tagging task's tags are decoded with a CRF."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -106,7 +108,8 @@ def show(registry: Registry, reference: str) -> Card:
         return replace(card, remark=remark)
     return replace(
         card,
-        threshold=spec.head.threshold if spec.kind == "multilabel" else None,
+        threshold=spec.effective_decision.threshold,
+        rejection=spec.effective_decision.rejection,
         crf=spec.head.crf,
         training=spec.training,
         teacher=_teacher(registry, spec.teacher) if spec.teacher else None,

@@ -22,7 +22,7 @@ from centra.progress import Progress, silent
 from centra.releases.compose import Checked, proven
 from centra.releases.find import read_manifest
 from registry import owners, policies, releases
-from registry.audit import bear_witness
+from registry.audit import write_witness
 from registry.channels import (
     advance,
     channel_row,
@@ -34,7 +34,6 @@ from registry.channels import (
     publish_pointer,
     unexpected,
 )
-from registry.claims import storing
 from registry.database.models import ChannelMove, Release
 from registry.evaluations import of_version
 from registry.rules import lineage
@@ -47,6 +46,7 @@ from registry.rules.policy import (
     Version,
     evaluate,
 )
+from registry.storage.claims import storing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -307,7 +307,7 @@ def promote(
             continue
         publish_move(registry, moved)
         if offer.rebased is not None:
-            bear_witness(registry, moved.release)
+            write_witness(registry, moved.release)
         return replace(
             promotion,
             release=moved.release,

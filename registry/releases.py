@@ -23,7 +23,7 @@ from centra.progress import Progress, Remark, silent, unheard
 from centra.releases.compose import Checked, ComposeError, check_parity, merge, proven
 from centra.releases.find import find_release, read_manifest
 from registry import policies
-from registry.audit import bear_witness
+from registry.audit import write_witness
 from registry.channels import (
     LATEST,
     advance,
@@ -32,12 +32,12 @@ from registry.channels import (
     publish_move,
     publish_pointer,
 )
-from registry.claims import storing
 from registry.database.listing import holds, paged, within
 from registry.database.models import Release, ReleaseBase, ReleaseTask
 from registry.rules.lineage import MoveKind
 from registry.rules.precisions import wishes
 from registry.rules.replay import tasks_digest
+from registry.storage.claims import storing
 from registry.versions import ReleasedVersion, compare_tensors
 
 if TYPE_CHECKING:
@@ -747,7 +747,7 @@ def _publish(registry: Registry, found: Composition) -> Composition | None:
         publish_move(registry, row)
     elif row is not None:
         publish_pointer(registry, LATEST)
-    bear_witness(registry, number)
+    write_witness(registry, number)
     return dataclasses.replace(found, release=number, published=made)
 
 
@@ -772,7 +772,7 @@ def record(uow: UnitOfWork, found: Composition) -> tuple[Release, bool]:
 
     Args:
         uow: the transaction that it becomes part of, for which its manifest was stored; see
-            :func:`registry.claims.storing`.
+            :func:`registry.storage.claims.storing`.
         found: the composition.
 
     Returns:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import ReleaseManifest
-from centra.formats.task_module import HeadSpec, Kind, TaskModule, TaskSpec
+from centra.formats.task_module import HeadSpec, TaskModule, TaskSpec
 from centra.store import LocalStore
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ def _metaspace_bpe() -> Tokenizer:
 
 def make_spec(
     backbone: str,
-    kind: Kind = "classification",
+    kind: str = "classification",
     *,
     tap: int = 1,
     depth: int = 1,
@@ -278,7 +278,7 @@ def parity(module: TaskModule, backbone: Backbone, store: LocalStore, folder: Pa
 
 
 def make_module(
-    kind: Kind,
+    kind: str,
     backbone: BackboneSpec,
     reader: BlobReader,
     *,

@@ -18,7 +18,7 @@ import pytest
 
 from centra.data.inputs import fingerprint
 from registry import Registry, backbones, policies, releases, tasks
-from registry.database.session import upgrade
+from registry.database.migrations import upgrade
 from registry.promotion import promote
 from registry.settings import Rules
 from tests import support

@@ -14,7 +14,8 @@ import pytest
 
 from centra import load_release
 from registry import Registry, audit, cards, channels, releases, tasks, transfer
-from registry.database.session import make_engine, upgrade
+from registry.database.engine import make_engine
+from registry.database.migrations import upgrade
 from tests.support import ROOT
 
 if TYPE_CHECKING:

@@ -55,7 +55,6 @@ _HEAVY = (
     "psycopg",
     "registry.promotion",
     "registry.transfer",
-    "sklearn.metrics",
     "transformers.models.bert.modeling_bert",
 )
 

@@ -18,6 +18,7 @@ from centra.checkpoints.backbone import import_backbone
 from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import ReleaseManifest
 from centra.formats.precision import Precision
+from centra.kinds import kind_named
 from centra.store import LocalStore
 
 if TYPE_CHECKING:
@@ -68,13 +69,15 @@ class Setup:
     def full_layers(self) -> int:
         """Layers that are computed on all tokens: a sentence task's last one is not."""
         tasks = self.manifest.tasks.values()
-        own = sum(task.depth - (task.kind != "tagging") for task in tasks)
+        own = sum(task.depth - (not kind_named(task.kind).reads_every_token) for task in tasks)
         return self.manifest.account.shared + own
 
     @property
     def sentence_tasks(self) -> int:
         """Each ends in a layer on the first token."""
-        return sum(task.kind != "tagging" for task in self.manifest.tasks.values())
+        return sum(
+            not kind_named(task.kind).reads_every_token for task in self.manifest.tasks.values()
+        )
 
     @property
     def blob_bytes(self) -> int:

@@ -12,6 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from centra.families.table import family_of
+from centra.kinds import kind_named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,10 +99,11 @@ def task_work(task: TaskEntry, backbone: BackboneSpec, *, batch: int, length: in
     4 · batch · heads · length · hidden.
     """
     hidden = backbone.hidden_size
-    outputs = 1 if task.kind == "regression" else len(task.labels)
+    kind = kind_named(task.kind)
+    outputs = kind.outputs(task.labels)
     out = _BYTES * (hidden + 1) * outputs
     full = layer_work(backbone, batch=batch, length=length)
-    if task.kind == "tagging":
+    if kind.reads_every_token:
         head = Work(flops=2 * batch * length * hidden * outputs, bytes=out)
         return sum([full] * task.depth, head)
     dense = _BYTES * (hidden + 1) * hidden

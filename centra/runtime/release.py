@@ -146,7 +146,7 @@ class Release:
 
         Returns:
             Per input, in order, an object from task name to answer; see
-            :func:`centra.kinds.decoding.decode` for the answers. Where an input is longer than the
+            :meth:`centra.kinds.base.Kind.decode` for the answers. Where an input is longer than the
             task's backbone reads, the answer has ``"truncated": {"tokens", "kept"}``: how many
             tokens it has, and how many of them were read. For one input its object alone.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from centra.data.inputs import Input
 from centra.errors import DataError, UsageError
 from centra.formats.names import several
-from centra.kinds.decoding import decode
+from centra.kinds import kind_named
 from centra.runtime.parts import no_such_task
 from centra.runtime.schedule import Job, Profile, compute, compute_alone
 from centra.system.forks import computing
@@ -108,7 +108,8 @@ def run_request(
 
 def answers_of(task: LoadedTask, logits: np.ndarray, batch: Batch) -> list[dict[str, Any]]:
     """A task's answers, each of which says where its input was cut."""
-    answers = decode(task.spec, logits, batch.inputs, batch.rows, task.chain)
+    kind = kind_named(task.spec.kind)
+    answers = kind.decode(task.spec, logits, batch.inputs, batch.rows, task.chain)
     for answer, row in zip(answers, batch.rows, strict=True):
         if row.given:
             answer["truncated"] = {"tokens": row.given, "kept": len(row.input_ids)}
@@ -117,7 +118,7 @@ def answers_of(task: LoadedTask, logits: np.ndarray, batch: Batch) -> list[dict[
 
 def unpadded_logits_of(task: LoadedTask, logits: np.ndarray, batch: Batch) -> list[np.ndarray]:
     """Logits per input, without padding."""
-    if task.spec.kind != "tagging":
+    if not task.spec.reads_every_token:
         return list(logits)
     return [array[: len(row.input_ids)] for array, row in zip(logits, batch.rows, strict=True)]
 
@@ -158,7 +159,7 @@ def _job(name: str, task: LoadedTask, batch: Batch, finish: Finish[T]) -> Job[li
         return finish(task, task.branch.run(hidden_states), batch)
 
     # A layer on the first token alone is much shorter than one on all, and still no trifle.
-    length = spec.depth if spec.kind == "tagging" else spec.depth - 0.5
+    length = spec.depth if spec.reads_every_token else spec.depth - 0.5
     return Job(name=name, tap=spec.tap_layer, length=length, run=run)
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
-    from centra.formats.task_module import Kind
     from centra.training.backbone import Backbone
     from centra.training.features import FeatureCache
     from centra.training.train import TrainedModule
@@ -48,7 +47,7 @@ def distill(
     metric: str | None = Recipe.metric,
     max_length: int = Recipe.max_length,
     seed: int = Recipe.seed,
-    kind: Kind | None = None,
+    kind: str | None = None,
     labels: Sequence[str] | str | os.PathLike[str] = (),
     tags: Scheme | None = None,
     words: Segmentation | None = None,

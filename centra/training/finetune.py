@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
-    from centra.formats.task_module import Kind
     from centra.training.backbone import Backbone
     from centra.training.features import FeatureCache
     from centra.training.train import TrainedModule
@@ -43,7 +42,7 @@ def finetune(
     max_length: int = Recipe.max_length,
     crf: bool = Recipe.crf,
     seed: int = Recipe.seed,
-    kind: Kind | None = None,
+    kind: str | None = None,
     labels: Sequence[str] | str | os.PathLike[str] = (),
     tags: Scheme | None = None,
     words: Segmentation | None = None,
@@ -65,7 +64,7 @@ def finetune(
         depth: how many layers learn, above the tap.
         epochs, learning_rate, batch_size, warmup, weight_decay, dropout, patience, metric,
             max_length, crf, seed: see :class:`centra.training.recipe.Recipe`.
-        kind: of the task; by default what the labels look like.
+        kind: of the task, by name; by default what the labels look like.
         labels: all of them in their order, or a file of them; by default those of the training
             data, sorted.
         tags: the scheme of a tagging task's tags; by default what they look like.

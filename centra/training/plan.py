@@ -13,7 +13,7 @@ from centra.data.tags import Scheme  # noqa: TC001 - pydantic reads annotations
 from centra.data.words import Segmentation  # noqa: TC001
 from centra.errors import UsageError
 from centra.formats.documents import Document
-from centra.formats.task_module import Kind  # noqa: TC001
+from centra.formats.task_module import KindName  # noqa: TC001
 from centra.formats.toml import read_toml
 from centra.formats.validation import explain
 from centra.training.recipe import Distillation, Recipe, SearchSpace
@@ -84,7 +84,7 @@ class Plan(Document):
     """NAME or NAME@VERSION."""
     data: str
     """A folder; a relative one counts from the recipe's own."""
-    kind: Kind | None = None
+    kind: KindName | None = None
     """None for what the labels look like; see :func:`centra.training.contract_inference.infer_contract`."""
     labels: str | None = None
     """A file with all labels in their order; a relative one counts from the recipe's folder."""

@@ -96,7 +96,7 @@ class Recipe:
         3, "Epochs without a better dev metric after which training stops.", _positive
     )
     metric: str | None = _setting(None, "Dev metric to select by, e.g. matthews; default by kind.")
-    """None takes the kind's first in :data:`centra.training.metrics.METRICS`."""
+    """None takes the kind's first in :attr:`centra.kinds.base.Kind.metrics`."""
     max_length: int = _setting(0, "Tokens kept of an input; 0 for the backbone's maximum.", _tokens)
     crf: bool = _setting(default=False, meaning="Decode tags with a linear-chain CRF.")
     seed: int = _setting(0, "Of the head's first weights and the order of examples.", _seed)

@@ -15,6 +15,7 @@ from torch import nn
 from centra.errors import ConflictError, TrainingDivergedError, UsageError
 from centra.formats.documents import canonical_json, sha256
 from centra.formats.task_module import TaskModule, TaskSpec
+from centra.kinds import kind_named
 from centra.modeling.branch import Branch
 from centra.modeling.layers import backbone_layer
 from centra.modeling.trunk import Trunk
@@ -97,7 +98,7 @@ class Run:
         if self.teacher is not None:
             _check_teacher(self.teacher.spec, str(teacher), data.spec, recipe)
             head = self.teacher.spec.head
-        elif recipe.crf and data.spec.kind != "tagging":
+        elif recipe.crf and not data.spec.reads_every_token:
             raise UsageError(f"crf: a {data.spec.kind} task has no tags to chain")
         training: dict[str, Any] = {
             "data": data.fingerprint,
@@ -178,10 +179,9 @@ class Run:
         for i, layer in enumerate(branch.layers, 1):
             weights = backbone_layer(self.backbone, self.reader, self.spec.tap_layer + i)
             layer.load_state_dict(weights, assign=True)
-        if self.spec.kind == "regression":
-            # From the mean on: the head need not first learn the scale of the values.
-            bias = branch.head.get_parameter("out.bias")
-            nn.init.constant_(bias, float(np.mean(self.data.train.targets)))
+        bias = kind_named(self.spec.kind).first_bias(self.data.train.targets)
+        if bias is not None:
+            nn.init.constant_(branch.head.get_parameter("out.bias"), bias)
         return branch
 
     def _trainer(self, until: int, progress: Progress) -> Trainer:
@@ -242,7 +242,7 @@ class Run:
                     branch.chain,
                 )
             arrays = logits.float().cpu().numpy()
-            if spec.kind == "tagging":
+            if spec.reads_every_token:
                 rows = data.train.rows[start:stop]
                 found += [a[: len(row.input_ids)] for a, row in zip(arrays, rows, strict=True)]
             else:

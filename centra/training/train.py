@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
     from centra.formats.backbone import BackboneSpec
-    from centra.formats.task_module import Kind, TaskModule, TaskSpec
+    from centra.formats.task_module import TaskModule, TaskSpec
     from centra.store import BlobReader
     from centra.training.backbone import Backbone
     from centra.training.features import FeatureCache
@@ -180,7 +180,7 @@ def train_module(
 
 
 def labelling_of(
-    kind: Kind | None,
+    kind: str | None,
     labels: Sequence[str] | str | os.PathLike[str],
     tags: Scheme | None,
     words: Segmentation | None,

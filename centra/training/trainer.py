@@ -13,8 +13,8 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from centra.training.metrics import dev_metrics
 from centra.training.network import collator
-from centra.training.targets import dev_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -13,10 +13,10 @@ from centra.errors import ConflictError, UsageError
 from centra.formats.names import parse_name
 from centra.progress import Progress, silent
 from registry.backbones.reading import BackboneRow, backbone_row, backbone_use
-from registry.claims import Claim
 from registry.database.models import Backbone
 from registry.rules.lifecycle import BackboneState
 from registry.rules.replay import backbone_content
+from registry.storage.claims import Claim
 
 if TYPE_CHECKING:
     from pathlib import Path

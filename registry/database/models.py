@@ -316,11 +316,11 @@ class Identity(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     registry_id: Mapped[str] = mapped_column(String(32))
     store_id: Mapped[str] = mapped_column(String(32))
-    """What the document at the store's root must say, too; see :mod:`registry.identity`."""
+    """What the document at the store's root must say, too; see :mod:`registry.storage.identity`."""
 
 
 class BlobClaim(Base):
-    """What an operation is about to do with a blob, or has done; see :mod:`registry.claims`."""
+    """What an operation is about to do with a blob, or has done; see :mod:`registry.storage.claims`."""
 
     __tablename__ = "blob_claims"
     __table_args__ = (

@@ -37,8 +37,11 @@ class Card(Document):
     """Those of them that hold it in int8."""
     channels: list[str]
     """Those that serve one of these releases now."""
-    threshold: float | None
-    """The probability from which a multilabel task names a label; null for other kinds."""
+    threshold: float | list[float] | None
+    """The probability from which a multilabel task names a label, or one for each label; null for
+    other kinds."""
+    rejection: float | None
+    """The score below which a classification gives no label; null where it always gives one."""
     crf: bool
     """Whether a tagging task's tags are decoded with a CRF."""
     training: dict[str, Any]
@@ -56,7 +59,8 @@ class Card(Document):
             releases=card.releases,
             int8=card.int8,
             channels=card.channels,
-            threshold=card.threshold,
+            threshold=[*card.threshold] if isinstance(card.threshold, tuple) else card.threshold,
+            rejection=card.rejection,
             crf=card.crf,
             training=card.training,
             teacher=Teacher.of(card.teacher) if card.teacher else None,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from registry.documents.base import Document, schema
 
 if TYPE_CHECKING:
-    from registry import doctor, scrub
+    from registry import doctor
+    from registry.storage import scrub
 
 __all__ = ["Check", "DamagedBlob"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from registry.documents.base import Document, Moment, schema
 
 if TYPE_CHECKING:
-    from registry import gc
+    from registry.storage import gc
 
 __all__ = ["Garbage", "GarbageCollection"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from registry.documents.base import Document, schema
 
 if TYPE_CHECKING:
-    from registry import stores
+    from registry.storage import stores
 
 __all__ = ["AdoptedStore", "MovedStore", "Store", "StoreCopy"]
 

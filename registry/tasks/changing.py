@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from centra.errors import UsageError
 from centra.formats.names import parse_name, parse_task_name
 from centra.progress import Progress, silent
-from registry.claims import storing
 from registry.rules.lifecycle import VersionChange
+from registry.storage.claims import storing
 from registry.tasks.intake import Checkpoint, checked_module
 from registry.tasks.outcome import TaskOutcome
 from registry.tasks.versioning import (

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
     from centra.formats.backbone import BackboneSpec
-    from centra.formats.task_module import Kind, ModuleFile
+    from centra.formats.task_module import ModuleFile
     from registry.connection import Registry
     from registry.database.models import Backbone
 
@@ -37,7 +37,7 @@ class Checkpoint:
     """Its backbone's name; None tries all that are registered."""
     tap: int | None = None
     form: Literal["single", "pair"] | None = None
-    kind: Kind | None = None
+    kind: str | None = None
     labels: Path | None = None
     """A file with its labels; see :func:`centra.data.labels.read_labels`."""
     tags: Scheme | None = None

@@ -18,9 +18,9 @@ from centra.formats.names import parse_name
 from centra.progress import Progress, silent
 from centra.store import LocalStore
 from registry import releases
-from registry.audit import bear_witness
+from registry.audit import write_witness
 from registry.backbones.changing import add_backbone
-from registry.claims import storing
+from registry.storage.claims import storing
 from registry.tasks.versioning import (
     AddedVersion,
     VersionRequest,
@@ -142,7 +142,7 @@ def import_file(
         with storing(registry, sources, progress) as uow:
             imported = _write(uow, content, requests, signatures)
         if imported.release is not None:
-            bear_witness(registry, imported.release.release)
+            write_witness(registry, imported.release.release)
     if imported.changed:
         _log.info(
             "imported %s: %d bytes in %.1f s", file, file.stat().st_size, time.monotonic() - since

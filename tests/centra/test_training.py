@@ -14,9 +14,9 @@ import torch
 
 from centra.data.inputs import fingerprint, read_examples
 from centra.data.labelling import Labelling
+from centra.data.tags import tagged_spans
 from centra.errors import CentraError, DataError, UsageError
 from centra.formats.task_module import TaskModule, check_module
-from centra.kinds.decoding import tagged_spans
 from centra.modeling.branch import Branch
 from centra.modeling.layers import backbone_layer
 from centra.modeling.trunk import Trunk
@@ -25,9 +25,9 @@ from centra.runtime import Release
 from centra.tokenization.text_encoder import TextEncoder
 from centra.training import run as running
 from centra.training import work_folder
+from centra.training.metrics import dev_metrics
 from centra.training.recipe import Recipe
 from centra.training.run import Run
-from centra.training.targets import dev_metrics
 from centra.training.task_data import TaskData
 from centra.training.train import train_module
 from tests import support

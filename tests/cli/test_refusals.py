@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from centra.formats.task_module import TaskModule
 from centra.system.files import file_digest
-from registry.database.session import SCHEMA
+from registry.database.migrations import SCHEMA
 from tests import support
 from tests.cli.helpers import centra, edit, read, refused, state
 
@@ -603,7 +603,7 @@ def test_init_leaves_another_registry_s_settings_alone(unchanged: Path) -> None:
 def test_a_database_one_migration_behind_is_refused(
     unchanged: Path, modules: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.database.session.SCHEMA", "9999")
+    monkeypatch.setattr("registry.database.migrations.SCHEMA", "9999")
     says = (f"is at migration {SCHEMA}, this Centra needs 9999", "centra db upgrade")
     for command in (
         ("task", "list"),

@@ -207,7 +207,7 @@ def test_each_stage_has_a_bar_of_its_own_on_a_terminal(monkeypatch: pytest.Monke
 # What is installed
 
 
-@pytest.mark.parametrize("package", ["optuna", "matplotlib", "plotext", "accelerate", "sklearn"])
+@pytest.mark.parametrize("package", ["optuna", "matplotlib", "plotext", "accelerate"])
 @pytest.mark.parametrize("command", [*TRAINERS, "fit"])
 def test_a_missing_package_is_told_with_the_extra_that_brings_it(
     home: Path,
@@ -234,8 +234,7 @@ def test_a_missing_package_is_told_with_the_extra_that_brings_it(
 def test_the_extra_is_asked_for_as_it_is_declared() -> None:
     project = tomllib.loads((support.ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[^\w-]", line)[0] for line in project["optional-dependencies"]["train"]}
-    renamed = {"scikit-learn": "sklearn"}
-    assert {renamed.get(name, name) for name in declared} == {*_EXTRA}
+    assert declared == {*_EXTRA}
 
 
 def test_a_reporter_that_is_not_installed_is_named(

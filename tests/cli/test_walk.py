@@ -14,7 +14,7 @@ import pytest
 from centra.formats.manifest import ReleaseManifest
 from centra.formats.task_module import TaskModule, read_spec
 from centra.system.files import file_digest
-from registry.database.session import SCHEMA
+from registry.database.migrations import SCHEMA
 from tests import support
 from tests.cli.helpers import answers, centra, read, read_repeated, refused, state
 

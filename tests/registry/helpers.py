@@ -16,7 +16,9 @@ import pytest
 from sqlalchemy import delete, make_url, select, text, true, update
 
 from centra.store import LocalStore
-from registry import Registry, audit, backbones, identity, policies
+from registry import Registry, audit, backbones, policies
+from registry.database.engine import make_engine
+from registry.database.migrations import upgrade
 from registry.database.models import (
     AuditEvent,
     AuditHead,
@@ -26,9 +28,9 @@ from registry.database.models import (
     Release,
     ReleaseTask,
 )
-from registry.database.session import make_engine, upgrade
 from registry.rules.lifecycle import Actor
 from registry.settings import Rules
+from registry.storage import identity
 from tests.services import _execute as execute
 
 if TYPE_CHECKING:

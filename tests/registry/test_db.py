@@ -19,7 +19,9 @@ from sqlalchemy.exc import IntegrityError
 
 from centra.errors import UsageError
 from registry import Registry, audit, releases, tasks
-from registry.database import session as database
+from registry.database import engine as database_engine
+from registry.database.engine import make_engine, writing
+from registry.database.migrations import SCHEMA, alembic_config, differences, revision, upgrade
 from registry.database.models import (
     AuditEvent,
     AuditHead,
@@ -35,7 +37,6 @@ from registry.database.models import (
     TaskVersion,
     UtcTime,
 )
-from registry.database.session import SCHEMA, differences, make_engine, revision, upgrade, writing
 from registry.errors import DatabaseError
 from tests.registry.helpers import (
     actions,
@@ -124,7 +125,7 @@ def test_downgrading_removes_every_table_and_upgrading_brings_them_back(
     with connected(empty_database) as engine:
         upgrade(engine)
         with writing(engine).begin() as connection:
-            command.downgrade(database._alembic(connection), "base")
+            command.downgrade(alembic_config(connection), "base")
         assert tables(engine) == {"alembic_version"}
         assert at(engine) is None
         upgrade(engine)
@@ -202,8 +203,9 @@ def every_use(registry: Registry) -> list[Callable[[], object]]:
 def test_an_empty_database_is_refused_with_what_to_do(empty_database: str, tmp_path: Path) -> None:
     with opened(empty_database, tmp_path / "store") as found:
         for use in every_use(found):
-            with pytest.raises(DatabaseError, match=" yet; run: centra db upgrade"):
+            with pytest.raises(DatabaseError, match=r" yet$") as caught:
                 use()
+            assert caught.value.code in ("database-missing", "database-empty")
         assert tables(found.engine) == set()
 
 
@@ -212,8 +214,10 @@ def test_a_database_behind_is_refused_with_both_numbers_and_what_to_do(
 ) -> None:
     set_revision(migrated.engine, "0000")
     for use in every_use(migrated):
-        with pytest.raises(DatabaseError, match=f"0000, .* needs {SCHEMA}; run: centra db upgrade"):
+        with pytest.raises(DatabaseError, match=f"0000, .* needs {SCHEMA}$") as caught:
             use()
+        assert caught.value.code == "database-older"
+        assert caught.value.data == {"found": "0000", "needed": SCHEMA}
 
 
 def test_a_database_ahead_is_refused_with_both_numbers_and_left_alone(migrated: Registry) -> None:
@@ -252,8 +256,9 @@ def test_a_column_that_is_missing_is_named_as_a_difference(migrated: Registry) -
 def test_tables_whose_migration_number_was_lost_are_refused(migrated: Registry) -> None:
     with migrated.engine.begin() as connection:
         connection.execute(text("DELETE FROM alembic_version"))
-    with pytest.raises(DatabaseError, match="centra db upgrade"):
+    with pytest.raises(DatabaseError) as caught:
         tasks.list(migrated)
+    assert caught.value.code == "database-empty"
     with pytest.raises(DatabaseError, match="already exists"):
         upgrade(migrated.engine)
 
@@ -541,7 +546,7 @@ def test_writers_take_turns_and_each_sees_what_the_one_before_it_wrote(
 def test_a_writer_that_waits_too_long_says_so(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_WAIT_S", 1)
+    monkeypatch.setattr(database_engine, "LOCK_WAIT_S", 1)
     with (
         registry.write(),
         reopened(registry) as other,

@@ -17,19 +17,11 @@ from centra.errors import StoreNotWritableError
 from centra.formats.backbone import BackboneSpec
 from centra.store import LocalStore, open_store
 from centra.store.s3 import S3Store
-from registry import (
-    Registry,
-    audit,
-    backbones,
-    channels,
-    doctor,
-    releases,
-    scrub,
-    tasks,
-    transfer,
-)
-from registry.database.session import SCHEMA, make_engine, upgrade
+from registry import Registry, audit, backbones, channels, doctor, releases, tasks, transfer
+from registry.database.engine import make_engine
+from registry.database.migrations import SCHEMA, upgrade
 from registry.rules.lifecycle import Actor
+from registry.storage import scrub
 from tests.registry.helpers import (
     ADA,
     blob_path,

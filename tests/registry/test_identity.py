@@ -14,24 +14,14 @@ from sqlalchemy import update
 from centra.errors import ConflictError, FormatError, UnsupportedFormatError
 from centra.store import LocalStore
 from centra.store.document import StoreDocument
-from registry import (
-    Registry,
-    backbones,
-    channels,
-    doctor,
-    evaluations,
-    gc,
-    identity,
-    releases,
-    signatures,
-    stores,
-    tasks,
-)
+from registry import Registry, backbones, channels, doctor, evaluations, releases, signatures, tasks
+from registry.database.engine import make_engine
+from registry.database.migrations import upgrade
 from registry.database.models import Identity
-from registry.database.session import make_engine, upgrade
 from registry.errors import WrongStoreError
 from registry.promotion import promote
 from registry.rules.lifecycle import Actor
+from registry.storage import gc, identity, stores
 from registry.transfer import export_file, import_file
 from tests import support
 from tests.registry.helpers import (

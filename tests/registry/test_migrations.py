@@ -12,13 +12,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, select, text, update
 
 from centra.formats.documents import canonical_json, sha256
-from registry import audit, channels, evaluations, identity, tasks
-from registry.database import session as database
+from registry import audit, channels, evaluations, tasks
+from registry.database.engine import make_engine, writing
+from registry.database.migrations import SCHEMA, alembic_config, differences, revision, upgrade
 from registry.database.models import AuditEvent, ChannelMove
-from registry.database.session import SCHEMA, differences, make_engine, revision, upgrade, writing
 from registry.releases import list_all
 from registry.rules.chain import chain_digest
 from registry.rules.lineage import Composed
+from registry.storage import identity
 from tests.registry.helpers import finish, opened, start_children
 from tests.support import ROOT
 
@@ -183,7 +184,7 @@ def earlier(request: pytest.FixtureRequest, empty_database: str) -> str:
     engine = make_engine(empty_database)
     for reached in REVISIONS[: REVISIONS.index(request.param) + 1]:
         with writing(engine).begin() as connection:
-            command.upgrade(database._alembic(connection), reached)
+            command.upgrade(alembic_config(connection), reached)
         with engine.begin() as connection:
             assert revision(connection) == reached
             FILL[reached](Inserting(connection))
@@ -315,7 +316,7 @@ def test_going_down_keeps_what_the_earlier_revision_knows(earlier: str, tmp_path
         before = revision(connection)
     upgrade(engine)
     with writing(engine).begin() as connection:
-        command.downgrade(database._alembic(connection), before)
+        command.downgrade(alembic_config(connection), before)
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM audit_events")) >= 11
     upgrade(engine)

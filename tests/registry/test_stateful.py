@@ -27,9 +27,10 @@ from hypothesis.stateful import (
 from centra.errors import CentraError, ConflictError, NotFoundError, UsageError
 from centra.formats.manifest import ChannelPointer
 from centra.system.files import file_digest
-from registry import Registry, audit, channels, gc, releases, tasks
+from registry import Registry, audit, channels, releases, tasks
 from registry.errors import ContractChangedError, TaskExistsError, TaskNotFoundError
 from registry.promotion import StaleReleaseError, promote
+from registry.storage import gc
 from tests.registry.helpers import nothing_changes
 
 if TYPE_CHECKING:

@@ -15,19 +15,9 @@ from centra.formats.manifest import ChannelPointer
 from centra.runtime import load_release
 from centra.store import LocalStore, open_store
 from centra.store.document import StoreDocument
-from registry import (
-    Registry,
-    audit,
-    channels,
-    doctor,
-    gc,
-    identity,
-    releases,
-    signatures,
-    stores,
-    tasks,
-)
+from registry import Registry, audit, channels, doctor, releases, signatures, tasks
 from registry.errors import WrongStoreError
+from registry.storage import gc, identity, stores
 from tests import support
 from tests.registry.helpers import (
     ADA,

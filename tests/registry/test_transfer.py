@@ -34,11 +34,13 @@ from centra.releases.signing import SignatureError
 from centra.store import LocalStore, open_store
 from centra.system.files import file_digest
 from centra.tokenization import trial as tokenizer_trial
-from registry import Registry, audit, backbones, channels, gc, releases, signatures, tasks
-from registry.database.session import make_engine, upgrade
+from registry import Registry, audit, backbones, channels, releases, signatures, tasks
+from registry.database.engine import make_engine
+from registry.database.migrations import upgrade
 from registry.errors import NotOwnerError, TaskNotFoundError
 from registry.releases import compose
 from registry.rules.lifecycle import Actor
+from registry.storage import gc
 from registry.tasks.versioning import AddedVersion, VersionRequest, add_version
 from registry.transfer import ImportedTask, export_file, import_file, importing
 from registry.transfer.archive import Export, unpack

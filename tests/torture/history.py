@@ -13,8 +13,9 @@ from sqlalchemy.engine.cursor import CursorFetchStrategy
 
 from centra.formats.task_module import check_module
 from centra.store import LocalStore
-from registry import backbones, channels, doctor, gc, promotion, releases, tasks
+from registry import backbones, channels, doctor, promotion, releases, tasks
 from registry.releases import Composition
+from registry.storage import gc
 from registry.tasks.versioning import VersionRequest, add_version
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ import pytest
 from benchmarks.tools.postgres import running_server
 from centra.store import LocalStore
 from registry import Registry, audit, backbones
-from registry.database.session import make_engine, upgrade
+from registry.database.engine import make_engine
+from registry.database.migrations import upgrade
 from registry.rules.lifecycle import Actor
 from tests import support
 from tests.registry.helpers import fresh_postgres

@@ -27,7 +27,8 @@ from centra.errors import CorruptBlobError, StoreError
 from centra.store import LocalStore, open_store
 from centra.store.s3 import S3Store, retries
 from registry import Registry, audit, backbones, tasks
-from registry.database.session import make_engine, upgrade
+from registry.database.engine import make_engine
+from registry.database.migrations import upgrade
 from registry.errors import DatabaseError
 from registry.rules.lifecycle import Actor
 from tests import services, support

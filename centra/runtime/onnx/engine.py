@@ -181,12 +181,12 @@ class OnnxBranch:
         head = {name: array for name, array in weights.items() if name.startswith("head.")}
         own = [under(weights, f"layers.{i}.") for i in range(1, spec.depth + 1)]
         layer = partial(Layer, shape=shape, precision=precision, pool=pool)
-        self._tagging = spec.kind == "tagging"
+        self._every_token = spec.reads_every_token
 
         def last() -> Layer | FirstLayer | Program:
             if not own:
                 return Program(onnx_layers.head_alone(head, shape, precision, spec.head))
-            if self._tagging:
+            if self._every_token:
                 return layer(own[-1] | head, head=spec.head)
             return FirstLayer(own[-1] | head, shape, precision=precision, head=spec.head)
 
@@ -209,7 +209,7 @@ class OnnxBranch:
             case Program() as head:
                 known = {"states": hidden.states, "firsts": packed.firsts}
                 (logits,) = head(*(known[name] for name in head.inputs))
-        return packed.unpack_tokens(logits) if self._tagging else packed.unpack_inputs(logits)
+        return packed.unpack_tokens(logits) if self._every_token else packed.unpack_inputs(logits)
 
 
 def _unit(

@@ -23,8 +23,8 @@ from centra.store import open_store
 from centra.store.s3 import S3Store
 from registry import channels
 from registry.database.models import AuditHead, Identity, Release
-from registry.gc import subject
-from registry.identity import address, document, is_empty, missing, named, short
+from registry.storage.gc import subject
+from registry.storage.identity import address, document, is_empty, missing, named, short
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -1,7 +1,7 @@
 """Garbage collection: removing what nothing reaches from the store.
 
 A blob is reached when a task version, a release, a backbone or a channel's pointer names it, or when
-somebody has claimed it for a row to come (:mod:`registry.claims`). All else is garbage once it is older
+somebody has claimed it for a row to come (:mod:`registry.storage.claims`). All else is garbage once it is older
 than a grace period. The decision is made twice: over the whole store, which is the dry run, and again
 for each batch, in a short writing transaction that claims it. Then it is removed, in no transaction.
 """
@@ -26,9 +26,9 @@ from centra.errors import (
 )
 from centra.progress import Progress, silent
 from centra.store import LocalStore
-from registry import claims
 from registry.database.models import Release
-from registry.identity import location
+from registry.storage import claims
+from registry.storage.identity import location
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
