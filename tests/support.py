@@ -316,7 +316,7 @@ def make_module(
     from centra.modeling.branch import Branch
     from centra.modeling.trunk import Trunk
     from centra.tokenization.text_encoder import TextEncoder
-    from centra.training.run import make_module as put_together
+    from centra.training.module import make_module as put_together
 
     spec = make_spec(
         backbone.digest, kind, tap=tap, depth=depth, labels=labels, form=form, **fields
