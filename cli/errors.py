@@ -54,11 +54,15 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "cache-not-writable": "Or set CENTRA_CACHE to another folder.",
     "contract-changed": "If its callers are ready for that: centra task redefine {task} FILE",
     "contract-unchanged": "Use: centra task update {task} FILE",
-    "output-is-teacher": "Name another file: --output FILE",
     "database-empty": "Run: centra db upgrade",
     "database-missing": "Run: centra db upgrade",
     "database-older": "Run: centra db upgrade",
     "invalid-witness": "'centra audit verify' prints it.",
+    "feature-cache-not-writable": (
+        "Give another folder in CENTRA_CACHE, or switch it off: --feature-cache off"
+    ),
+    "key-encrypted": "Say which variable holds its passphrase: --passphrase-env",
+    "output-is-teacher": "Name another file: --output FILE",
     "task-exists": (
         "For new weights with the same labels: centra task update {task} FILE\n"
         "For another label set, kind or input: centra task redefine {task} FILE"

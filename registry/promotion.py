@@ -535,7 +535,7 @@ def _parity(manifest: ReleaseManifest, checked: Checked, progress: Progress) -> 
 
 
 def _unsigned(registry: Registry, offer: _Offer, keys: list[SigningKey]) -> str | None:
-    from centra.releases.signing import PublicKey
+    from centra.releases.keys import PublicKey
     from registry.signatures import signed_by
 
     if offer.number is None:

@@ -292,7 +292,7 @@ def compose(
             remark=remark,
         )
         if folder is not None:
-            from centra.releases.folder import write_folder
+            from centra.releases.folder_writing import write_folder
 
             write_folder(found.manifest, registry.store, folder, progress)
         published = _publish(registry, found) if publish else found
@@ -488,7 +488,7 @@ def pull(
         StoreNotWritableError: the folder cannot be written.
         BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: it cannot be read.
     """
-    from centra.releases.folder import write_folder
+    from centra.releases.folder_writing import write_folder
 
     manifest, reader = _find(registry, reference)
     return manifest.digest, write_folder(manifest, reader, folder, progress)
