@@ -325,8 +325,7 @@ def rollback(
         channel, _ = advance(uow, name, target, MoveKind.ROLLBACK, foreign=foreign)
         moved = channel_row(channel)
     # Where the store took the pointer and its answer was lost, one step down is another step.
-    repeat = f"Repeat the command with --expect-revision {row.revision}"
-    publish_move(registry, moved, repeat=repeat)
+    publish_move(registry, moved, repeat_revision=row.revision)
     return Rollback(channel=moved, before=row.release, moved=True)
 
 
@@ -487,14 +486,14 @@ def check_publishable(registry: Registry, name: str) -> None:
 
 
 def publish_move(
-    registry: Registry, row: ChannelRow, *, repeat: str = "Repeat the command"
+    registry: Registry, row: ChannelRow, *, repeat_revision: int | None = None
 ) -> None:
     """Write the pointer of a channel that has just moved in the database.
 
     Args:
         registry: where.
         row: the channel as it moved.
-        repeat: what to do if that fails.
+        repeat_revision: see :class:`UnpublishedError`.
 
     Raises:
         UnpublishedError: it could not be written, nor was it.
@@ -510,7 +509,12 @@ def publish_move(
         except CentraError:
             seen = "may still see an earlier one"
         raise UnpublishedError(
-            row.name, row.release, row.revision, cause=error, followers=seen, repeat=repeat
+            row.name,
+            row.release,
+            row.revision,
+            cause=error,
+            followers=seen,
+            repeat_revision=repeat_revision,
         ) from error
 
 
