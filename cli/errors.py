@@ -65,6 +65,9 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
         "To go on, register it again from its source: centra backbone register {name} SOURCE"
     ),
     "blobs-not-copied": "To find out who needs them: centra doctor",
+    "backbone-not-found": (
+        "See: centra backbone list, or register it: centra backbone register NAME FOLDER_OR_HUB_NAME"
+    ),
     "backbone-retired": "To bring it back: centra backbone restore {backbone}",
     "cache-not-writable": "Or set CENTRA_CACHE to another folder.",
     "contract-changed": "If its callers are ready for that: centra task redefine {task} FILE",
@@ -79,12 +82,15 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
         "To go on, run 'centra channel sync {channel}'; or remove it, if nothing follows it"
     ),
     "registry-not-configured": ("Run 'centra init', or set CENTRA_DATABASE_URL and CENTRA_STORE."),
+    "release-not-found": "See: centra release list, centra channel list",
     "store-document-unreadable": "Or remove it, and then: centra store adopt",
     "store-incomplete": "To take it all the same: centra store adopt --incomplete",
     "task-exists": (
         "For new weights with the same labels: centra task update {task} FILE\n"
         "For another label set, kind or input: centra task redefine {task} FILE"
     ),
+    "store-moved-meanwhile": "See: centra doctor",
+    "task-not-found": "See: centra task list",
     "task-retired": "First: centra task restore {task}",
     "team-missing": "Say which team owns the task: --team TEAM",
     "version-not-in-force": _version_not_in_force,

@@ -168,7 +168,7 @@ class Registry:
                 uow = UnitOfWork(session, self.actor)
                 if identity and uow.identity() != identity:
                     raise ConflictError(
-                        "the registry's store was moved meanwhile; see: centra doctor"
+                        "the registry's store was moved meanwhile", code="store-moved-meanwhile"
                     )
                 yield uow
                 session.flush()

@@ -741,17 +741,17 @@ def test_what_becomes_used_after_it_was_listed_is_not_removed(
 ) -> None:
     tasks.register(registry, "intent", module())
     needed, left = litter(registry, module(seed=1).read_bytes(), b"left")
-    real = gc.reachable
+    real = gc.blobs_to_keep
 
-    def reachable(*arguments: Any) -> set[str]:
+    def blobs_to_keep(*arguments: Any) -> set[str]:
         found = real(*arguments)
-        monkeypatch.setattr(gc, "reachable", real)
+        monkeypatch.setattr(gc, "blobs_to_keep", real)
         with reopened(registry) as own:
             tasks.update(own, "intent", module(seed=1))
         assert {needed, left}.isdisjoint(found)
         return found
 
-    monkeypatch.setattr(gc, "reachable", reachable)
+    monkeypatch.setattr(gc, "blobs_to_keep", blobs_to_keep)
     assert names(gc.collect(registry, grace=NOW, delete=True)) == [left]
     all_is_well(registry)
 
