@@ -19,6 +19,7 @@ from centra.errors import (
     StoreError,
     StoreNotWritableError,
 )
+from centra.formats.identities import is_digest
 from centra.formats.strict_json import LARGEST
 from centra.store import layout
 from centra.store.protocol import StoredBlob
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from centra.formats.identities import Digest
     from centra.store.protocol import BlobProblem, Witness
 
 __all__ = ["Leftover", "LocalStore"]
@@ -91,7 +93,7 @@ class LocalStore:
             raise CorruptBlobError(digest, actual, str(path))
         return path
 
-    def put(self, source: Path | bytes) -> str:
+    def put(self, source: Path | bytes) -> Digest:
         digest = content_digest(source)
         path = self.path(digest)
         try:
@@ -135,7 +137,7 @@ class LocalStore:
     def blobs(self) -> Iterator[StoredBlob]:
         with self._listing():
             for path in self._beside_blobs():
-                if layout.is_digest(path.name) and (found := _stored_blob(path)):
+                if is_digest(path.name) and (found := _stored_blob(path)):
                     yield found
 
     def remove(self, digest: str) -> None:

@@ -27,6 +27,7 @@ from registry.storage import claims
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from centra.formats.identities import Digest
     from centra.store import BlobStore
     from registry.connection import Registry
     from registry.database.unit_of_work import UnitOfWork
@@ -70,11 +71,11 @@ class Need:
 class _Backbone:
     """What is known of a backbone from its document."""
 
-    blobs: set[str]
+    blobs: set[Digest]
     problem: str | None = None
     valid: bool = True
     weights: dict[str, int] = field(default_factory=dict)
-    layers: dict[str, int] = field(default_factory=dict)
+    layers: dict[Digest, int] = field(default_factory=dict)
 
 
 def needs(registry: Registry) -> Iterator[Need]:
@@ -220,7 +221,7 @@ def _readable(owner: str, *, code: str, **data: Any) -> Iterator[None]:
         raise UnreadableError(owner, error, code=code, **data) from error
 
 
-def _read_backbone(store: BlobStore, digest: str) -> _Backbone:
+def _read_backbone(store: BlobStore, digest: Digest) -> _Backbone:
     from centra.formats.backbone import BackboneSpec
 
     try:
@@ -243,7 +244,7 @@ def _read_backbone(store: BlobStore, digest: str) -> _Backbone:
 def _backbone_blobs(store: BlobStore, digest: str) -> set[str]:
     from centra.formats.backbone import BackboneSpec
 
-    return BackboneSpec.parts(digest, store)
+    return {*BackboneSpec.parts(digest, store)}
 
 
 def _release_blobs(store: BlobStore, manifest: str) -> set[str]:

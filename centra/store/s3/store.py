@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from centra.errors import BlobNotFoundError, CorruptBlobError, StoreError
+from centra.formats.identities import is_digest
 from centra.store import layout
 from centra.store.protocol import StoredBlob
 from centra.store.s3.address import S3Address
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from centra.formats.identities import Digest
     from centra.store.local import LocalStore
     from centra.store.protocol import BlobProblem, Witness
 
@@ -69,7 +71,7 @@ class S3Store:
         _log.debug("fetched blob sha256:%s from %s", digest, shown)
         return path
 
-    def put(self, source: Path | bytes) -> str:
+    def put(self, source: Path | bytes) -> Digest:
         digest = content_digest(source)
         # Each new blob is missing first: that is believed at once, as writing it again does no harm.
         problem = self._find_problem(digest, attempts=1)
@@ -118,7 +120,7 @@ class S3Store:
         with self.client.translated():
             for item in self.client.list_keys(self._path(f"{layout.BLOBS}/")):
                 digest = item["Key"].rpartition("/")[2]
-                if layout.is_digest(digest) and item["Key"] == self._key(digest):
+                if is_digest(digest) and item["Key"] == self._key(digest):
                     yield StoredBlob(
                         digest=digest,
                         size=item["Size"],
