@@ -100,11 +100,11 @@ class UnpublishedError(StoreError):
         revision: its own.
         cause: why the pointer could not be written.
         followers: what those see who follow the pointer.
-        repeat_revision: the revision to expect where the change is repeated; None where it can be
+        repeat_expecting: the revision to expect where the change is repeated; None where it can be
             repeated as it was.
     """
 
-    code = "pointer-not-published"
+    code = "unpublished"
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class UnpublishedError(StoreError):
         *,
         cause: CentraError,
         followers: str,
-        repeat_revision: int | None = None,
+        repeat_expecting: int | None = None,
     ) -> None:
         super().__init__(
             f"{channel} serves release {release} in the database (revision {revision}), but its "
@@ -122,7 +122,7 @@ class UnpublishedError(StoreError):
             channel=channel,
             release=release,
             revision=revision,
-            repeat_revision=repeat_revision,
+            repeat_expecting=repeat_expecting,
         )
         self.channel = channel
         self.revision = revision
