@@ -38,7 +38,7 @@ from registry.rules.lineage import MoveKind
 from registry.rules.precisions import wishes
 from registry.rules.replay import tasks_digest
 from registry.storage.claims import storing
-from registry.versions import ReleasedVersion, compare_tensors
+from registry.versions import ReleasedVersion, compare_decisions, compare_tensors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     import centra.runtime
     from centra.data.inputs import Example
     from centra.formats.contract import ContractDifference
+    from centra.formats.decision import DecisionChange
     from centra.formats.manifest import TaskEntry, Versioned
     from centra.releases.int8 import Int8Comparison
     from centra.store import BlobReader
@@ -175,6 +176,7 @@ class ModuleDifference:
     depth: tuple[int, int] | None
     precision: tuple[Precision, Precision] | None
     contract: ContractDifference
+    decision: list[DecisionChange]
     tensors_changed: list[str]
     """In both with other bytes, or in one alone."""
     tensors_same: int
@@ -861,6 +863,7 @@ def _compare(
         depth=(old.depth, new.depth) if old.depth != new.depth else None,
         precision=_precision(old, new),
         contract=old.contract.difference(new.contract),
+        decision=compare_decisions(registry.store, old.digest, new.digest),
         tensors_changed=tensors,
         tensors_same=same,
     )

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from centra.formats.contract import Contract
+    from centra.formats.decision import DecisionChange
     from centra.store import BlobReader
     from registry.database.models import TaskVersion
 
-__all__ = ["ReleasedVersion", "VersionRow", "compare_tensors", "version_row"]
+__all__ = ["ReleasedVersion", "VersionRow", "compare_decisions", "compare_tensors", "version_row"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,22 @@ class VersionRow:
     metrics: dict[str, float]
     created_at: datetime
     created_by: str
+
+
+def compare_decisions(reader: BlobReader, before: str, after: str) -> list[DecisionChange]:
+    """How the decisions of two modules differ, with what their kinds and heads say of them.
+
+    Args:
+        reader: where the modules are.
+        before, after: their digests.
+
+    Raises:
+        BlobNotFoundError, CorruptBlobError, FormatError, StoreError: they cannot be read.
+    """
+    from centra.formats.task_module import read_spec
+
+    old, new = (read_spec(reader.fetch(digest)) for digest in (before, after))
+    return old.effective_decision.changes(new.effective_decision)
 
 
 def compare_tensors(reader: BlobReader, before: str, after: str) -> tuple[list[str], int]:

@@ -12,7 +12,7 @@ from centra.formats.names import split_reference
 from registry import audit
 from registry.database.listing import by_name, is_backbone, metric, paged, within
 from registry.database.models import Backbone, Task, TaskVersion
-from registry.versions import VersionRow, compare_tensors, version_row
+from registry.versions import VersionRow, compare_decisions, compare_tensors, version_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
     from centra.formats.contract import ContractDifference
+    from centra.formats.decision import DecisionChange
     from registry.audit import Event
     from registry.connection import Registry
     from registry.database.listing import MetricBound, Moment
@@ -66,6 +67,7 @@ class TaskDifference:
     before: VersionRow
     after: VersionRow
     contract: ContractDifference
+    decision: list[DecisionChange]
     tensors_changed: list[str]
     tensors_same: int
 
@@ -202,6 +204,7 @@ def diff(registry: Registry, before: str, after: str) -> TaskDifference:
         before=rows[0],
         after=rows[1],
         contract=contract,
+        decision=compare_decisions(registry.store, rows[0].digest, rows[1].digest),
         tensors_changed=changed,
         tensors_same=same,
     )
