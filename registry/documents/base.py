@@ -24,7 +24,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
 if TYPE_CHECKING:
     from centra.formats.manifest import LayerAccount
@@ -35,7 +35,11 @@ SCHEMA_VERSION = 1
 """Of the whole set. It grows when a field is renamed, leaves or means something else; new fields and new
 documents do not change it."""
 
-Moment = Annotated[datetime, PlainSerializer(datetime.isoformat, return_type=str, when_used="json")]
+Moment = Annotated[
+    datetime,
+    PlainSerializer(datetime.isoformat, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
 """A time in UTC, in JSON as ISO 8601."""
 
 
@@ -64,7 +68,7 @@ def schema(name: str) -> Any:
         validation_alias="schema",
         serialization_alias="schema",
         pattern=f"^{value}$",
-        description=f"What this document is, and the version of the set: `{value}`.",
+        description=f"What this document is: ``{value}``.",
     )
 
 

@@ -85,9 +85,9 @@ class ReleaseDifference(Document):
 
     schema_: str = schema("release-difference")
     from_: int = from_field()
-    """A release."""
+    """The release before."""
     to: int
-    """A release."""
+    """The release after."""
     changes: list[Change]
     modules: list[ModuleDifference]
     """Of each changed task that both releases hold."""

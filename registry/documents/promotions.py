@@ -53,7 +53,7 @@ class Promotion(Document):
     """The channel's, after the move; null where there is no channel yet."""
     changed: bool
     """False where it was served already, for a dry run, and for a refusal."""
-    already_served: bool
+    unchanged: bool
     """Whether the channel served it before, so that no gate was asked."""
     gates: list[Gate]
     """All that apply."""
@@ -70,7 +70,7 @@ class Promotion(Document):
             from_=promotion.before,
             revision=promotion.revision,
             changed=promotion.promoted,
-            already_served=promotion.unchanged,
+            unchanged=promotion.unchanged,
             gates=[Gate.of(gate) for gate in promotion.gates],
             forced=promotion.forced,
         )

@@ -54,7 +54,7 @@ def test_a_release_goes_through_staging_to_production_and_back(
         "from": 1,
         "revision": 2,
         "changed": True,
-        "already_served": False,
+        "unchanged": False,
         "forced": {},
         "gates": [
             {
@@ -146,7 +146,7 @@ def test_a_promotion_that_changes_nothing_says_so_in_every_form(
     result = centra(*words, "--dry-run")
     assert (result.stdout, result.stderr) == ("", said)
     found = read(*words)
-    assert (found["already_served"], found["changed"], found["gates"]) == (True, False, [])
+    assert (found["unchanged"], found["changed"], found["gates"]) == (True, False, [])
     assert centra(*words, "--markdown", "--junit", file).stdout == (
         "### Release 1 → production: nothing changes\n\nproduction serves release 1.\n\n"
         "It is what the channel serves already, so no gate was asked.\n"
@@ -213,7 +213,7 @@ def test_a_change_at_a_revision_is_made_once(production: Path, modules: dict[str
     number = ship(modules)
     words = ("promote", number, "--to", "production", "--expect-revision", "1")
     first, again = read_repeated(*words)
-    assert (first["changed"], again["changed"], again["already_served"]) == (True, False, True)
+    assert (first["changed"], again["changed"], again["unchanged"]) == (True, False, True)
     first, again = read_repeated("rollback", "production", "--expect-revision", "2")
     assert (first["changed"], again["changed"]) == (True, False)
     assert (first["release"], again["release"], again["from"]) == (1, 1, 2)
