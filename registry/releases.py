@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from centra.errors import ConflictError, NotFoundError, UsageError
+from centra.formats.identities import Digest, VersionNumber
 from centra.formats.manifest import LayerAccount, ReleaseManifest, changes
-from centra.formats.names import split_reference
+from centra.formats.names import parse_task_reference
 from centra.formats.precision import Precision
 from centra.formats.task_module import read_spec
 from centra.progress import Progress, Remark, silent, unheard
@@ -38,7 +39,7 @@ from registry.rules.lineage import MoveKind
 from registry.rules.precisions import wishes
 from registry.rules.replay import tasks_digest
 from registry.storage.claims import storing
-from registry.versions import ReleasedVersion, compare_decisions, compare_tensors
+from registry.versions import ReleasedVersion, compare_modules
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -102,7 +103,7 @@ class Composition:
 
     release: int | None
     """The number of the release that holds exactly this; None before it is published."""
-    digest: str
+    digest: Digest
     published: bool
     """Whether a new release was made."""
     base: int | None
@@ -126,7 +127,7 @@ class ReleaseRow:
     """A release as listed."""
 
     number: int
-    digest: str
+    digest: Digest
     tasks: int
     channels: list[str]
     created_at: datetime
@@ -138,7 +139,7 @@ class ReleaseDetail:
     """A release with what it holds."""
 
     number: int
-    digest: str
+    digest: Digest
     base: int | None
     channels: list[str]
     tasks: dict[str, str]
@@ -157,7 +158,7 @@ class Unchanged:
 
     task: str
     version: str
-    digest: str
+    digest: Digest
     layers: int
     """How many frozen layers it reads, above the embeddings."""
     identical: bool
@@ -200,7 +201,7 @@ class ReleaseDifference:
 class Verification:
     """A release whose every blob was hashed and every task run on its probe."""
 
-    digest: str
+    digest: Digest
     files: int
     size: int
     """Bytes."""
@@ -370,8 +371,10 @@ def show(registry: Registry, reference: str) -> ReleaseDetail:
     with registry.read() as uow:
         release = uow.release(reference)
         versions = uow.versions_of(release)
-        tasks = {name: version.number for name, version in versions.items()}
-        backbones = {v.backbone.digest: v.backbone.reference for v in versions.values()}
+        tasks = {name: str(version.number) for name, version in versions.items()}
+        backbones: dict[str, str] = {
+            v.backbone.digest: v.backbone.reference for v in versions.values()
+        }
         base = release.base.number if release.base else None
         names = _channel_names(uow).get(release.id, [])
     manifest = read_manifest(release.digest, registry.store)
@@ -551,12 +554,12 @@ def _compose(
         live = base is None and versions == uow.live()
         before = uow.released_versions(start) if start else {}
         modules = {name: version.digest for name, version in versions.items()}
-        numbers = {name: version.number for name, version in versions.items()}
+        numbers = {name: str(version.number) for name, version in versions.items()}
         ids = {name: (version.task_id, version.id) for name, version in versions.items()}
         released = uow.proven(versions.values())
         start_number = start.number if start else None
         two = policies.in_force(uow)[1].compose.allow_two_backbones
-    named = {split_reference(reference, "task name")[0] for reference in replace}
+    named = {parse_task_reference(reference)[0] for reference in replace}
     wanted = wishes(
         modules,
         before,
@@ -611,7 +614,7 @@ def _resolve(
         versions = uow.live()
     changed = set()
     for reference in replace:
-        name, number = split_reference(reference, "task name")
+        name, number = parse_task_reference(reference)
         if number is None:
             raise UsageError(f"say which version of {name}: {name}@MAJOR.MINOR")
         if name in changed:
@@ -690,7 +693,7 @@ def _held(numbers: Mapping[str, str], manifest: ReleaseManifest) -> dict[str, Re
     """What a manifest holds, with the numbers of the versions."""
     return {
         name: ReleasedVersion(
-            number=numbers[name],
+            number=VersionNumber.parse(numbers[name]),
             digest=entry.digest,
             contract=entry.contract,
             precision=entry.precision,
@@ -709,8 +712,8 @@ def _changes(
             Change(
                 task=change.task,
                 change=change.change,
-                before=old.number if old else None,
-                after=new.number if new else None,
+                before=str(old.number) if old else None,
+                after=str(new.number) if new else None,
                 precision=_precision(old, new) if old and new else None,
             )
         )
@@ -855,7 +858,7 @@ def _compare(
 ) -> ModuleDifference:
     """How a task's two modules differ; ``names`` are those of the backbones, by digest."""
     backbones = names.get(old.backbone, ""), names.get(new.backbone, "")
-    tensors, same = compare_tensors(registry.store, old.digest, new.digest)
+    modules = compare_modules(registry.store, old.digest, new.digest)
     return ModuleDifference(
         task=task,
         backbone=backbones if old.backbone != new.backbone else None,
@@ -863,9 +866,9 @@ def _compare(
         depth=(old.depth, new.depth) if old.depth != new.depth else None,
         precision=_precision(old, new),
         contract=old.contract.difference(new.contract),
-        decision=compare_decisions(registry.store, old.digest, new.digest),
-        tensors_changed=tensors,
-        tensors_same=same,
+        decision=modules.decision,
+        tensors_changed=modules.tensors_changed,
+        tensors_same=modules.tensors_same,
     )
 
 

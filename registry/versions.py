@@ -12,33 +12,33 @@ if TYPE_CHECKING:
 
     from centra.formats.contract import Contract
     from centra.formats.decision import DecisionChange
+    from centra.formats.identities import Digest, VersionNumber
     from centra.store import BlobReader
     from registry.database.models import TaskVersion
 
-__all__ = ["ReleasedVersion", "VersionRow", "compare_decisions", "compare_tensors", "version_row"]
+__all__ = ["ModuleComparison", "ReleasedVersion", "VersionRow", "compare_modules", "version_row"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedVersion:
     """A version of a task as a release holds it."""
 
-    number: str
-    digest: str
+    number: VersionNumber
+    digest: Digest
     contract: Contract
     precision: Precision
 
     def __str__(self) -> str:
-        return (
-            self.number if self.precision == Precision.FP32 else f"{self.number} {self.precision}"
-        )
+        number = str(self.number)
+        return number if self.precision == Precision.FP32 else f"{number} {self.precision}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class VersionRow:
     """One version of a task."""
 
-    version: str
-    digest: str
+    version: VersionNumber
+    digest: Digest
     size: int
     """Bytes of the module's file."""
     backbone: str
@@ -52,8 +52,19 @@ class VersionRow:
     created_by: str
 
 
-def compare_decisions(reader: BlobReader, before: str, after: str) -> list[DecisionChange]:
-    """How the decisions of two modules differ, with what their kinds and heads say of them.
+@dataclass(frozen=True, kw_only=True)
+class ModuleComparison:
+    """How two modules differ in what their files hold."""
+
+    decision: list[DecisionChange]
+    """How logits become answers, with what kind and head say of it."""
+    tensors_changed: list[str]
+    """Those that differ in type, shape or any byte, or are in one alone; sorted."""
+    tensors_same: int
+
+
+def compare_modules(reader: BlobReader, before: Digest, after: Digest) -> ModuleComparison:
+    """Compare two modules: what they decide, and every tensor.
 
     Args:
         reader: where the modules are.
@@ -63,30 +74,18 @@ def compare_decisions(reader: BlobReader, before: str, after: str) -> list[Decis
         BlobNotFoundError, CorruptBlobError, FormatError, StoreError: they cannot be read.
     """
     from centra.formats.task_module import read_spec
-
-    old, new = (read_spec(reader.fetch(digest)) for digest in (before, after))
-    return old.effective_decision.changes(new.effective_decision)
-
-
-def compare_tensors(reader: BlobReader, before: str, after: str) -> tuple[list[str], int]:
-    """Which tensors of two modules differ, in type, shape or any byte, or are in one alone.
-
-    Args:
-        reader: where the modules are.
-        before, after: their digests.
-
-    Returns:
-        The names, sorted, and how many tensors are the same.
-
-    Raises:
-        BlobNotFoundError, CorruptBlobError, FormatError, StoreError: they cannot be read.
-    """
     from centra.formats.tensors import read_raw
 
-    old, new = (read_raw(reader.fetch(digest)) for digest in (before, after))
+    files = [reader.fetch(digest) for digest in (before, after)]
+    decisions = [read_spec(file).effective_decision for file in files]
+    old, new = (read_raw(file) for file in files)
     names = sorted(old.keys() | new.keys())
     changed = [name for name in names if old.get(name) != new.get(name)]
-    return changed, len(names) - len(changed)
+    return ModuleComparison(
+        decision=decisions[0].changes(decisions[1]),
+        tensors_changed=changed,
+        tensors_same=len(names) - len(changed),
+    )
 
 
 def version_row(version: TaskVersion) -> VersionRow:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from centra.errors import UsageError
-from centra.formats.names import split_reference
+from centra.formats.identities import VersionNumber
+from centra.formats.names import parse_task_reference
 from registry import audit
 from registry.database.listing import by_name, is_backbone, metric, paged, within
 from registry.database.models import Backbone, Task, TaskVersion
-from registry.versions import VersionRow, compare_decisions, compare_tensors, version_row
+from registry.versions import VersionRow, compare_modules, version_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from centra.formats.contract import ContractDifference
     from centra.formats.decision import DecisionChange
+    from centra.formats.identities import TaskName
     from registry.audit import Event
     from registry.connection import Registry
     from registry.database.listing import MetricBound, Moment
@@ -34,10 +36,10 @@ __all__ = ["TaskDetail", "TaskDifference", "TaskRow", "diff", "history", "list_t
 class TaskRow:
     """A task with its current version, as listed."""
 
-    name: str
+    name: TaskName
     team: str
     state: TaskState
-    version: str
+    version: VersionNumber
     kind: str
     input: str
     backbone: str
@@ -52,10 +54,10 @@ class TaskRow:
 class TaskDetail:
     """A task with all its versions."""
 
-    name: str
+    name: TaskName
     team: str
     state: TaskState
-    current: str
+    current: VersionNumber
     versions: list[VersionRow]
 
 
@@ -63,7 +65,7 @@ class TaskDetail:
 class TaskDifference:
     """How two versions of a task differ."""
 
-    task: str
+    task: TaskName
     before: VersionRow
     after: VersionRow
     contract: ContractDifference
@@ -134,7 +136,7 @@ def list_tasks(
                 name=row.name,
                 team=row.team,
                 state=row.state,
-                version=f"{row.major}.{row.minor}",
+                version=VersionNumber(row.major, row.minor),
                 kind=row.kind,
                 input=row.input,
                 backbone=f"{row.encoder}@{row.number}",
@@ -154,7 +156,7 @@ def show(registry: Registry, reference: str) -> TaskDetail:
         TaskNotFoundError: there is no such task or version.
         DatabaseError: the registry cannot be used.
     """
-    name, number = split_reference(reference, "task name")
+    name, number = parse_task_reference(reference)
     with registry.read() as uow:
         task = uow.task(name)
         versions = task.versions if number is None else [uow.version(name, number)]
@@ -190,7 +192,7 @@ def diff(registry: Registry, before: str, after: str) -> TaskDifference:
         BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: they cannot be read.
     """
     (name, first), (other, second) = (
-        split_reference(reference, "task name") for reference in (before, after)
+        parse_task_reference(reference) for reference in (before, after)
     )
     if name != other:
         raise UsageError(f"{before} and {after} are different tasks; compare versions of one")
@@ -198,15 +200,15 @@ def diff(registry: Registry, before: str, after: str) -> TaskDifference:
         old, new = uow.version(name, first), uow.version(name, second)
         rows = version_row(old), version_row(new)
         contract = old.contract.difference(new.contract)
-    changed, same = compare_tensors(registry.store, rows[0].digest, rows[1].digest)
+    modules = compare_modules(registry.store, rows[0].digest, rows[1].digest)
     return TaskDifference(
         task=name,
         before=rows[0],
         after=rows[1],
         contract=contract,
-        decision=compare_decisions(registry.store, rows[0].digest, rows[1].digest),
-        tensors_changed=changed,
-        tensors_same=same,
+        decision=modules.decision,
+        tensors_changed=modules.tensors_changed,
+        tensors_same=modules.tensors_same,
     )
 
 
