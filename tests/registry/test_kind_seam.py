@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from centra import distill, finetune
 from centra.data.inputs import read_examples
-from centra.data.labelling import Labelling
 from centra.errors import FormatError, UsageError
 from centra.formats.task_module import check_module, read_spec
 from centra.kinds import KINDS, kind_named
-from centra.training.distill import distill
-from centra.training.finetune import finetune
-from centra.training.recipe import Recipe
 from cli import card as cards_as_text
 from cli.drawing import svg
 from cli.picture import picture
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     from registry import Registry
 
 SCALE = ("poor", "fair", "good")
+LEARNING: dict[str, Any] = {"epochs": 6, "learning_rate": 3e-3, "batch_size": 8}
 
 
 @pytest.fixture
@@ -51,16 +49,16 @@ def ratings(tiny_data: Callable[[str], Path], tmp_path: Path) -> Path:
 @pytest.fixture
 def teacher(_rating: None, ratings: Path, tiny_backbone: support.Backbone, tmp_path: Path) -> Path:
     """Fine-tuned: one layer above tap 1."""
-    module = finetune(
-        tiny_backbone.spec,
-        tiny_backbone.store,
+    return finetune(
+        tiny_backbone.folder,
         ratings,
-        Recipe(tap=1, depth=1, epochs=6, learning_rate=3e-3, batch_size=8),
-        work=tmp_path / "work",
-        labelling=Labelling(kind="rating", labels=SCALE),
-    )
-    module.write(tmp_path / "teacher.safetensors")
-    return tmp_path / "teacher.safetensors"
+        output=tmp_path / "teacher.safetensors",
+        tap=1,
+        depth=1,
+        kind="rating",
+        labels=SCALE,
+        **LEARNING,
+    ).path
 
 
 # What runs on a database at all runs on both kinds of it.
@@ -77,13 +75,14 @@ def test_a_further_kind_is_trained_distilled_registered_composed_and_served(
     assert spec.metrics["closeness"] > 0.7
 
     student = distill(
-        tiny_backbone.spec,
-        tiny_backbone.store,
+        tiny_backbone.folder,
         ratings,
-        Recipe(tap=1, depth=0, epochs=2, learning_rate=3e-3, batch_size=8),
         teacher=teacher,
-        labelling=Labelling(labels=SCALE, kind="rating"),
-        work=tmp_path / "work",
+        layers=0,
+        output=tmp_path / "student.safetensors",
+        kind="rating",
+        labels=SCALE,
+        **LEARNING,
     )
     assert (student.spec.kind, student.spec.depth) == ("rating", 0)
 
