@@ -31,7 +31,7 @@ from centra.errors import (
 from centra.formats.documents import canonical_json, sha256
 from centra.formats.task_module import TaskModule, TaskSpec
 from centra.modeling.branch import Branch
-from centra.modeling.layers import backbone_layer
+from centra.modeling.shared_state import PositionTables
 from centra.modeling.trunk import Trunk
 from centra.progress import Progress, silent
 from centra.system.files import check_utf8, file_digest, replacing
@@ -192,9 +192,7 @@ class Run:
         if self.teacher is not None and self.distillation.start == "teacher":
             # Fewer layers than the teacher has: the lowest of its own.
             return branch.load(self.teacher.tensors)
-        for i, layer in enumerate(branch.layers, 1):
-            weights = backbone_layer(self.backbone, self.reader, self.spec.tap_layer + i)
-            layer.load_state_dict(weights, assign=True)
+        branch.start_from(self.backbone, self.reader)
         if self.spec.kind == "regression":
             # From the mean on: the head need not first learn the scale of the values.
             bias = branch.head.get_parameter("out.bias")
@@ -208,7 +206,8 @@ class Run:
         if None in features:
             trunk = Trunk(self.backbone, self.reader, depth=spec.tap_layer)
         branch = self._branch()
-        network = Network(spec, branch, trunk, self.distillation)
+        shared_state = PositionTables.load(self.backbone, self.reader)
+        network = Network(spec, branch, shared_state, trunk, self.distillation)
         collate = collator(spec, data.pad_token_id)
         teacher = self._teacher_logits(features[0], progress)
         cuda = torch.cuda.is_available()
@@ -296,7 +295,8 @@ class Run:
         if features is None:
             trunk = Trunk(self.backbone, self.reader, depth=spec.tap_layer).to(device)
         branch = Branch(self.backbone, spec).load(self.teacher.weights).eval().to(device)
-        network = Network(spec, branch, trunk, self.distillation).eval()
+        shared_state = PositionTables.load(self.backbone, self.reader).to(device)
+        network = Network(spec, branch, shared_state, trunk, self.distillation).eval()
         examples = TrainingSet(data.train, features)
         collate, found = collator(spec, data.pad_token_id), list[np.ndarray]()
         for start in range(0, len(examples), 2 * self.recipe.batch_size):
@@ -473,7 +473,7 @@ def make_module(spec: TaskSpec, trunk: Trunk, branch: Branch, probe: Encoded) ->
         for name in ("input_ids", "attention_mask", "token_type_ids")
     }
     hidden = trunk(**inputs, taps=[spec.tap_layer])[spec.tap_layer]
-    logits = branch(hidden, inputs["attention_mask"])
+    logits = branch(hidden, trunk.shared_state(inputs["attention_mask"]))
     return TaskModule(
         spec,
         branch.tensors()

@@ -18,7 +18,7 @@ from centra.formats.task_module import HeadSpec, TaskModule
 from centra.kinds.chain import Chain
 from centra.modeling.branch import Branch
 from centra.modeling.crf import LinearChain
-from centra.modeling.layers import backbone_layer
+from centra.modeling.shards import backbone_layer
 from centra.system.files import file_digest
 from centra.training.distill import distill
 from centra.training.features import FeatureCache
