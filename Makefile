@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # How long: TORTURE_ARGS="--hours 8", or --minutes 10; --part races, --seed 7.
 TORTURE_ARGS ?= --hours 1
 
-.PHONY: demo test torture check bench setup clean
+.PHONY: demo test torture check bench docs setup clean
 
 setup: $(VENV)/ready
 
@@ -38,6 +38,11 @@ check: setup
 
 bench: setup
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script $(BENCH_ARGS) || exit 1; done
+
+# The reference page of what --json prints, with examples taken anew.
+docs: setup
+	RECORD_EXAMPLES=tests/json_examples.json $(BIN)/pytest -q tests/cli/test_documents.py -k prints
+	$(BIN)/python -m tests.json_page > docs/json.md
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["run", "settled"]
+__all__ = ["prepare_worker", "run"]
 
 _HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib is imported later
 _OWN = ("centra", "cli", "migrations", "registry")
@@ -25,7 +25,7 @@ def run() -> None:
     run()
 
 
-def settled() -> None:
+def prepare_worker() -> None:
     """Nothing more: importing this module has done it. For Ray, whose workers call a function first."""
 
 

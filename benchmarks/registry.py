@@ -325,28 +325,21 @@ def _measure(database: str, bench: Bench) -> Findings:
 
 def _reads(registry: Registry, bench: Bench) -> Times:
     """Lists and shows of one task after another, each kind of reading by turns."""
+    from centra.kinds import kind_named
     from registry import tasks
     from registry.database.listing import MetricBound
 
-    # One metric of the kind that each query asks for.
-    metric = {
-        "classification": "accuracy",
-        "multilabel": "micro_f1",
-        "regression": "pearson",
-        "tagging": "entity_f1",
-    }
-
     def bound(task: BulkTask) -> list[MetricBound]:
-        return [MetricBound(name=metric[task.kind], comparison=">=", value=0.8)]
+        return [MetricBound(name=kind_named(task.kind).metrics[0], comparison=">=", value=0.8)]
 
     operations: dict[str, Callable[[BulkTask], object]] = {
-        FILTERED: lambda task: tasks.list_all(
+        FILTERED: lambda task: tasks.list(
             registry, team=task.team, kind=task.kind, metrics=bound(task), limit=MATCHES
         ),
-        BY_METRIC: lambda task: tasks.list_all(
+        BY_METRIC: lambda task: tasks.list(
             registry, kind=task.kind, metrics=bound(task), limit=MATCHES
         ),
-        LIST: lambda _: tasks.list_all(registry, limit=PAGE),
+        LIST: lambda _: tasks.list(registry, limit=PAGE),
         SHOW: lambda task: tasks.show(registry, task.name),
     }
     times: Times = {name: [] for name in operations}
@@ -490,12 +483,12 @@ def _in_turns(registry: Registry, worker: Worker, bench: Bench, found: Findings)
             ),
             (
                 LIST,
-                partial(tasks.list_all, registry, limit=PAGE),
+                partial(tasks.list, registry, limit=PAGE),
                 partial(worker.ask, do="list_first", limit=PAGE),
             ),
             (
                 SEARCH,
-                partial(tasks.list_all, registry, **match),
+                partial(tasks.list, registry, **match),
                 partial(worker.ask, do="search", **match),
             ),
         ]

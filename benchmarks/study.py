@@ -36,18 +36,18 @@ from benchmarks.tools.common import (
 )
 from benchmarks.tools.joint import train_joint, train_leave_one_out
 from benchmarks.tools.real import find_data, minilm, take_rows
+from centra.kinds import kind_named
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
-from centra.training.fit import fit
 from centra.training.jobs import Job, advance
-from centra.training.metrics import METRICS
+from centra.training.pipeline import run_pipeline
 from centra.training.plan import Plan
-from centra.training.recipe import Distillation, Recipe
-from centra.training.run import discard
-from centra.training.search import Space, search
+from centra.training.recipe import Distillation, Recipe, SearchSpace
+from centra.training.search import search
 from centra.training.select import read_scores, select
 from centra.training.task_data import TaskData
 from centra.training.trials import best_trial
+from centra.training.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,7 +113,7 @@ def main() -> int:
     if options.quick:
         options.work = options.work.with_name("study-quick")
         options.tasks, options.rows, options.dev_rows = ("trec", "slots_restaurant"), 48, 32
-        options.layers = (2, 3)
+        options.layers = (1, 2)
         options.epochs = options.joint_epochs = options.left_out_epochs = 1
     load = os.getloadavg()[0]
     try:
@@ -175,13 +175,13 @@ def _seed(
             backbone.store,
             folder,
             plan.recipe,
-            Space(layers=(layers,), learning_rates=plan.search.learning_rates, seeds=(seed,)),
+            SearchSpace(layers=(layers,), learning_rates=plan.search.learning_rates, seeds=(seed,)),
             work=work / task / "full",
             engine=engine,
             exhaustive=True,
         ).best.score
         say(f"seed {seed}, {task}: search and distil")
-        found = fit(
+        found = run_pipeline(
             backbone.spec,
             backbone.store,
             folder,
@@ -268,7 +268,7 @@ def _from_backbone(
     ]
     found = dict(engine.map(advance, jobs))
     for job in jobs:
-        discard(job.work)
+        WorkFolder(job.work).discard_checkpoints()
     return [job.as_trial(found[i]) for i, job in enumerate(jobs)]
 
 
@@ -316,7 +316,7 @@ def _joint(
         epochs=HEAD_EPOCHS,
         learning_rate=HEAD_RATE,
     )
-    metric = {task: METRICS[found.spec.kind][0] for task, found in examples.items()}
+    metric = {task: kind_named(found.spec.kind).metrics[0] for task, found in examples.items()}
     rows = []
     if "joint" not in options.without:
         say(f"seed {seed}: joint training")
@@ -402,7 +402,7 @@ def _settings(
     load: float,
 ) -> list[str]:
     """What was run on what, a line each."""
-    metrics = {task: METRICS[found.spec.kind][0] for task, found in examples.items()}
+    metrics = {task: kind_named(found.spec.kind).metrics[0] for task, found in examples.items()}
     rates = " and ".join(f"{rate:g}" for rate in RATES)
     student_rates = " and ".join(f"{rate:g}" for rate in STUDENT_RATES)
     fewest, most = options.layers

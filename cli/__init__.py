@@ -101,9 +101,12 @@ def main(ctx: click.Context, /, **settings: str | None) -> None:
     whether or not its output could be written.
     """
     ctx.obj = settings
-    log = logging.getLogger("centra")
-    log.setLevel(logging.INFO)
-    log.handlers = [Remarks()]
+    for package in ("centra", "registry"):
+        log = logging.getLogger(package)
+        log.setLevel(logging.WARNING)
+        log.handlers = [Remarks()]
+    # Which release was taken where none is named.
+    logging.getLogger("centra.releases.find").setLevel(logging.INFO)
 
 
 def run() -> None:

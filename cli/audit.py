@@ -9,7 +9,7 @@ import click
 from cli.context import json_option, open_registry
 from cli.options import TIME
 from cli.output import json_text, print_json, print_table, remark
-from cli.streams import settled
+from cli.streams import mark_done
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ _FOR_CHECKS = ("content", "holds")
     type=TIME,
     help="Only changes from then on: 2026-11-01, 2026-11-01T12:00 (UTC), or so long ago: 7d, 12h.",
 )
-@json_option
+@json_option("registry.documents.audit:Event", "array")
 @click.pass_context
 def audit(
     ctx: click.Context,
@@ -59,7 +59,7 @@ def audit(
     help="What 'audit verify' printed once: the log must still begin so. May be repeated.",
 )
 @click.option("--no-store", is_flag=True, help="Do not ask the store what it has seen of the log.")
-@json_option
+@json_option("registry.documents.audit:LogVerification")
 def verify(*, expected: tuple[str, ...], no_store: bool, as_json: bool) -> None:
     """Check that neither the log nor what it tells of was changed behind Centra's back.
 
@@ -79,7 +79,9 @@ def verify(*, expected: tuple[str, ...], no_store: bool, as_json: bool) -> None:
     if found.partly:
         remark(f"rows of which an older Centra's log does not say every value: {found.partly}")
     if as_json:
-        print_json(found)
+        from registry.documents.audit import LogVerification
+
+        print_json(LogVerification.of(found))
     else:
         click.echo(
             f"{found.events} events, each linked to the one before; witnesses that agree: "
@@ -88,7 +90,7 @@ def verify(*, expected: tuple[str, ...], no_store: bool, as_json: bool) -> None:
 
 
 @audit.command()
-@json_option
+@json_option("registry.documents.audit:AcceptedBackup")
 def accept(*, as_json: bool) -> None:
     """Say that the database was restored from a backup that is older than its store.
 
@@ -98,9 +100,11 @@ def accept(*, as_json: bool) -> None:
     from registry import audit as log
 
     void = log.accept(open_registry())
-    settled()
+    mark_done()
     if as_json:
-        print_json({"changed": bool(void), "void": void})
+        from registry.documents.audit import AcceptedBackup
+
+        print_json(AcceptedBackup.of(void))
     elif void:
         click.echo(f"void from now on, because an older backup was restored: {', '.join(void)}")
     else:
@@ -108,15 +112,17 @@ def accept(*, as_json: bool) -> None:
 
 
 @audit.command()
-@json_option
+@json_option("registry.documents.audit:RestoredGuards")
 def guard(*, as_json: bool) -> None:
     """Put back the database's triggers that refuse to change the log, where they are gone or altered."""
     from registry import audit as log
 
-    restored = log.guard(open_registry())
-    settled()
+    restored = log.restore_guards(open_registry())
+    mark_done()
     if as_json:
-        print_json({"changed": bool(restored), "restored": restored})
+        from registry.documents.audit import RestoredGuards
+
+        print_json(RestoredGuards.of(restored))
     elif restored:
         click.echo(f"put back: {', '.join(restored)}")
     else:
@@ -126,7 +132,9 @@ def guard(*, as_json: bool) -> None:
 def print_events(events: Sequence[Event], *, as_json: bool) -> None:
     """Print events as JSON, or as a table without what is there for checking the tables alone."""
     if as_json:
-        print_json(list(events))
+        from registry.documents.audit import Event
+
+        print_json([Event.of(event) for event in events])
         return
     print_table(
         ("time", "actor", "action", "subject", "details"),

@@ -8,10 +8,10 @@ import click
 
 from cli.context import json_option, open_registry
 from cli.output import print_json, print_table, remark, reporting
-from cli.streams import settled
+from cli.streams import mark_done
 
 if TYPE_CHECKING:
-    from registry.backbones import BackboneRow
+    from registry.backbones import BackboneOutcome
 
 
 @click.group()
@@ -23,7 +23,7 @@ def backbone() -> None:
 @click.argument("name")
 @click.argument("source", metavar="FOLDER_OR_HUB_NAME")
 @click.option("--revision", help="Branch, tag or commit of a hub name.")
-@json_option
+@json_option("registry.documents.backbones:BackboneChange")
 def register(name: str, source: str, revision: str | None, *, as_json: bool) -> None:
     """Import a BERT, RoBERTa, XLM-R, DistilBERT or ELECTRA encoder and freeze it.
 
@@ -32,13 +32,16 @@ def register(name: str, source: str, revision: str | None, *, as_json: bool) -> 
     from registry import backbones
 
     with reporting() as progress:
-        row, new = backbones.register(
+        outcome = backbones.register(
             open_registry(), name, source, revision=revision, progress=progress
         )
-    settled()
+    mark_done()
+    row, new = outcome.backbone, outcome.changed
     remark("registered" if new else f"already registered, as {row.reference}")
     if as_json:
-        print_json({**vars(row), "registered": new})
+        from registry.documents.backbones import BackboneChange
+
+        print_json(BackboneChange.made(outcome))
     else:
         click.echo(row.reference)
 
@@ -46,14 +49,16 @@ def register(name: str, source: str, revision: str | None, *, as_json: bool) -> 
 @backbone.command("list")
 @click.option("--state", type=click.Choice(["active", "retired"]), help="Only in this state.")
 @click.option("--family", help="Only of this family: bert, roberta …")
-@json_option
+@json_option("registry.documents.backbones:Backbone", "array")
 def list_command(*, state: str | None, family: str | None, as_json: bool) -> None:
     """List backbones."""
     from registry import backbones
 
-    rows = backbones.list_all(open_registry(), state=state, family=family)
+    rows = backbones.list(open_registry(), state=state, family=family)
     if as_json:
-        print_json(rows)
+        from registry.documents.backbones import Backbone
+
+        print_json([Backbone.of(row) for row in rows])
     else:
         print_table(
             ("backbone", "state", "family", "layers", "hidden", "max length", "digest", "source"),
@@ -75,7 +80,7 @@ def list_command(*, state: str | None, family: str | None, as_json: bool) -> Non
 
 @backbone.command()
 @click.argument("name")
-@json_option
+@json_option("registry.documents.backbones:BackboneDetail")
 def show(name: str, *, as_json: bool) -> None:
     """Show a backbone (NAME or NAME@VERSION) with one digest per layer."""
     from registry import backbones
@@ -87,7 +92,9 @@ def show(name: str, *, as_json: bool) -> None:
         f"layer {number}": digest for number, digest in enumerate(spec.layers, 1)
     }
     if as_json:
-        print_json({**vars(row), "embeddings": spec.embeddings, "layers": list(spec.layers)})
+        from registry.documents.backbones import BackboneDetail
+
+        print_json(BackboneDetail.with_layers(row, spec))
         return
     click.echo(
         f"{row.reference}  {row.family}, {row.num_layers} layers of {row.hidden_size}, "
@@ -98,14 +105,16 @@ def show(name: str, *, as_json: bool) -> None:
 
 @backbone.command()
 @click.argument("name", required=False)
-@json_option
+@json_option("registry.documents.backbones:BackboneUse", "array")
 def status(name: str | None, *, as_json: bool) -> None:
     """Show who is on which backbone: how far a migration has come."""
     from registry import backbones
 
     rows = backbones.status(open_registry(), name)
     if as_json:
-        print_json(rows)
+        from registry.documents.backbones import BackboneUse
+
+        print_json([BackboneUse.of(row) for row in rows])
         return
     print_table(
         ("backbone", "state", "active tasks", "channels", "releases"),
@@ -124,30 +133,32 @@ def status(name: str | None, *, as_json: bool) -> None:
 
 @backbone.command()
 @click.argument("reference", metavar="NAME@VERSION")
-@json_option
+@json_option("registry.documents.backbones:BackboneChange")
 def retire(reference: str, *, as_json: bool) -> None:
     """Close a backbone to new modules; refused while something live uses it."""
     from registry import backbones
 
-    row, changed = backbones.retire(open_registry(), reference)
-    _print_change(row, "retired", changed=changed, as_json=as_json)
+    outcome = backbones.retire(open_registry(), reference)
+    _print_outcome(outcome, "retired", as_json=as_json)
 
 
 @backbone.command()
 @click.argument("reference", metavar="NAME@VERSION")
-@json_option
+@json_option("registry.documents.backbones:BackboneChange")
 def restore(reference: str, *, as_json: bool) -> None:
     """Open a retired backbone again."""
     from registry import backbones
 
-    row, changed = backbones.restore(open_registry(), reference)
-    _print_change(row, "restored", changed=changed, as_json=as_json)
+    outcome = backbones.restore(open_registry(), reference)
+    _print_outcome(outcome, "restored", as_json=as_json)
 
 
-def _print_change(row: BackboneRow, done: str, *, changed: bool, as_json: bool) -> None:
-    settled()
-    remark(done if changed else "nothing to do: already so")
+def _print_outcome(outcome: BackboneOutcome, done: str, *, as_json: bool) -> None:
+    mark_done()
+    remark(done if outcome.changed else "nothing to do: already so")
     if as_json:
-        print_json(row)
+        from registry.documents.backbones import BackboneChange
+
+        print_json(BackboneChange.made(outcome))
     else:
-        click.echo(row.reference)
+        click.echo(outcome.backbone.reference)

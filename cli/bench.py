@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     metavar="FILE.png",
     help="Also draw latency and throughput by batch.",
 )
-@json_option
+@json_option("registry.documents.bench:Bench")
 def bench(
     reference: str | None,
     *,
@@ -105,7 +105,9 @@ def bench(
             progress=progress,
         )
     if as_json:
-        print_json(report)
+        from registry.documents.bench import Bench
+
+        print_json(Bench.of(report))
     else:
         _print(report)
     if plot is not None:
@@ -115,12 +117,13 @@ def bench(
 
 
 def _find(reference: str | None) -> tuple[ReleaseManifest, BlobReader]:
-    from centra.runtime.loading import find_release
+    from centra.releases.find import find_release
     from registry import releases
 
     registry, reference = release_or_default(reference)
     if registry is None:
-        return find_release(reference)
+        location = find_release(reference)
+        return location.manifest, location.reader
     return releases.show(registry, reference).manifest, registry.store
 
 

@@ -10,6 +10,7 @@ import re
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from centra.kinds import kind_named
 from cli.output import metrics_text, trial_table
 
 if TYPE_CHECKING:
@@ -107,8 +108,13 @@ def module_markdown(
         picture: the address of the plot of the trials' scores.
     """
     spec = module.spec
-    threshold = spec.head.threshold if spec.kind == "multilabel" else None
-    gives = _gives(spec.kind, len(spec.labels), threshold=threshold, crf=spec.head.crf)
+    decision = spec.effective_decision
+    gives = kind_named(spec.kind).describe(
+        len(spec.labels),
+        threshold=decision.threshold,
+        rejection=decision.rejection,
+        crf=spec.head.crf,
+    )
     teacher = None if spec.teacher is None else f"sha256:{spec.teacher}"
     facts = [
         ("kind", spec.kind),
@@ -162,22 +168,9 @@ def _takes(form: str) -> str:
 
 def _gives_version(card: Card) -> str:
     version = card.version
-    return _gives(version.kind, len(version.labels), threshold=card.threshold, crf=card.crf)
-
-
-def _gives(kind: str, count: int, *, threshold: float | None, crf: bool) -> str:
-    labels = f"{count} label{'' if count == 1 else 's'}"
-    match kind:
-        case "classification":
-            return f"one of {labels}"
-        case "multilabel":
-            return f"any of {labels}" + (
-                f", from a probability of {threshold:g}" if threshold is not None else ""
-            )
-        case "tagging":
-            return f"spans, by {count} BIO tags{' with a CRF' if crf else ''}"
-        case _:
-            return "a number"
+    return kind_named(version.kind).describe(
+        len(version.labels), threshold=card.threshold, rejection=card.rejection, crf=card.crf
+    )
 
 
 def _reported(metrics: Mapping[str, float]) -> list[tuple[str, str, str, str]]:

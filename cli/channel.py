@@ -10,7 +10,7 @@ from cli.context import json_option, open_registry
 from cli.listing import time_options
 from cli.options import change_options
 from cli.output import print_json, print_table, remark
-from cli.streams import settled
+from cli.streams import mark_done
 
 
 @click.group()
@@ -24,14 +24,16 @@ def channel() -> None:
     "--task", metavar="NAME[@VERSION]", help="Only those that serve this task or version."
 )
 @time_options("moved")
-@json_option
+@json_option("registry.documents.channels:Channel", "array")
 def list_command(*, as_json: bool, **filters: Any) -> None:
     """List channels and the releases they serve."""
     from registry import channels
 
     rows = channels.list_all(open_registry(), **filters)
     if as_json:
-        print_json(rows)
+        from registry.documents.channels import Channel
+
+        print_json([Channel.of(row) for row in rows])
     else:
         print_table(
             ("channel", "release", "digest", "revision", "moved", "by"),
@@ -51,7 +53,7 @@ def list_command(*, as_json: bool, **filters: Any) -> None:
 
 @channel.command()
 @click.argument("name")
-@json_option
+@json_option("registry.documents.channels:ChannelDetail")
 def show(name: str, *, as_json: bool) -> None:
     """Show one channel."""
     from centra.system.redaction import redacted
@@ -62,7 +64,9 @@ def show(name: str, *, as_json: bool) -> None:
     # What a server is given, with the options of S3 before the mark.
     address = f"{redacted(registry.store.url, registry.store.url)}#{row.name}"
     if as_json:
-        print_json({**vars(row), "address": address})
+        from registry.documents.channels import ChannelDetail
+
+        print_json(ChannelDetail.at(row, address))
     else:
         click.echo(
             f"{row.name} → release {row.release}  sha256:{row.digest}\n"
@@ -75,30 +79,34 @@ def show(name: str, *, as_json: bool) -> None:
 @click.argument("name")
 @click.argument("reference", metavar="RELEASE")
 @change_options
-@json_option
+@json_option("registry.documents.channels:ChannelChange")
 def move(name: str, reference: str, *, expect: int | None, force: bool, as_json: bool) -> None:
     """Point a channel at a release; a new NAME makes a channel."""
     from registry import channels
 
     row, moved = channels.move(open_registry(), name, reference, expect=expect, force=force)
-    settled()
+    mark_done()
     remark("moved" if moved else "nothing to do: already there")
     if as_json:
-        print_json(row)
+        from registry.documents.channels import ChannelChange
+
+        print_json(ChannelChange.made(row, changed=moved))
     else:
         click.echo(f"{row.name} → release {row.release}")
 
 
 @channel.command()
 @click.argument("name")
-@json_option
+@json_option("registry.documents.channels:ChannelMove", "array")
 def history(name: str, *, as_json: bool) -> None:
     """Show all that a channel has served, the newest first."""
     from registry import channels
 
     rows = channels.history(open_registry(), name)
     if as_json:
-        print_json(rows)
+        from registry.documents.channels import ChannelMove
+
+        print_json([ChannelMove.of(row) for row in rows])
     else:
         print_table(
             ("revision", "kind", "release", "before", "time", "by"),
@@ -111,20 +119,22 @@ def history(name: str, *, as_json: bool) -> None:
 
 @channel.command()
 @click.argument("name", required=False)
-@json_option
+@json_option("registry.documents.channels:PublishedPointer", "array")
 def sync(name: str | None, *, as_json: bool) -> None:
     """Publish the pointer of a channel, or of all, as the database has it; harmless to repeat."""
     from registry import channels
 
     rows = channels.sync(open_registry(), name)
-    settled()
+    mark_done()
     for row in rows:
         if row.found:
             remark(f"was stale: {row.name}, whose pointer {row.found}")
     if not any(row.stale for row in rows):
         remark("nothing to do: no pointer was stale")
     if as_json:
-        print_json(rows)
+        from registry.documents.channels import PublishedPointer
+
+        print_json([PublishedPointer.of(row) for row in rows])
     else:
         print_table(
             ("channel", "release", "revision", "pointer"),

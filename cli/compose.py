@@ -10,14 +10,13 @@ import click
 from cli.context import json_option, open_registry
 from cli.output import (
     account_line,
-    change_fields,
     change_lines,
     print_json,
     print_table,
     remark,
     reporting,
 )
-from cli.streams import settled
+from cli.streams import mark_done
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
     metavar="POINTS",
     help="The most that a task's metric may fall by going to int8; 1 by default.",
 )
-@json_option
+@json_option("registry.documents.compositions:Composition")
 def compose(
     *,
     publish: bool,
@@ -98,25 +97,15 @@ def compose(
             remark=remark,
         )
     if publish or output is not None:
-        settled()
+        mark_done()
     if output is not None:
         remark(f"written to {output}")
     if publish and not found.live:
         remark("'latest' stays where it is: it follows the live set alone")
     if as_json:
-        print_json(
-            {
-                "release": found.release,
-                "digest": found.digest,
-                "published": found.published,
-                "base": found.base,
-                "changes": change_fields(found.changes),
-                "layers": vars(found.layers),
-                "tasks": found.tasks,
-                "precisions": found.manifest.precisions,
-                "int8": found.int8,
-            }
-        )
+        from registry.documents.compositions import Composition
+
+        print_json(Composition.of(found))
         return
     against = f"release {found.base}" if found.base else "nothing released yet"
     click.echo(f"{len(found.tasks)} tasks against {against}:")

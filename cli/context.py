@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from cli.output import remark
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from registry import Registry
 
-__all__ = ["json_option", "open_registry", "registry_for", "release_or_default"]
+__all__ = [
+    "Form",
+    "JsonOption",
+    "json_option",
+    "open_registry",
+    "registry_for",
+    "release_or_default",
+]
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+Form = Literal["object", "array", "lines"]
+"""What a command prints with ``--json``: one document, an array of them, or one on each line."""
+
+_Command = TypeVar("_Command", bound="Callable[..., Any]")
+
+
+class JsonOption(click.Option):
+    """``--json``, which knows what the command prints with it."""
+
+    def __init__(self, *args: Any, document: str, form: Form, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.document = document
+        self.form = form
+
+
+def json_option(document: str, form: Form = "object") -> Callable[[_Command], _Command]:
+    """``--json``.
+
+    Args:
+        document: what is printed, a model as ``module:Class``, imported by nobody who does not print it.
+        form: one such document, an array of them, or one on each line.
+    """
+    return click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Print JSON.",
+        cls=JsonOption,
+        document=document,
+        form=form,
+    )
 
 
 def registry_for(reference: str) -> Registry | None:

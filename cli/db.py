@@ -16,8 +16,8 @@ def db() -> None:
 @db.command()
 def upgrade() -> None:
     """Bring the database to this Centra's migration; harmless to repeat."""
-    from registry.database.session import SCHEMA
-    from registry.database.session import upgrade as migrate
+    from registry.database.migrations import SCHEMA
+    from registry.database.migrations import upgrade as migrate
 
     migrate(open_registry().engine)
     remark(f"database is at migration {SCHEMA}")
@@ -26,7 +26,7 @@ def upgrade() -> None:
 @db.command()
 def check() -> None:
     """Check that the tables are those this Centra works with."""
-    from registry.database.session import differences
+    from registry.database.migrations import differences
     from registry.errors import DatabaseError
 
     found = differences(open_registry().engine)
@@ -38,6 +38,6 @@ def check() -> None:
 @db.command("current")
 def current_command() -> None:
     """Print the migration that the database is at."""
-    from registry.database.session import current
+    from registry.database.migrations import current
 
     click.echo(current(open_registry().engine) or "none")

@@ -18,7 +18,7 @@ from cli.output import print_json, reporting
     is_flag=True,
     help="Also read every registered blob; goes on where it was stopped.",
 )
-@json_option
+@json_option("registry.documents.doctor:Check", "array")
 @click.pass_context
 def doctor(ctx: click.Context, *, deep: bool, as_json: bool) -> None:
     """Look at everything this setup needs, and say how to mend what is wrong.
@@ -41,7 +41,9 @@ def doctor(ctx: click.Context, *, deep: bool, as_json: bool) -> None:
                     click.echo(f"{'':<24} → {line}")
     states = Counter(check.state for check in checks)
     if as_json:
-        print_json(checks)
+        from registry.documents.doctor import Check
+
+        print_json([Check.of(check) for check in checks])
     else:
         click.echo(
             f"problems: {states['problem']}, warnings: {states['warning']}, "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from centra.errors import StoreNotWritableError, UsageError
+from centra.kinds import kind_named
 from centra.system.files import make_folder, replacing
 from cli.output import account_line
 from cli.picture import branch_label
@@ -30,12 +31,6 @@ _EMBEDDINGS = {"fill": "#e0e7ff", "stroke": "#6366f1"}
 _UNUSED = {"fill": "#f6f8fa", "stroke": "#d0d7de", "stroke-dasharray": "4 3"}
 _OWN = {"fill": "#fef3c7", "stroke": "#d97706"}
 _SAVED = {"fill": "#eaeef2", "stroke": "none"}
-_KINDS = {
-    "classification": "#0f766e",
-    "multilabel": "#7c3aed",
-    "regression": "#be123c",
-    "tagging": "#4d7c0f",
-}
 
 # Lengths in pixels.
 _MARGIN = 32
@@ -217,18 +212,18 @@ def _draw_branch(group: ET.Element, panel: _Panel, branch: Branch, tap: float, d
         x = part + _BUS / 2 + number * _STEP
         _rect(group, (x, y - _BOX / 2, _BOX, _BOX), _OWN, rx=5)
         _text(group, x + _BOX / 2, y + 4, str(number + 1), size=11, fill="#92400e", anchor="middle")
-    kind, top = _KINDS.get(branch.kind, _LINE), y - _HEAD_HEIGHT / 2
+    color, top = kind_named(branch.kind).color, y - _HEAD_HEIGHT / 2
     reads = f"reads layer {branch.tap_layer}, adds {branch.depth}"
     title = (
         f"{branch.task}@{branch.version}: {branch_label(branch)}, {reads}\nsha256:{branch.digest}"
     )
     _rect(group, (panel.head, top, panel.head_width, _HEAD_HEIGHT), _SHEET, rx=6, title=title)
-    _rect(group, (panel.head, top, 6, _HEAD_HEIGHT), {"fill": kind}, rx=3)
+    _rect(group, (panel.head, top, 6, _HEAD_HEIGHT), {"fill": color}, rx=3)
     text = _text(group, panel.head + 16, y + 5, branch.task, size=14, weight="600")
     version = ET.SubElement(text, "tspan", {"font-weight": "400", "fill": _MUTED})
     version.text = f"@{branch.version}"
     end = panel.head + panel.head_width - 12
-    _text(group, end, y + 4, branch_label(branch), size=12, fill=kind, anchor="end")
+    _text(group, end, y + 4, branch_label(branch), size=12, fill=color, anchor="end")
 
 
 def _legend() -> Iterator[tuple[int, str, dict[str, str]]]:

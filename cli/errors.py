@@ -28,7 +28,45 @@ EXIT_CODES: dict[type[CentraError], int] = {
 }
 """By the branch of the tree that an error belongs to."""
 
-HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {}
+
+def _audit_hints(data: Mapping[str, Any]) -> str:
+    """What can be done about a log that is not as it was written."""
+    hints = {
+        "witnesses": "If the database was restored, say so: centra audit accept",
+        "guards": "What is missing or altered comes back with: centra audit guard",
+    }
+    return "\n".join(text for finding, text in hints.items() if finding in data["findings"])
+
+
+def _version_not_in_force(data: Mapping[str, Any]) -> str:
+    steps = [f"centra task restore {data['task']}"] if data["retired"] else []
+    if data["current"] != data["version"]:
+        steps.append(f"centra task pin {data['task']}@{data['version']}")
+    return f"To change that: {', then '.join(steps)}"
+
+
+HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
+    "audit-log": _audit_hints,
+    "backbone-in-use": (
+        "For each task: centra task update NAME FILE; then promote a release that does without it"
+    ),
+    "backbone-retired": "To bring it back: centra backbone restore {backbone}",
+    "cache-not-writable": "Or set CENTRA_CACHE to another folder.",
+    "contract-changed": "If its callers are ready for that: centra task redefine {task} FILE",
+    "contract-unchanged": "Use: centra task update {task} FILE",
+    "output-is-teacher": "Name another file: --output FILE",
+    "database-empty": "Run: centra db upgrade",
+    "database-missing": "Run: centra db upgrade",
+    "database-older": "Run: centra db upgrade",
+    "invalid-witness": "'centra audit verify' prints it.",
+    "task-exists": (
+        "For new weights with the same labels: centra task update {task} FILE\n"
+        "For another label set, kind or input: centra task redefine {task} FILE"
+    ),
+    "task-retired": "First: centra task restore {task}",
+    "team-missing": "Say which team owns the task: --team TEAM",
+    "version-not-in-force": _version_not_in_force,
+}
 """What to do about an error, by its code: a template for its data, or what makes a text of them."""
 
 
@@ -46,7 +84,7 @@ def message(error: CentraError) -> str:
     while isinstance(found, CentraError):
         hint = HINTS.get(found.code)
         if hint is not None:
-            data = found.data
-            return f"{error}\n{hint.format_map(data) if isinstance(hint, str) else hint(data)}"
+            text = hint.format_map(found.data) if isinstance(hint, str) else hint(found.data)
+            return f"{error}\n{text}" if text else str(error)
         found = found.__cause__
     return str(error)

@@ -14,14 +14,14 @@ from centra.system.files import replacing
 from cli.context import json_option, open_registry
 from cli.output import print_json, print_table, remark, reporting, trial_table
 from cli.plots import draw, write_png
-from cli.streams import settled
+from cli.streams import mark_done
 from cli.training import engine_options, feature_cache_option, require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from centra.training.features import FeatureCache
-    from centra.training.fit import Fit
+    from centra.training.pipeline import PipelineResult
     from centra.training.plan import Plan
     from centra.training.trials import Trial
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 )
 @feature_cache_option
 @engine_options
-@json_option
+@json_option("registry.documents.training:Fit")
 def fit(
     recipe: Path,
     *,
@@ -70,11 +70,11 @@ def fit(
     folder = output or Path(f"{name}-fit")
 
     from centra.training.engines import open_engine
-    from centra.training.fit import fit as run
+    from centra.training.pipeline import run_pipeline
 
     workers = open_engine(engine, jobs)
     with reporting() as progress, _naming(str(recipe)):
-        found = run(
+        found = run_pipeline(
             spec,
             registry.store,
             recipe.parent / plan.data,
@@ -96,11 +96,11 @@ def fit(
     found.module.write(files["module"])
     write_png(files["picture"], name, found.trials, found.chosen)
     _write_card(files, plan, backbone, found)
-    settled()
+    mark_done()
     if as_json:
-        paths = {what: str(path) for what, path in files.items()}
-        metrics = found.module.spec.metrics
-        print_json({**paths, "chosen": found.chosen, "metrics": metrics, "trials": found.trials})
+        from registry.documents import training as documents
+
+        print_json(documents.Fit.of(found, files))
     else:
         _print(found, name)
         click.echo(str(files["module"]))
@@ -118,11 +118,11 @@ def _naming(where: str) -> Iterator[None]:
         raise NotFoundError(f"{where}: {error}") from error
 
 
-def _marks(found: Fit) -> dict[Trial, str]:
+def _marks(found: PipelineResult) -> dict[Trial, str]:
     return {found.teacher: "best teacher", found.chosen: "chosen"}
 
 
-def _write_card(files: dict[str, Path], plan: Plan, backbone: str, found: Fit) -> None:
+def _write_card(files: dict[str, Path], plan: Plan, backbone: str, found: PipelineResult) -> None:
     from centra.formats.task_module import check_module
     from cli.card import module_markdown
 
@@ -146,7 +146,7 @@ def _write_card(files: dict[str, Path], plan: Plan, backbone: str, found: Fit) -
         raise StoreNotWritableError(f"cannot write {files['card']}: {error.strerror}") from error
 
 
-def _print(found: Fit, task: str) -> None:
+def _print(found: PipelineResult, task: str) -> None:
     """The table of trials; for people, who see it in a terminal, also the plot."""
     print_table(*trial_table(found.trials, _marks(found)))
     if sys.stdout.isatty():

@@ -10,10 +10,10 @@ import click
 from cli.context import json_option, open_registry
 from cli.options import DURATION, duration_text
 from cli.output import print_json, print_table, remark, reporting
-from cli.streams import settled
+from cli.streams import mark_done
 
 if TYPE_CHECKING:
-    from registry.gc import Collection
+    from registry.storage.gc import Collection
 
 
 @click.command()
@@ -25,21 +25,23 @@ if TYPE_CHECKING:
     show_default=True,
     help="Leave alone what is younger, for example 12h.",
 )
-@json_option
+@json_option("registry.documents.gc:GarbageCollection")
 def gc(*, delete: bool, grace: timedelta, as_json: bool) -> None:
     """List the store's blobs that nothing reaches, and remove them with --delete.
 
     A blob stays while a task version, a release, a backbone or a channel's pointer names it. It is
     safe beside commands that run on other machines.
     """
-    from registry.gc import collect
+    from registry.storage.gc import collect
 
     with reporting() as progress:
         found = collect(open_registry(), grace=grace, delete=delete, progress=progress)
     if delete:
-        settled()
+        mark_done()
     if as_json:
-        print_json(found)
+        from registry.documents.gc import GarbageCollection
+
+        print_json(GarbageCollection.of(found))
         return
     if found.garbage:
         print_table(
@@ -55,7 +57,7 @@ def gc(*, delete: bool, grace: timedelta, as_json: bool) -> None:
 
 
 def _total(found: Collection, grace: timedelta) -> str:
-    from registry.gc import amount
+    from registry.storage.gc import amount
 
     what = "removed" if found.deleted else "garbage"
     text = f"{what}: {amount(found.count, found.bytes)}"

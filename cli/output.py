@@ -6,9 +6,8 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, is_dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,17 +15,17 @@ import click
 from cli.streams import CONTROLS, printable, unescaped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from centra.formats.manifest import LayerAccount
     from centra.progress import Progress
     from centra.training.trials import Trial
+    from registry.documents.base import Document
     from registry.releases import Change
 
 __all__ = [
     "Remarks",
     "account_line",
-    "change_fields",
     "change_lines",
     "json_text",
     "metrics_text",
@@ -34,23 +33,11 @@ __all__ = [
     "print_table",
     "remark",
     "reporting",
-    "to_plain",
     "trial_table",
 ]
 
 _SILENCE = 60
 """Seconds after which a long stage is heard of again."""
-
-
-def to_plain(value: Any) -> Any:
-    """Dataclasses and times as plain JSON values."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return to_plain(asdict(value))
-    if isinstance(value, dict):
-        return {key: to_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
-    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
@@ -67,9 +54,14 @@ def json_text(value: Any, indent: int | None = None) -> str:
     return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def print_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    click.echo(json_text(to_plain(value), indent=2))
+def print_json(document: Document | Sequence[Document]) -> None:
+    """A document, or an array of documents, on standard output."""
+    plain = (
+        [part.to_json() for part in document]
+        if isinstance(document, Sequence)
+        else document.to_json()
+    )
+    click.echo(json_text(plain, indent=2))
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -116,15 +108,6 @@ def change_lines(changes: Sequence[Change]) -> list[str]:
         precision = f", {' → '.join(change.precision)}" if change.precision else ""
         lines.append(f"{change.change:<10} {change.task} {versions}{precision}")
     return lines
-
-
-def change_fields(changes: Sequence[Change]) -> list[dict[str, Any]]:
-    """Changes as JSON fields; ``precision`` where it differs."""
-    return [
-        {"task": c.task, "change": c.change, "from": c.before, "to": c.after}
-        | ({"precision": c.precision} if c.precision else {})
-        for c in changes
-    ]
 
 
 def trial_table(

@@ -9,7 +9,7 @@ import click
 
 from cli.context import json_option, open_registry
 from cli.output import json_text, print_json, print_table, remark
-from cli.streams import settled
+from cli.streams import mark_done
 
 if TYPE_CHECKING:
     from registry.policies import Setting
@@ -29,7 +29,7 @@ def policy() -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
 @click.option("--force", is_flag=True, help="Apply though others are its admins; logged.")
-@json_option
+@json_option("registry.documents.policies:PolicyChange")
 def apply(*, file: Path | None, dry_run: bool, force: bool, as_json: bool) -> None:
     """Put the tables channels, compose and policy of a centra.toml in force, as a new version.
 
@@ -46,9 +46,11 @@ def apply(*, file: Path | None, dry_run: bool, force: bool, as_json: bool) -> No
         raise NotFoundError("there is no centra.toml here or above; name a file: --file")
     found = policies.apply(registry, rules, dry_run=dry_run, force=force)
     if not dry_run:
-        settled()
+        mark_done()
     if as_json:
-        print_json(found)
+        from registry.documents.policies import PolicyChange
+
+        print_json(PolicyChange.of(found))
     else:
         for change in found.changes:
             click.echo(change_line(change))
@@ -65,7 +67,7 @@ def apply(*, file: Path | None, dry_run: bool, force: bool, as_json: bool) -> No
 
 @policy.command()
 @click.argument("version", type=click.IntRange(min=1), required=False)
-@json_option
+@json_option("registry.documents.policies:Policy")
 def show(version: int | None, *, as_json: bool) -> None:
     """Show the policy in force, or an earlier version, as TOML that could be applied again."""
     from cli.toml import toml
@@ -73,7 +75,9 @@ def show(version: int | None, *, as_json: bool) -> None:
 
     row = policies.show(open_registry(), version)
     if as_json:
-        print_json(row)
+        from registry.documents.policies import Policy
+
+        print_json(Policy.of(row))
         return
     click.echo(
         f"# version {row.version}, applied {row.applied_at:%Y-%m-%d %H:%M} UTC by {row.applied_by}\n"
@@ -82,14 +86,16 @@ def show(version: int | None, *, as_json: bool) -> None:
 
 
 @policy.command()
-@json_option
+@json_option("registry.documents.policies:Policy", "array")
 def history(*, as_json: bool) -> None:
     """List the versions of the policy, the newest first, with what each changed."""
     from registry import policies
 
     rows = policies.history(open_registry())
     if as_json:
-        print_json(rows)
+        from registry.documents.policies import Policy
+
+        print_json([Policy.of(row) for row in rows])
         return
     lines: list[tuple[object, ...]] = []
     for row in rows:

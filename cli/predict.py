@@ -56,7 +56,7 @@ class _Row:
     "an 'id'.",
 )
 @device_options
-@json_option
+@json_option("centra.formats.answers:Prediction", "lines")
 def predict(
     *,
     texts: tuple[str, ...],
@@ -100,8 +100,10 @@ def predict(
             raise DataError(row.error)
     _answer(loaded, rows, tasks)
     if as_json:
+        from centra.formats.answers import prediction
+
         for row in rows:
-            click.echo(json_text({**row.given, **_outcome(row)}))
+            click.echo(json_text(prediction(row.answers, given=row.given, error=row.error)))
     else:
         print_table(
             ("input", "task", "answer", "score"), [line for r in rows for line in _table(r)]
@@ -192,10 +194,6 @@ def _answer(release: Release, rows: Sequence[_Row], tasks: Sequence[str]) -> Non
     answers = release.predict([item for _, item in good], tasks or None)
     for (row, _), answer in zip(good, answers, strict=True):
         row.answers = answer
-
-
-def _outcome(row: _Row) -> dict[str, Any]:
-    return row.answers if row.error is None else {"error": row.error}
 
 
 def _table(row: _Row) -> list[tuple[str, ...]]:

@@ -10,7 +10,7 @@ import click
 from cli.context import json_option, open_registry
 from cli.options import change_options
 from cli.output import print_json, remark, reporting
-from cli.streams import settled
+from cli.streams import mark_done
 
 if TYPE_CHECKING:
     from registry.promotion import Promotion
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also write the gates to this file, as JUnit XML.",
 )
-@json_option
+@json_option("registry.documents.promotions:Promotion")
 def promote(
     reference: str,
     *,
@@ -72,7 +72,9 @@ def promote(
         except StoreNotWritableError as error:
             remark(f"the gates are not in a file: {error}")
         if as_json:
-            print_json(result)
+            from registry.documents import promotions as documents
+
+            print_json(documents.Promotion.of(result))
         elif as_markdown:
             click.echo(markdown(result))
         else:
@@ -95,7 +97,7 @@ def promote(
         show(error.promotion)
         raise
     if not dry_run:
-        settled()
+        mark_done()
     show(result)
     if result.forced:
         tasks = ", ".join(f"{task} of team {team}" for task, team in result.forced.items())
@@ -124,7 +126,7 @@ def summary(result: Promotion) -> str:
     "--from", "serving", metavar="RELEASE", help="Only while the channel serves this one."
 )
 @change_options
-@json_option
+@json_option("registry.documents.channels:Rollback")
 def rollback(
     channel: str,
     *,
@@ -153,7 +155,7 @@ def rollback(
             force=force,
             progress=progress,
         )
-    settled()
+    mark_done()
     row = result.channel
     if result.published:
         remark(
@@ -166,13 +168,8 @@ def rollback(
     else:
         remark("nothing to do: already there")
     if as_json:
-        print_json(
-            {
-                **vars(row),
-                "from": result.before,
-                "moved": result.moved,
-                "published": result.published,
-            }
-        )
+        from registry.documents.channels import Rollback
+
+        print_json(Rollback.made(result))
     else:
         click.echo(f"{row.name} → release {row.release}")

@@ -14,7 +14,6 @@ from cli.differences import module_lines
 from cli.listing import cut, page_options, time_options, window
 from cli.output import (
     account_line,
-    change_fields,
     change_lines,
     metrics_text,
     print_json,
@@ -22,7 +21,7 @@ from cli.output import (
     remark,
     reporting,
 )
-from cli.streams import settled
+from cli.streams import mark_done
 
 if TYPE_CHECKING:
     from registry.releases import ReleaseDifference, Unchanged
@@ -38,7 +37,7 @@ def release() -> None:
 @click.option("--task", metavar="NAME[@VERSION]", help="Only those that hold this task or version.")
 @time_options("published")
 @page_options
-@json_option
+@json_option("registry.documents.releases:ReleaseSummary", "array")
 def list_command(*, limit: int | None, page: int, as_json: bool, **filters: Any) -> None:
     """List releases, the newest first."""
     from registry import releases
@@ -46,7 +45,9 @@ def list_command(*, limit: int | None, page: int, as_json: bool, **filters: Any)
     rows = releases.list_all(open_registry(), **filters, **window(limit, page))
     rows = cut(rows, limit, page)
     if as_json:
-        print_json(rows)
+        from registry.documents.releases import ReleaseSummary
+
+        print_json([ReleaseSummary.of(row) for row in rows])
     else:
         print_table(
             ("release", "digest", "tasks", "channels", "made", "by"),
@@ -66,7 +67,7 @@ def list_command(*, limit: int | None, page: int, as_json: bool, **filters: Any)
 
 @release.command()
 @click.argument("reference", metavar="RELEASE")
-@json_option
+@json_option("registry.documents.releases:Release")
 def show(reference: str, *, as_json: bool) -> None:
     """Show a release: its tasks, layers, taps and branches."""
     from cli.picture import picture
@@ -76,20 +77,9 @@ def show(reference: str, *, as_json: bool) -> None:
     detail = releases.show(registry, reference)
     signed = signatures.list_all(registry, detail.digest)
     if as_json:
-        print_json(
-            {
-                "release": detail.number,
-                "digest": detail.digest,
-                "base": detail.base,
-                "channels": detail.channels,
-                "tasks": detail.tasks,
-                "precisions": detail.manifest.precisions,
-                "layers": vars(detail.layers),
-                "signatures": signed,
-                "created_at": detail.created_at,
-                "created_by": detail.created_by,
-            }
-        )
+        from registry.documents.releases import Release
+
+        print_json(Release.of(detail, signed))
         return
     click.echo(
         f"release {detail.number}  sha256:{detail.digest}\n"
@@ -109,7 +99,7 @@ def show(reference: str, *, as_json: bool) -> None:
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draw it into this file."
 )
-@json_option
+@json_option("registry.documents.graphs:Graph")
 def graph(reference: str, *, output: Path | None, as_json: bool) -> None:
     """Draw a release: its frozen layers, the taps, each task's own layers and head."""
     from cli.drawing import write_svg
@@ -119,9 +109,11 @@ def graph(reference: str, *, output: Path | None, as_json: bool) -> None:
     found = graphs.build(releases.show(open_registry(), reference))
     if output is not None:
         write_svg(found, output)
-        settled()
+        mark_done()
     if as_json:
-        print_json(found)
+        from registry.documents.graphs import Graph
+
+        print_json(Graph.of(found))
     elif output is not None:
         click.echo(str(output))
     else:
@@ -131,7 +123,7 @@ def graph(reference: str, *, output: Path | None, as_json: bool) -> None:
 @release.command()
 @click.argument("before", metavar="RELEASE")
 @click.argument("after", metavar="RELEASE")
-@json_option
+@json_option("registry.documents.differences:ReleaseDifference")
 def diff(before: str, after: str, *, as_json: bool) -> None:
     """Compare two releases: what changed in which task, and the proof for all others.
 
@@ -142,16 +134,9 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
 
     found = releases.diff(open_registry(), before, after)
     if as_json:
-        print_json(
-            {
-                "from": found.before,
-                "to": found.after,
-                "changes": change_fields(found.changes),
-                "modules": found.modules,
-                "unchanged": found.unchanged,
-                "layers": {"from": vars(found.layers_before), "to": vars(found.layers_after)},
-            }
-        )
+        from registry.documents.differences import ReleaseDifference
+
+        print_json(ReleaseDifference.of(found))
     else:
         _print_difference(found)
     broken = [same.task for same in found.unchanged if not same.identical]
@@ -172,7 +157,7 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
     metavar="PUBLIC_KEY.pem",
     help="Require a signature by this key, or another that is given.",
 )
-@json_option
+@json_option("registry.documents.releases:Verification")
 def verify(reference: str, *, keys: tuple[Path, ...], as_json: bool) -> None:
     """Hash every file of a release and run every task on its probe."""
     from registry import releases
@@ -180,7 +165,9 @@ def verify(reference: str, *, keys: tuple[Path, ...], as_json: bool) -> None:
     with reporting() as progress:
         found = releases.verify(registry_for(reference), reference, progress, keys=keys)
     if as_json:
-        print_json(found)
+        from registry.documents.releases import Verification
+
+        print_json(Verification.of(found))
         return
     if found.signed_by:
         click.echo(f"signed with key sha256:{found.signed_by}")
@@ -200,7 +187,7 @@ def verify(reference: str, *, keys: tuple[Path, ...], as_json: bool) -> None:
     help="An elliptic-curve key: P-256, P-384 or P-521.",
 )
 @click.option("--passphrase-env", metavar="VARIABLE", help="What holds the key's passphrase.")
-@json_option
+@json_option("registry.documents.signatures:SignatureChange")
 def sign(reference: str, *, key: Path, passphrase_env: str | None, as_json: bool) -> None:
     """Sign a release with an offline key.
 
@@ -215,10 +202,12 @@ def sign(reference: str, *, key: Path, passphrase_env: str | None, as_json: bool
         )
     passphrase = os.environ[passphrase_env] if passphrase_env else None
     done = signatures.sign(open_registry(), reference, key, passphrase=passphrase)
-    settled()
+    mark_done()
     remark("signed" if done.changed else "nothing to do: signed with this key already")
     if as_json:
-        print_json(done)
+        from registry.documents.signatures import SignatureChange
+
+        print_json(SignatureChange.of(done))
     else:
         click.echo(f"release {done.release}  key sha256:{done.key}")
 
@@ -226,17 +215,19 @@ def sign(reference: str, *, key: Path, passphrase_env: str | None, as_json: bool
 @release.command()
 @click.argument("reference", metavar="RELEASE|STORE#CHANNEL")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The folder.")
-@json_option
+@json_option("registry.documents.releases:PulledRelease")
 def pull(reference: str, output: Path, *, as_json: bool) -> None:
     """Write a release as a folder; files that are there already are not moved again."""
     from registry import releases
 
     with reporting() as progress:
         digest, written = releases.pull(registry_for(reference), reference, output, progress)
-    settled()
+    mark_done()
     remark(f"{written:,} bytes written, sha256:{digest}")
     if as_json:
-        print_json({"output": str(output), "digest": digest, "bytes": written})
+        from registry.documents.releases import PulledRelease
+
+        print_json(PulledRelease.of(output, digest, written))
     else:
         click.echo(str(output))
 
@@ -250,7 +241,7 @@ def pull(reference: str, output: Path, *, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="A JSONL file, or a folder with dev.jsonl.",
 )
-@json_option
+@json_option("registry.documents.evaluations:EvaluationChange")
 def evaluate(reference: str, *, task: str, data: Path, as_json: bool) -> None:
     """Measure a task of the merged release on data, and record the metrics.
 
@@ -262,10 +253,12 @@ def evaluate(reference: str, *, task: str, data: Path, as_json: bool) -> None:
         row, new = evaluations.evaluate(
             open_registry(), reference, task, data, progress, remark=remark
         )
-    settled()
+    mark_done()
     remark("recorded" if new else "nothing to do: recorded already")
     if as_json:
-        print_json({**vars(row), "recorded": new})
+        from registry.documents.evaluations import EvaluationChange
+
+        print_json(EvaluationChange.made(row, changed=new))
     else:
         click.echo(
             f"{row.task}@{row.version} in release {row.release}"

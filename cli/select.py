@@ -25,7 +25,7 @@ from cli.output import account_line, print_json, print_table, remark
     metavar="GAIN",
     help="What a layer must gain to be worth it, in the unit of the scores.",
 )
-@json_option
+@json_option("registry.documents.training:Selection")
 def select(*, scores: Path, threshold: str, as_json: bool) -> None:
     """Choose each task's module from measured scores.
 
@@ -42,11 +42,12 @@ def select(*, scores: Path, threshold: str, as_json: bool) -> None:
             f"{task}: students of other teachers left out: {count}; "
             f"the best teacher keeps {frozen[task]} layers frozen"
         )
-    rows = [vars(choice) for choice in found.choices]
     if as_json:
-        tasks = [{**row, "score": float(row["score"])} for row in rows]
-        print_json({"tasks": tasks, "layers": vars(found.layers)})
+        from registry.documents.training import Selection
+
+        print_json(Selection.of(found))
         return
+    rows = [vars(choice) for choice in found.choices]
     headers = [name.replace("_", " ") for name in rows[0]]
     print_table(headers, [[*row.values()] for row in rows])
     click.echo(account_line(found.layers))

@@ -8,10 +8,10 @@ import click
 
 from cli.context import json_option, open_registry
 from cli.output import print_json, remark, reporting
-from cli.streams import settled
+from cli.streams import mark_done
 
 if TYPE_CHECKING:
-    from registry.stores import StoreDetail
+    from registry.storage.stores import StoreDetail
 
 
 @click.group()
@@ -20,14 +20,16 @@ def store() -> None:
 
 
 @store.command()
-@json_option
+@json_option("registry.documents.stores:Store")
 def show(*, as_json: bool) -> None:
     """Show where the store is, whose it is and what it holds."""
-    from registry import stores
+    from registry.storage import stores
 
     found = stores.show(open_registry())
     if as_json:
-        print_json(found)
+        from registry.documents.stores import Store
+
+        print_json(Store.of(found))
         return
     click.echo(found.address)
     click.echo(f"  {_whose(found)}")
@@ -36,20 +38,22 @@ def show(*, as_json: bool) -> None:
 
 @store.command()
 @click.argument("target")
-@json_option
+@json_option("registry.documents.stores:StoreCopy")
 def copy(target: str, *, as_json: bool) -> None:
     """Copy all that the registry reaches to another store.
 
     TARGET is an empty place, or an earlier copy, which then gets what it lacks; nothing is deleted.
     Servers can read from a copy, but no command writes to it.
     """
-    from registry import stores
+    from registry.storage import stores
 
     with reporting() as progress:
         found = stores.copy(open_registry(), target, progress)
-    settled()
+    mark_done()
     if as_json:
-        print_json(found)
+        from registry.documents.stores import StoreCopy
+
+        print_json(StoreCopy.of(found))
         return
     click.echo(
         f"copied to {found.address}: {found.blobs} blobs, {found.bytes:,} bytes, "
@@ -59,22 +63,24 @@ def copy(target: str, *, as_json: bool) -> None:
 
 @store.command()
 @click.argument("target")
-@json_option
+@json_option("registry.documents.stores:MovedStore")
 def move(target: str, *, as_json: bool) -> None:
     """Copy the store to TARGET, and write there from then on.
 
     Killed at any moment, it is repeated. The old store keeps what it has; remove it when no server
     follows it any more.
     """
-    from registry import stores
-    from registry.identity import address
+    from registry.storage import stores
+    from registry.storage.identity import address
 
     registry = open_registry()
     with reporting() as progress:
         found = stores.move(registry, target, progress)
-    settled()
+    mark_done()
     if as_json:
-        print_json(found)
+        from registry.documents.stores import MovedStore
+
+        print_json(MovedStore.of(found))
     else:
         done = "moved" if found.changed else "already moved"
         click.echo(f"{done} to {found.address}: {found.blobs} blobs, {found.bytes:,} bytes copied")
@@ -87,19 +93,21 @@ def move(target: str, *, as_json: bool) -> None:
 
 @store.command()
 @click.option("--incomplete", is_flag=True, help="Although it lacks blobs that the database names.")
-@json_option
+@json_option("registry.documents.stores:AdoptedStore")
 def adopt(*, incomplete: bool, as_json: bool) -> None:
     """Make the store that is set the one that this database writes to.
 
     For a copy that takes the place of a store that was lost, and for one that says not whose it is.
     A store of another registry is refused.
     """
-    from registry import stores
+    from registry.storage import stores
 
     found = stores.adopt(open_registry(), incomplete=incomplete)
-    settled()
+    mark_done()
     if as_json:
-        print_json(found)
+        from registry.documents.stores import AdoptedStore
+
+        print_json(AdoptedStore.of(found))
         return
     state = "is now" if found.changed else "is already"
     click.echo(f"{found.address} {state} this registry's store")
@@ -108,7 +116,7 @@ def adopt(*, incomplete: bool, as_json: bool) -> None:
 
 
 def _whose(found: StoreDetail) -> str:
-    from registry.identity import short
+    from registry.storage.identity import short
 
     if found.store is None or found.registry is None:
         return "says not whose it is"

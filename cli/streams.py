@@ -21,7 +21,7 @@ import click
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["CONTROLS", "Output", "printable", "protect", "settled", "unescaped"]
+__all__ = ["CONTROLS", "Output", "mark_done", "printable", "protect", "unescaped"]
 
 CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What a terminal obeys: control characters but for tab and line feed, and what turns the direction of
@@ -75,7 +75,7 @@ class _Sink(io.RawIOBase):
 class Output(io.TextIOWrapper):
     """One of the two streams, with what has become of it."""
 
-    settled = False
+    done = False
     """Whether the command has done what it was asked, so that lost output is no failure."""
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -111,7 +111,7 @@ class Output(io.TextIOWrapper):
         if error is None:
             return 0
         what = f"standard output cannot be written: {error.strerror}"
-        if self.settled:
+        if self.done:
             click.echo(f"done, but not reported: {what}", err=True)
             return 0
         if isinstance(error, BrokenPipeError):
@@ -151,10 +151,10 @@ def unescaped(stream: TextIO) -> Any:
     return _Unescaped(stream) if isinstance(stream, Output) else stream
 
 
-def settled() -> None:
+def mark_done() -> None:
     """Say that a command has done what it was asked, before it prints what that was."""
     if isinstance(sys.stdout, Output):
-        sys.stdout.settled = True
+        sys.stdout.done = True
 
 
 def _raw(stream: TextIO | None) -> io.RawIOBase:

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from centra.data.tags import SCHEMES
+from centra.kinds import KINDS
 from cli.context import json_option, open_registry
 from cli.listing import cut, page_options, time_options, window
 from cli.options import words_option
 from cli.output import metrics_text, print_json, print_table, remark, reporting
-from cli.streams import settled
+from cli.streams import mark_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from registry.intake import Checkpoint
-    from registry.tasks import Outcome
+    from registry.tasks import Checkpoint, TaskOutcome
 
-_KINDS = ["classification", "multilabel", "regression", "tagging"]
 _FORCE = click.option("--force", is_flag=True, help="Act for another team; the audit log shows it.")
 
 
@@ -39,7 +38,7 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--kind",
-            type=click.Choice(_KINDS),
+            type=click.Choice([*KINDS]),
             help="A checkpoint's kind, where its config does not say.",
         ),
         click.option(
@@ -54,7 +53,7 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         words_option,
         _FORCE,
-        json_option,
+        json_option("registry.documents.tasks:TaskChange"),
     )
     for option in reversed(options):
         command = option(command)
@@ -131,7 +130,7 @@ def redefine(name: str, file: Path, *, force: bool, as_json: bool, **checkpoint:
 @task.command()
 @click.argument("name")
 @_FORCE
-@json_option
+@json_option("registry.documents.tasks:TaskChange")
 def retire(name: str, *, force: bool, as_json: bool) -> None:
     """Take a task out of the live set; nothing is deleted."""
     from registry import tasks
@@ -143,7 +142,7 @@ def retire(name: str, *, force: bool, as_json: bool) -> None:
 @task.command()
 @click.argument("name")
 @_FORCE
-@json_option
+@json_option("registry.documents.tasks:TaskChange")
 def restore(name: str, *, force: bool, as_json: bool) -> None:
     """Bring a retired task back into the live set."""
     from registry import tasks
@@ -155,7 +154,7 @@ def restore(name: str, *, force: bool, as_json: bool) -> None:
 @task.command()
 @click.argument("reference", metavar="NAME@VERSION")
 @_FORCE
-@json_option
+@json_option("registry.documents.tasks:TaskChange")
 def pin(reference: str, *, force: bool, as_json: bool) -> None:
     """Make an earlier version the current one again."""
     from registry import tasks
@@ -166,7 +165,7 @@ def pin(reference: str, *, force: bool, as_json: bool) -> None:
 
 @task.command("list")
 @click.option("--team", help="Only this team's.")
-@click.option("--kind", type=click.Choice(_KINDS), help="Only this kind.")
+@click.option("--kind", type=click.Choice([*KINDS]), help="Only this kind.")
 @click.option("--state", type=click.Choice(["active", "retired"]), help="Only in this state.")
 @click.option("--backbone", help="Only on this backbone, NAME or NAME@VERSION.")
 @click.option(
@@ -185,7 +184,7 @@ def pin(reference: str, *, force: bool, as_json: bool) -> None:
 )
 @click.option("--reverse", is_flag=True, help="Turn the order round.")
 @page_options
-@json_option
+@json_option("registry.documents.tasks:TaskSummary", "array")
 def list_command(
     *,
     metrics: tuple[str, ...],
@@ -200,14 +199,14 @@ def list_command(
     from registry.database.listing import MetricBound
 
     bounds = [MetricBound.parse(text) for text in metrics]
-    rows = tasks.list_all(
-        open_registry(), metrics=bounds, sort=sort, **filters, **window(limit, page)
-    )
+    rows = tasks.list(open_registry(), metrics=bounds, sort=sort, **filters, **window(limit, page))
     rows = cut(rows, limit, page)
     if sort not in ("name", "team", "created") and not any(sort in row.metrics for row in rows):
         remark(f"none of these reports the metric {sort!r}, so they are sorted by name")
     if as_json:
-        print_json(rows)
+        from registry.documents.tasks import TaskSummary
+
+        print_json([TaskSummary.of(row) for row in rows])
     else:
         print_table(
             ("task", "team", "state", "kind", "backbone", "tap", "depth", "made", "metrics"),
@@ -231,7 +230,7 @@ def list_command(
 @task.command()
 @click.argument("reference", metavar="NAME[@VERSION]")
 @click.option("--markdown", is_flag=True, help="Print the model card as Markdown.")
-@json_option
+@json_option("registry.documents.tasks:Task")
 def show(reference: str, *, markdown: bool, as_json: bool) -> None:
     """Show a task and its versions; of NAME@VERSION, the model card.
 
@@ -247,7 +246,9 @@ def show(reference: str, *, markdown: bool, as_json: bool) -> None:
         return
     detail = tasks.show(open_registry(), reference)
     if as_json:
-        print_json(detail)
+        from registry.documents.tasks import Task
+
+        print_json(Task.of(detail))
         return
     click.echo(f"{detail.name}@{detail.current}  {detail.state}, owned by {detail.team}")
     for version in detail.versions:
@@ -265,7 +266,7 @@ def show(reference: str, *, markdown: bool, as_json: bool) -> None:
 @task.command()
 @click.argument("before", metavar="NAME@VERSION")
 @click.argument("after", metavar="NAME[@VERSION]")
-@json_option
+@json_option("registry.documents.tasks:TaskDifference")
 def diff(before: str, after: str, *, as_json: bool) -> None:
     """Compare two versions of a task, down to which tensors differ."""
     from cli.differences import contract_lines, tensor_lines
@@ -273,7 +274,9 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
 
     found = tasks.diff(open_registry(), before, after)
     if as_json:
-        print_json(found)
+        from registry.documents.tasks import TaskDifference
+
+        print_json(TaskDifference.of(found))
         return
     old, new = found.before, found.after
     for what, a, b in (
@@ -292,17 +295,17 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
 
 @task.command()
 @click.argument("name")
-@json_option
+@json_option("registry.documents.audit:Event", "array")
 def history(name: str, *, as_json: bool) -> None:
     """Show what happened to a task, oldest first."""
     from cli.audit import print_events
-    from registry import audit
+    from registry import tasks
 
-    print_events(audit.events(open_registry(), task=name), as_json=as_json)
+    print_events(tasks.history(open_registry(), name), as_json=as_json)
 
 
 def _checkpoint(**options: Any) -> Checkpoint:
-    from registry.intake import Checkpoint
+    from registry.tasks import Checkpoint
 
     return Checkpoint(**options, remark=remark)
 
@@ -315,15 +318,15 @@ def _show_card(reference: str, *, markdown: bool, as_json: bool) -> None:
     if found.remark:
         remark(found.remark)
     if as_json:
-        # The version is where, and as, it is among all versions of a task.
-        fields = {"versions" if k == "version" else k: v for k, v in vars(found).items()}
-        print_json({**fields, "versions": [found.version]})
+        from registry.documents.tasks import Task
+
+        print_json(Task.with_card(found))
     else:
         click.echo(card.markdown(found) if markdown else card.text(found))
 
 
-def _print_outcome(outcome: Outcome, done: str, *, as_json: bool) -> None:
-    settled()
+def _print_outcome(outcome: TaskOutcome, done: str, *, as_json: bool) -> None:
+    mark_done()
     if outcome.mended:
         remark(
             f"these bytes are version {outcome.version} already; its stored file was "
@@ -336,6 +339,8 @@ def _print_outcome(outcome: Outcome, done: str, *, as_json: bool) -> None:
     if outcome.state == "retired" and done != "retired":
         remark(f"the task is retired; back into the live set: centra task restore {outcome.task}")
     if as_json:
-        print_json(outcome)
+        from registry.documents.tasks import TaskChange
+
+        print_json(TaskChange.of(outcome))
     else:
         click.echo(f"{outcome.task}@{outcome.version}")

@@ -8,7 +8,7 @@ import click
 
 from cli.context import json_option, open_registry
 from cli.output import print_json, remark, reporting
-from cli.streams import settled
+from cli.streams import mark_done
 
 _CHANGES = {"register": "registered", "update": "updated", "redefine": "redefined", None: "known"}
 
@@ -17,7 +17,7 @@ _CHANGES = {"register": "registered", "update": "updated", "redefine": "redefine
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--task", "references", multiple=True, metavar="NAME[@VERSION]", help="A task.")
 @click.option("--release", metavar="RELEASE", help="A release with its tasks and signatures.")
-@json_option
+@json_option("registry.documents.transfer:Export")
 def export(file: Path, *, references: tuple[str, ...], release: str | None, as_json: bool) -> None:
     """Write tasks or a release to a file that 'centra import' takes elsewhere.
 
@@ -32,10 +32,12 @@ def export(file: Path, *, references: tuple[str, ...], release: str | None, as_j
         done = transfer.export_file(
             open_registry(), file, references=references, release=release, progress=progress
         )
-    settled()
+    mark_done()
     remark(f"{len(done.tasks)} task(s), {done.size:,} bytes, sha256:{done.digest}")
     if as_json:
-        print_json({"file": str(file), **vars(done)})
+        from registry.documents.transfer import Export
+
+        print_json(Export.of(file, done))
     else:
         click.echo(str(file))
 
@@ -44,7 +46,7 @@ def export(file: Path, *, references: tuple[str, ...], release: str | None, as_j
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--team", help="The owner of new tasks; default the team that exported them.")
 @click.option("--force", is_flag=True, help="Act for other teams; the audit log shows it.")
-@json_option
+@json_option("registry.documents.transfer:Import")
 def import_command(file: Path, *, team: str | None, force: bool, as_json: bool) -> None:
     """Take over what a file of 'centra export' holds: all of it, or nothing.
 
@@ -57,7 +59,7 @@ def import_command(file: Path, *, team: str | None, force: bool, as_json: bool) 
         done = transfer.import_file(
             open_registry(), file, team=team, force=force, progress=progress
         )
-    settled()
+    mark_done()
     remark("imported" if done.changed else "nothing to do: all of it is here already")
     for one in done.tasks:
         if one.state == "retired":
@@ -69,7 +71,9 @@ def import_command(file: Path, *, team: str | None, force: bool, as_json: bool) 
     if any(one.forced for one in done.tasks):
         remark("forced: recorded in the audit log")
     if as_json:
-        print_json(done)
+        from registry.documents.transfer import Import
+
+        print_json(Import.of(done))
         return
     for backbone in done.backbones:
         click.echo(f"{'registered' if backbone.changed else 'known':<10} {backbone.backbone}")

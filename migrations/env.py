@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from alembic import context
 
+from registry.database.engine import make_engine, writing
 from registry.database.models import Base, UtcTime
-from registry.database.session import make_engine, writing
 from registry.settings import Settings
 
 if TYPE_CHECKING:

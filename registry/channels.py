@@ -28,7 +28,7 @@ from centra.errors import (
 from centra.formats.manifest import DEFAULT_CHANNELS, ChannelPointer
 from centra.formats.names import parse_name
 from centra.progress import Progress, silent
-from centra.runtime.loading import read_manifest
+from centra.releases.find import read_manifest
 from registry import owners, policies
 from registry.database.listing import by_name, holds, within
 from registry.database.models import Channel, ChannelMove, Release
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from centra.formats.identities import Digest
     from registry.connection import Registry
     from registry.database.listing import Moment
     from registry.database.unit_of_work import UnitOfWork
@@ -78,7 +79,7 @@ class ChannelRow:
 
     name: str
     release: int
-    digest: str
+    digest: Digest
     revision: int
     moved_at: datetime
     moved_by: str

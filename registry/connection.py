@@ -12,18 +12,12 @@ from sqlalchemy.orm import Session
 
 from centra.errors import CentraError, ConflictError
 from centra.store import BlobStore, open_store
-from registry.database.session import (
-    check_exists,
-    check_schema,
-    check_unchanged,
-    make_engine,
-    translated,
-    upgrade,
-    writing,
-)
+from registry.database.engine import make_engine, translated, writing
+from registry.database.migrations import check_schema, upgrade
+from registry.database.sqlite import check_exists, check_unchanged
 from registry.database.unit_of_work import UnitOfWork
-from registry.identity import bind, check
 from registry.settings import CONFIG, Settings, write_config
+from registry.storage.identity import bind, check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,7 +57,7 @@ class Registry:
         """Open a registry; nothing is read or written yet.
 
         Args:
-            database: see :func:`registry.database.session.make_engine`.
+            database: see :func:`registry.database.engine.make_engine`.
             store: see :func:`centra.store.open_store`.
             actor: ``team/person``.
             folder: where to look for ``centra.toml``, and above; default the current folder.
@@ -124,7 +118,7 @@ class Registry:
         store alone, asks first.
 
         Raises:
-            WrongStoreError, FormatError: see :func:`registry.identity.check`.
+            WrongStoreError, FormatError: see :func:`registry.storage.identity.check`.
             StoreError, DatabaseError: the registry cannot be used.
         """
         _ = self._checked

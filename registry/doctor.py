@@ -29,18 +29,21 @@ from centra.progress import Progress, silent
 from centra.store import LocalStore
 from centra.store.s3 import S3Store
 from centra.system.redaction import redacted, secrets_in
-from registry import audit, channels, gc, identity, policies
+from registry import audit, channels, policies
 from registry.connection import Registry
 from registry.database.address import shown
-from registry.database.session import SCHEMA, check_exists, current, differences, translated
+from registry.database.engine import translated
+from registry.database.migrations import SCHEMA, current, differences
+from registry.database.sqlite import check_exists
 from registry.errors import DatabaseError, WrongStoreError
-from registry.scrub import needs, scrub, senseless
 from registry.settings import CONFIG
+from registry.storage import gc, identity
+from registry.storage.scrub import needs, scrub, senseless
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from registry.scrub import DamagedBlob
+    from registry.storage.scrub import DamagedBlob
 
 __all__ = ["Check", "examine"]
 
@@ -222,7 +225,7 @@ def _audit_log(setup: _Setup) -> _Finding:
 
 
 def _witnesses(setup: _Setup) -> _Finding:
-    count = audit.ask_witnesses(setup.registry)
+    count = audit.check_witnesses(setup.registry)
     return "ok", f"the log holds all that the store has seen of it; witnesses: {count}", None
 
 

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from centra.errors import CentraError, ConflictError, NotAllowedError, NotFoundError, StoreError
+from centra.errors import (
+    CentraError,
+    ConflictError,
+    NotAllowedError,
+    NotFoundError,
+    StoreError,
+    VerificationError,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from centra.formats.contract import ContractDifference
 
 __all__ = [
+    "AuditError",
     "ContractChangedError",
     "DatabaseError",
     "NotOwnerError",
@@ -18,6 +28,19 @@ __all__ = [
     "UnpublishedError",
     "WrongStoreError",
 ]
+
+
+class AuditError(VerificationError):
+    """The log is not as it was written, or the tables are not as the log says."""
+
+    code = "audit-log"
+
+    def __init__(
+        self, message: str, *, event: int | None = None, findings: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message, event=event, findings=list(findings))
+        self.event = event
+        """The first event that does not fit, where it is one."""
 
 
 class DatabaseError(CentraError):
@@ -35,11 +58,14 @@ class TaskExistsError(ConflictError):
 class ContractChangedError(ConflictError):
     """An update whose kind, input or labels differ from the task's."""
 
+    code = "contract-changed"
+
     def __init__(self, task: str, difference: ContractDifference) -> None:
         super().__init__(
             f"task {task}: an update must keep kind, input and labels, but\n"
-            + "\n".join(f"  {line}" for line in difference.lines())
-            + f"\nIf its callers are ready for that: centra task redefine {task} FILE"
+            + "\n".join(f"  {line}" for line in difference.lines()),
+            task=task,
+            difference=difference.lines(),
         )
         self.difference = difference
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from centra.runtime.loading import read_manifest
+from centra.releases.find import read_manifest
 from registry.database.models import AuditEvent
 
 if TYPE_CHECKING:

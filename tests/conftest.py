@@ -67,6 +67,12 @@ def all_sample_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("centra.tokenization.comparison.sample_inputs", sample_inputs)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give up a server that nobody reaches after a second; how long users wait is tested by itself."""
+    monkeypatch.setattr("centra.store.retries._TO_CONNECT", 1)
+
+
 @pytest.fixture(scope="session")
 def make_encoder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The folder of a tiny encoder of a family, as ``save_pretrained`` wrote it; made once."""

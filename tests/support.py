@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from centra.formats.backbone import BackboneSpec
+from centra.formats.identities import VersionNumber
 from centra.formats.manifest import ReleaseManifest
-from centra.formats.task_module import HeadSpec, Kind, TaskModule, TaskSpec
+from centra.formats.task_module import HeadSpec, TaskModule, TaskSpec
 from centra.store import LocalStore
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ class Backbone:
     spec: BackboneSpec
     store: LocalStore
     folder: Path
+
+
+def version_number(text: str) -> VersionNumber:
+    """The number of a task's version, ``1.0``."""
+    return VersionNumber.parse(text)
 
 
 # Encoders
@@ -236,7 +242,7 @@ def _metaspace_bpe() -> Tokenizer:
 
 def make_spec(
     backbone: str,
-    kind: Kind = "classification",
+    kind: str = "classification",
     *,
     tap: int = 1,
     depth: int = 1,
@@ -278,7 +284,7 @@ def parity(module: TaskModule, backbone: Backbone, store: LocalStore, folder: Pa
 
 
 def make_module(
-    kind: Kind,
+    kind: str,
     backbone: BackboneSpec,
     reader: BlobReader,
     *,
@@ -310,7 +316,7 @@ def make_module(
     from centra.modeling.branch import Branch
     from centra.modeling.trunk import Trunk
     from centra.tokenization.text_encoder import TextEncoder
-    from centra.training.run import make_module as put_together
+    from centra.training.module import make_module as put_together
 
     spec = make_spec(
         backbone.digest, kind, tap=tap, depth=depth, labels=labels, form=form, **fields

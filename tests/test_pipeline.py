@@ -18,7 +18,7 @@ import pytest
 
 from centra.data.inputs import fingerprint
 from registry import Registry, backbones, policies, releases, tasks
-from registry.database.session import upgrade
+from registry.database.migrations import upgrade
 from registry.promotion import promote
 from registry.settings import Rules
 from tests import support
@@ -117,14 +117,14 @@ def trained(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> list[Path]:
     """Modules that have learnt the same task, the best last."""
-    from centra.training.finetune import finetune
     from centra.training.recipe import Recipe
+    from centra.training.train import train_module
 
     folder = tmp_path_factory.mktemp("trained")
     made = []
     for seed in range(len(TEAMS) + 1):
         recipe = Recipe(tap=1, depth=2, epochs=12, learning_rate=3e-3, batch_size=16, seed=seed)
-        module = finetune(
+        module = train_module(
             tiny_backbone.spec,
             tiny_backbone.store,
             tiny_data("single"),
@@ -143,7 +143,7 @@ def apply_policy(registry: Registry, data: Path, **limits: float) -> None:
     rules = Rules.read(CI / "policy.toml")
     production = rules.tables["channels"]["production"]
     example = production["measured"].pop("intent")
-    known = {row.name for row in tasks.list_all(registry)}
+    known = {row.name for row in tasks.list(registry)}
     digest = fingerprint([(data / "test.jsonl").read_bytes()])
     production["measured"] = {task: {**example, "data": digest} for task in known}
     production["max_drop"]["*"].update(limits)

@@ -114,7 +114,7 @@ def test_what_a_module_exports_is_there_once(sources: dict[Path, ast.Module]) ->
 def test_migrating_imports_no_torch(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'registry.db'}"
     imported = imported_by(
-        f"from registry.database.session import make_engine, upgrade; upgrade(make_engine({url!r}))"
+        f"from registry.database.engine import make_engine; from registry.database.migrations import upgrade; upgrade(make_engine({url!r}))"
     )
     assert "alembic" in imported
     assert not imported & {"torch", "transformers", "boto3"}

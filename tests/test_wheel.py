@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from registry.database.session import SCHEMA
+from registry.database.migrations import SCHEMA
 from tests.support import ROOT
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ import pytest
 
 from centra import load_release
 from registry import Registry, audit, cards, channels, releases, tasks, transfer
-from registry.database.session import make_engine, upgrade
+from registry.database.engine import make_engine
+from registry.database.migrations import upgrade
 from tests.support import ROOT
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def registry(written: Path) -> Iterator[Registry]:
 
 
 def test_its_tasks_and_versions_are_there(registry: Registry, expected: dict[str, Any]) -> None:
-    rows = {row.name: row for row in tasks.list_all(registry)}
+    rows = {row.name: row for row in tasks.list(registry)}
     assert {name: row.version for name, row in rows.items()} == {
         task["name"]: task["version"] for task in expected["tasks"]
     }

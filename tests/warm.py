@@ -39,7 +39,7 @@ _READY = b"ready\n"
 
 _HEAVY = (
     "boto3",
-    "centra.runtime.merged",
+    "centra.runtime.release",
     "centra.runtime.onnx.engine",
     "centra.runtime.torch.engine",
     "centra.training.jobs",
@@ -55,7 +55,6 @@ _HEAVY = (
     "psycopg",
     "registry.promotion",
     "registry.transfer",
-    "sklearn.metrics",
     "transformers.models.bert.modeling_bert",
 )
 

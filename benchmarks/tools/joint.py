@@ -22,6 +22,7 @@ from torch import nn
 from benchmarks.tools.joint_run import Metrics, Part, by_length, device, fit, precision
 from centra.errors import UsageError
 from centra.formats.documents import canonical_json, sha256
+from centra.kinds import kind_named
 from centra.modeling.branch import Branch
 from centra.modeling.trunk import Trunk
 from centra.progress import Progress, silent
@@ -180,9 +181,9 @@ def _joint(
 def _branch(backbone: BackboneSpec, data: TaskData, recipe: Recipe) -> Branch:
     """A head without layers, at the start that Centra's own training gives it."""
     branch = Branch(backbone, data.spec, dropout=recipe.dropout)
-    if data.spec.kind == "regression":
-        bias = branch.head.get_parameter("out.bias")
-        nn.init.constant_(bias, float(np.mean(data.train.targets)))
+    bias = kind_named(data.spec.kind).first_bias(data.train.targets)
+    if bias is not None:
+        nn.init.constant_(branch.head.get_parameter("out.bias"), bias)
     return branch
 
 

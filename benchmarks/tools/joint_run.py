@@ -20,10 +20,10 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from centra.errors import TrainingDivergedError
+from centra.kinds import kind_named
 from centra.system.files import replacing
-from centra.training.metrics import METRICS
+from centra.training.metrics import dev_metrics
 from centra.training.network import TrainingSet, collator
-from centra.training.targets import dev_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -184,7 +184,7 @@ def _batches(parts: Mapping[str, Part], size: int) -> Iterator[tuple[Part, list[
 
 def _best(parts: Mapping[str, Part], history: Sequence[dict[str, Metrics]]) -> int:
     """The number, from 1, of the first best epoch; 0 before there is any."""
-    first = {task: METRICS[part.network.spec.kind][0] for task, part in parts.items()}
+    first = {task: kind_named(part.network.spec.kind).metrics[0] for task, part in parts.items()}
     scores = [sum(metrics[task][name] for task, name in first.items()) for metrics in history]
     return scores.index(max(scores)) + 1 if scores else 0
 

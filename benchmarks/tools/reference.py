@@ -16,8 +16,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from centra.checkpoints.backbone import import_backbone
 from centra.formats.backbone import BackboneSpec
+from centra.formats.identities import Digest
 from centra.formats.manifest import ReleaseManifest
 from centra.formats.precision import Precision
+from centra.kinds import kind_named
 from centra.store import LocalStore
 
 if TYPE_CHECKING:
@@ -68,13 +70,15 @@ class Setup:
     def full_layers(self) -> int:
         """Layers that are computed on all tokens: a sentence task's last one is not."""
         tasks = self.manifest.tasks.values()
-        own = sum(task.depth - (task.kind != "tagging") for task in tasks)
+        own = sum(task.depth - (not kind_named(task.kind).reads_every_token) for task in tasks)
         return self.manifest.account.shared + own
 
     @property
     def sentence_tasks(self) -> int:
         """Each ends in a layer on the first token."""
-        return sum(task.kind != "tagging" for task in self.manifest.tasks.values())
+        return sum(
+            not kind_named(task.kind).reads_every_token for task in self.manifest.tasks.values()
+        )
 
     @property
     def blob_bytes(self) -> int:
@@ -139,7 +143,7 @@ class Setups:
         self.store.put(manifest.to_bytes())
         return Setup(manifest, self.store)
 
-    def _specs(self, tasks: Sequence[ReferenceTask]) -> Mapping[str, tuple[str, TaskSpec]]:
+    def _specs(self, tasks: Sequence[ReferenceTask]) -> Mapping[str, tuple[Digest, TaskSpec]]:
         from centra.formats.task_module import read_spec
 
         made = {}
@@ -147,7 +151,7 @@ class Setups:
         if missing:
             _write(missing, self.backbone, self.store, self._modules)
         for task in tasks:
-            digest = (self._modules / task.name).read_text(encoding="utf-8")
+            digest = Digest((self._modules / task.name).read_text(encoding="utf-8"))
             made[task.name] = (digest, read_spec(self.store.fetch(digest)))
         return made
 
@@ -181,7 +185,7 @@ def _write(
     from centra.modeling.branch import Branch
     from centra.modeling.trunk import Trunk
     from centra.tokenization.text_encoder import TextEncoder
-    from centra.training.run import make_module
+    from centra.training.module import make_module
 
     _, probe = TextEncoder.of(backbone, store).batch([Input("wake me at seven")])
     trunk = Trunk(backbone, store, depth=max(task.tap for task in tasks))

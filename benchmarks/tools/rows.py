@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import insert
 
 from centra.formats.contract import Contract
+from centra.kinds import KINDS, kind_named
 from registry.database.models import AuditEvent, AuditHead, Backbone, Task, TaskVersion, now
 from registry.rules.chain import chain_digest
 from registry.rules.replay import version_content
@@ -32,12 +33,8 @@ __all__ = ["NUMBERS", "BulkTask", "fill"]
 NUMBERS = ("1.0", "1.1", "1.2", "1.3", "1.4", "1.5", "1.6", "2.0", "2.1", "2.2")
 """The versions of each task, in their order; the last is the current one."""
 
-_METRICS = {
-    "classification": ("accuracy", "macro_f1"),
-    "multilabel": ("micro_f1", "macro_f1"),
-    "regression": ("pearson", "spearman"),
-    "tagging": ("entity_f1",),
-}
+_METRICS = 2
+"""So many of its kind's metrics a version reports."""
 _STEP = timedelta(milliseconds=20)
 
 
@@ -60,8 +57,8 @@ class BulkTask:
 
     @property
     def kind(self) -> str:
-        """One of the four."""
-        kinds = sorted(_METRICS)
+        """One of those that there are."""
+        kinds = sorted(KINDS)
         return kinds[self.number // self.teams % len(kinds)]
 
     @property
@@ -71,16 +68,16 @@ class BulkTask:
 
     def labels(self, major: int) -> list[str]:
         """Of the first or the second contract: a redefinition brings one more."""
-        if self.kind == "regression":
+        if not kind_named(self.kind).has_labels:
             return []
         count = 2 + self.number % 9 + major
-        if self.kind == "tagging":
+        if kind_named(self.kind).reads_every_token:
             return ["O", *(f"{mark}-slot{i}" for i in range(count) for mark in "BI")]
         return [f"label-{i}" for i in range(count)]
 
     def input(self, major: int) -> str:
         """A regression has no labels that could change: its input does."""
-        return "pair" if self.kind == "regression" and major > 1 else "single"
+        return "pair" if not kind_named(self.kind).has_labels and major > 1 else "single"
 
 
 def fill(registry: Registry, tasks: Sequence[BulkTask]) -> None:
@@ -134,7 +131,10 @@ def _versions(
             "labels": task.labels(major),
             "tap_layer": chance.randrange(backbone.num_layers),
             "depth": 1,
-            "metrics": {name: round(chance.uniform(0.6, 1), 6) for name in _METRICS[task.kind]},
+            "metrics": {
+                name: round(chance.uniform(0.6, 1), 6)
+                for name in kind_named(task.kind).metrics[:_METRICS]
+            },
             "created_at": next(times),
             "created_by": task.actor,
         }

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+from centra.kinds import kind_named
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from centra.families.description import Layer
     from centra.formats.backbone import BackboneSpec
+    from centra.formats.identities import Digest
     from centra.formats.manifest import TaskEntry
 
 __all__ = ["Work", "embeddings_work", "first_token_work", "layer_work", "release_work", "task_work"]
@@ -39,7 +42,7 @@ class Work:
 
 def release_work(
     tasks: Mapping[str, TaskEntry],
-    backbones: Mapping[str, BackboneSpec],
+    backbones: Mapping[Digest, BackboneSpec],
     *,
     batch: int,
     length: int,
@@ -115,10 +118,11 @@ def task_work(task: TaskEntry, backbone: BackboneSpec, *, batch: int, length: in
     The last layer of a sentence task is one of which the first tokens alone are read.
     """
     hidden = backbone.hidden_size
-    outputs = 1 if task.kind == "regression" else len(task.labels)
+    kind = kind_named(task.kind)
+    outputs = kind.outputs(task.labels)
     out = _BYTES * (hidden + 1) * outputs
     layers = [backbone.layer(task.tap_layer + i) for i in range(1, task.depth + 1)]
-    if task.kind == "tagging":
+    if kind.reads_every_token:
         head = Work(flops=2 * batch * length * hidden * outputs, bytes=out)
         return sum([layer_work(layer, batch=batch, length=length) for layer in layers], head)
     dense = _BYTES * (hidden + 1) * hidden

@@ -21,8 +21,9 @@ from centra.data.inputs import Input
 from centra.data.tags import TagError, bio_head
 from centra.errors import FormatError, IncompatibleError, UsageError
 from centra.families.base import DROPOUT
-from centra.formats.task_module import HeadSpec, Kind, TaskModule, TaskSpec
+from centra.formats.task_module import HeadSpec, TaskModule, TaskSpec
 from centra.formats.tensors import under
+from centra.kinds import kind_named
 from centra.progress import Progress, Remark, silent, unheard
 from centra.system.snapshot import copy_model
 from centra.tokenization.text_encoder import TextEncoder
@@ -54,7 +55,7 @@ def convert(
     *,
     tap: int | None = None,
     form: Literal["single", "pair"] | None = None,
-    kind: Kind | None = None,
+    kind: str | None = None,
     labels: Sequence[str] | None = None,
     tags: Scheme | None = None,
     words: Segmentation | None = None,
@@ -115,7 +116,7 @@ def _convert(
     *,
     tap: int | None,
     form: Literal["single", "pair"] | None,
-    kind: Kind | None,
+    kind: str | None,
     labels: Sequence[str] | None,
     tags: Scheme | None,
     words: Segmentation | None,
@@ -147,7 +148,7 @@ def _convert(
         remark=remark,
     )
     head = HeadSpec.model_validate({"activation": checkpoint.family.sentence_head[1]})
-    if task != "tagging" and (tags or words):
+    if not checkpoint.tagging and (tags or words):
         raise UsageError(
             f"{folder}: is a {task} task, which has no words to tag; --tags and --words are for "
             "token classifiers"
@@ -228,7 +229,7 @@ def _spec(
     footing: Footing,
     *,
     tap: int,
-    kind: Kind,
+    kind: str,
     labels: tuple[str, ...],
     head: HeadSpec,
     form: Literal["single", "pair"],
@@ -265,8 +266,8 @@ def _tagging_head(
     return labels, HeadSpec(tags=tags, words=words)
 
 
-def _single(kind: Kind, remark: Remark) -> Literal["single"]:
-    if kind != "tagging":
+def _single(kind: str, remark: Remark) -> Literal["single"]:
+    if not kind_named(kind).reads_every_token:
         remark(
             "taken for a task on single texts, which a checkpoint does not say; "
             "--input pair says otherwise"

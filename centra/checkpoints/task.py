@@ -12,20 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from centra.data.labels import label_remarks
 from centra.errors import FormatError, IncompatibleError, UsageError
+from centra.kinds import KINDS, kind_named
 from centra.progress import Remark, unheard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from centra.formats.task_module import Kind
+    from centra.kinds import Kind
 
 __all__ = ["read_task"]
 
-_PROBLEMS: Mapping[str, Kind] = {
-    "single_label_classification": "classification",
-    "multi_label_classification": "multilabel",
-    "regression": "regression",
-}
 _ID = re.compile(r"0|[1-9][0-9]{0,8}")
 _PLACEHOLDER = re.compile(r"LABEL_[0-9]+")
 
@@ -35,11 +31,11 @@ def read_task(
     outputs: int,
     *,
     tagging: bool,
-    kind: Kind | None = None,
+    kind: str | None = None,
     labels: Sequence[str] | None = None,
     where: str,
     remark: Remark = unheard,
-) -> tuple[Kind, tuple[str, ...]]:
+) -> tuple[str, tuple[str, ...]]:
     """The kind of a checkpoint's task, and the labels of its outputs in their order.
 
     Args:
@@ -66,9 +62,9 @@ def read_task(
             "one for each output, in their order"
         )
     kind = _kind(config, outputs, kind, where, remark, tagging=tagging)
-    if kind == "regression":
+    if not kind_named(kind).has_labels:
         if labels is not None:
-            raise UsageError(f"{where}: is a regression, which has no labels")
+            raise UsageError(f"{where}: is a {kind}, which has no labels")
         return kind, ()
     names = tuple(labels) if labels is not None else _from_config(config, outputs, where)
     _check_labels(names, where)
@@ -83,60 +79,70 @@ _MEND = "Mend id2label and label2id in its config.json, or give the labels with 
 def _kind(
     config: Mapping[str, Any],
     outputs: int,
-    declared: Kind | None,
+    declared: str | None,
     where: str,
     remark: Remark,
     *,
     tagging: bool,
-) -> Kind:
+) -> str:
     problem = config.get("problem_type")
     if tagging:
-        return _agreed("tagging", declared, "is a token classifier", where)
+        kinds = [kind for kind in KINDS.values() if kind.reads_every_token]
+        return _agreed(kinds, declared, "is a token classifier", where)
     if problem is None:
         return _unsaid(outputs, declared, where, remark)
-    if not isinstance(problem, str) or problem not in _PROBLEMS:
+    problems = [kind.problem_type for kind in KINDS.values() if kind.problem_type]
+    if problem not in problems:
         raise FormatError(
             f"{where}: config.json says problem_type {problem!r:.60}; expected "
-            f"{', '.join(_PROBLEMS)} or null"
+            f"{', '.join(problems)} or null"
         )
-    kind = _agreed(_PROBLEMS[problem], declared, f"says problem_type {problem!r}", where)
+    kinds = [kind for kind in KINDS.values() if kind.problem_type == problem]
+    kind = _agreed(kinds, declared, f"says problem_type {problem!r}", where)
     _check_outputs(kind, outputs, where)
     return kind
 
 
-def _agreed(kind: Kind, declared: Kind | None, says: str, where: str) -> Kind:
-    if declared not in (None, kind):
+def _agreed(kinds: Sequence[Kind], declared: str | None, says: str, where: str) -> str:
+    """The kind that was declared, or else the first, where it is one of these."""
+    names = [kind.name for kind in kinds]
+    if declared not in (None, *names):
         raise UsageError(
-            f"{where}: {says}, which makes it a {kind} task; it cannot be declared {declared}"
+            f"{where}: {says}, which makes it a {names[0]} task; it cannot be declared {declared}"
+        )
+    return declared or names[0]
+
+
+def _unsaid(outputs: int, declared: str | None, where: str, remark: Remark) -> str:
+    if declared is not None:
+        if kind_named(declared).reads_every_token:
+            raise UsageError(
+                f"{where}: is a classifier of whole texts; it cannot be declared {declared}"
+            )
+        _check_outputs(declared, outputs, where)
+        return declared
+    problem = "regression" if outputs == 1 else "single_label_classification"
+    kind = next(kind.name for kind in KINDS.values() if kind.problem_type == problem)
+    if outputs == 1:
+        remark(f"taken for a {kind}, as transformers takes one output without a problem_type")
+    else:
+        remark(
+            f"taken for a {kind}: its config.json has no problem_type; if each of its labels "
+            "was trained by itself, --kind multilabel says so"
         )
     return kind
 
 
-def _unsaid(outputs: int, declared: Kind | None, where: str, remark: Remark) -> Kind:
-    if declared == "tagging":
-        raise UsageError(f"{where}: is a classifier of whole texts; it cannot be declared tagging")
-    if declared is not None:
-        _check_outputs(declared, outputs, where)
-        return declared
-    if outputs == 1:
-        remark("taken for a regression, as transformers takes one output without a problem_type")
-        return "regression"
-    remark(
-        "taken for a classification: its config.json has no problem_type; if each of its labels "
-        "was trained by itself, --kind multilabel says so"
-    )
-    return "classification"
-
-
-def _check_outputs(kind: Kind, outputs: int, where: str) -> None:
-    if kind == "regression" and outputs > 1:
+def _check_outputs(name: str, outputs: int, where: str) -> None:
+    kind = kind_named(name)
+    if not kind.has_labels and outputs > 1:
         raise IncompatibleError(
-            f"{where}: is a regression with {outputs} outputs; a Centra task gives one number. "
+            f"{where}: is a {name} with {outputs} outputs; a Centra task gives one number. "
             "Fine-tune one task per number, each with a head of one output."
         )
-    if kind == "classification" and outputs == 1:
+    if outputs < kind.least_labels:
         raise IncompatibleError(
-            f"{where}: has one output, and a classification needs two. One output with a threshold "
+            f"{where}: has one output, and a {name} needs two. One output with a threshold "
             "is --kind multilabel with one label; one number is --kind regression."
         )
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Example",
     "Input",
+    "LabelForm",
     "dev_file",
     "fingerprint",
     "read_examples",
@@ -127,6 +128,10 @@ class Input:
         return {}
 
 
+LabelForm = Literal["label", "labels", "tags"]
+"""How an example gives its answer: one label or number, several labels, or a tag per token."""
+
+
 @dataclass(frozen=True)
 class Example:
     """An input with its answer: a label, several labels, a number, or a tag per word.
@@ -140,6 +145,13 @@ class Example:
     """File and line, for errors."""
     numbers: bool = False
     """Whether several labels, or tags, are written as whole numbers: ``label`` has their digits."""
+
+    @property
+    def label_form(self) -> LabelForm:
+        """How it gives its answer."""
+        if not isinstance(self.label, tuple):
+            return "label"
+        return "labels" if self.input.tokens is None else "tags"
 
     def tagged_words(self, by: Segmentation) -> list[tuple[Span, str]]:
         """The words of a tagging example as its task will find them in texts, each with its tag.

@@ -23,6 +23,7 @@ __all__ = [
     "bio_labels",
     "detect_scheme",
     "strays",
+    "tagged_spans",
     "to_bio",
 ]
 
@@ -164,6 +165,24 @@ def to_bio(tags: Sequence[str]) -> list[str]:
             found.append("O")
         current = "" if mark in "ES" else name
     return found
+
+
+def tagged_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Read BIO tags, one per word, as ``(label, first word, word after the last)``.
+
+    An ``I-`` tag that continues nothing starts a span, as the CoNLL scorer reads it.
+    """
+    spans: list[tuple[str, int, int]] = []
+    for i, tag in enumerate(tags):
+        if tag == "O":
+            continue
+        label = tag[2:]
+        continues = spans and spans[-1][0] == label and spans[-1][2] == i
+        if tag.startswith("I-") and continues:
+            spans[-1] = (label, spans[-1][1], i + 1)
+        else:
+            spans.append((label, i, i + 1))
+    return spans
 
 
 def strays(tags: Sequence[str]) -> tuple[int, int]:

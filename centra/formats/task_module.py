@@ -15,22 +15,25 @@ import json
 import operator
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
-from centra.data.tags import bio_labels
 from centra.data.words import Segmentation  # noqa: TC001 - pydantic reads it
 from centra.errors import FormatError, IncompatibleError, StoreNotWritableError
 from centra.formats.contract import Contract, InputForm
+from centra.formats.decision import Decision
 from centra.formats.documents import (
     Count,
-    Digest,
+    DigestField,
     Document,
     FormattedDocument,
     Text,
     canonical_json,
 )
+from centra.formats.identities import Digest
 from centra.formats.strict_json import parse_document
 from centra.formats.tensors import (
     LARGEST_HEADER,
@@ -41,6 +44,7 @@ from centra.formats.tensors import (
     read_header,
     read_raw,
 )
+from centra.kinds import KINDS, kind_named
 from centra.system.files import file_digest, make_folder, replacing
 
 if TYPE_CHECKING:
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HeadSpec",
+    "KindName",
     "ModuleFile",
     "TaskModule",
     "TaskSpec",
@@ -63,12 +68,24 @@ __all__ = [
     "read_spec",
 ]
 
-Kind = Literal["classification", "multilabel", "regression", "tagging"]
+
+def _known_kind(name: str) -> str:
+    if name in KINDS:
+        return name
+    *others, last = (repr(known) for known in KINDS)
+    expected = f"{', '.join(others)} or {last}"
+    raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+
+
+KindName = Annotated[str, AfterValidator(_known_kind)]
+"""The name of a kind of tasks; see :mod:`centra.kinds`."""
+
 _KEY = "centra"
 _LAYER = re.compile(r"layers\.([1-9][0-9]{0,3})\..")
 _SHOWN = 5
 """So many of a file's layers are named."""
-_TAG = re.compile("[BIES]-.+", re.DOTALL)
+_OF_WORDS = {"crf": False, "words": "unicode", "tags": ()}
+"""The settings of heads on every token, and what says nothing."""
 _PROBE = ("probe.input_ids", "probe.attention_mask", "probe.token_type_ids", "probe.logits")
 
 
@@ -101,28 +118,41 @@ class TaskSpec(FormattedDocument):
 
     FORMAT: ClassVar[str] = "centra/task-module"
 
-    kind: Kind
+    kind: KindName
     input: InputForm
     labels: tuple[str, ...]
     """In the order of the logits; BIO tags for tagging; empty for regression."""
-    backbone: Digest
+    backbone: DigestField
     tap_layer: Count
     """The backbone layer whose hidden state is read; 0 is the embedding output."""
     depth: Count
     """Transformer layers of its own."""
     head: HeadSpec
+    decision: Decision = Field(default=Decision(), exclude_if=lambda value: value == Decision())
+    """How logits become an answer, where that is not as usual; written only there. See
+    :attr:`effective_decision`."""
     dtype: Literal["float32"] = "float32"
     metrics: dict[Text, float] = Field(default_factory=dict)
     """Reported by whoever trained it, on the dev set."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Data fingerprint, hyper-parameters, seed, library versions."""
-    teacher: Digest | None = None
+    teacher: DigestField | None = None
     """The module it was distilled from."""
 
     @property
     def outputs(self) -> int:
         """How many logits the head gives per input, or per token for tagging."""
-        return 1 if self.kind == "regression" else len(self.logit_names)
+        return kind_named(self.kind).outputs(self.logit_names)
+
+    @property
+    def reads_every_token(self) -> bool:
+        """Whether logits are ``(batch, seq, outputs)``, one for each token."""
+        return kind_named(self.kind).reads_every_token
+
+    @cached_property
+    def effective_decision(self) -> Decision:
+        """How logits become an answer, with what kind and head say of it."""
+        return self.decision.completed(self, kind_named(self.kind))
 
     @property
     def logit_names(self) -> tuple[str, ...]:
@@ -139,53 +169,30 @@ class TaskSpec(FormattedDocument):
 
         Raises:
             FormatError: naming the field.
+            IncompatibleError: a decision that this Centra cannot carry out.
         """
+        kind = kind_named(self.kind)
         if len(set(self.labels)) != len(self.labels) or "" in self.labels:
             raise FormatError(f"{where}: labels must be distinct and not empty")
-        needed = {"classification": 2, "multilabel": 1, "tagging": 1, "regression": 0}[self.kind]
-        if len(self.labels) < needed or (self.kind == "regression" and self.labels):
+        if len(self.labels) < kind.least_labels or (self.labels and not kind.has_labels):
+            expected = f"at least {kind.least_labels}" if kind.has_labels else "none"
             raise FormatError(
-                f"{where}: a {self.kind} task with {len(self.labels)} labels; expected "
-                + ("none" if self.kind == "regression" else f"at least {needed}")
+                f"{where}: a {self.kind} task with {len(self.labels)} labels; expected {expected}"
             )
-        if self.kind == "tagging":
-            bad = [
-                tag
-                for tag in self.labels
-                if tag != "O" and (tag[:2] not in ("B-", "I-") or not tag[2:])
-            ]
-            if bad or "O" not in self.labels:
-                raise FormatError(
-                    f"{where}: tagging labels must be BIO tags with 'O' among them; "
-                    f"found {', '.join(bad[:5]) or 'no O'}"
-                )
-        if (self.kind == "tagging") != (self.head.activation is None):
+        if kind.reads_every_token != (self.head.activation is None):
             raise FormatError(f"{where}: head.activation does not suit a {self.kind} task")
-        if self.head.crf and self.kind != "tagging":
-            raise FormatError(
-                f"{where}: head.crf is for tagging tasks, but this is a {self.kind} task"
-            )
-        if self.head.words != "unicode" and self.kind != "tagging":
-            raise FormatError(
-                f"{where}: head.words is for tagging tasks, but this is a {self.kind} task"
-            )
-        if self.kind == "tagging" and self.input == "pair":
-            raise FormatError(f"{where}: tagging takes single inputs")
-        if self.head.tags:
-            self._check_tags(where)
-
-    def _check_tags(self, where: str) -> None:
-        tags = self.head.tags
-        if self.kind != "tagging" or self.head.crf:
-            raise FormatError(f"{where}: head.tags is for tagging tasks without a CRF")
-        bad = [tag for tag in tags if tag != "O" and not _TAG.fullmatch(tag)]
-        if bad or len(set(tags)) != len(tags):
-            raise FormatError(
-                f"{where}: head.tags must be distinct, O or B-x, I-x, E-x, S-x; "
-                f"found {', '.join(bad[:5]) or 'one twice'}"
-            )
-        if missing := {*bio_labels(tags)} - {*self.labels}:
-            raise FormatError(f"{where}: head.tags has a type without the label {min(missing)}")
+        for name, usual in _OF_WORDS.items():
+            if getattr(self.head, name) != usual and not kind.reads_every_token:
+                raise FormatError(
+                    f"{where}: head.{name} is for tagging tasks, but this is a {self.kind} task"
+                )
+        if self.input not in kind.inputs:
+            raise FormatError(f"{where}: {self.kind} takes {' or '.join(kind.inputs)} inputs")
+        try:
+            kind.check(self)
+        except ValueError as error:
+            raise FormatError(f"{where}: {error}") from error
+        self.decision.check(self, kind, where)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +201,7 @@ class ModuleFile:
 
     path: Path
     spec: TaskSpec
-    digest: str
+    digest: Digest
     size: int
     """Bytes."""
     tensors: dict[str, RawTensor]
@@ -213,7 +220,7 @@ def read_spec(path: Path) -> TaskSpec:
     return spec
 
 
-def check_module(path: Path, digest: str | None = None) -> ModuleFile:
+def check_module(path: Path, digest: Digest | None = None) -> ModuleFile:
     """Check all of a module that can be checked without its backbone and without torch.
 
     Args:
@@ -306,7 +313,7 @@ def check_stored(path: Path, digest: str, backbone: BackboneSpec) -> ModuleFile:
         FormatError, UnsupportedFormatError, IncompatibleError: see :func:`check_module` and
             :func:`check_fits`.
     """
-    module = check_module(path, digest)
+    module = check_module(path, Digest(digest))
     check_fits(module, backbone, f"backbone sha256:{backbone.digest[:12]}")
     return module
 
@@ -438,7 +445,7 @@ def _check_shapes(spec: TaskSpec, tensors: dict[str, RawTensor], where: str) -> 
     if inputs is not None and (len(shape) != 2 or 0 in shape):
         raise FormatError(f"{where}: tensor probe.input_ids is {shape}, expected (batch, seq)")
     expected |= dict.fromkeys(_PROBE[:3], shape)
-    expected["probe.logits"] = (*(shape if spec.kind == "tagging" else shape[:1]), outputs)
+    expected["probe.logits"] = (*(shape if spec.reads_every_token else shape[:1]), outputs)
     for name, wanted in expected.items():
         if name not in tensors:
             raise FormatError(f"{where}: tensor {name} is missing")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from centra.formats.precision import Precision
 from centra.formats.task_module import read_spec
-from centra.kinds.decoding import decode
+from centra.kinds import kind_named
 from centra.progress import Progress, silent
-from centra.releases.evaluation import answers, score
+from centra.releases.evaluation import answers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -28,8 +28,6 @@ MAX_LOSS = 1.0
 """How many points of its metric a task may lose, unless another limit is set."""
 LEAST_AGREEMENT = 0.98
 """The least share of equal answers on the probe that counts as sane where there is no data."""
-_CLOSE = 0.05
-"""Numbers are equal answers where they differ by no more than this share of all fp32 answers' span."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ class DevComparison:
 
     examples: int
     agreement: float
-    """The share of equal answers: of words for tagging, of inputs for other kinds."""
+    """The share of equal answers: of words where the task answers for words, else of inputs."""
     metric: str
     """The first of the kind's metrics."""
     fp32: float
@@ -53,7 +51,8 @@ class Int8Comparison:
 
     task: str
     agreement: float
-    """The share of equal answers on the probe: of tokens for tagging, of inputs for other kinds."""
+    """The share of equal answers on the probe: of tokens where the head reads every token, else of
+    inputs."""
     difference: float
     """The largest difference of logits on the probe."""
     dev: DevComparison | None
@@ -105,10 +104,10 @@ def compare_int8(
     )
     found = []
     for done, task in enumerate(sorted(tasks), 1):
-        entry = manifest.tasks[task]
-        spec = read_spec(reader.fetch(entry.digest))
+        spec = read_spec(reader.fetch(manifest.tasks[task].digest))
         own, recorded = int8.probe_logits(task)
-        agreement = _agreement(entry.kind, _on_probe(spec, recorded), _on_probe(spec, own))
+        kind = kind_named(spec.kind)
+        agreement = kind.agreement(_on_probe(spec, recorded), _on_probe(spec, own))
         dev = _on_data(fp32, int8, task, data[task], progress) if task in data else None
         found.append(
             Int8Comparison(
@@ -139,18 +138,17 @@ def _refused(agreement: float, dev: DevComparison | None, max_loss: float) -> st
 def _on_data(
     fp32: Release, int8: Release, task: str, examples: Sequence[Example], progress: Progress
 ) -> DevComparison:
-    from centra.training.metrics import METRICS
-
     entry = fp32.manifest.tasks[task]
-    metric = METRICS[entry.kind][0]
+    kind = kind_named(entry.kind)
+    metric = kind.metrics[0]
     exact, rounded = (answers(release, task, examples, progress) for release in (fp32, int8))
-    before, after = (score(entry, found, examples)[metric] for found in (exact, rounded))
+    before, after = (
+        kind.score(entry.labels, found, examples)[metric] for found in (exact, rounded)
+    )
     return DevComparison(
         examples=len(examples),
-        agreement=_agreement(
-            entry.kind,
-            _comparable(entry.kind, exact, examples),
-            _comparable(entry.kind, rounded, examples),
+        agreement=kind.agreement(
+            kind.comparable(exact, examples), kind.comparable(rounded, examples)
         ),
         metric=metric,
         fp32=round(before, 6),
@@ -161,41 +159,8 @@ def _on_data(
 
 def _on_probe(spec: TaskSpec, logits: np.ndarray) -> list[Any]:
     """What must be equal on a probe, whose words are not known: tokens stand for them."""
-    if spec.kind == "tagging":
+    if spec.reads_every_token:
         best: list[int] = logits.argmax(axis=-1).tolist()
         return best
-    return _comparable(spec.kind, decode(spec, logits, (), ()), ())
-
-
-def _comparable(
-    kind: str, found: Sequence[dict[str, Any]], examples: Sequence[Example]
-) -> list[Any]:
-    """What must be equal for answers to agree."""
-    match kind:
-        case "classification":
-            return [answer["label"] for answer in found]
-        case "multilabel":
-            return [{label["label"] for label in answer["labels"]} for answer in found]
-        case "regression":
-            return [answer["value"] for answer in found]
-        case _:
-            pairs = zip(found, examples, strict=True)
-            return [
-                _span_at(answer, start) for answer, e in pairs for start, _ in e.input.token_spans
-            ]
-
-
-def _span_at(answer: dict[str, Any], place: int) -> tuple[str, int] | None:
-    """The label and the start of the span that covers a character."""
-    spans = (span for span in answer["spans"] if span["start"] <= place < span["end"])
-    return next(((span["label"], span["start"]) for span in spans), None)
-
-
-def _agreement(kind: str, exact: Sequence[Any], rounded: Sequence[Any]) -> float:
-    """The share of equal answers."""
-    close = _CLOSE * (max(exact) - min(exact)) if kind == "regression" else 0.0
-    equal = [
-        abs(a - b) <= close if kind == "regression" else a == b
-        for a, b in zip(exact, rounded, strict=True)
-    ]
-    return equal.count(True) / len(equal)
+    kind = kind_named(spec.kind)
+    return kind.comparable(kind.decode(spec, logits, (), ()), ())

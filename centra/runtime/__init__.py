@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from centra.runtime.loading import load_release
-from centra.runtime.merged import Release
+from centra.runtime.release import Release
 
 __all__ = ["Release", "load_release"]

@@ -81,7 +81,7 @@ class LoadedTask:
         """
         ((_, hidden),) = trunk.run(self.probe.batch, [self.spec.tap_layer])
         own, recorded = self.branch.run(hidden), self.probe.logits
-        if self.spec.kind == "tagging":
+        if self.spec.reads_every_token:
             tokens = self.probe.batch.attention_mask.astype(bool)
             return own[tokens], recorded[tokens]
         return own, recorded

@@ -1,4 +1,4 @@
-"""Threads that take the most urgent job first, and lend each other a hand."""
+"""Threads that take the most urgent job first, and share the work of one job where they can."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from itertools import count
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from centra.system.forks import after_fork_in_child, computing
 
@@ -22,7 +22,7 @@ B = TypeVar("B")
 
 
 class Pool:
-    """A fixed number of threads, started when they are first needed; in a forked process anew."""
+    """Up to a fixed number of threads, started when they are needed; in a forked process anew."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -33,8 +33,8 @@ class Pool:
         after_fork_in_child(self, Pool.renew)
 
     def _begin(self) -> None:
-        self._threads: list[threading.Thread] = []
-        self._tickets: SimpleQueue[None] = SimpleQueue()
+        self._running = 0
+        self._tickets: SimpleQueue[Literal["work", "end"]] = SimpleQueue()
         self._jobs: list[tuple[float, int, Callable[[], Any]]] = []
         self._busy = 0
         self._own = threading.local()
@@ -50,12 +50,11 @@ class Pool:
         """
         with self._lock:
             heapq.heappush(self._jobs, (-urgency, next(self._count), job))
-            if len(self._threads) < min(self.workers, self._busy + len(self._jobs)):
-                thread = threading.Thread(target=self._work, name="centra", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-        # Not for this job but for the most urgent one when a thread is free.
-        self._tickets.put(None)
+            if self._running < min(self.workers, self._busy + len(self._jobs)):
+                threading.Thread(target=self._work, name="centra", daemon=True).start()
+                self._running += 1
+            # Not for this job but for the most urgent one when a thread is free.
+            self._tickets.put("work")
 
     def run(self, job: Callable[[], A]) -> A:
         """Run a job in one of the threads, and wait for it.
@@ -78,6 +77,13 @@ class Pool:
         if error is not None:
             raise error
         return value  # type: ignore[return-value]
+
+    def end_threads(self) -> None:
+        """End the threads once what is queued is done; a later job starts others."""
+        with self._lock:
+            for _ in range(self._running):
+                self._tickets.put("end")
+            self._running = 0
 
     def renew(self) -> None:
         """Begin anew in a forked process: the threads, and what they had to do, stay in the other."""
@@ -133,8 +139,7 @@ class Pool:
 
     def _work(self) -> None:
         self._own.jobs = 1
-        while True:
-            self._tickets.get()
+        while self._tickets.get() == "work":
             with computing:
                 with self._lock:
                     *_, job = heapq.heappop(self._jobs)

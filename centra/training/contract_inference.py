@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 from centra.data.labelling import Labelling, read_as
 from centra.data.labels import label_remarks, near_label, number_label
-from centra.data.tags import TagError, bio_labels, detect_scheme
+from centra.data.reading import all_labels
 from centra.errors import DataError
 from centra.formats.contract import Contract
+from centra.kinds import KINDS, kind_named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from centra.data.inputs import Example
     from centra.data.tags import Scheme
-    from centra.formats.task_module import Kind, TaskSpec
+    from centra.formats.task_module import TaskSpec
+    from centra.kinds import Kind
 
 __all__ = ["InferredContract", "infer_contract"]
 
@@ -63,63 +65,75 @@ def infer_contract(
     said = labelling or Labelling()
     examples = [*train, *dev]
     _check_alike(examples)
-    kind, remarks = (said.kind, []) if said.kind else _kind(examples, said, like)
-    if said.tags and kind != "tagging":
-        raise DataError(f"tags were said to be {said.tags}, but this is a {kind} task")
-    if said.labels and kind == "regression":
-        raise DataError("a set of labels was given, but this is a regression task, which has none")
-    reading = read_as(kind, examples, said.labels, said.tags)
+    name, remarks = (said.kind, []) if said.kind else _kind(examples, said, like)
+    kind = kind_named(name)
+    if said.tags and not kind.reads_every_token:
+        raise DataError(f"tags were said to be {said.tags}, but this is a {name} task")
+    if said.labels and not kind.has_labels:
+        raise DataError(f"a set of labels was given, but this is a {name} task, which has none")
+    reading = read_as(name, examples, said.labels, said.tags)
     read = reading.examples[: len(train)], reading.examples[len(train) :]
     if said.labels:
-        labels = _given_tags(examples, said) if kind == "tagging" else said.labels
+        labels = kind.given_labels(examples, said.labels, said.tags)
         remarks = remarks + _unused(kind, labels, read[0])
     else:
-        labels = _found_labels(kind, train, read[0])
+        labels = kind.find_labels(train, read[0])
         if like is not None and {*labels} == {*like.labels}:
             labels = like.labels
     _check_known(labels, reading.examples, said)
     return InferredContract(
-        contract=Contract(kind=kind, input=examples[0].input.form, labels=labels),
+        contract=Contract(kind=name, input=examples[0].input.form, labels=labels),
         train=read[0],
         dev=read[1],
         scheme=reading.scheme,
-        remarks=[*remarks, *reading.remarks, *label_remarks(_names(kind, labels))],
+        remarks=[*remarks, *reading.remarks, *label_remarks(kind.names(labels))],
     )
 
 
 def _kind(
     examples: Sequence[Example], said: Labelling, like: TaskSpec | None
-) -> tuple[Kind, list[str]]:
-    """What the labels look like, and what to say of that."""
+) -> tuple[str, list[str]]:
+    """The kind that the labels look like, and what to say of that."""
     numbers: dict[str, None] = {}
     for example in examples:
         label = example.label
         if isinstance(label, float | int):
             digits = number_label(label)
             if digits is None:
-                return "regression", [f"label {label} ({example.where}) has a fraction: regression"]
+                name = next(kind.name for kind in KINDS.values() if kind.suits(example))
+                return name, [f"label {label} ({example.where}) has a fraction: {name}"]
             numbers[digits] = None
-        elif example.numbers:
-            numbers |= dict.fromkeys(_several(example))
-    kind = _structure(examples[0])
-    if not numbers or said.labels or kind == "tagging":
-        return kind, []
-    if kind == "classification" and like is not None and like.kind == "regression":
-        return "regression", []
+        elif isinstance(label, tuple) and example.numbers:
+            numbers |= dict.fromkeys(label)
+    name, form = _likely_kind(examples[0]), examples[0].label_form
+    if like is not None and not said.labels and _may_be(like.kind, examples):
+        name = like.kind
+    if not numbers or said.labels or form == "tags" or not kind_named(name).has_labels:
+        return name, []
     remark = f"{len(numbers)} whole numbers as labels: taken as classes; "
-    remark += "--kind regression says otherwise, " if kind == "classification" else ""
-    return kind, [f"{remark}--labels FILE names them"]
+    remark += "--kind regression says otherwise, " if form == "label" else ""
+    return name, [f"{remark}--labels FILE names them"]
+
+
+def _may_be(name: str, examples: Sequence[Example]) -> bool:
+    kind = kind_named(name)
+    return all(kind.label_form == e.label_form and kind.suits(e) for e in examples)
+
+
+def _likely_kind(example: Example) -> str:
+    """The first kind that has labels of an example's form; a number counts as a class."""
+    return next(kind.name for kind in KINDS.values() if kind.label_form == example.label_form)
 
 
 def _check_alike(examples: Sequence[Example]) -> None:
     first = examples[0]
     texts = numbers = None
     for example in examples:
-        if (_structure(example), example.input.form) != (_structure(first), first.input.form):
+        if (example.label_form, example.input.form) != (first.label_form, first.input.form):
             raise DataError(
-                f"{example.where}: a {_structure(example)} example with a {example.input.form} input; "
-                f"{first.where} is {_structure(first)} with a {first.input.form} input, and a task "
-                "takes one kind"
+                f"{example.where}: a {_likely_kind(example)} example with a {example.input.form} "
+                f"input; {first.where} is {_likely_kind(first)} with a {first.input.form} input, and "
+                "a task takes one kind"
             )
         if example.numbers or isinstance(example.label, float | int):
             numbers = numbers or example
@@ -132,41 +146,10 @@ def _check_alike(examples: Sequence[Example]) -> None:
             )
 
 
-def _given_tags(examples: Sequence[Example], said: Labelling) -> tuple[str, ...]:
-    """The BIO tags of a set of tags that was given: as they are, or those of its types."""
-    try:
-        notation = detect_scheme([*said.labels, "O"], said.tags)
-    except TagError as error:
-        raise DataError(f"the labels given: {error}") from error
-    if notation.is_bio:
-        return said.labels
-    for example in examples:
-        if example.numbers:
-            raise DataError(
-                f"{example.where}: tags are numbers, which the labels given name as "
-                f"{notation.scheme.upper()} tags; a number must name a BIO tag, or measurements of "
-                "the task could not tell what it means. Write the tags' names into the data"
-            )
-    return bio_labels(notation.plain(tag) for tag in said.labels)
-
-
-def _found_labels(kind: Kind, train: Sequence[Example], read: Sequence[Example]) -> tuple[str, ...]:
-    """The labels of the training data, sorted."""
-    if kind == "regression":
-        return ()
-    found = {label for example in read for label in _all_labels(example)}
-    if kind == "tagging":
-        return bio_labels(f"B-{name}" for name in sorted({tag[2:] for tag in found - {"O"}}))
-    numbers = any(
-        example.numbers or not isinstance(example.label, str | tuple) for example in train
-    )
-    return tuple(sorted(found, key=int) if numbers else sorted(found))
-
-
 def _check_known(labels: Sequence[str], examples: Sequence[Example], said: Labelling) -> None:
     known = {*labels}
     for example in examples:
-        for label in _all_labels(example):
+        for label in all_labels(example):
             if label not in known:
                 raise DataError(f"{example.where}: {_unknown(label, labels, said)}")
 
@@ -183,32 +166,9 @@ def _unknown(label: str, labels: Sequence[str], said: Labelling) -> str:
 
 
 def _unused(kind: Kind, labels: Sequence[str], train: Sequence[Example]) -> list[str]:
-    found = _names(kind, {label for example in train for label in _all_labels(example)})
-    unused = [name for name in _names(kind, labels) if name not in found]
+    found = {*kind.names([label for example in train for label in all_labels(example)])}
+    unused = [name for name in kind.names(labels) if name not in found]
     if not unused:
         return []
     shown = ", ".join(unused[:_SHOWN]) + (" …" if len(unused) > _SHOWN else "")
     return [f"{len(unused)} of the labels given are in no row of the training data: {shown}"]
-
-
-def _names(kind: Kind, labels: Iterable[str]) -> list[str]:
-    """The labels themselves; of tags, their types."""
-    if kind != "tagging":
-        return [*labels]
-    return [*dict.fromkeys(tag[2:] for tag in labels if tag != "O")]
-
-
-def _structure(example: Example) -> Kind:
-    """The kind that an example has the form of, where a number counts as a class."""
-    if not isinstance(example.label, tuple):
-        return "classification"
-    return "multilabel" if example.input.tokens is None else "tagging"
-
-
-def _several(example: Example) -> tuple[str, ...]:
-    return example.label if isinstance(example.label, tuple) else ()
-
-
-def _all_labels(example: Example) -> tuple[str, ...]:
-    """An example's labels as they were read; a value is none."""
-    return (example.label,) if isinstance(example.label, str) else _several(example)

@@ -122,7 +122,7 @@ class RayEngine:
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                     # Ray puts this process's folder first where its workers look for modules.
-                    runtime_env={"worker_process_setup_hook": f"{_PROGRAM}.settled"}
+                    runtime_env={"worker_process_setup_hook": f"{_PROGRAM}.prepare_worker"}
                     if _PROGRAM in sys.modules
                     else None,
                 )

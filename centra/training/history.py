@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from centra.training.metrics import METRICS, ON_TOKENS
+from centra.kinds import kind_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,12 +64,13 @@ class History:
             metric: the one to select by.
             recipe: for its epochs and its patience.
         """
+        known = (*kind_named(kind).metrics, *kind_named(kind).further_metrics)
         losses = [line["loss"] for line in log if "loss" in line]
         evaluations = [
             {
                 name.removeprefix("eval_"): value
                 for name, value in line.items()
-                if name.removeprefix("eval_") in (*METRICS[kind], ON_TOKENS)
+                if name.removeprefix("eval_") in known
             }
             for line in log
             if f"eval_{metric}" in line

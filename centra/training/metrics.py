@@ -1,103 +1,61 @@
-"""Dev metrics per kind, by scikit-learn, SciPy and seqeval."""
+"""The metric that a training selects by, and all metrics on the dev set."""
 
 from __future__ import annotations
 
-import math
-import warnings
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from centra.errors import UsageError
+from centra.kinds import kind_named
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
 
-__all__ = [
-    "METRICS",
-    "ON_TOKENS",
-    "check_metric",
-    "classification",
-    "multilabel",
-    "regression",
-    "tagging",
-]
+    from centra.formats.task_module import TaskSpec
+    from centra.kinds.chain import Chain
+    from centra.training.task_data import Split
 
-METRICS = {
-    "classification": ("accuracy", "macro_f1", "matthews"),
-    "multilabel": ("micro_f1", "macro_f1"),
-    "regression": ("pearson", "spearman"),
-    "tagging": ("entity_f1",),
-}
-"""The metrics of each kind, all better when higher; the first is the default for early stopping."""
-
-ON_TOKENS = "entity_f1_on_tokens"
-"""Entity F1 of the answers to given tokens, beside that of the answers to texts where they differ."""
+__all__ = ["check_metric", "dev_metrics"]
 
 
 def check_metric(kind: str, metric: str | None) -> str:
-    """The metric to select by.
+    """The metric to select by; None for the kind's first.
 
     Raises:
         UsageError: the kind has no such metric.
     """
+    known = kind_named(kind).metrics
     if metric is None:
-        return METRICS[kind][0]
-    if metric not in METRICS[kind]:
+        return known[0]
+    if metric not in known:
         raise UsageError(
-            f"a {kind} task has no metric {metric!r}; expected one of {', '.join(METRICS[kind])}"
+            f"a {kind} task has no metric {metric!r}; expected one of {', '.join(known)}"
         )
     return metric
 
 
-def classification(predicted: np.ndarray, expected: np.ndarray) -> dict[str, float]:
-    """Accuracy, macro F1 and Matthews correlation of label indices ``(examples,)``."""
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a single label in a small dev set
-        return {
-            "accuracy": float(accuracy_score(expected, predicted)),
-            "macro_f1": float(f1_score(expected, predicted, average="macro", zero_division=0)),
-            "matthews": float(matthews_corrcoef(expected, predicted)),
-        }
-
-
-def multilabel(predicted: np.ndarray, expected: np.ndarray) -> dict[str, float]:
-    """Micro and macro F1 of 0/1 arrays ``(examples, labels)``."""
-    from sklearn.metrics import f1_score
-
-    if expected.shape[1] == 1:
-        # scikit-learn takes a single column for two classes and would count the absent one too.
-        only = float(f1_score(expected[:, 0] > 0, predicted[:, 0] > 0, zero_division=0))
-        return {"micro_f1": only, "macro_f1": only}
-    return {
-        f"{average}_f1": float(f1_score(expected, predicted, average=average, zero_division=0))
-        for average in ("micro", "macro")
-    }
-
-
-def regression(predicted: np.ndarray, expected: np.ndarray) -> dict[str, float]:
-    """Pearson and Spearman correlation of values ``(examples,)``; 0 where one side is constant."""
-    from scipy.stats import pearsonr, spearmanr
-
-    if len(expected) < 2:
-        return {"pearson": 0.0, "spearman": 0.0}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # constant predictions, met in the first steps
-        found = {
-            "pearson": float(pearsonr(predicted, expected).statistic),
-            "spearman": float(spearmanr(predicted, expected).statistic),
-        }
-    return {name: 0.0 if math.isnan(value) else value for name, value in found.items()}
-
-
-def tagging(
-    predicted: Sequence[Sequence[str]], expected: Sequence[Sequence[str]]
+def dev_metrics(
+    spec: TaskSpec, logits: np.ndarray, split: Split, chain: Chain | None = None
 ) -> dict[str, float]:
-    """Entity F1 of BIO tags per word, per sentence."""
-    from seqeval.metrics import f1_score
+    """All metrics of a task on the dev set.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # no entity predicted yet
-        return {"entity_f1": float(f1_score([*expected], [*predicted], zero_division=0))}
+    Args:
+        spec: kind, labels, head and decision.
+        logits: ``(examples, outputs)``, or ``(examples, seq, outputs)``, in the order of the
+            examples.
+        split: the dev set.
+        chain: what decodes, for a head with a CRF; see
+            :meth:`centra.modeling.crf.LinearChain.numpy`.
+
+    Returns:
+        As :func:`centra.releases.evaluation.measure` of a release gives them: the metrics of what
+        callers get who send the texts. What truncation cuts off counts as missed.
+    """
+    kind = kind_named(spec.kind)
+    given = [example.input for example in split.examples]
+    texts = [replace(item, tokens=None) for item in given]
+    to_texts = kind.decode(spec, logits, texts, split.rows, chain)
+    to_tokens = None
+    if kind.reads_every_token:
+        to_tokens = kind.decode(spec, logits, given, split.rows, chain)
+    return kind.score(spec.labels, to_texts, split.examples, to_tokens)

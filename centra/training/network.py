@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from centra.kinds import kind_named
+from centra.kinds.tagging import IGNORED
 from centra.tokenization.text_encoder import Encoded
-from centra.training.soft_targets import soft_loss
-from centra.training.targets import IGNORED, loss
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,6 +43,7 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec
+        self.kind = kind_named(spec.kind)
         self.branch = branch.requires_grad_(requires_grad=True)
         self.shared_state = shared_state
         self.trunk = trunk
@@ -73,7 +74,7 @@ class Network(nn.Module):
 
         Args:
             attention_mask: ``(batch, seq)``, 1 for tokens and 0 for padding.
-            labels: as :func:`centra.training.targets.target`, stacked.
+            labels: as :meth:`centra.kinds.base.Kind.target`, stacked.
             index: ``(batch,)``, the places of the examples in their set; not read.
             input_ids, token_type_ids: ``(batch, seq)``, for the trunk.
             hidden_states: ``(batch, seq, hidden)`` at the tap; instead of those.
@@ -87,11 +88,10 @@ class Network(nn.Module):
                 taps = self.trunk(input_ids, attention_mask, token_type_ids, [tap])
             hidden_states = taps[tap]
         logits = self.branch(hidden_states, self.shared_state(attention_mask))
-        found = loss(self.spec, logits, labels, self.branch.chain)
+        found = self.kind.loss(logits, labels, self.branch.chain)
         if teacher is not None:
             weight = self.distillation.weight
-            soft = soft_loss(
-                self.spec,
+            soft = self.kind.soft_loss(
                 logits,
                 teacher,
                 labels,
@@ -140,7 +140,7 @@ def collator(
     spec: TaskSpec, pad_token_id: int
 ) -> Callable[[Sequence[dict[str, Any]]], dict[str, torch.Tensor]]:
     """The function that pads items of a :class:`TrainingSet` into a batch for :class:`Network`."""
-    tokens = spec.kind == "tagging"
+    tokens = spec.reads_every_token
 
     def collate(items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         rows: list[Row] = [item["row"] for item in items]

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from centra.data.inputs import fingerprint, read_examples
+from centra.data.tags import tagged_spans
 from centra.data.words import are_characters
 from centra.errors import DataError, FormatError
 from centra.formats.jsonl import read_data
 from centra.formats.task_module import HeadSpec, TaskSpec
-from centra.kinds.decoding import tagged_spans
+from centra.kinds import kind_named
 from centra.tokenization.text_encoder import TextEncoder
 from centra.training.contract_inference import InferredContract, infer_contract
-from centra.training.targets import target
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ __all__ = ["Split", "TaskData"]
 
 @dataclass(frozen=True)
 class Split:
-    """Encoded examples with what the head should say; see :func:`centra.training.targets.target`."""
+    """Encoded examples with what the head should say; see :meth:`centra.kinds.base.Kind.target`."""
 
     rows: list[Row]
     targets: list[np.ndarray]
@@ -124,7 +124,7 @@ def _head(
 ) -> HeadSpec:
     """The head of a task, which may cut texts into words as its team, its teacher or its data do."""
     said = labelling.words if labelling else None
-    if inferred.contract.kind != "tagging":
+    if not kind_named(inferred.contract.kind).reads_every_token:
         if said:
             raise DataError(
                 f"words were said to be {said}, but this is a {inferred.contract.kind} task"
@@ -139,7 +139,8 @@ def _head(
 def _encode(spec: TaskSpec, examples: list[Example], encoder: TextEncoder) -> Split:
     rows = encoder.encode(example.input for example in examples)
     pairs = zip(examples, rows, strict=True)
-    return Split(rows, [target(spec, *pair) for pair in pairs], examples)
+    kind = kind_named(spec.kind)
+    return Split(rows, [kind.target(spec, *pair) for pair in pairs], examples)
 
 
 def _cut_remark(file: Path, split: Split) -> list[str]:

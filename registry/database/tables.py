@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
+from centra.formats.identities import VersionNumber
 from registry.database.models import (
     Backbone,
     Channel,
@@ -52,7 +53,7 @@ def _backbones(uow: UnitOfWork) -> _Rows:
     return {
         f"backbone {row.name}@{row.version}": {
             "digest": row.digest,
-            "state": row.state,
+            "state": str(row.state),
             "created_by": row.created_by,
             **backbone_content(row),
         }
@@ -75,7 +76,7 @@ def _versions(uow: UnitOfWork) -> dict[int, _Version]:
         row.id: (
             row.current_of,
             row.task,
-            f"{row.major}.{row.minor}",
+            str(VersionNumber(row.major, row.minor)),
             {
                 "digest": row.digest,
                 "created_by": row.created_by,
@@ -91,7 +92,7 @@ def _tasks(uow: UnitOfWork, versions: dict[int, _Version]) -> _Rows:
     return {
         f"task {row.name}": {
             "team": row.team,
-            "state": row.state,
+            "state": str(row.state),
             "current": current.get(row.id),
         }
         for row in uow.session.execute(select(Task.__table__))

@@ -13,7 +13,6 @@ from sqlalchemy import false, func, select
 from sqlalchemy.orm import aliased, contains_eager
 
 from centra.errors import NotFoundError
-from centra.formats.names import parse_version
 from registry.database.models import (
     AuditEvent,
     AuditHead,
@@ -30,6 +29,7 @@ from registry.database.models import (
 )
 from registry.errors import TaskNotFoundError
 from registry.rules.chain import chain_digest
+from registry.rules.lifecycle import TaskState
 from registry.rules.lineage import Composed
 from registry.versions import ReleasedVersion
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from centra.formats.identities import Digest, VersionNumber
     from centra.formats.precision import Precision
     from registry.rules.lifecycle import Actor
 
@@ -126,25 +127,30 @@ class UnitOfWork:
         """The task of this name, or None."""
         return self.session.scalar(select(Task).where(Task.name == name))
 
-    def version(self, name: str, number: str | None) -> TaskVersion:
+    def version(self, name: str, number: VersionNumber | None) -> TaskVersion:
         """A version of a task; the current one where no number is given.
 
         Raises:
             TaskNotFoundError: there is no such task or version.
-            InvalidNameError: the number is malformed.
         """
         task = self.task(name)
         if number is None:
             return self.current(task)
-        major, minor = parse_version(number)
         query = select(TaskVersion).where(
-            TaskVersion.task_id == task.id, TaskVersion.major == major, TaskVersion.minor == minor
+            TaskVersion.task_id == task.id, TaskVersion.number == number
         )
         found = self.session.scalar(query)
         if found is not None:
             return found
-        known = ", ".join(version.number for version in task.versions)
+        known = ", ".join(str(version.number) for version in task.versions)
         raise TaskNotFoundError(f"task {name} has no version {number}; it has {known}")
+
+    def version_by_digest(self, task: Task, digest: Digest) -> TaskVersion | None:
+        """The version of a task that is the module of this digest, or None."""
+        query = select(TaskVersion).where(
+            TaskVersion.task_id == task.id, TaskVersion.digest == digest
+        )
+        return self.session.scalar(query)
 
     def current(self, task: Task) -> TaskVersion:
         """The version in force."""
@@ -158,7 +164,7 @@ class UnitOfWork:
             select(TaskVersion)
             .join(TaskVersion.task)
             .options(contains_eager(TaskVersion.task))
-            .where(Task.state == "active", TaskVersion.current_of.is_not(None))
+            .where(Task.state == TaskState.ACTIVE, TaskVersion.current_of.is_not(None))
             .order_by(Task.name)
         )
         return {version.task.name: version for version in rows}

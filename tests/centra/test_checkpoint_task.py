@@ -12,7 +12,6 @@ from centra.errors import FormatError, IncompatibleError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from centra.formats.task_module import Kind
 
 NAMES = {"0": "alarm", "1": "music", "2": "weather"}
 MADE_UP = {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}
@@ -24,9 +23,9 @@ def read(
     outputs: int = 3,
     *,
     tagging: bool = False,
-    kind: Kind | None = None,
+    kind: str | None = None,
     labels: Sequence[str] | None = None,
-) -> tuple[Kind, tuple[str, ...], list[str]]:
+) -> tuple[str, tuple[str, ...], list[str]]:
     remarks: list[str] = []
     found = read_task(
         config,
@@ -69,7 +68,7 @@ def test_without_a_problem_type_one_output_is_a_regression_and_several_are_class
 @pytest.mark.parametrize(
     ("kind", "outputs"), [("multilabel", 3), ("classification", 3), ("multilabel", 1)]
 )
-def test_what_the_checkpoint_leaves_open_may_be_declared(kind: Kind, outputs: int) -> None:
+def test_what_the_checkpoint_leaves_open_may_be_declared(kind: str, outputs: int) -> None:
     names = dict(list(NAMES.items())[:outputs])
     assert read({"id2label": names}, outputs, kind=kind) == (kind, LABELS[:outputs], [])
 
@@ -84,7 +83,7 @@ def test_what_the_checkpoint_leaves_open_may_be_declared(kind: Kind, outputs: in
     ],
 )
 def test_what_the_checkpoint_says_cannot_be_declared_away(
-    config: dict[str, Any], kind: Kind, tagging: bool, says: str
+    config: dict[str, Any], kind: str, tagging: bool, says: str
 ) -> None:
     with pytest.raises(UsageError, match=says):
         read({"id2label": NAMES, **config}, kind=kind, tagging=tagging)
@@ -99,7 +98,7 @@ def test_what_the_checkpoint_says_cannot_be_declared_away(
     ],
 )
 def test_outputs_that_do_not_suit_the_kind_are_refused_with_the_reason(
-    config: dict[str, Any], kind: Kind | None, outputs: int, says: str
+    config: dict[str, Any], kind: str | None, outputs: int, says: str
 ) -> None:
     with pytest.raises(IncompatibleError, match=says):
         read(config, outputs, kind=kind)

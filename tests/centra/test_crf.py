@@ -13,16 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from centra.data.inputs import Example, Input, read_examples
+from centra.data.tags import tagged_spans
 from centra.errors import FormatError
 from centra.formats.task_module import HeadSpec, TaskModule, TaskSpec, check_fits, check_module
+from centra.kinds import kind_named
 from centra.kinds.chain import Chain
-from centra.kinds.decoding import decode, tagged_spans
+from centra.kinds.tagging import IGNORED
 from centra.modeling.crf import LinearChain
+from centra.modeling.words import gather_words
 from centra.releases.evaluation import measure
 from centra.runtime import Release
 from centra.runtime.engines import ENGINES
 from centra.tokenization.text_encoder import Row, TextEncoder
-from centra.training.targets import IGNORED, dev_metrics, gather_words, loss
+from centra.training.metrics import dev_metrics
 from centra.training.task_data import Split
 from tests import support
 
@@ -219,7 +222,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 def test_words_are_the_tokens_with_a_target() -> None:
     logits, targets = batch()
 
-    emissions, tags, mask = gather_words(logits, targets)
+    emissions, tags, mask = gather_words(logits, targets, targets != IGNORED)
 
     assert emissions.shape == (3, 3, 5)
     assert mask.tolist() == [[True] * 3, [False] * 3, [True, False, False]]
@@ -234,18 +237,21 @@ def test_batch_without_words_has_no_loss() -> None:
     targets = torch.full((3, 6), IGNORED)
     spec = support.make_spec("0" * 64, "tagging", labels=TAGS, head=CRF)
 
-    emissions, _, mask = gather_words(logits, targets)
+    emissions, _, mask = gather_words(logits, targets, targets != IGNORED)
 
     assert emissions.shape == (3, 1, 5)
     assert not mask.any()
-    assert loss(spec, logits, targets, LinearChain(5)) == 0
+    assert kind_named(spec.kind).loss(logits, targets, LinearChain(5)) == 0
 
 
 def test_loss_of_a_zero_chain_is_the_cross_entropy() -> None:
     logits, targets = batch()
     spec = support.make_spec("0" * 64, "tagging", labels=TAGS, head=CRF)
 
-    plain, crf = loss(spec, logits, targets), loss(spec, logits.half(), targets, LinearChain(5))
+    plain, crf = (
+        kind_named(spec.kind).loss(logits, targets),
+        kind_named(spec.kind).loss(logits.half(), targets, LinearChain(5)),
+    )
 
     assert crf.dtype == torch.float32
     assert crf.item() == pytest.approx(plain.item(), abs=1e-3)
@@ -257,14 +263,14 @@ def test_chain_learns_what_single_words_do_not_show() -> None:
     logits, targets = torch.zeros(4, 6, 5), torch.tensor([[0, 1] * 3] * 4)
     chain = LinearChain(5)
     optimizer = torch.optim.SGD(chain.parameters(), lr=1.0)
-    before = loss(spec, logits, targets, chain).item()
+    before = kind_named(spec.kind).loss(logits, targets, chain).item()
 
     for _ in range(30):
         optimizer.zero_grad()
-        loss(spec, logits, targets, chain).backward()
+        kind_named(spec.kind).loss(logits, targets, chain).backward()
         optimizer.step()
 
-    assert loss(spec, logits, targets, chain).item() < before / 4
+    assert kind_named(spec.kind).loss(logits, targets, chain).item() < before / 4
     words = Input("a b c d e f", None, tuple("abcdef"))
     row = Row([0] * 6, [0] * 6, words.token_spans)
     dev = Split([row], [], [Example(words, ("O", "B-city") * 3, "dev.jsonl:1")])
@@ -275,7 +281,7 @@ def test_chain_learns_what_single_words_do_not_show() -> None:
 def test_data_that_breaks_bio_still_has_a_finite_loss() -> None:
     spec = support.make_spec("0" * 64, "tagging", labels=TAGS, head=CRF)
 
-    found = loss(spec, torch.zeros(1, 2, 5), torch.tensor([[2, 4]]), LinearChain(5))
+    found = kind_named(spec.kind).loss(torch.zeros(1, 2, 5), torch.tensor([[2, 4]]), LinearChain(5))
 
     assert found.item() == pytest.approx(np.log(5))
 
@@ -368,7 +374,7 @@ def answer(
     junk = [9.0 if label == "B-day" else 0.0 for label in labels]
     logits = np.array([[junk, *words[:kept], junk]], dtype=np.float32)
     spec = support.make_spec("0" * 64, "tagging", labels=labels, head=CRF)
-    (found,) = decode(spec, logits, [item], [row], chain)
+    (found,) = kind_named(spec.kind).decode(spec, logits, [item], [row], chain)
     spans: list[dict[str, Any]] = found["spans"]
     return spans
 
@@ -431,7 +437,7 @@ def test_words_that_share_a_token_are_one_in_the_chain() -> None:
     logits[0, 1, 1] = 4
     spec = support.make_spec("0" * 64, "tagging", labels=TAGS, head=CRF)
 
-    (found,) = decode(spec, logits, [item], [row], chain.numpy(TAGS))
+    (found,) = kind_named(spec.kind).decode(spec, logits, [item], [row], chain.numpy(TAGS))
 
     assert [(s["label"], s["words"], s["text"]) for s in found["spans"]] == [("city", [0, 2], "!!")]
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 
 from centra.data.inputs import Input
+from centra.data.tags import tagged_spans
 from centra.formats.task_module import HeadSpec
-from centra.kinds.decoding import decode, tagged_spans
+from centra.kinds import kind_named
 from centra.runtime import Release
 from centra.tokenization.text_encoder import Row, TextEncoder
 from tests import support
@@ -32,7 +33,7 @@ TAGS = ("O", "B-city", "I-city", "B-day", "I-day")
 def answers(kind: str, logits: Sequence[object], **fields: Any) -> list[dict[str, Any]]:
     spec = support.make_spec(BACKBONE, kind, **fields)
     inputs, rows = [Input("x")] * len(logits), [Row([], [], [])] * len(logits)
-    return decode(spec, np.array(logits, dtype=np.float32), inputs, rows)
+    return kind_named(spec.kind).decode(spec, np.array(logits, dtype=np.float32), inputs, rows)
 
 
 def tagged(
@@ -49,7 +50,7 @@ def tagged(
             logits[0, token] = 0
             logits[0, token, TAGS.index(tag)] = 9
     spec = support.make_spec(BACKBONE, "tagging", labels=TAGS)
-    (answer,) = decode(spec, logits, [item], [row])
+    (answer,) = kind_named(spec.kind).decode(spec, logits, [item], [row])
     return answer
 
 
@@ -176,7 +177,9 @@ def test_score_of_a_span_is_the_mean_over_its_words() -> None:
         np.array([[[1, 1, 1], [0.2, 0.6, 0.2], [0.1, 0.1, 0.8], [1, 1, 1]]], dtype=np.float32)
     )
 
-    (answer,) = decode(support.make_spec(BACKBONE, "tagging"), logits, [item], [row])
+    (answer,) = kind_named("tagging").decode(
+        support.make_spec(BACKBONE, "tagging"), logits, [item], [row]
+    )
 
     assert answer["spans"][0]["score"] == pytest.approx(0.7)
 
@@ -188,7 +191,9 @@ def test_plain_text_is_tagged_by_its_own_words() -> None:
     logits[0, [0, 1, 2, 4, 5], 0] = 5
     logits[0, 3, 1] = 5
 
-    (answer,) = decode(support.make_spec(BACKBONE, "tagging"), logits, [item], [row])
+    (answer,) = kind_named("tagging").decode(
+        support.make_spec(BACKBONE, "tagging"), logits, [item], [row]
+    )
 
     (span,) = answer["spans"]
     assert (span["text"], span["start"], span["end"], span["words"]) == ("Rome", 6, 10, [2, 3])
@@ -259,7 +264,7 @@ def test_tags_that_mark_more_than_bio_are_answered_in_bio(encoder: TextEncoder) 
     for token, tag in zip(row.first_tokens(item.words()), wanted, strict=True):
         logits[0, token, tags.index(tag)] = 9
 
-    (answer,) = decode(spec, logits, [item], [row])
+    (answer,) = kind_named(spec.kind).decode(spec, logits, [item], [row])
 
     assert [(span["label"], *span["words"]) for span in answer["spans"]] == [
         ("city", 0, 1),

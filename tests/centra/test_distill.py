@@ -15,26 +15,26 @@ from hypothesis import strategies as st
 
 from centra.errors import ConflictError, FormatError, IncompatibleError, UsageError
 from centra.formats.task_module import HeadSpec, TaskModule
+from centra.kinds import kind_named
 from centra.kinds.chain import Chain
+from centra.kinds.tagging import IGNORED
 from centra.modeling.branch import Branch
 from centra.modeling.crf import LinearChain
 from centra.modeling.shards import backbone_layer
 from centra.system.files import file_digest
-from centra.training.distill import distill
 from centra.training.features import FeatureCache
-from centra.training.finetune import finetune
 from centra.training.recipe import Distillation, Recipe
 from centra.training.run import Run
-from centra.training.soft_targets import soft_logits, soft_loss
-from centra.training.targets import IGNORED
+from centra.training.soft_targets import soft_logits
 from centra.training.task_data import TaskData
+from centra.training.train import train_module
 from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from centra.formats.task_module import Kind, TaskSpec
+    from centra.formats.task_module import TaskSpec
     from centra.store import LocalStore
     from centra.training.history import History
 
@@ -50,7 +50,7 @@ METRICS = {
     "crf": "entity_f1",
 }
 """By kind of data; ``crf`` is tagging with one."""
-KINDS: tuple[Kind, ...] = ("classification", "multilabel", "regression", "tagging")
+KINDS: tuple[str, ...] = ("classification", "multilabel", "regression", "tagging")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def teacher(
     def teacher(data: str) -> Path:
         path = folder / f"{data}.safetensors"
         if not path.is_file():
-            module = finetune(
+            module = train_module(
                 tiny_backbone.spec,
                 tiny_backbone.store,
                 tiny_data("tagging" if data == "crf" else data),
@@ -99,7 +99,7 @@ def student(
         progress: Callable[..., None] = lambda *_: None,
         **options: Any,
     ) -> TaskModule:
-        return distill(
+        return train_module(
             tiny_backbone.spec,
             tiny_backbone.store,
             folder or tiny_data("tagging" if data == "crf" else data),
@@ -234,7 +234,7 @@ def test_distilled_student_beats_the_same_one_trained_alone(
     tmp_path: Path,
 ) -> None:
     """One epoch, one layer: from its teacher, or from the backbone's layers and the labels."""
-    alone = finetune(
+    alone = train_module(
         tiny_backbone.spec,
         tiny_backbone.store,
         tiny_data("tagging" if data == "crf" else data),
@@ -286,7 +286,7 @@ def test_without_any_weight_only_the_start_is_the_teacher_s(
     tiny_data: Callable[[str], Path],
     tmp_path: Path,
 ) -> None:
-    alone = finetune(
+    alone = train_module(
         tiny_backbone.spec, tiny_backbone.store, tiny_data("single"), RECIPE, work=tmp_path / "w"
     )
 
@@ -471,12 +471,12 @@ temperatures = st.sampled_from([0.5, 1.0, 2.0, 5.0])
 LABELS = ("O", "B-city", "I-city")
 
 
-def spec_of(kind: Kind, *, crf: bool = False) -> TaskSpec:
+def spec_of(kind: str, *, crf: bool = False) -> TaskSpec:
     spec = support.make_spec("ab" * 32, kind)
     return spec.model_copy(update={"head": spec.head.model_copy(update={"crf": crf})})
 
 
-def logits_of(kind: Kind, seed: int, words: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def logits_of(kind: str, seed: int, words: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logits of a student and of a teacher, and the targets; tagging is padded and has gaps."""
     random = np.random.default_rng(seed)
     shape = {"regression": (5, 1), "tagging": (5, words + 3, 3)}.get(kind, (5, 3))
@@ -506,7 +506,7 @@ def divergence(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def loss_of(
-    kind: Kind,
+    kind: str,
     student: np.ndarray,
     teacher: np.ndarray,
     targets: np.ndarray,
@@ -514,8 +514,7 @@ def loss_of(
     *,
     chain: LinearChain | None = None,
 ) -> float:
-    found = soft_loss(
-        spec_of(kind, crf=chain is not None),
+    found = kind_named(kind).soft_loss(
         torch.from_numpy(student),
         torch.from_numpy(teacher),
         torch.from_numpy(targets),
@@ -526,7 +525,7 @@ def loss_of(
 
 
 def plain_formula(
-    kind: Kind, student: np.ndarray, teacher: np.ndarray, targets: np.ndarray, temperature: float
+    kind: str, student: np.ndarray, teacher: np.ndarray, targets: np.ndarray, temperature: float
 ) -> float:
     student, teacher = student.astype(np.float64), teacher.astype(np.float64)
     if kind == "regression":
@@ -544,7 +543,7 @@ def plain_formula(
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(seed=seeds, temperature=temperatures)
-def test_loss_is_the_plain_formula(kind: Kind, seed: int, temperature: float) -> None:
+def test_loss_is_the_plain_formula(kind: str, seed: int, temperature: float) -> None:
     student, teacher, targets = logits_of(kind, seed)
 
     found = loss_of(kind, student, teacher, targets, temperature)
@@ -556,7 +555,7 @@ def test_loss_is_the_plain_formula(kind: Kind, seed: int, temperature: float) ->
 @pytest.mark.parametrize("kind", KINDS)
 @given(seed=seeds, temperature=temperatures)
 def test_loss_is_zero_for_the_teacher_s_own_answers_and_else_positive(
-    kind: Kind, seed: int, temperature: float
+    kind: str, seed: int, temperature: float
 ) -> None:
     student, teacher, targets = logits_of(kind, seed)
 
@@ -565,14 +564,13 @@ def test_loss_is_zero_for_the_teacher_s_own_answers_and_else_positive(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "regression"])
-def test_gradient_keeps_its_size_at_any_temperature(kind: Kind) -> None:
+def test_gradient_keeps_its_size_at_any_temperature(kind: str) -> None:
     """Hinton et al. 2015, section 2; as great as the square makes it, and no greater."""
     student, teacher, targets = logits_of(kind, 3)
     sizes = []
     for temperature in (20.0, 200.0):
         logits = torch.from_numpy(student).requires_grad_()
-        soft_loss(
-            spec_of(kind),
+        kind_named(kind).soft_loss(
             logits,
             torch.from_numpy(teacher),
             torch.from_numpy(targets),
@@ -587,7 +585,7 @@ def test_gradient_keeps_its_size_at_any_temperature(kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("kind", "chained"), [*((kind, False) for kind in KINDS), ("tagging", True)]
 )
-def test_gradients_lead_to_the_teacher(kind: Kind, chained: bool) -> None:
+def test_gradients_lead_to_the_teacher(kind: str, chained: bool) -> None:
     student, teacher, targets = logits_of(kind, 1)
     chain = LinearChain(3) if chained else None
     logits = torch.from_numpy(student).requires_grad_()
@@ -597,8 +595,7 @@ def test_gradients_lead_to_the_teacher(kind: Kind, chained: bool) -> None:
 
     for _ in range(150):
         steps.zero_grad()
-        loss = soft_loss(
-            spec_of(kind, crf=chained),
+        loss = kind_named(kind).soft_loss(
             logits,
             torch.from_numpy(teacher),
             torch.from_numpy(targets),
@@ -645,8 +642,7 @@ def test_tokens_without_a_tag_have_no_gradient(chained: bool) -> None:
     student, teacher, targets = logits_of("tagging", 2)
     logits = torch.from_numpy(student).requires_grad_()
 
-    soft_loss(
-        spec_of("tagging", crf=chained),
+    kind_named("tagging").soft_loss(
         logits,
         torch.from_numpy(teacher),
         torch.from_numpy(targets),

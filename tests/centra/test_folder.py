@@ -30,9 +30,9 @@ from centra.errors import (
 from centra.formats.documents import canonical_json, sha256
 from centra.formats.manifest import ReleaseManifest
 from centra.modeling.trunk import Trunk
+from centra.releases.find import find_release
 from centra.releases.folder import ReleaseFolder, is_begun, listing, write_folder
 from centra.runtime import load_release
-from centra.runtime.loading import find_release
 from centra.store import LocalStore
 from centra.system.files import file_digest
 from centra.tokenization.text_encoder import TextEncoder
@@ -426,7 +426,7 @@ def test_killed_at_any_step_it_is_no_release_and_a_rerun_leaves_nothing_behind(
             break
         if is_begun(root):
             try:
-                assert find_release(str(root))[0].digest in (old, later.digest)
+                assert find_release(root).digest in (old, later.digest)
             except FormatError as error:
                 assert "pull the release again" in str(error)
 

@@ -220,7 +220,7 @@ def test_a_release_on_a_gpu_is_refused_at_once_in_a_forked_process(
             release.probe_logits("topic")
         return True
 
-    if release._forks is None:  # An engine of the CPU.
+    if release._parts.forks is None:  # An engine of the CPU.
         assert in_workers(lambda: len(release.predict(TEXTS)) == 3, 1) == [0]
     else:
         assert in_workers(refused, 2) == [0, 0]
@@ -277,7 +277,7 @@ def test_whatever_computes_does_so_in_threads_of_the_pool(
     load: Callable[[], Release], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release, names = load(), set[str]()
-    for task in release._tasks.values():
+    for task in release._parts.tasks.values():
         run = task.branch.run
 
         def noted(states: object, run: Callable[[object], object] = run) -> object:

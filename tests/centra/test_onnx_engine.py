@@ -377,7 +377,7 @@ def test_a_failing_task_leaves_every_other_bit_identical(
     def fail(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(release._tasks[task].branch, "run", fail)
+    monkeypatch.setattr(release._parts.tasks[task].branch, "run", fail)
     after = {}
 
     with pytest.raises(MemoryError, match="no room"):

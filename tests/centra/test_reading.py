@@ -26,8 +26,8 @@ from centra.system.reading import check_links, open_regular, read_regular
 from centra.system.snapshot import copy_model
 from centra.training.plan import Plan
 from centra.training.select import read_scores
-from registry.archive import unpack
 from registry.settings import Settings
+from registry.transfer.archive import unpack
 from tests import support
 
 if TYPE_CHECKING:

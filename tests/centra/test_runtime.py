@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,12 +23,13 @@ from centra.errors import (
     DataError,
     FormatError,
     NotFoundError,
+    UsageError,
 )
 from centra.formats.manifest import ChannelPointer, ReleaseManifest
+from centra.releases.find import find_release
 from centra.releases.folder import write_folder
 from centra.runtime import Release
 from centra.runtime.engines import ENGINES
-from centra.runtime.loading import find_release
 from centra.runtime.onnx import parts as onnx_parts
 from tests import support
 
@@ -383,8 +386,8 @@ def test_inputs_longer_than_the_backbone_takes_say_how_much_was_read(release: Re
 
 
 @pytest.mark.parametrize("one", ["hi", {"text": "hi"}, {"tokens": ["hi"]}, Input("hi")], ids=str)
-def test_one_text_or_object_is_one_input(release: Release, one: Any) -> None:
-    assert release.predict(one) == release.predict([one])
+def test_one_text_or_object_is_one_input_and_has_one_answer(release: Release, one: Any) -> None:
+    assert release.predict(one) == release.predict([one])[0]
     ((_, streamed),) = release.stream(one, "tags")
     assert streamed == {0: release.predict([one], ["tags"])[0]["tags"]}
     assert all(len(arrays) == 1 for arrays in release.logits(one).values())
@@ -393,6 +396,14 @@ def test_one_text_or_object_is_one_input(release: Release, one: Any) -> None:
 def test_bytes_are_no_texts(release: Release) -> None:
     with pytest.raises(DataError, match="input 1: expected a text"):
         release.predict(b"hi")
+
+
+@pytest.mark.parametrize("nothing", [None, 7])
+def test_what_is_no_input_at_all_is_refused_as_such(release: Release, nothing: Any) -> None:
+    for ask in (release.predict, release.stream, release.logits, release.profile):
+        with pytest.raises(UsageError, match=f"found {nothing}$") as caught:
+            ask(nothing)
+        assert caught.value.code == "no-inputs"
 
 
 def test_one_name_is_one_task(release: Release, load: Load, backbone_store: LocalStore) -> None:
@@ -439,7 +450,7 @@ def test_a_task_that_fails_is_named_when_all_others_have_answered(
     def fail(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr(release._tasks["middle"].branch, "run", fail)
+    monkeypatch.setattr(release._parts.tasks["middle"].branch, "run", fail)
     found = []
 
     with pytest.raises(MemoryError, match="no room") as caught:
@@ -457,6 +468,77 @@ def test_requests_of_several_threads_do_not_mix(release: Release) -> None:
         found = list(executor.map(release.predict, requests * 8))
 
     assert found == expected * 8
+
+
+# Its end
+
+
+def test_a_closed_release_says_so_and_those_beside_it_go_on(
+    release: Release, load: Load, backbone_store: LocalStore
+) -> None:
+    expected = release.predict(TEXTS)
+    with load(release.manifest, backbone_store, base=release) as other:
+        assert other.predict(TEXTS) == expected
+        assert not other.closed
+
+    assert other.closed
+    other.close()
+    assert other.digest == release.digest
+    for use in (
+        lambda: other.predict(TEXTS),
+        lambda: other.stream(TEXTS),
+        lambda: other.logits(TEXTS),
+        lambda: other.profile(TEXTS),
+        lambda: other.probe_logits("tags"),
+        lambda: other.tasks,
+        lambda: load(release.manifest, backbone_store, base=other),
+        other.__enter__,
+    ):
+        with pytest.raises(UsageError, match="was closed") as caught:
+            use()
+        assert caught.value.code == "release-closed"
+        assert caught.value.data == {"digest": release.digest}
+    assert release.predict(TEXTS) == expected
+
+
+def test_a_request_that_has_begun_ends_when_its_release_is_closed(
+    release: Release, load: Load, backbone_store: LocalStore
+) -> None:
+    other = load(release.manifest, backbone_store)
+    answers = other.stream(["go"] * 80, tasks=["shallow", "deep"])
+    first = next(answers)
+    other.close()
+    assert sorted(name for name, _ in [first, *answers]) == ["deep"] * 3 + ["shallow"] * 3
+
+
+def test_closing_gives_back_what_only_this_release_holds(
+    release: Release, load: Load, backbone_store: LocalStore
+) -> None:
+    other = load(release.manifest, backbone_store, tasks=["deep"])
+    other.predict(TEXTS)
+    parts = weakref.ref(other._parts)
+    other.close()
+    gc.collect()
+    assert parts() is None
+
+
+def test_closing_and_answering_from_many_threads_gives_whole_answers_or_the_refusal(
+    release: Release, load: Load, backbone_store: LocalStore
+) -> None:
+    expected = release.predict(TEXTS)
+    for _ in range(5):
+        other = load(release.manifest, backbone_store, base=release)
+
+        def ask(number: int, other: Release = other) -> bool:
+            if number == 10:
+                other.close()
+            try:
+                return other.predict(TEXTS) == expected
+            except UsageError as error:
+                return error.code == "release-closed"
+
+        with ThreadPoolExecutor(4) as executor:
+            assert all(executor.map(ask, range(20)))
 
 
 # Two backbones
@@ -499,6 +581,12 @@ def test_folder_channel_and_digest_give_the_same_release(
     pointed(backbone_store, "latest", manifest)
     pointed(backbone_store, "production", manifest)
 
+    places = [find_release(source) for source in (tmp_path / "release", f"{url}#{manifest.digest}")]
+    assert [(p.digest, p.channel, p.revision) for p in places] == [
+        (manifest.digest, None, None)
+    ] * 2
+    place = find_release(f"{url}#production")
+    assert (place.digest, place.channel, place.revision) == (manifest.digest, "production", 1)
     for source in (
         tmp_path / "release",
         str(tmp_path / "release"),
@@ -521,9 +609,9 @@ def test_a_store_without_a_channel_gives_production_or_else_latest_and_says_whic
     )
     backbone_store.put(other.to_bytes())
     pointed(backbone_store, "latest", other)
-    assert find_release(backbone_store.url)[0].digest == other.digest
+    assert find_release(backbone_store.url).digest == other.digest
     pointed(backbone_store, "production", release.manifest)
-    assert find_release(backbone_store.url)[0].digest == release.digest
+    assert find_release(backbone_store.url).digest == release.digest
     said = [(record.levelname, record.getMessage()) for record in caplog.records]
     where = f"{backbone_store.url}: no release is named; taking release 1, which"
     assert said == [("WARNING", f"{where} latest serves"), ("INFO", f"{where} production serves")]

@@ -73,6 +73,27 @@ def test_as_many_jobs_run_at_once_as_there_are_threads() -> None:
     paused(Pool(3)).set()  # Its barrier breaks unless three jobs are inside at the same time.
 
 
+def test_threads_end_when_what_was_queued_is_done_and_others_start_for_later_jobs() -> None:
+    pool, threads = Pool(2), list[threading.Thread]()
+    go = paused(pool)
+    done: SimpleQueue[str] = SimpleQueue()
+
+    def note(name: str) -> None:
+        threads.append(threading.current_thread())
+        done.put(name)
+
+    pool.submit(lambda: note("before"), 0)
+    pool.end_threads()
+    pool.submit(lambda: note("after"), 0)
+    go.set()
+    assert sorted(done.get(timeout=WAIT) for _ in range(2)) == ["after", "before"]
+    pool.end_threads()
+    for thread in threads:
+        thread.join(WAIT)
+        assert not thread.is_alive()
+    assert pool.run(lambda: "again") == "again"
+
+
 def test_results_come_with_their_names() -> None:
     log = Log()
     jobs = [log.job("a", 1), log.job("b", 3), log.job("c", 1)]

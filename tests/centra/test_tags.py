@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from centra.data.tags import TagError, bio_head, bio_labels, detect_scheme, to_bio
-from centra.kinds.decoding import tagged_spans
+from centra.data.tags import TagError, bio_head, bio_labels, detect_scheme, tagged_spans, to_bio
 
 SPANS = st.lists(
     st.tuples(st.sampled_from(["O", "a", "work-of-art"]), st.integers(1, 4)), max_size=8

@@ -61,7 +61,7 @@ def load(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     ) -> Release:
         with monkeypatch.context() as patched:
             patched.setattr(
-                "centra.runtime.merged.open_engine",
+                "centra.runtime.parts.open_engine",
                 lambda *_, **__: BatchedEngine(device, precision),
             )
             return Release.load(manifest, store, **options)
@@ -305,7 +305,7 @@ def test_a_group_that_fails_takes_no_answer_from_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     release = load(manifest, store)
-    group = release._tasks["few"].branch._group
+    group = release._parts.tasks["few"].branch._group
 
     def fail(*_: torch.Tensor) -> None:
         raise MemoryError("no room")
@@ -429,11 +429,11 @@ def test_members_of_a_group_that_ask_at_once_get_their_own_answers(
     expected = release.logits(["wake me at seven"])
     names = ["many", "few", "also-one"]
     batch = encoded(tiny_backbone, SINGLES[:1])
-    (trunk,) = release._backbones.values()
-    ((_, hidden),) = trunk.trunk.run(batch, [1])
+    (trunk,) = release._parts.trunks.values()
+    ((_, hidden),) = trunk.engine.run(batch, [1])
 
     with ThreadPoolExecutor(3) as executor:
-        runs = [executor.submit(release._tasks[name].branch.run, hidden) for name in names]
+        runs = [executor.submit(release._parts.tasks[name].branch.run, hidden) for name in names]
         found = {name: list(run.result()) for name, run in zip(names, runs, strict=True)}
 
     assert_near(found, {name: expected[name] for name in names}, 0)

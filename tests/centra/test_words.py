@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from centra.data.inputs import Input
 from centra.data.words import join_tokens, locate_tokens, refine, segment
-from centra.kinds.decoding import decode
+from centra.kinds import kind_named
 from centra.tokenization.text_encoder import Row, TextEncoder
 from tests import support
 
@@ -146,7 +146,9 @@ def test_spans_cut_the_callers_own_string(
     logits = np.zeros((1, len(row.input_ids), 3))
     logits[..., 1] = 9
 
-    (answer,) = decode(support.make_spec("0" * 64, "tagging"), logits, [item], [row])
+    (answer,) = kind_named("tagging").decode(
+        support.make_spec("0" * 64, "tagging"), logits, [item], [row]
+    )
 
     spans = answer["spans"]
     assert "".join(text[s["start"] : s["end"]] for s in spans) == "".join(text.split())

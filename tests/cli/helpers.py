@@ -29,8 +29,16 @@ def centra(*args: Arg, code: int = 0, stdin: str | bytes | None = None) -> Resul
 
 
 def read(*args: Arg) -> Any:
-    """The one JSON document that a command prints."""
-    return json.loads(centra(*args, "--json").stdout)
+    """What a command prints as JSON, without the schemas, which tests/cli/test_documents.py checks."""
+    return without_schema(json.loads(centra(*args, "--json").stdout))
+
+
+def without_schema(printed: Any) -> Any:
+    """A document, or an array of documents, without what says which they are."""
+    if isinstance(printed, list):
+        return [without_schema(document) for document in printed]
+    assert printed["schema"].startswith("centra/")
+    return {name: value for name, value in printed.items() if name != "schema"}
 
 
 def read_repeated(*args: Arg) -> tuple[Any, Any]:

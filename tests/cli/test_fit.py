@@ -101,7 +101,7 @@ def test_a_recipe_ends_in_a_module_that_is_released(home: Path, recipe: Path) ->
     with (home / found["scores"]).open(newline="") as file:
         table = [*csv.DictReader(file)]
     assert [row["role"] for row in table] == [trial["role"] for trial in trials]
-    (choice,) = read("select", "--scores", found["scores"], "--threshold", "1000")["tasks"]
+    (choice,) = read("select", "--scores", found["scores"], "--threshold", "1000")["choices"]
     assert (choice["role"], choice["task_layers"]) == ("student", 1)
     assert is_png(home / found["picture"])
 

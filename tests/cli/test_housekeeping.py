@@ -81,13 +81,13 @@ def test_gc_prints_json(home: Path) -> None:
         "deleted": False,
         "grace": 12 * 3600,
         "count": 1,
-        "bytes": 10,
-        "young": 0,
-        "young_bytes": 0,
+        "size": 10,
+        "young_count": 0,
+        "young_size": 0,
     }
     assert (garbage["kind"], garbage["name"], garbage["size"]) == ("blob", old, 10)
     assert garbage["age"] >= 9 * 86400
-    assert datetime.fromisoformat(garbage["modified"]).tzinfo is not None
+    assert datetime.fromisoformat(garbage["updated_at"]).tzinfo is not None
     first, again = read_repeated("gc", "--delete")
     assert (first["deleted"], first["count"]) == (True, 1)
     assert [one["name"] for one in first["garbage"]] == [old]
@@ -135,10 +135,10 @@ def test_channel_sync_mends_pointers_and_says_which_were_stale(home: Path) -> No
     first, again = read_repeated("channel", "sync")
     said = "is not as the database has it: it cannot be read"
     assert first == [
-        {"name": "latest", "release": 1, "revision": 1, "stale": True, "found": said},
-        {"name": "production", "release": 1, "revision": 1, "stale": False, "found": None},
+        {"channel": "latest", "release": 1, "revision": 1, "changed": True, "found": said},
+        {"channel": "production", "release": 1, "revision": 1, "changed": False, "found": None},
     ]
-    assert [row["stale"] for row in again] == [False, False]
+    assert [row["changed"] for row in again] == [False, False]
     assert {name: store().read_pointer(name) for name in right} == right
     assert "nothing to do" in centra("channel", "sync").stderr
 
@@ -163,7 +163,7 @@ def test_the_log_can_be_narrowed_to_what_happened_since(home: Path) -> None:
     assert read("audit", "--since", "2020-01-01") == events
     assert read("audit", "--since", "0s") == []
     assert read("audit", "--since", f"{datetime.now(UTC) + DAY:%Y-%m-%d}") == []
-    last = events[-1]["at"]
+    last = events[-1]["created_at"]
     assert read("audit", "--since", last)[-1] == events[-1]
     assert len(read("audit", "--since", last, "--task", "intent")) == 0
     lines = centra("audit", "--since", "1h", "--actor", "dialog").stdout.splitlines()

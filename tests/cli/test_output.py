@@ -256,7 +256,7 @@ def test_characters_that_an_encoding_lacks_are_escapes_and_json_stays_json(
     centra("task", "restore", "intent")
     for encoding in ("latin-1", "cp1252", "gbk", "ascii", "utf-8"):
         events = json.loads(printed(encoding, "audit", "--json"))
-        assert [event["actor"] for event in events].count("nlu/åda → 🙂") == 1
+        assert [event["created_by"] for event in events].count("nlu/åda → 🙂") == 1
         answer = json.loads(printed(encoding, "predict", "from 🙂 → paris", "--json"))
         assert answer.keys() == {"intent", "slots"}
         shown = printed(encoding, "channel", "move", f"x-{encoding}", "1")
@@ -344,7 +344,7 @@ def test_the_interpreter_s_end_does_not_change_the_exit_code(
     done = _shell(f"{python} -m cli {command} {redirection}")
     assert (done.returncode, says in done.stderr) == (code, True), done.stderr
     assert "Exception" not in done.stderr
-    served = [row["name"] for row in read("channel", "list")]
+    served = [row["channel"] for row in read("channel", "list")]
     assert served == (["a", "latest"] if command.startswith("promote") else ["latest"])
 
 

@@ -87,11 +87,10 @@ def test_a_card_tells_training_and_teacher(distilled: Path) -> None:
 
 def test_the_json_of_a_version_keeps_its_fields_and_adds_the_card(distilled: Path) -> None:
     whole, card = read("task", "show", "nasty"), read("task", "show", "nasty@1.0")
-    assert {name: card[name] for name in whole} == whole
-    assert list(whole) == ["name", "team", "state", "current", "versions"]
-    added = {name: value for name, value in card.items() if name not in whole}
+    assert {**card, "card": None} == whole
+    assert list(whole) == ["task", "name", "team", "state", "current", "versions", "card"]
     (intent,) = read("task", "show", "intent")["versions"]
-    assert added == {
+    assert card["card"] == {
         "evaluations": [],
         "releases": [],
         "int8": [],
@@ -156,7 +155,7 @@ def test_a_task_is_shown_without_a_store_and_a_card_says_what_it_lacks(
     assert "the module cannot be read, so training and teacher are not known: blob" in card.stderr
     assert "labels     a|b" in card.stdout
     assert "teacher" not in card.stdout
-    fields = json.loads(centra(*nowhere, "task", "show", "nasty@1.0", "--json").stdout)
+    fields = read(*nowhere, "task", "show", "nasty@1.0")["card"]
     assert (fields["teacher"], fields["training"]) == (None, {})
     assert "is missing" in fields["remark"]
     text = centra(*nowhere, "task", "show", "nasty@1.0", "--markdown").stdout
@@ -220,7 +219,7 @@ def test_tasks_are_filtered_sorted_and_paged(
             f"UPDATE task_versions SET created_at = '2026-11-0{day} 12:00:00.000000' WHERE "
             f"current_of = (SELECT id FROM tasks WHERE name = '{task}')",
         )
-    assert [row["name"] for row in read("task", "list", *options)] == names
+    assert [row["task"] for row in read("task", "list", *options)] == names
     lines = centra("task", "list", *options).stdout.splitlines()[1:]
     assert [line.partition("@")[0] for line in lines] == names
 
@@ -244,10 +243,10 @@ def test_a_metric_to_sort_by_that_nothing_reports_is_remarked_on(updated: Path) 
 
 def test_releases_channels_and_backbones_are_filtered(updated: Path) -> None:
     def numbers(*options: str) -> list[int]:
-        return [row["number"] for row in read("release", "list", *options)]
+        return [row["release"] for row in read("release", "list", *options)]
 
     def serving(*options: str) -> list[str]:
-        return [row["name"] for row in read("channel", "list", *options)]
+        return [row["channel"] for row in read("channel", "list", *options)]
 
     assert numbers("--task", "intent@1.0") == numbers("--channel", "production") == [1]
     assert numbers("--task", "slots") == numbers("--since", "1h") == [2, 1]

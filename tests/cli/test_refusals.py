@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 from centra.formats.task_module import TaskModule
 from centra.system.files import file_digest
-from registry.database.session import SCHEMA
+from registry.database.migrations import SCHEMA
 from tests import support
 from tests.cli.helpers import centra, edit, read, refused, state
 
@@ -426,7 +426,7 @@ def test_another_team_needs_force(home: Path, modules: dict[str, Path], command:
     result = centra(*words, "--force")
     assert "forced: recorded in the audit log" in result.stderr
     event = read("audit")[-1]
-    assert (event["actor"], event["forced"]) == ("dialog/bob", True)
+    assert (event["created_by"], event["forced"]) == ("dialog/bob", True)
 
 
 def test_nobody_in_particular_is_told_to_say_who_they_are(
@@ -603,7 +603,7 @@ def test_init_leaves_another_registry_s_settings_alone(unchanged: Path) -> None:
 def test_a_database_one_migration_behind_is_refused(
     unchanged: Path, modules: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.db.SCHEMA", "9999")
+    monkeypatch.setattr("registry.database.migrations.SCHEMA", "9999")
     says = (f"is at migration {SCHEMA}, this Centra needs 9999", "centra db upgrade")
     for command in (
         ("task", "list"),
@@ -646,6 +646,7 @@ def test_an_unreachable_postgresql_is_reported_without_its_password(unchanged: P
 # Stores
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_unreachable_s3_is_reported(
     unchanged: Path, modules: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,7 @@ def test_the_choice_is_a_table_with_its_layers(scores: Path) -> None:
 
 def test_the_choice_is_json(scores: Path) -> None:
     assert read("select", "--scores", scores, "--threshold", "1.1") == {
-        "tasks": [
+        "choices": [
             {
                 "task": "rte",
                 "frozen_layers": 7,
@@ -76,7 +76,7 @@ def test_a_gain_of_exactly_the_threshold_counts() -> None:
         "task,frozen_layers,task_layers,role,score\na,1,2,teacher,0.3\na,1,1,student,0.1"
     )
     found = json.loads(centra("select", "--scores", path, "--threshold", "0.2", "--json").stdout)
-    assert [task["task_layers"] for task in found["tasks"]] == [2]
+    assert [task["task_layers"] for task in found["choices"]] == [2]
 
 
 def test_what_cannot_be_chosen_from_is_refused(scores: Path) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from centra.errors import UsageError
-from centra.runtime.loading import find_release
+from centra.releases.find import find_release
 from registry import Registry
 from tests.cli.helpers import centra, process, read, refused
 
@@ -84,7 +84,7 @@ def test_a_release_is_found_in_a_folder_of_any_name(
         f"./{name}",
         f"./{name}/",
     ):
-        assert find_release(address)[0].digest == digest, address
+        assert find_release(address).digest == digest, address
     centra("release", "pull", f"{odd}/.centra/store#latest", "--output", f"again/{name}")
     centra("export", f"{odd}/{name}.tar", "--release", "1")
     centra("import", f"{odd}/{name}.tar")
@@ -110,7 +110,10 @@ def test_a_folder_that_could_be_a_store_and_its_channel_is_refused(home: Path) -
     source = f"{home}/.centra/store#latest"
     with pytest.raises(UsageError, match=r"store#latest/ for the first, or .*store/\.#latest"):
         find_release(source)
-    assert find_release(f"{source}/")[0] == find_release(f"{home}/.centra/store/.#latest")[0]
+    assert (
+        find_release(f"{source}/").manifest
+        == find_release(f"{home}/.centra/store/.#latest").manifest
+    )
 
 
 def test_a_store_in_a_shells_shorthand_is_refused(home: Path) -> None:
@@ -196,6 +199,7 @@ def test_no_command_shows_a_secret_of_a_store(address: str, home: Path) -> None:
     hidden("predict", "--release", f"{address}#production", "hi")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_an_endpoint_that_does_not_answer_shows_no_password(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,7 +74,7 @@ def test_search_distil_select_and_register_a_student(
     with (home / found["scores"]).open("a", newline="") as file:
         accuracy = 100 * learnt["metrics"]["accuracy"]
         csv.writer(file).writerow(["topic", 1, 1, "student", accuracy, "accuracy", 0, 0, 2, ""])
-    (choice,) = read("select", "--scores", found["scores"], "--threshold", "1000")["tasks"]
+    (choice,) = read("select", "--scores", found["scores"], "--threshold", "1000")["choices"]
     assert (choice["role"], choice["task_layers"]) == ("student", 1)
 
     centra("task", "register", "topic", learnt["output"])
@@ -144,8 +144,8 @@ def test_a_crf_is_trained_distilled_and_told_by_the_card(
     expected = f"spans, by {len(read_spec(home / student).labels)} BIO tags with a CRF"
     assert f"gives      {expected}\n" in centra("task", "show", "places@1.0").stdout
     assert f"| gives | {expected} |" in centra("task", "show", "places", "--markdown").stdout
-    assert read("task", "show", "places@1.0")["crf"] is True
-    assert read("task", "show", "slots@1.0")["crf"] is False
+    assert read("task", "show", "places@1.0")["card"]["crf"] is True
+    assert read("task", "show", "slots@1.0")["card"]["crf"] is False
     assert "CRF" not in centra("task", "show", "slots@1.0").stdout
     assert read("compose", "--release")["tasks"]["places"] == "1.0"
     (answer,) = answers("fly to oslo", "--task", "places")
@@ -207,7 +207,7 @@ def test_each_stage_has_a_bar_of_its_own_on_a_terminal(monkeypatch: pytest.Monke
 # What is installed
 
 
-@pytest.mark.parametrize("package", ["optuna", "matplotlib", "plotext", "accelerate", "sklearn"])
+@pytest.mark.parametrize("package", ["optuna", "matplotlib", "plotext", "accelerate"])
 @pytest.mark.parametrize("command", [*TRAINERS, "fit"])
 def test_a_missing_package_is_told_with_the_extra_that_brings_it(
     home: Path,
@@ -234,8 +234,7 @@ def test_a_missing_package_is_told_with_the_extra_that_brings_it(
 def test_the_extra_is_asked_for_as_it_is_declared() -> None:
     project = tomllib.loads((support.ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[^\w-]", line)[0] for line in project["optional-dependencies"]["train"]}
-    renamed = {"scikit-learn": "sklearn"}
-    assert {renamed.get(name, name) for name in declared} == {*_EXTRA}
+    assert declared == {*_EXTRA}
 
 
 def test_a_reporter_that_is_not_installed_is_named(

@@ -69,7 +69,7 @@ def test_a_release_moves_to_another_registry(
     assert read("release", "verify", "1")["digest"] == digest
     assert answers("--release", "1", *TEXTS) == before
     assert read("channel", "list") == []
-    assert {row["name"]: row["team"] for row in read("task", "list")} == {
+    assert {row["task"]: row["team"] for row in read("task", "list")} == {
         "intent": "nlu",
         "same": "quality",
         "slots": "dialog",

@@ -14,7 +14,7 @@ import pytest
 from centra.formats.manifest import ReleaseManifest
 from centra.formats.task_module import TaskModule, read_spec
 from centra.system.files import file_digest
-from registry.database.session import SCHEMA
+from registry.database.migrations import SCHEMA
 from tests import support
 from tests.cli.helpers import answers, centra, read, read_repeated, refused, state
 
@@ -122,14 +122,14 @@ def test_tasks_of_three_teams_live_from_their_registration_to_their_retirement(
     assert read("backbone", "list") == read("audit") == []
 
     first, again = read_repeated("backbone", "register", "tiny", encoder)
-    assert (first["name"], first["version"], first["registered"]) == ("tiny", 1, True)
-    assert again == {**first, "registered": False}
+    assert (first["name"], first["version"], first["changed"]) == ("tiny", 1, True)
+    assert again == {**first, "changed": False}
 
     for actor, task in (((), "intent"), (BOB, "slots"), (CY, "same")):
         first, again = read_repeated(*actor, "task", "register", task, modules[task])
         assert first == outcome(task, "1.0", changed=True)
         assert again == outcome(task, "1.0", changed=False)
-    owners = {row["name"]: row["team"] for row in read("task", "list")}
+    owners = {row["task"]: row["team"] for row in read("task", "list")}
     assert owners == {"intent": "nlu", "same": "quality", "slots": "dialog"}
 
     # A plan changes nothing; the first release holds all three.
@@ -157,7 +157,7 @@ def test_tasks_of_three_teams_live_from_their_registration_to_their_retirement(
     assert read("release", "verify", "1")["parity"] == {"intent": 0, "same": 0, "slots": 0}
     assert read("release", "verify", f"{store}#latest")["digest"] == release_1
     moved, again = read_repeated("channel", "move", "production", "latest")
-    assert moved == again
+    assert (moved["changed"], again) == (True, {**moved, "changed": False})
     assert (moved["release"], moved["digest"], moved["revision"]) == (1, release_1, 1)
 
     # Team nlu updates intent; the others' modules and answers stay as they are.
@@ -228,8 +228,10 @@ def test_tasks_of_three_teams_live_from_their_registration_to_their_retirement(
         change("intent", "redefined", "2.0", "1.1"),
         change("slots", "added", None, "1.0"),
     ]
-    assert [row["number"] for row in read("release", "list")] == [3, 2, 1]
-    channels = {row["name"]: (row["release"], row["revision"]) for row in read("channel", "list")}
+    assert [row["release"] for row in read("release", "list")] == [3, 2, 1]
+    channels = {
+        row["channel"]: (row["release"], row["revision"]) for row in read("channel", "list")
+    }
     assert channels == {"latest": (2, 4), "production": (1, 1)}
 
     # One team's change alone, on what production serves.
@@ -237,11 +239,11 @@ def test_tasks_of_three_teams_live_from_their_registration_to_their_retirement(
     assert (alone["release"], alone["base"]) == (2, 1)
     assert alone["changes"] == [change("intent", "updated", "1.0", "1.1")]
 
-    history = [(row["action"], row["actor"]) for row in read("task", "history", "intent")]
+    history = [(row["action"], row["created_by"]) for row in read("task", "history", "intent")]
     assert history == [
         (f"task:{verb}", "nlu/ada") for verb in ("register", "update", "redefine", "pin")
     ]
-    assert all(is_utc(event["at"]) for event in read("audit"))
+    assert all(is_utc(event["created_at"]) for event in read("audit"))
     folder_digest = read("release", "pull", f"{store}#production", "--output", "pulled")["digest"]
     assert folder_digest == release_1
     assert answers("--release", "./pulled", *TEXTS) == before
@@ -311,6 +313,7 @@ def test_backbones_are_listed_and_shown(home: Path, tiny_backbone: support.Backb
     assert is_utc(row.pop("created_at"))
     source = row.pop("source")
     assert row == {
+        "backbone": "tiny@1",
         "name": "tiny",
         "version": 1,
         "digest": spec.digest,
@@ -358,6 +361,7 @@ def test_task_show_prints_every_version(home: Path, modules: dict[str, Path]) ->
         "created_by": "nlu/ada",
     }
     assert shown == {
+        "task": "intent",
         "name": "intent",
         "team": "nlu",
         "state": "active",
@@ -375,6 +379,7 @@ def test_task_show_prints_every_version(home: Path, modules: dict[str, Path]) ->
                 ("1.1", "intent update", {"accuracy": 0.95, "macro_f1": 0.5}),
             )
         ],
+        "card": None,
     }
     only = read("task", "show", "intent@1.0")
     assert [version["version"] for version in only["versions"]] == ["1.0"]
@@ -417,7 +422,7 @@ def test_task_list_keeps_what_the_filters_ask_for(
 ) -> None:
     centra(*CY, "task", "retire", "same")
     rows = read("task", "list", *filters)
-    assert [row["name"] for row in rows] == names
+    assert [row["task"] for row in rows] == names
     lines = centra("task", "list", *filters).stdout.splitlines()
     assert lines[0].split() == [
         "TASK",
@@ -437,7 +442,7 @@ def test_task_list_prints_current_versions_as_json(home: Path) -> None:
     row = read("task", "list")[1]
     assert is_utc(row.pop("created_at"))
     assert row == {
-        "name": "same",
+        "task": "same",
         "team": "quality",
         "state": "active",
         "version": "1.0",
@@ -454,10 +459,8 @@ def test_task_diff_says_how_two_versions_differ(home: Path, modules: dict[str, P
     centra("task", "update", "intent", modules["intent update"])
     centra("task", "redefine", "intent", modules["intent redefinition"])
     found = read("task", "diff", "intent@1.0", "intent")
-    assert found.keys() == (
-        {"task", "before", "after", "contract", "tensors_changed", "tensors_same"}
-    )
-    assert (found["before"]["version"], found["after"]["version"]) == ("1.0", "2.0")
+    assert found.keys() == ({"task", "from", "to", "contract", "tensors_changed", "tensors_same"})
+    assert (found["from"]["version"], found["to"]["version"]) == ("1.0", "2.0")
     assert found["contract"] == {
         "kind": None,
         "input": None,
@@ -482,11 +485,11 @@ def test_force_acts_for_another_team_and_the_log_shows_it(home: Path) -> None:
         outcome("intent", "1.0", changed=True, forced=True, state="retired")
     )
     event = read("task", "history", "intent")[-1]
-    assert is_utc(event.pop("at"))
+    assert is_utc(event.pop("created_at"))
     assert len(event.pop("digest")) == 64
     assert event == {
         "id": 7,
-        "actor": "dialog/bob",
+        "created_by": "dialog/bob",
         "action": "task:retire",
         "subject": "intent",
         "forced": True,
@@ -662,7 +665,7 @@ def test_a_release_is_pulled_by_any_of_its_names(home: Path) -> None:
         pulled = read("release", "pull", name, "--output", f"out{number}")
         assert (pulled["output"], pulled["digest"]) == (f"out{number}", digest)
         files = sorted((home / f"out{number}").rglob("*"))
-        assert pulled["bytes"] == sum(file.stat().st_size for file in files if file.is_file())
+        assert pulled["size"] == sum(file.stat().st_size for file in files if file.is_file())
         folders.add((home / f"out{number}" / "SHA256SUMS").read_bytes())
     assert len(folders) == 1
     result = centra("release", "pull", "1", "--output", "out0")
@@ -681,7 +684,7 @@ def test_pulling_the_next_release_moves_only_the_blobs_that_changed(
     assert {path: path.stat().st_mtime_ns for path in shards} == before
     module = home / "served" / "tasks" / "intent.safetensors"
     assert module.read_bytes() == modules["intent update"].read_bytes()
-    assert pulled["bytes"] < modules["intent update"].stat().st_size + 20_000
+    assert pulled["size"] < modules["intent update"].stat().st_size + 20_000
     assert read("release", "verify", "./served")["digest"] == pulled["digest"]
 
 
@@ -691,9 +694,9 @@ def test_a_release_is_listed_shown_and_drawn(home: Path) -> None:
     assert is_utc(row.pop("created_at"))
     assert is_utc(shown.pop("created_at"))
     assert row == {
-        "number": 1,
+        "release": 1,
         "digest": shown["digest"],
-        "tasks": 3,
+        "task_count": 3,
         "channels": ["latest"],
         "created_by": "nlu/ada",
     }
@@ -766,16 +769,17 @@ def test_a_channel_is_made_moved_listed_and_shown(home: Path, modules: dict[str,
     digest = read("release", "show", "2")["digest"]
     assert centra("channel", "move", "staging", "1").stdout == "staging → release 1\n"
     moved, again = read_repeated("channel", "move", "staging", "2")
-    assert moved == again
-    assert is_utc(moved.pop("moved_at"))
+    assert again == {**moved, "changed": False}
+    assert is_utc(moved.pop("updated_at"))
     assert moved == {
-        "name": "staging",
+        "channel": "staging",
         "release": 2,
         "digest": digest,
         "revision": 2,
-        "moved_by": "nlu/ada",
+        "updated_by": "nlu/ada",
+        "changed": True,
     }
-    assert [row["name"] for row in read("channel", "list")] == ["latest", "staging"]
+    assert [row["channel"] for row in read("channel", "list")] == ["latest", "staging"]
     shown = centra("channel", "show", "staging").stdout.splitlines()
     assert shown[0] == f"staging → release 2  sha256:{digest}"
     assert shown[1].startswith("revision 2, ")

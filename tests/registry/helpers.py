@@ -16,7 +16,9 @@ import pytest
 from sqlalchemy import delete, make_url, select, text, true, update
 
 from centra.store import LocalStore
-from registry import Registry, audit, backbones, identity, policies
+from registry import Registry, audit, backbones, policies
+from registry.database.engine import make_engine
+from registry.database.migrations import upgrade
 from registry.database.models import (
     AuditEvent,
     AuditHead,
@@ -26,9 +28,9 @@ from registry.database.models import (
     Release,
     ReleaseTask,
 )
-from registry.database.session import make_engine, upgrade
 from registry.rules.lifecycle import Actor
 from registry.settings import Rules
+from registry.storage import identity
 from tests.services import _execute as execute
 
 if TYPE_CHECKING:
@@ -310,13 +312,20 @@ def nothing_changes(registry: Registry) -> Iterator[None]:
 
 @contextmanager
 def refused(
-    registry: Registry, error: type[CentraError] | tuple[type[CentraError], ...], *mentions: str
+    registry: Registry,
+    error: type[CentraError] | tuple[type[CentraError], ...],
+    *mentions: str,
+    code: str | None = None,
+    **data: Any,
 ) -> Iterator[None]:
-    """Assert that a block is refused with an error that mentions all this, and changes nothing."""
+    """Assert that a block is refused with an error that says all this, and changes nothing."""
     with nothing_changes(registry), pytest.raises(error) as caught:
         yield
     for mention in mentions:
         assert mention in str(caught.value)
+    if code is not None:
+        assert caught.value.code == code
+    assert data.items() <= caught.value.data.items()
 
 
 def after_fork_in_child(function: Callable[[], object]) -> int:

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine
 
 from centra.errors import UsageError
 from registry.database.address import anchored, parse, shown
-from registry.database.session import make_engine
+from registry.database.engine import make_engine
 
 HOME = Path("/home/registry")
 NAMES = st.text(

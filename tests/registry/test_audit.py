@@ -13,7 +13,7 @@ from cli.errors import exit_code
 from registry import audit, backbones, channels, releases, tasks
 from registry.database.models import AuditEvent, AuditHead
 from registry.database.unit_of_work import UnitOfWork
-from registry.errors import TaskNotFoundError
+from registry.errors import AuditError, TaskNotFoundError
 from registry.rules.chain import chain_digest
 from tests import support
 from tests.registry.helpers import (
@@ -238,7 +238,7 @@ def tamper(registry: Registry, *changes: Executable) -> None:
 
 def chain_breaks_at(registry: Registry, event: int, *says: str) -> None:
     for _ in range(2):
-        with pytest.raises(audit.AuditError) as caught:
+        with pytest.raises(AuditError) as caught:
             audit.verify(registry)
         assert caught.value.event == event
         assert exit_code(caught.value) == 6
@@ -407,7 +407,7 @@ def test_a_log_that_was_written_anew_as_a_whole_shows_by_a_digest_kept_elsewhere
     tamper(logged, event(3, forced=True))
     write_anew(logged)
     assert audit.verify(logged).witness != kept
-    with pytest.raises(audit.AuditError, match=f"{kept} was kept: its first 5 events are others"):
+    with pytest.raises(AuditError, match=f"{kept} was kept: its first 5 events are others"):
         audit.verify(logged, expected=[kept])
 
 
@@ -423,7 +423,7 @@ def test_a_tail_that_was_cut_shows_by_a_digest_kept_elsewhere(logged: Registry) 
         update(AuditHead).values(count=5, digest=fifth),
     )
     assert audit.verify(logged, expected=[kept]).witness == kept
-    with pytest.raises(audit.AuditError, match=f"{longer} was kept: it ends at event 5") as caught:
+    with pytest.raises(AuditError, match=f"{longer} was kept: it ends at event 5") as caught:
         audit.verify(logged, expected=[kept, longer])
     assert exit_code(caught.value) == 6
 

@@ -6,6 +6,7 @@ import pytest
 
 from centra.errors import ConflictError, FormatError, InvalidNameError, NotFoundError
 from registry import backbones
+from registry.backbones import BackboneOutcome
 from tests import support
 from tests.registry.helpers import actions, blob_path, nothing_changes, refused, rows
 
@@ -24,34 +25,36 @@ def retrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_other_weights_under_the_same_name_are_its_next_version(
     registry: Registry, retrained: Path
 ) -> None:
-    row, new = backbones.register(registry, "tiny", str(retrained))
-    assert new
+    outcome = backbones.register(registry, "tiny", retrained)
+    row = outcome.backbone
+    assert outcome.changed
     assert (row.reference, row.family, row.num_layers) == ("tiny@2", "bert", support.LAYERS)
     assert (row.hidden_size, row.max_length) == (support.HIDDEN, support.MAX_LENGTH)
     assert (row.source, row.created_by) == (str(retrained), "nlu/ada")
     assert backbones.show(registry, "tiny") == row
     assert backbones.show(registry, "tiny@1").version == 1
-    listed = [row.reference for row in backbones.list_all(registry)]
+    listed = [row.reference for row in backbones.list(registry)]
     assert listed == ["other@1", "tiny@2", "tiny@1"]
     assert actions(registry) == ["backbone:register tiny"]
     with nothing_changes(registry):
-        assert backbones.register(registry, "tiny", str(retrained)) == (row, False)
+        again = backbones.register(registry, "tiny", str(retrained))
+    assert again == BackboneOutcome(backbone=row, changed=False)
 
 
 def test_the_same_weights_are_registered_once_under_whatever_name(
     registry: Registry, encoders: dict[str, support.Backbone]
 ) -> None:
     with nothing_changes(registry):
-        row, new = backbones.register(registry, "another", str(encoders["tiny"].folder))
-    assert (row.reference, new) == ("tiny@1", False)
+        outcome = backbones.register(registry, "another", str(encoders["tiny"].folder))
+    assert (outcome.backbone.reference, outcome.changed) == ("tiny@1", False)
 
 
 def test_the_weights_of_a_retired_backbone_do_not_bring_it_back(
     registry: Registry, encoders: dict[str, support.Backbone]
 ) -> None:
     backbones.retire(registry, "tiny@1")
-    says = ("tiny@1, which is retired", "centra backbone restore tiny@1")
-    with refused(registry, ConflictError, *says):
+    data = {"code": "backbone-retired", "backbone": "tiny@1"}
+    with refused(registry, ConflictError, "tiny@1, which is retired", **data):
         backbones.register(registry, "tiny", str(encoders["tiny"].folder))
 
 

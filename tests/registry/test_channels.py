@@ -14,7 +14,7 @@ from centra.errors import (
     UsageError,
 )
 from centra.formats.manifest import ChannelPointer
-from centra.runtime.loading import find_release
+from centra.releases.find import find_release
 from centra.store import LocalStore
 from registry import audit, channels, releases, tasks
 from registry.errors import UnpublishedError
@@ -139,7 +139,7 @@ def test_an_empty_registry_lists_no_channel(registry: Registry) -> None:
 def test_a_server_finds_the_release_by_the_store_alone(published: Registry) -> None:
     channels.move(published, "production", "1")
     for channel in ("production", "latest"):
-        manifest, _ = find_release(f"{published.store.url}#{channel}")
+        manifest = find_release(f"{published.store.url}#{channel}").manifest
         assert manifest.digest == channels.show(published, channel).digest
 
 

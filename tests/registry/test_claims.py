@@ -12,19 +12,9 @@ import pytest
 from sqlalchemy import event
 
 from centra.store import LocalStore
-from registry import (
-    Registry,
-    backbones,
-    channels,
-    claims,
-    evaluations,
-    gc,
-    releases,
-    signatures,
-    stores,
-    tasks,
-)
+from registry import Registry, backbones, channels, evaluations, releases, signatures, tasks
 from registry.promotion import promote
+from registry.storage import claims, gc, stores
 from registry.transfer import export_file, import_file
 from tests import support
 from tests.registry.helpers import anonymous, reopened, root_of, rows

@@ -19,7 +19,9 @@ from sqlalchemy.exc import IntegrityError
 
 from centra.errors import UsageError
 from registry import Registry, audit, releases, tasks
-from registry.database import session as database
+from registry.database import engine as database_engine
+from registry.database.engine import make_engine, writing
+from registry.database.migrations import SCHEMA, alembic_config, differences, revision, upgrade
 from registry.database.models import (
     AuditEvent,
     AuditHead,
@@ -35,7 +37,6 @@ from registry.database.models import (
     TaskVersion,
     UtcTime,
 )
-from registry.database.session import SCHEMA, differences, make_engine, revision, upgrade, writing
 from registry.errors import DatabaseError
 from tests.registry.helpers import (
     actions,
@@ -46,7 +47,7 @@ from tests.registry.helpers import (
     rows,
     start_children,
 )
-from tests.support import ROOT
+from tests.support import ROOT, version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -124,7 +125,7 @@ def test_downgrading_removes_every_table_and_upgrading_brings_them_back(
     with connected(empty_database) as engine:
         upgrade(engine)
         with writing(engine).begin() as connection:
-            command.downgrade(database._alembic(connection), "base")
+            command.downgrade(alembic_config(connection), "base")
         assert tables(engine) == {"alembic_version"}
         assert at(engine) is None
         upgrade(engine)
@@ -192,7 +193,7 @@ def test_the_statements_of_the_migrations_can_be_printed_for_someone_to_review(
 def every_use(registry: Registry) -> list[Callable[[], object]]:
     """A read, a write, and the check for developers."""
     return [
-        lambda: tasks.list_all(registry),
+        lambda: tasks.list(registry),
         lambda: tasks.retire(registry, "intent"),
         lambda: releases.compose(registry),
         lambda: differences(registry.engine),
@@ -202,8 +203,9 @@ def every_use(registry: Registry) -> list[Callable[[], object]]:
 def test_an_empty_database_is_refused_with_what_to_do(empty_database: str, tmp_path: Path) -> None:
     with opened(empty_database, tmp_path / "store") as found:
         for use in every_use(found):
-            with pytest.raises(DatabaseError, match=" yet; run: centra db upgrade"):
+            with pytest.raises(DatabaseError, match=r" yet$") as caught:
                 use()
+            assert caught.value.code in ("database-missing", "database-empty")
         assert tables(found.engine) == set()
 
 
@@ -212,8 +214,10 @@ def test_a_database_behind_is_refused_with_both_numbers_and_what_to_do(
 ) -> None:
     set_revision(migrated.engine, "0000")
     for use in every_use(migrated):
-        with pytest.raises(DatabaseError, match=f"0000, .* needs {SCHEMA}; run: centra db upgrade"):
+        with pytest.raises(DatabaseError, match=f"0000, .* needs {SCHEMA}$") as caught:
             use()
+        assert caught.value.code == "database-older"
+        assert caught.value.data == {"found": "0000", "needed": SCHEMA}
 
 
 def test_a_database_ahead_is_refused_with_both_numbers_and_left_alone(migrated: Registry) -> None:
@@ -252,8 +256,9 @@ def test_a_column_that_is_missing_is_named_as_a_difference(migrated: Registry) -
 def test_tables_whose_migration_number_was_lost_are_refused(migrated: Registry) -> None:
     with migrated.engine.begin() as connection:
         connection.execute(text("DELETE FROM alembic_version"))
-    with pytest.raises(DatabaseError, match="centra db upgrade"):
-        tasks.list_all(migrated)
+    with pytest.raises(DatabaseError) as caught:
+        tasks.list(migrated)
+    assert caught.value.code == "database-empty"
     with pytest.raises(DatabaseError, match="already exists"):
         upgrade(migrated.engine)
 
@@ -483,10 +488,10 @@ def test_a_read_sees_one_state_whatever_is_written_meanwhile(
         task = uow.task("intent")
         tasks.update(other, "intent", module(seed=1))
         tasks.register(other, "topic", module())
-        assert [version.number for version in task.versions] == ["1.0"]
-        assert uow.current(task).number == "1.0"
+        assert [version.number for version in task.versions] == [version_number("1.0")]
+        assert uow.current(task).number == version_number("1.0")
         assert uow.find_task("topic") is None
-    assert tasks.show(registry, "intent").current == "1.1"
+    assert tasks.show(registry, "intent").current == version_number("1.1")
 
 
 def test_readers_do_not_wait_for_a_writer(registry: Registry, module: Callable[..., Path]) -> None:
@@ -506,12 +511,12 @@ def test_workers_that_are_forked_have_connections_of_their_own(
 
     def work() -> None:
         for _ in range(20):
-            assert [row.name for row in tasks.list_all(registry)] == ["intent"]
+            assert [row.name for row in tasks.list(registry)] == ["intent"]
         tasks.retire(registry, "intent")
         tasks.restore(registry, "intent")
 
     with registry.read() as uow:  # A connection in use, and one that lies in the pool.
-        tasks.list_all(registry)
+        tasks.list(registry)
         assert finish(start_children([work] * 4)) == [0] * 4
         assert uow.task("intent").state == "active"
         assert len(uow.task("intent").versions) == 1
@@ -541,7 +546,7 @@ def test_writers_take_turns_and_each_sees_what_the_one_before_it_wrote(
 def test_a_writer_that_waits_too_long_says_so(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_WAIT_S", 1)
+    monkeypatch.setattr(database_engine, "LOCK_WAIT_S", 1)
     with (
         registry.write(),
         reopened(registry) as other,
@@ -632,7 +637,7 @@ def test_a_postgresql_database_that_is_not_there_is_named(
 ) -> None:
     url = make_url(postgres_url).set(database="missing").render_as_string(hide_password=False)
     with opened(url, tmp_path / "store") as found, pytest.raises(DatabaseError, match="missing"):
-        tasks.list_all(found)
+        tasks.list(found)
 
 
 def test_a_connection_that_broke_is_named_and_the_next_one_works(
@@ -646,10 +651,10 @@ def test_a_connection_that_broke_is_named_and_the_next_one_works(
         with pytest.raises(DatabaseError), found.read() as uow:
             end_other_sessions(admin)
             uow.backbones()
-        assert len(tasks.list_all(found)) == 0
+        assert len(tasks.list(found)) == 0
         # One that broke while it lay unused must not be noticed at all.
         end_other_sessions(admin)
-        assert len(tasks.list_all(found)) == 0
+        assert len(tasks.list(found)) == 0
 
 
 def end_other_sessions(engine: Engine) -> None:
@@ -702,7 +707,7 @@ def test_a_damaged_sqlite_file_is_named(sqlite_databases: Databases, tmp_path: P
             file.seek(4096)
             file.write(os.urandom(1 << 16))
         with opened(url, tmp_path / "store") as found, pytest.raises(DatabaseError) as caught:
-            tasks.list_all(found)
+            tasks.list(found)
     assert str(path) in str(caught.value)
 
 

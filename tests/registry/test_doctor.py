@@ -17,19 +17,11 @@ from centra.errors import StoreNotWritableError
 from centra.formats.backbone import BackboneSpec
 from centra.store import LocalStore, open_store
 from centra.store.s3 import S3Store
-from registry import (
-    Registry,
-    audit,
-    backbones,
-    channels,
-    doctor,
-    releases,
-    scrub,
-    tasks,
-    transfer,
-)
-from registry.database.session import SCHEMA, make_engine, upgrade
+from registry import Registry, audit, backbones, channels, doctor, releases, tasks, transfer
+from registry.database.engine import make_engine
+from registry.database.migrations import SCHEMA, upgrade
 from registry.rules.lifecycle import Actor
+from registry.storage import scrub
 from tests.registry.helpers import (
     ADA,
     blob_path,
@@ -510,6 +502,7 @@ def test_wrong_or_missing_credentials_and_buckets_are_reported(
 
 
 @pytest.mark.usefixtures("aws_account")
+@pytest.mark.usefixtures("impatient")
 def test_an_endpoint_that_does_not_answer_is_reported(healthy: Registry) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -720,7 +713,7 @@ def test_a_blob_that_is_registered_meanwhile_is_not_missed(
 
     def late(store: LocalStore) -> Iterator[object]:
         found = list(listing(store))
-        if len(tasks.list_all(healthy)) == 1:
+        if len(tasks.list(healthy)) == 1:
             tasks.register(healthy, "slots", module("tagging", tap=2))
         yield from found
 
@@ -805,7 +798,7 @@ def test_reading_all_goes_on_where_it_was_stopped(
         patch.setattr(LocalStore, "find_problem", counted)
         scrub.scrub(healthy)
     seen: list[tuple[str, int, int]] = []
-    specs = {row.digest for row in backbones.list_all(healthy)}
+    specs = {row.digest for row in backbones.list(healthy)}
     since = next(digest for digest in read if digest not in specs)
     damage(healthy, since)  # Written since, it is another file.
 

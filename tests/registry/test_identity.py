@@ -14,24 +14,14 @@ from sqlalchemy import update
 from centra.errors import ConflictError, FormatError, UnsupportedFormatError
 from centra.store import LocalStore
 from centra.store.document import StoreDocument
-from registry import (
-    Registry,
-    backbones,
-    channels,
-    doctor,
-    evaluations,
-    gc,
-    identity,
-    releases,
-    signatures,
-    stores,
-    tasks,
-)
+from registry import Registry, backbones, channels, doctor, evaluations, releases, signatures, tasks
+from registry.database.engine import make_engine
+from registry.database.migrations import upgrade
 from registry.database.models import Identity
-from registry.database.session import make_engine, upgrade
 from registry.errors import WrongStoreError
 from registry.promotion import promote
 from registry.rules.lifecycle import Actor
+from registry.storage import gc, identity, stores
 from registry.transfer import export_file, import_file
 from tests import support
 from tests.registry.helpers import (
@@ -150,7 +140,7 @@ def test_everything_that_writes_refuses_another_registrys_store_and_nothing_chan
     ):
         assert part in str(caught.value)
     # What only reads goes on.
-    assert [row.name for row in tasks.list_all(mix)] == ["intent"]
+    assert [row.name for row in tasks.list(mix)] == ["intent"]
     assert releases.list_all(mix)
     assert channels.list_all(mix)
 
@@ -199,7 +189,7 @@ def test_two_first_writers_at_once_bind_the_same(
 
     assert finish(start_children([lambda: run("tiny"), lambda: run("other")])) == [0, 0]
     with reopened(fresh) as own:
-        assert len(backbones.list_all(own)) == 2
+        assert len(backbones.list(own)) == 2
         own.check_store()
         with own.write():
             pass
@@ -254,7 +244,7 @@ def test_a_store_without_a_document_that_lacks_something_is_taken_only_when_that
         stores.adopt(again)
     assert stores.adopt(again, incomplete=True).missing == 1
     # From here on it is mended as ever.
-    assert tasks.list_all(dataclasses.replace(registry))
+    assert tasks.list(dataclasses.replace(registry))
     with dataclasses.replace(registry).write():
         pass
 
@@ -319,7 +309,7 @@ def test_a_store_that_was_moved_while_somebody_worked_takes_no_row(
     try:
         with pytest.raises(Exception, match="moved meanwhile"):
             tasks.register(own, "intent", module())
-        assert tasks.list_all(registry) == []
+        assert tasks.list(registry) == []
     finally:
         with registry.engine.begin() as connection:
             connection.execute(update(Identity).values(store_id=before))

@@ -20,7 +20,7 @@ from centra.system.files import file_digest
 from centra.system.snapshot import opened
 from centra.training.task_data import TaskData
 from registry import backbones, evaluations, releases, signatures, tasks, transfer
-from registry.intake import Checkpoint
+from registry.tasks import Checkpoint
 from tests import support
 from tests.registry.helpers import Registries, blob_path, refused
 
@@ -277,8 +277,8 @@ def test_an_encoder_that_changes_while_it_is_read_is_registered_as_it_was(
         "centra.formats.backbone.read_headers",
         lambda: replace(folder / "model.safetensors", b""),
     )
-    row, new = backbones.register(registry, "again", str(folder))
-    assert (row.digest, new) == (encoders["tiny"].spec.digest, False)
+    outcome = backbones.register(registry, "again", folder)
+    assert (outcome.backbone.digest, outcome.changed) == (encoders["tiny"].spec.digest, False)
 
 
 def test_a_folder_of_which_one_file_is_replaced_while_others_are_copied_is_refused(
@@ -307,7 +307,9 @@ def test_an_export_that_is_replaced_is_recorded_by_the_bytes_that_were_read(
     tasks.register(registry, "intent", module())
     file = tmp_path / "intent.tar"
     exported = transfer.export_file(registry, file, references=["intent"])
-    hooked(monkeypatch, "registry.archive.unpack", lambda: replace(file, b"something else"))
+    hooked(
+        monkeypatch, "registry.transfer.archive.unpack", lambda: replace(file, b"something else")
+    )
     assert transfer.import_file(target, file).digest == exported.digest
 
 

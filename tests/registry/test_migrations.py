@@ -12,15 +12,16 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import MetaData, select, text, update
 
 from centra.formats.documents import canonical_json, sha256
-from registry import audit, channels, evaluations, identity, tasks
-from registry.database import session as database
+from registry import audit, channels, evaluations, tasks
+from registry.database.engine import make_engine, writing
+from registry.database.migrations import SCHEMA, alembic_config, differences, revision, upgrade
 from registry.database.models import AuditEvent, ChannelMove
-from registry.database.session import SCHEMA, differences, make_engine, revision, upgrade, writing
 from registry.releases import list_all
 from registry.rules.chain import chain_digest
 from registry.rules.lineage import Composed
+from registry.storage import identity
 from tests.registry.helpers import finish, opened, start_children
-from tests.support import ROOT
+from tests.support import ROOT, version_number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -183,7 +184,7 @@ def earlier(request: pytest.FixtureRequest, empty_database: str) -> str:
     engine = make_engine(empty_database)
     for reached in REVISIONS[: REVISIONS.index(request.param) + 1]:
         with writing(engine).begin() as connection:
-            command.upgrade(database._alembic(connection), reached)
+            command.upgrade(alembic_config(connection), reached)
         with engine.begin() as connection:
             assert revision(connection) == reached
             FILL[reached](Inserting(connection))
@@ -195,9 +196,9 @@ def check(url: str, store: Path) -> None:
     """All that was there is there, and works."""
     with opened(url, store) as registry:
         assert differences(registry.engine) == []
-        assert [(row.name, row.version) for row in tasks.list_all(registry)] == [
-            ("intent", "1.1"),
-            ("slots", "1.0"),
+        assert [(row.name, row.version) for row in tasks.list(registry)] == [
+            ("intent", version_number("1.1")),
+            ("slots", version_number("1.0")),
         ]
         *newer, second, first = list_all(registry)
         assert [row.number for row in newer] in ([], [3], [4, 3])
@@ -248,7 +249,7 @@ def check(url: str, store: Path) -> None:
                 "intent": "1.1",
                 "slots": "1.0",
             }
-            measured = evaluations.of_version(uow, uow.version("intent", "1.1"))
+            measured = evaluations.of_version(uow, uow.version("intent", version_number("1.1")))
             assert all((row.examples, row.engine) == (7, None) for row in measured)
             assert all(row.counts == (row.precision == "fp32") for row in measured)
 
@@ -315,7 +316,7 @@ def test_going_down_keeps_what_the_earlier_revision_knows(earlier: str, tmp_path
         before = revision(connection)
     upgrade(engine)
     with writing(engine).begin() as connection:
-        command.downgrade(database._alembic(connection), before)
+        command.downgrade(alembic_config(connection), before)
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT count(*) FROM audit_events")) >= 11
     upgrade(engine)

@@ -74,7 +74,7 @@ def made(registry: Registry, name: str, at: datetime) -> None:
 
 def names(registry: Registry, *bounds: str, **options: Any) -> list[str]:
     metrics = [MetricBound.parse(bound) for bound in bounds]
-    return [row.name for row in tasks.list_all(registry, metrics=metrics, **options)]
+    return [row.name for row in tasks.list(registry, metrics=metrics, **options)]
 
 
 @contextmanager
@@ -168,9 +168,9 @@ def test_a_metric_name_that_not_every_database_can_look_up_is_refused(
     settled: Registry, metric: str
 ) -> None:
     with refused(settled, UsageError, repr(metric)):
-        tasks.list_all(settled, sort=metric)
+        tasks.list(settled, sort=metric)
     with refused(settled, UsageError, repr(metric)):
-        tasks.list_all(settled, metrics=[MetricBound(name=metric, comparison=">", value=0)])
+        tasks.list(settled, metrics=[MetricBound(name=metric, comparison=">", value=0)])
 
 
 # Time, order, pages.
@@ -242,7 +242,7 @@ def test_a_page_beyond_the_end_is_empty_and_nonsense_is_refused(settled: Registr
     assert names(settled, offset=4) == ["plain", "top"]
     for options in ({"limit": -1}, {"offset": -1}):
         with refused(settled, UsageError, "must not be negative"):
-            tasks.list_all(settled, **options)  # type: ignore[arg-type]
+            tasks.list(settled, **options)  # type: ignore[arg-type]
 
 
 def test_filters_order_and_pages_go_together(settled: Registry) -> None:
@@ -263,11 +263,11 @@ def test_a_listing_takes_as_many_statements_for_many_rows_as_for_one(
     def statements() -> list[int]:
         counts = []
         for read in (
-            lambda: tasks.list_all(registry, sort="f1"),
+            lambda: tasks.list(registry, sort="f1"),
             lambda: tasks.show(registry, "intent"),
             lambda: releases.list_all(registry),
             lambda: channels.list_all(registry),
-            lambda: backbones.list_all(registry),
+            lambda: backbones.list(registry),
         ):
             with counted(registry) as sent:
                 read()
@@ -357,7 +357,7 @@ def test_channels_are_kept_by_the_release_and_the_tasks_that_they_serve(
 
 def test_backbones_are_kept_by_state_and_family(registry: Registry) -> None:
     def found(**options: str) -> list[str]:
-        return [row.reference for row in backbones.list_all(registry, **options)]
+        return [row.reference for row in backbones.list(registry, **options)]
 
     assert found() == found(state="active") == ["other@1", "tiny@1"]
     assert found(family="bert") == ["tiny@1"]

@@ -24,21 +24,13 @@ from centra.errors import (
 )
 from centra.store import LocalStore
 from cli.errors import exit_code
-from registry import (
-    Registry,
-    audit,
-    backbones,
-    channels,
-    gc,
-    releases,
-    signatures,
-    tasks,
-    transfer,
-)
+from registry import Registry, audit, backbones, channels, releases, signatures, tasks, transfer
+from registry.database.engine import make_engine
+from registry.database.migrations import upgrade
 from registry.database.models import AuditHead
-from registry.database.session import make_engine, upgrade
 from registry.errors import DatabaseError, UnpublishedError
 from registry.promotion import promote
+from registry.storage import gc
 from tests import support
 from tests.registry.helpers import (
     after_fork_in_child,

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import text
 
-from registry import audit, channels, gc, releases, tasks
-from registry.audit import AuditError
+from registry import audit, channels, releases, tasks
 from registry.doctor import examine
+from registry.errors import AuditError
 from registry.promotion import promote
+from registry.storage import gc
 from tests.registry.helpers import ADA, files, opened, root_of, url_of
+from tests.support import version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,8 +95,9 @@ def test_a_registry_goes_on_from_a_backup_that_is_older_than_its_store(
         assert "the pointer of production" in found["pointers"]
         # Nothing that came later is removed, whoever is quick with gc: it is younger than the grace.
         assert gc.collect(registry, delete=True).garbage == []
-        with pytest.raises(AuditError, match="centra audit accept"):
+        with pytest.raises(AuditError) as caught:
             audit.verify(registry)
+        assert caught.value.data["findings"] == ["witnesses"]
 
         audit.accept(registry)
         channels.sync(registry)
@@ -103,7 +106,7 @@ def test_a_registry_goes_on_from_a_backup_that_is_older_than_its_store(
         assert releases.verify(registry, "production").digest != lost.digest
 
         # From the files that teams have, what was lost comes back: the same bytes, the same release.
-        assert tasks.update(registry, "intent", module(seed=1)).version == "1.1"
+        assert tasks.update(registry, "intent", module(seed=1)).version == version_number("1.1")
         tasks.register(registry, "mood", module(seed=2))
         again = releases.compose(registry, publish=True)
         assert (again.digest, again.release) == (lost.digest, lost.release)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, UsageError
 from centra.store import LocalStore
 from registry import Registry
-from registry.database.session import make_engine
+from registry.database.engine import make_engine
 from registry.settings import CONFIG, Rules, Settings, write_config
 
 if TYPE_CHECKING:

@@ -12,22 +12,12 @@ import pytest
 
 from centra.errors import ConflictError, FormatError, StoreNotWritableError
 from centra.formats.manifest import ChannelPointer
-from centra.runtime.loading import load_release
+from centra.runtime import load_release
 from centra.store import LocalStore, open_store
 from centra.store.document import StoreDocument
-from registry import (
-    Registry,
-    audit,
-    channels,
-    doctor,
-    gc,
-    identity,
-    releases,
-    signatures,
-    stores,
-    tasks,
-)
+from registry import Registry, audit, channels, doctor, releases, signatures, tasks
 from registry.errors import WrongStoreError
+from registry.storage import gc, identity, stores
 from tests import support
 from tests.registry.helpers import (
     ADA,
@@ -43,6 +33,7 @@ from tests.registry.helpers import (
     rows,
     url_of,
 )
+from tests.support import version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -326,7 +317,7 @@ def test_a_registry_that_never_rests_is_not_moved(
             yield from list(super().blobs())
             with reopened(used) as other:
                 current = tasks.show(other, "intent").current
-                tasks.pin(other, "intent@1.0" if current == "1.1" else "intent@1.1")
+                tasks.pin(other, "intent@1.0" if current == version_number("1.1") else "intent@1.1")
 
     monkeypatch.setattr(stores, "_PASSES", 3)
     with pytest.raises(ConflictError, match="try again"):
@@ -393,7 +384,7 @@ def test_a_copy_takes_the_place_of_a_store_that_was_lost(
     copied = at(used, copied.store)
     # The file of the last version brings back what is missing.
     assert not tasks.update(copied, "intent", module(seed=2)).changed
-    assert newest.version == "1.2"
+    assert newest.version == version_number("1.2")
     is_whole(copied)
     with nothing_changes(copied):
         assert stores.adopt(copied) == dataclasses.replace(done, changed=False, missing=0)

@@ -206,7 +206,7 @@ def _collected(world: World) -> list[str]:
     from datetime import timedelta
 
     from centra.errors import CentraError
-    from registry import gc
+    from registry.storage import gc
 
     world.age()
     with world.here():

@@ -157,7 +157,7 @@ def _sums(data: bytes, folder: Path) -> None:
 
 
 def _export(data: bytes, folder: Path) -> None:
-    from registry.archive import unpack
+    from registry.transfer.archive import unpack
 
     (folder / "x.tar").write_bytes(data)
     unpack(folder / "x.tar", LocalStore(folder / "store"))

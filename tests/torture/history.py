@@ -13,8 +13,10 @@ from sqlalchemy.engine.cursor import CursorFetchStrategy
 
 from centra.formats.task_module import check_module
 from centra.store import LocalStore
-from registry import backbones, channels, doctor, gc, promotion, releases, tasks
+from registry import backbones, channels, doctor, promotion, releases, tasks
 from registry.releases import Composition
+from registry.storage import gc
+from registry.tasks.versioning import VersionRequest, add_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -74,7 +76,8 @@ def grow(registry: Registry, modules: Sequence[Path], history: History) -> None:
                 data = f"{name}, version {number}".encode()
                 old = registry.store.put(data)
                 module = dataclasses.replace(module, digest=old, size=len(data))
-            version, _, _ = tasks.admit(uow, name, module, team="nlu")
+            request = VersionRequest(task=name, team="nlu")
+            version = add_version(uow, request, module).version
             held[name] = (version.task_id, version.id)
             digests[version.id] = module.digest
             uow.session.flush()
@@ -131,7 +134,7 @@ def commands(
     """What people do every day, in an order that works, after the task ``task-000`` was changed."""
     return [
         ("task update", lambda: tasks.update(registry, "task-000", change)),
-        ("task list", lambda: tasks.list_all(registry)),
+        ("task list", lambda: tasks.list(registry)),
         ("task show", lambda: tasks.show(registry, "task-000@1.0")),
         ("release list --limit 10", lambda: releases.list_all(registry, limit=10)),
         ("release show", lambda: releases.show(registry, "latest")),

@@ -76,12 +76,13 @@ def _migrate_to_the_last_but_one(world: World) -> None:
     from alembic import command
     from alembic.script import ScriptDirectory
 
-    from registry.database.session import _alembic, writing
+    from registry.database.engine import writing
+    from registry.database.migrations import alembic_config
 
     with world.here():
         registry = world.registry()
         with writing(registry.engine).begin() as connection:
-            config = _alembic(connection)
+            config = alembic_config(connection)
             script = ScriptDirectory.from_config(config)
             newest = script.get_revision(script.get_current_head())
             command.upgrade(config, str(newest.down_revision))

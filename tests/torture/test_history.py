@@ -19,7 +19,8 @@ import pytest
 from benchmarks.tools.postgres import running_server
 from centra.store import LocalStore
 from registry import Registry, audit, backbones
-from registry.database.session import make_engine, upgrade
+from registry.database.engine import make_engine
+from registry.database.migrations import upgrade
 from registry.rules.lifecycle import Actor
 from tests import support
 from tests.registry.helpers import fresh_postgres
@@ -119,7 +120,7 @@ def _measured(place: Place, encoder: Path, history: History) -> dict[str, Cost]:
             registry = Registry(
                 engine=engine, store=LocalStore(folder / "store"), actor=Actor.parse("nlu/ada")
             )
-            row, _ = backbones.register(registry, "tiny", str(encoder))
+            row = backbones.register(registry, "tiny", encoder).backbone
             spec = backbones.spec(registry, row.reference)
             paths = [folder / f"{number}.safetensors" for number in range(6)]
             for number, path in enumerate(paths):

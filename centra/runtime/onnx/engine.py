@@ -204,13 +204,13 @@ class OnnxBranch:
             onnx_layers.check_layer(one, f"backbone sha256:{backbone.digest}")
         layer = partial(Layer, precision=precision, pool=pool)
         ending = Head.of(spec, backbone)
-        self._tagging = spec.kind == "tagging"
+        self._every_token = spec.reads_every_token
 
         def last() -> Layer | FirstLayer | Program:
             if not own:
                 hidden = backbone.hidden_size
                 return Program(onnx_layers.head_alone(head, hidden, precision, ending))
-            if self._tagging:
+            if self._every_token:
                 return layer(own[-1] | head, described[-1], head=ending)
             return FirstLayer(own[-1] | head, described[-1], precision=precision, head=ending)
 
@@ -233,7 +233,7 @@ class OnnxBranch:
             case Program() as head:
                 known = {"states": hidden.states, "firsts": packed.firsts}
                 (logits,) = head(*(known[name] for name in head.inputs))
-        return packed.unpack_tokens(logits) if self._tagging else packed.unpack_inputs(logits)
+        return packed.unpack_tokens(logits) if self._every_token else packed.unpack_inputs(logits)
 
 
 def _unit(

@@ -1,0 +1,292 @@
+"""What a kind of task is: everything that differs between one kind and another, in one class.
+
+The rest of Centra asks a kind and knows none by its name. A kind imports numpy and torch inside its
+methods alone, so that its facts cost nothing: a registry that lists tasks, a plan of a training and
+the command line need no more.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from centra.data.reading import Reading, all_labels, name_numbers
+from centra.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import torch
+
+    from centra.data.inputs import Example, Input, LabelForm
+    from centra.data.tags import Scheme
+    from centra.formats.contract import InputForm
+    from centra.formats.decision import Activation
+    from centra.formats.task_module import TaskSpec
+    from centra.kinds.chain import Chain
+    from centra.modeling.crf import LinearChain
+    from centra.tokenization.text_encoder import Row
+
+__all__ = ["Kind", "label_index", "label_indices"]
+
+_SHOWN = 10
+"""So many labels are named."""
+
+
+class Kind(ABC):
+    """A kind of task. Its subclasses are values: they hold no state."""
+
+    name: ClassVar[str]
+    """As specs, manifests and the database have it; at most 16 characters."""
+    head_reads: ClassVar[Literal["first token", "every token"]] = "first token"
+    inputs: ClassVar[tuple[InputForm, ...]] = ("single", "pair")
+    """What its tasks may take."""
+    least_labels: ClassVar[int]
+    """How many labels a task needs; 0 for a kind that has none."""
+    label_form: ClassVar[LabelForm] = "label"
+    """How its data give labels."""
+    expected_label: ClassVar[str]
+    """The same in words, for errors."""
+    metrics: ClassVar[tuple[str, ...]]
+    """All better when higher; the first is the default for early stopping and for comparisons."""
+    further_metrics: ClassVar[tuple[str, ...]] = ()
+    """What :meth:`score` may tell besides, which nothing is selected by."""
+    activations: ClassVar[tuple[Activation, ...]]
+    """What a task's decision may make of its logits; the first is the default."""
+    takes_threshold: ClassVar[bool] = False
+    """Whether a threshold decides which labels are named."""
+    takes_rejection: ClassVar[bool] = False
+    """Whether an answer may be none of the labels."""
+    problem_type: ClassVar[str | None] = None
+    """What transformers calls a classifier of texts of this kind in its ``config.json``."""
+    color: ClassVar[str] = "#57534e"
+    """Of its branches in drawings."""
+
+    @property
+    def reads_every_token(self) -> bool:
+        """Whether logits are ``(batch, seq, outputs)``, not ``(batch, outputs)``."""
+        return self.head_reads == "every token"
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether its tasks have labels."""
+        return self.least_labels > 0
+
+    def outputs(self, names: Sequence[str]) -> int:
+        """How many logits a head has.
+
+        Args:
+            names: the labels, or what the head's own logits are called.
+        """
+        return len(names)
+
+    def check(self, spec: TaskSpec) -> None:  # noqa: B027 - most kinds have no more to check
+        """Refuse a spec that contradicts its kind, beyond what the facts above say.
+
+        Raises:
+            ValueError: naming the field.
+        """
+
+    # Labelled data
+
+    @abstractmethod
+    def suits(self, example: Example) -> bool:
+        """Whether an example's label, as it is written, may be one of such a task."""
+
+    def read_labels(
+        self,
+        examples: Sequence[Example],
+        labels: Sequence[str],
+        scheme: Scheme | None,
+    ) -> Reading:
+        """Read the labels of examples that suit as a task has them.
+
+        Args:
+            examples: as they are written.
+            labels: the task's, in their order, if they are known.
+            scheme: of tags; None to find it.
+
+        Raises:
+            DataError: naming file and line.
+        """
+        named, remarks = name_numbers(examples, labels)
+        return Reading(examples=named, remarks=remarks)
+
+    def find_labels(self, written: Sequence[Example], read: Sequence[Example]) -> tuple[str, ...]:
+        """The labels of the training data, sorted; numbers by their value.
+
+        Args:
+            written: the examples as they are written.
+            read: the same, as :meth:`read_labels` gives them.
+        """
+        found = {label for example in read for label in all_labels(example)}
+        numbers = any(e.numbers or not isinstance(e.label, str | tuple) for e in written)
+        return tuple(sorted(found, key=int) if numbers else sorted(found))
+
+    def given_labels(
+        self,
+        examples: Sequence[Example],
+        labels: tuple[str, ...],
+        scheme: Scheme | None,
+    ) -> tuple[str, ...]:
+        """The labels of a task whose team gave these.
+
+        Raises:
+            DataError: they are none that such a task can have.
+        """
+        return labels
+
+    def names(self, labels: Sequence[str]) -> list[str]:
+        """What people call the labels."""
+        return [*labels]
+
+    # Training
+
+    @abstractmethod
+    def target(self, spec: TaskSpec, example: Example, row: Row) -> np.ndarray:
+        """What the head should say for one example, in the form that :meth:`loss` takes.
+
+        Of a kind that reads every token ``(seq, …)``, padded by
+        :data:`centra.kinds.tagging.IGNORED`.
+
+        Raises:
+            DataError: a label that the task does not know.
+        """
+
+    @abstractmethod
+    def loss(
+        self, logits: torch.Tensor, targets: torch.Tensor, chain: LinearChain | None = None
+    ) -> torch.Tensor:
+        """The training loss of a batch, in float32.
+
+        Args:
+            logits: ``(batch, outputs)``, or ``(batch, seq, outputs)``.
+            targets: as :meth:`target`, stacked.
+            chain: the CRF of a head that has one.
+        """
+
+    @abstractmethod
+    def soft_loss(
+        self,
+        student: torch.Tensor,
+        teacher: torch.Tensor,
+        targets: torch.Tensor,
+        *,
+        temperature: float,
+        chain: LinearChain | None = None,
+    ) -> torch.Tensor:
+        """How far a student's answers are from its teacher's.
+
+        Args:
+            student: logits, ``(batch, outputs)`` or ``(batch, seq, outputs)``.
+            teacher: likewise, through :func:`centra.training.soft_targets.soft_logits`.
+            targets: as :meth:`target`, stacked.
+            temperature: divides both.
+            chain: of a student with a CRF.
+        """
+
+    def first_bias(self, targets: Sequence[np.ndarray]) -> float | None:
+        """Where the head's bias begins to learn from; None for zero."""
+        return None
+
+    # Answers
+
+    @abstractmethod
+    def decode(
+        self,
+        spec: TaskSpec,
+        logits: np.ndarray,
+        inputs: Sequence[Input],
+        rows: Sequence[Row],
+        chain: Chain | None = None,
+    ) -> list[dict[str, Any]]:
+        """The answers of a batch, one per input, by the task's decision.
+
+        Args:
+            spec: labels, head and decision.
+            logits: ``(batch, outputs)``, or ``(batch, seq, outputs)``.
+            inputs: the inputs, for their words.
+            rows: the same inputs encoded, for where each word's first token is.
+            chain: what decodes, for a head with a CRF.
+        """
+
+    @abstractmethod
+    def score(
+        self,
+        labels: Sequence[str],
+        answers: Sequence[Mapping[str, Any]],
+        examples: Sequence[Example],
+        answers_to_tokens: Sequence[Mapping[str, Any]] | None = None,
+    ) -> dict[str, float]:
+        """The metrics of a task's answers to labelled examples.
+
+        Args:
+            labels: the task's.
+            answers: to the texts of the examples.
+            examples: labelled.
+            answers_to_tokens: to the tokens of the examples, of a kind that reads every token.
+
+        Raises:
+            DataError: an example of another kind, or a label that the task does not know.
+        """
+
+    @abstractmethod
+    def comparable(
+        self, answers: Sequence[Mapping[str, Any]], examples: Sequence[Example]
+    ) -> list[Any]:
+        """What must be equal for two sets of answers to agree, an item per input or word."""
+
+    def agreement(self, exact: Sequence[Any], approximate: Sequence[Any]) -> float:
+        """The share of what is :meth:`comparable` that agrees."""
+        equal = [a == b for a, b in zip(exact, approximate, strict=True)]
+        return equal.count(True) / len(equal)
+
+    @abstractmethod
+    def describe(
+        self,
+        labels: int,
+        *,
+        threshold: float | tuple[float, ...] | None = None,
+        rejection: float | None = None,
+        crf: bool = False,
+    ) -> str:
+        """What its tasks give, for people: ``one of 3 labels``.
+
+        Args:
+            labels: how many.
+            threshold, rejection: of its decision, where they are known.
+            crf: whether a CRF decodes.
+        """
+
+
+def label_index(labels: Sequence[str], label: object, example: Example) -> int:
+    """The place of a training example's label among a task's.
+
+    Raises:
+        DataError: it has none.
+    """
+    if label not in labels:
+        raise DataError(
+            f"{example.where}: label {label!r} does not occur in the training data; "
+            f"known are {', '.join(labels[:_SHOWN])}{' …' if len(labels) > _SHOWN else ''}"
+        )
+    return labels.index(str(label))
+
+
+def label_indices(example: Example, index: Mapping[str, int], labels: object) -> list[int]:
+    """The places of a labelled example's labels.
+
+    Raises:
+        DataError: they are none of the task's.
+    """
+    if not isinstance(labels, tuple) or not all(isinstance(label, str) for label in labels):
+        raise DataError(f"{example.where}: its label is of another kind than the task's")
+    unknown = [label for label in labels if label not in index]
+    if unknown:
+        known = ", ".join(repr(label) for label in [*index][:_SHOWN])
+        more = ", …" if len(index) > _SHOWN else ""
+        raise DataError(
+            f"{example.where}: the task has no label {unknown[0]!r}; it has {known}{more}"
+        )
+    return [index[label] for label in labels]

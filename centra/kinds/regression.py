@@ -1,0 +1,166 @@
+"""A number."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from centra.data.reading import Reading
+from centra.errors import DataError
+from centra.kinds.base import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import torch
+
+    from centra.data.inputs import Example, Input
+    from centra.data.tags import Scheme
+    from centra.formats.task_module import TaskSpec
+    from centra.kinds.chain import Chain
+    from centra.modeling.crf import LinearChain
+    from centra.tokenization.text_encoder import Row
+
+__all__ = ["Regression"]
+
+_CLOSE = 0.05
+"""Numbers agree that differ by no more than this share of all exact answers' span."""
+
+
+class Regression(Kind):
+    """Answers ``{"value"}``."""
+
+    name = "regression"
+    least_labels = 0
+    expected_label = "'label', a number"
+    metrics = ("pearson", "spearman")
+    activations = ("none", "sigmoid")
+    problem_type = "regression"
+    color = "#be123c"
+
+    def outputs(self, names: Sequence[str]) -> int:
+        """One."""
+        return 1
+
+    def suits(self, example: Example) -> bool:
+        """Whether it has a number."""
+        return not isinstance(example.label, str | tuple)
+
+    def read_labels(
+        self,
+        examples: Sequence[Example],
+        labels: Sequence[str],
+        scheme: Scheme | None,
+    ) -> Reading:
+        """The values."""
+        values = [
+            replace(e, label=float(e.label)) for e in examples if not isinstance(e.label, tuple)
+        ]
+        return Reading(examples=values, remarks=[])
+
+    def find_labels(
+        self,
+        written: Sequence[Example],
+        read: Sequence[Example],
+    ) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def target(self, spec: TaskSpec, example: Example, row: Row) -> np.ndarray:
+        """The value ``()``."""
+        import numpy as np
+
+        return np.array(example.label, dtype=np.float32)
+
+    def loss(
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        chain: LinearChain | None = None,
+    ) -> torch.Tensor:
+        """The mean squared difference."""
+        from torch.nn import functional
+
+        return functional.mse_loss(logits.float()[:, 0], targets)
+
+    def soft_loss(
+        self,
+        student: torch.Tensor,
+        teacher: torch.Tensor,
+        targets: torch.Tensor,
+        *,
+        temperature: float,
+        chain: LinearChain | None = None,
+    ) -> torch.Tensor:
+        """The mean squared difference."""
+        from torch.nn import functional
+
+        return functional.mse_loss(student.float(), teacher.float())
+
+    def first_bias(self, targets: Sequence[np.ndarray]) -> float | None:
+        """The mean, so that the head need not first learn the scale of the values."""
+        import numpy as np
+
+        return float(np.mean(targets))
+
+    def decode(
+        self,
+        spec: TaskSpec,
+        logits: np.ndarray,
+        inputs: Sequence[Input],
+        rows: Sequence[Row],
+        chain: Chain | None = None,
+    ) -> list[dict[str, Any]]:
+        """``{"value"}``."""
+        from centra.kinds.probabilities import activate
+
+        scores = activate(logits, spec.effective_decision.activation)
+        return [{"value": float(row[0])} for row in scores]
+
+    def score(
+        self,
+        labels: Sequence[str],
+        answers: Sequence[Mapping[str, Any]],
+        examples: Sequence[Example],
+        answers_to_tokens: Sequence[Mapping[str, Any]] | None = None,
+    ) -> dict[str, float]:
+        """Pearson and Spearman correlation; 0 where one side is constant."""
+        import numpy as np
+
+        from centra.kinds.metrics import pearson, spearman
+
+        predicted = np.array([answer["value"] for answer in answers])
+        expected = np.array([_value(example) for example in examples])
+        return {"pearson": pearson(predicted, expected), "spearman": spearman(predicted, expected)}
+
+    def comparable(
+        self,
+        answers: Sequence[Mapping[str, Any]],
+        examples: Sequence[Example],
+    ) -> list[Any]:
+        """The values."""
+        return [answer["value"] for answer in answers]
+
+    def agreement(self, exact: Sequence[Any], approximate: Sequence[Any]) -> float:
+        """The share of values that are close."""
+        close = _CLOSE * (max(exact) - min(exact))
+        equal = [abs(a - b) <= close for a, b in zip(exact, approximate, strict=True)]
+        return equal.count(True) / len(equal)
+
+    def describe(
+        self,
+        labels: int,
+        *,
+        threshold: float | tuple[float, ...] | None = None,
+        rejection: float | None = None,
+        crf: bool = False,
+    ) -> str:
+        """``a number``."""
+        return "a number"
+
+
+def _value(example: Example) -> float:
+    if not isinstance(example.label, float | int):
+        raise DataError(f"{example.where}: expected 'label' to be a number")
+    return float(example.label)

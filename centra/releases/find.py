@@ -1,0 +1,148 @@
+"""Where a reference leads: a release in a folder, or in a store by channel or digest."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from centra.errors import BlobNotFoundError, NotFoundError, UsageError
+from centra.formats.manifest import DEFAULT_CHANNELS, ChannelPointer, ReleaseManifest
+from centra.releases.folder import ReleaseFolder, is_begun
+from centra.store import BlobReader, BlobStore, LocalStore, open_store
+from centra.store.layout import is_digest
+from centra.system.redaction import redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ReleaseLocation", "find_release", "read_manifest"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseLocation:
+    """Where a reference leads."""
+
+    manifest: ReleaseManifest
+    reader: BlobReader
+    """Has the release's blobs."""
+    channel: str | None = None
+    """Whose pointer named the release; None for a folder or a digest, which never move."""
+    revision: int | None = None
+    """Of that pointer: it grows by one with every move of the channel, a rollback too."""
+
+    @property
+    def digest(self) -> str:
+        """The release's identity: the digest of its manifest."""
+        return self.manifest.digest
+
+
+def find_release(source: str | os.PathLike[str]) -> ReleaseLocation:
+    """Where a reference leads now. No blob is read but the manifest.
+
+    Whoever follows a channel asks again from time to time and compares the revision.
+
+    Args:
+        source: as for :func:`centra.load_release`.
+
+    Raises:
+        UsageError: it can be read in two ways.
+        NotFoundError: no release there, or no such channel.
+        FormatError, CorruptBlobError: a file is damaged or of another major version.
+        StoreError: the store cannot be reached.
+    """
+    address, selected = _split(os.fspath(source))
+    if not selected and is_begun(Path(address)):
+        folder = ReleaseFolder.open(Path(address))
+        return ReleaseLocation(manifest=folder.manifest, reader=folder)
+    printable = redacted(address, address)
+    store = _open_store(address, printable)
+    if is_digest(selected):
+        return ReleaseLocation(manifest=read_manifest(selected, store), reader=store)
+    pointer = _pointer(printable, store, (selected,) if selected else DEFAULT_CHANNELS)
+    return ReleaseLocation(
+        manifest=read_manifest(pointer.manifest, store),
+        reader=store,
+        channel=pointer.name,
+        revision=pointer.revision,
+    )
+
+
+def read_manifest(digest: str, reader: BlobReader) -> ReleaseManifest:
+    """A published release's manifest, from a store.
+
+    Raises:
+        NotFoundError: the store has none of this digest.
+        FormatError, CorruptBlobError: it is damaged or of another major version.
+        StoreError: the store cannot be reached.
+    """
+    try:
+        data = reader.fetch(digest).read_bytes()
+    except BlobNotFoundError as error:
+        raise NotFoundError(
+            f"the manifest of release sha256:{digest} is missing",
+            code="manifest-missing",
+            digest=digest,
+        ) from error
+    return ReleaseManifest.from_bytes(data, f"release sha256:{digest}")
+
+
+def _open_store(address: str, printable: str) -> BlobStore:
+    if "://" in address:
+        return open_store(address)
+    if Path(address).is_dir():
+        return LocalStore(Path(address))
+    raise NotFoundError(
+        f"{printable}: no such folder; expected a release folder or a store, optionally with "
+        "#CHANNEL",
+        code="no-release-folder",
+        address=printable,
+    )
+
+
+def _pointer(address: str, store: BlobStore, channels: Sequence[str]) -> ChannelPointer:
+    """The first of these channels that a store has; where that was a choice, it is logged."""
+    for channel in channels:
+        data = store.read_pointer(channel)
+        if data is not None:
+            pointer = ChannelPointer.of_channel(data, channel, f"{address} channel {channel}")
+            if len(channels) > 1:
+                level = logging.INFO if channel == channels[0] else logging.WARNING
+                text = "%s: no release is named; taking release %d, which %s serves"
+                _log.log(level, text, address, pointer.release, channel)
+            return pointer
+    named = " or ".join(repr(channel) for channel in channels)
+    raise NotFoundError(
+        f"{address}: there is no release here and no channel {named}",
+        code="no-channel",
+        address=address,
+        channels=list(channels),
+    )
+
+
+def _split(source: str) -> tuple[str, str]:
+    """The address, and the channel or digest behind its last ``#``, or nothing.
+
+    Raises:
+        UsageError: there is a folder with that ``#`` in its name, and a store without.
+    """
+    address, _, selected = source.rpartition("#")
+    if not address:
+        return source, ""
+    if "://" in source:
+        return (source, "") if "/" in selected else (address, selected)
+    if not Path(source).is_dir():
+        below = "/" in selected and not Path(address).is_dir()
+        return (source, "") if below else (address, selected)
+    if "/" not in selected and (Path(address) / "channels").is_dir():
+        raise UsageError(
+            f"{source} is a folder, and {address} is a store: write {source}/ for the first, or "
+            f"{address}/.#{selected} for a channel of the second",
+            code="ambiguous-address",
+            address=source,
+        )
+    return source, ""

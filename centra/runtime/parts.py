@@ -1,0 +1,230 @@
+"""The parts of a loaded release: trunks by backbone and precision, branches by task.
+
+They share nothing else, so a task's answer cannot depend on which other tasks are loaded. Trunks
+and branches are reached only through :mod:`centra.runtime.engine`.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from centra.errors import NotFoundError, UsageError
+from centra.formats.backbone import BackboneSpec
+from centra.formats.names import several
+from centra.formats.precision import Precision
+from centra.progress import Progress, silent
+from centra.runtime.engines import default_engine, open_engine
+from centra.system.forks import computing
+from centra.system.memory import trim_memory
+from centra.tokenization.checks import checked_text_encoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from concurrent.futures import Future
+
+    from centra.formats.manifest import ReleaseManifest, TaskEntry
+    from centra.runtime.engine import Engine, LoadedTask, TrunkEngine
+    from centra.runtime.pool import Pool
+    from centra.store import BlobReader
+    from centra.tokenization.text_encoder import TextEncoder
+
+__all__ = ["LoadedTrunk", "Parts", "TrunkKey", "load_parts"]
+
+T = TypeVar("T")
+TrunkKey = tuple[str, Precision]
+"""A backbone's digest, and the precision that its layers are computed in."""
+
+_log = logging.getLogger(__name__)
+
+_TASKS_PER_TRIM = 8
+"""After how many tasks memory is given back: an engine that compiles a task holds it twice meanwhile,
+and much of that would stay with the process."""
+
+
+@dataclass(frozen=True)
+class LoadedTrunk:
+    """The shared layers of a backbone in one precision."""
+
+    spec: BackboneSpec
+    engine: TrunkEngine
+    depth: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parts:
+    """Everything that a release computes with."""
+
+    encoders: Mapping[str, TextEncoder]
+    """What turns texts into tokens, by the digests of the backbones."""
+    trunks: Mapping[TrunkKey, LoadedTrunk]
+    tasks: Mapping[str, LoadedTask]
+    trunk_of: Mapping[str, TrunkKey]
+    """The shared layers that each task stands on."""
+    pool: Pool
+    forks: int | None
+    """The forks behind the process that loaded them; None where more of them do no harm."""
+
+    def check_process(self) -> None:
+        """Refuse to compute where it would hang or crash.
+
+        Raises:
+            UsageError: they are on a GPU, and were loaded before this process was forked.
+        """
+        if self.forks not in (None, self.pool.forks):
+            raise UsageError(
+                "this release was loaded on a GPU by the process that this one was forked from, and "
+                "a GPU's memory does not go through a fork. Load it in each worker: fork before "
+                "anything uses the GPU (gunicorn without --preload), or start workers by 'spawn'",
+                code="gpu-after-fork",
+            )
+
+
+def load_parts(
+    manifest: ReleaseManifest,
+    reader: BlobReader,
+    *,
+    tasks: Collection[str] | str | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    device: str | None = None,
+    precision: str | None = None,
+    encoders: Mapping[str, TextEncoder] | None = None,
+    checked: Collection[str] = (),
+    progress: Progress = silent,
+) -> Parts:
+    """Load what some tasks of a release need.
+
+    Args:
+        manifest, reader, tasks, engine, threads, device, precision, progress: see
+            :meth:`centra.runtime.release.Release.load`.
+        encoders: made for another release, by the digests of the backbones.
+        checked: the digests of blobs that were checked for another loaded release and are not read
+            again.
+
+    Raises:
+        CentraError: see :meth:`centra.runtime.release.Release.load`.
+    """
+    engine_name = engine or default_engine(device, precision)
+    opened = open_engine(engine_name, threads=threads, device=device, precision=precision)
+    entries = _entries(manifest, tasks)
+    _warn_of_int8(engine_name, entries)
+    loader = _Loader(opened, manifest, reader, frozenset(checked), progress)
+    with ThreadPoolExecutor(opened.pool.workers) as executor:
+        trunks = loader.load_trunks(executor, entries)
+        # Now that the lengths of their embeddings are known to be those of tensors.
+        known = encoders or {}
+        specs = {digest: trunk.spec for (digest, _), trunk in trunks.items()}
+        made = {d: known.get(d) or checked_text_encoder(spec, reader) for d, spec in specs.items()}
+        trim_memory()
+        loaded = loader.load_tasks(executor, entries, trunks)
+    return Parts(
+        encoders=made,
+        trunks=trunks,
+        tasks=loaded,
+        trunk_of={name: (entry.backbone, entry.precision) for name, entry in entries.items()},
+        pool=opened.pool,
+        forks=None if opened.forks else opened.pool.forks,
+    )
+
+
+@dataclass(frozen=True)
+class _Loader:
+    engine: Engine
+    manifest: ReleaseManifest
+    reader: BlobReader
+    checked: frozenset[str]
+    progress: Progress
+
+    def load_trunks(
+        self, executor: ThreadPoolExecutor, entries: Mapping[str, TaskEntry]
+    ) -> dict[TrunkKey, LoadedTrunk]:
+        """One after the other; each loads its layers side by side."""
+        trunks: dict[TrunkKey, LoadedTrunk] = {}
+        depths = self.manifest.model_copy(update={"tasks": dict(entries)}).trunk_depths()
+        for (digest, precision), depth in depths.items():
+            spec = BackboneSpec.fetch(digest, self.reader)
+            self.manifest.check_trunk(spec)
+            loading = _submit(
+                executor,
+                self.engine.load_trunk,
+                spec,
+                self.reader,
+                depth=depth,
+                precision=precision,
+                held=self.checked,
+            )
+            trunks[digest, precision] = LoadedTrunk(spec, loading.result(), depth)
+            trim_memory()
+        return trunks
+
+    def load_tasks(
+        self,
+        executor: ThreadPoolExecutor,
+        entries: Mapping[str, TaskEntry],
+        trunks: Mapping[TrunkKey, LoadedTrunk],
+    ) -> dict[str, LoadedTask]:
+        """Side by side."""
+        loading = {
+            name: _submit(
+                executor,
+                self.engine.load_task,
+                entry.digest,
+                trunks[entry.backbone, entry.precision].spec,
+                self.reader,
+                precision=entry.precision,
+                held=self.checked,
+            )
+            for name, entry in entries.items()
+        }
+        loaded: dict[str, LoadedTask] = {}
+        try:
+            for done, (name, task) in enumerate(loading.items(), 1):
+                loaded[name] = task.result()
+                entries[name].check(name, loaded[name].spec)
+                self.progress("load tasks", done, len(entries))
+                if done % _TASKS_PER_TRIM == 0 or done == len(entries):
+                    trim_memory()
+        finally:
+            executor.shutdown(cancel_futures=True)
+        return loaded
+
+
+def _submit(
+    executor: ThreadPoolExecutor, load: Callable[..., T], *arguments: Any, **options: Any
+) -> Future[T]:
+    """In a thread of its own, which a fork leaves behind with all that torch keeps for it."""
+
+    def guarded() -> T:
+        with computing:
+            return load(*arguments, **options)
+
+    return executor.submit(guarded)
+
+
+def _entries(
+    manifest: ReleaseManifest, tasks: Collection[str] | str | None
+) -> dict[str, TaskEntry]:
+    names = sorted(manifest.tasks) if tasks is None else several(tasks)
+    for name in names:
+        if name not in manifest.tasks:
+            raise no_such_task(name, sorted(manifest.tasks))
+    return {name: manifest.tasks[name] for name in names}
+
+
+def no_such_task(name: str, tasks: Collection[str]) -> NotFoundError:
+    """The error that a release holds no task of a name."""
+    return NotFoundError(
+        f"this release holds no task {name!r}; it holds {', '.join(tasks)}",
+        code="no-such-task",
+        task=name,
+        tasks=list(tasks),
+    )
+
+
+def _warn_of_int8(engine: str, entries: Mapping[str, TaskEntry]) -> None:
+    int8 = [name for name, entry in entries.items() if entry.precision == Precision.INT8]
+    if int8 and engine != "onnx":
+        _log.warning("the %s engine does not compute in int8: %s", engine, ", ".join(int8))

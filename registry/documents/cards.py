@@ -1,0 +1,69 @@
+"""What a version's model card tells beside the version itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from centra.formats.identities import ReleaseNumber  # noqa: TC001 - pydantic reads the annotations
+from registry.documents.base import Document
+from registry.documents.evaluations import Evaluation
+
+if TYPE_CHECKING:
+    from registry import cards
+
+__all__ = ["Card", "Teacher"]
+
+
+class Teacher(Document):
+    """The module that one was distilled from."""
+
+    digest: str
+    versions: list[str]
+    """Where it is registered, ``TASK@VERSION``; empty where it is not."""
+
+    @classmethod
+    def of(cls, teacher: cards.Teacher) -> Teacher:
+        """The document of a teacher."""
+        return cls(digest=teacher.digest, versions=teacher.versions)
+
+
+class Card(Document):
+    """How a version was measured and trained, and who holds it."""
+
+    evaluations: list[Evaluation]
+    """The newest first."""
+    releases: list[ReleaseNumber]
+    """Those that hold this version."""
+    int8: list[ReleaseNumber]
+    """Those of them that hold it in int8."""
+    channels: list[str]
+    """Those that serve one of these releases now."""
+    threshold: float | list[float] | None
+    """The probability from which a multilabel task names a label, or one for each label; null for
+    other kinds."""
+    rejection: float | None
+    """The score below which a classification gives no label; null where it always gives one."""
+    crf: bool
+    """Whether a tagging task's tags are decoded with a CRF."""
+    training: dict[str, Any]
+    """What the module's maker wrote into it, in words of its own."""
+    teacher: Teacher | None
+    """Of a module that was distilled."""
+    remark: str | None
+    """Why threshold, CRF, training and teacher are not known, where the store cannot give the module."""
+
+    @classmethod
+    def of(cls, card: cards.Card) -> Card:
+        """The document of a card."""
+        return cls(
+            evaluations=[Evaluation.of(row) for row in card.evaluations],
+            releases=card.releases,
+            int8=card.int8,
+            channels=card.channels,
+            threshold=[*card.threshold] if isinstance(card.threshold, tuple) else card.threshold,
+            rejection=card.rejection,
+            crf=card.crf,
+            training=card.training,
+            teacher=Teacher.of(card.teacher) if card.teacher else None,
+            remark=card.remark,
+        )

@@ -1,0 +1,157 @@
+"""Tasks: as listed, one with its versions, what a change led to, and two versions side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from centra.formats.identities import VersionNumber  # noqa: TC001 - pydantic reads the annotations
+from registry.documents.base import Document, Moment, from_field, schema
+from registry.documents.cards import Card
+from registry.documents.versions import ContractDifference, Version
+
+if TYPE_CHECKING:
+    from registry import cards, tasks
+
+__all__ = ["Task", "TaskChange", "TaskDifference", "TaskSummary"]
+
+
+class TaskSummary(Document):
+    """A task with its current version."""
+
+    schema_: str = schema("task-summary")
+    task: str
+    team: str
+    """The owner."""
+    state: str
+    """``active`` or ``retired``; retired tasks are not in the live set."""
+    version: VersionNumber
+    """The current one; so are all fields that follow."""
+    kind: str
+    input: str
+    """``single`` or ``pair``: whether it takes one text or two."""
+    backbone: str
+    tap_layer: int
+    """The frozen layer that it reads; 0 for the embeddings."""
+    depth: int
+    """How many layers of its own it adds."""
+    metrics: dict[str, float]
+    """What its maker reports of it, on the dev set."""
+    created_at: Moment
+    """When the version was made."""
+
+    @classmethod
+    def of(cls, row: tasks.TaskRow) -> TaskSummary:
+        """The document of a task as listed."""
+        return cls(
+            task=row.name,
+            team=row.team,
+            state=row.state,
+            version=row.version,
+            kind=row.kind,
+            input=row.input,
+            backbone=row.backbone,
+            tap_layer=row.tap_layer,
+            depth=row.depth,
+            metrics=row.metrics,
+            created_at=row.created_at,
+        )
+
+
+class Task(Document):
+    """A task with its versions: all of them, or the one that was asked for and its card."""
+
+    schema_: str = schema("task")
+    task: str
+    name: str
+    """The same as ``task``."""
+    team: str
+    """The owner."""
+    state: str
+    """``active`` or ``retired``; retired tasks are not in the live set."""
+    current: VersionNumber
+    """The version that is current."""
+    versions: list[Version]
+    """The oldest first; the one alone that was asked for."""
+    card: Card | None
+    """What else is known of the one version that was asked for; null where none was."""
+
+    @classmethod
+    def of(cls, detail: tasks.TaskDetail) -> Task:
+        """The document of a task with all its versions."""
+        return cls(
+            task=detail.name,
+            name=detail.name,
+            team=detail.team,
+            state=detail.state,
+            current=detail.current,
+            versions=[Version.of(version) for version in detail.versions],
+            card=None,
+        )
+
+    @classmethod
+    def with_card(cls, card: cards.Card) -> Task:
+        """The document of a task with one version and its card."""
+        return cls(
+            task=card.name,
+            name=card.name,
+            team=card.team,
+            state=card.state,
+            current=card.current,
+            versions=[Version.of(card.version)],
+            card=Card.of(card),
+        )
+
+
+class TaskChange(Document):
+    """What registering, updating, redefining, retiring, restoring or pinning a task led to."""
+
+    schema_: str = schema("task-change")
+    task: str
+    version: VersionNumber
+    """The current one now."""
+    changed: bool
+    forced: bool
+    """Whether it was another team's to do, and the log says so."""
+    state: str
+    """The task's: a retired one stays out of the live set, whatever version is current."""
+    mended: str | None
+    """What was wrong with the version's stored file, which has been put back: ``missing`` or
+    ``damaged``."""
+
+    @classmethod
+    def of(cls, outcome: tasks.TaskOutcome) -> TaskChange:
+        """The document of a change."""
+        return cls(
+            task=outcome.task,
+            version=outcome.version,
+            changed=outcome.changed,
+            forced=outcome.forced,
+            state=outcome.state,
+            mended=outcome.mended,
+        )
+
+
+class TaskDifference(Document):
+    """How two versions of a task differ."""
+
+    schema_: str = schema("task-difference")
+    task: str
+    from_: Version = from_field()
+    to: Version
+    contract: ContractDifference
+    tensors_changed: list[str]
+    """The names of those that are in both with other bytes, or in one alone."""
+    tensors_same: int
+    """How many are the same."""
+
+    @classmethod
+    def of(cls, difference: tasks.TaskDifference) -> TaskDifference:
+        """The document of a difference."""
+        return cls(
+            task=difference.task,
+            from_=Version.of(difference.before),
+            to=Version.of(difference.after),
+            contract=ContractDifference.of(difference.contract),
+            tensors_changed=difference.tensors_changed,
+            tensors_same=difference.tensors_same,
+        )

@@ -1,0 +1,168 @@
+"""Registering, updating and redefining: the three ways in which a module becomes a version of a task.
+
+All three go one road: check the request, take in and check the module, decide, store it, and write the
+version with its audit event in one transaction. That transaction asks and decides again, for others may
+have changed the task meanwhile; what was asked before it is there so that no long work is done, and
+nothing is stored, for a request that will be refused.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from centra.errors import UsageError
+from centra.formats.identities import TaskName
+from centra.formats.names import parse_name, parse_task_name
+from centra.progress import Progress, silent
+from registry.rules.lifecycle import VersionChange
+from registry.storage.claims import storing
+from registry.tasks.intake import Checkpoint, checked_module
+from registry.tasks.outcome import TaskOutcome
+from registry.tasks.versioning import (
+    VersionRequest,
+    add_version,
+    check_in_force,
+    check_owner,
+    plan_version,
+)
+
+if TYPE_CHECKING:
+    from registry.connection import Registry
+
+__all__ = ["redefine", "register", "update"]
+
+_log = logging.getLogger(__name__)
+
+
+def register(
+    registry: Registry,
+    name: str,
+    source: str | Path,
+    *,
+    team: str | None = None,
+    checkpoint: Checkpoint | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> TaskOutcome:
+    """Register a new task with its first version, 1.0.
+
+    Args:
+        registry: where.
+        name: the task's name.
+        source: a task module file, or a fine-tuned Hugging Face checkpoint's folder.
+        team: the owner; default the actor's team.
+        checkpoint: how to read a folder.
+        force: act for another team.
+        progress: told of a checkpoint's conversion.
+
+    Returns:
+        The version; unchanged where these bytes are the current version of this active task already.
+
+    Raises:
+        InvalidNameError, UsageError: the name or the team is not acceptable or missing.
+        FormatError, IncompatibleError: the file cannot be used; nothing is stored.
+        ComposeError: on its probe the module does not give the logits that it recorded.
+        NotFoundError: there is no such file, or its backbone is not registered.
+        TaskExistsError: the name is taken by other bytes, or by another team.
+        ConflictError: these bytes are a version already, and not what the task answers with.
+        NotOwnerError: the actor is of another team.
+        StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
+    """
+    task = parse_task_name(name)
+    owner = parse_name(team, "team name") if team else registry.actor.team
+    if owner is None:
+        raise UsageError(
+            f"task {task}: no team is given that owns it, and the actor is of none",
+            code="team-missing",
+        )
+    request = VersionRequest(task=task, change=VersionChange.REGISTER, team=owner, force=force)
+    return _make_version(registry, request, Path(source), checkpoint, progress)
+
+
+def update(
+    registry: Registry,
+    name: str,
+    source: str | Path,
+    *,
+    checkpoint: Checkpoint | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> TaskOutcome:
+    """Give a task new weights under the same contract: the next minor version.
+
+    Args and errors are those of :func:`register`, and:
+
+    Raises:
+        TaskNotFoundError: there is no such task.
+        ContractChangedError: kind, input or labels differ; it says how.
+        ConflictError: the task is retired, or these bytes are a version that is not current.
+    """
+    task = TaskName(parse_name(name, "task name"))
+    request = VersionRequest(task=task, change=VersionChange.UPDATE, force=force)
+    return _make_version(registry, request, Path(source), checkpoint, progress)
+
+
+def redefine(
+    registry: Registry,
+    name: str,
+    source: str | Path,
+    *,
+    checkpoint: Checkpoint | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> TaskOutcome:
+    """Give a task another contract (kind, input or labels): the next major version.
+
+    Args and errors are those of :func:`register`, and:
+
+    Raises:
+        TaskNotFoundError: there is no such task.
+        ConflictError: the contract is the same, the task is retired, or these bytes are a version
+            that is not current.
+    """
+    task = TaskName(parse_name(name, "task name"))
+    request = VersionRequest(task=task, change=VersionChange.REDEFINE, force=force)
+    return _make_version(registry, request, Path(source), checkpoint, progress)
+
+
+def _make_version(
+    registry: Registry,
+    request: VersionRequest,
+    source: Path,
+    checkpoint: Checkpoint | None,
+    progress: Progress,
+) -> TaskOutcome:
+    """The road of all three: check, take in, decide, store, write."""
+    since = time.monotonic()
+    registry.check_store()
+    with registry.read() as uow:
+        check_owner(uow, request)
+    with checked_module(registry, request.task, source, checkpoint, progress) as module:
+        with registry.read() as uow:
+            planned = plan_version(uow, request, module)
+        problem = registry.store.find_problem(module.digest) if planned.existing else None
+        with storing(registry, {module.digest: module.path}) as uow:
+            added = add_version(uow, request, module)
+            if not added.change and not problem:
+                check_in_force(uow, added.version)
+            outcome = TaskOutcome(
+                task=request.task,
+                version=added.version.number,
+                changed=added.change is not None,
+                forced=added.forced,
+                state=added.version.task.state,
+                mended=None if added.change else problem,
+            )
+        if outcome.changed:
+            _log.info(
+                "%s %s@%s: %d bytes in %.1f s",
+                request.change,
+                outcome.task,
+                outcome.version,
+                module.size,
+                time.monotonic() - since,
+            )
+    return outcome
