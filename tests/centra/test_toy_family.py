@@ -306,7 +306,7 @@ def test_groups_of_the_batched_engine_answer_near_the_reference(
 ) -> None:
     exact = load(manifest, store, "torch").logits(INPUTS)
     engine = BatchedEngine(torch.device("cpu"), dtype)
-    monkeypatch.setattr("centra.runtime.merged.open_engine", lambda *_, **__: engine)
+    monkeypatch.setattr("centra.runtime.parts.open_engine", lambda *_, **__: engine)
 
     found = Release.load(manifest, store).logits(INPUTS)
 
@@ -332,7 +332,7 @@ def test_tasks_in_one_group_answer_each_as_alone(
         exact = load(manifest, store, "torch").logits(texts(5))
         with monkeypatch.context() as patched:
             engine = BatchedEngine(torch.device("cpu"), "fp32")
-            patched.setattr("centra.runtime.merged.open_engine", lambda *_, e=engine, **__: e)
+            patched.setattr("centra.runtime.parts.open_engine", lambda *_, e=engine, **__: e)
             found = Release.load(manifest, store).logits(texts(5))
         for name, arrays in found.items():
             assert np.allclose(np.vstack(arrays), np.vstack(exact[name]), rtol=0, atol=1e-4)
