@@ -272,7 +272,7 @@ def parity(module: TaskModule, backbone: Backbone, store: LocalStore, folder: Pa
     """Check a module's file in all that registering checks, and how far its logits in a release are
     from its own."""
     from centra.formats.task_module import check_fits, check_module
-    from centra.releases.compose import check_parity
+    from centra.releases.parity import check_parity
 
     module.write(folder / "task.safetensors")
     file = check_module(folder / "task.safetensors")
