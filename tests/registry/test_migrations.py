@@ -138,6 +138,11 @@ def fill_0006(insert: Inserting) -> None:
     insert.log("policy:apply", "policy", {"version": 1, "digest": own, "changes": []})
 
 
+def fill_0007(insert: Inserting) -> None:
+    """A claim on a blob."""
+    insert("blob_claims", operation="0" * 32, digest=digest("7"), purpose="removed", at=at(14))
+
+
 FILL = {
     "0001": fill_0001,
     "0002": fill_0002,
@@ -145,6 +150,7 @@ FILL = {
     "0004": fill_0004,
     "0005": fill_0005,
     "0006": fill_0006,
+    "0007": fill_0007,
 }
 
 
@@ -271,7 +277,7 @@ def test_a_filled_database_is_upgraded_with_all_it_holds(earlier: str, tmp_path:
             own = uow.identity()
             assert all(len(one) == 32 for one in own)
         # The log goes on where it was. There are no such blobs, so nothing would take the store for its.
-        identity.bind(registry.store, own)
+        identity.write_identity(registry.store, own)
         tasks.retire(registry, "intent")
         assert audit.events(registry)[-1].id == before.events + 1
         assert audit.verify(registry).digest != before.digest
