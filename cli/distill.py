@@ -11,7 +11,7 @@ from centra.errors import UsageError
 from centra.training.recipe import Distillation, Recipe
 from cli.context import json_option, open_registry
 from cli.output import remark, reporting
-from cli.training import finish, label_options, recipe_options, require_extra, task_options
+from cli.training import label_options, recipe_options, require_extra, task_options, write_module
 
 if TYPE_CHECKING:
     from centra.data.labelling import Labelling
@@ -111,4 +111,4 @@ def distill(
             progress=progress,
             remark=remark,
         )
-    finish(name, module, target, as_json=as_json)
+    write_module(name, module, target, as_json=as_json)

@@ -10,7 +10,7 @@ import click
 from centra.training.recipe import Recipe
 from cli.context import json_option, open_registry
 from cli.output import remark, reporting
-from cli.training import finish, label_options, recipe_options, require_extra, task_options
+from cli.training import label_options, recipe_options, require_extra, task_options, write_module
 
 if TYPE_CHECKING:
     from centra.data.labelling import Labelling
@@ -76,4 +76,4 @@ def train(
             progress=progress,
             remark=remark,
         )
-    finish(name, module, target, as_json=as_json)
+    write_module(name, module, target, as_json=as_json)

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 __all__ = [
     "engine_options",
     "feature_cache_option",
-    "finish",
     "label_options",
     "recipe_options",
     "require_extra",
     "task_options",
+    "write_module",
 ]
 
 _EXTRA = ("accelerate", "matplotlib", "optuna", "plotext")
@@ -168,7 +168,7 @@ def require_extra() -> None:
         )
 
 
-def finish(task: str, module: TaskModule, path: Path, *, as_json: bool) -> None:
+def write_module(task: str, module: TaskModule, path: Path, *, as_json: bool) -> None:
     """Write a module, and print where it is and what it reached.
 
     Raises:
