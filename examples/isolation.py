@@ -124,7 +124,7 @@ def _train(registry: Registry, name: str, data: Path, recipe: Recipe, module: Pa
 
 
 def _as(registry: Registry, team: str) -> Registry:
-    return dataclasses.replace(registry, actor=Actor(team=team, person="ada"))
+    return dataclasses.replace(registry, actor=Actor.parse(f"{team}/ada"))
 
 
 def _on_all(release: Release, name: str, inputs: dict[str, list[Input]]) -> list[np.ndarray]:

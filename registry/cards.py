@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from centra.errors import CentraError
-from centra.formats.names import split_reference
+from centra.formats.identities import VersionNumber
+from centra.formats.names import parse_task_reference
 from centra.formats.precision import Precision
 from registry.database.listing import by_name
 from registry.database.models import Channel, Release, ReleaseTask, Task, TaskVersion
 from registry.versions import VersionRow, version_row
 
 if TYPE_CHECKING:
+    from centra.formats.identities import Digest, ReleaseNumber, TaskName
     from centra.formats.task_module import TaskSpec
     from registry.connection import Registry
     from registry.evaluations import EvaluationRow
+    from registry.rules.lifecycle import TaskState
 
 __all__ = ["Card", "Teacher", "show"]
 
@@ -26,7 +29,7 @@ __all__ = ["Card", "Teacher", "show"]
 class Teacher:
     """The module that one was distilled from."""
 
-    digest: str
+    digest: Digest
     versions: list[str]
     """Where it is registered, ``task@major.minor``; empty where it is not."""
 
@@ -35,16 +38,16 @@ class Teacher:
 class Card:
     """One version of a task: what it does, where it comes from, and who uses it."""
 
-    name: str
+    name: TaskName
     team: str
-    state: str
-    current: str
+    state: TaskState
+    current: VersionNumber
     version: VersionRow
     evaluations: list[EvaluationRow]
     """What ``centra release evaluate`` measured, the newest first."""
-    releases: list[int]
+    releases: list[ReleaseNumber]
     """The releases that hold this version."""
-    int8: list[int]
+    int8: list[ReleaseNumber]
     """Those of them that hold it in int8."""
     channels: list[str]
     """The channels that serve one of these now."""
@@ -79,7 +82,7 @@ def show(registry: Registry, reference: str) -> Card:
     """
     from registry import evaluations
 
-    name, number = split_reference(reference, "task name")
+    name, number = parse_task_reference(reference)
     with registry.read() as uow:
         version = uow.version(name, number)
         held = select(Release.number).join(ReleaseTask).where(ReleaseTask.version_id == version.id)
@@ -116,13 +119,13 @@ def show(registry: Registry, reference: str) -> Card:
     )
 
 
-def _spec(registry: Registry, digest: str) -> TaskSpec:
+def _spec(registry: Registry, digest: Digest) -> TaskSpec:
     from centra.formats.task_module import read_spec
 
     return read_spec(registry.store.fetch(digest))
 
 
-def _teacher(registry: Registry, digest: str) -> Teacher:
+def _teacher(registry: Registry, digest: Digest) -> Teacher:
     query = (
         select(Task.name, TaskVersion.major, TaskVersion.minor)
         .join(TaskVersion, TaskVersion.task_id == Task.id)
@@ -131,4 +134,6 @@ def _teacher(registry: Registry, digest: str) -> Teacher:
     )
     with registry.read() as uow:
         rows = uow.session.execute(query)
-        return Teacher(digest=digest, versions=[f"{t}@{major}.{minor}" for t, major, minor in rows])
+        return Teacher(
+            digest=digest, versions=[f"{name}@{VersionNumber(*number)}" for name, *number in rows]
+        )

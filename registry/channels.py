@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from centra.formats.identities import Digest
     from registry.connection import Registry
     from registry.database.listing import Moment
     from registry.database.unit_of_work import UnitOfWork
@@ -78,7 +79,7 @@ class ChannelRow:
 
     name: str
     release: int
-    digest: str
+    digest: Digest
     revision: int
     moved_at: datetime
     moved_by: str

@@ -134,7 +134,7 @@ def evaluate(
         uow.session.add(evaluation)
         details = {
             "release": number,
-            "version": version.number,
+            "version": str(version.number),
             "precision": precision,
             "engine": evaluation.engine,
             "data": digest,
@@ -193,7 +193,7 @@ def _row(evaluation: Evaluation, precision: Precision) -> EvaluationRow:
     return EvaluationRow(
         release=evaluation.release.number,
         task=evaluation.version.task.name,
-        version=evaluation.version.number,
+        version=str(evaluation.version.number),
         precision=precision,
         engine=evaluation.engine,
         data=evaluation.data,

@@ -86,7 +86,9 @@ def check_tasks(
     if rules is not None and (rules.overwrite or rules.releases(uow.actor)):
         return {}
     query = select(Task.name, Task.team).where(Task.name.in_([*tasks])).order_by(Task.name)
-    foreign = {name: team for name, team in uow.session.execute(query) if team != uow.actor.team}
+    foreign: dict[str, str] = {
+        name: team for name, team in uow.session.execute(query) if team != uow.actor.team
+    }
     if foreign and not force:
         releasers = rules.releasers if rules is not None and rules.releasers else ()
         raise ForeignTasksError(channel, foreign, uow.actor, releasers)

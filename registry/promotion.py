@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from centra.errors import ConflictError, VerificationError
+from centra.formats.identities import Digest, VersionNumber
 from centra.formats.precision import Precision
 from centra.progress import Progress, silent
 from centra.releases.compose import Checked, proven
@@ -142,9 +143,9 @@ class _Look:
     """What a promotion sees at one moment."""
 
     release: int
-    digest: str
+    digest: Digest
     serving: int | None
-    serving_digest: str | None
+    serving_digest: Digest | None
     revision: int | None
     stale: list[StaleTask]
     """What serving the release would undo."""
@@ -157,13 +158,13 @@ class _Offer:
     """What a channel is to serve: a release, or what a rebase would make one of."""
 
     number: int | None
-    digest: str
+    digest: Digest
     rebased: Composition | None = None
     forced: bool = False
     """Whether it undoes what others did."""
 
     @property
-    def blobs(self) -> dict[str, bytes]:
+    def blobs(self) -> dict[Digest, bytes]:
         """What must be stored before the channel can serve it."""
         return {self.digest: self.rebased.manifest.to_bytes()} if self.rebased else {}
 
@@ -475,7 +476,10 @@ def _gates(
         else:
             changed = {change.task for change in offer.rebased.changes}
             held = {
-                task: (uow.version(task, number), manifest.tasks[task].precision)
+                task: (
+                    uow.version(task, VersionNumber.parse(number)),
+                    manifest.tasks[task].precision,
+                )
                 for task, number in offer.rebased.tasks.items()
                 if task in changed
             }
@@ -500,7 +504,7 @@ def _versions(
     """What the gates see of a release's tasks; ``release`` is one that holds them."""
     return {
         task: Version(
-            number=version.number
+            number=str(version.number)
             if precision == Precision.FP32
             else f"{version.number} {precision}",
             digest=version.digest,

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from centra.errors import ConflictError, NotFoundError, UsageError
+from centra.formats.identities import Digest, VersionNumber
 from centra.formats.manifest import LayerAccount, ReleaseManifest, changes
-from centra.formats.names import split_reference
+from centra.formats.names import parse_task_reference
 from centra.formats.precision import Precision
 from centra.formats.task_module import read_spec
 from centra.progress import Progress, Remark, silent, unheard
@@ -101,7 +102,7 @@ class Composition:
 
     release: int | None
     """The number of the release that holds exactly this; None before it is published."""
-    digest: str
+    digest: Digest
     published: bool
     """Whether a new release was made."""
     base: int | None
@@ -125,7 +126,7 @@ class ReleaseRow:
     """A release as listed."""
 
     number: int
-    digest: str
+    digest: Digest
     tasks: int
     channels: list[str]
     created_at: datetime
@@ -137,7 +138,7 @@ class ReleaseDetail:
     """A release with what it holds."""
 
     number: int
-    digest: str
+    digest: Digest
     base: int | None
     channels: list[str]
     tasks: dict[str, str]
@@ -156,7 +157,7 @@ class Unchanged:
 
     task: str
     version: str
-    digest: str
+    digest: Digest
     layers: int
     """How many frozen layers it reads, above the embeddings."""
     identical: bool
@@ -198,7 +199,7 @@ class ReleaseDifference:
 class Verification:
     """A release whose every blob was hashed and every task run on its probe."""
 
-    digest: str
+    digest: Digest
     files: int
     size: int
     """Bytes."""
@@ -368,8 +369,10 @@ def show(registry: Registry, reference: str) -> ReleaseDetail:
     with registry.read() as uow:
         release = uow.release(reference)
         versions = uow.versions_of(release)
-        tasks = {name: version.number for name, version in versions.items()}
-        backbones = {v.backbone.digest: v.backbone.reference for v in versions.values()}
+        tasks = {name: str(version.number) for name, version in versions.items()}
+        backbones: dict[str, str] = {
+            v.backbone.digest: v.backbone.reference for v in versions.values()
+        }
         base = release.base.number if release.base else None
         names = _channel_names(uow).get(release.id, [])
     manifest = read_manifest(release.digest, registry.store)
@@ -549,12 +552,12 @@ def _compose(
         live = base is None and versions == uow.live()
         before = uow.released_versions(start) if start else {}
         modules = {name: version.digest for name, version in versions.items()}
-        numbers = {name: version.number for name, version in versions.items()}
+        numbers = {name: str(version.number) for name, version in versions.items()}
         ids = {name: (version.task_id, version.id) for name, version in versions.items()}
         released = uow.proven(versions.values())
         start_number = start.number if start else None
         two = policies.in_force(uow)[1].compose.allow_two_backbones
-    named = {split_reference(reference, "task name")[0] for reference in replace}
+    named = {parse_task_reference(reference)[0] for reference in replace}
     wanted = wishes(
         modules,
         before,
@@ -609,7 +612,7 @@ def _resolve(
         versions = uow.live()
     changed = set()
     for reference in replace:
-        name, number = split_reference(reference, "task name")
+        name, number = parse_task_reference(reference)
         if number is None:
             raise UsageError(f"say which version of {name}: {name}@MAJOR.MINOR")
         if name in changed:
@@ -688,7 +691,7 @@ def _held(numbers: Mapping[str, str], manifest: ReleaseManifest) -> dict[str, Re
     """What a manifest holds, with the numbers of the versions."""
     return {
         name: ReleasedVersion(
-            number=numbers[name],
+            number=VersionNumber.parse(numbers[name]),
             digest=entry.digest,
             contract=entry.contract,
             precision=entry.precision,
@@ -707,8 +710,8 @@ def _changes(
             Change(
                 task=change.task,
                 change=change.change,
-                before=old.number if old else None,
-                after=new.number if new else None,
+                before=str(old.number) if old else None,
+                after=str(new.number) if new else None,
                 precision=_precision(old, new) if old and new else None,
             )
         )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from centra.formats.contract import Contract
+    from centra.formats.identities import Digest, VersionNumber
     from centra.store import BlobReader
     from registry.database.models import TaskVersion
 
@@ -21,23 +22,22 @@ __all__ = ["ReleasedVersion", "VersionRow", "compare_tensors", "version_row"]
 class ReleasedVersion:
     """A version of a task as a release holds it."""
 
-    number: str
-    digest: str
+    number: VersionNumber
+    digest: Digest
     contract: Contract
     precision: Precision
 
     def __str__(self) -> str:
-        return (
-            self.number if self.precision == Precision.FP32 else f"{self.number} {self.precision}"
-        )
+        number = str(self.number)
+        return number if self.precision == Precision.FP32 else f"{number} {self.precision}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class VersionRow:
     """One version of a task."""
 
-    version: str
-    digest: str
+    version: VersionNumber
+    digest: Digest
     size: int
     """Bytes of the module's file."""
     backbone: str
@@ -51,7 +51,7 @@ class VersionRow:
     created_by: str
 
 
-def compare_tensors(reader: BlobReader, before: str, after: str) -> tuple[list[str], int]:
+def compare_tensors(reader: BlobReader, before: Digest, after: Digest) -> tuple[list[str], int]:
     """Which tensors of two modules differ, in type, shape or any byte, or are in one alone.
 
     Args:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from centra.formats.names import Name
+    from centra.formats.identities import Name
     from centra.store import BlobProblem, Witness
 
 __all__ = ["MemoryStore"]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from centra.formats.backbone import BackboneSpec
+from centra.formats.identities import VersionNumber
 from centra.formats.manifest import ReleaseManifest
 from centra.formats.task_module import HeadSpec, TaskModule, TaskSpec
 from centra.store import LocalStore
@@ -55,6 +56,11 @@ class Backbone:
     spec: BackboneSpec
     store: LocalStore
     folder: Path
+
+
+def version_number(text: str) -> VersionNumber:
+    """The number of a task's version, ``1.0``."""
+    return VersionNumber.parse(text)
 
 
 # Encoders

@@ -16,6 +16,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from centra.checkpoints.backbone import import_backbone
 from centra.formats.backbone import BackboneSpec
+from centra.formats.identities import Digest
 from centra.formats.manifest import ReleaseManifest
 from centra.formats.precision import Precision
 from centra.kinds import kind_named
@@ -142,7 +143,7 @@ class Setups:
         self.store.put(manifest.to_bytes())
         return Setup(manifest, self.store)
 
-    def _specs(self, tasks: Sequence[ReferenceTask]) -> Mapping[str, tuple[str, TaskSpec]]:
+    def _specs(self, tasks: Sequence[ReferenceTask]) -> Mapping[str, tuple[Digest, TaskSpec]]:
         from centra.formats.task_module import read_spec
 
         made = {}
@@ -150,7 +151,7 @@ class Setups:
         if missing:
             _write(missing, self.backbone, self.store, self._modules)
         for task in tasks:
-            digest = (self._modules / task.name).read_text(encoding="utf-8")
+            digest = Digest((self._modules / task.name).read_text(encoding="utf-8"))
             made[task.name] = (digest, read_spec(self.store.fetch(digest)))
         return made
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from centra.formats.backbone import BackboneSpec
+    from centra.formats.identities import Digest
     from centra.formats.manifest import TaskEntry
 
 __all__ = ["Work", "embeddings_work", "layer_work", "release_work", "task_work"]
@@ -41,7 +42,7 @@ class Work:
 
 def release_work(
     tasks: Mapping[str, TaskEntry],
-    backbones: Mapping[str, BackboneSpec],
+    backbones: Mapping[Digest, BackboneSpec],
     *,
     batch: int,
     length: int,

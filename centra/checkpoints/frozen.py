@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from centra.families.table import Family
     from centra.formats.backbone import BackboneSpec
+    from centra.formats.identities import Digest
     from centra.progress import Progress
     from centra.store import BlobReader
 
@@ -98,7 +99,7 @@ def find_footings(
 
 def _frozen(
     parts: list[dict[str, torch.Tensor]],
-    digests: list[str],
+    digests: list[Digest],
     spec: BackboneSpec,
     reader: BlobReader,
 ) -> list[torch.dtype]:

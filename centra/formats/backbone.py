@@ -20,13 +20,14 @@ from centra.families.settings import (
     positions,
 )
 from centra.families.table import family_of
-from centra.formats.documents import Count, Digest, FormattedDocument
+from centra.formats.documents import Count, DigestField, FormattedDocument
 from centra.formats.manifest import FileName  # noqa: TC001 - pydantic reads the annotations
 from centra.formats.tensors import map_tensors
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from centra.formats.identities import Digest
     from centra.store import BlobReader
 
 __all__ = ["BackboneSpec", "check_shard"]
@@ -49,12 +50,12 @@ class BackboneSpec(FormattedDocument):
     """Tokens an input may have, special tokens included."""
     pad_token_id: Count
     token_types: bool
-    embeddings: Digest
-    layers: tuple[Digest, ...]
+    embeddings: DigestField
+    layers: tuple[DigestField, ...]
     """The digest of each layer's shard; layer i of the paper is ``layers[i - 1]``."""
     layer_tensors: dict[str, tuple[Count, ...]]
     """Name and shape of each tensor of one layer, as in transformers."""
-    tokenizer: dict[FileName, Digest]
+    tokenizer: dict[FileName, DigestField]
     """Tokenizer files by name; ``tokenizer.json`` is always among them."""
 
     @model_validator(mode="after")
@@ -71,7 +72,7 @@ class BackboneSpec(FormattedDocument):
         """How many token ids the embeddings know."""
         return int(self.config["vocab_size"])
 
-    def blobs(self) -> set[str]:
+    def blobs(self) -> set[Digest]:
         """The digests of all its parts, ``backbone.json`` included."""
         return {self.digest, self.embeddings, *self.layers, *self.tokenizer.values()}
 
@@ -138,7 +139,7 @@ class BackboneSpec(FormattedDocument):
         return spec
 
     @classmethod
-    def parts(cls, digest: str, reader: BlobReader) -> set[str]:
+    def parts(cls, digest: str, reader: BlobReader) -> set[Digest]:
         """The :meth:`blobs` of a backbone, whether or not it makes sense.
 
         Raises:

@@ -14,16 +14,25 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, ValidationError
 
 from centra.errors import FormatError, UnsupportedFormatError
+from centra.formats.identities import Digest
 from centra.formats.strict_json import LARGEST, parse_document
 from centra.formats.validation import explain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Count", "Digest", "Document", "FormattedDocument", "Text", "canonical_json", "sha256"]
+__all__ = [
+    "Count",
+    "DigestField",
+    "Document",
+    "FormattedDocument",
+    "Text",
+    "canonical_json",
+    "sha256",
+]
 
-Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-"""A SHA-256 digest as 64 lower-case hexadecimal digits."""
+DigestField = Annotated[Digest, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+"""A digest in a document."""
 
 Count = Annotated[int, Field(ge=0)]
 """A number of something."""
@@ -34,9 +43,9 @@ Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
 _VERSION = re.compile(r"([0-9]{1,9})\.([0-9]{1,9})")
 
 
-def sha256(data: bytes) -> str:
+def sha256(data: bytes) -> Digest:
     """The SHA-256 digest of some bytes, in hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
+    return Digest(hashlib.sha256(data).hexdigest())
 
 
 def canonical_json(value: Any) -> bytes:
@@ -99,7 +108,7 @@ class FormattedDocument(Document):
         return copy
 
     @property
-    def digest(self) -> str:
+    def digest(self) -> Digest:
         """The SHA-256 digest of the canonical bytes."""
         return sha256(self.to_bytes())
 

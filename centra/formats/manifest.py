@@ -14,13 +14,14 @@ from pydantic import Field, StringConstraints, model_validator
 
 from centra.errors import FormatError
 from centra.formats.contract import Contract
-from centra.formats.documents import Count, Digest, Document, FormattedDocument
+from centra.formats.documents import Count, DigestField, Document, FormattedDocument
 from centra.formats.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from centra.formats.backbone import BackboneSpec
+    from centra.formats.identities import Digest
     from centra.formats.task_module import TaskSpec
 
 __all__ = [
@@ -51,9 +52,9 @@ DEEPEST = 9999
 class TaskEntry(Document):
     """One task of a release."""
 
-    digest: Digest
+    digest: DigestField
     """The digest of the task module's file."""
-    backbone: Digest
+    backbone: DigestField
     kind: str
     input: str
     labels: tuple[str, ...]
@@ -87,13 +88,13 @@ class TaskEntry(Document):
 class TrunkEntry(Document):
     """The frozen layers of one backbone, up to the deepest tap."""
 
-    spec: Digest
+    spec: DigestField
     """The digest of ``backbone.json``, which is the backbone's own."""
     num_layers: Annotated[int, Field(ge=1)]
     """N, of the whole backbone."""
-    embeddings: Digest
-    layers: tuple[Digest, ...]
-    tokenizer: dict[FileName, Digest]
+    embeddings: DigestField
+    layers: tuple[DigestField, ...]
+    tokenizer: dict[FileName, DigestField]
 
     @classmethod
     def of(cls, backbone: BackboneSpec, depth: int) -> Self:
@@ -191,8 +192,8 @@ class ReleaseManifest(FormattedDocument):
     @classmethod
     def build(
         cls,
-        tasks: Mapping[str, tuple[str, TaskSpec]],
-        backbones: Mapping[str, BackboneSpec],
+        tasks: Mapping[str, tuple[Digest, TaskSpec]],
+        backbones: Mapping[Digest, BackboneSpec],
         precisions: Mapping[str, Precision] = MappingProxyType({}),
     ) -> ReleaseManifest:
         """Merge modules into a manifest (paper section 3.3).
@@ -270,7 +271,7 @@ class ReleaseManifest(FormattedDocument):
         }
         return self.model_copy(update={"tasks": tasks})
 
-    def files(self) -> dict[str, str]:
+    def files(self) -> dict[str, Digest]:
         """Every file of a release folder that is a blob: relative path to digest."""
         files = {}
         for trunk in self.trunks:
@@ -286,9 +287,9 @@ class ReleaseManifest(FormattedDocument):
         return files
 
 
-def _taps(tasks: Mapping[str, TaskEntry]) -> dict[str, list[int]]:
+def _taps(tasks: Mapping[str, TaskEntry]) -> dict[Digest, list[int]]:
     """Per backbone the layers that tasks read."""
-    taps: dict[str, list[int]] = {}
+    taps: dict[Digest, list[int]] = {}
     for entry in tasks.values():
         taps.setdefault(entry.backbone, []).append(entry.tap_layer)
     return taps
@@ -307,7 +308,7 @@ class ChannelPointer(FormattedDocument):
     revision: Annotated[int, Field(ge=1)]
     """Grows by one with every move."""
     release: Annotated[int, Field(ge=1)]
-    manifest: Digest
+    manifest: DigestField
     """The digest of the release's manifest."""
 
     @classmethod

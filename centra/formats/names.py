@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING
 
 from centra.errors import InvalidNameError
+from centra.formats.identities import Name, TaskName, VersionNumber
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["Name", "parse_name", "parse_task_name", "parse_version", "several", "split_reference"]
-
-Name = NewType("Name", str)
-"""A checked name: safe in a path, a URL and a shell."""
+__all__ = ["parse_name", "parse_task_name", "parse_task_reference", "several"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _TAKEN = ("id", "error")
-_VERSION = re.compile(r"(0|[1-9][0-9]{0,8})\.(0|[1-9][0-9]{0,8})")
 
 
 def parse_name(text: str, what: str = "name") -> Name:
@@ -40,7 +37,7 @@ def parse_name(text: str, what: str = "name") -> Name:
     return Name(text)
 
 
-def parse_task_name(text: str) -> Name:
+def parse_task_name(text: str) -> TaskName:
     """Check the name of a new task.
 
     Raises:
@@ -54,29 +51,18 @@ def parse_task_name(text: str) -> Name:
             f"another than {' and '.join(_TAKEN)}, which stand beside the tasks' answers in what "
             "'centra predict --json' prints",
         )
-    return parse_name(text, "task name")
+    return TaskName(parse_name(text, "task name"))
 
 
-def parse_version(text: str) -> tuple[int, int]:
-    """Parse ``"2.1"`` into ``(2, 1)``.
-
-    Raises:
-        InvalidNameError: the text is not two whole numbers with a dot between them.
-    """
-    match = _VERSION.fullmatch(text)
-    if match is None:
-        raise InvalidNameError("version", text, "MAJOR.MINOR, for example 2.1")
-    return int(match[1]), int(match[2])
-
-
-def split_reference(text: str, what: str) -> tuple[Name, str | None]:
-    """Split ``NAME`` or ``NAME@VERSION`` into the checked name and the version's text, if any.
+def parse_task_reference(text: str) -> tuple[TaskName, VersionNumber | None]:
+    """Read ``NAME`` or ``NAME@MAJOR.MINOR``: a task, and which of its versions where that is said.
 
     Raises:
-        InvalidNameError: the name is not acceptable.
+        InvalidNameError: the name or the number is malformed.
     """
     name, at, version = text.partition("@")
-    return parse_name(name, what), version if at else None
+    task = TaskName(parse_name(name, "task name"))
+    return task, VersionNumber.parse(version) if at else None
 
 
 def several(names: Collection[str] | str) -> list[str]:

@@ -27,12 +27,13 @@ from centra.formats.contract import Contract, InputForm
 from centra.formats.decision import Decision
 from centra.formats.documents import (
     Count,
-    Digest,
+    DigestField,
     Document,
     FormattedDocument,
     Text,
     canonical_json,
 )
+from centra.formats.identities import Digest
 from centra.formats.strict_json import parse_document
 from centra.formats.tensors import (
     LARGEST_HEADER,
@@ -121,7 +122,7 @@ class TaskSpec(FormattedDocument):
     input: InputForm
     labels: tuple[str, ...]
     """In the order of the logits; BIO tags for tagging; empty for regression."""
-    backbone: Digest
+    backbone: DigestField
     tap_layer: Count
     """The backbone layer whose hidden state is read; 0 is the embedding output."""
     depth: Count
@@ -135,7 +136,7 @@ class TaskSpec(FormattedDocument):
     """Reported by whoever trained it, on the dev set."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Data fingerprint, hyper-parameters, seed, library versions."""
-    teacher: Digest | None = None
+    teacher: DigestField | None = None
     """The module it was distilled from."""
 
     @property
@@ -200,7 +201,7 @@ class ModuleFile:
 
     path: Path
     spec: TaskSpec
-    digest: str
+    digest: Digest
     size: int
     """Bytes."""
     tensors: dict[str, RawTensor]
@@ -219,7 +220,7 @@ def read_spec(path: Path) -> TaskSpec:
     return spec
 
 
-def check_module(path: Path, digest: str | None = None) -> ModuleFile:
+def check_module(path: Path, digest: Digest | None = None) -> ModuleFile:
     """Check all of a module that can be checked without its backbone and without torch.
 
     Args:
@@ -311,7 +312,7 @@ def check_stored(path: Path, digest: str, backbone: BackboneSpec) -> ModuleFile:
         FormatError, UnsupportedFormatError, IncompatibleError: see :func:`check_module` and
             :func:`check_fits`.
     """
-    module = check_module(path, digest)
+    module = check_module(path, Digest(digest))
     check_fits(module, backbone, f"backbone sha256:{backbone.digest[:12]}")
     return module
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from centra.formats.identities import Digest
     from centra.formats.task_module import ModuleFile, TaskSpec
     from centra.store import BlobReader, BlobStore
 
@@ -101,7 +102,7 @@ class Checked:
 
 
 def merge(
-    modules: Mapping[str, str],
+    modules: Mapping[str, Digest],
     store: BlobStore,
     *,
     allow_two_backbones: bool = False,
@@ -201,7 +202,7 @@ def check_parity(
 
 def prove(
     modules: Mapping[str, ModuleFile],
-    backbones: Mapping[str, BackboneSpec],
+    backbones: Mapping[Digest, BackboneSpec],
     reader: BlobReader,
     progress: Progress = silent,
 ) -> dict[str, float]:
@@ -233,7 +234,7 @@ def prove(
 
 def _run(
     modules: Mapping[str, ModuleFile],
-    backbones: Mapping[str, BackboneSpec],
+    backbones: Mapping[Digest, BackboneSpec],
     reader: BlobReader,
     progress: Progress,
 ) -> dict[str, float]:
@@ -297,7 +298,7 @@ def proven(
 
 def _backbones(
     specs: Mapping[str, TaskSpec], checked: Checked, *, allow_two: bool
-) -> dict[str, BackboneSpec]:
+) -> dict[Digest, BackboneSpec]:
     counts = Counter(spec.backbone for spec in specs.values())
     if len(counts) > (2 if allow_two else 1):
         (usual, _), *others = counts.most_common()

@@ -229,7 +229,10 @@ def _contents(
 ) -> tuple[dict[str, str], dict[str, bytes]]:
     """The digest of every file, and the bytes of those that are no blobs, by path."""
     small = {**_transformers_files(manifest, reader), _MANIFEST: manifest.to_bytes()}
-    sums = {**manifest.files(), **{path: sha256(data) for path, data in small.items()}}
+    sums: dict[str, str] = {
+        **manifest.files(),
+        **{path: sha256(data) for path, data in small.items()},
+    }
     small[_SUMS] = _sums_text(sums)
     return {**sums, _SUMS: sha256(small[_SUMS])}, small
 

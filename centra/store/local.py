@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from centra.formats.identities import Digest
     from centra.store.protocol import BlobProblem, Witness
 
 __all__ = ["Leftover", "LocalStore"]
@@ -91,7 +92,7 @@ class LocalStore:
             raise CorruptBlobError(digest, actual, str(path))
         return path
 
-    def put(self, source: Path | bytes) -> str:
+    def put(self, source: Path | bytes) -> Digest:
         digest = content_digest(source)
         path = self.path(digest)
         try:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from centra.formats.identities import Digest
+
 __all__ = ["BlobProblem", "BlobReader", "BlobStore", "BlobWriter", "StoredBlob", "Witness"]
 
 Witness = tuple[int, str]
@@ -70,7 +72,7 @@ class BlobReader(Protocol):
 class BlobWriter(Protocol):
     """Anything that takes files."""
 
-    def put(self, source: Path | bytes) -> str:
+    def put(self, source: Path | bytes) -> Digest:
         """Store a file or bytes, once, and return the digest.
 
         What is there already is read, and replaced where it is damaged: putting the original again

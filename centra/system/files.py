@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.errors import StoreNotWritableError, UsageError
+from centra.formats.identities import Digest
 from centra.system.reading import open_regular, read_regular
 
 if TYPE_CHECKING:
@@ -48,23 +49,25 @@ _CANNOT_SYNC = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOTSUP, errno.EP
 """What file systems say that cannot sync a folder, or of a folder that may be written but not read."""
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: Path) -> Digest:
     """The SHA-256 digest of a file's bytes, in hexadecimal.
 
     Raises:
         OSError: it cannot be read, or is no regular file.
     """
     with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return Digest(hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def content_digest(source: Path | bytes) -> str:
+def content_digest(source: Path | bytes) -> Digest:
     """The SHA-256 digest of a file, or of bytes, in hexadecimal.
 
     Raises:
         OSError: see :func:`file_digest`.
     """
-    return hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else file_digest(source)
+    if isinstance(source, bytes):
+        return Digest(hashlib.sha256(source).hexdigest())
+    return file_digest(source)
 
 
 def check_utf8(path: Path) -> None:

@@ -14,6 +14,7 @@ from registry.database.models import Backbone, Channel, ReleaseTask, TaskVersion
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from centra.formats.identities import Digest, Name, ReleaseNumber, TaskName, VersionNumber
     from registry.connection import Registry
     from registry.database.unit_of_work import UnitOfWork
     from registry.rules.lifecycle import BackboneState
@@ -34,9 +35,9 @@ __all__ = [
 class BackboneRow:
     """A registered backbone."""
 
-    name: str
+    name: Name
     version: int
-    digest: str
+    digest: Digest
     family: str
     num_layers: int
     hidden_size: int
@@ -58,9 +59,9 @@ class BackboneUse:
 
     backbone: str
     state: BackboneState
-    tasks: dict[str, str]
+    tasks: dict[TaskName, VersionNumber]
     """The active tasks whose current version is on it, and that version."""
-    channels: dict[str, int]
+    channels: dict[str, ReleaseNumber]
     """The channels that serve a release with a module on it, and that release."""
     releases: int
     """How many releases hold a module on it."""
@@ -137,8 +138,8 @@ def backbone_use(uow: UnitOfWork, backbone: Backbone) -> BackboneUse:
         backbone=backbone.reference,
         state=backbone.state,
         tasks={
-            name: version.number
-            for name, version in uow.live().items()
+            version.task.name: version.number
+            for version in uow.live().values()
             if version.backbone_id == backbone.id
         },
         channels={c.name: c.release.number for c in uow.session.scalars(channels)},

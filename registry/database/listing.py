@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 from sqlalchemy import exists
 
 from centra.errors import UsageError
-from centra.formats.names import split_reference
+from centra.formats.names import parse_task_reference
 from registry.database.models import Backbone, ReleaseTask
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def holds(
         InvalidNameError: the name or the number is malformed.
         TaskNotFoundError: there is no such task or version.
     """
-    name, number = split_reference(reference, "task name")
+    name, number = parse_task_reference(reference)
     # By both columns of the primary key: a page of the newest releases is found without a scan.
     condition = exists().where(
         ReleaseTask.release_id == release, ReleaseTask.task_id == uow.task(name).id

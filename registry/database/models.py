@@ -19,9 +19,16 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, composite, mapped_column, relationship
 
 from centra.formats.contract import Contract
+from centra.formats.identities import (  # noqa: TC001 - SQLAlchemy reads the annotations
+    Digest,
+    Name,
+    ReleaseNumber,
+    TaskName,
+    VersionNumber,
+)
 from centra.formats.precision import Precision
 from registry.rules.lifecycle import BackboneState, TaskState
 from registry.rules.lineage import MoveKind
@@ -119,13 +126,13 @@ class Backbone(Base):
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(_NAME)
+    name: Mapped[Name] = mapped_column(_NAME)
     version: Mapped[int]
     state: Mapped[BackboneState] = mapped_column(
         EnumText(BackboneState, 7), default=BackboneState.ACTIVE
     )
     """No module may be registered on a retired one."""
-    digest: Mapped[str] = mapped_column(_DIGEST, unique=True)
+    digest: Mapped[Digest] = mapped_column(_DIGEST, unique=True)
     family: Mapped[str] = mapped_column(String(32))
     num_layers: Mapped[int]
     hidden_size: Mapped[int]
@@ -147,7 +154,7 @@ class Task(Base):
     __table_args__ = (CheckConstraint("state IN ('active', 'retired')", name="state"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(_NAME, unique=True)
+    name: Mapped[TaskName] = mapped_column(_NAME, unique=True)
     team: Mapped[str] = mapped_column(_NAME, index=True)
     state: Mapped[TaskState] = mapped_column(EnumText(TaskState, 7), default=TaskState.ACTIVE)
     created_at: Mapped[datetime] = mapped_column(UtcTime)
@@ -182,7 +189,7 @@ class TaskVersion(Base):
     minor: Mapped[int]
     current_of: Mapped[int | None] = mapped_column(ForeignKey("tasks.id"), unique=True)
     """The task, where this is its current version: unique, so that each task has one at most."""
-    digest: Mapped[str] = mapped_column(_DIGEST, index=True)
+    digest: Mapped[Digest] = mapped_column(_DIGEST, index=True)
     size: Mapped[int] = mapped_column(BigInteger)
     backbone_id: Mapped[int] = mapped_column(ForeignKey("backbones.id"), index=True)
     kind: Mapped[str] = mapped_column(String(16))
@@ -196,11 +203,7 @@ class TaskVersion(Base):
 
     task: Mapped[Task] = relationship(foreign_keys=[task_id], back_populates="versions")
     backbone: Mapped[Backbone] = relationship(lazy="joined")
-
-    @property
-    def number(self) -> str:
-        """``major.minor``."""
-        return f"{self.major}.{self.minor}"
+    number: Mapped[VersionNumber] = composite("major", "minor")
 
     @property
     def reference(self) -> str:
@@ -223,8 +226,8 @@ class Release(Base):
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    number: Mapped[int] = mapped_column(unique=True)
-    digest: Mapped[str] = mapped_column(_DIGEST, unique=True)
+    number: Mapped[ReleaseNumber] = mapped_column(Integer, unique=True)
+    digest: Mapped[Digest] = mapped_column(_DIGEST, unique=True)
     base_id: Mapped[int | None] = mapped_column(ForeignKey("releases.id"))
     created_at: Mapped[datetime] = mapped_column(UtcTime)
     created_by: Mapped[str] = mapped_column(String(127))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
+from centra.formats.identities import VersionNumber
 from registry.database.models import (
     Backbone,
     Channel,
@@ -75,7 +76,7 @@ def _versions(uow: UnitOfWork) -> dict[int, _Version]:
         row.id: (
             row.current_of,
             row.task,
-            f"{row.major}.{row.minor}",
+            str(VersionNumber(row.major, row.minor)),
             {
                 "digest": row.digest,
                 "created_by": row.created_by,

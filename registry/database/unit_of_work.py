@@ -13,7 +13,6 @@ from sqlalchemy import false, func, select
 from sqlalchemy.orm import aliased, contains_eager
 
 from centra.errors import NotFoundError
-from centra.formats.names import parse_version
 from registry.database.models import (
     AuditEvent,
     AuditHead,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
+    from centra.formats.identities import Digest, VersionNumber
     from centra.formats.precision import Precision
     from registry.rules.lifecycle import Actor
 
@@ -127,27 +127,25 @@ class UnitOfWork:
         """The task of this name, or None."""
         return self.session.scalar(select(Task).where(Task.name == name))
 
-    def version(self, name: str, number: str | None) -> TaskVersion:
+    def version(self, name: str, number: VersionNumber | None) -> TaskVersion:
         """A version of a task; the current one where no number is given.
 
         Raises:
             TaskNotFoundError: there is no such task or version.
-            InvalidNameError: the number is malformed.
         """
         task = self.task(name)
         if number is None:
             return self.current(task)
-        major, minor = parse_version(number)
         query = select(TaskVersion).where(
-            TaskVersion.task_id == task.id, TaskVersion.major == major, TaskVersion.minor == minor
+            TaskVersion.task_id == task.id, TaskVersion.number == number
         )
         found = self.session.scalar(query)
         if found is not None:
             return found
-        known = ", ".join(version.number for version in task.versions)
+        known = ", ".join(str(version.number) for version in task.versions)
         raise TaskNotFoundError(f"task {name} has no version {number}; it has {known}")
 
-    def version_by_digest(self, task: Task, digest: str) -> TaskVersion | None:
+    def version_by_digest(self, task: Task, digest: Digest) -> TaskVersion | None:
         """The version of a task that is the module of this digest, or None."""
         query = select(TaskVersion).where(
             TaskVersion.task_id == task.id, TaskVersion.digest == digest

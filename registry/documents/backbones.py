@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from centra.formats.identities import ReleaseNumber, TaskName, VersionNumber  # noqa: TC001 - pydantic reads the annotations
 from registry.documents.base import Document, Moment, schema
 
 if TYPE_CHECKING:
@@ -90,9 +91,9 @@ class BackboneUse(Document):
     backbone: str
     state: str
     """``active`` or ``retired``."""
-    tasks: dict[str, str]
+    tasks: dict[TaskName, VersionNumber]
     """The active tasks whose current version is on it, each with that version."""
-    channels: dict[str, int]
+    channels: dict[str, ReleaseNumber]
     """The channels that serve a release with a module on it, each with that release."""
     releases: int
     """How many releases hold a module on it."""

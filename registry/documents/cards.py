@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from centra.formats.identities import ReleaseNumber  # noqa: TC001 - pydantic reads the annotations
 from registry.documents.base import Document
 from registry.documents.evaluations import Evaluation
 
@@ -31,9 +32,9 @@ class Card(Document):
 
     evaluations: list[Evaluation]
     """The newest first."""
-    releases: list[int]
+    releases: list[ReleaseNumber]
     """Those that hold this version."""
-    int8: list[int]
+    int8: list[ReleaseNumber]
     """Those of them that hold it in int8."""
     channels: list[str]
     """Those that serve one of these releases now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from centra.formats.identities import VersionNumber  # noqa: TC001 - pydantic reads the annotations
 from registry.documents.base import Document, Moment, from_field, schema
 from registry.documents.cards import Card
 from registry.documents.versions import ContractDifference, Version
@@ -23,7 +24,7 @@ class TaskSummary(Document):
     """The owner."""
     state: str
     """``active`` or ``retired``; retired tasks are not in the live set."""
-    version: str
+    version: VersionNumber
     """The current one; so are all fields that follow."""
     kind: str
     input: str
@@ -67,7 +68,7 @@ class Task(Document):
     """The owner."""
     state: str
     """``active`` or ``retired``; retired tasks are not in the live set."""
-    current: str
+    current: VersionNumber
     """The version that is current."""
     versions: list[Version]
     """The oldest first; the one alone that was asked for."""
@@ -106,7 +107,7 @@ class TaskChange(Document):
 
     schema_: str = schema("task-change")
     task: str
-    version: str
+    version: VersionNumber
     """The current one now."""
     changed: bool
     forced: bool

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from centra.formats.identities import VersionNumber  # noqa: TC001 - pydantic reads the annotations
 from registry.documents.base import Document, schema
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ class Export(Document):
     """Of the file."""
     size: int
     """Bytes of the file."""
-    tasks: dict[str, str]
+    tasks: dict[str, VersionNumber]
     release: int | None
 
     @classmethod
@@ -50,13 +51,13 @@ class ImportedTask(Document):
     """A task of a file, and the version that it is here."""
 
     task: str
-    version: str
+    version: VersionNumber
     change: str | None
     """How it became that version: ``register``, ``update`` or ``redefine``; null where it was
     registered already."""
     forced: bool
     """Whether it was another team's to do, and the log says so."""
-    current: str
+    current: VersionNumber
     """The version that is current here: another one only where this was registered already."""
     state: str
     """The task's here: ``retired`` only where this was registered already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from centra.formats.identities import VersionNumber  # noqa: TC001 - pydantic reads the annotations
 from registry.documents.base import Document, Moment
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ __all__ = ["ContractDifference", "Version"]
 class Version(Document):
     """One version of a task."""
 
-    version: str
+    version: VersionNumber
     digest: str
     """Of the module's file."""
     size: int

@@ -7,11 +7,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from centra.errors import UsageError
+from centra.formats.identities import VersionNumber
 from centra.formats.names import parse_name
 from registry.errors import NotOwnerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from centra.formats.identities import Name
 
 __all__ = [
     "Actor",
@@ -53,7 +56,7 @@ class Actor:
     """Who acts, as the caller says; the database's credentials are what really guards it."""
 
     person: str
-    team: str | None = None
+    team: Name | None = None
 
     @classmethod
     def parse(cls, text: str) -> Actor:
@@ -73,8 +76,8 @@ class Actor:
 
 
 def next_version(
-    existing: Iterable[tuple[int, int]], current: tuple[int, int], *, redefined: bool
-) -> tuple[int, int]:
+    existing: Iterable[VersionNumber], current: VersionNumber, *, redefined: bool
+) -> VersionNumber:
     """The number of a new version.
 
     Args:
@@ -84,8 +87,9 @@ def next_version(
             current major.
     """
     if redefined:
-        return max(major for major, _ in existing) + 1, 0
-    return current[0], max(minor for major, minor in existing if major == current[0]) + 1
+        return VersionNumber(max(existing).major + 1, 0)
+    of_this_major = [number for number in existing if number.major == current.major]
+    return VersionNumber(current.major, max(of_this_major).minor + 1)
 
 
 def check_owner(task: str, team: str, actor: Actor, *, force: bool) -> bool:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from centra.formats.identities import Digest
     from registry.connection import Registry
     from registry.database.unit_of_work import UnitOfWork
 
@@ -72,7 +73,7 @@ class Claim:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._operation = new_operation()
-        self._digests: set[str] = set()
+        self._digests: set[Digest] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +89,7 @@ class Claim:
             with suppress(CentraError), self._registry.write(any_store=True) as uow:
                 uow.session.execute(self._own(delete(BlobClaim)))
 
-    def put(self, source: Path | bytes) -> str:
+    def put(self, source: Path | bytes) -> Digest:
         """Claim a blob and store it; see :meth:`centra.store.BlobStore.put`.
 
         Raises:
@@ -98,7 +99,7 @@ class Claim:
         self.put_all({digest: source})
         return digest
 
-    def put_all(self, sources: Mapping[str, Path | bytes], progress: Progress = silent) -> None:
+    def put_all(self, sources: Mapping[Digest, Path | bytes], progress: Progress = silent) -> None:
         """Claim blobs and store them, those that are there, too: that mends what is damaged.
 
         Args:
@@ -136,7 +137,7 @@ class Claim:
     def _own(self, statement: Any) -> Any:
         return statement.where(BlobClaim.operation == self._operation)
 
-    def _claim(self, digests: set[str]) -> None:
+    def _claim(self, digests: set[Digest]) -> None:
         since = time.monotonic()
         told = False
         while digests:
@@ -159,7 +160,7 @@ class Claim:
 
 @contextmanager
 def storing(
-    registry: Registry, sources: Mapping[str, Path | bytes], progress: Progress = silent
+    registry: Registry, sources: Mapping[Digest, Path | bytes], progress: Progress = silent
 ) -> Iterator[UnitOfWork]:
     """Store blobs, and then open the writing transaction whose rows may name them.
 

@@ -216,7 +216,7 @@ def _needed(what: str, mend: str) -> Iterator[None]:
 def _backbone_blobs(store: BlobStore, digest: str) -> set[str]:
     from centra.formats.backbone import BackboneSpec
 
-    return BackboneSpec.parts(digest, store)
+    return {*BackboneSpec.parts(digest, store)}
 
 
 def _release_blobs(store: BlobStore, manifest: str) -> set[str]:

@@ -357,7 +357,7 @@ def _unknown(
     """What pointers name of releases that the database does not know."""
     from centra.formats.manifest import ChannelPointer, ReleaseManifest
 
-    found = set()
+    found: set[str] = set()
     for name, data in pointers.items():
         if data is None:
             continue

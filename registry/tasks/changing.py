@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.errors import UsageError
+from centra.formats.identities import TaskName
 from centra.formats.names import parse_name, parse_task_name
 from centra.progress import Progress, silent
 from registry.rules.lifecycle import VersionChange
@@ -70,14 +71,14 @@ def register(
         NotOwnerError: the actor is of another team.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
-    parse_task_name(name)
+    task = parse_task_name(name)
     owner = parse_name(team, "team name") if team else registry.actor.team
     if owner is None:
         raise UsageError(
-            f"task {name}: no team is given that owns it, and the actor is of none",
+            f"task {task}: no team is given that owns it, and the actor is of none",
             code="team-missing",
         )
-    request = VersionRequest(task=name, change=VersionChange.REGISTER, team=owner, force=force)
+    request = VersionRequest(task=task, change=VersionChange.REGISTER, team=owner, force=force)
     return _make_version(registry, request, Path(source), checkpoint, progress)
 
 
@@ -99,7 +100,8 @@ def update(
         ContractChangedError: kind, input or labels differ; it says how.
         ConflictError: the task is retired, or these bytes are a version that is not current.
     """
-    request = VersionRequest(task=name, change=VersionChange.UPDATE, force=force)
+    task = TaskName(parse_name(name, "task name"))
+    request = VersionRequest(task=task, change=VersionChange.UPDATE, force=force)
     return _make_version(registry, request, Path(source), checkpoint, progress)
 
 
@@ -121,7 +123,8 @@ def redefine(
         ConflictError: the contract is the same, the task is retired, or these bytes are a version
             that is not current.
     """
-    request = VersionRequest(task=name, change=VersionChange.REDEFINE, force=force)
+    task = TaskName(parse_name(name, "task name"))
+    request = VersionRequest(task=task, change=VersionChange.REDEFINE, force=force)
     return _make_version(registry, request, Path(source), checkpoint, progress)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from registry.rules.lifecycle import TaskState
 
 if TYPE_CHECKING:
+    from centra.formats.identities import TaskName, VersionNumber
     from centra.store import BlobProblem
 
 __all__ = ["TaskOutcome"]
@@ -17,8 +18,8 @@ __all__ = ["TaskOutcome"]
 class TaskOutcome:
     """What a change of a task led to."""
 
-    task: str
-    version: str
+    task: TaskName
+    version: VersionNumber
     changed: bool
     """False where the registry said so already."""
     forced: bool = False

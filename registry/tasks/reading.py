@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from centra.errors import UsageError
-from centra.formats.names import split_reference
+from centra.formats.identities import VersionNumber
+from centra.formats.names import parse_task_reference
 from registry import audit
 from registry.database.listing import by_name, is_backbone, metric, paged, within
 from registry.database.models import Backbone, Task, TaskVersion
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
     from centra.formats.contract import ContractDifference
+    from centra.formats.identities import TaskName
     from registry.audit import Event
     from registry.connection import Registry
     from registry.database.listing import MetricBound, Moment
@@ -33,10 +35,10 @@ __all__ = ["TaskDetail", "TaskDifference", "TaskRow", "diff", "history", "list_t
 class TaskRow:
     """A task with its current version, as listed."""
 
-    name: str
+    name: TaskName
     team: str
     state: TaskState
-    version: str
+    version: VersionNumber
     kind: str
     input: str
     backbone: str
@@ -51,10 +53,10 @@ class TaskRow:
 class TaskDetail:
     """A task with all its versions."""
 
-    name: str
+    name: TaskName
     team: str
     state: TaskState
-    current: str
+    current: VersionNumber
     versions: list[VersionRow]
 
 
@@ -62,7 +64,7 @@ class TaskDetail:
 class TaskDifference:
     """How two versions of a task differ."""
 
-    task: str
+    task: TaskName
     before: VersionRow
     after: VersionRow
     contract: ContractDifference
@@ -132,7 +134,7 @@ def list_tasks(
                 name=row.name,
                 team=row.team,
                 state=row.state,
-                version=f"{row.major}.{row.minor}",
+                version=VersionNumber(row.major, row.minor),
                 kind=row.kind,
                 input=row.input,
                 backbone=f"{row.encoder}@{row.number}",
@@ -152,7 +154,7 @@ def show(registry: Registry, reference: str) -> TaskDetail:
         TaskNotFoundError: there is no such task or version.
         DatabaseError: the registry cannot be used.
     """
-    name, number = split_reference(reference, "task name")
+    name, number = parse_task_reference(reference)
     with registry.read() as uow:
         task = uow.task(name)
         versions = task.versions if number is None else [uow.version(name, number)]
@@ -188,7 +190,7 @@ def diff(registry: Registry, before: str, after: str) -> TaskDifference:
         BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: they cannot be read.
     """
     (name, first), (other, second) = (
-        split_reference(reference, "task name") for reference in (before, after)
+        parse_task_reference(reference) for reference in (before, after)
     )
     if name != other:
         raise UsageError(f"{before} and {after} are different tasks; compare versions of one")

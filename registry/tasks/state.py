@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from centra.errors import UsageError
-from centra.formats.names import split_reference
+from centra.formats.names import parse_task_reference
 from registry.rules.lifecycle import TaskState, check_owner
 from registry.tasks.intake import check_open
 from registry.tasks.outcome import TaskOutcome
@@ -56,7 +56,7 @@ def pin(registry: Registry, reference: str, *, force: bool = False) -> TaskOutco
         ConflictError: the version's backbone is retired.
         DatabaseError: the registry cannot be used.
     """
-    name, number = split_reference(reference, "task name")
+    name, number = parse_task_reference(reference)
     if number is None:
         raise UsageError(f"say which version: {name}@MAJOR.MINOR", code="version-missing")
     with registry.write() as uow:
@@ -67,7 +67,7 @@ def pin(registry: Registry, reference: str, *, force: bool = False) -> TaskOutco
         if changed:
             check_open(version.backbone)
             make_current(uow, version, before)
-            details = {"from": before.number, "to": version.number}
+            details = {"from": str(before.number), "to": str(version.number)}
             uow.record("task:pin", name, details, forced=forced)
         outcome = TaskOutcome(
             task=name,
@@ -92,9 +92,9 @@ def _set_state(registry: Registry, name: str, state: TaskState, *, force: bool) 
             if state == TaskState.ACTIVE:
                 check_open(current.backbone)
             task.state = state
-            uow.record(f"task:{verb}", name, {"version": current.number}, forced=forced)
+            uow.record(f"task:{verb}", name, {"version": str(current.number)}, forced=forced)
         outcome = TaskOutcome(
-            task=name,
+            task=task.name,
             version=current.number,
             changed=changed,
             forced=forced and changed,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from centra.errors import ConflictError
+from centra.formats.identities import VersionNumber
 from registry.database.models import Task, TaskVersion
 from registry.errors import ContractChangedError, TaskExistsError
 from registry.rules import lifecycle
@@ -21,6 +22,7 @@ from registry.rules.replay import version_content
 from registry.tasks.intake import check_open
 
 if TYPE_CHECKING:
+    from centra.formats.identities import Name, TaskName
     from centra.formats.task_module import ModuleFile
     from registry.database.unit_of_work import UnitOfWork
 
@@ -40,10 +42,10 @@ __all__ = [
 class VersionRequest:
     """What somebody wants of a module."""
 
-    task: str
+    task: TaskName
     change: VersionChange | None = None
     """How it is to become a version; None for whatever fits."""
-    team: str | None = None
+    team: Name | None = None
     """The owner of a new task; None where the task must be there."""
     force: bool = False
     """Act for another team."""
@@ -224,7 +226,7 @@ def _first_version(
 ) -> TaskVersion:
     task = Task(name=request.task, team=request.team, state=TaskState.ACTIVE, created_at=uow.now)
     uow.session.add(task)
-    version = _write_version(uow, task, module, (1, 0))
+    version = _write_version(uow, task, module, VersionNumber(1, 0))
     make_current(uow, version, None)
     details = {**_event_details(version, module), "team": request.team}
     uow.record("task:register", task.name, details, forced=forced)
@@ -238,7 +240,7 @@ def _further_version(
     before = uow.current(task)
     version = _write_version(uow, task, module, _next_number(uow, before, redefined=redefined))
     make_current(uow, version, before)
-    details = {**_event_details(version, module), "from": before.number}
+    details = {**_event_details(version, module), "from": str(before.number)}
     if redefined:
         details["difference"] = before.contract.difference(version.contract).lines()
     action = "task:redefine" if redefined else "task:update"
@@ -246,7 +248,7 @@ def _further_version(
     return version
 
 
-def _next_number(uow: UnitOfWork, before: TaskVersion, *, redefined: bool) -> tuple[int, int]:
+def _next_number(uow: UnitOfWork, before: TaskVersion, *, redefined: bool) -> VersionNumber:
     newest = select(TaskVersion.major, TaskVersion.minor)
     newest = newest.where(TaskVersion.task_id == before.task_id)
     newest = newest.order_by(TaskVersion.major.desc(), TaskVersion.minor.desc()).limit(1)
@@ -254,23 +256,22 @@ def _next_number(uow: UnitOfWork, before: TaskVersion, *, redefined: bool) -> tu
     of_this_major = newest.where(TaskVersion.major == before.major)
     return next_version(
         [
-            (row.major, row.minor)
+            VersionNumber(row.major, row.minor)
             for query in (newest, of_this_major)
             for row in uow.session.execute(query)
         ],
-        (before.major, before.minor),
+        before.number,
         redefined=redefined,
     )
 
 
 def _write_version(
-    uow: UnitOfWork, task: Task, module: ModuleFile, number: tuple[int, int]
+    uow: UnitOfWork, task: Task, module: ModuleFile, number: VersionNumber
 ) -> TaskVersion:
     spec = module.spec
     version = TaskVersion(
         task=task,
-        major=number[0],
-        minor=number[1],
+        number=number,
         digest=module.digest,
         size=module.size,
         backbone=uow.backbone_by_digest(spec.backbone),
@@ -287,7 +288,7 @@ def _write_version(
 
 def _event_details(version: TaskVersion, module: ModuleFile) -> dict[str, Any]:
     details: dict[str, Any] = {
-        "version": version.number,
+        "version": str(version.number),
         "digest": version.digest,
         "content": version_content(version, version.backbone.digest),
     }

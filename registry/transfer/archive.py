@@ -25,13 +25,14 @@ from centra.errors import (
 )
 from centra.formats.documents import (
     Count,
-    Digest,
+    DigestField,
     Document,
     FormattedDocument,
     Text,
     canonical_json,
     sha256,
 )
+from centra.formats.identities import Digest
 from centra.formats.manifest import FileName  # noqa: TC001 - pydantic reads the annotations
 from centra.formats.strict_json import LARGEST, parse_document
 from centra.progress import Progress, silent
@@ -62,14 +63,14 @@ class ExportedTask(Document):
     """One version of a task."""
 
     team: FileName
-    module: Digest
+    module: DigestField
 
 
 class ExportedRelease(Document):
     """A release of the exported tasks."""
 
-    manifest: Digest
-    signatures: tuple[Digest, ...]
+    manifest: DigestField
+    signatures: tuple[DigestField, ...]
     """The oldest first."""
 
 
@@ -78,18 +79,18 @@ class Export(FormattedDocument):
 
     FORMAT: ClassVar[str] = "centra/export"
 
-    backbones: dict[Digest, ExportedBackbone]
+    backbones: dict[DigestField, ExportedBackbone]
     tasks: dict[FileName, ExportedTask]
     release: ExportedRelease | None = None
-    blobs: dict[Digest, Count]
+    blobs: dict[DigestField, Count]
     """The size of each blob in bytes."""
-    checksum: Digest
+    checksum: DigestField
     """Over all the rest of the document, so that a flipped bit shows in a name too."""
 
     @classmethod
     def sealed(cls, **fields: Any) -> Self:
         """The document with these fields and their checksum."""
-        draft = cls(**fields, checksum="0" * 64)
+        draft = cls(**fields, checksum=Digest("0" * 64))
         return draft.model_copy(update={"checksum": _checksum(draft.to_bytes())})
 
     def check(self, where: str) -> None:
@@ -101,7 +102,7 @@ class Export(FormattedDocument):
         if self.checksum != _checksum(self.to_bytes()):
             raise FormatError(f"{where}: is corrupt: its checksum is another")
 
-    def named(self) -> set[str]:
+    def named(self) -> set[Digest]:
         """The digests that it names besides; each must be that of a blob."""
         digests = {*self.backbones, *(task.module for task in self.tasks.values())}
         if self.release is not None:
@@ -114,7 +115,7 @@ def write(
     export: Export,
     reader: BlobReader,
     *,
-    signatures: Mapping[str, bytes],
+    signatures: Mapping[Digest, bytes],
     progress: Progress = silent,
 ) -> None:
     """Write an export in one step: there is never half of it.
@@ -147,7 +148,7 @@ def write(
         raise StoreNotWritableError(f"cannot write {file}: {error.strerror}") from error
 
 
-def unpack(file: Path, target: LocalStore, progress: Progress = silent) -> tuple[Export, str]:
+def unpack(file: Path, target: LocalStore, progress: Progress = silent) -> tuple[Export, Digest]:
     """Check an export from its first byte to its last, and put its blobs into a store.
 
     Args:
@@ -209,12 +210,12 @@ class _Hashed:
         return self._file.tell()
 
     @property
-    def digest(self) -> str:
+    def digest(self) -> Digest:
         """The SHA-256 digest of what has been read."""
-        return self._hasher.hexdigest()
+        return Digest(self._hasher.hexdigest())
 
 
-def _checksum(data: bytes) -> str | None:
+def _checksum(data: bytes) -> Digest | None:
     """The checksum of a document; None where its bytes are not those that its content has."""
     try:
         fields = parse_document(data)

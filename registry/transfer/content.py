@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from centra.formats.backbone import BackboneSpec
+    from centra.formats.identities import Digest
     from centra.formats.manifest import ReleaseManifest
     from centra.formats.task_module import ModuleFile
     from centra.progress import Progress
@@ -29,14 +30,14 @@ class Content:
     """A file's content, checked against itself."""
 
     export: Export
-    digest: str
+    digest: Digest
     store: LocalStore
     """Its blobs."""
-    backbones: dict[str, BackboneSpec]
+    backbones: dict[Digest, BackboneSpec]
     modules: dict[str, ModuleFile]
     """By task; without their tensors, which may not all fit into memory."""
     manifest: ReleaseManifest | None
-    signatures: dict[str, bytes]
+    signatures: dict[Digest, bytes]
 
     def proven(self, names: Sequence[str], progress: Progress) -> Content:
         """The same, with what running some of the modules on their probes has shown.
@@ -55,7 +56,7 @@ class Content:
         return dataclasses.replace(self, modules=self.modules | proven)
 
     @property
-    def blobs(self) -> list[str]:
+    def blobs(self) -> list[Digest]:
         """All that belongs into a store as a blob, which signatures do not."""
         return sorted(self.export.blobs.keys() - self.signatures.keys())
 
@@ -100,7 +101,7 @@ def read_content(
 
 def _backbones(
     file: Path, export: Export, store: LocalStore, known: Collection[str]
-) -> dict[str, BackboneSpec]:
+) -> dict[Digest, BackboneSpec]:
     from centra.checkpoints.backbone import check_backbone
     from centra.formats.backbone import BackboneSpec
     from centra.tokenization.trial import try_tokenizer
@@ -125,7 +126,7 @@ def _modules(
     file: Path,
     export: Export,
     store: LocalStore,
-    backbones: Mapping[str, BackboneSpec],
+    backbones: Mapping[Digest, BackboneSpec],
     progress: Progress,
 ) -> dict[str, ModuleFile]:
     """Each task's module, without its tensors."""
@@ -150,8 +151,8 @@ def _release(
     export: Export,
     store: LocalStore,
     modules: Mapping[str, ModuleFile],
-    backbones: Mapping[str, BackboneSpec],
-) -> tuple[ReleaseManifest | None, dict[str, bytes]]:
+    backbones: Mapping[Digest, BackboneSpec],
+) -> tuple[ReleaseManifest | None, dict[Digest, bytes]]:
     """The manifest, which must be what the modules merge to, and signatures of just that."""
     from centra.formats.manifest import ReleaseManifest
     from centra.releases.signing import check_subject

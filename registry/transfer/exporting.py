@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.errors import UsageError
-from centra.formats.names import split_reference
+from centra.formats.names import parse_task_reference
 from centra.progress import Progress, silent
 from centra.releases.find import read_manifest
 from centra.system.files import file_digest
@@ -19,6 +19,7 @@ from registry.transfer import archive
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from centra.formats.identities import Digest, ReleaseNumber, VersionNumber
     from centra.formats.manifest import ReleaseManifest
     from registry.connection import Registry
     from registry.database.models import TaskVersion
@@ -33,13 +34,13 @@ _log = logging.getLogger(__name__)
 class Exported:
     """What was written to a file."""
 
-    digest: str
+    digest: Digest
     """The file's own."""
     size: int
     """Bytes."""
-    tasks: dict[str, str]
+    tasks: dict[str, VersionNumber]
     """Per task the version."""
-    release: int | None
+    release: ReleaseNumber | None
 
 
 def export_file(
@@ -86,12 +87,12 @@ def export_file(
 class _Selection:
     """What is to be exported, as the database has it."""
 
-    backbones: dict[str, archive.ExportedBackbone]
+    backbones: dict[Digest, archive.ExportedBackbone]
     tasks: dict[str, archive.ExportedTask]
-    numbers: dict[str, str]
+    numbers: dict[str, VersionNumber]
     """Per task the version."""
-    release: int | None
-    manifest: str | None
+    release: ReleaseNumber | None
+    manifest: Digest | None
     """The release's digest."""
 
 
@@ -119,7 +120,7 @@ def _select(registry: Registry, references: Sequence[str], release: str | None) 
 def _versions(uow: UnitOfWork, references: Sequence[str]) -> dict[str, TaskVersion]:
     versions: dict[str, TaskVersion] = {}
     for reference in references:
-        name, number = split_reference(reference, "task name")
+        name, number = parse_task_reference(reference)
         if name in versions:
             raise UsageError(
                 f"task {name} is named twice; a file holds one version of a task",
@@ -130,7 +131,7 @@ def _versions(uow: UnitOfWork, references: Sequence[str]) -> dict[str, TaskVersi
     return versions
 
 
-def _intact_signatures(registry: Registry, manifest: str | None) -> dict[str, bytes]:
+def _intact_signatures(registry: Registry, manifest: Digest | None) -> dict[Digest, bytes]:
     """A release's signatures by their digests; a damaged one is no use elsewhere."""
     from centra.formats.documents import sha256
     from centra.releases.signing import SignatureError, check_subject
@@ -147,7 +148,7 @@ def _intact_signatures(registry: Registry, manifest: str | None) -> dict[str, by
 
 
 def _describe(
-    registry: Registry, selection: _Selection, signatures: dict[str, bytes]
+    registry: Registry, selection: _Selection, signatures: dict[Digest, bytes]
 ) -> archive.Export:
     """The document that says what the file holds."""
     from centra.formats.backbone import BackboneSpec

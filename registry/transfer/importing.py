@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from centra.formats.identities import Name, TaskName
 from centra.formats.names import parse_name
 from centra.progress import Progress, silent
 from centra.store import LocalStore
@@ -33,6 +34,7 @@ from registry.transfer.content import Content, read_content
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from centra.formats.identities import Digest, ReleaseNumber, VersionNumber
     from registry.connection import Registry
     from registry.database.unit_of_work import UnitOfWork
     from registry.rules.lifecycle import TaskState, VersionChange
@@ -55,12 +57,12 @@ class ImportedBackbone:
 class ImportedTask:
     """A task of a file, and the version that it is here."""
 
-    task: str
-    version: str
+    task: TaskName
+    version: VersionNumber
     change: VersionChange | None
     """How it became that version; None where it was registered already."""
     forced: bool
-    current: str
+    current: VersionNumber
     """The version that is current here: another one only where this was registered already."""
     state: TaskState
     """The task's here: retired only where this was registered already."""
@@ -70,8 +72,8 @@ class ImportedTask:
 class ImportedRelease:
     """The release of a file, and its number here."""
 
-    release: int
-    digest: str
+    release: ReleaseNumber
+    digest: Digest
     changed: bool
     """False where it was published already."""
     signatures: int
@@ -82,7 +84,7 @@ class ImportedRelease:
 class Imported:
     """What importing a file led to."""
 
-    digest: str
+    digest: Digest
     """The file's own."""
     changed: bool
     backbones: list[ImportedBackbone]
@@ -121,8 +123,7 @@ def import_file(
         ConflictError: a task or a backbone is retired here.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
-    if team is not None:
-        parse_name(team, "team name")
+    owner = None if team is None else parse_name(team, "team name")
     file, since = Path(file), time.monotonic()
     registry.check_store()  # What cannot be used must show before the long work does.
     with registry.read() as uow:
@@ -130,7 +131,9 @@ def import_file(
     with tempfile.TemporaryDirectory() as folder:
         content = read_content(file, LocalStore(Path(folder)), known, progress)
         requests = {
-            name: VersionRequest(task=name, team=team or task.team, force=force)
+            name: VersionRequest(
+                task=TaskName(Name(name)), team=owner or Name(task.team), force=force
+            )
             for name, task in content.export.tasks.items()
         }
         with registry.read() as uow:
@@ -170,7 +173,7 @@ def _unproven(uow: UnitOfWork, content: Content) -> list[str]:
     return [n for n in content.modules if n not in known or known[n].id not in proven]
 
 
-def _store_signatures(registry: Registry, content: Content) -> list[str]:
+def _store_signatures(registry: Registry, content: Content) -> list[Digest]:
     """Store the signatures that are not there; their digests."""
     if content.manifest is None:
         return []
@@ -185,7 +188,7 @@ def _write(
     uow: UnitOfWork,
     content: Content,
     requests: Mapping[str, VersionRequest],
-    signatures: Sequence[str],
+    signatures: Sequence[Digest],
 ) -> Imported:
     """Write the rows of what has been stored, and the event."""
     added_backbones = [
@@ -212,7 +215,7 @@ def _write(
             f"sha256:{content.digest}",
             {
                 "backbones": [b.backbone for b in added_backbones if b.changed],
-                "tasks": {task.task: task.version for task in imported_tasks if task.change},
+                "tasks": {task.task: str(task.version) for task in imported_tasks if task.change},
                 "release": release.release if release else None,
                 "signatures": list(signatures),
             },
@@ -221,7 +224,7 @@ def _write(
     return imported
 
 
-def _write_backbone(uow: UnitOfWork, content: Content, digest: str) -> ImportedBackbone:
+def _write_backbone(uow: UnitOfWork, content: Content, digest: Digest) -> ImportedBackbone:
     row = uow.backbone_by_digest(digest)
     if row is not None:
         return ImportedBackbone(backbone=row.reference, changed=False)
@@ -246,7 +249,7 @@ def _write_release(
     uow: UnitOfWork,
     content: Content,
     added: Mapping[str, AddedVersion],
-    signatures: Sequence[str],
+    signatures: Sequence[Digest],
 ) -> ImportedRelease | None:
     if content.manifest is None:
         return None

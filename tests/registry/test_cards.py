@@ -15,6 +15,7 @@ from registry.releases import compose
 from tests import support
 from tests.memory_store import MemoryStore
 from tests.registry.helpers import ADA, BOB, acting, blob_path, nothing_changes
+from tests.support import version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,12 @@ def test_a_card_says_what_a_version_does_and_how_it_was_made(
     tasks.register(registry, "intent", student)
     with nothing_changes(registry):
         card = cards.show(registry, "intent@1.0")
-    assert (card.name, card.team, card.state, card.current) == ("intent", "nlu", "active", "1.0")
+    assert (card.name, card.team, card.state, card.current) == (
+        "intent",
+        "nlu",
+        "active",
+        version_number("1.0"),
+    )
     assert card.version == tasks.show(registry, "intent").versions[0]
     assert (card.version.created_by, card.version.digest) == (ADA, file_digest(student))
     assert card.training == TRAINING
@@ -103,7 +109,11 @@ def test_the_card_of_a_task_is_that_of_its_current_version(
     tasks.pin(registry, "intent@1.0")
     tasks.retire(registry, "intent")
     card = cards.show(registry, "intent")
-    assert (card.reference, card.current, card.state) == ("intent@1.0", "1.0", "retired")
+    assert (card.reference, card.current, card.state) == (
+        "intent@1.0",
+        version_number("1.0"),
+        "retired",
+    )
 
 
 @pytest.mark.parametrize(

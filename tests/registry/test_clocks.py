@@ -13,6 +13,7 @@ from registry import audit, channels, evaluations, releases, tasks
 from registry.database.models import Base, ChannelMove, Evaluation, Release, TaskVersion, UtcTime
 from registry.promotion import StaleReleaseError, promote
 from tests.registry.helpers import refused
+from tests.support import version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,7 +136,7 @@ def test_so_long_ago_counts_from_the_clock_that_dates_the_rows(published: Regist
 
 def test_the_newest_measurement_is_the_one_that_was_written_last(published: Registry) -> None:
     with published.write() as uow:
-        version = uow.version("intent", "1.1")
+        version = uow.version("intent", version_number("1.1"))
         for minutes, accuracy in ((5, 0.9), (0, 0.1)):
             uow.session.add(
                 Evaluation(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 from centra.errors import CentraError
+from centra.formats.identities import VersionNumber
 from centra.formats.manifest import ChannelPointer
 from centra.store import LocalStore
 from centra.system.files import file_digest
@@ -24,6 +25,7 @@ from tests.registry.helpers import (
     start_children,
     unclaimed,
 )
+from tests.support import version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,12 +88,12 @@ def test_no_update_of_many_at_once_is_lost_or_counted_twice(
     outcomes = at_once(
         registry, [lambda own, file=file: tasks.update(own, "intent", file) for file in files]
     )
-    assert sorted(int(outcome.version[2:]) for outcome in outcomes) == list(range(1, WRITERS + 1))
+    assert sorted(outcome.version.minor for outcome in outcomes) == list(range(1, WRITERS + 1))
     detail = tasks.show(registry, "intent")
     assert [version.version for version in detail.versions] == [
-        f"1.{minor}" for minor in range(WRITERS + 1)
+        VersionNumber(1, minor) for minor in range(WRITERS + 1)
     ]
-    assert detail.current == f"1.{WRITERS}"
+    assert detail.current == VersionNumber(1, WRITERS)
     by_version = {version.version: version.digest for version in detail.versions}
     for outcome, file in zip(outcomes, files, strict=True):
         assert by_version[outcome.version] == file_digest(file)
@@ -112,7 +114,7 @@ def test_the_same_update_from_many_at_once_is_one_version(
     tasks.register(registry, "intent", module())
     file = module(seed=1)
     outcomes = at_once(registry, [lambda own: tasks.update(own, "intent", file)] * 6)
-    assert {outcome.version for outcome in outcomes} == {"1.1"}
+    assert {outcome.version for outcome in outcomes} == {version_number("1.1")}
     assert [outcome.changed for outcome in outcomes].count(True) == 1
     assert actions(registry) == ["task:register intent", "task:update intent"]
 
@@ -127,9 +129,9 @@ def test_updates_and_redefinitions_at_once_never_break_a_contract(
     uses.append(raised(lambda own: tasks.redefine(own, "intent", module(labels=more))))
     at_once(registry, uses)
     detail = tasks.show(registry, "intent")
-    assert detail.current == "2.0"
+    assert detail.current == version_number("2.0")
     for version in detail.versions:
-        assert len(version.labels) == (4 if version.version == "2.0" else 3)
+        assert len(version.labels) == (4 if version.version == version_number("2.0") else 3)
 
 
 def test_of_two_teams_that_register_one_name_at_once_one_gets_it(
@@ -235,9 +237,11 @@ def test_several_processes_write_at_once(registry: Registry, module: Callable[..
     children = start_children([lambda own=own: run(own) for own in files])
     assert finish(children) == [0, 0, 0]
     detail = tasks.show(registry, "intent")
-    assert [version.version for version in detail.versions] == [f"1.{n}" for n in range(13)]
+    assert [version.version for version in detail.versions] == [
+        VersionNumber(1, n) for n in range(13)
+    ]
     assert len({version.digest for version in detail.versions}) == 13
-    assert detail.current == "1.12"
+    assert detail.current == version_number("1.12")
 
 
 # A process that is killed.
@@ -290,7 +294,7 @@ def test_a_process_killed_while_it_updates_changed_nothing_and_its_rerun_finishe
     assert after_fork_in_child(run) == KILLED
     assert unclaimed(registry) == before
     outcome = tasks.update(registry, "intent", file)
-    assert (outcome.version, outcome.changed) == ("1.1", True)
+    assert (outcome.version, outcome.changed) == (version_number("1.1"), True)
     registry.store.fetch(file_digest(file))
     assert actions(registry) == ["task:register intent", "task:update intent"]
     assert releases.compose(registry, publish=True).published

@@ -47,7 +47,7 @@ from tests.registry.helpers import (
     rows,
     start_children,
 )
-from tests.support import ROOT
+from tests.support import ROOT, version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -488,10 +488,10 @@ def test_a_read_sees_one_state_whatever_is_written_meanwhile(
         task = uow.task("intent")
         tasks.update(other, "intent", module(seed=1))
         tasks.register(other, "topic", module())
-        assert [version.number for version in task.versions] == ["1.0"]
-        assert uow.current(task).number == "1.0"
+        assert [version.number for version in task.versions] == [version_number("1.0")]
+        assert uow.current(task).number == version_number("1.0")
         assert uow.find_task("topic") is None
-    assert tasks.show(registry, "intent").current == "1.1"
+    assert tasks.show(registry, "intent").current == version_number("1.1")
 
 
 def test_readers_do_not_wait_for_a_writer(registry: Registry, module: Callable[..., Path]) -> None:

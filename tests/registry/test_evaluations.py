@@ -14,6 +14,7 @@ from registry.database.models import Evaluation
 from registry.promotion import GateError, promote
 from tests import support
 from tests.registry.helpers import nothing_changes, refused, ruled
+from tests.support import version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +134,9 @@ def test_measurements_of_a_version_come_newest_first(
         for name in ("dev.jsonl", "train.jsonl")
     ]
     with published.read() as uow:
-        assert evaluations.of_version(uow, uow.version("intent", "1.0")) == rows[::-1]
+        assert (
+            evaluations.of_version(uow, uow.version("intent", version_number("1.0"))) == rows[::-1]
+        )
 
 
 def test_spans_are_measured_by_entity(

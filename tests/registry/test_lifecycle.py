@@ -5,44 +5,58 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from centra.errors import InvalidNameError, UsageError
+from centra.formats.identities import VersionNumber
 from registry.errors import NotOwnerError
 from registry.rules.lifecycle import Actor, check_owner, next_version
+from tests.support import version_number
 
-VERSIONS = st.sets(st.tuples(st.integers(1, 5), st.integers(0, 5)), min_size=1)
+VERSIONS = st.sets(st.builds(VersionNumber, st.integers(1, 5), st.integers(0, 5)), min_size=1)
 
 
 # Which version comes next.
 
 
 def test_an_update_counts_the_minor_and_a_redefinition_the_major() -> None:
-    assert next_version([(1, 0)], (1, 0), redefined=False) == (1, 1)
-    assert next_version([(1, 0), (1, 1)], (1, 1), redefined=True) == (2, 0)
-    assert next_version([(1, 0), (1, 1), (2, 0)], (2, 0), redefined=False) == (2, 1)
+    assert next_version(
+        [version_number("1.0")], version_number("1.0"), redefined=False
+    ) == version_number("1.1")
+    assert next_version(
+        [version_number("1.0"), version_number("1.1")], version_number("1.1"), redefined=True
+    ) == version_number("2.0")
+    assert next_version(
+        [version_number("1.0"), version_number("1.1"), version_number("2.0")],
+        version_number("2.0"),
+        redefined=False,
+    ) == version_number("2.1")
 
 
 def test_an_update_after_a_pin_goes_on_after_the_newest_minor_of_the_pinned_major() -> None:
-    versions = [(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]
-    assert next_version(versions, (1, 0), redefined=False) == (1, 3)
-    assert next_version(versions, (2, 0), redefined=False) == (2, 2)
+    versions = [version_number(text) for text in ("1.0", "1.1", "1.2", "2.0", "2.1")]
+    assert next_version(versions, version_number("1.0"), redefined=False) == version_number("1.3")
+    assert next_version(versions, version_number("2.0"), redefined=False) == version_number("2.2")
 
 
 def test_a_redefinition_after_a_pin_goes_on_after_the_newest_major() -> None:
-    assert next_version([(1, 0), (2, 0), (2, 1)], (1, 0), redefined=True) == (3, 0)
+    assert next_version(
+        [version_number("1.0"), version_number("2.0"), version_number("2.1")],
+        version_number("1.0"),
+        redefined=True,
+    ) == version_number("3.0")
 
 
 @given(VERSIONS, st.data(), st.booleans())
 def test_a_new_version_is_new_and_the_newest_of_its_kind(
-    versions: set[tuple[int, int]], data: st.DataObject, redefined: bool
+    versions: set[VersionNumber], data: st.DataObject, redefined: bool
 ) -> None:
     current = data.draw(st.sampled_from(sorted(versions)))
     new = next_version(versions, current, redefined=redefined)
     assert new not in versions
     if redefined:
         assert new > max(versions)
-        assert new[1] == 0
+        assert new.minor == 0
     else:
-        assert new[0] == current[0]
-        assert new > max(version for version in versions if version[0] == current[0])
+        assert new.major == current.major
+        assert new > max(version for version in versions if version.major == current.major)
 
 
 # Who may.

@@ -17,6 +17,7 @@ from registry.rules.lineage import (
     withdrawn_releases,
 )
 from registry.versions import ReleasedVersion
+from tests.support import version_number
 
 
 def moves(*steps: int | str) -> list[Move]:
@@ -128,7 +129,9 @@ CONTRACT = Contract(kind="classification", input="single", labels=("a", "b"))
 
 def version(number: str, precision: Precision = Precision.FP32) -> ReleasedVersion:
     """A version of a task as a release holds it."""
-    return ReleasedVersion(number=number, digest=number, contract=CONTRACT, precision=precision)
+    return ReleasedVersion(
+        number=version_number(number), digest=number, contract=CONTRACT, precision=precision
+    )
 
 
 def tasks(**numbers: str) -> dict[str, ReleasedVersion]:

@@ -21,7 +21,7 @@ from registry.rules.chain import chain_digest
 from registry.rules.lineage import Composed
 from registry.storage import identity
 from tests.registry.helpers import finish, opened, start_children
-from tests.support import ROOT
+from tests.support import ROOT, version_number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -197,8 +197,8 @@ def check(url: str, store: Path) -> None:
     with opened(url, store) as registry:
         assert differences(registry.engine) == []
         assert [(row.name, row.version) for row in tasks.list(registry)] == [
-            ("intent", "1.1"),
-            ("slots", "1.0"),
+            ("intent", version_number("1.1")),
+            ("slots", version_number("1.0")),
         ]
         *newer, second, first = list_all(registry)
         assert [row.number for row in newer] in ([], [3], [4, 3])
@@ -249,7 +249,7 @@ def check(url: str, store: Path) -> None:
                 "intent": "1.1",
                 "slots": "1.0",
             }
-            measured = evaluations.of_version(uow, uow.version("intent", "1.1"))
+            measured = evaluations.of_version(uow, uow.version("intent", version_number("1.1")))
             assert all((row.examples, row.engine) == (7, None) for row in measured)
             assert all(row.counts == (row.precision == "fp32") for row in measured)
 

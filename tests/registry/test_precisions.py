@@ -17,6 +17,7 @@ from registry.transfer import export_file, import_file
 from registry.versions import ReleasedVersion
 from tests import support
 from tests.registry.helpers import blob_path, nothing_changes, refused, ruled
+from tests.support import version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,9 +57,15 @@ def precisions(registry: Registry, release: str) -> dict[str, Precision]:
 
 CONTRACT = Contract(kind="classification", input="single", labels=("a", "b"))
 OLD = {
-    "kept": ReleasedVersion(number="1.0", digest="a", contract=CONTRACT, precision="int8"),
-    "new": ReleasedVersion(number="1.0", digest="a", contract=CONTRACT, precision="int8"),
-    "slow": ReleasedVersion(number="1.0", digest="a", contract=CONTRACT, precision="fp32"),
+    "kept": ReleasedVersion(
+        number=version_number("1.0"), digest="a", contract=CONTRACT, precision="int8"
+    ),
+    "new": ReleasedVersion(
+        number=version_number("1.0"), digest="a", contract=CONTRACT, precision="int8"
+    ),
+    "slow": ReleasedVersion(
+        number=version_number("1.0"), digest="a", contract=CONTRACT, precision="fp32"
+    ),
 }
 MODULES = {"kept": "a", "new": "b", "slow": "a", "added": "a"}
 
@@ -221,7 +228,7 @@ def test_each_precision_is_measured_for_itself(
         ("int8", False),
     ]
     with fast.read() as uow:
-        measured = evaluations.of_version(uow, uow.version("intent", "1.0"))
+        measured = evaluations.of_version(uow, uow.version("intent", version_number("1.0")))
     assert [row.precision for row in measured] == ["int8", "fp32"]
 
 

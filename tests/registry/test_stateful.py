@@ -152,7 +152,7 @@ class Machine(RuleBasedStateMachine):
                 number = (max(major for major, _ in task.versions) + 1, 0)
             else:
                 number = (major, max(minor for m, minor in task.versions if m == major) + 1)
-            assert use().version == text(number)
+            assert str(use().version) == text(number)
             task.versions[number] = module
             task.current = number
 
@@ -352,9 +352,10 @@ class Machine(RuleBasedStateMachine):
         assert rows.keys() == self.model.tasks.keys()
         for name, task in self.model.tasks.items():
             detail = tasks.show(self.registry, name)
-            assert detail.current == rows[name].version == text(task.current)
+            assert detail.current == rows[name].version
+            assert str(detail.current) == text(task.current)
             assert (detail.state == "active") is task.active
-            assert {version.version: version.digest for version in detail.versions} == {
+            assert {str(version.version): version.digest for version in detail.versions} == {
                 text(number): self.digests[module] for number, module in task.versions.items()
             }
         listed = releases.list_all(self.registry)

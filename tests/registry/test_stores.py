@@ -33,6 +33,7 @@ from tests.registry.helpers import (
     rows,
     url_of,
 )
+from tests.support import version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -316,7 +317,7 @@ def test_a_registry_that_never_rests_is_not_moved(
             yield from list(super().blobs())
             with reopened(used) as other:
                 current = tasks.show(other, "intent").current
-                tasks.pin(other, "intent@1.0" if current == "1.1" else "intent@1.1")
+                tasks.pin(other, "intent@1.0" if current == version_number("1.1") else "intent@1.1")
 
     monkeypatch.setattr(stores, "_PASSES", 3)
     with pytest.raises(ConflictError, match="try again"):
@@ -383,7 +384,7 @@ def test_a_copy_takes_the_place_of_a_store_that_was_lost(
     copied = at(used, copied.store)
     # The file of the last version brings back what is missing.
     assert not tasks.update(copied, "intent", module(seed=2)).changed
-    assert newest.version == "1.2"
+    assert newest.version == version_number("1.2")
     is_whole(copied)
     with nothing_changes(copied):
         assert stores.adopt(copied) == dataclasses.replace(done, changed=False, missing=0)

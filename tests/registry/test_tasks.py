@@ -46,6 +46,7 @@ from tests.registry.helpers import (
     root_of,
     url_of,
 )
+from tests.support import version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,11 +79,11 @@ def settled(
 
 
 def versions(registry: Registry, name: str) -> list[str]:
-    return [version.version for version in tasks.show(registry, name).versions]
+    return [str(version.version) for version in tasks.show(registry, name).versions]
 
 
 def current(registry: Registry, name: str) -> str:
-    return tasks.show(registry, name).current
+    return str(tasks.show(registry, name).current)
 
 
 def crafted(like: Path, path: Path, change: Callable[[TaskModule], TaskModule]) -> Path:
@@ -99,9 +100,9 @@ def test_a_new_task_has_version_1_0_and_what_its_module_says(
 ) -> None:
     file = module("tagging", tap=2, depth=1, metrics={"f1": 0.75})
     outcome = tasks.register(registry, "slots", file)
-    assert outcome == TaskOutcome(task="slots", version="1.0", changed=True)
+    assert outcome == TaskOutcome(task="slots", version=version_number("1.0"), changed=True)
     detail = tasks.show(registry, "slots")
-    assert (detail.team, detail.state, detail.current) == ("nlu", "active", "1.0")
+    assert (detail.team, detail.state, detail.current) == ("nlu", "active", version_number("1.0"))
     (version,) = detail.versions
     assert version.digest == file_digest(file)
     assert version.size == file.stat().st_size
@@ -127,7 +128,7 @@ def test_registering_the_same_bytes_again_changes_nothing(
     tasks.register(registry, "intent", module())
     with nothing_changes(registry):
         outcome = tasks.register(registry, "intent", module())
-    assert outcome == TaskOutcome(task="intent", version="1.0", changed=False)
+    assert outcome == TaskOutcome(task="intent", version=version_number("1.0"), changed=False)
 
 
 def test_one_module_may_be_registered_for_two_tasks(
@@ -149,7 +150,9 @@ def test_someone_of_no_team_registers_in_the_name_of_the_team_they_give(
     registry: Registry, module: Callable[..., Path]
 ) -> None:
     outcome = tasks.register(anonymous(registry), "intent", module(), team="nlu")
-    assert outcome == TaskOutcome(task="intent", version="1.0", changed=True, forced=False)
+    assert outcome == TaskOutcome(
+        task="intent", version=version_number("1.0"), changed=True, forced=False
+    )
     assert tasks.show(registry, "intent").team == "nlu"
     assert tasks.show(registry, "intent").versions[0].created_by == "eve"
 
@@ -161,7 +164,9 @@ def test_registering_for_another_team_takes_force_and_the_log_shows_it(
     with refused(registry, NotOwnerError, "team nlu", BOB):
         tasks.register(bob, "intent", module(), team="nlu")
     outcome = tasks.register(bob, "intent", module(), team="nlu", force=True)
-    assert outcome == TaskOutcome(task="intent", version="1.0", changed=True, forced=True)
+    assert outcome == TaskOutcome(
+        task="intent", version=version_number("1.0"), changed=True, forced=True
+    )
     event = audit.events(registry)[-1]
     assert (event.actor, event.forced, event.details["team"]) == (BOB, True, "nlu")
 
@@ -339,10 +344,10 @@ def test_an_update_is_the_next_minor_and_becomes_current(
 ) -> None:
     tasks.register(registry, "intent", module())
     outcome = tasks.update(registry, "intent", module(seed=1))
-    assert outcome == TaskOutcome(task="intent", version="1.1", changed=True)
+    assert outcome == TaskOutcome(task="intent", version=version_number("1.1"), changed=True)
     detail = tasks.show(registry, "intent")
-    assert detail.current == "1.1"
-    assert [v.version for v in detail.versions] == ["1.0", "1.1"]
+    assert detail.current == version_number("1.1")
+    assert [str(v.version) for v in detail.versions] == ["1.0", "1.1"]
     assert [v.digest for v in detail.versions] == [file_digest(module(seed=s)) for s in (0, 1)]
 
 
@@ -350,10 +355,15 @@ def test_an_update_may_move_the_tap_and_the_depth_and_the_backbone(
     registry: Registry, module: Callable[..., Path]
 ) -> None:
     tasks.register(registry, "intent", module())
-    assert tasks.update(registry, "intent", module(tap=3, depth=2)).version == "1.1"
-    assert tasks.update(registry, "intent", module(on="other")).version == "1.2"
+    assert tasks.update(registry, "intent", module(tap=3, depth=2)).version == version_number("1.1")
+    assert tasks.update(registry, "intent", module(on="other")).version == version_number("1.2")
     (row,) = tasks.list(registry)
-    assert (row.version, row.backbone, row.tap_layer, row.depth) == ("1.2", "other@1", 1, 1)
+    assert (row.version, row.backbone, row.tap_layer, row.depth) == (
+        version_number("1.2"),
+        "other@1",
+        1,
+        1,
+    )
 
 
 def test_updating_with_the_same_bytes_again_changes_nothing(
@@ -363,7 +373,7 @@ def test_updating_with_the_same_bytes_again_changes_nothing(
     tasks.update(registry, "intent", module(seed=1))
     with nothing_changes(registry):
         outcome = tasks.update(registry, "intent", module(seed=1))
-    assert outcome == TaskOutcome(task="intent", version="1.1", changed=False)
+    assert outcome == TaskOutcome(task="intent", version=version_number("1.1"), changed=False)
 
 
 SOURCES = (tasks.register, tasks.update, tasks.redefine)
@@ -423,10 +433,12 @@ def test_a_version_of_a_retired_task_is_pinned_and_said_to_be_retired(
     tasks.update(registry, "intent", module(seed=1))
     assert tasks.pin(registry, "intent@1.1").state == "active"
     tasks.retire(registry, "intent")
-    expected = TaskOutcome(task="intent", version="1.0", changed=True, state="retired")
+    expected = TaskOutcome(
+        task="intent", version=version_number("1.0"), changed=True, state="retired"
+    )
     assert tasks.pin(registry, "intent@1.0") == expected
     assert tasks.pin(registry, "intent@1.0") == dataclasses.replace(expected, changed=False)
-    assert tasks.restore(registry, "intent").version == "1.0"
+    assert tasks.restore(registry, "intent").version == version_number("1.0")
 
 
 def test_a_redefinition_is_the_next_major_and_the_log_says_what_differs(
@@ -435,12 +447,14 @@ def test_a_redefinition_is_the_next_major_and_the_log_says_what_differs(
     tasks.register(registry, "intent", module())
     tasks.update(registry, "intent", module(seed=1))
     outcome = tasks.redefine(registry, "intent", module(labels=MORE))
-    assert outcome == TaskOutcome(task="intent", version="2.0", changed=True)
+    assert outcome == TaskOutcome(task="intent", version=version_number("2.0"), changed=True)
     assert current(registry, "intent") == "2.0"
     event = audit.events(registry)[-1]
     assert event.details["difference"] == ["labels added: news"]
     assert (event.details["from"], event.details["version"]) == ("1.1", "2.0")
-    assert tasks.update(registry, "intent", module(labels=MORE, seed=1)).version == "2.1"
+    assert tasks.update(registry, "intent", module(labels=MORE, seed=1)).version == version_number(
+        "2.1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -460,7 +474,7 @@ def test_an_update_that_changes_the_contract_is_refused_and_says_how(
     tasks.register(registry, "intent", module())
     with refused(registry, ContractChangedError, line, code="contract-changed", task="intent"):
         tasks.update(registry, "intent", module(**options))
-    assert tasks.redefine(registry, "intent", module(**options)).version == "2.0"
+    assert tasks.redefine(registry, "intent", module(**options)).version == version_number("2.0")
 
 
 def test_a_redefinition_that_redefines_nothing_is_refused(
@@ -487,8 +501,10 @@ def test_after_a_pin_the_next_update_takes_the_next_free_minor_of_that_major(
     tasks.pin(registry, "intent@1.0")
     with refused(registry, ContractChangedError, "labels added: news"):
         tasks.update(registry, "intent", module(labels=MORE, seed=1))
-    assert tasks.update(registry, "intent", module(seed=3)).version == "1.3"
-    assert tasks.redefine(registry, "intent", module(labels=MORE, seed=1)).version == "3.0"
+    assert tasks.update(registry, "intent", module(seed=3)).version == version_number("1.3")
+    assert tasks.redefine(
+        registry, "intent", module(labels=MORE, seed=1)
+    ).version == version_number("3.0")
     assert versions(registry, "intent") == ["1.0", "1.1", "1.2", "1.3", "2.0", "3.0"]
 
 
@@ -508,14 +524,16 @@ def test_a_retired_task_leaves_the_live_set_and_comes_back_as_it_was(
     registry: Registry, module: Callable[..., Path]
 ) -> None:
     tasks.register(registry, "intent", module())
-    retired = TaskOutcome(task="intent", version="1.0", changed=True, state="retired")
+    retired = TaskOutcome(
+        task="intent", version=version_number("1.0"), changed=True, state="retired"
+    )
     assert tasks.retire(registry, "intent") == retired
     assert tasks.show(registry, "intent").state == "retired"
     with registry.read() as uow:
         assert uow.live() == {}
     assert tasks.restore(registry, "intent").changed
     with registry.read() as uow:
-        assert [version.number for version in uow.live().values()] == ["1.0"]
+        assert [version.number for version in uow.live().values()] == [version_number("1.0")]
     assert actions(registry)[1:] == ["task:retire intent", "task:restore intent"]
 
 
@@ -536,7 +554,7 @@ def test_a_pin_goes_back_and_forth_between_versions(
     tasks.register(registry, "intent", module())
     tasks.update(registry, "intent", module(seed=1))
     outcome = tasks.pin(registry, "intent@1.0")
-    assert outcome == TaskOutcome(task="intent", version="1.0", changed=True)
+    assert outcome == TaskOutcome(task="intent", version=version_number("1.0"), changed=True)
     assert current(registry, "intent") == "1.0"
     assert audit.events(registry)[-1].details == {"from": "1.1", "to": "1.0"}
     tasks.pin(registry, "intent@1.1")
@@ -638,8 +656,8 @@ def test_a_task_that_is_not_there_is_refused(
 
 def test_one_version_can_be_shown(settled: Registry) -> None:
     detail = tasks.show(settled, "intent@1.1")
-    assert detail.current == "2.0"
-    assert [version.version for version in detail.versions] == ["1.1"]
+    assert detail.current == version_number("2.0")
+    assert [str(version.version) for version in detail.versions] == ["1.1"]
     with pytest.raises(TaskNotFoundError, match=r"it has 1\.0, 1\.1, 2\.0"):
         tasks.show(settled, "intent@3.0")
 
@@ -652,8 +670,8 @@ def test_tasks_are_listed_by_name_with_their_current_version(
     settled: Registry,
 ) -> None:
     assert [(row.name, row.version, row.state) for row in tasks.list(settled)] == [
-        ("intent", "2.0", "active"),
-        ("old", "1.0", "retired"),
+        ("intent", version_number("2.0"), "active"),
+        ("old", version_number("1.0"), "retired"),
     ]
 
 
@@ -709,11 +727,14 @@ def test_a_difference_names_the_tensors_and_the_contract_that_changed(
     assert difference.tensors_changed == ["head.out.bias", "probe.logits"]
     assert difference.tensors_same > 10
     assert not difference.contract
-    assert (difference.before.version, difference.after.version) == ("1.0", "1.1")
+    assert (difference.before.version, difference.after.version) == (
+        version_number("1.0"),
+        version_number("1.1"),
+    )
     difference = tasks.diff(registry, "intent@1.1", "intent")
     assert difference.contract.lines() == ["labels added: news"]
     assert "head.out.weight" in difference.tensors_changed
-    assert difference.after.version == "2.0"
+    assert difference.after.version == version_number("2.0")
 
 
 def test_a_version_does_not_differ_from_itself(settled: Registry) -> None:
@@ -755,9 +776,13 @@ def test_the_file_of_an_earlier_version_mends_its_blob_though_it_does_not_become
     for fault, damage in ("missing", path.unlink), ("damaged", lambda: path.write_bytes(b"noise")):
         damage()
         outcome = tasks.update(registry, "intent", module())
-        assert (outcome.version, outcome.changed, outcome.mended) == ("1.0", False, fault)
+        assert (outcome.version, outcome.changed, outcome.mended) == (
+            version_number("1.0"),
+            False,
+            fault,
+        )
         registry.store.fetch(file_digest(module()))
-        assert tasks.show(registry, "intent").current == "1.1"
+        assert tasks.show(registry, "intent").current == version_number("1.1")
     with pytest.raises(ConflictError):
         tasks.update(registry, "intent", module())
 

@@ -57,6 +57,7 @@ from tests.registry.helpers import (
     root_of,
     rows,
 )
+from tests.support import version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -197,7 +198,10 @@ def test_a_release_is_the_same_release_on_the_other_side(
     key = support.make_key(tmp_path / "key")
     signatures.sign(full, "1", key)
     done = export_file(full, tmp_path / "release.tar", release="latest")
-    assert (done.release, done.tasks) == (1, {"intent": "1.0", "slots": "1.0"})
+    assert (done.release, done.tasks) == (
+        1,
+        {"intent": version_number("1.0"), "slots": version_number("1.0")},
+    )
     assert (done.digest, done.size) == (
         file_digest(tmp_path / "release.tar"),
         (tmp_path / "release.tar").stat().st_size,
@@ -218,7 +222,12 @@ def test_a_release_is_the_same_release_on_the_other_side(
     assert [(b.backbone, b.changed) for b in found.backbones] == [("tiny@1", True)]
     assert found.tasks == [
         ImportedTask(
-            task=task, version="1.0", change="register", forced=False, current="1.0", state="active"
+            task=task,
+            version=version_number("1.0"),
+            change="register",
+            forced=False,
+            current=version_number("1.0"),
+            state="active",
         )
         for task in ("intent", "slots")
     ]
@@ -303,8 +312,8 @@ def test_a_file_that_is_taken_back_and_forth_keeps_its_release(
     found = import_file(full, tmp_path / "back.tar")
 
     assert [(t.task, t.version, t.change) for t in found.tasks] == [
-        ("intent", "1.1", "update"),
-        ("slots", "1.0", None),
+        ("intent", version_number("1.1"), "update"),
+        ("slots", version_number("1.0"), None),
     ]
     assert found.release is not None
     assert (found.release.release, found.release.digest) == (2, made.digest)
@@ -323,8 +332,8 @@ def test_an_unknown_task_is_registered_for_its_team(
 
     assert found.release is None
     assert [(t.task, t.version, t.change) for t in found.tasks] == [
-        ("intent", "1.0", "register"),
-        ("slots", "1.0", "register"),
+        ("intent", version_number("1.0"), "register"),
+        ("slots", version_number("1.0"), "register"),
     ]
     assert tasks.show(target, "slots").team == "vision"
     assert compose(target).parity == {}, "proven when it was imported"
@@ -359,8 +368,8 @@ def test_known_tasks_are_updated_or_redefined(
     found = import_file(target, tmp_path / "tasks.tar", team="ignored")
 
     assert [(t.task, t.version, t.change) for t in found.tasks] == [
-        ("intent", "1.1", "update"),
-        ("slots", "2.0", "redefine"),
+        ("intent", version_number("1.1"), "update"),
+        ("slots", version_number("2.0"), "redefine"),
     ]
     assert actions(target)[-3:] == [
         "task:update intent",
@@ -379,7 +388,7 @@ def test_bytes_of_an_earlier_version_are_known(
 
     with nothing_changes(full):
         found = import_file(full, tmp_path / "intent.tar")
-    assert [(t.version, t.change) for t in found.tasks] == [("1.0", None)]
+    assert [(t.version, t.change) for t in found.tasks] == [(version_number("1.0"), None)]
 
 
 def test_another_team_s_task_needs_force(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from centra.formats.identities import Digest
     from centra.store.local import LocalStore
     from centra.store.protocol import BlobProblem, Witness
 
@@ -69,7 +70,7 @@ class S3Store:
         _log.debug("fetched blob sha256:%s from %s", digest, shown)
         return path
 
-    def put(self, source: Path | bytes) -> str:
+    def put(self, source: Path | bytes) -> Digest:
         digest = content_digest(source)
         # Each new blob is missing first: that is believed at once, as writing it again does no harm.
         problem = self._find_problem(digest, attempts=1)
