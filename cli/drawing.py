@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from centra.errors import StoreNotWritableError, UsageError
-from centra.kinds import kind_named
+from centra.kinds import KINDS
 from centra.system.files import make_folder, replacing
 from cli import shapes
 from cli.output import account_line
@@ -216,7 +216,8 @@ def _draw_branch(group: ET.Element, panel: _Panel, branch: Branch, tap: float, d
         shapes.text(
             group, x + _BOX / 2, y + 4, str(number + 1), size=11, fill="#92400e", anchor="middle"
         )
-    color, top = kind_named(branch.kind).color, y - _HEAD_HEIGHT / 2
+    color = KINDS[branch.kind].color if branch.kind in KINDS else LINE
+    top = y - _HEAD_HEIGHT / 2
     reads = f"reads layer {branch.tap_layer}, adds {branch.depth}"
     title = (
         f"{branch.task}@{branch.version}: {branch_label(branch)}, {reads}\nsha256:{branch.digest}"
