@@ -16,7 +16,7 @@ from centra.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["EXIT_CODES", "HINTS", "exit_code", "message"]
+__all__ = ["EXIT_CODES", "HINTS", "exit_code", "gate_hint", "message"]
 
 EXIT_CODES: dict[type[CentraError], int] = {
     CentraError: 1,
@@ -45,7 +45,84 @@ def _version_not_in_force(data: Mapping[str, Any]) -> str:
     return f"To change that: {', then '.join(steps)}"
 
 
+def _unpublished(data: Mapping[str, Any]) -> str:
+    expected = data["repeat_expecting"]
+    again = "Repeat the command" + (f" with --expect-revision {expected}" if expected else "")
+    return f"{again}, or: centra channel sync {data['channel']}"
+
+
+def _foreign_tasks(data: Mapping[str, Any]) -> str:
+    releasers, channel = ", ".join(data["releasers"]), data["channel"]
+    ask = (
+        f"ask who may change every team's tasks there ({releasers})"
+        if releasers
+        else f"name 'releasers' of {channel} in the policy, who may change every team's tasks"
+    )
+    return (
+        ("" if data["actor"] else "Say who you are: set CENTRA_ACTOR=TEAM/YOU\n")
+        + f"Let each team ship its own; or {ask}; or repeat with --force, which the audit log will "
+        "show."
+    )
+
+
+def _gates_failed(data: Mapping[str, Any]) -> str:
+    hints = dict.fromkeys(gate_hint(remedy["code"], remedy) for remedy in data["remedies"])
+    lines = [f"{hint[0].upper()}{hint[1:]}" for hint in hints]
+    if change := data["unpublished"]:
+        words = [f"--set {reference}" for reference in change["replace"]]
+        words += [f"--remove {task}" for task in change["remove"]]
+        lines.append(
+            "Nothing was published; to test it as a release of its own: "
+            f"centra compose --base {change['base']} {' '.join(words)} --release"
+        )
+    return "\n".join(lines)
+
+
+_GATE_HINTS = {
+    "accept-redefined": "say that callers are ready for it: --accept-redefined",
+    "measure": "run: centra release evaluate {release} --task {task} --data FILE",
+    "name-data": (
+        "name the fingerprint that 'centra release evaluate {release} --task {task} --data FILE' "
+        "prints"
+    ),
+}
+
+
+def gate_hint(code: str, data: Mapping[str, Any]) -> str:
+    """What would let a gate pass; see :class:`registry.rules.gates.Remedy`."""
+    return _GATE_HINTS[code].format_map(data)
+
+
 HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
+    # Releases
+    "separable": "Without it: centra compose --remove {task} --release",
+    "live-set-changing": "Repeat the command.",
+    "no-default-channel": "See: centra release list, or publish one: centra compose --release",
+    # Channels and their policy
+    "channel-has-rules": "Use: centra promote {release} --to {channel}, or centra rollback {channel}",
+    "channel-moved": "Look again: centra channel history {channel}",
+    "channel-not-found": "See: centra channel list",
+    "foreign-tasks": _foreign_tasks,
+    "gates-failed": _gates_failed,
+    "never-served": (
+        "See: centra channel history {channel}, or promote it: centra promote {release} --to {channel}"
+    ),
+    "no-base": ("Compose it anew: centra compose --base {serving} --set TASK@VERSION --release"),
+    "no-policy": "See: centra policy apply",
+    "not-an-admin": "Ask them, or repeat with --force, which the audit log will show.",
+    "policy-not-applied": "First: centra policy apply",
+    "policy-version-not-found": "See: centra policy history",
+    "reserved-channel": "It moves by: centra compose --release",
+    "stale-release": (
+        "Repeat with --rebase to take the change onto what is served, or go back with: centra rollback "
+        "{channel}. Or replace what is served with --force, which the audit log will show."
+    ),
+    "unpublished": _unpublished,
+    "unrelated-release": (
+        "Compose what you want of it onto what is served: centra compose --base {channel} --set "
+        "TASK@VERSION --release. Or replace what is served with --force, which the audit log will show."
+    ),
+    # Tasks and backbones
     "audit-log": _audit_hints,
     "backbone-in-use": (
         "For each task: centra task update NAME FILE; then promote a release that does without it"
@@ -54,6 +131,7 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "cache-not-writable": "Or set CENTRA_CACHE to another folder.",
     "contract-changed": "If its callers are ready for that: centra task redefine {task} FILE",
     "contract-unchanged": "Use: centra task update {task} FILE",
+    "output-is-teacher": "Name another file: --output FILE",
     "database-empty": "Run: centra db upgrade",
     "database-missing": "Run: centra db upgrade",
     "database-older": "Run: centra db upgrade",

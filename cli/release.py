@@ -37,7 +37,7 @@ def list_command(*, limit: int | None, page: int, as_json: bool, **filters: Any)
     """List releases, the newest first."""
     from registry import releases
 
-    rows = releases.list_all(open_registry(), **filters, **page_bounds(limit, page))
+    rows = releases.list(open_registry(), **filters, **page_bounds(limit, page))
     rows = rows_of_page(rows, limit, page)
     if as_json:
         from registry.documents.releases import ReleaseSummary

@@ -451,7 +451,7 @@ def _garbage(setup: _Setup) -> _Finding:
 
 def _pointers(setup: _Setup) -> _Finding:
     registry = setup.registry
-    rows = {row.name: row for row in channels.list_all(registry)}
+    rows = {row.name: row for row in channels.list(registry)}
     wrong: dict[str, str] = {}
     for name, row in rows.items():
         # Asked twice: a pointer follows its channel a moment later.

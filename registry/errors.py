@@ -89,6 +89,8 @@ class NotOwnerError(NotAllowedError):
 class UnpublishedError(StoreError):
     """A channel has moved in the database, but its pointer in the store could not be written."""
 
+    code = "unpublished"
+
     def __init__(
         self,
         channel: str,
@@ -97,12 +99,15 @@ class UnpublishedError(StoreError):
         *,
         cause: CentraError,
         followers: str,
-        repeat: str,
+        repeat_expecting: int | None = None,
     ) -> None:
         super().__init__(
             f"{channel} serves release {release} in the database (revision {revision}), but its "
-            f"pointer could not be published: {cause}\n"
-            f"Followers {followers}. {repeat}, or: centra channel sync {channel}"
+            f"pointer could not be published: {cause}\nFollowers {followers}.",
+            channel=channel,
+            release=release,
+            revision=revision,
+            repeat_expecting=repeat_expecting,
         )
         self.channel = channel
         self.revision = revision

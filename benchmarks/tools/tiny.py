@@ -16,7 +16,7 @@ from centra.modeling.branch import Branch
 from centra.modeling.layers import backbone_layer
 from centra.modeling.trunk import Trunk
 from centra.tokenization.text_encoder import TextEncoder
-from centra.training.run import make_module
+from centra.training.module import make_module
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -206,7 +206,7 @@ class ModuleFile:
     """Bytes."""
     tensors: dict[str, RawTensor]
     parity: float | None = None
-    """The largest difference of logits when it was run on its probe; see :func:`centra.releases.compose.prove`."""
+    """The largest difference of logits when it was run on its probe; see :func:`centra.releases.parity.check_module_parity`."""
 
 
 def read_spec(path: Path) -> TaskSpec:

@@ -175,7 +175,7 @@ def test_a_set_published_by_several_at_once_is_one_release(
         (1, done[0].digest)
     }
     assert [composition.published for composition in done].count(True) == 1
-    assert [row.number for row in releases.list_all(registry)] == [1]
+    assert [row.number for row in releases.list(registry)] == [1]
     assert pointed_at(registry, "latest") == (1, 1)
     assert actions(registry)[2:] == ["release:publish 1", "channel:move latest"]
 

@@ -852,7 +852,7 @@ def test_a_pointer_that_follows_a_moment_later_is_fine(
 ) -> None:
     tasks.update(healthy, "intent", module(seed=1))
     releases.compose(healthy, publish=True)
-    listing = channels.list_all
+    listing = channels.list
 
     def then_moved(registry: Registry) -> list[channels.ChannelRow]:
         found = listing(registry)

@@ -97,9 +97,9 @@ def all_is_well(registry: Registry) -> None:
     for backbone in backbones.list(registry):
         for blob in BackboneSpec.fetch(backbone.digest, registry.store).blobs():
             registry.store.fetch(blob)
-    for release in releases.list_all(registry):
+    for release in releases.list(registry):
         assert set(releases.verify(registry, str(release.number)).parity.values()) == {0.0}
-    for channel in channels.list_all(registry):
+    for channel in channels.list(registry):
         data = registry.store.read_pointer(channel.name) or b""
         pointer = ChannelPointer.from_bytes(data, channel.name)
         assert (pointer.release, pointer.revision) == (channel.release, channel.revision)
@@ -343,7 +343,7 @@ def test_a_damaged_manifest_that_the_database_knows_stops_nothing(
     registry: Registry, module: Callable[..., Path]
 ) -> None:
     used(registry, module)
-    blob_path(registry, releases.list_all(registry)[0].digest).write_bytes(b"noise")
+    blob_path(registry, releases.list(registry)[0].digest).write_bytes(b"noise")
     (left,) = litter(registry, b"left")
     assert names(gc.collect(registry, grace=NOW, delete=True)) == [left]
 

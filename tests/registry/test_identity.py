@@ -141,8 +141,8 @@ def test_everything_that_writes_refuses_another_registrys_store_and_nothing_chan
         assert part in str(caught.value)
     # What only reads goes on.
     assert [row.name for row in tasks.list(mix)] == ["intent"]
-    assert releases.list_all(mix)
-    assert channels.list_all(mix)
+    assert releases.list(mix)
+    assert channels.list(mix)
 
 
 def test_the_doctor_names_a_mix_and_does_not_speak_of_its_consequences(

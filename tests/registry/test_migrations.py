@@ -16,7 +16,7 @@ from registry import audit, channels, evaluations, tasks
 from registry.database.engine import make_engine, writing
 from registry.database.migrations import SCHEMA, alembic_config, differences, revision, upgrade
 from registry.database.models import AuditEvent, ChannelMove
-from registry.releases import list_all
+from registry.releases.reading import list_releases
 from registry.rules.chain import chain_digest
 from registry.rules.lineage import Composed
 from registry.storage import identity
@@ -200,7 +200,7 @@ def check(url: str, store: Path) -> None:
             ("intent", version_number("1.1")),
             ("slots", version_number("1.0")),
         ]
-        *newer, second, first = list_all(registry)
+        *newer, second, first = list_releases(registry)
         assert [row.number for row in newer] in ([], [3], [4, 3])
         assert [(row.number, row.channels) for row in (second, first)] == [
             (2, ["latest"]),

@@ -68,9 +68,9 @@ def is_whole(registry: Registry) -> None:
     given = {"database": url_of(registry), "actor": ADA, "store": registry.store.url}
     wrong = [check for check in doctor.examine(**given) if check.state == "problem"]
     assert wrong == []
-    for row in releases.list_all(registry):
+    for row in releases.list(registry):
         releases.verify(registry, str(row.number))
-    for channel in channels.list_all(registry):
+    for channel in channels.list(registry):
         assert channels.pointer_fault(registry, channel) is None
     assert len(signatures.list_all(registry, "1")) == 1
     audit.verify(registry)

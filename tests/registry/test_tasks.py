@@ -802,7 +802,7 @@ def test_registering_updating_and_listing_need_neither_torch_nor_transformers(
         "tasks.update(registry, 'intent', second)\n"
         "tasks.show(registry, 'intent'), tasks.diff(registry, 'intent@1.0', 'intent')\n"
         "tasks.list(registry), backbones.list(registry)\n"
-        "releases.list_all(registry), channels.list_all(registry)\n"
+        "releases.list(registry), channels.list(registry)\n"
         "audit.events(registry, task='intent')\n"
         "print(*{'torch', 'transformers'} & set(sys.modules))\n"
     )

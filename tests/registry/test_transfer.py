@@ -138,7 +138,7 @@ def receiver(places: Registries, tmp_path_factory: pytest.TempPathFactory) -> It
 def content(registry: Registry) -> tuple[Any, ...]:
     """All that is in a registry, whatever its store."""
     store = registry.store
-    signed = [store.signatures(row.digest) for row in releases.list_all(registry)]
+    signed = [store.signatures(row.digest) for row in releases.list(registry)]
     blobs = {(blob.digest, blob.size) for blob in store.blobs()}
     return rows(registry), blobs, store.pointers(), signed
 
@@ -240,7 +240,7 @@ def test_a_release_is_the_same_release_on_the_other_side(
     ours, theirs = logits(full, "1"), logits(other, "1")
     for task, arrays in ours.items():
         assert all(np.array_equal(a, b) for a, b in zip(arrays, theirs[task], strict=True))
-    assert channels.list_all(other) == []
+    assert channels.list(other) == []
     assert other.store.pointers() == []
     events = audit.events(other)
     assert [f"{event.action} {event.subject}" for event in events] == [
