@@ -16,6 +16,7 @@ from centra.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+__all__ = ["EXIT_CODES", "HINTS", "WRONG_STORE", "exit_code", "message"]
 __all__ = ["EXIT_CODES", "HINTS", "exit_code", "gate_hint", "message"]
 
 EXIT_CODES: dict[type[CentraError], int] = {
@@ -36,6 +37,11 @@ def _audit_hints(data: Mapping[str, Any]) -> str:
         "guards": "What is missing or altered comes back with: centra audit guard",
     }
     return "\n".join(text for finding, text in hints.items() if finding in data["findings"])
+
+
+def _not_owner(data: Mapping[str, Any]) -> str:
+    ask = "Ask that team, or repeat with --force, which the audit log will show."
+    return ask if data["actor"] else f"Set CENTRA_ACTOR={data['team']}/YOU. {ask}"
 
 
 def _version_not_in_force(data: Mapping[str, Any]) -> str:
@@ -127,6 +133,13 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "backbone-in-use": (
         "For each task: centra task update NAME FILE; then promote a release that does without it"
     ),
+    "backbone-unreadable": (
+        "To go on, register it again from its source: centra backbone register {name} SOURCE"
+    ),
+    "blobs-not-copied": "To find out who needs them: centra doctor",
+    "backbone-not-found": (
+        "See: centra backbone list, or register it: centra backbone register NAME FOLDER_OR_HUB_NAME"
+    ),
     "backbone-retired": "To bring it back: centra backbone restore {backbone}",
     "cache-not-writable": "Or set CENTRA_CACHE to another folder.",
     "contract-changed": "If its callers are ready for that: centra task redefine {task} FILE",
@@ -136,15 +149,48 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "database-missing": "Run: centra db upgrade",
     "database-older": "Run: centra db upgrade",
     "invalid-witness": "'centra audit verify' prints it.",
+    "not-owner": _not_owner,
+    "pointer-unreadable": (
+        "To go on, run 'centra channel sync {channel}'; or remove it, if nothing follows it"
+    ),
+    "registry-not-configured": ("Run 'centra init', or set CENTRA_DATABASE_URL and CENTRA_STORE."),
+    "release-not-found": "See: centra release list, centra channel list",
+    "store-document-unreadable": "Or remove it, and then: centra store adopt",
+    "store-incomplete": "To take it all the same: centra store adopt --incomplete",
     "task-exists": (
         "For new weights with the same labels: centra task update {task} FILE\n"
         "For another label set, kind or input: centra task redefine {task} FILE"
     ),
+    "store-moved-meanwhile": "See: centra doctor",
+    "task-not-found": "See: centra task list",
     "task-retired": "First: centra task restore {task}",
     "team-missing": "Say which team owns the task: --team TEAM",
     "version-not-in-force": _version_not_in_force,
 }
 """What to do about an error, by its code: a template for its data, or what makes a text of them."""
+
+WRONG_STORE = {
+    "store-in-use": (
+        "correct the address; or where nobody else writes to this store: centra store adopt"
+    ),
+    "store-is-copy": (
+        "set the store to the one that the copy was made of; or where the copy is to take its place: "
+        "centra store adopt"
+    ),
+    "store-is-empty": (
+        "mount the store, or correct its address; where it is lost, restore it, or make a copy of it "
+        "the store: centra store adopt"
+    ),
+    "store-lacks-blobs": (
+        "correct the address; or where it is this registry's store all the same: "
+        "centra store adopt --incomplete"
+    ),
+    "store-moved": "set the store to {moved_to}",
+    "store-of-another-registry": "set database and store to those of one registry",
+}
+"""What to do where the store is not the database's, by the code that says whose it is."""
+
+HINTS |= {code: f"Nothing was done; {text}" for code, text in WRONG_STORE.items()}
 
 
 def exit_code(error: CentraError) -> int:

@@ -57,11 +57,11 @@ def gc(*, delete: bool, grace: timedelta, as_json: bool) -> None:
 
 
 def _total(collection: Collection, grace: timedelta) -> str:
-    from registry.storage.gc import amount
+    from registry.texts import files_text
 
     what = "removed" if collection.deleted else "garbage"
-    text = f"{what}: {amount(collection.count, collection.bytes)}"
+    text = f"{what}: {files_text(collection.count, collection.bytes)}"
     if collection.young:
-        text += f"; and {amount(collection.young, collection.young_bytes)} younger than "
+        text += f"; and {files_text(collection.young, collection.young_bytes)} younger than "
         text += duration_text(grace)
     return text

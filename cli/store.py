@@ -73,7 +73,7 @@ def move(target: str, *, as_json: bool) -> None:
     follows it any more.
     """
     from registry.storage import stores
-    from registry.storage.identity import address
+    from registry.storage.identity import store_address
 
     registry = open_registry()
     with reporting() as progress:
@@ -86,7 +86,7 @@ def move(target: str, *, as_json: bool) -> None:
     else:
         done = "moved" if moved.changed else "already moved"
         click.echo(f"{done} to {moved.address}: {moved.blobs} blobs, {moved.bytes:,} bytes copied")
-    if address(registry.store) != moved.address:
+    if store_address(registry.store) != moved.address:
         remark(f"set the store to {moved.address} in {registry.origins['store']}, for everybody")
         remark("servers that read the old store: start them anew with the new address")
     if not moved.left:
@@ -118,15 +118,15 @@ def adopt(*, incomplete: bool, as_json: bool) -> None:
 
 
 def _whose(detail: StoreDetail) -> str:
-    from registry.storage.identity import short
+    from registry.storage.identity import short_id
 
     if detail.store is None or detail.registry is None:
         return "says not whose it is"
-    what = f"store {short(detail.store)} of registry {short(detail.registry)}"
+    what = f"store {short_id(detail.store)} of registry {short_id(detail.registry)}"
     if detail.own:
         return f"{what}, which is this one"
     if detail.registry != detail.database:
-        return f"{what}, not of this one, {short(detail.database)}"
+        return f"{what}, not of this one, {short_id(detail.database)}"
     if detail.moved_to:
         return f"{what}, which is this one: moved to {detail.moved_to}"
     return f"{what}, which is this one: a copy"

@@ -271,7 +271,7 @@ def test_a_filled_database_is_upgraded_with_all_it_holds(earlier: str, tmp_path:
             own = uow.identity()
             assert all(len(one) == 32 for one in own)
         # The log goes on where it was. There are no such blobs, so nothing would take the store for its.
-        identity.bind(registry.store, own)
+        identity.write_identity(registry.store, own)
         tasks.retire(registry, "intent")
         assert audit.events(registry)[-1].id == before.events + 1
         assert audit.verify(registry).digest != before.digest

@@ -34,8 +34,8 @@ from registry.promotion import promote
 from registry.storage import gc
 from tests import support
 from tests.registry.helpers import (
-    after_fork_in_child,
     die,
+    in_child,
     nothing_changes,
     opened,
     refused,
@@ -178,7 +178,7 @@ def test_a_change_that_was_killed_before_its_pointer_is_finished_by_repeating_it
         with reopened(shipped) as own:
             CHANGES[name](own)
 
-    assert after_fork_in_child(run) == -9
+    assert in_child(run) == -9
     after = rows(shipped)
     assert after != before
     assert not published(shipped)

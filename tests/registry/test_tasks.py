@@ -599,9 +599,9 @@ CHANGES: dict[str, Callable[[Registry, Callable[..., Path], bool], TaskOutcome]]
 def test_another_teams_task_is_left_alone_without_force(
     settled: Registry, module: Callable[..., Path], change: str
 ) -> None:
-    with refused(settled, NotOwnerError, "belongs to team nlu", BOB, "--force"):
+    with refused(settled, NotOwnerError, "belongs to team nlu", BOB, code="not-owner"):
         CHANGES[change](acting(settled, BOB), module, False)
-    with refused(settled, NotOwnerError, "CENTRA_ACTOR=nlu/YOU"):
+    with refused(settled, NotOwnerError, team="nlu", actor=None):
         CHANGES[change](anonymous(settled), module, False)
 
 
