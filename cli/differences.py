@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from centra.formats.contract import ContractDifference
+    from centra.formats.decision import DecisionChange
     from registry.releases import ModuleDifference, ReleaseDifference, Unchanged
     from registry.tasks import TaskDifference
 
@@ -48,7 +49,10 @@ def print_task_difference(difference: TaskDifference) -> None:
         ("module", before.digest[:12], after.digest[:12]),
     ):
         click.echo(f"{what:<9}{old}" + (f" → {new}" if old != new else ""))
-    for line in _contract_lines(difference.contract):
+    for line in (
+        *_contract_lines(difference.contract),
+        *_decision_lines(difference.decision),
+    ):
         click.echo(line)
     for line in _tensor_lines(difference.tensors_changed, difference.tensors_same):
         click.echo(line)
@@ -83,6 +87,7 @@ def _module_lines(module: ModuleDifference) -> list[str]:
     return [
         *([", ".join(moved)] if moved else []),
         *_contract_lines(module.contract),
+        *_decision_lines(module.decision),
         *_tensor_lines(module.tensors_changed, module.tensors_same),
     ]
 
@@ -90,6 +95,11 @@ def _module_lines(module: ModuleDifference) -> list[str]:
 def _contract_lines(contract: ContractDifference) -> list[str]:
     """One line for each difference, whatever white space a label has."""
     return [" ".join(line.split()) for line in contract.lines()]
+
+
+def _decision_lines(changes: Sequence[DecisionChange]) -> list[str]:
+    """One line for each field of the decision that differs."""
+    return [f"decision {change}" for change in changes]
 
 
 def _tensor_lines(changed: Sequence[str], same: int) -> list[str]:

@@ -144,11 +144,15 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "cache-not-writable": "Or set CENTRA_CACHE to another folder.",
     "contract-changed": "If its callers are ready for that: centra task redefine {task} FILE",
     "contract-unchanged": "Use: centra task update {task} FILE",
-    "output-is-teacher": "Name another file: --output FILE",
     "database-empty": "Run: centra db upgrade",
     "database-missing": "Run: centra db upgrade",
     "database-older": "Run: centra db upgrade",
     "invalid-witness": "'centra audit verify' prints it.",
+    "feature-cache-not-writable": (
+        "Give another folder in CENTRA_CACHE, or switch it off: --feature-cache off"
+    ),
+    "key-encrypted": "Say which variable holds its passphrase: --passphrase-env",
+    "output-is-teacher": "Name another file: --output FILE",
     "not-owner": _not_owner,
     "pointer-unreadable": (
         "To go on, run 'centra channel sync {channel}'; or remove it, if nothing follows it"

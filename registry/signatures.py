@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from centra.releases.signing import PublicKey
+    from centra.releases.keys import PublicKey
     from registry.connection import Registry
     from registry.database.models import Release
     from registry.database.unit_of_work import UnitOfWork

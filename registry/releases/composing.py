@@ -297,6 +297,6 @@ def _describe(
 
 
 def _write(registry: Registry, manifest: ReleaseManifest, folder: Path, progress: Progress) -> None:
-    from centra.releases.folder import write_folder
+    from centra.releases.folder_writing import write_folder
 
     write_folder(manifest, registry.store, folder, progress)

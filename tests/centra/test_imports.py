@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from centra.releases.folder import write_folder
+from centra.releases.folder_writing import write_folder
 from tests import support
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ LIGHT = (
     "centra.formats.documents",
     "centra.formats.tensors",
     "centra.formats.task_module",
-    "centra.families.table",
+    "centra.families",
     "centra.formats.backbone",
     "centra.bench",
     "centra.formats.manifest",
