@@ -37,10 +37,10 @@ from benchmarks.tools.real import find_data, minilm, take_rows
 from centra.kinds import kind_named
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
-from centra.training.finetune import finetune
-from centra.training.fit import Fit, fit
+from centra.training.pipeline import PipelineResult, run_pipeline
 from centra.training.plan import Plan
 from centra.training.recipe import Recipe
+from centra.training.train import train_module
 from centra.training.trials import best_trial
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ class Findings:
     full_s: float
     full_score: float
     fit_s: float
-    chosen: Fit
-    exhaustive: Fit
+    chosen: PipelineResult
+    exhaustive: PipelineResult
 
     @property
     def ratio(self) -> float:
@@ -135,7 +135,7 @@ class _Task:
         """One full fine-tuning: its seconds, and its score in points."""
         say(f"{self.name}: full fine-tuning")
         start = time.perf_counter()
-        module = finetune(
+        module = train_module(
             self._backbone.spec,
             self._backbone.store,
             self._data,
@@ -151,14 +151,14 @@ class _Task:
         metric = kind_named(module.spec.kind).metrics[0]
         return seconds, 100 * module.spec.metrics[metric]
 
-    def choose(self, *, exhaustive: bool = False) -> tuple[float, Fit]:
+    def choose(self, *, exhaustive: bool = False) -> tuple[float, PipelineResult]:
         """Search, distil and select: the seconds, and what came out."""
         say(f"{self.name}: choosing{', every trial to its end' * exhaustive}")
         start = time.perf_counter()
         folder = self._work / ("exhaustive" if exhaustive else "fit")
         # Processes start within the time of choosing; the exhaustive search may have the same.
         self._engine = self._engine if exhaustive else LocalEngine()
-        found = fit(
+        found = run_pipeline(
             self._backbone.spec,
             self._backbone.store,
             self._data,
@@ -180,7 +180,9 @@ class _Task:
         return time.perf_counter() - start, found
 
 
-def _findings(task: _Task, full: tuple[float, float], chosen: tuple[float, Fit]) -> Findings:
+def _findings(
+    task: _Task, full: tuple[float, float], chosen: tuple[float, PipelineResult]
+) -> Findings:
     """Put what was timed together with the exhaustive search, whose time does not matter."""
     _, exhaustive = task.choose(exhaustive=True)
     return Findings(task.name, *full, *chosen, exhaustive)
@@ -230,12 +232,12 @@ def _report(
     return report("What choosing costs", "choosing.py", body, settings)
 
 
-def _teacher(found: Fit) -> str:
+def _teacher(found: PipelineResult) -> str:
     best = best_trial(trial for trial in found.trials if trial.role == "teacher")
     return f"{best.score:.2f} ({best.frozen_layers}, {best.task_layers})"
 
 
-def _choice(found: Fit) -> str:
+def _choice(found: PipelineResult) -> str:
     choice = found.choice
     return f"{float(choice.score):.2f} ({choice.frozen_layers}, {choice.task_layers})"
 

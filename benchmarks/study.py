@@ -39,15 +39,15 @@ from benchmarks.tools.real import find_data, minilm, take_rows
 from centra.kinds import kind_named
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
-from centra.training.fit import fit
 from centra.training.jobs import Job, advance
+from centra.training.pipeline import run_pipeline
 from centra.training.plan import Plan
-from centra.training.recipe import Distillation, Recipe
-from centra.training.run import discard
-from centra.training.search import Space, search
+from centra.training.recipe import Distillation, Recipe, SearchSpace
+from centra.training.search import search
 from centra.training.select import read_scores, select
 from centra.training.task_data import TaskData
 from centra.training.trials import best_trial
+from centra.training.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -175,13 +175,13 @@ def _seed(
             backbone.store,
             folder,
             plan.recipe,
-            Space(layers=(layers,), learning_rates=plan.search.learning_rates, seeds=(seed,)),
+            SearchSpace(layers=(layers,), learning_rates=plan.search.learning_rates, seeds=(seed,)),
             work=work / task / "full",
             engine=engine,
             exhaustive=True,
         ).best.score
         say(f"seed {seed}, {task}: search and distil")
-        found = fit(
+        found = run_pipeline(
             backbone.spec,
             backbone.store,
             folder,
@@ -268,7 +268,7 @@ def _from_backbone(
     ]
     found = dict(engine.map(advance, jobs))
     for job in jobs:
-        discard(job.work)
+        WorkFolder(job.work).discard_checkpoints()
     return [job.as_trial(found[i]) for i, job in enumerate(jobs)]
 
 

@@ -1,27 +1,68 @@
 """Centra's model library: backbones, task modules, training, composing, and the merged runtime.
 
-It knows no database and no command line. Importing it imports neither torch nor transformers::
+It knows no database and no command line. Importing it imports nothing heavy; each name below is
+loaded when it is first used::
 
     import centra
 
-    release = centra.load_release("s3://models/centra#production")
-    release.predict(["wake me at seven"])
+    with centra.load_release("s3://models/centra#production") as release:
+        release.predict("wake me at seven")
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from centra.errors import CentraError
+    from centra.releases.find import ReleaseLocation, find_release
     from centra.runtime import Release, load_release
+    from centra.training.backbone import Backbone
+    from centra.training.distill import distill
+    from centra.training.finetune import finetune
+    from centra.training.fit import fit
+    from centra.training.train import TrainedModule
 
-__all__ = ["Release", "load_release"]
+    __version__: str
+
+__all__ = [
+    "Backbone",
+    "CentraError",
+    "Release",
+    "ReleaseLocation",
+    "TrainedModule",
+    "__version__",
+    "distill",
+    "find_release",
+    "finetune",
+    "fit",
+    "load_release",
+]
+
+_PLACES = {
+    "Backbone": "centra.training.backbone",
+    "CentraError": "centra.errors",
+    "Release": "centra.runtime",
+    "ReleaseLocation": "centra.releases.find",
+    "TrainedModule": "centra.training.train",
+    "distill": "centra.training.distill",
+    "find_release": "centra.releases.find",
+    "finetune": "centra.training.finetune",
+    "fit": "centra.training.fit",
+    "load_release": "centra.runtime",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # The runtime needs numpy and pydantic; a listing command should not wait for them.
-    if name in __all__:
-        import centra.runtime
+    if name == "__version__":
+        from importlib.metadata import version
 
-        return getattr(centra.runtime, name)
+        return version("centra")
+    if name in _PLACES:
+        return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -69,22 +69,32 @@ class VerificationError(CentraError):
 class InvalidNameError(UsageError):
     """A name that Centra does not accept, for example because it could leave its folder."""
 
+    code = "invalid-name"
+
     def __init__(self, what: str, name: str, expected: str) -> None:
-        super().__init__(f"{name!r} is not a valid {what}: expected {expected}")
+        super().__init__(
+            f"{name!r} is not a valid {what}: expected {expected}", what=what, name=name
+        )
         self.name = name
 
 
 class FormatError(VerificationError):
     """A file is not readable as what it should be: truncated, corrupted, of another kind."""
 
+    code = "format"
+
 
 class UnsupportedFormatError(FormatError):
     """A document of another major format version."""
 
+    code = "unsupported-format"
+
     def __init__(self, where: str, *, found: str, supported: str) -> None:
         super().__init__(
             f"{where}: format {found} is not supported; this Centra reads {supported}. "
-            "Use a Centra of that major version, or write the file again with this one."
+            "Use a Centra of that major version, or write the file again with this one.",
+            found=found,
+            supported=supported,
         )
         self.found = found
         self.supported = supported
@@ -93,50 +103,71 @@ class UnsupportedFormatError(FormatError):
 class IncompatibleError(VerificationError):
     """A module and a backbone, or two modules, cannot be served together."""
 
+    code = "incompatible"
+
 
 class DataError(CentraError):
     """Training or prediction data that cannot be used; the text names file and line."""
+
+    code = "data"
 
 
 class TrainingDivergedError(CentraError):
     """Training ended in weights that are NaN or infinite."""
 
+    code = "training-diverged"
+
     def __init__(self, learning_rate: float) -> None:
         super().__init__(
             f"training diverged: the weights are NaN or infinite at learning rate "
-            f"{learning_rate:g}; try a lower one"
+            f"{learning_rate:g}; try a lower one",
+            learning_rate=learning_rate,
         )
 
 
 class StoreError(CentraError):
     """The blob store cannot be reached or refuses to work."""
 
+    code = "store"
+
 
 class StoreUnreachableError(StoreError):
     """The blob store does not answer."""
+
+    code = "store-unreachable"
 
 
 class StoreNotWritableError(NotAllowedError):
     """The blob store can be read but not written."""
 
+    code = "not-writable"
+
 
 class BlobNotFoundError(NotFoundError):
     """The store holds no blob with this digest."""
 
+    code = "blob-not-found"
+
     def __init__(self, digest: str, where: str, mend: str = "") -> None:
-        super().__init__(f"blob sha256:{digest} is missing from {where}" + (mend and f"; {mend}"))
+        super().__init__(
+            f"blob sha256:{digest} is missing from {where}" + (mend and f"; {mend}"), digest=digest
+        )
         self.digest = digest
 
 
 class CorruptBlobError(VerificationError):
     """A blob's bytes do not hash to its name."""
 
+    code = "corrupt-blob"
+
     def __init__(
         self, digest: str, actual: str, where: str, mend: str = "put the original again"
     ) -> None:
         super().__init__(
             f"{where} is corrupt: its SHA-256 is {actual}, expected {digest}. "
-            f"Nothing was loaded from it; {mend}."
+            f"Nothing was loaded from it; {mend}.",
+            digest=digest,
+            actual=actual,
         )
         self.digest = digest
         self.actual = actual

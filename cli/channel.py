@@ -29,7 +29,7 @@ def list_command(*, as_json: bool, **filters: Any) -> None:
     """List channels and the releases they serve."""
     from registry import channels
 
-    rows = channels.list_all(open_registry(), **filters)
+    rows = channels.list(open_registry(), **filters)
     if as_json:
         from registry.documents.channels import Channel
 

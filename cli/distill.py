@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from centra.errors import UsageError
-from centra.training.recipe import Distillation, Recipe
+from centra.training.recipe import Distillation
 from cli.context import json_option, open_registry
 from cli.output import remark, reporting
-from cli.training import finish, label_options, recipe_options, require_extra, task_options
+from cli.training import (
+    finish,
+    label_options,
+    learning_rate_option,
+    recipe_options,
+    require_extra,
+    seed_option,
+    setting_option,
+    task_options,
+)
 
 if TYPE_CHECKING:
     from centra.data.labelling import Labelling
@@ -33,29 +41,11 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Module file; default TASK-student-LAYERS.safetensors.",
 )
-@click.option(
-    "--temperature",
-    default=Distillation.temperature,
-    show_default=True,
-    help="Divides the logits of both before they are compared.",
-)
-@click.option(
-    "--weight",
-    default=Distillation.weight,
-    show_default=True,
-    help="Of the teacher's answers in the loss; the labels have the rest.",
-)
-@click.option(
-    "--start",
-    type=click.Choice(["teacher", "backbone"]),
-    default=Distillation.start,
-    show_default=True,
-    help="Whose layers above the tap the student starts from.",
-)
-@click.option(
-    "--learning-rate", default=Recipe.learning_rate, show_default=True, help="At its peak."
-)
-@click.option("--seed", default=Recipe.seed, show_default=True)
+@setting_option(Distillation, "temperature")
+@setting_option(Distillation, "weight")
+@setting_option(Distillation, "start", type=click.Choice(["teacher", "backbone"]))
+@learning_rate_option
+@seed_option
 @label_options
 @recipe_options
 @json_option("registry.documents.training:TrainedModule")
@@ -67,9 +57,6 @@ def distill(
     teacher: Path,
     layers: int,
     output: Path | None,
-    temperature: float,
-    weight: float,
-    start: Literal["teacher", "backbone"],
     labelling: Labelling,
     cache: FeatureCache | None,
     report_to: tuple[str, ...],
@@ -82,33 +69,28 @@ def distill(
     was killed goes on when repeated.
     """
     from centra.formats.names import parse_task_name
-    from centra.formats.task_module import read_spec
     from registry import backbones
 
     require_extra()
     name = parse_task_name(task)
-    target = output or Path(f"{name}-student-{layers}.safetensors")
-    if target.resolve() == teacher.resolve():
-        raise UsageError(f"{target}: the student would take its teacher's place; give --output")
     registry = open_registry()
     spec = backbones.spec(registry, backbone)
-    recipe = Recipe(tap=read_spec(teacher).tap_layer, depth=layers, **settings)
 
-    from centra.training.distill import distill as learn
+    from centra.training import distill as distilling
+    from centra.training.backbone import Backbone
 
     with reporting() as progress:
-        module = learn(
-            spec,
-            registry.store,
+        trained = distilling.distill(
+            Backbone(spec=spec, reader=registry.store),
             data,
-            recipe,
             teacher=teacher,
-            distillation=Distillation(temperature=temperature, weight=weight, start=start),
-            work=target.with_name(f".{target.name}.work"),
-            labelling=labelling,
+            layers=layers,
+            output=output or Path(f"{name}-student-{layers}.safetensors"),
+            **settings,
+            **vars(labelling),
             cache=cache,
             report_to=report_to,
             progress=progress,
             remark=remark,
         )
-    finish(name, module, target, as_json=as_json)
+    finish(name, trained, as_json=as_json)

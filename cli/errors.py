@@ -16,7 +16,8 @@ from centra.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["EXIT_CODES", "HINTS", "exit_code", "message"]
+__all__ = ["EXIT_CODES", "HINTS", "WRONG_STORE", "exit_code", "message"]
+__all__ = ["EXIT_CODES", "HINTS", "exit_code", "gate_hint", "message"]
 
 EXIT_CODES: dict[type[CentraError], int] = {
     CentraError: 1,
@@ -38,6 +39,11 @@ def _audit_hints(data: Mapping[str, Any]) -> str:
     return "\n".join(text for finding, text in hints.items() if finding in data["findings"])
 
 
+def _not_owner(data: Mapping[str, Any]) -> str:
+    ask = "Ask that team, or repeat with --force, which the audit log will show."
+    return ask if data["actor"] else f"Set CENTRA_ACTOR={data['team']}/YOU. {ask}"
+
+
 def _version_not_in_force(data: Mapping[str, Any]) -> str:
     steps = [f"centra task restore {data['task']}"] if data["retired"] else []
     if data["current"] != data["version"]:
@@ -45,10 +51,96 @@ def _version_not_in_force(data: Mapping[str, Any]) -> str:
     return f"To change that: {', then '.join(steps)}"
 
 
+def _unpublished(data: Mapping[str, Any]) -> str:
+    expected = data["repeat_expecting"]
+    again = "Repeat the command" + (f" with --expect-revision {expected}" if expected else "")
+    return f"{again}, or: centra channel sync {data['channel']}"
+
+
+def _foreign_tasks(data: Mapping[str, Any]) -> str:
+    releasers, channel = ", ".join(data["releasers"]), data["channel"]
+    ask = (
+        f"ask who may change every team's tasks there ({releasers})"
+        if releasers
+        else f"name 'releasers' of {channel} in the policy, who may change every team's tasks"
+    )
+    return (
+        ("" if data["actor"] else "Say who you are: set CENTRA_ACTOR=TEAM/YOU\n")
+        + f"Let each team ship its own; or {ask}; or repeat with --force, which the audit log will "
+        "show."
+    )
+
+
+def _gates_failed(data: Mapping[str, Any]) -> str:
+    hints = dict.fromkeys(gate_hint(remedy["code"], remedy) for remedy in data["remedies"])
+    lines = [f"{hint[0].upper()}{hint[1:]}" for hint in hints]
+    if change := data["unpublished"]:
+        words = [f"--set {reference}" for reference in change["replace"]]
+        words += [f"--remove {task}" for task in change["remove"]]
+        lines.append(
+            "Nothing was published; to test it as a release of its own: "
+            f"centra compose --base {change['base']} {' '.join(words)} --release"
+        )
+    return "\n".join(lines)
+
+
+_GATE_HINTS = {
+    "accept-redefined": "say that callers are ready for it: --accept-redefined",
+    "measure": "run: centra release evaluate {release} --task {task} --data FILE",
+    "name-data": (
+        "name the fingerprint that 'centra release evaluate {release} --task {task} --data FILE' "
+        "prints"
+    ),
+}
+
+
+def gate_hint(code: str, data: Mapping[str, Any]) -> str:
+    """What would let a gate pass; see :class:`registry.rules.gates.Remedy`."""
+    return _GATE_HINTS[code].format_map(data)
+
+
 HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
+    # Releases
+    "separable": "Without it: centra compose --remove {task} --release",
+    "live-set-changing": "Repeat the command.",
+    "no-default-channel": "See: centra release list, or publish one: centra compose --release",
+    # Channels and their policy
+    "channel-has-rules": "Use: centra promote {release} --to {channel}, or centra rollback {channel}",
+    "channel-moved": "Look again: centra channel history {channel}",
+    "channel-not-found": "See: centra channel list",
+    "foreign-tasks": _foreign_tasks,
+    "gates-failed": _gates_failed,
+    "never-served": (
+        "See: centra channel history {channel}, or promote it: centra promote {release} --to {channel}"
+    ),
+    "no-base": ("Compose it anew: centra compose --base {serving} --set TASK@VERSION --release"),
+    "no-policy": "See: centra policy apply",
+    "not-an-admin": "Ask them, or repeat with --force, which the audit log will show.",
+    "fingerprint-expected": "'centra release evaluate' prints the fingerprint.",
+    "pointer-of-another-channel": "Publish the right one: centra channel sync {channel}",
+    "policy-not-applied": "First: centra policy apply",
+    "policy-version-not-found": "See: centra policy history",
+    "reserved-channel": "It moves by: centra compose --release",
+    "stale-release": (
+        "Repeat with --rebase to take the change onto what is served, or go back with: centra rollback "
+        "{channel}. Or replace what is served with --force, which the audit log will show."
+    ),
+    "unpublished": _unpublished,
+    "unrelated-release": (
+        "Compose what you want of it onto what is served: centra compose --base {channel} --set "
+        "TASK@VERSION --release. Or replace what is served with --force, which the audit log will show."
+    ),
+    # The log
     "audit-log": _audit_hints,
     "backbone-in-use": (
         "For each task: centra task update NAME FILE; then promote a release that does without it"
+    ),
+    "backbone-unreadable": (
+        "To go on, register it again from its source: centra backbone register {name} SOURCE"
+    ),
+    "blobs-not-copied": "To find out who needs them: centra doctor",
+    "backbone-not-found": (
+        "See: centra backbone list, or register it: centra backbone register NAME FOLDER_OR_HUB_NAME"
     ),
     "backbone-retired": "To bring it back: centra backbone restore {backbone}",
     "cache-not-writable": "Or set CENTRA_CACHE to another folder.",
@@ -58,15 +150,53 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "database-missing": "Run: centra db upgrade",
     "database-older": "Run: centra db upgrade",
     "invalid-witness": "'centra audit verify' prints it.",
+    "feature-cache-not-writable": (
+        "Give another folder in CENTRA_CACHE, or switch it off: --feature-cache off"
+    ),
+    "key-encrypted": "Say which variable holds its passphrase: --passphrase-env",
+    "output-is-teacher": "Name another file: --output FILE",
+    "not-owner": _not_owner,
+    "pointer-unreadable": (
+        "To go on, run 'centra channel sync {channel}'; or remove it, if nothing follows it"
+    ),
+    "registry-not-configured": ("Run 'centra init', or set CENTRA_DATABASE_URL and CENTRA_STORE."),
+    "release-not-found": "See: centra release list, centra channel list",
+    "store-document-unreadable": "Or remove it, and then: centra store adopt",
+    "store-incomplete": "To take it all the same: centra store adopt --incomplete",
     "task-exists": (
         "For new weights with the same labels: centra task update {task} FILE\n"
         "For another label set, kind or input: centra task redefine {task} FILE"
     ),
+    "store-moved-meanwhile": "See: centra doctor",
+    "task-not-found": "See: centra task list",
     "task-retired": "First: centra task restore {task}",
     "team-missing": "Say which team owns the task: --team TEAM",
     "version-not-in-force": _version_not_in_force,
 }
 """What to do about an error, by its code: a template for its data, or what makes a text of them."""
+
+WRONG_STORE = {
+    "store-in-use": (
+        "correct the address; or where nobody else writes to this store: centra store adopt"
+    ),
+    "store-is-copy": (
+        "set the store to the one that the copy was made of; or where the copy is to take its place: "
+        "centra store adopt"
+    ),
+    "store-is-empty": (
+        "mount the store, or correct its address; where it is lost, restore it, or make a copy of it "
+        "the store: centra store adopt"
+    ),
+    "store-lacks-blobs": (
+        "correct the address; or where it is this registry's store all the same: "
+        "centra store adopt --incomplete"
+    ),
+    "store-moved": "set the store to {moved_to}",
+    "store-of-another-registry": "set database and store to those of one registry",
+}
+"""What to do where the store is not the database's, by the code that says whose it is."""
+
+HINTS |= {code: f"Nothing was done; {text}" for code, text in WRONG_STORE.items()}
 
 
 def exit_code(error: CentraError) -> int:

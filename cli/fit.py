@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from centra.training.features import FeatureCache
-    from centra.training.fit import Fit
+    from centra.training.pipeline import PipelineResult
     from centra.training.plan import Plan
     from centra.training.trials import Trial
 
@@ -70,11 +70,11 @@ def fit(
     folder = output or Path(f"{name}-fit")
 
     from centra.training.engines import open_engine
-    from centra.training.fit import fit as run
+    from centra.training.pipeline import run_pipeline
 
     workers = open_engine(engine, jobs)
     with reporting() as progress, _naming(str(recipe)):
-        found = run(
+        found = run_pipeline(
             spec,
             registry.store,
             recipe.parent / plan.data,
@@ -118,11 +118,11 @@ def _naming(where: str) -> Iterator[None]:
         raise NotFoundError(f"{where}: {error}") from error
 
 
-def _marks(found: Fit) -> dict[Trial, str]:
+def _marks(found: PipelineResult) -> dict[Trial, str]:
     return {found.teacher: "best teacher", found.chosen: "chosen"}
 
 
-def _write_card(files: dict[str, Path], plan: Plan, backbone: str, found: Fit) -> None:
+def _write_card(files: dict[str, Path], plan: Plan, backbone: str, found: PipelineResult) -> None:
     from centra.formats.task_module import check_module
     from cli.card import module_markdown
 
@@ -146,7 +146,7 @@ def _write_card(files: dict[str, Path], plan: Plan, backbone: str, found: Fit) -
         raise StoreNotWritableError(f"cannot write {files['card']}: {error.strerror}") from error
 
 
-def _print(found: Fit, task: str) -> None:
+def _print(found: PipelineResult, task: str) -> None:
     """The table of trials; for people, who see it in a terminal, also the plot."""
     print_table(*trial_table(found.trials, _marks(found)))
     if sys.stdout.isatty():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cli.errors import gate_hint
 from cli.output import print_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from registry.promotion import Promotion
+    from registry.rules.gates import Gate
 
 __all__ = ["markdown", "print_gates", "write_junit"]
 
@@ -74,7 +76,7 @@ def write_junit(promotion: Promotion, path: Path) -> None:
         name = f"{gate.gate} {gate.task}" if gate.task else gate.gate
         case = ET.SubElement(suite, "testcase", classname=f"gates.{promotion.channel}", name=name)
         if not gate.passed:
-            message = f"wanted {gate.wanted}, found {gate.found}"
+            message = f"wanted {_wanted(gate)}, found {_found(gate)}"
             ET.SubElement(case, "failure", message=message)
     try:
         with replacing(path) as temporary:
@@ -93,6 +95,25 @@ def _outcome(promotion: Promotion) -> str:
 
 def _rows(promotion: Promotion) -> list[tuple[str, ...]]:
     return [
-        (gate.gate, gate.task or "-", gate.wanted, gate.found, "pass" if gate.passed else "FAIL")
+        (
+            gate.gate,
+            gate.task or "-",
+            _wanted(gate),
+            _found(gate),
+            "pass" if gate.passed else "FAIL",
+        )
         for gate in promotion.gates
     ]
+
+
+def _wanted(gate: Gate) -> str:
+    """What is wanted; of what an option gives, the option."""
+    accepts = any(remedy.code == "accept-redefined" for remedy in gate.remedies)
+    return "--accept-redefined" if accepts else gate.wanted
+
+
+def _found(gate: Gate) -> str:
+    """What was found, and how to come by what is lacking."""
+    lacking = [remedy for remedy in gate.remedies if remedy.code != "accept-redefined"]
+    hints = dict.fromkeys(gate_hint(remedy.code, remedy.data) for remedy in lacking)
+    return "; ".join([gate.found, *hints])

@@ -57,11 +57,11 @@ def gc(*, delete: bool, grace: timedelta, as_json: bool) -> None:
 
 
 def _total(found: Collection, grace: timedelta) -> str:
-    from registry.storage.gc import amount
+    from registry.texts import files_text
 
     what = "removed" if found.deleted else "garbage"
-    text = f"{what}: {amount(found.count, found.bytes)}"
+    text = f"{what}: {files_text(found.count, found.bytes)}"
     if found.young:
-        text += f"; and {amount(found.young, found.young_bytes)} younger than "
+        text += f"; and {files_text(found.young, found.young_bytes)} younger than "
         text += duration_text(grace)
     return text

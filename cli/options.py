@@ -164,7 +164,7 @@ words_option = click.option(
 
 
 def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What every change of a channel can be told; see :func:`registry.channels.is_made`."""
+    """What every change of a channel can be told; see :func:`registry.channels.revisions.already_made`."""
     expect = click.option(
         "--expect-revision",
         "expect",

@@ -12,7 +12,7 @@ from cli.output import json_text, print_json, print_table, remark
 from cli.streams import mark_done
 
 if TYPE_CHECKING:
-    from registry.policies import Setting
+    from registry.rules.policy_changes import Setting
 
 
 @click.group()

@@ -42,7 +42,7 @@ def list_command(*, limit: int | None, page: int, as_json: bool, **filters: Any)
     """List releases, the newest first."""
     from registry import releases
 
-    rows = releases.list_all(open_registry(), **filters, **window(limit, page))
+    rows = releases.list(open_registry(), **filters, **window(limit, page))
     rows = cut(rows, limit, page)
     if as_json:
         from registry.documents.releases import ReleaseSummary
@@ -75,7 +75,7 @@ def show(reference: str, *, as_json: bool) -> None:
 
     registry = open_registry()
     detail = releases.show(registry, reference)
-    signed = signatures.list_all(registry, detail.digest)
+    signed = signatures.of_release(registry, detail.digest)
     if as_json:
         from registry.documents.releases import Release
 

@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from centra.errors import UsageError
-from centra.training.recipe import Recipe
+from centra.training.recipe import Recipe, SearchSpace
 from cli.context import json_option, open_registry
 from cli.output import print_json, print_table, remark, reporting, trial_table
 from cli.streams import mark_done
-from cli.training import engine_options, label_options, recipe_options, require_extra, task_options
+from cli.training import (
+    crf_option,
+    engine_options,
+    label_options,
+    recipe_options,
+    require_extra,
+    task_options,
+)
 
 if TYPE_CHECKING:
     from centra.data.labelling import Labelling
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
     "learning_rates",
     multiple=True,
     type=float,
-    default=(1e-4, 3e-4),
+    default=SearchSpace.learning_rates,
     show_default=True,
     help="At its peak. Each one that is given is tried.",
 )
@@ -39,7 +46,7 @@ if TYPE_CHECKING:
     "seeds",
     multiple=True,
     type=int,
-    default=(Recipe.seed,),
+    default=SearchSpace.seeds,
     show_default=True,
     help="Each one that is given is tried.",
 )
@@ -50,7 +57,7 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Folder; default TASK-search.",
 )
-@click.option("--crf", is_flag=True, help="Decode a tagging task's tags with a linear-chain CRF.")
+@crf_option
 @label_options
 @recipe_options
 @engine_options
@@ -90,7 +97,6 @@ def search(
     layers = _layers(spec.num_layers, min_layers, max_layers)
 
     from centra.training.engines import open_engine
-    from centra.training.search import Space
     from centra.training.search import search as find
     from centra.training.trials import write_trials
 
@@ -100,7 +106,7 @@ def search(
             registry.store,
             data,
             Recipe(tap=0, depth=0, **settings),
-            Space(layers=layers, learning_rates=learning_rates, seeds=seeds),
+            SearchSpace(layers=layers, learning_rates=learning_rates, seeds=seeds),
             work=folder / "work",
             engine=open_engine(engine, jobs),
             labelling=labelling,

@@ -71,7 +71,7 @@ def move(target: str, *, as_json: bool) -> None:
     follows it any more.
     """
     from registry.storage import stores
-    from registry.storage.identity import address
+    from registry.storage.identity import store_address
 
     registry = open_registry()
     with reporting() as progress:
@@ -84,7 +84,7 @@ def move(target: str, *, as_json: bool) -> None:
     else:
         done = "moved" if found.changed else "already moved"
         click.echo(f"{done} to {found.address}: {found.blobs} blobs, {found.bytes:,} bytes copied")
-    if address(registry.store) != found.address:
+    if store_address(registry.store) != found.address:
         remark(f"set the store to {found.address} in {registry.origins['store']}, for everybody")
         remark("servers that read the old store: start them anew with the new address")
     if not found.left:
@@ -116,15 +116,15 @@ def adopt(*, incomplete: bool, as_json: bool) -> None:
 
 
 def _whose(found: StoreDetail) -> str:
-    from registry.storage.identity import short
+    from registry.storage.identity import short_id
 
     if found.store is None or found.registry is None:
         return "says not whose it is"
-    what = f"store {short(found.store)} of registry {short(found.registry)}"
+    what = f"store {short_id(found.store)} of registry {short_id(found.registry)}"
     if found.own:
         return f"{what}, which is this one"
     if found.registry != found.database:
-        return f"{what}, not of this one, {short(found.database)}"
+        return f"{what}, not of this one, {short_id(found.database)}"
     if found.moved_to:
         return f"{what}, which is this one: moved to {found.moved_to}"
     return f"{what}, which is this one: a copy"

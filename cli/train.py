@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from centra.training.recipe import Recipe
 from cli.context import json_option, open_registry
 from cli.output import remark, reporting
-from cli.training import finish, label_options, recipe_options, require_extra, task_options
+from cli.training import (
+    crf_option,
+    finish,
+    label_options,
+    learning_rate_option,
+    recipe_options,
+    require_extra,
+    seed_option,
+    task_options,
+)
 
 if TYPE_CHECKING:
     from centra.data.labelling import Labelling
@@ -26,11 +34,9 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Module file; default TASK.safetensors.",
 )
-@click.option(
-    "--learning-rate", default=Recipe.learning_rate, show_default=True, help="At its peak."
-)
-@click.option("--seed", default=Recipe.seed, show_default=True)
-@click.option("--crf", is_flag=True, help="Decode a tagging task's tags with a linear-chain CRF.")
+@learning_rate_option
+@seed_option
+@crf_option
 @label_options
 @recipe_options
 @json_option("registry.documents.training:TrainedModule")
@@ -57,23 +63,22 @@ def train(
 
     require_extra()
     name = parse_task_name(task)
-    target = output or Path(f"{name}.safetensors")
     registry = open_registry()
     spec = backbones.spec(registry, backbone)
 
+    from centra.training.backbone import Backbone
     from centra.training.finetune import finetune
 
     with reporting() as progress:
-        module = finetune(
-            spec,
-            registry.store,
+        trained = finetune(
+            Backbone(spec=spec, reader=registry.store),
             data,
-            Recipe(**settings),
-            work=target.with_name(f".{target.name}.work"),
-            labelling=labelling,
+            output=output or Path(f"{name}.safetensors"),
+            **settings,
+            **vars(labelling),
             cache=cache,
             report_to=report_to,
             progress=progress,
             remark=remark,
         )
-    finish(name, module, target, as_json=as_json)
+    finish(name, trained, as_json=as_json)

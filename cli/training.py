@@ -14,7 +14,7 @@ from centra.data.labels import read_labels
 from centra.data.tags import SCHEMES
 from centra.errors import UsageError
 from centra.kinds import KINDS
-from centra.training.recipe import REPORTERS, Recipe
+from centra.training.recipe import REPORTERS, Recipe, meaning_of
 from cli.options import FEATURE_CACHE, words_option
 from cli.output import metrics_text, print_json, remark
 from cli.streams import mark_done
@@ -24,21 +24,45 @@ if TYPE_CHECKING:
 
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
-    from centra.formats.task_module import TaskModule
+    from centra.training.train import TrainedModule
 
 __all__ = [
+    "crf_option",
     "engine_options",
     "feature_cache_option",
     "finish",
     "label_options",
+    "learning_rate_option",
     "recipe_options",
     "require_extra",
+    "seed_option",
+    "setting_option",
     "task_options",
 ]
 
 _EXTRA = ("accelerate", "matplotlib", "optuna", "plotext")
 """What the extra ``train`` brings, as it is imported."""
 
+
+def setting_option(settings: type, name: str, **options: Any) -> Callable[..., Any]:
+    """The option of a training setting, with its default and what it means.
+
+    Args:
+        settings: :class:`centra.training.recipe.Recipe` or ``Distillation``.
+        name: of the field.
+        options: further ones of :func:`click.option`.
+    """
+    default = getattr(settings, name)
+    shown = {"is_flag": True} if isinstance(default, bool) else {"show_default": True}
+    return click.option(
+        f"--{name.replace('_', '-')}",
+        **{"default": default, "help": meaning_of(settings, name), **shown, **options},
+    )
+
+
+learning_rate_option = setting_option(Recipe, "learning_rate")
+seed_option = setting_option(Recipe, "seed")
+crf_option = setting_option(Recipe, "crf")
 feature_cache_option = click.option(
     "--feature-cache",
     "cache",
@@ -110,21 +134,11 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """How to train: fields of :class:`centra.training.recipe.Recipe`, reports and the cache."""
     return _add(
         command,
-        click.option("--epochs", default=Recipe.epochs, show_default=True, help="At most."),
-        click.option("--batch-size", default=Recipe.batch_size, show_default=True),
-        click.option(
-            "--patience",
-            default=Recipe.patience,
-            show_default=True,
-            help="Epochs without a better dev metric after which training stops.",
-        ),
-        click.option("--metric", help="Dev metric to select by, e.g. matthews; default by kind."),
-        click.option(
-            "--max-length",
-            default=Recipe.max_length,
-            show_default=True,
-            help="Tokens kept of an input; 0 for the backbone's maximum.",
-        ),
+        setting_option(Recipe, "epochs"),
+        setting_option(Recipe, "batch_size"),
+        setting_option(Recipe, "patience"),
+        setting_option(Recipe, "metric"),
+        setting_option(Recipe, "max_length"),
         feature_cache_option,
         click.option(
             "--report-to",
@@ -168,21 +182,16 @@ def require_extra() -> None:
         )
 
 
-def finish(task: str, module: TaskModule, path: Path, *, as_json: bool) -> None:
-    """Write a module, and print where it is and what it reached.
-
-    Raises:
-        StoreNotWritableError: the file cannot be written.
-    """
-    module.write(path)
+def finish(task: str, trained: TrainedModule, *, as_json: bool) -> None:
+    """Print where a module is and what it reached."""
     mark_done()
-    remark(f"{task}: {metrics_text(module.spec.metrics)}")
+    remark(f"{task}: {metrics_text(trained.metrics)}")
     if as_json:
-        from registry.documents.training import TrainedModule
+        from registry.documents import training as documents
 
-        print_json(TrainedModule.of(module, path))
+        print_json(documents.TrainedModule.of(trained))
     else:
-        click.echo(str(path))
+        click.echo(str(trained.path))
 
 
 def _add(command: Callable[..., Any], *options: Callable[..., Any]) -> Callable[..., Any]:

@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import centra
 from centra.data.inputs import read_examples
-from centra.progress import silent
-from centra.training.finetune import finetune
 from centra.training.recipe import Recipe
 from registry import Registry, backbones, releases, tasks
 from registry.database.migrations import upgrade
@@ -113,13 +112,10 @@ def main() -> int:
 def _train(registry: Registry, name: str, data: Path, recipe: Recipe, module: Path) -> Path:
     if not module.exists():
         start = time.perf_counter()
-        spec = backbones.spec(registry, "minilm")
-        made = finetune(
-            spec, registry.store, data, recipe, work=module.with_suffix(".work"), progress=silent
-        )
-        made.write(module)
+        backbone = centra.Backbone(spec=backbones.spec(registry, "minilm"), reader=registry.store)
+        made = centra.finetune(backbone, data, output=module, **vars(recipe))
         seconds = time.perf_counter() - start
-        print(f"  {name} ({recipe.tap}, {recipe.depth}): {made.spec.metrics}, {seconds:.0f} s")
+        print(f"  {name} ({recipe.tap}, {recipe.depth}): {made.metrics}, {seconds:.0f} s")
     return module
 
 

@@ -17,7 +17,7 @@ from registry.database.migrations import check_schema, upgrade
 from registry.database.sqlite import check_exists, check_unchanged
 from registry.database.unit_of_work import UnitOfWork
 from registry.settings import CONFIG, Settings, write_config
-from registry.storage.identity import bind, check
+from registry.storage.identity import check_store, write_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -118,21 +118,21 @@ class Registry:
         store alone, asks first.
 
         Raises:
-            WrongStoreError, FormatError: see :func:`registry.storage.identity.check`.
+            WrongStoreError, FormatError: see :func:`registry.storage.identity.check_store`.
             StoreError, DatabaseError: the registry cannot be used.
         """
         _ = self._checked
 
     @cached_property
     def _checked(self) -> tuple[tuple[str, str], bool]:
-        return check(self)
+        return check_store(self)
 
     @cached_property
     def _identity(self) -> tuple[str, str]:
         """What is checked, and from now on said by the store, too."""
         own, bound = self._checked
         if not bound:
-            bind(self.store, own)
+            write_identity(self.store, own)
         return own
 
     @contextmanager
@@ -168,7 +168,7 @@ class Registry:
                 uow = UnitOfWork(session, self.actor)
                 if identity and uow.identity() != identity:
                     raise ConflictError(
-                        "the registry's store was moved meanwhile; see: centra doctor"
+                        "the registry's store was moved meanwhile", code="store-moved-meanwhile"
                     )
                 yield uow
                 session.flush()

@@ -22,31 +22,25 @@ if TYPE_CHECKING:
     from registry.rules.lifecycle import Actor
     from registry.rules.policy import ChannelPolicy
 
-__all__ = ["ForeignTasksError", "changed", "check", "check_tasks"]
+__all__ = ["ForeignTasksError", "changed_tasks", "check", "check_tasks"]
 
 
 class ForeignTasksError(NotAllowedError):
     """Moving a channel would change tasks of other teams; they are in ``tasks``, with their teams."""
 
+    code = "foreign-tasks"
+
     def __init__(
         self, channel: str, tasks: Mapping[str, str], actor: Actor, releasers: Iterable[str]
     ) -> None:
         lines = "\n".join(f"  {task}, of team {team}" for task, team in tasks.items())
-        who = (
-            f"you are {actor}"
-            if actor.team
-            else "you have not said who you are: set CENTRA_ACTOR=TEAM/YOU"
-        )
-        named = ", ".join(releasers)
-        ask = (
-            f"ask who may change every team's tasks there ({named})"
-            if named
-            else f"name 'releasers' of {channel} in the policy, who may change every team's tasks"
-        )
+        who = f"you are {actor}" if actor.team else "you have not said who you are"
         super().__init__(
-            f"this would change tasks of other teams on {channel}, and {who}:\n{lines}\n"
-            f"Let each team ship its own; or {ask}; or repeat with --force, which the audit log "
-            "will show."
+            f"this would change tasks of other teams on {channel}, and {who}:\n{lines}",
+            channel=channel,
+            tasks=dict(tasks),
+            actor=str(actor) if actor.team else None,
+            releasers=[*releasers],
         )
         self.tasks = tasks
 
@@ -70,7 +64,7 @@ def check(
         ForeignTasksError: there are some, without force.
     """
     row = uow.channel(channel)
-    tasks = changed(uow, row.release, release) if row else []
+    tasks = changed_tasks(uow, row.release, release) if row else []
     return check_tasks(uow, channel, tasks, rules, force=force)
 
 
@@ -95,7 +89,7 @@ def check_tasks(
     return foreign
 
 
-def changed(uow: UnitOfWork, before: Release, after: Release) -> list[str]:
+def changed_tasks(uow: UnitOfWork, before: Release, after: Release) -> list[str]:
     """The tasks that differ between two releases: there or not, in version, or in precision."""
     return [
         change.task

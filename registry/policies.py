@@ -6,6 +6,8 @@ runs. What a file leaves outside, public keys, is taken in when it is applied.
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +15,16 @@ from sqlalchemy import select
 
 from centra.errors import NotAllowedError, NotFoundError, UsageError
 from registry.database.models import PolicyVersion, Task
+from registry.rules.channels import check_movable
+from registry.rules.policy_changes import Setting, changed_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
     from registry.connection import Registry
     from registry.database.unit_of_work import UnitOfWork
-    from registry.rules.policy import ChannelPolicy, Policy, SigningKey
+    from registry.rules.policy import ChannelPolicy, Policy
     from registry.settings import Rules
 
 __all__ = [
@@ -36,15 +39,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """A setting that differs between two policies."""
-
-    setting: str
-    """Its path: ``channels.production.max_layers``."""
-    before: Any
-    """None where it is not set; a table is ``{}``."""
-    after: Any
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +93,9 @@ def of_channel(
     proposed = registry.rules.tables.get("channels", {}) if registry.rules else {}
     if version is None and registry.rules and channel in proposed:
         raise NotAllowedError(
-            f"{registry.rules.file} has rules for the channel {channel} that were never applied; "
-            "first: centra policy apply"
+            f"{registry.rules.file} has rules for the channel {channel} that were never applied",
+            code="policy-not-applied",
+            channel=channel,
         )
     return version, policy.channels.get(channel)
 
@@ -122,10 +118,12 @@ def apply(
         CentraError: a rule demands signatures, and the package model-signing is not installed.
         DatabaseError: the registry cannot be used.
     """
+    began = time.monotonic()
     if not rules.tables:
         raise UsageError(
             f"{rules.file} has no rules: no table channels, compose or policy. To lift all that "
-            "are in force, say so with an empty table [channels]"
+            "are in force, say so with an empty table [channels]",
+            code="no-rules",
         )
     proposed = _proposed(rules)
     if dry_run:
@@ -134,29 +132,33 @@ def apply(
             return Applied(
                 version=version,
                 changed=False,
-                changes=_differences(policy.rules(), proposed.rules()),
+                changes=changed_settings(policy.rules(), proposed.rules()),
                 forced=False,
                 unknown=_unknown(uow, proposed),
             )
     with registry.write() as uow:
         version, policy = in_force(uow)
-        changes = _differences(policy.rules(), proposed.rules())
+        changes = changed_settings(policy.rules(), proposed.rules())
         forced = bool(changes) and not policy.policy.admits(uow.actor)
         if forced and not force:
             raise NotAllowedError(
                 f"{uow.actor} may not apply a policy; its admins are "
-                f"{', '.join(policy.policy.admins or []) or 'nobody'}. Ask them, or repeat with "
-                "--force, which the audit log will show."
+                f"{', '.join(policy.policy.admins or []) or 'nobody'}",
+                code="not-an-admin",
+                admins=policy.policy.admins or [],
             )
         if changes:
             version = _add(uow, proposed, changes, forced=forced)
-        return Applied(
+        applied = Applied(
             version=version,
             changed=bool(changes),
             changes=changes,
             forced=forced,
             unknown=_unknown(uow, proposed),
         )
+    if changes:
+        _log.info("applied the policy as version %d in %.2f s", version, time.monotonic() - began)
+    return applied
 
 
 def show(registry: Registry, version: int | None = None) -> PolicyRow:
@@ -168,14 +170,13 @@ def show(registry: Registry, version: int | None = None) -> PolicyRow:
     """
     rows = history(registry)
     if not rows:
-        raise NotFoundError(
-            "no policy was ever applied, so no channel has rules; see: centra policy apply"
-        )
+        raise NotFoundError("no policy was ever applied, so no channel has rules", code="no-policy")
     found = [row for row in rows if version in (None, row.version)]
     if not found:
         raise NotFoundError(
-            f"the policy has no version {version}; its newest is {rows[0].version}; see: "
-            "centra policy history"
+            f"the policy has no version {version}; its newest is {rows[0].version}",
+            code="policy-version-not-found",
+            version=version,
         )
     return found[0]
 
@@ -195,7 +196,7 @@ def history(registry: Registry) -> list[PolicyRow]:
                 applied_at=row.created_at,
                 applied_by=row.created_by,
                 rules=row.rules,
-                changes=_differences(before, row.rules),
+                changes=changed_settings(before, row.rules),
             )
             for row, before in zip(found, [{}, *(row.rules for row in found)], strict=False)
         ]
@@ -231,7 +232,6 @@ def _add(uow: UnitOfWork, policy: Policy, changes: list[Setting], *, forced: boo
 
 def _proposed(rules: Rules) -> Policy:
     """Rules that can be applied: checked, and with the keys themselves in the place of files."""
-    from registry.channels import check_movable  # It asks us what is in force.
     from registry.rules.policy import Policy
 
     tables = {**rules.tables}
@@ -258,7 +258,7 @@ def _with_keys(channel: Any, folder: Path) -> Any:
 
 
 def _key(key: Any, folder: Path) -> Any:
-    from centra.releases.signing import PublicKey
+    from centra.releases.keys import PublicKey
 
     match key:
         case str():
@@ -279,37 +279,3 @@ def _unknown(uow: UnitOfWork, policy: Policy) -> list[str]:
         for task in tasks
     }
     return sorted(named - {"*", *uow.session.scalars(select(Task.name))})
-
-
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Setting]:
-    old, new = dict(_settings(before)), dict(_settings(after))
-    return [
-        Setting(setting=path, before=old.get(path), after=new.get(path))
-        for path in sorted(old.keys() | new.keys())
-        if old.get(path) != new.get(path)
-    ]
-
-
-def _settings(table: Mapping[str, Any], *parents: str) -> Iterator[tuple[str, Any]]:
-    """Each setting with its path; a channel's table itself is one, since it has a meaning."""
-    for name, value in table.items():
-        path = (*parents, name)
-        if isinstance(value, dict):
-            if parents == ("channels",):
-                yield ".".join(path), {}
-            yield from _settings(value, *path)
-        else:
-            yield ".".join(path), _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    """A setting as it is told: a key by its name and fingerprint."""
-    if not isinstance(value, list):
-        return value
-    return [str(_signing_key(item)) if isinstance(item, dict) else item for item in value]
-
-
-def _signing_key(fields: dict[str, str]) -> SigningKey:
-    from registry.rules.policy import SigningKey
-
-    return SigningKey.model_validate(fields)

@@ -99,8 +99,9 @@ class Settings:
             missing = "database" if not address else "store"
             where = f"{config} names none" if config else f"there is no {CONFIG} here or above"
             raise NotFoundError(
-                f"no {missing} is configured: {where}. "
-                f"Run 'centra init', or set CENTRA_DATABASE_URL and CENTRA_STORE."
+                f"no {missing} is configured: {where}",
+                code="registry-not-configured",
+                missing=missing,
             )
         return cls(
             database=address,
@@ -224,6 +225,7 @@ def toml_text(value: str) -> str:
     """
     if not value.isascii() and re.search("[\ud800-\udfff]", value):
         raise UsageError(
-            f"{value!r} cannot be written to {CONFIG}, which is UTF-8; give it in the environment"
+            f"{value!r} cannot be written to {CONFIG}, which is UTF-8; give it in the environment",
+            code="not-utf8",
         )
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

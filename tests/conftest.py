@@ -70,7 +70,7 @@ def all_sample_texts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up a server that nobody reaches after a second; how long users wait is tested by itself."""
-    monkeypatch.setattr("centra.store.retries._TO_CONNECT", 1)
+    monkeypatch.setattr("centra.store.s3.retries._TO_CONNECT", 1)
 
 
 @pytest.fixture(scope="session")

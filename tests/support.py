@@ -272,7 +272,7 @@ def parity(module: TaskModule, backbone: Backbone, store: LocalStore, folder: Pa
     """Check a module's file in all that registering checks, and how far its logits in a release are
     from its own."""
     from centra.formats.task_module import check_fits, check_module
-    from centra.releases.compose import check_parity
+    from centra.releases.parity import check_parity
 
     module.write(folder / "task.safetensors")
     file = check_module(folder / "task.safetensors")
@@ -316,7 +316,7 @@ def make_module(
     from centra.modeling.branch import Branch
     from centra.modeling.trunk import Trunk
     from centra.tokenization.text_encoder import TextEncoder
-    from centra.training.run import make_module as put_together
+    from centra.training.module import make_module as put_together
 
     spec = make_spec(
         backbone.digest, kind, tap=tap, depth=depth, labels=labels, form=form, **fields

@@ -117,14 +117,14 @@ def trained(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> list[Path]:
     """Modules that have learnt the same task, the best last."""
-    from centra.training.finetune import finetune
     from centra.training.recipe import Recipe
+    from centra.training.train import train_module
 
     folder = tmp_path_factory.mktemp("trained")
     made = []
     for seed in range(len(TEAMS) + 1):
         recipe = Recipe(tap=1, depth=2, epochs=12, learning_rate=3e-3, batch_size=16, seed=seed)
-        module = finetune(
+        module = train_module(
             tiny_backbone.spec,
             tiny_backbone.store,
             tiny_data("single"),

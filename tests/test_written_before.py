@@ -74,7 +74,7 @@ def test_its_releases_have_their_digests_and_composing_gives_them_again(
     registry: Registry, expected: dict[str, Any]
 ) -> None:
     digests = {row["number"]: row["digest"] for row in expected["releases"]}
-    assert {row.number: row.digest for row in releases.list_all(registry)} == digests
+    assert {row.number: row.digest for row in releases.list(registry)} == digests
     live = releases.compose(registry)
     assert (live.digest, live.release) == (expected["plan"]["digest"], 2)
     without = releases.compose(registry, base="1", remove=["topics"])
@@ -84,7 +84,7 @@ def test_its_releases_have_their_digests_and_composing_gives_them_again(
 def test_its_channels_its_measurements_and_its_log_stand(
     registry: Registry, expected: dict[str, Any]
 ) -> None:
-    served = {row.name: (row.release, row.revision) for row in channels.list_all(registry)}
+    served = {row.name: (row.release, row.revision) for row in channels.list(registry)}
     assert served == {c["name"]: (c["release"], c["revision"]) for c in expected["channels"]}
     (measured,) = cards.show(registry, "intent@1.1").evaluations
     assert (measured.release, measured.examples) == (2, 3)
@@ -139,6 +139,6 @@ def test_its_exports_are_imported_into_a_new_registry(
     intent = tasks.show(opened, "intent").versions
     assert digests["intent@1.1"] in {version.digest for version in intent}
     if file == "release.centra":
-        (release,) = releases.list_all(opened)
+        (release,) = releases.list(opened)
         assert release.digest == expected["show"]["2"]["digest"]
     opened.engine.dispose()

@@ -10,8 +10,8 @@ from centra.data.inputs import dev_file, read_examples
 from centra.formats.manifest import ReleaseManifest
 from centra.formats.task_module import TaskModule
 from centra.releases.int8 import compare_int8
-from centra.training.finetune import finetune
 from centra.training.recipe import Recipe
+from centra.training.train import train_module
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,9 +42,9 @@ def compare_on_real_tasks(work: Path) -> list[tuple[str, DevComparison]]:
         rows = take_rows(folder, work / "data" / task, train=_ROWS, dev=_DEV_ROWS)
         if not file.is_file():
             say(f"training {task}")
-            finetune(backbone.spec, backbone.store, rows, _RECIPE, work=work / "runs" / task).write(
-                file
-            )
+            train_module(
+                backbone.spec, backbone.store, rows, _RECIPE, work=work / "runs" / task
+            ).write(file)
         modules[task] = backbone.store.put(file), TaskModule.read(file).spec
         data[task] = read_examples(dev_file(rows))
     manifest = ReleaseManifest.build(modules, {backbone.spec.digest: backbone.spec})

@@ -185,7 +185,7 @@ def _write(
     from centra.modeling.branch import Branch
     from centra.modeling.trunk import Trunk
     from centra.tokenization.text_encoder import TextEncoder
-    from centra.training.run import make_module
+    from centra.training.module import make_module
 
     _, probe = TextEncoder.of(backbone, store).batch([Input("wake me at seven")])
     trunk = Trunk(backbone, store, depth=max(task.tap for task in tasks))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.errors import BlobNotFoundError, NotFoundError, UsageError
+from centra.formats.identities import is_digest
 from centra.formats.manifest import DEFAULT_CHANNELS, ChannelPointer, ReleaseManifest
 from centra.releases.folder import ReleaseFolder, is_begun
 from centra.store import BlobReader, BlobStore, LocalStore, open_store
-from centra.store.layout import is_digest
 from centra.system.redaction import redacted
 
 if TYPE_CHECKING:

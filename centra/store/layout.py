@@ -20,7 +20,6 @@ __all__ = [
     "SIGNATURES",
     "WITNESSES",
     "blob_path",
-    "is_digest",
     "is_signature_name",
     "parse_witnesses",
     "pointer_path",
@@ -35,14 +34,8 @@ SIGNATURES = "signatures"
 WITNESSES = "witnesses"
 DOCUMENT = "store.json"
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _SIGNATURE = re.compile(r"[0-9a-f]{64}\.json")
 _WITNESS = re.compile(r"([1-9][0-9]{0,17})-([0-9a-f]{64})\.txt")
-
-
-def is_digest(text: str) -> bool:
-    """Whether a text is a SHA-256 digest in lower-case hexadecimal."""
-    return _DIGEST.fullmatch(text) is not None
 
 
 def blob_path(digest: str) -> str:

@@ -19,6 +19,7 @@ from centra.errors import (
     StoreError,
     StoreNotWritableError,
 )
+from centra.formats.identities import is_digest
 from centra.formats.strict_json import LARGEST
 from centra.store import layout
 from centra.store.protocol import StoredBlob
@@ -137,7 +138,7 @@ class LocalStore:
     def blobs(self) -> Iterator[StoredBlob]:
         with self._listing():
             for path in self._beside_blobs():
-                if layout.is_digest(path.name) and (found := _stored_blob(path)):
+                if is_digest(path.name) and (found := _stored_blob(path)):
                     yield found
 
     def remove(self, digest: str) -> None:

@@ -12,7 +12,7 @@ import re
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from centra.errors import CentraError, FormatError, NotFoundError, StoreError
 from centra.system.reading import check_links, open_regular
@@ -109,9 +109,12 @@ def called(copy: Path, name: str | Path) -> Iterator[None]:
     try:
         yield
     except CentraError as error:
-        error.args = tuple(
-            arg.replace(str(copy), str(name)) if isinstance(arg, str) else arg for arg in error.args
-        )
+
+        def renamed(value: Any) -> Any:
+            return value.replace(str(copy), str(name)) if isinstance(value, str) else value
+
+        error.args = tuple(map(renamed, error.args))
+        error.data = {key: renamed(value) for key, value in error.data.items()}
         raise
 
 

@@ -6,100 +6,110 @@ and learns from the labels and from the teacher's logits.
 
 from __future__ import annotations
 
-import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from centra.errors import UsageError
-from centra.formats.task_module import check_fits, check_module
 from centra.progress import Progress, Remark, silent, unheard
-from centra.training.recipe import Distillation
-from centra.training.run import Run
-from centra.training.task_data import TaskData
+from centra.training.features import open_cache
+from centra.training.recipe import Distillation, Recipe
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from centra.data.labelling import Labelling
-    from centra.formats.backbone import BackboneSpec
-    from centra.formats.task_module import TaskModule
-    from centra.store import BlobReader
+    from centra.data.tags import Scheme
+    from centra.data.words import Segmentation
+    from centra.training.backbone import Backbone
     from centra.training.features import FeatureCache
-    from centra.training.recipe import Recipe
+    from centra.training.train import TrainedModule
 
 __all__ = ["distill"]
 
 
 def distill(
-    backbone: BackboneSpec,
-    reader: BlobReader,
-    data: Path,
-    recipe: Recipe,
+    backbone: Backbone | str | os.PathLike[str],
+    data: str | os.PathLike[str],
     *,
-    teacher: Path,
-    distillation: Distillation | None = None,
-    work: Path,
-    labelling: Labelling | None = None,
-    cache: FeatureCache | None = None,
+    teacher: str | os.PathLike[str],
+    layers: int,
+    output: str | os.PathLike[str],
+    temperature: float = Distillation.temperature,
+    weight: float = Distillation.weight,
+    start: Literal["teacher", "backbone"] = Distillation.start,
+    epochs: int = Recipe.epochs,
+    learning_rate: float = Recipe.learning_rate,
+    batch_size: int = Recipe.batch_size,
+    warmup: float = Recipe.warmup,
+    weight_decay: float = Recipe.weight_decay,
+    dropout: float = Recipe.dropout,
+    patience: int = Recipe.patience,
+    metric: str | None = Recipe.metric,
+    max_length: int = Recipe.max_length,
+    seed: int = Recipe.seed,
+    kind: str | None = None,
+    labels: Sequence[str] | str | os.PathLike[str] = (),
+    tags: Scheme | None = None,
+    words: Segmentation | None = None,
+    cache: FeatureCache | str | os.PathLike[str] | None = None,
     report_to: Sequence[str] = (),
     progress: Progress = silent,
     remark: Remark = unheard,
-) -> TaskModule:
-    """Distil a teacher into a module of fewer layers.
+) -> TrainedModule:
+    """Distil a fine-tuned module into one of fewer layers, and write it.
 
     Args:
-        backbone: the frozen encoder of both.
-        reader: where its blobs are.
+        backbone: the teacher's, as for :func:`centra.finetune`.
         data: a folder with ``train.jsonl`` and ``dev.jsonl``, the teacher's.
-        recipe: the student's settings; its tap is the teacher's.
-        teacher: a module file.
-        distillation: how it learns; by default as :class:`centra.training.recipe.Distillation`.
-        work, labelling, cache, report_to, progress, remark: as for
-            :func:`centra.training.finetune.finetune`.
+        teacher: the module's file.
+        layers: how many layers the student has, above its teacher's tap.
+        output: the student's file.
+        temperature, weight, start: see :class:`centra.training.recipe.Distillation`.
+        epochs, learning_rate, batch_size, warmup, weight_decay, dropout, patience, metric,
+            max_length, seed, kind, labels, tags, words, cache, report_to, progress, remark: as for
+            :func:`centra.finetune`.
 
     Returns:
         The student with the best dev metric; its spec names the teacher's digest.
 
     Raises:
         FormatError, IncompatibleError: the teacher is no module, or not of this backbone.
-        ConflictError: the teacher has another kind, labels or tap than the data and the recipe.
-        UsageError: a setting that does not suit the backbone, the kind or the teacher.
-        DataError, TrainingDivergedError, StoreNotWritableError: as for
-            :func:`centra.training.finetune.finetune`.
+        ConflictError: the teacher has another kind or other labels than the data.
+        CentraError: as for :func:`centra.finetune`.
     """
-    distillation = distillation or Distillation()
-    distillation.check()
-    recipe.check(backbone)
-    checked = check_module(teacher)
-    check_fits(checked, backbone, "the backbone")
-    if checked.spec.head.tags:
+    from centra.formats.task_module import read_spec
+    from centra.training.train import labelling_of, train_to_file
+
+    if Path(output).resolve() == Path(teacher).resolve():
         raise UsageError(
-            f"{teacher}: its head answers in tags of its own ({', '.join(checked.spec.head.tags[:4])} "
-            "…), which a student, whose data are BIO, cannot take over; distil from a module that "
-            "'centra train' made"
+            f"{output}: the student would take its teacher's place",
+            code="output-is-teacher",
+            output=str(output),
         )
-    examples = TaskData.load(
+    recipe = Recipe(
+        tap=read_spec(Path(teacher)).tap_layer,
+        depth=layers,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        dropout=dropout,
+        patience=patience,
+        metric=metric,
+        max_length=max_length,
+        seed=seed,
+    )
+    return train_to_file(
         backbone,
-        reader,
         data,
-        max_length=recipe.max_length,
-        labelling=labelling,
-        like=checked.spec,
-    )
-    for text in examples.remarks:
-        remark(text)
-    run = Run(
-        backbone,
-        reader,
-        examples,
+        output,
         recipe,
-        work=work,
-        cache=cache,
-        teacher=teacher,
-        distillation=distillation,
+        teacher=Path(teacher),
+        distillation=Distillation(temperature=temperature, weight=weight, start=start),
+        labelling=labelling_of(kind, labels, tags, words),
+        cache=open_cache(cache),
         report_to=report_to,
+        progress=progress,
+        remark=remark,
     )
-    run.train(progress=progress)
-    module = run.module()
-    shutil.rmtree(work, ignore_errors=True)
-    return module

@@ -11,6 +11,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,13 +24,12 @@ from centra.system.memory import available_memory
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from pathlib import Path
 
     from centra.formats.backbone import BackboneSpec
     from centra.store import BlobReader
     from centra.tokenization.text_encoder import Row
 
-__all__ = ["FeatureCache", "Features", "default_budget"]
+__all__ = ["FeatureCache", "Features", "default_budget", "open_cache"]
 
 _MOST = 20 * 10**9
 _BATCH_TOKENS = 8192
@@ -106,8 +106,9 @@ class FeatureCache:
             return  # Another process made room for its own: this one goes on without.
         except OSError as error:
             raise StoreNotWritableError(
-                f"cannot write the feature cache {self.folder}: {error.strerror}. Free some space, "
-                "give another folder in CENTRA_CACHE, or switch it off with --feature-cache off"
+                f"cannot write the feature cache {self.folder}: {error.strerror}; free some space",
+                code="feature-cache-not-writable",
+                folder=str(self.folder),
             ) from error
 
     def find(self, backbone: BackboneSpec, rows: Sequence[Row], tap: int) -> Features | None:
@@ -139,6 +140,13 @@ class FeatureCache:
             if path.name not in keep:
                 path.unlink(missing_ok=True)
                 held -= stat.st_size
+
+
+def open_cache(cache: FeatureCache | str | os.PathLike[str] | None) -> FeatureCache | None:
+    """A cache as it is, or one in a folder with room for :func:`default_budget`."""
+    if cache is None or isinstance(cache, FeatureCache):
+        return cache
+    return FeatureCache(Path(cache), default_budget())
 
 
 def _compute(

@@ -5,75 +5,111 @@ The branch starts as a copy of the backbone's own layers tap + 1 … tap + depth
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 from centra.progress import Progress, Remark, silent, unheard
-from centra.training.run import Run
-from centra.training.task_data import TaskData
+from centra.training.features import open_cache
+from centra.training.recipe import Recipe
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from centra.data.labelling import Labelling
-    from centra.formats.backbone import BackboneSpec
-    from centra.formats.task_module import TaskModule
-    from centra.store import BlobReader
+    from centra.data.tags import Scheme
+    from centra.data.words import Segmentation
+    from centra.training.backbone import Backbone
     from centra.training.features import FeatureCache
-    from centra.training.recipe import Recipe
+    from centra.training.train import TrainedModule
 
 __all__ = ["finetune"]
 
 
 def finetune(
-    backbone: BackboneSpec,
-    reader: BlobReader,
-    data: Path,
-    recipe: Recipe,
+    backbone: Backbone | str | os.PathLike[str],
+    data: str | os.PathLike[str],
     *,
-    work: Path,
-    labelling: Labelling | None = None,
-    cache: FeatureCache | None = None,
+    output: str | os.PathLike[str],
+    tap: int,
+    depth: int,
+    epochs: int = Recipe.epochs,
+    learning_rate: float = Recipe.learning_rate,
+    batch_size: int = Recipe.batch_size,
+    warmup: float = Recipe.warmup,
+    weight_decay: float = Recipe.weight_decay,
+    dropout: float = Recipe.dropout,
+    patience: int = Recipe.patience,
+    metric: str | None = Recipe.metric,
+    max_length: int = Recipe.max_length,
+    crf: bool = Recipe.crf,
+    seed: int = Recipe.seed,
+    kind: str | None = None,
+    labels: Sequence[str] | str | os.PathLike[str] = (),
+    tags: Scheme | None = None,
+    words: Segmentation | None = None,
+    cache: FeatureCache | str | os.PathLike[str] | None = None,
     report_to: Sequence[str] = (),
     progress: Progress = silent,
     remark: Remark = unheard,
-) -> TaskModule:
-    """Train a task module.
+) -> TrainedModule:
+    """Fine-tune the layers above a tap for a task, and write the task module.
 
-    A run that was killed goes on from its last finished epoch when called again with the same
-    arguments and data; ``work`` holds its checkpoints until it is done.
+    A run that was killed goes on from its last finished epoch when repeated.
 
     Args:
-        backbone: the frozen encoder.
-        reader: where its blobs are.
-        data: a folder with ``train.jsonl`` and ``dev.jsonl``; see
-            :func:`centra.data.inputs.read_examples`.
-        recipe: the settings.
-        work: a folder of this run's own; removed at the end.
-        labelling: what the labels mean, where the data do not say it.
-        cache: where frozen hidden states are kept; None runs the frozen layers in every epoch.
-        report_to: what Trainer reports to, of :data:`centra.training.recipe.REPORTERS`.
-        progress: told of each step and of the dev metric after each epoch.
-        remark: told what the labels were taken for, and what is odd about them.
+        backbone: a folder that ``save_pretrained`` wrote or a name of the Hugging Face hub, which
+            is imported for this run alone; or a :class:`centra.Backbone`.
+        data: a folder with ``train.jsonl`` and ``dev.jsonl``.
+        output: the module's file.
+        tap: the frozen layer to read; 0 is the embeddings.
+        depth: how many layers learn, above the tap.
+        epochs, learning_rate, batch_size, warmup, weight_decay, dropout, patience, metric,
+            max_length, crf, seed: see :class:`centra.training.recipe.Recipe`.
+        kind: of the task, by name; by default what the labels look like.
+        labels: all of them in their order, or a file of them; by default those of the training
+            data, sorted.
+        tags: the scheme of a tagging task's tags; by default what they look like.
+        words: how a tagging task's texts are cut into words.
+        cache: a folder in which frozen hidden states are kept from run to run; without one the
+            frozen layers run in every epoch.
+        report_to: ``"tensorboard"``, ``"mlflow"``, ``"wandb"``.
+        progress: called as ``progress(what, done, total)`` with each step.
+        remark: called with what the labels were taken for, and what is odd about them.
 
     Returns:
-        The module with the best dev metric, its probe taken from the dev set.
+        The module with the best dev metric.
 
     Raises:
         UsageError: a setting that does not suit the backbone or the kind.
+        NotFoundError: there is no such backbone.
         DataError: missing, empty or malformed data; a dev label that is not in train.
         TrainingDivergedError: the weights became NaN or infinite.
-        StoreNotWritableError: ``work`` or the cache cannot be written.
+        StoreNotWritableError: the output or the cache cannot be written.
     """
-    recipe.check(backbone)
-    examples = TaskData.load(
-        backbone, reader, data, max_length=recipe.max_length, labelling=labelling
+    from centra.training.train import labelling_of, train_to_file
+
+    recipe = Recipe(
+        tap=tap,
+        depth=depth,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        dropout=dropout,
+        patience=patience,
+        metric=metric,
+        max_length=max_length,
+        crf=crf,
+        seed=seed,
     )
-    for text in examples.remarks:
-        remark(text)
-    run = Run(backbone, reader, examples, recipe, work=work, cache=cache, report_to=report_to)
-    run.train(progress=progress)
-    module = run.module()
-    shutil.rmtree(work, ignore_errors=True)
-    return module
+    return train_to_file(
+        backbone,
+        data,
+        output,
+        recipe,
+        labelling=labelling_of(kind, labels, tags, words),
+        cache=open_cache(cache),
+        report_to=report_to,
+        progress=progress,
+        remark=remark,
+    )

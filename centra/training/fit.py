@@ -1,173 +1,88 @@
-"""The paper's pipeline for one task: search a teacher, distil students, select one module."""
+"""From a recipe to a chosen module: the paper's pipeline for one task, in one call."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from decimal import Decimal
-from itertools import product
+import logging
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from centra.formats.names import parse_task_name
 from centra.progress import Progress, Remark, silent, unheard
-from centra.training.jobs import Job, advance, take_module
-from centra.training.search import Space, search
-from centra.training.select import read_scores, select
-from centra.training.trials import best_trial, write_trials
+from centra.training.features import open_cache
+from centra.training.plan import Plan
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import os
 
-    from centra.data.labelling import Labelling
-    from centra.formats.backbone import BackboneSpec
-    from centra.formats.task_module import TaskModule
-    from centra.store import BlobReader
-    from centra.training.engines import Engine
+    from centra.training.backbone import Backbone
     from centra.training.features import FeatureCache
-    from centra.training.plan import Plan
-    from centra.training.select import Choice
-    from centra.training.trials import Trial
+    from centra.training.train import TrainedModule
 
-__all__ = ["Fit", "fit"]
+__all__ = ["fit"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """What the pipeline came to."""
-
-    trials: list[Trial]
-    """Teachers, then students."""
-    teacher: Trial
-    choice: Choice
-    """Among the best of each depth."""
-    chosen: Trial
-    """The run that the chosen module comes from."""
-    module: TaskModule
-    """The chosen one."""
+_log = logging.getLogger(__name__)
 
 
 def fit(
-    backbone: BackboneSpec,
-    reader: BlobReader,
-    data: Path,
-    plan: Plan,
+    recipe: str | os.PathLike[str],
     *,
-    output: Path,
-    engine: Engine,
-    labelling: Labelling | None = None,
-    cache: FeatureCache | None = None,
-    exhaustive: bool = False,
+    backbone: Backbone | str | os.PathLike[str] | None = None,
+    output: str | os.PathLike[str] | None = None,
+    engine: str = "local",
+    jobs: int | None = None,
+    cache: FeatureCache | str | os.PathLike[str] | None = None,
     progress: Progress = silent,
     remark: Remark = unheard,
-) -> Fit:
-    """Search, distil and select for one task.
+) -> TrainedModule:
+    """Search how many layers a task needs, distil students, choose one, and write it.
+
+    A fit that was killed goes on when repeated, and one that is done ends at once.
 
     Args:
-        backbone: the frozen encoder that the plan names.
-        reader: where its blobs are.
-        data: a folder with ``train.jsonl`` and ``dev.jsonl``.
-        plan: the recipe.
-        output: a folder. It gets ``teacher.safetensors`` and ``scores.csv``, which
-            ``centra select`` reads, too; under ``work`` each run keeps its epochs, so that a fit
-            that was killed goes on, and one that is repeated ends at once.
-        engine: carries the runs out.
-        labelling: what the labels mean, where the data do not say it.
-        cache: where frozen hidden states are kept; None runs the frozen layers in every epoch.
-        exhaustive: train every teacher to its end.
-        progress: told of each run.
-        remark: told what the labels were taken for, and what is odd about them.
+        recipe: a TOML file; ``docs/fit.md`` has all of it. Paths in it count from its folder.
+        backbone: as for :func:`centra.finetune`; by default what the recipe names, as a folder
+            beside it or a name of the Hugging Face hub.
+        output: a folder for the module, ``TASK.safetensors``, the teacher's and the scores; by
+            default ``TASK-fit``.
+        engine: where runs are carried out: ``"local"``, or ``"ray"`` for a Ray cluster.
+        jobs: runs at the same time on this machine; by default one per GPU, or else one per core,
+            to eight. With more than one, a script needs ``if __name__ == "__main__":``.
+        cache, progress, remark: as for :func:`centra.finetune`.
+
+    Returns:
+        The chosen module, with all that was tried.
 
     Raises:
-        UsageError: a setting that does not suit the backbone or the kind.
-        DataError: missing, empty or malformed data; a dev label that is not in train.
-        TrainingDivergedError: the weights of the best run became NaN or infinite.
-        StoreNotWritableError: ``output`` or the cache cannot be written.
+        UsageError: the recipe cannot be read; a setting that does not suit the backbone or the kind.
+        CentraError: as for :func:`centra.finetune`.
     """
-    plan.distillation.check()
-    fewest, most = plan.search.layers
-    found = search(
-        backbone,
-        reader,
-        data,
-        plan.recipe,
-        Space(
-            layers=range(fewest, most + 1),
-            learning_rates=plan.search.learning_rates,
-            seeds=plan.search.seeds,
-        ),
-        work=output / "work",
-        engine=engine,
-        labelling=labelling,
-        cache=cache,
-        exhaustive=exhaustive,
-        report_to=plan.report_to,
-        progress=progress,
-        remark=remark,
-    )
-    teacher = output / "teacher.safetensors"
-    found.module.write(teacher)
-    students = _students(
-        backbone,
-        reader,
-        data,
-        plan,
-        teacher=found.best,
-        output=output,
-        labelling=labelling,
-        cache=cache,
-    )
-    trials = found.trials + _distil(students, engine, progress)
-    scores = output / "scores.csv"
-    write_trials(scores, plan.task, trials)
-    threshold = Decimal(str(plan.select.threshold))
-    (choice,) = select(read_scores(scores), threshold).choices
-    chosen, module = found.best, found.module
-    if choice.role == "student":
-        depth = choice.task_layers
-        chosen = best_trial(t for t in trials if (t.role, t.task_layers) == ("student", depth))
-        module = take_module(students[trials.index(chosen) - len(found.trials)])
-    return Fit(trials=trials, teacher=found.best, choice=choice, chosen=chosen, module=module)
+    from centra.training.backbone import opened_backbone
+    from centra.training.engines import open_engine
+    from centra.training.pipeline import run_pipeline
+    from centra.training.train import TrainedModule
 
-
-def _students(
-    backbone: BackboneSpec,
-    reader: BlobReader,
-    data: Path,
-    plan: Plan,
-    *,
-    teacher: Trial,
-    output: Path,
-    labelling: Labelling | None,
-    cache: FeatureCache | None,
-) -> list[Job]:
-    """The runs of all students that are smaller than their teacher."""
-    jobs = []
-    for layers, rate, seed in product(
-        sorted({number for number in plan.distill.layers if number < teacher.task_layers}),
-        dict.fromkeys(plan.distill.learning_rates or (teacher.learning_rate,)),
-        dict.fromkeys(plan.distill.seeds or (teacher.seed,)),
-    ):
-        recipe = replace(
-            plan.recipe, tap=teacher.frozen_layers, depth=layers, learning_rate=rate, seed=seed
+    start = time.perf_counter()
+    plan, beside = Plan.read(Path(recipe)), Path(recipe).parent
+    task = parse_task_name(plan.task)
+    folder = Path(output or f"{task}-fit")
+    if backbone is None:
+        local = beside / plan.backbone
+        backbone = local if local.is_dir() else plan.backbone
+    with opened_backbone(backbone, progress) as encoder:
+        result = run_pipeline(
+            encoder.spec,
+            encoder.reader,
+            beside / plan.data,
+            plan,
+            output=folder,
+            engine=open_engine(engine, jobs),
+            labelling=plan.labelling(beside),
+            cache=open_cache(cache),
+            progress=progress,
+            remark=remark,
         )
-        jobs.append(
-            Job(
-                backbone=backbone,
-                reader=reader,
-                data=data,
-                recipe=recipe,
-                work=output / "work" / f"student-{layers}-rate-{rate!r}-seed-{seed}",
-                labelling=labelling,
-                cache=cache,
-                teacher=output / "teacher.safetensors",
-                distillation=plan.distillation,
-                report_to=plan.report_to,
-            )
-        )
-    return jobs
-
-
-def _distil(jobs: list[Job], engine: Engine, progress: Progress) -> list[Trial]:
-    trials: dict[int, Trial] = {}
-    for i, history in engine.map(advance, jobs):
-        trials[i] = jobs[i].as_trial(history)
-        progress("students", len(trials), len(jobs))
-    return [trials[i] for i in range(len(jobs))]
+    path = folder / f"{task}.safetensors"
+    result.module.write(path)
+    _log.info("fitted %s from %s in %.1f s", path, recipe, time.perf_counter() - start)
+    return TrainedModule(path=path, spec=result.module.spec, trials=tuple(result.trials))

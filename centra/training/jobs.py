@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from centra.formats.task_module import TaskModule
-from centra.training.run import Run, discard
+from centra.training.run import Run
 from centra.training.task_data import TaskData
 from centra.training.trials import Trial
+from centra.training.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,5 +98,5 @@ def take_module(job: Job) -> TaskModule:
         return TaskModule.read(path)
     module = job.run().module()
     module.write(path)
-    discard(job.work)
+    WorkFolder(job.work).discard_checkpoints()
     return module

@@ -16,7 +16,7 @@ from centra.formats.documents import Document
 from centra.formats.task_module import KindName  # noqa: TC001
 from centra.formats.toml import read_toml
 from centra.formats.validation import explain
-from centra.training.recipe import Distillation, Recipe
+from centra.training.recipe import Distillation, Recipe, SearchSpace
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,17 +28,17 @@ Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_l
 
 
 class _Training(Document):
-    """What all runs share; see :class:`centra.training.recipe.Recipe`."""
+    """What all runs share; :class:`centra.training.recipe.Recipe` says what each means."""
 
-    epochs: Annotated[int, Field(ge=1)] = 10
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    warmup: Annotated[float, Field(ge=0, le=1)] = 0.1
-    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
-    dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
-    patience: Annotated[int, Field(ge=1)] = 3
-    metric: str | None = None
-    max_length: Annotated[int, Field(ge=0)] = 0
-    crf: bool = False
+    epochs: Annotated[int, Field(ge=1)] = Recipe.epochs
+    batch_size: Annotated[int, Field(ge=1)] = Recipe.batch_size
+    warmup: Annotated[float, Field(ge=0, le=1)] = Recipe.warmup
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = Recipe.weight_decay
+    dropout: Annotated[float, Field(ge=0, le=1)] = Recipe.dropout
+    patience: Annotated[int, Field(ge=1)] = Recipe.patience
+    metric: str | None = Recipe.metric
+    max_length: Annotated[int, Field(ge=0)] = Recipe.max_length
+    crf: bool = Recipe.crf
 
 
 class _Search(Document):
@@ -46,8 +46,8 @@ class _Search(Document):
 
     layers: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
     """The fewest and the most layers."""
-    learning_rates: Rates = (1e-4, 3e-4)
-    seeds: Seeds = (0,)
+    learning_rates: Rates = SearchSpace.learning_rates
+    seeds: Seeds = SearchSpace.seeds
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -57,12 +57,12 @@ class _Search(Document):
 
 
 class _Distill(Document):
-    """The students to try; see :class:`centra.training.recipe.Distillation`."""
+    """The students to try; :class:`centra.training.recipe.Distillation` says how they learn."""
 
     layers: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)] = (1, 2, 3)
-    temperature: Annotated[float, Field(gt=0)] = 2.0
-    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
-    start: Literal["teacher", "backbone"] = "teacher"
+    temperature: Annotated[float, Field(gt=0)] = Distillation.temperature
+    weight: Annotated[float, Field(ge=0, le=1)] = Distillation.weight
+    start: Literal["teacher", "backbone"] = Distillation.start
     learning_rates: Rates | None = None
     """None for the teacher's own."""
     seeds: Seeds | None = None

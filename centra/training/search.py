@@ -10,15 +10,15 @@ same table.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import product, takewhile
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from centra.errors import UsageError
 from centra.progress import Progress, Remark, silent, unheard
 from centra.training.jobs import Job, advance, take_module
-from centra.training.run import Run, discard
+from centra.training.run import Run
 from centra.training.task_data import TaskData
 from centra.training.trials import Trial, best_trial
+from centra.training.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,51 +31,12 @@ if TYPE_CHECKING:
     from centra.training.engines import Engine
     from centra.training.features import FeatureCache
     from centra.training.history import History
-    from centra.training.recipe import Recipe
+    from centra.training.recipe import Recipe, SearchSpace
 
-__all__ = ["Search", "Space", "search"]
+__all__ = ["Search", "search"]
 
 _REDUCTION = 3
 """Of so many trials one goes on; three is what halving's authors and libraries take."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Space:
-    """The trials of a search: every combination."""
-
-    layers: Sequence[int]
-    """How many top layers learn; the paper tries 4 to 10 of 12."""
-    learning_rates: tuple[float, ...] = (1e-4, 3e-4)
-    seeds: tuple[int, ...] = (0,)
-
-    def recipes(self, recipe: Recipe, backbone: BackboneSpec) -> list[Recipe]:
-        """The recipe of each trial.
-
-        Raises:
-            UsageError: a number of layers that the backbone does not have, or nothing to try.
-        """
-        for name in ("layers", "learning_rates", "seeds"):
-            if not getattr(self, name):
-                raise UsageError(f"{name}: expected at least one to try")
-        for layers in self.layers:
-            if not 1 <= layers <= backbone.num_layers:
-                raise UsageError(
-                    f"layers: {layers} cannot be fine-tuned; the backbone has {backbone.num_layers}"
-                )
-        return [
-            replace(
-                recipe,
-                tap=backbone.num_layers - layers,
-                depth=layers,
-                learning_rate=rate,
-                seed=seed,
-            )
-            for layers, rate, seed in product(
-                sorted(set(self.layers)),
-                dict.fromkeys(self.learning_rates),
-                dict.fromkeys(self.seeds),
-            )
-        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +54,7 @@ def search(
     reader: BlobReader,
     data: Path,
     recipe: Recipe,
-    space: Space,
+    space: SearchSpace,
     *,
     work: Path,
     engine: Engine,
@@ -182,7 +143,7 @@ def _halve(
             break
         given_up = _given_up({i: job.as_trial(histories[i]).score for i, job in alive.items()})
         for i in given_up:
-            discard(jobs[i].work)
+            WorkFolder(jobs[i].work).discard_checkpoints()
         pruned |= given_up
     return [histories[i] for i in range(len(jobs))], pruned
 

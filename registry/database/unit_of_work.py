@@ -120,7 +120,7 @@ class UnitOfWork:
         """
         task = self.find_task(name)
         if task is None:
-            raise TaskNotFoundError(f"there is no task {name!r}; see: centra task list")
+            raise TaskNotFoundError(f"there is no task {name!r}", task=name)
         return task
 
     def find_task(self, name: str) -> Task | None:
@@ -143,7 +143,12 @@ class UnitOfWork:
         if found is not None:
             return found
         known = ", ".join(str(version.number) for version in task.versions)
-        raise TaskNotFoundError(f"task {name} has no version {number}; it has {known}")
+        raise TaskNotFoundError(
+            f"task {name} has no version {number}; it has {known}",
+            code="version-not-found",
+            task=name,
+            version=str(number),
+        )
 
     def version_by_digest(self, task: Task, digest: Digest) -> TaskVersion | None:
         """The version of a task that is the module of this digest, or None."""
@@ -183,8 +188,7 @@ class UnitOfWork:
         found = self.session.scalars(query).first()
         if found is None:
             raise NotFoundError(
-                f"there is no backbone {reference!r}; see: centra backbone list, or "
-                "register it: centra backbone register NAME FOLDER_OR_HUB_NAME"
+                f"there is no backbone {reference!r}", code="backbone-not-found", backbone=reference
             )
         return found
 
@@ -219,7 +223,9 @@ class UnitOfWork:
         if len(found) != 1:
             raise NotFoundError(
                 f"there is no release {reference!r}; expected a number, a channel or a digest of "
-                "at least 8 digits (a release folder is written ./NAME); see: centra release list, centra channel list"
+                "at least 8 digits (a release folder is written ./NAME)",
+                code="release-not-found",
+                release=reference,
             )
         return found[0]
 
@@ -274,7 +280,7 @@ class UnitOfWork:
         """The order of the newest composition of any release; 0 before the first."""
         return self.session.scalar(select(func.max(ReleaseBase.id))) or 0
 
-    def proven(self, versions: Iterable[TaskVersion]) -> set[int]:
+    def with_checked_parity(self, versions: Iterable[TaskVersion]) -> set[int]:
         """Ids of those versions whose parity has been checked.
 
         It was when the module came in, as the log then says; or before the first release that holds

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from registry.documents.base import Document, schema
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from registry import doctor
     from registry.storage import scrub
 
@@ -26,9 +28,21 @@ class DamagedBlob(Document):
     """What puts it back; any of them does."""
 
     @classmethod
-    def of(cls, blob: scrub.DamagedBlob) -> DamagedBlob:
-        """The document of a damaged blob."""
-        return cls(digest=blob.digest, fault=blob.fault, needed_by=blob.needed_by, mends=blob.mends)
+    def of(
+        cls, blob: scrub.DamagedBlob, mend: Callable[[str, Mapping[str, Any]], str]
+    ) -> DamagedBlob:
+        """The document of a damaged blob.
+
+        Args:
+            blob: what was found.
+            mend: what puts a blob back, by the kind and the data of a need.
+        """
+        return cls(
+            digest=blob.digest,
+            fault=blob.problem,
+            needed_by=blob.needed_by,
+            mends=list(dict.fromkeys(mend(need.kind, need.data) for need in blob.needs)),
+        )
 
 
 class Check(Document):
@@ -47,12 +61,23 @@ class Check(Document):
     """Every blob that was read and is not what it should be."""
 
     @classmethod
-    def of(cls, check: doctor.Check) -> Check:
-        """The document of a check."""
+    def of(
+        cls,
+        check: doctor.Check,
+        mend: str | None,
+        mend_blob: Callable[[str, Mapping[str, Any]], str],
+    ) -> Check:
+        """The document of a check.
+
+        Args:
+            check: what was found.
+            mend: what to do about it.
+            mend_blob: see :meth:`DamagedBlob.of`.
+        """
         return cls(
             check=check.check,
             state=check.state,
             found=check.found,
-            mend=check.mend,
-            damaged=[DamagedBlob.of(blob) for blob in check.damaged],
+            mend=mend,
+            damaged=[DamagedBlob.of(blob, mend_blob) for blob in check.damaged],
         )

@@ -8,7 +8,7 @@ from registry.documents.base import Document, from_field, schema
 
 if TYPE_CHECKING:
     from registry import promotion
-    from registry.rules import policy
+    from registry.rules import gates
 
 __all__ = ["Gate", "Promotion"]
 
@@ -26,7 +26,7 @@ class Gate(Document):
     """What the release has, for people."""
 
     @classmethod
-    def of(cls, gate: policy.Gate) -> Gate:
+    def of(cls, gate: gates.Gate) -> Gate:
         """The document of a gate."""
         return cls(
             gate=gate.gate,

@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from centra.formats.task_module import TaskModule
-    from centra.training import fit, search, select, trials
+    from centra.training import pipeline, search, select, train, trials
 
 __all__ = ["Choice", "Fit", "Search", "Selection", "TrainedModule", "Trial"]
 
@@ -26,9 +25,9 @@ class TrainedModule(Document):
     """On the dev set."""
 
     @classmethod
-    def of(cls, module: TaskModule, file: Path) -> TrainedModule:
-        """The document of a module that was written to a file."""
-        return cls(output=str(file), metrics=module.spec.metrics)
+    def of(cls, trained: train.TrainedModule) -> TrainedModule:
+        """The document of a module that was trained and written."""
+        return cls(output=str(trained.path), metrics=trained.metrics)
 
 
 class Trial(Document):
@@ -111,7 +110,7 @@ class Fit(Document):
     """Teachers, then students."""
 
     @classmethod
-    def of(cls, fit: fit.Fit, files: Mapping[str, Path]) -> Fit:
+    def of(cls, fit: pipeline.PipelineResult, files: Mapping[str, Path]) -> Fit:
         """The document of a fit and the files that it wrote, by the names of these fields."""
         return cls(
             module=str(files["module"]),

@@ -1,4 +1,4 @@
-"""What the policy demands before a channel may serve a release; pure decisions on plain values.
+"""The policy's rules as a document: what channels demand before they serve a release.
 
 As ``centra.toml`` proposes it (:mod:`registry.policies` keeps what was applied)::
 
@@ -29,11 +29,11 @@ As ``centra.toml`` proposes it (:mod:`registry.policies` keeps what was applied)
     accuracy = 0.01
 
     [channels.production.measured.intent]   # with such tables, metrics count only as measured here
-    data = "sha256:..."                     # as 'centra release evaluate' prints it; or a list
+    data = "sha256:..."                     # the fingerprint of an evaluation's; or a list
     examples = 500                          # at least so many
 
-A channel with a table of its own moves only by promotion and rollback. Every gate is evaluated, so
-that one run shows all that is wrong.
+A channel with a table of its own moves only by promotion and rollback. What the rules come to for a
+release is decided in :mod:`registry.rules.gates`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
@@ -56,29 +55,28 @@ from pydantic import (
 from centra.errors import CentraError, UsageError
 from centra.formats.documents import sha256
 from centra.formats.names import parse_name
-from centra.formats.precision import Precision
 from centra.formats.sizes import parse_size
 from centra.formats.validation import explain
 from registry.rules.lifecycle import Actor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from centra.formats.contract import Contract
-    from centra.formats.manifest import LayerAccount
 
 __all__ = [
-    "Candidate",
+    "EVERY",
     "ChannelPolicy",
-    "Gate",
-    "Measure",
+    "MeasuredOn",
     "Policy",
     "SigningKey",
-    "Version",
-    "evaluate",
 ]
 
-_EVERY = "*"
+EVERY = "*"
+"""In the place of a task's name: every task that has the metric."""
+
+
+class _FingerprintError(ValueError):
+    """A fingerprint of data is missing or malformed."""
 
 
 def _bytes(value: object) -> object:
@@ -101,8 +99,8 @@ def _party(text: str) -> str:
 def _fingerprint(text: str) -> str:
     match = re.fullmatch(r"(?:sha256:)?([0-9a-f]{64})", text)
     if match is None:
-        raise ValueError(
-            "expected sha256: and 64 hexadecimal digits, as 'centra release evaluate' prints them"
+        raise _FingerprintError(
+            "expected sha256: and 64 hexadecimal digits, the fingerprint of an evaluation's data",
         )
     return f"sha256:{match[1]}"
 
@@ -116,7 +114,7 @@ def _task(name: str) -> str:
 
 
 def _task_or_every(name: str) -> str:
-    return name if name == _EVERY else _task(name)
+    return name if name == EVERY else _task(name)
 
 
 def _name(name: str, what: str) -> str:
@@ -138,10 +136,10 @@ def _several(value: object) -> object:
 
 def _tables(value: object) -> object:
     if isinstance(value, bool) or value == {}:
-        raise ValueError(
+        raise _FingerprintError(
             "say for each task what it is measured on: a table measured.TASK with data = "
-            "\"sha256:...\", the fingerprint that 'centra release evaluate' prints, and examples = "
-            "the least number of them"
+            '"sha256:...", the fingerprint of an evaluation\'s data, and examples = the least number '
+            "of them",
         )
     return value
 
@@ -271,7 +269,14 @@ class Policy(_Table):
         try:
             policy = cls.model_validate(rules)
         except ValidationError as error:
-            raise UsageError("; ".join(f"{where}: {f}" for f in explain(error, cls))) from error
+            lacks = any(
+                isinstance(fault.get("ctx", {}).get("error"), _FingerprintError)
+                for fault in error.errors()
+            )
+            raise UsageError(
+                "; ".join(f"{where}: {f}" for f in explain(error, cls)),
+                code="fingerprint-expected" if lacks else "malformed-policy",
+            ) from error
         for name, channel in policy.channels.items():
             parse_name(name, "channel name")
             if channel.from_channel == name:
@@ -281,225 +286,3 @@ class Policy(_Table):
     def rules(self) -> dict[str, Any]:
         """The same as :meth:`parse` takes them, without what goes without saying."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """Metrics of one version, and how they came about."""
-
-    metrics: Mapping[str, float]
-    data: str
-    """The fingerprint of the data they were measured on."""
-    examples: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Version:
-    """One task of a release, as the gates see it."""
-
-    number: str
-    digest: str
-    contract: Contract
-    reported: Mapping[str, float]
-    measured: tuple[Measure, ...]
-    """In this precision, the newest first."""
-    release: int
-    """A release that holds it."""
-    precision: Precision = Precision.FP32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A release as the gates see it."""
-
-    tasks: Mapping[str, Version]
-    layers: LayerAccount
-    size: int | None
-    """Bytes; None where no gate asks."""
-    channels: frozenset[str]
-    """The channels that serve it or have served it; none for what is not published yet."""
-    parity: str | None = None
-    """Why parity fails, or None."""
-    unsigned: str | None = None
-    """Why its signature does not count, or None."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """One demand, and whether it is met."""
-
-    gate: str
-    task: str | None
-    passed: bool
-    wanted: str
-    found: str
-
-
-def evaluate(
-    policy: ChannelPolicy,
-    candidate: Candidate,
-    before: Mapping[str, Version],
-    actor: Actor,
-    *,
-    accept_redefined: bool,
-) -> list[Gate]:
-    """Every gate of a channel for a release.
-
-    Args:
-        policy: the channel's.
-        candidate: the release that is to be served.
-        before: the tasks of the release that is served now; none before the first.
-        actor: who promotes.
-        accept_redefined: whether the actor has said that redefined tasks are wanted.
-    """
-    gates = []
-    if policy.promoters is not None:
-        gates.append(_gate("promoter", policy.admits(actor), policy.movers, str(actor)))
-    if policy.from_channel is not None:
-        found = ", ".join(sorted(candidate.channels)) or "no channel"
-        passed = policy.from_channel in candidate.channels
-        gates.append(_gate("from", passed, f"served by {policy.from_channel}", found))
-    # What an overwritten channel happens to serve is nobody's to rely on.
-    for task, version in () if policy.overwrite else sorted(candidate.tasks.items()):
-        if task in before and before[task].contract != version.contract:
-            numbers = f"{before[task].number} → {version.number}"
-            gates.append(
-                _gate("redefined", accept_redefined, "--accept-redefined", numbers, task=task)
-            )
-    gates += _least(policy, candidate)
-    gates += _drops(policy, candidate, before)
-    layers = candidate.layers
-    if policy.max_layers is not None:
-        passed = layers.total <= policy.max_layers
-        gates.append(_gate("layers", passed, f"at most {policy.max_layers}", str(layers.total)))
-    if policy.max_overhead is not None:
-        passed = layers.overhead <= policy.max_overhead
-        wanted, found = f"at most {policy.max_overhead:.1%}", f"{layers.overhead:.1%}"
-        gates.append(_gate("overhead", passed, wanted, found))
-    if policy.max_size is not None and candidate.size is not None:
-        passed = candidate.size <= policy.max_size
-        wanted, found = f"at most {policy.max_size:,} bytes", f"{candidate.size:,} bytes"
-        gates.append(_gate("size", passed, wanted, found))
-    if policy.parity:
-        found = candidate.parity or "every task equals its module"
-        gates.append(_gate("parity", candidate.parity is None, "parity", found))
-    if policy.signed_by is not None:
-        wanted = "signed by " + " or ".join(map(str, policy.signed_by))
-        found = candidate.unsigned or "signed"
-        gates.append(_gate("signature", candidate.unsigned is None, wanted, found))
-    return gates
-
-
-def _least(policy: ChannelPolicy, candidate: Candidate) -> Iterable[Gate]:
-    """The gates of ``min_metrics``."""
-    for wanted_task, metrics in policy.min_metrics.items():
-        for metric, least in metrics.items():
-            for task in _named(wanted_task, metric, candidate.tasks):
-                version = candidate.tasks[task]
-                counted = _counted(policy, task, version)
-                value = counted[0].get(metric) if counted else None
-                if value is not None:
-                    found = f"{value:.4f}"
-                else:
-                    found = _lacking(policy, task, version) or "not reported"
-                passed = value is not None and value >= least
-                yield _gate(f"min {metric}", passed, f"at least {least:g}", found, task=task)
-
-
-def _drops(
-    policy: ChannelPolicy, candidate: Candidate, before: Mapping[str, Version]
-) -> Iterable[Gate]:
-    """The gates of ``max_drop``: for tasks that change under the same contract."""
-    for wanted_task, metrics in policy.max_drop.items():
-        for metric, most in metrics.items():
-            # What is served tells too which tasks have the metric: the new version may not say.
-            known = {*_named(wanted_task, metric, candidate.tasks)}
-            known |= {*_named(wanted_task, metric, before)} & candidate.tasks.keys()
-            for task in sorted(known):
-                new, old = candidate.tasks[task], before.get(task)
-                if old is None or old.contract != new.contract:
-                    continue
-                if (old.digest, old.precision) == (new.digest, new.precision):
-                    continue
-                pair = _comparable(policy, task, old, new, metric)
-                if pair is None:
-                    lacking = [_lacking(policy, task, version) for version in (old, new)]
-                    passed = False
-                    why = "measured on the same data" if policy.measured else "reported by both"
-                    found = "; ".join(filter(None, dict.fromkeys(lacking))) or f"not {why}"
-                else:
-                    # Differences of decimal numbers: 0.91 - 0.90 is a little more than 0.01.
-                    passed = pair[0] - pair[1] <= most + 1e-9
-                    found = f"{max(pair[0] - pair[1], 0.0):.4f} ({pair[0]:.4f} → {pair[1]:.4f})"
-                yield _gate(f"drop {metric}", passed, f"at most {most:g}", found, task=task)
-
-
-def _named(wanted: str, metric: str, tasks: Mapping[str, Version]) -> list[str]:
-    """The tasks that a rule speaks of: the named one, or all that know the metric."""
-    if wanted != _EVERY:
-        return [wanted] if wanted in tasks else []
-    return [
-        task
-        for task, version in sorted(tasks.items())
-        if metric in version.reported or any(metric in m.metrics for m in version.measured)
-    ]
-
-
-def _counted(policy: ChannelPolicy, task: str, version: Version) -> list[Mapping[str, float]]:
-    """A version's metrics as far as they count, those that count most first."""
-    if policy.measured:
-        return [measure.metrics for measure in _on_named(policy, task, version).values()]
-    return [*(measure.metrics for measure in version.measured), version.reported][:1]
-
-
-def _on_named(policy: ChannelPolicy, task: str, version: Version) -> dict[str, Measure]:
-    """What was measured on data that the policy names for the task, in the policy's order."""
-    on = policy.measured.get(task)
-    found = {
-        f"sha256:{measure.data}": measure
-        for measure in reversed(version.measured)
-        if on is not None and measure.examples >= on.examples
-    }
-    return {data: found[data] for data in (on.data if on else ()) if data in found}
-
-
-def _comparable(
-    policy: ChannelPolicy, task: str, old: Version, new: Version, metric: str
-) -> tuple[float, float] | None:
-    """A metric of both versions, measured on the same data; or else as both reported it."""
-    if policy.measured:
-        mine, theirs = (_on_named(policy, task, version) for version in (new, old))
-        both = [(theirs[data].metrics, mine[data].metrics) for data in mine if data in theirs]
-    else:
-        both = [
-            (other.metrics, one.metrics)
-            for one in new.measured
-            for other in old.measured
-            if one.data == other.data
-        ]
-        both.append((old.reported, new.reported))
-    return next(((a[metric], b[metric]) for a, b in both if metric in a and metric in b), None)
-
-
-def _lacking(policy: ChannelPolicy, task: str, version: Version) -> str | None:
-    """What a version's metrics lack to count, and how to come by it; None where they count."""
-    if not policy.measured or _on_named(policy, task, version):
-        return None
-    on = policy.measured.get(task)
-    if on is None:
-        return (
-            f"the policy names no data to measure it on: measured.{task}.data, the fingerprint "
-            f"that 'centra release evaluate {version.release} --task {task} --data FILE' prints"
-        )
-    data = " or ".join(f"{data[:19]}…" for data in on.data)
-    few = [m.examples for m in version.measured if f"sha256:{m.data}" in on.data]
-    if few:
-        return f"{version.number} is measured on {max(few)} examples of {data}, not {on.examples}"
-    return (
-        f"{version.number} is not measured on {data}; run: "
-        f"centra release evaluate {version.release} --task {task} --data FILE"
-    )
-
-
-def _gate(gate: str, passed: bool, wanted: str, found: str, *, task: str | None = None) -> Gate:  # noqa: FBT001 - read as a row of a table
-    return Gate(gate=gate, task=task, passed=passed, wanted=wanted, found=found)

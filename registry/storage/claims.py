@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 __all__ = [
     "TURN_S",
     "Claim",
-    "claimed",
-    "condemn",
-    "finish",
+    "claim_for_removal",
+    "claimed_for_storing",
+    "end_removals",
+    "forget_removed",
     "new_operation",
-    "recover",
-    "settle",
+    "recover_interrupted",
     "storing",
 ]
 
@@ -59,7 +59,7 @@ _BUSY = timedelta(seconds=2 * TURN_S)
 """How long other collectors leave to a collector what it claimed."""
 _POLL_S = 0.2
 _LONG_S = 2.0
-"""After how long somebody who waits is told why."""
+"""After how long somebody who waits is warned why."""
 
 _log = logging.getLogger("centra")
 
@@ -138,7 +138,7 @@ class Claim:
 
     def _claim(self, digests: set[Digest]) -> None:
         since = time.monotonic()
-        told = False
+        warned = False
         while digests:
             with self._registry.write() as uow:
                 now = uow.clock()
@@ -146,8 +146,8 @@ class Claim:
                 if not blocked:
                     _add(uow, self._operation, "store", dict.fromkeys(digests), now)
                     break
-            if not told and time.monotonic() - since > _LONG_S:
-                told = True
+            if not warned and time.monotonic() - since > _LONG_S:
+                warned = True
                 _log.info(
                     "waiting for a garbage collection that is about to remove what is to be stored; "
                     "one that was killed is waited for for %d minutes",
@@ -181,12 +181,12 @@ def new_operation() -> str:
     return uuid.uuid4().hex
 
 
-def claimed(uow: UnitOfWork) -> set[str]:
+def claimed_for_storing(uow: UnitOfWork) -> set[str]:
     """The digests of the blobs that somebody is about to store, or has stored, for a row to come."""
     return _since(uow, "store", uow.clock() - _STORING)
 
 
-def condemn(
+def claim_for_removal(
     uow: UnitOfWork, operation: str, garbage: Mapping[str, int]
 ) -> tuple[set[str], set[str]]:
     """Claim blobs that no row reaches for removal, which must begin within :data:`TURN_S`.
@@ -216,7 +216,7 @@ def condemn(
     return mine, busy
 
 
-def settle(uow: UnitOfWork, operation: str, gone: Collection[str]) -> None:
+def end_removals(uow: UnitOfWork, operation: str, gone: Collection[str]) -> None:
     """Take a collection's claims back, and keep for the log which of the blobs are gone."""
     own = (BlobClaim.operation == operation, BlobClaim.purpose == "remove")
     uow.session.execute(
@@ -225,7 +225,7 @@ def settle(uow: UnitOfWork, operation: str, gone: Collection[str]) -> None:
     uow.session.execute(delete(BlobClaim).where(*own))
 
 
-def finish(uow: UnitOfWork, operation: str) -> dict[str, int]:
+def forget_removed(uow: UnitOfWork, operation: str) -> dict[str, int]:
     """Forget what a collection has removed; gives those for its event, with their sizes."""
     own = select(BlobClaim.digest, BlobClaim.size).where(
         BlobClaim.operation == operation, BlobClaim.purpose == "removed"
@@ -235,7 +235,7 @@ def finish(uow: UnitOfWork, operation: str) -> dict[str, int]:
     return found
 
 
-def recover(uow: UnitOfWork, there: Collection[str]) -> dict[str, int]:
+def recover_interrupted(uow: UnitOfWork, there: Collection[str]) -> dict[str, int]:
     """Forget the claims of collections that were killed.
 
     Args:

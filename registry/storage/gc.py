@@ -10,25 +10,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
-from sqlalchemy import select
-
-from centra.errors import (
-    BlobNotFoundError,
-    CorruptBlobError,
-    FormatError,
-    InvalidNameError,
-    VerificationError,
-)
 from centra.progress import Progress, silent
 from centra.store import LocalStore
-from registry.database.models import Release
 from registry.storage import claims
-from registry.storage.identity import location
+from registry.storage.identity import store_location
+from registry.storage.needed import blobs_to_keep, needed_by_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,10 +32,7 @@ __all__ = [
     "GRACE",
     "Collection",
     "Garbage",
-    "UnreadableError",
-    "amount",
     "collect",
-    "reachable",
     "subject",
 ]
 
@@ -60,17 +47,6 @@ _PAUSE_S = 0.5
 _SUBJECT = 127  # characters of an audit event's subject
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """One that goes on while the machine sleeps, where there is one."""
-
-
-class UnreadableError(VerificationError):
-    """Something that says what must stay cannot be read, so nothing may be removed."""
-
-    def __init__(self, what: str, cause: Exception, mend: str) -> None:
-        super().__init__(
-            f"cannot tell which blobs {what} needs, so nothing may be removed: {cause}\n"
-            f"To go on, {mend}"
-        )
-        self.mend = mend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +106,8 @@ def collect(
     now = registry.store.clock()
     # Listed before the database is asked: what is claimed or registered after that is reached.
     blobs = list(_everything(registry.store, now))
-    reached = reachable(registry, known)
-    unreached = [one for one in blobs if one.name not in reached]
+    keep = blobs_to_keep(registry, known)
+    unreached = [one for one in blobs if one.name not in keep]
     old = [one for one in unreached if one.age >= _needed_age(one.kind, grace)]
     old.sort(key=lambda one: (one.modified, one.name))
     young = [one for one in unreached if one.age < _needed_age(one.kind, grace)]
@@ -153,86 +129,10 @@ def collect(
     )
 
 
-def reachable(registry: Registry, known: dict[str, set[str]]) -> set[str]:
-    """The digests of all blobs that must stay.
-
-    A release that the database knows consists of versions and backbones that it knows, too; only
-    that of a foreign pointer must be read for what it lists.
-
-    Args:
-        registry: its store has the pointers, and the documents that say what belongs to a backbone or
-            release.
-        known: those documents by their digest, as far as they were read before; filled further.
-
-    Raises:
-        UnreadableError: a document or a pointer is missing, damaged or malformed.
-        StoreError, DatabaseError: the registry cannot be used.
-    """
-    store, reached = registry.store, None
-    while reached is None:
-        with registry.read() as uow:
-            unread = [row for row in uow.backbones() if row.digest not in known]
-            released = set(uow.session.scalars(select(Release.digest)))
-            reached = _reached(uow, known)
-        for row in unread:
-            with _needed(
-                f"backbone {row.reference}",
-                f"register it again from its source: centra backbone register {row.name} SOURCE",
-            ):
-                known[row.digest] = _backbone_blobs(store, row.digest)
-    for channel in store.pointers():
-        with _needed(
-            f"the channel pointer {channel}.json",
-            f"run 'centra channel sync {channel}'; or remove it, if nothing follows it",
-        ):
-            manifest = _pointed_manifest(store, channel)
-            if manifest is None:
-                continue  # Removed since it was listed.
-            if manifest not in released and manifest not in known:
-                known[manifest] = _release_blobs(store, manifest)
-        reached |= known.get(manifest, set())
-    return reached
-
-
-def amount(count: int, size: int) -> str:
-    """A number of files and their bytes, for people."""
-    return f"{count} file{'' if count == 1 else 's'}, {size:,} bytes"
-
-
 def subject(store: BlobStore) -> str:
     """A store as audit events name it."""
-    place = location(store)
+    place = store_location(store)
     return place if len(place) <= _SUBJECT else f"…{place[1 - _SUBJECT :]}"
-
-
-@contextmanager
-def _needed(what: str, mend: str) -> Iterator[None]:
-    try:
-        yield
-    except (BlobNotFoundError, CorruptBlobError, FormatError, InvalidNameError) as error:
-        raise UnreadableError(what, error, mend) from error
-
-
-def _backbone_blobs(store: BlobStore, digest: str) -> set[str]:
-    from centra.formats.backbone import BackboneSpec
-
-    return {*BackboneSpec.parts(digest, store)}
-
-
-def _release_blobs(store: BlobStore, manifest: str) -> set[str]:
-    from centra.formats.manifest import ReleaseManifest
-
-    path = store.fetch(manifest)
-    return {manifest, *ReleaseManifest.from_bytes(path.read_bytes(), str(path)).files().values()}
-
-
-def _pointed_manifest(store: BlobStore, channel: str) -> str | None:
-    from centra.formats.manifest import ChannelPointer
-
-    data = store.read_pointer(channel)
-    if data is None:
-        return None
-    return ChannelPointer.of_channel(data, channel, f"{channel}.json").manifest
 
 
 def _everything(store: BlobStore, now: datetime) -> Iterator[Garbage]:
@@ -266,20 +166,10 @@ def _needed_age(kind: str, grace: timedelta) -> float:
     return (max(grace, _WRITING) if kind == "leftover" else grace).total_seconds()
 
 
-def _reached(uow: UnitOfWork, known: dict[str, set[str]]) -> set[str] | None:
-    """What rows name and what is claimed; None where there is a backbone that is not known yet."""
-    reached = uow.digests() | claims.claimed(uow)
-    for row in uow.backbones():
-        if row.digest not in known:
-            return None
-        reached |= known[row.digest]
-    return reached
-
-
 def _recover(registry: Registry, blobs: Sequence[Garbage]) -> None:
     """Put into the log what collections removed that were killed."""
     with registry.write() as uow:
-        found = claims.recover(uow, {one.name for one in blobs})
+        found = claims.recover_interrupted(uow, {one.name for one in blobs})
         if found:
             _record(uow, registry.store, [*found.values()], interrupted=True)
 
@@ -298,17 +188,17 @@ def _remove(
     gone: set[str] = set()
     try:
         while pending:
-            reached = reachable(registry, known)
+            keep = blobs_to_keep(registry, known)
             batch = [pending.popleft() for _ in range(min(_BATCH, len(pending)))]
             until = time.clock_gettime(_CLOCK) + claims.TURN_S
             with registry.write() as uow:
-                since = _reached(uow, known)
-                if since is None:  # A backbone, of this moment: what it says is to be read first.
+                needed = needed_by_rows(uow, known)
+                if needed is None:  # A backbone, of this moment: what it says is to be read first.
                     pending.extendleft(reversed(batch))
                     continue
                 blobs = (one for one in batch if one.kind == "blob")
-                left = {one.name: one.size for one in blobs if one.name not in reached | since}
-                mine, busy = claims.condemn(uow, operation, left)
+                left = {one.name: one.size for one in blobs if one.name not in keep | needed}
+                mine, busy = claims.claim_for_removal(uow, operation, left)
             own = [one for one in batch if one.name in mine or one.kind == "leftover"]
             pending.extend(one for one in batch if one.name in busy)
             while own and time.clock_gettime(_CLOCK) < until:
@@ -318,7 +208,7 @@ def _remove(
                     gone.add(one.name)
             pending.extendleft(reversed(own))
             with registry.write() as uow:
-                claims.settle(uow, operation, gone)
+                claims.end_removals(uow, operation, gone)
             gone.clear()
             progress("remove blobs", len(garbage) - len(pending), len(garbage))
             if busy and not mine:
@@ -327,8 +217,8 @@ def _remove(
         if garbage:
             leftovers = [one.size for one in removed if one.kind == "leftover"]
             with registry.write() as uow:
-                claims.settle(uow, operation, gone)
-                sizes = [*claims.finish(uow, operation).values(), *leftovers]
+                claims.end_removals(uow, operation, gone)
+                sizes = [*claims.forget_removed(uow, operation).values(), *leftovers]
                 if sizes:
                     _record(uow, registry.store, sizes)
     return removed

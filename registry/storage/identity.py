@@ -8,13 +8,14 @@ changed row makes a copy the store, at one moment for everybody.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from centra.errors import FormatError, NotFoundError, UnsupportedFormatError, VerificationError
+from centra.errors import FormatError, UnsupportedFormatError
 from centra.system.redaction import redacted
 from registry.database.address import shown
 from registry.errors import WrongStoreError
+from registry.storage.needed import missing_blobs
 
 if TYPE_CHECKING:
     from centra.store import BlobStore
@@ -22,19 +23,17 @@ if TYPE_CHECKING:
     from registry.connection import Registry
 
 __all__ = [
-    "address",
-    "bind",
-    "check",
-    "document",
+    "check_store",
     "is_empty",
-    "location",
-    "missing",
-    "named",
-    "short",
+    "read_document",
+    "short_id",
+    "store_address",
+    "store_location",
+    "write_identity",
 ]
 
 
-def check(registry: Registry) -> tuple[tuple[str, str], bool]:
+def check_store(registry: Registry) -> tuple[tuple[str, str], bool]:
     """Refuse a store that is not the database's own.
 
     A store without a document passes where it may have one: an empty one of a database that names no
@@ -50,7 +49,7 @@ def check(registry: Registry) -> tuple[tuple[str, str], bool]:
     """
     with registry.read() as uow:
         own = uow.identity()
-    found = document(registry.store)
+    found = read_document(registry.store)
     if found is None:
         _check_first(registry, own[0])
     elif (found.registry, found.store) != own:
@@ -58,7 +57,7 @@ def check(registry: Registry) -> tuple[tuple[str, str], bool]:
     return own, found is not None
 
 
-def bind(store: BlobStore, own: tuple[str, str]) -> None:
+def write_identity(store: BlobStore, own: tuple[str, str]) -> None:
     """Let a store say whose it is. Whoever does so at the same moment writes the same bytes.
 
     Raises:
@@ -69,7 +68,7 @@ def bind(store: BlobStore, own: tuple[str, str]) -> None:
     store.write_document(StoreDocument(registry=own[0], store=own[1]).to_bytes())
 
 
-def document(store: BlobStore) -> StoreDocument | None:
+def read_document(store: BlobStore) -> StoreDocument | None:
     """What a store says of itself; None for one that says nothing.
 
     Raises:
@@ -82,12 +81,14 @@ def document(store: BlobStore) -> StoreDocument | None:
     if data is None:
         return None
     try:
-        return StoreDocument.from_bytes(data, f"store.json in {address(store)}")
+        return StoreDocument.from_bytes(data, f"store.json in {store_address(store)}")
     except UnsupportedFormatError:
         raise
     except FormatError as error:
         raise FormatError(
-            f"{error}. Restore it from a backup; or remove it, and then: centra store adopt"
+            f"{error}. Restore it from a backup",
+            code="store-document-unreadable",
+            store=store_address(store),
         ) from error
 
 
@@ -100,46 +101,12 @@ def is_empty(store: BlobStore) -> bool:
     return next(iter(store.blobs()), None) is None and not store.pointers()
 
 
-def named(registry: Registry, reader: BlobStore) -> set[str]:
-    """The digests of all that the rows of a database name, with the parts of its backbones.
-
-    Args:
-        registry: whose database.
-        reader: has the documents that say what belongs to a backbone; the parts of one whose document
-            it lacks, or has damaged, are not known.
-
-    Raises:
-        StoreError, DatabaseError: the registry cannot be used.
-    """
-    with registry.read() as uow:
-        found, specs = uow.digests(), [backbone.digest for backbone in uow.backbones()]
-    if specs:
-        from centra.formats.backbone import BackboneSpec
-
-        for digest in specs:
-            try:
-                found |= BackboneSpec.fetch(digest, reader).blobs()
-            except (NotFoundError, VerificationError):
-                found.add(digest)
-    return found
-
-
-def missing(registry: Registry, store: BlobStore) -> tuple[set[str], int]:
-    """The blobs that a database names and a store lacks, and how many it names.
-
-    Raises:
-        StoreError, DatabaseError: the registry cannot be used.
-    """
-    wanted = named(registry, store)
-    return wanted - {blob.digest for blob in store.blobs()}, len(wanted)
-
-
-def address(store: BlobStore) -> str:
+def store_address(store: BlobStore) -> str:
     """A store for people, without its secrets."""
     return redacted(store.url, store.url)
 
 
-def location(store: BlobStore) -> str:
+def store_location(store: BlobStore) -> str:
     """Where a store is: its address without what says how to reach it there."""
     parts = urlsplit(store.url)
     if parts.scheme != "s3":
@@ -147,7 +114,7 @@ def location(store: BlobStore) -> str:
     return f"s3://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def short(identity: str) -> str:
+def short_id(identity: str) -> str:
     """An identity for people."""
     return identity[:8]
 
@@ -159,62 +126,66 @@ def _check_first(registry: Registry, own: str) -> None:
         with registry.read() as uow:
             used = bool(uow.digests())
         if used:
-            raise _wrong(
+            raise _wrong_store(
                 registry,
                 own,
                 "which is empty, while the database names blobs",
-                "mount the store, or correct its address; where it is lost, restore it, or make a "
-                "copy of it the store: centra store adopt",
+                code="store-is-empty",
             )
         return
-    lost, count = missing(registry, store)
+    missing, count = missing_blobs(registry, store)
     if not count:
-        raise _wrong(
+        raise _wrong_store(
             registry,
             own,
             "which holds something, while the database names no blob",
-            "correct the address; or where nobody else writes to this store: centra store adopt",
+            code="store-in-use",
         )
-    if lost:
-        raise _wrong(
+    if missing:
+        raise _wrong_store(
             registry,
             own,
-            f"which lacks {len(lost)} of the {count} blobs that the database names, such as "
-            f"sha256:{min(lost)}",
-            "correct the address; or where it is this registry's store all the same: "
-            "centra store adopt --incomplete",
+            f"which lacks {len(missing)} of the {count} blobs that the database names, such as "
+            f"sha256:{min(missing)}",
+            code="store-lacks-blobs",
+            missing=len(missing),
+            count=count,
         )
 
 
 def _foreign(registry: Registry, own: str, found: StoreDocument) -> WrongStoreError:
     if found.registry != own:
-        return _wrong(
+        return _wrong_store(
             registry,
             own,
-            f"of registry {short(found.registry)}",
-            "set database and store to those of one registry",
+            f"of registry {short_id(found.registry)}",
+            code="store-of-another-registry",
         )
     if found.moved_to is not None:
-        return _wrong(
-            registry, own, f"moved to {found.moved_to}", f"set the store to {found.moved_to}"
+        return _wrong_store(
+            registry,
+            own,
+            f"moved to {found.moved_to}",
+            code="store-moved",
+            moved_to=found.moved_to,
         )
-    return _wrong(
-        registry,
-        own,
-        "a copy of this registry's",
-        "set the store to the one that the copy was made of; or where the copy is to take its "
-        "place: centra store adopt",
-    )
+    return _wrong_store(registry, own, "a copy of this registry's", code="store-is-copy")
 
 
-def _wrong(registry: Registry, own: str, whose: str, mend: str) -> WrongStoreError:
-    def said(key: str) -> str:
-        origin = registry.origins.get(key)
-        return f" (from {origin})" if origin else ""
+def _wrong_store(
+    registry: Registry, own: str, description: str, *, code: str, **data: Any
+) -> WrongStoreError:
+    def origin(key: str) -> str:
+        name = registry.origins.get(key)
+        return f" (from {name})" if name else ""
 
+    database, store = shown(registry.engine.url), store_address(registry.store)
     return WrongStoreError(
         "the store is not the one that this database writes to:\n"
-        f"  database {shown(registry.engine.url)}{said('database')}, registry {short(own)}\n"
-        f"  store {address(registry.store)}{said('store')}, {whose}",
-        mend,
+        f"  database {database}{origin('database')}, registry {short_id(own)}\n"
+        f"  store {store}{origin('store')}, {description}",
+        code=code,
+        database=database,
+        store=store,
+        **data,
     )

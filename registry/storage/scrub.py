@@ -1,4 +1,4 @@
-"""Reading every blob that the database names where it lies: what is damaged, who needs it, the mend.
+"""Reading every blob that the database names where it lies: what is damaged, and who needs it.
 
 A run that is stopped goes on where it was: what it found right is noted beside the cached blobs, with
 size and time, until a run comes to its end.
@@ -7,6 +7,8 @@ size and time, until a run comes to its end.
 from __future__ import annotations
 
 import hashlib
+import logging
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,40 +16,22 @@ from typing import TYPE_CHECKING
 from sqlalchemy import and_, or_, select
 
 from centra.checkpoints.backbone import check_backbone
-from centra.errors import NotFoundError, VerificationError
+from centra.errors import VerificationError
 from centra.formats.backbone import BackboneSpec
 from centra.progress import Progress, silent
 from centra.store import cache_folder
 from registry.database.models import Backbone, Release, ReleaseTask, Task, TaskVersion
+from registry.storage.needed import Need, needs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from centra.store import BlobProblem, StoredBlob
     from registry.connection import Registry
 
-__all__ = ["DamagedBlob", "Need", "Scrub", "needs", "scrub", "senseless"]
+__all__ = ["DamagedBlob", "Scrub", "invalid_backbones", "scrub"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Need:
-    """A blob that the database says is there, and why."""
-
-    what: str
-    """What it belongs to: a version of a task, a backbone or a release."""
-    digest: str
-    mend: str
-    size: int | None = None
-    """Bytes, where they are known."""
-    least: int = 0
-    """So many bytes it must have for what its backbone says of it."""
-    fault: str | None = None
-    """What is wrong with it, where that is known already."""
-    backbone: str | None = None
-    """The digest of the backbone that it is part of."""
-    layer: int = 0
-    """The lowest tap that reads it, where it is part of a backbone."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +39,11 @@ class DamagedBlob:
     """A blob that is not what its name says, or not there."""
 
     digest: str
-    fault: BlobProblem
+    problem: BlobProblem
     needed_by: list[str]
     """All that cannot do without it: backbones, versions of tasks, releases."""
-    mends: list[str]
-    """What puts it back; any of them does."""
+    needs: list[Need]
+    """What it belongs to; any of these can put it back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +67,7 @@ def scrub(registry: Registry, progress: Progress = silent) -> Scrub:
     Raises:
         StoreError, DatabaseError: the registry cannot be used.
     """
-    store = registry.store
+    began, store = time.monotonic(), registry.store
     there = {blob.digest: blob for blob in store.blobs()}
     found: dict[str, list[Need]] = {}
     for need in needs(registry):
@@ -96,78 +80,21 @@ def scrub(registry: Registry, progress: Progress = silent) -> Scrub:
         if blob and _line(blob) in right:
             known += 1
         else:
-            fault = store.find_problem(digest)
-            if fault:
-                damaged.append(_damaged(registry, digest, fault, found[digest]))
+            problem = store.find_problem(digest)
+            if problem:
+                damaged.append(_damaged(registry, digest, problem, found[digest]))
             elif blob:
                 _add_to_note(note, _line(blob))
         progress("hash blobs", done, len(found))
     with suppress(OSError):
         note.unlink()
+    elapsed = time.monotonic() - began
+    _log.info("read %d blobs in %.1f s, %d of them damaged", len(found), elapsed, len(damaged))
     return Scrub(count=len(found), known=known, damaged=damaged)
 
 
-def needs(registry: Registry) -> Iterator[Need]:
-    """Every blob that the database names, once for each thing that it belongs to.
-
-    Raises:
-        StoreError, DatabaseError: the registry cannot be used.
-    """
-    number = (Task.name, TaskVersion.major, TaskVersion.minor)
-    with registry.read() as uow:
-        backbones = uow.backbones()
-        versions = uow.session.execute(
-            select(*number, TaskVersion.digest, TaskVersion.size)
-            .join(TaskVersion.task)
-            .order_by(*number)
-        ).all()
-        releases = uow.session.execute(
-            select(Release.number, Release.digest).order_by(Release.number)
-        ).all()
-    for row in backbones:
-        mend = f"centra backbone register {row.name} SOURCE, again from {row.source}"
-        fault, layers, weights = None, dict[str, int](), dict[str, int]()
-        try:
-            parts = BackboneSpec.parts(row.digest, registry.store)
-        except NotFoundError:
-            parts = {row.digest}
-        except VerificationError:
-            parts, fault = {row.digest}, "is damaged"
-        if len(parts) > 1:
-            try:
-                spec = BackboneSpec.fetch(row.digest, registry.store)
-                weights = spec.weights()
-                layers = {layer: number for number, layer in reversed([*enumerate(spec.layers, 1)])}
-            except VerificationError as error:
-                fault = f"makes no sense: {error}"
-                mend = _leave(row.reference)
-        for digest in sorted(parts):
-            yield Need(
-                what=f"backbone {row.reference}",
-                digest=digest,
-                mend=mend,
-                least=weights.get(digest, 0),
-                fault=fault if digest == row.digest else None,
-                backbone=row.digest,
-                layer=layers.get(digest, 0),
-            )
-    for name, major, minor, digest, size in versions:
-        yield Need(
-            what=f"task {name}@{major}.{minor}",
-            digest=digest,
-            size=size,
-            mend=f"centra task update {name} FILE, with the file of {major}.{minor}",
-        )
-    for release, digest in releases:
-        yield Need(
-            what=f"release {release}",
-            digest=digest,
-            mend=f"centra compose --base {release} --release",
-        )
-
-
-def senseless(registry: Registry) -> dict[str, str]:
-    """The backbones that are not what they say of themselves, though each blob is whole, and the mends.
+def invalid_backbones(registry: Registry) -> dict[str, str]:
+    """The backbones that are not what they say of themselves, though each blob is whole, and why.
 
     Raises:
         BlobNotFoundError, StoreError, DatabaseError: the registry cannot be used.
@@ -179,15 +106,13 @@ def senseless(registry: Registry) -> dict[str, str]:
         try:
             check_backbone(BackboneSpec.fetch(digest, registry.store), registry.store)
         except VerificationError as error:
-            wrong[f"backbone {reference} makes no sense: {error}"] = _leave(reference)
+            wrong[reference] = str(error)
     return wrong
 
 
-def _leave(backbone: str) -> str:
-    return f"centra backbone retire {backbone}, and move its tasks to another"
-
-
-def _damaged(registry: Registry, digest: str, fault: BlobProblem, found: list[Need]) -> DamagedBlob:
+def _damaged(
+    registry: Registry, digest: str, problem: BlobProblem, found: list[Need]
+) -> DamagedBlob:
     """Say who cannot do without a blob: what it belongs to, and what is built on that."""
     number = (Task.name, TaskVersion.major, TaskVersion.minor)
     built_on = or_(
@@ -215,14 +140,14 @@ def _damaged(registry: Registry, digest: str, fault: BlobProblem, found: list[Ne
             .distinct()
             .order_by(Release.number)
         ).all()
-    users = [need.what for need in found]
+    users = [need.owner for need in found]
     users += [f"task {name}@{major}.{minor}" for name, major, minor in versions]
     users += [f"release {release}" for release in releases]
     return DamagedBlob(
         digest=digest,
-        fault=fault,
+        problem=problem,
         needed_by=list(dict.fromkeys(users)),
-        mends=list(dict.fromkeys(need.mend for need in found)),
+        needs=found,
     )
 
 

@@ -8,34 +8,30 @@ anything that was not copied.
 from __future__ import annotations
 
 import dataclasses
-import tempfile
+import logging
+import time
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
-
-from centra.errors import ConflictError, NotFoundError, StoreNotWritableError, VerificationError
+from centra.errors import ConflictError, StoreNotWritableError
 from centra.progress import Progress, silent
 from centra.store import open_store
-from centra.store.s3 import S3Store
 from registry import channels
-from registry.database.models import AuditHead, Identity, Release
+from registry.database.models import AuditHead, Identity
+from registry.errors import IncompleteError
+from registry.storage.copying import copy_content
 from registry.storage.gc import subject
-from registry.storage.identity import address, document, is_empty, missing, named, short
+from registry.storage.identity import is_empty, read_document, short_id, store_address
+from registry.storage.needed import missing_blobs
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
     from centra.store import BlobStore
     from registry.connection import Registry
 
 __all__ = [
     "Adopted",
     "Copied",
-    "IncompleteError",
     "Moved",
     "StoreDetail",
     "adopt",
@@ -44,12 +40,10 @@ __all__ = [
     "show",
 ]
 
+_log = logging.getLogger(__name__)
+
 _PASSES = 20
 """How often a move copies again because somebody changed something meanwhile."""
-
-
-class IncompleteError(ConflictError):
-    """A store lacks blobs that the database names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +117,10 @@ def show(registry: Registry) -> StoreDetail:
     store = registry.store
     with registry.read() as uow:
         own = uow.identity()
-    found = document(store)
+    found = read_document(store)
     sizes = [blob.size for blob in store.blobs()]
     return StoreDetail(
-        address=address(store),
+        address=store_address(store),
         own=found is not None and (found.registry, found.store) == own,
         store=found.store if found else None,
         registry=found.registry if found else None,
@@ -157,14 +151,17 @@ def copy(registry: Registry, target: str, progress: Progress = silent) -> Copied
     """
     registry.check_store()
     store, identity = _target(registry, target)
-    blobs, size, signatures, pointers = _copy(registry, store, progress)
+    began = time.monotonic()
+    content = copy_content(registry, store, progress)
+    elapsed = time.monotonic() - began
+    _log.info("copied %d blobs to %s in %.1f s", content.blobs, store_address(store), elapsed)
     return Copied(
-        address=address(store),
+        address=store_address(store),
         store=identity,
-        blobs=blobs,
-        bytes=size,
-        signatures=signatures,
-        pointers=pointers,
+        blobs=content.blobs,
+        bytes=content.bytes,
+        signatures=content.signatures,
+        pointers=content.pointers,
     )
 
 
@@ -191,27 +188,29 @@ def move(registry: Registry, target: str, progress: Progress = silent) -> Moved:
         for _ in range(_PASSES):
             with registry.read() as uow:
                 seen = uow.session.get_one(AuditHead, 1).count
-            more = _copy(registry, store, progress)
-            blobs, size = blobs + more[0], size + more[1]
+            content = copy_content(registry, store, progress)
+            blobs, size = blobs + content.blobs, size + content.bytes
             with registry.write() as uow:
                 if uow.session.get_one(AuditHead, 1).count != seen:
                     continue  # Every change has its event, and may have brought blobs.
                 uow.session.get_one(Identity, 1).store_id = identity
                 old, new = subject(registry.store), subject(store)
                 uow.record("store:move", old, {"to": new, "store": identity})
+            _log.info("the store is now %s", store_address(store))
             break
         else:
             raise ConflictError(
-                f"others changed something each of {_PASSES} times that all was copied; try again"
+                f"others changed something each of {_PASSES} times that all was copied; try again",
+                code="changed-meanwhile",
             )
     # The pointers as the database has them, whatever was published to the old store meanwhile.
     channels.sync(dataclasses.replace(registry, store=store))
     return Moved(
-        address=address(store),
+        address=store_address(store),
         changed=changed,
         blobs=blobs,
         bytes=size,
-        left=_leave(registry, store),
+        left=_point_to_new(registry, store),
     )
 
 
@@ -236,41 +235,49 @@ def adopt(registry: Registry, *, incomplete: bool = False) -> Adopted:
     if changed := not _is_own(registry, store):
         with registry.read() as uow:
             own, _ = uow.identity()
-        found = document(store)
+        found = read_document(store)
         if found is not None and found.registry != own:
-            raise _others(store, found.registry)
-    lost, count = missing(registry, store)
+            raise _of_another_registry(store, found.registry)
+    missing, count = missing_blobs(registry, store)
     if changed:
-        if lost and not incomplete:
+        if missing and not incomplete:
             raise IncompleteError(
-                f"{address(store)} lacks {len(lost)} of the {count} blobs that the database names, "
-                f"such as sha256:{min(lost)}; to take it all the same: "
-                "centra store adopt --incomplete"
+                f"{store_address(store)} lacks {len(missing)} of the {count} blobs that the database "
+                f"names, such as sha256:{min(missing)}",
+                code="store-incomplete",
+                store=store_address(store),
+                missing=len(missing),
             )
         if found is None:
             found = StoreDocument(registry=own, store=uuid.uuid4().hex)
             store.write_document(found.to_bytes())
         with registry.write(any_store=True) as uow:
             uow.session.get_one(Identity, 1).store_id = found.store
-            uow.record("store:adopt", subject(store), {"store": found.store, "missing": len(lost)})
+            uow.record(
+                "store:adopt", subject(store), {"store": found.store, "missing": len(missing)}
+            )
+        _log.info("the store is now %s", store_address(store))
         if found.moved_to is not None:
             store.write_document(found.model_copy(update={"moved_to": None}).to_bytes())
     channels.sync(dataclasses.replace(registry))
-    return Adopted(address=address(store), changed=changed, missing=len(lost))
+    return Adopted(address=store_address(store), changed=changed, missing=len(missing))
 
 
 def _is_own(registry: Registry, store: BlobStore) -> bool:
     with registry.read() as uow:
         own = uow.identity()
-    found = document(store)
+    found = read_document(store)
     return found is not None and (found.registry, found.store) == own
 
 
-def _others(store: BlobStore, registry: str) -> ConflictError:
+def _of_another_registry(store: BlobStore, registry: str) -> ConflictError:
     return ConflictError(
-        f"{address(store)} is the store of registry {short(registry)}; nothing was done. Choose "
+        f"{store_address(store)} is the store of registry {short_id(registry)}; nothing was done. Choose "
         "another place; or where no database of that registry is in use any more, remove the "
-        "store.json in it"
+        "store.json in it",
+        code="store-of-another-registry-given",
+        store=store_address(store),
+        registry=registry,
     )
 
 
@@ -281,118 +288,36 @@ def _target(registry: Registry, target: str) -> tuple[BlobStore, str]:
     store = open_store(target)
     with registry.read() as uow:
         own = uow.identity()
-    found = document(store)
+    found = read_document(store)
     if found is None and not is_empty(store):
         raise ConflictError(
-            f"{address(store)} holds something and says not whose; choose an empty place"
+            f"{store_address(store)} holds something and says not whose; choose an empty place",
+            code="store-of-nobody",
+            store=store_address(store),
         )
     if found is not None and found.registry != own[0]:
-        raise _others(store, found.registry)
+        raise _of_another_registry(store, found.registry)
     if found is not None and found.store == own[1]:
-        raise ConflictError(f"{address(store)} is the registry's own store; choose another place")
+        raise ConflictError(
+            f"{store_address(store)} is the registry's own store; choose another place",
+            code="store-is-own",
+            store=store_address(store),
+        )
     wanted = StoreDocument(registry=own[0], store=found.store if found else uuid.uuid4().hex)
     if found is None or found.moved_to is not None:
         store.write_document(wanted.to_bytes())
     return store, wanted.store
 
 
-def _copy(registry: Registry, target: BlobStore, progress: Progress) -> tuple[int, int, int, int]:
-    """Copy what is not there: how many blobs, their bytes, and how many signatures and pointers."""
-    source = registry.store
-    # Read first: what they point at is copied before they are.
-    pointers = {name: source.read_pointer(name) for name in source.pointers()}
-    with registry.read() as uow:
-        releases = list(uow.session.scalars(select(Release.digest)))
-    wanted = named(registry, source)
-    wanted |= _unknown(source, pointers, wanted)
-    sizes = {blob.digest: blob.size for blob in source.blobs()}
-    there = {blob.digest: blob.size for blob in target.blobs()}
-    left = sorted(d for d in wanted if d not in there or there[d] != sizes.get(d, there[d]))
-    size = _copy_blobs(source, target, left, progress)
-    signatures = 0
-    for release in releases:
-        found = target.signatures(release)
-        for data in source.signatures(release):
-            if data not in found:
-                target.write_signature(release, data)
-                signatures += 1
-    seen = target.witnesses()
-    for witness in source.witnesses():
-        if witness not in seen:
-            target.write_witness(witness)
-    changed = [name for name in pointers if _copy_pointer(target, name, pointers[name])]
-    return len(left), size, signatures, len(changed)
-
-
-def _copy_blobs(
-    source: BlobStore, target: BlobStore, digests: Collection[str], progress: Progress
-) -> int:
-    size, lost = 0, []
-    with tempfile.TemporaryDirectory() as scratch:
-        # A whole store need not go through the cache of what is used.
-        own = isinstance(source, S3Store)
-        reader = open_store(source.url, cache=Path(scratch)) if own else source
-        for done, digest in enumerate(digests, 1):
-            try:
-                path = reader.fetch(digest)
-                target.put(path)
-            except (NotFoundError, VerificationError) as error:
-                lost.append(error)
-            else:
-                size += path.stat().st_size
-            if isinstance(reader, S3Store):
-                reader.cache.remove(digest)
-            progress("copy blobs", done, len(digests))
-    if lost:
-        raise IncompleteError(
-            f"{len(lost)} of {len(digests)} blobs could not be copied; all others were. "
-            f"To find out who needs them: centra doctor. The first: {lost[0]}"
-        )
-    return size
-
-
-def _unknown(
-    source: BlobStore, pointers: Mapping[str, bytes | None], known: Collection[str]
-) -> set[str]:
-    """What pointers name of releases that the database does not know."""
-    from centra.formats.manifest import ChannelPointer, ReleaseManifest
-
-    found: set[str] = set()
-    for name, data in pointers.items():
-        if data is None:
-            continue
-        manifest = ChannelPointer.from_bytes(data, f"{name}.json").manifest
-        if manifest not in known:
-            path = source.fetch(manifest)
-            release = ReleaseManifest.from_bytes(path.read_bytes(), str(path))
-            found |= {manifest, *release.files().values()}
-    return found
-
-
-def _copy_pointer(target: BlobStore, name: str, data: bytes | None) -> bool:
-    from centra.formats.manifest import ChannelPointer
-
-    there = target.read_pointer(name)
-    if data is None or there == data:
-        return False
-    if there is not None:
-        with suppress(VerificationError):
-            newer = ChannelPointer.from_bytes(there, name).revision
-            if newer > ChannelPointer.from_bytes(data, name).revision:
-                return False  # By another copying that began later.
-    target.write_pointer(name, data)
-    return True
-
-
-def _leave(registry: Registry, new: BlobStore) -> bool:
+def _point_to_new(registry: Registry, new: BlobStore) -> bool:
     """Let the store that the settings name say that it was moved, unless it is the new one."""
-    found = document(registry.store)
+    found = read_document(registry.store)
     with registry.read() as uow:
         own = uow.identity()
     if found is None or found.registry != own[0] or found.store == own[1]:
         return True
     try:
-        left = found.model_copy(update={"moved_to": address(new)})
+        left = found.model_copy(update={"moved_to": store_address(new)})
         registry.store.write_document(left.to_bytes())
     except StoreNotWritableError:
         return False

@@ -74,14 +74,14 @@ def checked_module(
         StoreError, DatabaseError: the registry cannot be used, or there is no room for the copy.
     """
     from centra.formats.task_module import check_fits, check_module
-    from centra.releases.compose import prove
+    from centra.releases.parity import check_module_parity
     from centra.system.snapshot import called
 
     with _private_copy(registry, source, checkpoint, progress) as path, called(path, source):
         module = check_module(path)
         backbone, name = _backbone_of(registry, module, source)
         check_fits(module, backbone, name)
-        parity = prove({task: module}, {backbone.digest: backbone}, registry.store)
+        parity = check_module_parity({task: module}, {backbone.digest: backbone}, registry.store)
         yield dataclasses.replace(module, parity=parity[task])
 
 

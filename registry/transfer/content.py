@@ -45,10 +45,12 @@ class Content:
         Raises:
             ComposeError: a module does not give the logits that it recorded.
         """
-        from centra.releases.compose import prove
+        from centra.releases.parity import check_module_parity
 
         chosen = {name: self.modules[name] for name in names}
-        parities = prove(chosen, self.backbones, self.store, progress) if chosen else {}
+        parities = (
+            check_module_parity(chosen, self.backbones, self.store, progress) if chosen else {}
+        )
         proven = {
             name: dataclasses.replace(chosen[name], parity=parity)
             for name, parity in parities.items()

@@ -18,9 +18,9 @@ from centra.formats.identities import Name, TaskName
 from centra.formats.names import parse_name
 from centra.progress import Progress, silent
 from centra.store import LocalStore
-from registry import releases
 from registry.audit import write_witness
 from registry.backbones.changing import add_backbone
+from registry.releases.publishing import add_release
 from registry.storage.claims import storing
 from registry.tasks.versioning import (
     AddedVersion,
@@ -169,7 +169,7 @@ def _unproven(uow: UnitOfWork, content: Content) -> list[str]:
         for name, module in content.modules.items()
         if (task := uow.find_task(name)) and (version := uow.version_by_digest(task, module.digest))
     }
-    proven = uow.proven(known.values())
+    proven = uow.with_checked_parity(known.values())
     return [n for n in content.modules if n not in known or known[n].id not in proven]
 
 
@@ -255,7 +255,7 @@ def _write_release(
         return None
     published = uow.release_by_digest(content.manifest.digest)
     ids = {name: (a.version.task_id, a.version.id) for name, a in added.items()}
-    release = published or releases.add(uow, content.manifest, ids)
+    release = published or add_release(uow, content.manifest, ids)
     return ImportedRelease(
         release=release.number,
         digest=content.manifest.digest,

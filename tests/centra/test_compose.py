@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from centra.errors import UsageError
-from centra.releases.compose import ComposeError, check_parity, merge
+from centra.releases.compose import ComposeError, merge
+from centra.releases.parity import check_parity
 from tests import support
 
 if TYPE_CHECKING:

@@ -20,15 +20,14 @@ from centra.kinds.chain import Chain
 from centra.kinds.tagging import IGNORED
 from centra.modeling.branch import Branch
 from centra.modeling.crf import LinearChain
-from centra.modeling.layers import backbone_layer
+from centra.modeling.shards import backbone_layer
 from centra.system.files import file_digest
-from centra.training.distill import distill
 from centra.training.features import FeatureCache
-from centra.training.finetune import finetune
 from centra.training.recipe import Distillation, Recipe
 from centra.training.run import Run
 from centra.training.soft_targets import soft_logits
 from centra.training.task_data import TaskData
+from centra.training.train import train_module
 from tests import support
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def teacher(
     def teacher(data: str) -> Path:
         path = folder / f"{data}.safetensors"
         if not path.is_file():
-            module = finetune(
+            module = train_module(
                 tiny_backbone.spec,
                 tiny_backbone.store,
                 tiny_data("tagging" if data == "crf" else data),
@@ -100,7 +99,7 @@ def student(
         progress: Callable[..., None] = lambda *_: None,
         **options: Any,
     ) -> TaskModule:
-        return distill(
+        return train_module(
             tiny_backbone.spec,
             tiny_backbone.store,
             folder or tiny_data("tagging" if data == "crf" else data),
@@ -235,7 +234,7 @@ def test_distilled_student_beats_the_same_one_trained_alone(
     tmp_path: Path,
 ) -> None:
     """One epoch, one layer: from its teacher, or from the backbone's layers and the labels."""
-    alone = finetune(
+    alone = train_module(
         tiny_backbone.spec,
         tiny_backbone.store,
         tiny_data("tagging" if data == "crf" else data),
@@ -287,7 +286,7 @@ def test_without_any_weight_only_the_start_is_the_teacher_s(
     tiny_data: Callable[[str], Path],
     tmp_path: Path,
 ) -> None:
-    alone = finetune(
+    alone = train_module(
         tiny_backbone.spec, tiny_backbone.store, tiny_data("single"), RECIPE, work=tmp_path / "w"
     )
 

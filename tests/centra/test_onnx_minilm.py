@@ -11,8 +11,8 @@ import pytest
 from centra.formats.task_module import TaskModule
 from centra.runtime import Release
 from centra.store import LocalStore
-from centra.training.finetune import finetune
 from centra.training.recipe import Recipe
+from centra.training.train import train_module
 from tests import support
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _train(name: str, recipe: Recipe, minilm: support.Backbone, work: Path) -> T
         support.write_jsonl(work / name / f"{part}.jsonl", rows if part == "train" else rows[:48])
     rows = _rows(corpus, "train")
     support.write_jsonl(work / name / "train.jsonl", rows[:: len(rows) // ROWS])
-    return finetune(minilm.spec, minilm.store, work / name, recipe, work=work / f"{name}.work")
+    return train_module(minilm.spec, minilm.store, work / name, recipe, work=work / f"{name}.work")
 
 
 def released(

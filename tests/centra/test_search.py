@@ -19,12 +19,12 @@ from centra.formats.backbone import BackboneSpec
 from centra.store import LocalStore
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
-from centra.training.finetune import finetune
-from centra.training.fit import fit
 from centra.training.history import Epoch, History
+from centra.training.pipeline import run_pipeline
 from centra.training.plan import Plan
-from centra.training.recipe import Recipe
-from centra.training.search import Search, Space, search
+from centra.training.recipe import Recipe, SearchSpace
+from centra.training.search import Search, search
+from centra.training.train import train_module
 from centra.training.trials import Trial, best_trial, write_trials
 from tests import support
 from tests.centra.test_engines import SEVERAL, engine_called
@@ -38,7 +38,7 @@ RECIPE = Recipe(tap=0, depth=0, epochs=2, batch_size=12, dropout=0.1)
 """Trials are judged after epoch 1."""
 LONGER = {"epochs": 6, "patience": 6}
 """And after epoch 3."""
-SPACE = Space(layers=(1, 2), learning_rates=(1e-2, 1e-4))
+SPACE = SearchSpace(layers=(1, 2), learning_rates=(1e-2, 1e-4))
 
 Steps = list[tuple[str, int]]
 """What an engine was asked for: a run's folder, and the epoch to stop after (0 for the last)."""
@@ -82,7 +82,7 @@ def run(
 
     def run(
         data: str | Path = "single",
-        space: Space = SPACE,
+        space: SearchSpace = SPACE,
         *,
         engine: Any = None,
         cache: FeatureCache | None = None,
@@ -134,7 +134,7 @@ def table(found: Search, folder: Path) -> bytes:
 
 
 def test_trials_are_all_combinations_in_order(run: Callable[..., Search], work: Path) -> None:
-    space = Space(layers=(3, 1), learning_rates=(1e-2, 1e-3), seeds=(7, 5))
+    space = SearchSpace(layers=(3, 1), learning_rates=(1e-2, 1e-3), seeds=(7, 5))
 
     found = run(space=space, epochs=1)
 
@@ -149,13 +149,13 @@ def test_trials_are_all_combinations_in_order(run: Callable[..., Search], work: 
 
 
 def test_what_is_named_twice_is_tried_once(run: Callable[..., Search]) -> None:
-    space = Space(layers=(1, 1), learning_rates=(1e-2, 0.01), seeds=(0, 0))
+    space = SearchSpace(layers=(1, 1), learning_rates=(1e-2, 0.01), seeds=(0, 0))
 
     assert len(run(space=space, epochs=1).trials) == 1
 
 
 def test_rates_that_differ_little_do_not_share_a_run(run: Callable[..., Search]) -> None:
-    space = Space(layers=(1,), learning_rates=(1e-2, 1.0000001e-2))
+    space = SearchSpace(layers=(1,), learning_rates=(1e-2, 1.0000001e-2))
     engine = Watched()
 
     assert len(run(space=space, epochs=1, engine=engine).trials) == 2
@@ -173,7 +173,7 @@ def test_trials_are_judged_after_epochs_1_3_9_up_to_half(
 ) -> None:
     engine = Watched()
 
-    run(space=Space(layers=(1,), learning_rates=(1e-2,)), engine=engine, epochs=epochs)
+    run(space=SearchSpace(layers=(1,), learning_rates=(1e-2,)), engine=engine, epochs=epochs)
 
     assert [until for _, until in engine.asked] == rungs
 
@@ -189,7 +189,7 @@ def test_trials_that_cannot_win_are_given_up_at_the_next_rung(
         (2, 0): (0.5, 0.5, 0.7, 0.9),
     }
     engine = Watched(hopeless | scores, "depth", "seed")
-    space = Space(layers=(1, 2), learning_rates=(1e-2,), seeds=(0, 1, 2, 3))
+    space = SearchSpace(layers=(1, 2), learning_rates=(1e-2,), seeds=(0, 1, 2, 3))
 
     found = run(space=space, engine=engine, **LONGER)
 
@@ -216,7 +216,7 @@ def test_trials_that_cannot_win_are_given_up_at_the_next_rung(
 def test_equal_trials_are_not_given_up(run: Callable[..., Search]) -> None:
     engine = Watched(dict.fromkeys((1, 2, 3), (0.5,)))
 
-    found = run(space=Space(layers=(1, 2, 3), learning_rates=(1e-2,)), engine=engine)
+    found = run(space=SearchSpace(layers=(1, 2, 3), learning_rates=(1e-2,)), engine=engine)
 
     assert [(trial.pruned, trial.epochs) for trial in found.trials] == [(False, 2)] * 3
 
@@ -230,7 +230,7 @@ def test_better_third_goes_on_in_whatever_order(
     scores = [(11 * seed % trials) / trials for seed in seeds]
     engine = Watched({seed: (score,) for seed, score in enumerate(scores)}, "seed")
 
-    found = run(space=Space(layers=(1,), learning_rates=(1e-2,), seeds=seeds), engine=engine)
+    found = run(space=SearchSpace(layers=(1,), learning_rates=(1e-2,), seeds=seeds), engine=engine)
 
     kept = {trial.seed for trial in found.trials if not trial.pruned}
     assert kept == set(sorted(seeds, key=lambda seed: -scores[seed])[:go_on])
@@ -249,7 +249,7 @@ def test_early_stopping_ends_a_trial_that_was_not_given_up(
     run: Callable[..., Search], tmp_path: Path
 ) -> None:
     """Over the pauses at the rungs as without them."""
-    space = Space(layers=(2,), learning_rates=(3e-2,))
+    space = SearchSpace(layers=(2,), learning_rates=(3e-2,))
     expected = run(space=space, epochs=18, patience=2, exhaustive=True)
     assert expected.best.epochs < 18, "else it does not show"
 
@@ -271,7 +271,7 @@ def test_winner_is_the_module_of_its_own_run(
     best = plain.best
     assert best.score == max(trial.score for trial in plain.trials)
 
-    module = finetune(
+    module = train_module(
         tiny_backbone.spec,
         tiny_backbone.store,
         tiny_data("single"),
@@ -291,7 +291,7 @@ def test_winner_is_the_module_of_its_own_run(
 
 @pytest.mark.parametrize("data", ["multilabel", "regression", "tagging"])
 def test_every_kind_is_searched_by_its_own_metric(data: str, run: Callable[..., Search]) -> None:
-    found = run(data, Space(layers=(1, 2), learning_rates=(1e-2,)), epochs=2)
+    found = run(data, SearchSpace(layers=(1, 2), learning_rates=(1e-2,)), epochs=2)
 
     (metric,) = {trial.metric for trial in found.trials}
     assert 100 * found.module.spec.metrics[metric] == pytest.approx(found.best.score, abs=1e-3)
@@ -336,7 +336,7 @@ def test_repeated_search_trains_nothing(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("it trained")
 
-    monkeypatch.setattr("centra.training.run.Trainer.train", refuse)
+    monkeypatch.setattr("centra.training.trainer.Trainer.train", refuse)
     again = run()
 
     assert table(again, tmp_path) == table(first, tmp_path)
@@ -347,7 +347,7 @@ def test_repeated_search_trains_nothing(
 def test_other_data_or_settings_start_anew(
     change: dict[str, Any], run: Callable[..., Search], tmp_path: Path
 ) -> None:
-    space = Space(layers=(1,), learning_rates=(1e-2,))
+    space = SearchSpace(layers=(1,), learning_rates=(1e-2,))
     run(space=space)
 
     found = run(space=space, **change)
@@ -362,7 +362,7 @@ def test_changed_examples_start_anew(
 ) -> None:
     """In the same folder."""
     folder = support.tiny_data("single", tmp_path / "data")
-    space = Space(layers=(1,), learning_rates=(1e-2,))
+    space = SearchSpace(layers=(1,), learning_rates=(1e-2,))
     first = run(folder, space, epochs=1)
     lines = (folder / "train.jsonl").read_text().splitlines(keepends=True)
     (folder / "train.jsonl").write_text("".join(lines[:-10]))
@@ -378,7 +378,7 @@ def test_halving_after_an_exhaustive_search_gives_the_table_of_halving(
 ) -> None:
     """What later epochs came to was not known at the rung: what was given up is again."""
     scores = {1: (0.45, 0.99), 2: (0.5, 0.5, 0.5), 3: (0.4, 0.9)}
-    space = Space(layers=(1, 2, 3), learning_rates=(1e-2,))
+    space = SearchSpace(layers=(1, 2, 3), learning_rates=(1e-2,))
     expected = run(space=space, engine=Watched(scores), work=tmp_path / "fresh")
     assert [trial.pruned for trial in expected.trials] == [False, False, True]
 
@@ -443,7 +443,7 @@ def carry_out(what: str, arguments: Sequence[str], output: Path) -> None:
                 "distill": {"layers": (1,), "seeds": (0, 1)},
             }
         )
-        found = fit(
+        found = run_pipeline(
             backbone,
             store,
             Path(data),
@@ -539,19 +539,22 @@ def test_killed_at_many_moments_it_ends_as_if_never_killed(
 @pytest.mark.parametrize(
     ("space", "match"),
     [
-        (Space(layers=(0, 1)), r"layers: 0 cannot be fine-tuned; the backbone has 3"),
-        (Space(layers=(1, 4)), r"layers: 4 cannot be fine-tuned; the backbone has 3"),
+        (SearchSpace(layers=(0, 1)), r"layers: 0 cannot be fine-tuned; the backbone has 3"),
+        (SearchSpace(layers=(1, 4)), r"layers: 4 cannot be fine-tuned; the backbone has 3"),
         # As a recipe of 'centra fit' may say: nothing is counted so far.
-        (Space(layers=range(1, 2**53)), r"layers: 4 cannot be fine-tuned; the backbone has 3"),
-        (Space(layers=()), r"layers: expected at least one"),
-        (Space(layers=(1,), learning_rates=()), r"learning_rates: expected at least one"),
-        (Space(layers=(1,), seeds=()), r"seeds: expected at least one"),
-        (Space(layers=(1,), learning_rates=(-1.0,)), r"learning_rate must be greater than 0"),
-        (Space(layers=(1,), seeds=(-1,)), r"seed must not be negative"),
+        (
+            SearchSpace(layers=range(1, 2**53)),
+            r"layers: 4 cannot be fine-tuned; the backbone has 3",
+        ),
+        (SearchSpace(layers=()), r"layers: expected at least one"),
+        (SearchSpace(layers=(1,), learning_rates=()), r"learning_rates: expected at least one"),
+        (SearchSpace(layers=(1,), seeds=()), r"seeds: expected at least one"),
+        (SearchSpace(layers=(1,), learning_rates=(-1.0,)), r"learning_rate must be greater than 0"),
+        (SearchSpace(layers=(1,), seeds=(-1,)), r"seed must not be negative"),
     ],
 )
 def test_space_that_cannot_be_searched_is_refused(
-    space: Space, match: str, run: Callable[..., Search], work: Path
+    space: SearchSpace, match: str, run: Callable[..., Search], work: Path
 ) -> None:
     with pytest.raises(UsageError, match=match):
         run(space=space)
@@ -578,14 +581,14 @@ def test_work_folder_that_cannot_be_made_is_refused(
 
 
 def test_winner_that_diverged_is_refused(run: Callable[..., Search]) -> None:
-    space = Space(layers=(1,), learning_rates=(1e30,))
+    space = SearchSpace(layers=(1,), learning_rates=(1e30,))
 
     with pytest.raises(TrainingDivergedError, match=r"NaN or infinite at learning rate 1e\+30"):
         run("regression", space, epochs=1)
 
 
 def test_trial_that_diverged_does_not_end_the_search(run: Callable[..., Search]) -> None:
-    space = Space(layers=(1,), learning_rates=(1e30, 1e-2))
+    space = SearchSpace(layers=(1,), learning_rates=(1e30, 1e-2))
 
     found = run("regression", space, epochs=1)
 

@@ -18,17 +18,18 @@ from centra.data.tags import tagged_spans
 from centra.errors import CentraError, DataError, UsageError
 from centra.formats.task_module import TaskModule, check_module
 from centra.modeling.branch import Branch
-from centra.modeling.layers import backbone_layer
+from centra.modeling.shards import backbone_layer
 from centra.modeling.trunk import Trunk
 from centra.releases.evaluation import measure
 from centra.runtime import Release
 from centra.tokenization.text_encoder import TextEncoder
 from centra.training import run as running
-from centra.training.finetune import finetune
+from centra.training import work_folder
 from centra.training.metrics import dev_metrics
 from centra.training.recipe import Recipe
 from centra.training.run import Run
 from centra.training.task_data import TaskData
+from centra.training.train import train_module
 from tests import support
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def train(
     def train(
         data: str | Path = "single", progress: Callable[..., None] | None = None, **options: Any
     ) -> TaskModule:
-        return finetune(
+        return train_module(
             tiny_backbone.spec,
             tiny_backbone.store,
             tiny_data(data) if isinstance(data, str) else data,
@@ -138,7 +139,8 @@ def test_probe_is_taken_from_the_dev_set_and_recorded_by_the_module_itself(
     trunk = Trunk(tiny_backbone.spec, tiny_backbone.store, depth=1)
     branch = Branch(tiny_backbone.spec, module.spec).load(module.weights).eval()
     with torch.inference_mode():
-        own = branch(trunk(**probe, taps=[1])[1], probe["attention_mask"])
+        shared = trunk.shared_state(probe["attention_mask"])
+        own = branch(trunk(**probe, taps=[1])[1], shared)
     assert torch.equal(own, module.tensors["probe.logits"])
     dev = read_examples(tiny_data("single") / "dev.jsonl")[:8]
     rows = TextEncoder.of(tiny_backbone.spec, tiny_backbone.store).encode(e.input for e in dev)
@@ -341,7 +343,7 @@ def test_run_killed_while_it_removed_another_one_starts_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(running.shutil, "rmtree", killed)
+        patch.setattr(work_folder.shutil, "rmtree", killed)
         train(epochs=2, seed=9)
 
     _, seen = watched(train, epochs=2)
@@ -383,7 +385,7 @@ def test_run_with_pauses_ends_as_one_without(
     options = {"epochs": 4, "dropout": 0.1, "crf": data == "tagging"}
     whole = paused(data, **options)
     history, module = whole.train(), whole.module().to_bytes()
-    shutil.rmtree(whole.work)
+    whole.folder.remove()
 
     for until in (1, 2):
         seen: list[Report] = []
@@ -404,7 +406,7 @@ def test_pauses_do_not_make_a_run_more_patient(patience: int, paused: Callable[.
     history, module = whole.train(), whole.module().to_bytes()
     assert history.finished
     assert len(history.epochs) < 12, "else it does not show"
-    shutil.rmtree(whole.work)
+    whole.folder.remove()
 
     for until in range(1, 13):
         found = paused(**options).train(until)
@@ -488,7 +490,7 @@ def test_what_a_tagger_scores_is_what_callers_of_texts_get(
     backbone = imported("roberta")
     data = support.chinese_data(tmp_path / "data", rows=200)
     recipe = dataclasses.replace(RECIPE, tap=0, epochs=10)
-    module = finetune(backbone.spec, backbone.store, data, recipe, work=work)
+    module = train_module(backbone.spec, backbone.store, data, recipe, work=work)
     store = support.LocalStore(tmp_path / "store")
     support.copy_backbone(backbone, store)
     manifest = support.put_release({"slots": module}, [backbone.spec], store)
@@ -585,7 +587,7 @@ def test_tensorboard_has_its_files_beside_the_work_folder(
 
     work = tmp_path / "outputs" / ".intent.work"
 
-    module = finetune(
+    module = train_module(
         tiny_backbone.spec,
         tiny_backbone.store,
         tiny_data("single"),
@@ -615,7 +617,7 @@ def test_reports_do_not_change_what_is_trained(
     train: Callable[..., TaskModule],
     work: Path,
 ) -> None:
-    module = finetune(
+    module = train_module(
         tiny_backbone.spec,
         tiny_backbone.store,
         tiny_data("single"),
@@ -631,7 +633,7 @@ def test_unknown_reporter_is_refused_before_anything_is_made(
     tiny_backbone: support.Backbone, tiny_data: Callable[[str], Path], work: Path
 ) -> None:
     with pytest.raises(UsageError, match="report_to: 'paper' is none of tensorboard"):
-        finetune(
+        train_module(
             tiny_backbone.spec,
             tiny_backbone.store,
             tiny_data("single"),

@@ -264,7 +264,7 @@ def test_a_pointer_that_fails_after_the_move_ends_with_1_and_says_what_has_moved
         says = (
             "production serves release 1 in the database (revision 3)",
             "but its pointer could not be published: no space is left",
-            "Followers still see revision 2. Repeat the command with --expect-revision 2",
+            "Followers still see revision 2.\nRepeat the command with --expect-revision 2",
             "or: centra channel sync production",
         )
         refused("rollback", "production", code=1, says=says)
@@ -332,7 +332,7 @@ def test_another_teams_task_takes_that_team_or_force(
     ("words", "code", "says"),
     [
         ("promote 1", 2, "Missing option '--to'"),
-        ("promote 1 --to latest", 2, "follows 'centra compose --release'"),
+        ("promote 1 --to latest", 2, "It moves by: centra compose --release"),
         ("promote 1 --to staging --json --markdown", 2, "exclude each other"),
         ("promote 9 --to staging", 3, "there is no release '9'"),
         ("rollback nope", 3, "there is no channel 'nope'"),

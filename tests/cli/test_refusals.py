@@ -433,7 +433,7 @@ def test_nobody_in_particular_is_told_to_say_who_they_are(
     unchanged: Path, modules: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CENTRA_ACTOR")
-    refused("task", "retire", "intent", code=4, says="set CENTRA_ACTOR=nlu/YOU")
+    refused("task", "retire", "intent", code=4, says="Set CENTRA_ACTOR=nlu/YOU")
     refused("task", "register", "new", modules["stars"], code=2, says="--team TEAM")
 
 

@@ -131,7 +131,7 @@ def prepare(url: str, store: Path, tiny: Backbone, other: Backbone) -> None:
 
 def belong_together(registry: Registry) -> None:
     """Make a database that of the registry that its store names, if it names one."""
-    if found := identity.document(registry.store):
+    if found := identity.read_document(registry.store):
         with registry.engine.begin() as connection:
             values = {"registry_id": found.registry, "store_id": found.store}
             connection.execute(update(Identity).values(**values))
@@ -328,7 +328,7 @@ def refused(
     assert data.items() <= caught.value.data.items()
 
 
-def after_fork_in_child(function: Callable[[], object]) -> int:
+def in_child(function: Callable[[], object]) -> int:
     """Run a function in a forked process, and give its exit status: minus the signal if killed.
 
     The function must not use the parent's connections; see :func:`reopened`.

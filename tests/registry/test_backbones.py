@@ -93,5 +93,5 @@ def test_a_source_that_cannot_be_used_is_refused(registry: Registry, tmp_path: P
     "reference", ["", "none", "tiny@2", "tiny@0", "tiny@", "tiny@x", "tiny@" + "9" * 30, "@1"]
 )
 def test_a_backbone_that_is_not_there_is_refused(registry: Registry, reference: str) -> None:
-    with refused(registry, NotFoundError, "centra backbone list"):
+    with refused(registry, NotFoundError, code="backbone-not-found"):
         backbones.show(registry, reference)

@@ -125,7 +125,7 @@ def test_a_channel_is_found_before_a_digest_that_begins_like_its_name(published:
 def test_channels_are_listed_by_name(published: Registry) -> None:
     for name in ("staging", "canary"):
         channels.move(published, name, "1")
-    assert [(row.name, row.release, row.revision) for row in channels.list_all(published)] == [
+    assert [(row.name, row.release, row.revision) for row in channels.list(published)] == [
         ("canary", 1, 1),
         ("latest", 2, 2),
         ("staging", 1, 1),
@@ -133,7 +133,7 @@ def test_channels_are_listed_by_name(published: Registry) -> None:
 
 
 def test_an_empty_registry_lists_no_channel(registry: Registry) -> None:
-    assert channels.list_all(registry) == []
+    assert channels.list(registry) == []
 
 
 def test_a_server_finds_the_release_by_the_store_alone(published: Registry) -> None:
@@ -149,7 +149,7 @@ def test_a_server_finds_the_release_by_the_store_alone(published: Registry) -> N
 @pytest.mark.parametrize(
     ("name", "release", "error", "mention"),
     [
-        ("latest", "1", UsageError, "follows 'centra compose --release' by itself"),
+        ("latest", "1", UsageError, "follows the releases of the live set by itself"),
         ("7", "1", UsageError, "release number"),
         ("12345678901234567890", "1", UsageError, "release number"),
         ("../production", "1", InvalidNameError, "../production"),
@@ -297,7 +297,9 @@ def test_without_a_name_production_is_meant_or_else_latest(published: Registry) 
 
 
 def test_without_a_channel_nothing_is_meant(registry: Registry) -> None:
-    with refused(registry, NotFoundError, "no channel production or latest", "--release"):
+    with refused(
+        registry, NotFoundError, "no channel production or latest", code="no-default-channel"
+    ):
         channels.default(registry)
 
 

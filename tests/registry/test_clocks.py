@@ -125,13 +125,13 @@ def test_so_long_ago_counts_from_the_clock_that_dates_the_rows(published: Regist
         channels.move(published, "staging", "2")
     for shift in (timedelta(0), timedelta(days=-2)):
         with clock(shift):
-            assert "staging" in {row.name for row in channels.list_all(published, since=hour)}
+            assert "staging" in {row.name for row in channels.list(published, since=hour)}
             assert audit.events(published, since=hour)[-1].subject == "staging"
-            assert channels.list_all(published, until=hour, release="2") == []
+            assert channels.list(published, until=hour, release="2") == []
     if published.engine.dialect.name == "postgresql":
         with clock(timedelta(days=2)):
             assert len(tasks.list(published, since=hour)) == 2
-            assert len(releases.list_all(published, since=hour)) == 3
+            assert len(releases.list(published, since=hour)) == 3
 
 
 def test_the_newest_measurement_is_the_one_that_was_written_last(published: Registry) -> None:

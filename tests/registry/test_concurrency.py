@@ -17,9 +17,9 @@ from registry.database.unit_of_work import UnitOfWork
 from registry.errors import TaskExistsError
 from tests.registry.helpers import (
     actions,
-    after_fork_in_child,
     die,
     finish,
+    in_child,
     nothing_changes,
     reopened,
     start_children,
@@ -175,7 +175,7 @@ def test_a_set_published_by_several_at_once_is_one_release(
         (1, done[0].digest)
     }
     assert [composition.published for composition in done].count(True) == 1
-    assert [row.number for row in releases.list_all(registry)] == [1]
+    assert [row.number for row in releases.list(registry)] == [1]
     assert pointed_at(registry, "latest") == (1, 1)
     assert actions(registry)[2:] == ["release:publish 1", "channel:move latest"]
 
@@ -291,7 +291,7 @@ def test_a_process_killed_while_it_updates_changed_nothing_and_its_rerun_finishe
         with reopened(registry) as own:
             tasks.update(own, "intent", file)
 
-    assert after_fork_in_child(run) == KILLED
+    assert in_child(run) == KILLED
     assert unclaimed(registry) == before
     outcome = tasks.update(registry, "intent", file)
     assert (outcome.version, outcome.changed) == (version_number("1.1"), True)
@@ -341,7 +341,7 @@ def test_a_process_killed_while_it_publishes_leaves_a_release_or_none_and_its_re
         with reopened(registry) as own:
             releases.compose(own, publish=True)
 
-    assert after_fork_in_child(run) == KILLED
+    assert in_child(run) == KILLED
     assert (unclaimed(registry) != before) is committed
     # Whoever reads the store alone still finds a whole release.
     pointer = ChannelPointer.from_bytes(registry.store.read_pointer("latest") or b"", "latest")

@@ -17,6 +17,7 @@ from centra.errors import StoreNotWritableError
 from centra.formats.backbone import BackboneSpec
 from centra.store import LocalStore, open_store
 from centra.store.s3 import S3Store
+from cli.doctor import mend
 from registry import Registry, audit, backbones, channels, doctor, releases, tasks, transfer
 from registry.database.engine import make_engine
 from registry.database.migrations import SCHEMA, upgrade
@@ -120,7 +121,7 @@ def examined(registry: Registry, **given: str | None) -> dict[str, doctor.Check]
     assert [check.check for check in checks] == NAMES
     for check in checks:
         assert check.found
-        assert (check.mend is None) == (check.state in ("ok", "skipped"))
+        assert (mend(check) is None) == (check.state in ("ok", "skipped"))
     return {check.check: check for check in checks}
 
 
@@ -195,7 +196,7 @@ def test_a_password_is_never_shown(healthy: Registry) -> None:
     for check in doctor.examine(
         database="postgresql://me:hunter2@127.0.0.1:1/centra", store="nowhere", actor=ADA
     ):
-        assert "hunter2" not in f"{check.found}{check.mend}"
+        assert "hunter2" not in f"{check.found}{mend(check)}"
 
 
 def test_settings_say_where_they_come_from(
@@ -218,7 +219,7 @@ def test_without_any_setting_it_says_how_to_begin() -> None:
     first, *rest = doctor.examine()
     assert (first.check, first.state) == ("settings", "problem")
     assert "centra.toml" in first.found
-    assert "centra init" in (first.mend or "")
+    assert "centra init" in (mend(first) or "")
     assert [check.check for check in rest] == NAMES[1:]
     assert {check.state for check in rest} == {"skipped"}
 
@@ -262,7 +263,7 @@ def test_rules_that_were_never_applied_are_a_problem(healthy: Registry, tmp_path
     file = tmp_path / "centra.toml"
     file.write_text("[channels.production]\nmax_layers = 3\n")
     check = only(examined(healthy), "policy", "problem", f"{file} were never applied")
-    assert check.mend == "centra policy apply"
+    assert mend(check) == "centra policy apply"
 
 
 def test_a_file_that_says_something_else_than_the_policy_in_force_is_a_warning(
@@ -285,12 +286,12 @@ def test_a_file_that_says_something_else_than_the_policy_in_force_is_a_warning(
         "channels.production.max_layers",
         "channels.production.parity",
     ]
-    assert check.mend == "centra policy apply"
+    assert mend(check) == "centra policy apply"
 
 
 def test_an_actor_without_a_team_is_a_warning(healthy: Registry) -> None:
     check = only(examined(healthy, actor=None), "actor", "warning", "for no team")
-    assert "CENTRA_ACTOR" in (check.mend or "")
+    assert "CENTRA_ACTOR" in (mend(check) or "")
 
 
 # The database.
@@ -302,7 +303,7 @@ def test_a_database_that_is_not_there_is_reported_and_the_store_still_examined(
     checks = examined(healthy, database=f"sqlite:///{tmp_path}/none.db")
     assert not_ok(checks) == skipped(["migration", *OF_THE_MIGRATION], database="problem")
     assert f"{tmp_path}/none.db" in checks["database"].found
-    assert checks["database"].mend == "centra db upgrade"
+    assert mend(checks["database"]) == "centra db upgrade"
     assert not (tmp_path / "none.db").exists()
 
 
@@ -319,7 +320,7 @@ def test_a_server_that_does_not_answer_is_reported(healthy: Registry) -> None:
     checks = examined(healthy, database=f"postgresql://me:secret@127.0.0.1:{port}/centra")
     assert not_ok(checks) == skipped(["migration", *OF_THE_MIGRATION], database="problem")
     assert "refused" in checks["database"].found
-    assert "address" in (checks["database"].mend or "")
+    assert "address" in (mend(checks["database"]) or "")
 
 
 def test_a_database_without_tables_or_of_another_age_is_reported(
@@ -331,16 +332,16 @@ def test_a_database_without_tables_or_of_another_age_is_reported(
     checks = examined(either, database=empty_database)
     assert not_ok(checks) == skipped(OF_THE_MIGRATION, migration="problem")
     assert "no Centra tables" in checks["migration"].found
-    assert checks["migration"].mend == "centra db upgrade"
+    assert mend(checks["migration"]) == "centra db upgrade"
     upgrade(engine)
-    for version, mend in (("0001", "centra db upgrade"), ("9999", "install a newer Centra")):
+    for version, advice in (("0001", "centra db upgrade"), ("9999", "install a newer Centra")):
         with engine.begin() as connection:
             connection.execute(text(f"UPDATE alembic_version SET version_num = '{version}'"))
         checks = examined(either, database=empty_database)
         assert not_ok(checks) == skipped(OF_THE_MIGRATION, migration="problem")
         assert version in checks["migration"].found
         assert SCHEMA in checks["migration"].found
-        assert checks["migration"].mend == mend
+        assert mend(checks["migration"]) == advice
     engine.dispose()
 
 
@@ -370,7 +371,7 @@ def test_a_log_that_the_store_has_seen_another_of_is_reported(either: Registry) 
         examined(either), "witnesses", "problem", f"4:{'f' * 64}, but that event is another"
     )
     assert "the log ends at event 6" in check.found
-    assert "centra audit accept" in str(check.mend)
+    assert "centra audit accept" in str(mend(check))
 
 
 def test_a_database_that_may_only_be_read_is_reported(
@@ -395,7 +396,7 @@ def test_a_database_that_may_only_be_read_is_reported(
             "problem",
             f"{role} may read the database, but not write it",
         )
-        assert "grant" in (check.mend or "")
+        assert "grant" in (mend(check) or "")
     finally:
         execute(url, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
@@ -466,7 +467,7 @@ def test_a_bucket_that_may_only_be_read_is_reported(
 ) -> None:
     become_s3_reader()
     check = only(examined(on_s3), "store writable", "problem", "may not write")
-    assert "right to write" in (check.mend or "")
+    assert "right to write" in (mend(check) or "")
 
 
 def test_a_bucket_that_nothing_may_be_removed_from_is_a_warning(
@@ -497,7 +498,7 @@ def test_wrong_or_missing_credentials_and_buckets_are_reported(
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     checks = examined(on_s3)
     assert checks["credentials"].state == "problem"
-    assert "AWS_ACCESS_KEY_ID" in (checks["credentials"].mend or "")
+    assert "AWS_ACCESS_KEY_ID" in (mend(checks["credentials"]) or "")
     assert {checks[name].state for name in ("store", *OF_THE_STORE)} == {"skipped"}
 
 
@@ -537,7 +538,7 @@ def test_a_clock_that_goes_wrong_is_a_warning(
 
     monkeypatch.setattr(LocalStore, "clock", wrong)
     check = only(examined(healthy), "clock", "warning", says)
-    assert "NTP" in (check.mend or "")
+    assert "NTP" in (mend(check) or "")
 
 
 def test_a_clock_that_is_a_little_off_is_fine(
@@ -552,7 +553,7 @@ def test_what_everybody_may_write_is_a_warning(either: Registry) -> None:
     root = root_of(either)
     root.chmod(0o777)
     check = only(examined(either), "permissions", "warning", f"everybody may write {root}")
-    assert check.mend == f"chmod o-w {root}"
+    assert mend(check) == f"chmod o-w {root}"
     root.chmod(0o755)
     if either.engine.name == "sqlite":
         file = either.engine.url.database
@@ -574,7 +575,7 @@ def test_a_password_that_everybody_may_read_is_a_warning(either: Registry, tmp_p
         assert not_ok(examined(either, database=None)) == {}
         return
     check = only(examined(either, database=None), "permissions", "warning", str(config))
-    assert check.mend == f"chmod o-r {config}"
+    assert mend(check) == f"chmod o-r {config}"
     config.chmod(0o600)
     assert not_ok(examined(either, database=None)) == {}
 
@@ -597,7 +598,7 @@ def test_a_missing_module_is_named_and_mended_by_its_file(
     digest = tasks.show(healthy, "intent").versions[0].digest
     blob_path(healthy, digest).unlink()
     check = only(examined(healthy), "blobs", "problem", "task intent@1.0", digest, "is missing")
-    assert "centra task update intent FILE" in (check.mend or "")
+    assert "centra task update intent FILE" in (mend(check) or "")
     tasks.update(healthy, "intent", module())
     assert not_ok(examined(healthy)) == {}
 
@@ -629,7 +630,7 @@ def test_a_missing_part_of_a_backbone_is_named_and_mended_by_its_source(
         expected["garbage"] = "problem"
     assert not_ok(checks) == expected
     assert f"backbone tiny@1: blob {digest} is missing" in checks["blobs"].found
-    assert f"again from {encoders['tiny'].folder}" in (checks["blobs"].mend or "")
+    assert f"again from {encoders['tiny'].folder}" in (mend(checks["blobs"]) or "")
     backbones.register(healthy, "tiny", str(encoders["tiny"].folder))
     assert not_ok(examined(healthy)) == {}
 
@@ -656,7 +657,7 @@ def test_a_senseless_backbone_of_an_earlier_import_is_named(
     assert check.state == "problem"
     assert re.search(says, check.found)
     assert "backbone other@1" in check.found
-    assert check.mend
+    assert mend(check)
 
 
 def test_reading_all_finds_a_backbone_whose_whole_parts_are_not_what_it_says(
@@ -673,7 +674,7 @@ def test_reading_all_finds_a_backbone_whose_whole_parts_are_not_what_it_says(
     check = deeply(healthy)
     assert check.state == "problem"
     assert "backbone other@1 makes no sense" in check.found
-    assert check.mend == "centra backbone retire other@1, and move its tasks to another"
+    assert mend(check) == "centra backbone retire other@1, and move its tasks to another"
 
 
 def test_a_damaged_spec_of_a_backbone_is_named(healthy: Registry) -> None:
@@ -687,7 +688,7 @@ def test_a_damaged_spec_of_a_backbone_is_named(healthy: Registry) -> None:
 def test_a_missing_manifest_is_named_and_mended_by_composing_again(healthy: Registry) -> None:
     blob_path(healthy, releases.show(healthy, "1").digest).unlink()
     check = only(examined(healthy), "blobs", "problem", "release 1", "is missing")
-    assert "centra compose --base 1 --release" in (check.mend or "")
+    assert "centra compose --base 1 --release" in (mend(check) or "")
     releases.compose(healthy, base="1", publish=True)
     assert not_ok(examined(healthy)) == {}
 
@@ -757,13 +758,13 @@ def test_every_damaged_blob_is_found_and_put_back_by_its_mend(
 
     assert check.state == "problem"
     assert {one.digest: one.needed_by for one in check.damaged} == needed
-    assert {one.fault for one in check.damaged} == {"damaged"}
-    for mend in (
+    assert {one.problem for one in check.damaged} == {"damaged"}
+    for advice in (
         f"centra backbone register tiny SOURCE, again from {encoders['tiny'].folder}",
         "centra task update intent FILE, with the file of 1.0",
         "centra compose --base 1 --release",
     ):
-        assert mend in (check.mend or "")
+        assert advice in (mend(check) or "")
     backbones.register(registry, "tiny", str(encoders["tiny"].folder))
     assert tasks.update(registry, "intent", module()).mended == "damaged"
     releases.compose(registry, base="1", publish=True)
@@ -820,7 +821,7 @@ def test_garbage_is_a_warning_once_it_is_old(healthy: Registry) -> None:
     then = path.stat().st_mtime - 8 * 86400
     os.utime(path, (then, then))
     check = only(examined(healthy), "garbage", "warning", "1 file, 6 bytes")
-    assert "centra gc" in (check.mend or "")
+    assert "centra gc" in (mend(check) or "")
     assert path.exists()
 
 
@@ -835,7 +836,7 @@ def test_pointers_that_are_missing_stale_or_damaged_are_mended_by_sync(healthy: 
         says = "is missing" if data is None else "is not as the database has it"
         assert f"the pointer of production {says}" in checks["pointers"].found
         assert (data is other) is ("it names the channel 'latest'" in checks["pointers"].found)
-        assert checks["pointers"].mend == "centra channel sync production"
+        assert mend(checks["pointers"]) == "centra channel sync production"
         channels.sync(healthy)
         assert not_ok(examined(healthy)) == {}
 
@@ -844,7 +845,7 @@ def test_a_pointer_of_no_channel_is_a_warning(healthy: Registry) -> None:
     latest = healthy.store.read_pointer("latest") or b""
     healthy.store.write_pointer("old", latest.replace(b'"latest"', b'"old"'))
     check = only(examined(healthy), "pointers", "warning", "channels/old.json")
-    assert "remove channels/old.json" in (check.mend or "")
+    assert "remove channels/old.json" in (mend(check) or "")
 
 
 def test_a_pointer_that_follows_a_moment_later_is_fine(
@@ -852,7 +853,7 @@ def test_a_pointer_that_follows_a_moment_later_is_fine(
 ) -> None:
     tasks.update(healthy, "intent", module(seed=1))
     releases.compose(healthy, publish=True)
-    listing = channels.list_all
+    listing = channels.list
 
     def then_moved(registry: Registry) -> list[channels.ChannelRow]:
         found = listing(registry)

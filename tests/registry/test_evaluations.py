@@ -105,7 +105,8 @@ def test_a_measurement_in_int8_of_nobody_knows_what_counts_for_nothing(
         connection.execute(update(Evaluation).values(engine=None))
     on = {"intent": {"data": old.data}}
     strict = ruled(published, measured=on, min_metrics={"intent": {"accuracy": 0.0}})
-    with refused(published, GateError, "not measured on sha256:", "centra release evaluate 2"):
+    remedies = [{"code": "measure", "release": 2, "task": "intent"}]
+    with refused(published, GateError, "not measured on sha256:", remedies=remedies):
         promote(strict, "2", "production")
     assert not cards.show(published, "intent").evaluations[0].counts
     row, new = evaluations.evaluate(published, "2", "intent", data)

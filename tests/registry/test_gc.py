@@ -17,16 +17,17 @@ from centra.formats.manifest import ChannelPointer
 from centra.store import LocalStore, open_store
 from centra.system.files import file_digest
 from registry import audit, backbones, channels, releases, tasks
+from registry.errors import UnreadableError
 from registry.storage import claims, gc
 from tests import support
 from tests.memory_store import MemoryStore
 from tests.registry.helpers import (
     actions,
-    after_fork_in_child,
     blob_path,
     die,
     files,
     finish,
+    in_child,
     nothing_changes,
     opened,
     refused,
@@ -98,9 +99,9 @@ def all_is_well(registry: Registry) -> None:
     for backbone in backbones.list(registry):
         for blob in BackboneSpec.fetch(backbone.digest, registry.store).blobs():
             registry.store.fetch(blob)
-    for release in releases.list_all(registry):
+    for release in releases.list(registry):
         assert set(releases.verify(registry, str(release.number)).parity.values()) == {0.0}
-    for channel in channels.list_all(registry):
+    for channel in channels.list(registry):
         data = registry.store.read_pointer(channel.name) or b""
         pointer = ChannelPointer.from_bytes(data, channel.name)
         assert (pointer.release, pointer.revision) == (channel.release, channel.revision)
@@ -273,9 +274,10 @@ def test_a_pointer_that_is_behind_the_database_keeps_nothing_from_being_used(
 # What cannot be decided.
 
 
-def refuses(registry: Registry, *mentions: str) -> None:
+def refuses(registry: Registry, *mentions: str, code: str = "pointer-unreadable") -> None:
+    says = ("nothing may be removed", *mentions)
     for delete in (False, True):
-        with refused(registry, gc.UnreadableError, "nothing may be removed", *mentions) as _:
+        with refused(registry, UnreadableError, *says, code=code):
             gc.collect(registry, grace=NOW, delete=delete)
 
 
@@ -288,7 +290,7 @@ def test_a_backbone_whose_spec_cannot_be_read_stops_it(
     litter(registry, b"litter")
     digest = backbones.show(registry, "tiny").digest
     damage(blob_path(registry, digest))
-    refuses(registry, "backbone tiny@1", digest, "centra backbone register tiny SOURCE")
+    refuses(registry, "backbone tiny@1", digest, code="backbone-unreadable")
     backbones.register(registry, "tiny", str(encoders["tiny"].folder))
     assert gc.collect(registry, grace=NOW, delete=True).count == 1
 
@@ -321,7 +323,7 @@ def test_a_pointer_that_does_not_parse_stops_it(registry: Registry, name: str, d
     path = root_of(registry) / "channels" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
-    refuses(registry, f"the channel pointer {name}.json", f"centra channel sync {name}")
+    refuses(registry, f"the channel pointer {name}.json", code="pointer-unreadable")
     path.unlink()
     assert gc.collect(registry, grace=NOW, delete=True).count == 1
 
@@ -344,7 +346,7 @@ def test_a_damaged_manifest_that_the_database_knows_stops_nothing(
     registry: Registry, module: Callable[..., Path]
 ) -> None:
     used(registry, module)
-    blob_path(registry, releases.list_all(registry)[0].digest).write_bytes(b"noise")
+    blob_path(registry, releases.list(registry)[0].digest).write_bytes(b"noise")
     (left,) = litter(registry, b"left")
     assert names(gc.collect(registry, grace=NOW, delete=True)) == [left]
 
@@ -632,7 +634,7 @@ def test_what_was_stored_for_a_row_that_never_came_is_garbage_when_the_claim_has
             die()
 
     registry.engine.dispose()
-    assert after_fork_in_child(run) == KILLED
+    assert in_child(run) == KILLED
     digest = file_digest(module())
     with nothing_changes(registry):
         assert gc.collect(registry, grace=NOW, delete=True).garbage == []
@@ -740,17 +742,17 @@ def test_what_becomes_used_after_it_was_listed_is_not_removed(
 ) -> None:
     tasks.register(registry, "intent", module())
     needed, left = litter(registry, module(seed=1).read_bytes(), b"left")
-    real = gc.reachable
+    real = gc.blobs_to_keep
 
-    def reachable(*arguments: Any) -> set[str]:
+    def blobs_to_keep(*arguments: Any) -> set[str]:
         found = real(*arguments)
-        monkeypatch.setattr(gc, "reachable", real)
+        monkeypatch.setattr(gc, "blobs_to_keep", real)
         with reopened(registry) as own:
             tasks.update(own, "intent", module(seed=1))
         assert {needed, left}.isdisjoint(found)
         return found
 
-    monkeypatch.setattr(gc, "reachable", reachable)
+    monkeypatch.setattr(gc, "blobs_to_keep", blobs_to_keep)
     assert names(gc.collect(registry, grace=NOW, delete=True)) == [left]
     all_is_well(registry)
 
@@ -882,7 +884,7 @@ def test_a_collection_that_is_killed_leaves_a_registry_that_works_and_its_rerun_
                 patch.setattr("registry.database.unit_of_work.UnitOfWork.record", lambda *_: die())
             gc.collect(dataclasses.replace(own, store=Killed(root_of(own))), grace=NOW, delete=True)
 
-    assert after_fork_in_child(run) == KILLED
+    assert in_child(run) == KILLED
     assert unclaimed(registry) == before
     left = [digest for digest in digests if registry.store.has(digest)]
     assert len(left) == (11 if moment == "while removing" else 0)

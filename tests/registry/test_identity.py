@@ -14,11 +14,12 @@ from sqlalchemy import update
 from centra.errors import ConflictError, FormatError, UnsupportedFormatError
 from centra.store import LocalStore
 from centra.store.document import StoreDocument
+from cli.doctor import mend
 from registry import Registry, backbones, channels, doctor, evaluations, releases, signatures, tasks
 from registry.database.engine import make_engine
 from registry.database.migrations import upgrade
 from registry.database.models import Identity
-from registry.errors import WrongStoreError
+from registry.errors import IncompleteError, WrongStoreError
 from registry.promotion import promote
 from registry.rules.lifecycle import Actor
 from registry.storage import gc, identity, stores
@@ -76,7 +77,7 @@ def used(registry: Registry, module: Callable[..., Path]) -> None:
 
 
 def own_document(registry: Registry) -> StoreDocument:
-    found = identity.document(registry.store)
+    found = identity.read_document(registry.store)
     assert found is not None
     return found
 
@@ -137,13 +138,13 @@ def test_everything_that_writes_refuses_another_registrys_store_and_nothing_chan
     for part in (
         f"(from CENTRA_DATABASE_URL), registry {own.registry[:8]}",
         f"{fresh.store.url} (from /home/ada/centra.toml), of registry {theirs.registry[:8]}",
-        "set database and store to those of one registry",
     ):
         assert part in str(caught.value)
+    assert caught.value.code == "store-of-another-registry"
     # What only reads goes on.
     assert [row.name for row in tasks.list(mix)] == ["intent"]
-    assert releases.list_all(mix)
-    assert channels.list_all(mix)
+    assert releases.list(mix)
+    assert channels.list(mix)
 
 
 def test_the_doctor_names_a_mix_and_does_not_speak_of_its_consequences(
@@ -154,7 +155,7 @@ def test_the_doctor_names_a_mix_and_does_not_speak_of_its_consequences(
     found = {c.check: c for c in doctor.examine(**given, store=fresh.store.url)}
     assert found["identity"].state == "problem"
     assert "(from --store), of registry" in found["identity"].found
-    assert "one registry" in (found["identity"].mend or "")
+    assert "one registry" in (mend(found["identity"]) or "")
     assert {found[name].state for name in ("blobs", "garbage", "pointers")} == {"skipped"}
     found = {c.check: c for c in doctor.examine(**given, store=registry.store.url)}
     assert found["identity"].state == "ok"
@@ -205,7 +206,7 @@ def test_an_empty_folder_in_the_place_of_a_store_is_refused(registry: Registry) 
             root.mkdir()
         with pytest.raises(WrongStoreError, match="which is empty, while the database names"):
             tasks.retire(dataclasses.replace(registry), "intent")
-        with pytest.raises(WrongStoreError, match="mount the store"):
+        with pytest.raises(WrongStoreError, match="which is empty"):
             gc.collect(dataclasses.replace(registry), grace=NOW, delete=True)
     assert not any(root.iterdir())
     root.rmdir()
@@ -239,9 +240,9 @@ def test_a_store_without_a_document_that_lacks_something_is_taken_only_when_that
     }[lost]
     blob_path(registry, digest).unlink()
     again = dataclasses.replace(registry)
-    with refused(again, WrongStoreError, "lacks 1 of the", digest, "adopt --incomplete"):
+    with refused(again, WrongStoreError, "lacks 1 of the", digest, code="store-lacks-blobs"):
         gc.collect(again, grace=NOW, delete=True)
-    with refused(again, stores.IncompleteError, "lacks 1 of the", digest):
+    with refused(again, IncompleteError, "lacks 1 of the", digest):
         stores.adopt(again)
     assert stores.adopt(again, incomplete=True).missing == 1
     # From here on it is mended as ever.
@@ -279,19 +280,23 @@ def test_an_older_backup_of_the_database_works_beside_the_newer_store(
 
 
 @pytest.mark.parametrize(
-    ("data", "error", "says"),
+    ("data", "error", "code"),
     [
-        (b"{", FormatError, "centra store adopt"),
-        (b"", FormatError, "centra store adopt"),
-        (b'{"format": "centra/store", "format_version": "2.0"}', UnsupportedFormatError, "2.0"),
+        (b"{", FormatError, "store-document-unreadable"),
+        (b"", FormatError, "store-document-unreadable"),
+        (
+            b'{"format": "centra/store", "format_version": "2.0"}',
+            UnsupportedFormatError,
+            "unsupported-format",
+        ),
     ],
 )
 def test_a_document_that_cannot_be_read_is_refused(
-    registry: Registry, data: bytes, error: type[FormatError], says: str
+    registry: Registry, data: bytes, error: type[FormatError], code: str
 ) -> None:
     registry.store.write_document(data)
     again = dataclasses.replace(registry)
-    with refused(again, error, "store.json", says):
+    with refused(again, error, "store.json", code=code):
         gc.collect(again, grace=NOW, delete=True)
 
 

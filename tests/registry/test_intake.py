@@ -377,8 +377,8 @@ def test_a_module_over_another_backbone_s_layers_is_refused_before_anything_is_s
 def test_without_onnxruntime_the_reference_proves_it(
     registry: Registry, module: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("centra.releases.compose.importlib.util.find_spec", lambda _: None)
-    monkeypatch.setattr("centra.releases.compose._PROVEN", {})
+    monkeypatch.setattr("centra.releases.parity.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("centra.releases.parity._MODULE_PARITY", {})
     tasks.register(registry, "intent", module(seed=9))
     assert recorded(registry, "intent")
 
@@ -388,7 +388,7 @@ def test_where_onnxruntime_finds_another_answer_the_reference_decides(
 ) -> None:
     from centra.runtime.onnx.engine import OnnxBranch
 
-    monkeypatch.setattr("centra.releases.compose._PROVEN", {})
+    monkeypatch.setattr("centra.releases.parity._MODULE_PARITY", {})
     hit = OnnxBranch.run
     monkeypatch.setattr(OnnxBranch, "run", lambda self, hidden: hit(self, hidden) + 1)
     tasks.register(registry, "intent", module(seed=8))

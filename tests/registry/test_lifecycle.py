@@ -73,8 +73,9 @@ def test_another_team_is_refused_and_told_whom_to_ask() -> None:
 
 
 def test_nobody_in_particular_is_told_how_to_say_who_they_are() -> None:
-    with pytest.raises(NotOwnerError, match="CENTRA_ACTOR=nlu/YOU"):
+    with pytest.raises(NotOwnerError, match="you have not said who you are") as caught:
         check_owner("intent", "nlu", Actor(person="eve"), force=False)
+    assert caught.value.data == {"task": "intent", "team": "nlu", "actor": None}
 
 
 @pytest.mark.parametrize("actor", [Actor.parse("vision/bob"), Actor(person="eve")])

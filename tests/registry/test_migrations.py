@@ -16,7 +16,7 @@ from registry import audit, channels, evaluations, tasks
 from registry.database.engine import make_engine, writing
 from registry.database.migrations import SCHEMA, alembic_config, differences, revision, upgrade
 from registry.database.models import AuditEvent, ChannelMove
-from registry.releases import list_all
+from registry.releases.reading import list_releases
 from registry.rules.chain import chain_digest
 from registry.rules.lineage import Composed
 from registry.storage import identity
@@ -138,6 +138,11 @@ def fill_0006(insert: Inserting) -> None:
     insert.log("policy:apply", "policy", {"version": 1, "digest": own, "changes": []})
 
 
+def fill_0007(insert: Inserting) -> None:
+    """A claim on a blob."""
+    insert("blob_claims", operation="0" * 32, digest=digest("7"), purpose="removed", at=at(14))
+
+
 FILL = {
     "0001": fill_0001,
     "0002": fill_0002,
@@ -145,6 +150,7 @@ FILL = {
     "0004": fill_0004,
     "0005": fill_0005,
     "0006": fill_0006,
+    "0007": fill_0007,
 }
 
 
@@ -200,7 +206,7 @@ def check(url: str, store: Path) -> None:
             ("intent", version_number("1.1")),
             ("slots", version_number("1.0")),
         ]
-        *newer, second, first = list_all(registry)
+        *newer, second, first = list_releases(registry)
         assert [row.number for row in newer] in ([], [3], [4, 3])
         assert [(row.number, row.channels) for row in (second, first)] == [
             (2, ["latest"]),
@@ -271,7 +277,7 @@ def test_a_filled_database_is_upgraded_with_all_it_holds(earlier: str, tmp_path:
             own = uow.identity()
             assert all(len(one) == 32 for one in own)
         # The log goes on where it was. There are no such blobs, so nothing would take the store for its.
-        identity.bind(registry.store, own)
+        identity.write_identity(registry.store, own)
         tasks.retire(registry, "intent")
         assert audit.events(registry)[-1].id == before.events + 1
         assert audit.verify(registry).digest != before.digest

@@ -12,9 +12,9 @@ from sqlalchemy.exc import DBAPIError
 
 from centra.errors import InvalidNameError, NotAllowedError, NotFoundError, UsageError
 from registry import audit, channels, policies, signatures, tasks
-from registry.policies import Setting
 from registry.promotion import GateError, promote
 from registry.releases import compose
+from registry.rules.policy_changes import Setting
 from registry.settings import CONFIG, Rules
 from tests import support
 from tests.registry.helpers import (
@@ -205,7 +205,7 @@ def test_once_admins_are_named_they_alone_apply(registry: Registry) -> None:
     admins = ["release", "nlu/bob"]
     policies.apply(registry, rules_of(policy={"admins": admins}))
     for actor in (registry, anonymous(registry), acting(registry, "nlu/eve")):
-        with refused(actor, NotAllowedError, "admins are release, nlu/bob", "--force"):
+        with refused(actor, NotAllowedError, "admins are release, nlu/bob", code="not-an-admin"):
             policies.apply(actor, everybody)
         assert policies.apply(actor, everybody, dry_run=True).changes
     assert policies.apply(acting(registry, "nlu/bob"), everybody).changed
@@ -243,14 +243,14 @@ def test_rules_that_were_never_applied_are_not_silently_without_effect(
     published: Registry,
 ) -> None:
     here = proposing(published, max_layers=99)
-    says = (CONFIG, "rules for the channel production", "first: centra policy apply")
+    says = (CONFIG, "rules for the channel production", "never applied")
     for use in (
         lambda: promote(here, "2", "production"),
         lambda: promote(here, "2", "production", dry_run=True),
         lambda: channels.move(here, "production", "2"),
         lambda: channels.rollback(here, "production", to="1"),
     ):
-        with refused(here, NotAllowedError, *says):
+        with refused(here, NotAllowedError, *says, code="policy-not-applied"):
             use()
     assert promote(here, "2", "staging").promoted
     assert here.rules is not None

@@ -9,8 +9,16 @@ import pytest
 from centra.errors import UsageError
 from centra.formats.contract import Contract
 from centra.formats.manifest import LayerAccount
+from registry.rules.gates import (
+    Candidate,
+    Gate,
+    GatedTask,
+    Measurement,
+    Remedy,
+    evaluate_gates,
+)
 from registry.rules.lifecycle import Actor
-from registry.rules.policy import Candidate, ChannelPolicy, Gate, Measure, Policy, Version, evaluate
+from registry.rules.policy import ChannelPolicy, Policy
 from tests.support import ROOT
 
 ADA = Actor.parse("nlu/ada")
@@ -18,6 +26,7 @@ LAYERS = LayerAccount(shared=4, task=6, total=10, single_task=18, overhead=0.555
 LEAST = {"intent": {"accuracy": 0.9}}
 DATA = f"sha256:{'1' * 64}"
 OTHER = f"sha256:{'2' * 64}"
+WHERE = {"task": "intent", "release": 7}
 KEY = {
     "name": "release.pub.pem",
     "pem": "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
@@ -59,8 +68,8 @@ def parse(text: str) -> Policy:
     return Policy.parse(tomllib.loads(text), "centra.toml")
 
 
-def version(number: str = "1.0", *measured: Measure, **fields: Any) -> Version:
-    return Version(
+def version(number: str = "1.0", *measured: Measurement, **fields: Any) -> GatedTask:
+    return GatedTask(
         **{
             "number": number,
             "digest": number.replace(".", "") * 32,
@@ -73,15 +82,15 @@ def version(number: str = "1.0", *measured: Measure, **fields: Any) -> Version:
     )
 
 
-def measure(accuracy: float, data: str = DATA, examples: int = 600) -> Measure:
+def measure(accuracy: float, data: str = DATA, examples: int = 600) -> Measurement:
     digest = data.removeprefix("sha256:")
-    return Measure(metrics={"accuracy": accuracy}, data=digest, examples=examples)
+    return Measurement(metrics={"accuracy": accuracy}, data=digest, examples=examples)
 
 
 def gates(
     settings: dict[str, Any],
-    after: dict[str, Version] | None = None,
-    before: dict[str, Version] | None = None,
+    after: dict[str, GatedTask] | None = None,
+    before: dict[str, GatedTask] | None = None,
     *,
     accept_redefined: bool = False,
     actor: Actor = ADA,
@@ -97,7 +106,7 @@ def gates(
         }
     )
     policy = ChannelPolicy.model_validate(settings)
-    return evaluate(policy, candidate, before or {}, actor, accept_redefined=accept_redefined)
+    return evaluate_gates(policy, candidate, before or {}, actor, accept_redefined=accept_redefined)
 
 
 def only(found: list[Gate]) -> Gate:
@@ -256,7 +265,7 @@ def test_a_least_metric_is_reported_or_measured_as_demanded() -> None:
 @pytest.mark.parametrize(
     ("measured", "passed", "found"),
     [
-        ((), False, "not measured on sha256:111111111111…; run: centra release evaluate 7 --task"),
+        ((), False, "not measured on sha256:111111111111…"),
         ((measure(0.99, OTHER),), False, "not measured on sha256:111111111111…"),
         ((measure(0.99, examples=499),), False, "measured on 499 examples of sha256:11"),
         ((measure(0.89),), False, "0.8900"),
@@ -264,7 +273,7 @@ def test_a_least_metric_is_reported_or_measured_as_demanded() -> None:
     ],
 )
 def test_metrics_count_on_the_named_data_alone(
-    measured: tuple[Measure, ...], passed: bool, found: str
+    measured: tuple[Measurement, ...], passed: bool, found: str
 ) -> None:
     on = {"intent": {"data": DATA, "examples": 500}}
     gate = only(
@@ -293,7 +302,7 @@ def test_a_rule_for_a_task_without_named_data_fails_and_says_so() -> None:
     assert [gate.passed for gate in found] == [False, False]
     for gate in found:
         assert "names no data to measure it on: measured.intent.data" in gate.found
-        assert "centra release evaluate 7 --task intent --data FILE" in gate.found
+        assert gate.remedies == (Remedy(code="name-data", data=WHERE),)
 
 
 def test_the_newest_measurement_counts() -> None:
@@ -329,7 +338,8 @@ def test_a_drop_is_measured_on_the_same_data_where_it_can_be() -> None:
     other = version("1.1", measure(0.99, OTHER))
     gate = only(gates(drop | on, {"intent": other}, {"intent": old}))
     assert not gate.passed
-    assert gate.found.startswith("1.1 is not measured on sha256:111111111111…; run: centra release")
+    assert gate.found == "1.1 is not measured on sha256:111111111111…"
+    assert gate.remedies == (Remedy(code="measure", data=WHERE),)
     small = version("1.0", measure(0.9, examples=400))
     gate = only(gates(drop | on, {"intent": better}, {"intent": small}))
     assert gate.found == "1.0 is measured on 400 examples of sha256:111111111111…, not 500"

@@ -12,7 +12,7 @@ from centra.formats.contract import Contract
 from registry import cards, evaluations, graphs, releases, tasks
 from registry.promotion import GateError, StaleReleaseError, promote
 from registry.releases import Change, compose
-from registry.rules.precisions import wishes
+from registry.rules.precisions import plan_precisions
 from registry.transfer import export_file, import_file
 from registry.versions import ReleasedVersion
 from tests import support
@@ -71,26 +71,26 @@ MODULES = {"kept": "a", "new": "b", "slow": "a", "added": "a"}
 
 
 @pytest.mark.parametrize(
-    ("options", "int8", "doubted"),
+    ("options", "int8", "compared"),
     [
         ({}, "kept new", "new"),
-        ({"precision": "int8"}, "added kept new slow", "added kept new slow"),
-        ({"precision": "fp32"}, "", ""),
-        ({"precision": "int8", "named": ["added"]}, "added kept new", "added new"),
-        ({"precision": "fp32", "named": ["kept"]}, "new", "new"),
-        ({"data": ["kept", "slow"]}, "kept new", "kept new"),
-        ({"settled": {"new": "int8", "slow": "int8"}}, "kept new slow", ""),
-        ({"settled": {"kept": "fp32"}}, "new", "new"),
+        ({"requested": "int8"}, "added kept new slow", "added kept new slow"),
+        ({"requested": "fp32"}, "", ""),
+        ({"requested": "int8", "requested_for": ["added"]}, "added kept new", "added new"),
+        ({"requested": "fp32", "requested_for": ["kept"]}, "new", "new"),
+        ({"with_data": ["kept", "slow"]}, "kept new", "kept new"),
+        ({"decided": {"new": "int8", "slow": "int8"}}, "kept new slow", ""),
+        ({"decided": {"kept": "fp32"}}, "new", "new"),
     ],
     ids=str,
 )
-def test_what_a_composition_is_to_have(options: dict[str, Any], int8: str, doubted: str) -> None:
-    usual = {"precision": None, "named": MODULES, "settled": {}, "data": ()}
-    found = wishes(MODULES, OLD, **(usual | options))
-    rounded = [task for task, precision in found.precisions.items() if precision == "int8"]
+def test_what_a_composition_is_to_have(options: dict[str, Any], int8: str, compared: str) -> None:
+    usual = {"requested": None, "requested_for": MODULES, "decided": {}, "with_data": ()}
+    plan = plan_precisions(MODULES, OLD, **(usual | options))
+    rounded = [task for task, precision in plan.precisions.items() if precision == "int8"]
     assert sorted(rounded) == int8.split()
-    assert found.precisions.keys() == MODULES.keys()
-    assert sorted(found.doubted) == doubted.split()
+    assert plan.precisions.keys() == MODULES.keys()
+    assert sorted(plan.to_compare) == compared.split()
 
 
 # Composing

@@ -14,7 +14,8 @@ from centra.store import LocalStore
 from registry import audit, channels, evaluations, releases, signatures, tasks
 from registry.promotion import GateError, Promotion, StaleReleaseError, promote
 from registry.releases import compose
-from registry.rules.policy import evaluate as evaluate_gates
+from registry.releases.publishing import add_release
+from registry.rules.gates import Remedy, evaluate_gates
 from tests import support
 from tests.registry.helpers import (
     acting,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from registry import Registry
-    from registry.rules.policy import Gate
+    from registry.rules.gates import Gate
 
 MORE = ("alarm", "music", "weather", "news")
 
@@ -169,7 +170,16 @@ def test_a_release_that_would_undo_what_others_shipped_is_refused_and_says_what(
 ) -> None:
     mine, theirs = ship("intent", 11), ship("slots", 12)
     promote(published, str(theirs), "production")
-    with refused(published, StaleReleaseError, "slots is 1.1 there, 1.0 here", "--rebase"):
+    with refused(
+        published,
+        StaleReleaseError,
+        "slots is 1.1 there, 1.0 here",
+        code="stale-release",
+        channel="production",
+        release=mine,
+        serving=theirs,
+        tasks=["slots"],
+    ):
         promote(published, str(mine), "production")
     assert served(published)["slots"] == "1.1"
 
@@ -229,8 +239,8 @@ def test_a_rebase_that_is_refused_publishes_nothing(
                 promote(strict, str(mine), "production", rebase=True, dry_run=dry_run)
             says = f"the change of release {mine}, taken onto release {theirs}, may not go to"
             assert says in str(caught.value)
-            command = f"centra compose --base {theirs} --set intent@1.1 --release"
-            assert command in str(caught.value)
+            change = {"base": theirs, "replace": ["intent@1.1"], "remove": []}
+            assert caught.value.data["unpublished"] == change
     # Published as a release of its own, it can be tested, and then it passes.
     promote(published, str(mine), "staging")
     own = compose(published, base=str(theirs), replace=["intent@1.1"], publish=True)
@@ -251,9 +261,11 @@ def test_what_was_measured_of_a_version_counts_for_what_a_rebase_makes(
     with pytest.raises(GateError) as caught:
         promote(strict, str(mine), "production", rebase=True)
     # Each is measured in a release that there is, and that holds this version.
-    assert [gate.found for gate in failed(caught)] == [
-        f"1.1 is not measured on sha256:{digest[:12]}…; run: "
-        f"centra release evaluate {number} --task {task} --data FILE"
+    assert [(gate.found, gate.remedies) for gate in failed(caught)] == [
+        (
+            f"1.1 is not measured on sha256:{digest[:12]}…",
+            (Remedy(code="measure", data={"release": number, "task": task}),),
+        )
         for number, task in ((mine, "intent"), (theirs, "slots"))
     ]
     for number, task in ((mine, "intent"), (theirs, "slots")):
@@ -274,11 +286,11 @@ def test_a_channel_that_moves_while_a_change_is_rebased_leaves_no_release_behind
             promote(published, str(others), "production", rebase=True)
         return check(*args, **options)
 
-    monkeypatch.setattr("registry.promotion.evaluate", intruding)
+    monkeypatch.setattr("registry.promotion.gates.evaluate_gates", intruding)
     done = promote(ruled(published, max_layers=99), str(mine), "production", rebase=True)
     assert served(published) == {"intent": "1.1", "slots": "1.1", "mood": "1.1"}
     # One for the intruder and one for the promotion, though that composed two.
-    assert (done.release, len(releases.list_all(published))) == (others + 2, others + 2)
+    assert (done.release, len(releases.list(published))) == (others + 2, others + 2)
 
 
 def test_a_removal_and_an_addition_are_rebased_too(
@@ -302,7 +314,7 @@ def test_a_task_that_both_changed_is_not_rebased(
 
 def test_going_back_is_for_rollback(published: Registry, ship: Callable[..., int]) -> None:
     promote(published, str(ship("intent", 11)), "production")
-    with refused(published, StaleReleaseError, "intent is 1.1 there", "centra rollback production"):
+    with refused(published, StaleReleaseError, "intent is 1.1 there", code="stale-release"):
         promote(published, "1", "production")
 
 
@@ -311,7 +323,7 @@ def imported(registry: Registry) -> int:
     composed = compose(registry)
     registry.store.put(composed.manifest.to_bytes())
     with registry.write() as uow:
-        return releases.add(uow, composed.manifest, composed.ids).number
+        return add_release(uow, composed.manifest, composed.ids).number
 
 
 def test_a_release_that_stands_on_nothing_that_is_served_is_refused_unless_forced(
@@ -319,10 +331,10 @@ def test_a_release_that_stands_on_nothing_that_is_served_is_refused_unless_force
 ) -> None:
     tasks.update(published, "intent", module(seed=10))
     foreign = str(imported(published))
-    says = ("intent is 1.0 there, 1.1 here", "--set TASK@VERSION", "--force")
-    with refused(published, StaleReleaseError, *says):
+    says = "intent is 1.0 there, 1.1 here"
+    with refused(published, StaleReleaseError, says, code="unrelated-release"):
         promote(published, foreign, "production")
-    with refused(published, ConflictError, "has no base"):
+    with refused(published, ConflictError, "has no base", code="no-base", serving=1):
         promote(published, foreign, "production", rebase=True)
     assert promote(published, foreign, "canary").promoted
     assert promote(published, foreign, "production", force=True).promoted
@@ -381,7 +393,7 @@ def test_a_promotion_gives_way_as_often_as_others_are_faster_and_reads_only_what
     mine, times = ship("intent", 11), 21
     for seed in range(times):
         tasks.update(published, "slots", module(seed=100 + seed))
-    monkeypatch.setattr("registry.promotion.time.sleep", lambda _: None)
+    monkeypatch.setattr("registry.promotion.promoting.time.sleep", lambda _: None)
     read: list[list[str]] = [[]]
     begun = []
 
@@ -397,13 +409,13 @@ def test_a_promotion_gives_way_as_often_as_others_are_faster_and_reads_only_what
             theirs = compose(
                 published, base="production", replace=[f"slots@1.{turn + 1}"], publish=True
             )
-            monkeypatch.setattr("registry.promotion.evaluate", evaluate_gates)
+            monkeypatch.setattr("registry.promotion.gates.evaluate_gates", evaluate_gates)
             promote(published, str(theirs.release), "production")
-            monkeypatch.setattr("registry.promotion.evaluate", intruding)
+            monkeypatch.setattr("registry.promotion.gates.evaluate_gates", intruding)
         read.append([])
         return evaluate_gates(*args, **options)
 
-    monkeypatch.setattr("registry.promotion.evaluate", intruding)
+    monkeypatch.setattr("registry.promotion.gates.evaluate_gates", intruding)
     own = dataclasses.replace(ruled(published, max_layers=99), store=Recording(root_of(published)))
     done = promote(own, str(mine), "production", rebase=True)
     assert (done.promoted, len(begun)) == (True, times + 1)
@@ -549,9 +561,12 @@ def test_a_drop_is_measured_on_both_releases_on_the_same_data(
     with pytest.raises(GateError) as caught:
         promote(registry, number, "production")
     (gate,) = failed(caught)
-    for version, release in (("1.0", 1), ("1.1", number)):
+    for version in ("1.0", "1.1"):
         assert f"{version} is not measured on sha256:" in gate.found
-        assert f"centra release evaluate {release} --task intent" in gate.found
+    assert gate.remedies == tuple(
+        Remedy(code="measure", data={"release": release, "task": "intent"})
+        for release in (1, int(number))
+    )
     rows = [evaluations.evaluate(registry, r, "intent", data)[0] for r in ("production", number)]
     old, new = (row.metrics["accuracy"] for row in rows)
     if new >= old:
@@ -569,7 +584,7 @@ def test_a_release_whose_parity_fails_on_this_machine_does_not_pass_the_parity_g
     def failing(*_: object) -> None:
         raise ComposeError("intent", "parity failed")
 
-    monkeypatch.setattr("centra.releases.compose.check_parity", failing)
+    monkeypatch.setattr("centra.releases.parity.check_parity", failing)
     with pytest.raises(GateError) as caught:
         promote(ruled(published, parity=True), number, "production")
     assert [gate.found for gate in failed(caught)] == ["task intent: parity failed"]
@@ -593,7 +608,9 @@ def test_an_unsigned_release_does_not_pass_the_signature_gate(
 
 def test_a_channel_with_a_policy_moves_by_promotion_alone(published: Registry) -> None:
     registry = ruled(published, max_layers=99)
-    with refused(registry, NotAllowedError, "centra promote 1 --to production"):
+    with refused(
+        registry, NotAllowedError, code="channel-has-rules", channel="production", release="1"
+    ):
         channels.move(registry, "production", "1")
     assert channels.move(registry, "staging", "1")[1]
 

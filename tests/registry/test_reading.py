@@ -265,8 +265,8 @@ def test_a_listing_takes_as_many_statements_for_many_rows_as_for_one(
         for read in (
             lambda: tasks.list(registry, sort="f1"),
             lambda: tasks.show(registry, "intent"),
-            lambda: releases.list_all(registry),
-            lambda: channels.list_all(registry),
+            lambda: releases.list(registry),
+            lambda: channels.list(registry),
             lambda: backbones.list(registry),
         ):
             with counted(registry) as sent:
@@ -296,7 +296,7 @@ def test_releases_are_kept_by_what_they_hold(pair: Registry, module: Callable[..
     channels.move(pair, "production", "2")
 
     def numbers(**options: Any) -> list[int]:
-        return [row.number for row in releases.list_all(pair, **options)]
+        return [row.number for row in releases.list(pair, **options)]
 
     assert numbers() == numbers(task="intent") == [3, 2, 1]
     assert numbers(task="slots") == [2, 1]
@@ -304,12 +304,12 @@ def test_releases_are_kept_by_what_they_hold(pair: Registry, module: Callable[..
     assert numbers(task="intent@1.1") == [3, 2]
     assert numbers(channel="production") == [2]
     assert numbers(channel="latest", task="slots") == []
-    assert [row.tasks for row in releases.list_all(pair)] == [1, 2, 2]
+    assert [row.tasks for row in releases.list(pair)] == [1, 2, 2]
     assert (numbers(limit=2), numbers(limit=2, offset=2)) == ([3, 2], [1])
     assert numbers(task="slots", limit=1, offset=1) == [1]
     for options in ({"channel": "nope"}, {"task": "nope"}, {"task": "intent@9.0"}):
         with refused(pair, NotFoundError, "9.0" if "@" in str(options) else "nope"):
-            releases.list_all(pair, **options)  # type: ignore[arg-type]
+            releases.list(pair, **options)  # type: ignore[arg-type]
 
 
 def test_releases_and_channels_are_kept_by_time(
@@ -329,10 +329,10 @@ def test_releases_and_channels_are_kept_by_time(
                 update(Channel).where(Channel.release_id == release.id).values(moved_at=day)
             )
     second = START + timedelta(days=2)
-    assert [row.number for row in releases.list_all(pair, since=second)] == [2]
-    assert [row.number for row in releases.list_all(pair, until=second)] == [1]
-    assert [row.name for row in channels.list_all(pair, since=second)] == ["latest"]
-    assert [row.name for row in channels.list_all(pair, until=second)] == ["production"]
+    assert [row.number for row in releases.list(pair, since=second)] == [2]
+    assert [row.number for row in releases.list(pair, until=second)] == [1]
+    assert [row.name for row in channels.list(pair, since=second)] == ["latest"]
+    assert [row.name for row in channels.list(pair, until=second)] == ["production"]
 
 
 def test_channels_are_kept_by_the_release_and_the_tasks_that_they_serve(
@@ -344,7 +344,7 @@ def test_channels_are_kept_by_the_release_and_the_tasks_that_they_serve(
     channels.move(pair, "production", "1")
 
     def found(**options: str) -> list[str]:
-        return [row.name for row in channels.list_all(pair, **options)]
+        return [row.name for row in channels.list(pair, **options)]
 
     assert found() == found(task="intent") == ["latest", "production"]
     assert found(release="2") == found(release=digest[:10]) == found(release="latest") == ["latest"]
@@ -352,7 +352,7 @@ def test_channels_are_kept_by_the_release_and_the_tasks_that_they_serve(
     assert found(task="slots", release="2") == []
     for options in ({"release": "9"}, {"task": "nope"}):
         with refused(pair, NotFoundError, *options.values()):
-            channels.list_all(pair, **options)
+            channels.list(pair, **options)
 
 
 def test_backbones_are_kept_by_state_and_family(registry: Registry) -> None:

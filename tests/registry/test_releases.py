@@ -21,13 +21,14 @@ from centra.errors import (
 )
 from centra.formats.manifest import ChannelPointer
 from centra.formats.task_module import HeadSpec, TaskModule
-from centra.releases.compose import ComposeError, check_parity
+from centra.releases.compose import ComposeError
 from centra.releases.folder import ReleaseFolder
+from centra.releases.parity import check_parity
 from centra.store import LocalStore
 from centra.system.files import file_digest
 from registry import audit, channels, releases, tasks
 from registry.errors import TaskNotFoundError
-from registry.releases import Change, compose
+from registry.releases import Change, compose, composing, publishing
 from tests import support
 from tests.registry.helpers import (
     actions,
@@ -95,14 +96,16 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
             calls.append(set(names))
         return check_parity(manifest, reader, names, *rest, **engine)
 
-    monkeypatch.setattr("centra.releases.compose.check_parity", counting)
+    monkeypatch.setattr("centra.releases.parity.check_parity", counting)
     return calls
 
 
 @pytest.fixture
 def unproven(monkeypatch: pytest.MonkeyPatch) -> None:
     """Register as was done before modules were run when they came in."""
-    monkeypatch.setattr("centra.releases.compose.prove", lambda modules, *_: dict.fromkeys(modules))
+    monkeypatch.setattr(
+        "centra.releases.parity.check_module_parity", lambda modules, *_: dict.fromkeys(modules)
+    )
 
 
 def lying(module: Path, path: Path) -> Path:
@@ -275,7 +278,7 @@ def test_pinning_back_gives_the_old_release_again_and_latest_follows(
     assert done.changes == [Change(task="intent", change="updated", before="1.1", after="1.0")]
     assert latest(published) == (1, 3)
     assert actions(published)[before:] == ["channel:move latest"]
-    assert [row.number for row in releases.list_all(published)] == [2, 1]
+    assert [row.number for row in releases.list(published)] == [2, 1]
 
 
 # Starting from a release.
@@ -529,10 +532,16 @@ def test_one_that_came_in_unproven_is_refused_and_the_others_can_go_without_it(
             ComposeError,
             "task topic: parity failed",
             "0.01",
-            "centra compose --remove topic --release",
+            "The other tasks can be released without it",
+            code="separable",
+            task="topic",
         ):
             compose(pair, publish=publish)
     assert compose(pair, remove=["topic"], publish=True).published
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_crash_before_the_row_leaves_no_release_and_a_rerun_makes_it(
@@ -540,7 +549,7 @@ def test_a_crash_before_the_row_leaves_no_release_and_a_rerun_makes_it(
 ) -> None:
     before = rows(pair)
     with monkeypatch.context() as patch:
-        patch.setattr(releases, "record", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(publishing, "record_composition", interrupt)
         with pytest.raises(KeyboardInterrupt):
             compose(pair, publish=True)
     assert rows(pair) == before
@@ -553,7 +562,7 @@ def test_a_crash_before_the_pointer_is_mended_by_a_rerun(
     pair: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(releases, "publish_move", lambda *_: 1 / 0)
+        patch.setattr(publishing, "publish_move", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             compose(pair, publish=True)
     assert pair.store.read_pointer("latest") is None
@@ -570,7 +579,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
     """Let something happen between merging and publishing, so many times; how often it did."""
 
     def arrange(happens: Callable[[], object], times: int) -> list[int]:
-        real, done = releases.merge, list[int]()
+        real, done = composing.merge, list[int]()
 
         def merge(*args: Any, **options: Any) -> Any:
             merged = real(*args, **options)
@@ -579,7 +588,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
                 happens()
             return merged
 
-        monkeypatch.setattr(releases, "merge", merge)
+        monkeypatch.setattr(composing, "merge", merge)
         return done
 
     return arrange
@@ -609,7 +618,7 @@ def test_a_slow_compose_keeps_a_precision_that_was_decided_meanwhile(
 
     def others() -> None:
         with reopened(published) as own:
-            compose(own, replace=["intent@1.1"], settled={"slots": "int8"}, publish=True)
+            compose(own, replace=["intent@1.1"], decided_precisions={"slots": "int8"}, publish=True)
 
     meanwhile(others, 1)
     done = compose(published, publish=True)
@@ -743,7 +752,7 @@ def test_a_release_holds_no_time_no_person_and_no_version(settled: Registry) -> 
 
 
 def test_an_empty_registry_lists_no_release(registry: Registry) -> None:
-    assert releases.list_all(registry) == []
+    assert releases.list(registry) == []
 
 
 def test_releases_are_listed_newest_first_with_their_channels(
@@ -753,7 +762,7 @@ def test_releases_are_listed_newest_first_with_their_channels(
     channels.move(published, "production", "1")
     tasks.register(published, "topic", module())
     compose(published, publish=True)
-    newest, first = releases.list_all(published)
+    newest, first = releases.list(published)
     assert (newest.number, newest.tasks, newest.channels) == (2, 3, ["latest"])
     assert (first.number, first.tasks, first.channels) == (1, 2, ["production", "staging"])
     assert (first.created_by, first.digest) == ("nlu/ada", releases.show(published, "1").digest)

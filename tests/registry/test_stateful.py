@@ -358,7 +358,7 @@ class Machine(RuleBasedStateMachine):
             assert {str(version.version): version.digest for version in detail.versions} == {
                 text(number): self.digests[module] for number, module in task.versions.items()
             }
-        listed = releases.list_all(self.registry)
+        listed = releases.list(self.registry)
         assert [row.number for row in listed] == [*range(len(self.model.releases), 0, -1)]
 
     @invariant()
@@ -374,7 +374,7 @@ class Machine(RuleBasedStateMachine):
         expected = {channel: served[-1] for channel, served in self.model.served.items() if served}
         if self.model.latest is not None:
             expected["latest"] = self.model.latest
-        rows = {row.name: row for row in channels.list_all(self.registry)}
+        rows = {row.name: row for row in channels.list(self.registry)}
         assert {name: row.release for name, row in rows.items()} == expected
         assert self.registry.store.pointers() == sorted(expected)
         for name, row in rows.items():
@@ -391,7 +391,7 @@ class Machine(RuleBasedStateMachine):
         for task in self.model.tasks.values():
             for module in task.versions.values():
                 self.registry.store.fetch(self.digests[module])
-        for row in releases.list_all(self.registry):
+        for row in releases.list(self.registry):
             self.registry.store.fetch(row.digest)
 
     @invariant()

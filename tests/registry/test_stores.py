@@ -16,15 +16,15 @@ from centra.runtime import load_release
 from centra.store import LocalStore, open_store
 from centra.store.document import StoreDocument
 from registry import Registry, audit, channels, doctor, releases, signatures, tasks
-from registry.errors import WrongStoreError
+from registry.errors import IncompleteError, WrongStoreError
 from registry.storage import gc, identity, stores
 from tests import support
 from tests.registry.helpers import (
     ADA,
-    after_fork_in_child,
     blob_path,
     die,
     files,
+    in_child,
     nothing_changes,
     opened,
     refused,
@@ -68,11 +68,11 @@ def is_whole(registry: Registry) -> None:
     given = {"database": url_of(registry), "actor": ADA, "store": registry.store.url}
     wrong = [check for check in doctor.examine(**given) if check.state == "problem"]
     assert wrong == []
-    for row in releases.list_all(registry):
+    for row in releases.list(registry):
         releases.verify(registry, str(row.number))
-    for channel in channels.list_all(registry):
+    for channel in channels.list(registry):
         assert channels.pointer_fault(registry, channel) is None
-    assert len(signatures.list_all(registry, "1")) == 1
+    assert len(signatures.of_release(registry, "1")) == 1
     audit.verify(registry)
 
 
@@ -111,7 +111,7 @@ def test_servers_read_from_a_copy_and_nothing_writes_to_it(used: Registry, tmp_p
         lambda: gc.collect(at(used, copied.store), grace=NOW, delete=True),
         lambda: channels.sync(at(used, copied.store)),
     ):
-        with refused(used, WrongStoreError, "a copy of this registry's", "centra store adopt"):
+        with refused(used, WrongStoreError, "a copy of this registry's", code="store-is-copy"):
             write()
     assert files(copied) == before
     detail = stores.show(copied)
@@ -144,7 +144,7 @@ def test_each_blob_is_checked_on_its_way_and_all_others_are_copied(
     support.flip(blob_path(used, damaged), bit=100)
     blob_path(used, lost).unlink()
     for use in (stores.copy, stores.move):
-        with refused(used, stores.IncompleteError, "2 of ", "could not be copied"):
+        with refused(used, IncompleteError, "2 of ", "could not be copied"):
             use(used, str(tmp_path / "copied"))
     copied = LocalStore(tmp_path / "copied")
     assert {blob.digest for blob in used.store.blobs()} - {damaged} == {
@@ -176,7 +176,7 @@ def test_a_moved_store_is_whole_and_the_old_one_says_where_it_went(
     used: Registry, module: Callable[..., Path], tmp_path: Path
 ) -> None:
     wanted = content(used)
-    old = identity.document(used.store)
+    old = identity.read_document(used.store)
     done = stores.move(used, str(tmp_path / "moved"))
     moved = at(used, LocalStore(tmp_path / "moved"))
     assert (done.changed, done.left, done.blobs > 0) == (True, True, True)
@@ -189,7 +189,7 @@ def test_a_moved_store_is_whole_and_the_old_one_says_where_it_went(
     releases.compose(moved, publish=True)
     assert gc.collect(moved, grace=NOW, delete=True).garbage == []
     # Whoever still has the old settings is told, also in the midst of its work.
-    with refused(moved, WrongStoreError, f"moved to {tmp_path / 'moved'}", "set the store to"):
+    with refused(moved, WrongStoreError, f"moved to {tmp_path / 'moved'}", code="store-moved"):
         gc.collect(at(used, used.store), grace=NOW, delete=True)
     with refused(moved, ConflictError, "moved meanwhile"):
         tasks.pin(used, "intent@1.0")
@@ -198,7 +198,7 @@ def test_a_moved_store_is_whole_and_the_old_one_says_where_it_went(
     back = stores.move(moved, used.store.url)
     assert (back.changed, back.blobs) == (True, 2)
     is_whole(at(used, used.store))
-    assert identity.document(used.store) == old
+    assert identity.read_document(used.store) == old
     with refused(at(used, used.store), WrongStoreError, f"moved to {root_of(used)}"):
         gc.collect(at(used, moved.store), grace=NOW, delete=True)
 
@@ -268,7 +268,7 @@ def test_a_move_killed_at_any_step_leaves_one_whole_store_and_its_rerun_finishes
             with reopened(used) as own, dying(number):
                 stores.move(own, str(target))
 
-        code = after_fork_in_child(run)
+        code = in_child(run)
         moved = at(used, LocalStore(target))
         whole = [one for one in (at(used, used.store), moved) if stores.show(one).own]
         (own,) = whole
@@ -376,7 +376,7 @@ def test_a_copy_takes_the_place_of_a_store_that_was_lost(
     newest = tasks.update(used, "intent", module(seed=2))
     shutil.rmtree(root_of(used))
     copied = at(used, LocalStore(tmp_path / "copied"))
-    with refused(copied, stores.IncompleteError, "lacks 1 of the", "--incomplete"):
+    with refused(copied, IncompleteError, "lacks 1 of the", code="store-incomplete"):
         stores.adopt(copied)
     done = stores.adopt(copied, incomplete=True)
     assert (done.changed, done.missing) == (True, 1)
@@ -401,7 +401,7 @@ def test_an_adoption_that_is_killed_is_repeated(used: Registry) -> None:
             with reopened(used) as own, dying(number):
                 stores.adopt(own)
 
-        code = after_fork_in_child(run)
+        code = in_child(run)
         own = at(used, used.store)
         stores.adopt(own)
         is_whole(at(used, used.store))
@@ -419,5 +419,5 @@ def test_another_registrys_store_is_never_adopted(used: Registry) -> None:
         with refused(used, ConflictError, "registry 11111111"):
             stores.adopt(at(used, used.store), incomplete=incomplete)
     used.store.write_document(b"{")
-    with refused(used, FormatError, "remove it, and then"):
+    with refused(used, FormatError, code="store-document-unreadable"):
         stores.adopt(at(used, used.store))

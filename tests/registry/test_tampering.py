@@ -29,8 +29,8 @@ from registry.errors import AuditError
 from registry.rules.replay import Change, replay
 from tests.registry.helpers import (
     acting,
-    after_fork_in_child,
     die,
+    in_child,
     nothing_changes,
     reopened,
     root_of,
@@ -457,7 +457,7 @@ def test_a_witness_that_a_crash_left_out_is_written_by_the_rerun(
             monkeypatch.setattr(type(other.store), "write_witness", lambda *_: die())
             releases.compose(other, publish=True)
 
-    assert after_fork_in_child(dies) == -9
+    assert in_child(dies) == -9
     assert registry.store.witnesses() == []
     audit.verify(registry)
     assert not releases.compose(registry, publish=True).published

@@ -600,9 +600,9 @@ CHANGES: dict[str, Callable[[Registry, Callable[..., Path], bool], TaskOutcome]]
 def test_another_teams_task_is_left_alone_without_force(
     settled: Registry, module: Callable[..., Path], change: str
 ) -> None:
-    with refused(settled, NotOwnerError, "belongs to team nlu", BOB, "--force"):
+    with refused(settled, NotOwnerError, "belongs to team nlu", BOB, code="not-owner"):
         CHANGES[change](acting(settled, BOB), module, False)
-    with refused(settled, NotOwnerError, "CENTRA_ACTOR=nlu/YOU"):
+    with refused(settled, NotOwnerError, team="nlu", actor=None):
         CHANGES[change](anonymous(settled), module, False)
 
 
@@ -803,7 +803,7 @@ def test_registering_updating_and_listing_need_neither_torch_nor_transformers(
         "tasks.update(registry, 'intent', second)\n"
         "tasks.show(registry, 'intent'), tasks.diff(registry, 'intent@1.0', 'intent')\n"
         "tasks.list(registry), backbones.list(registry)\n"
-        "releases.list_all(registry), channels.list_all(registry)\n"
+        "releases.list(registry), channels.list(registry)\n"
         "audit.events(registry, task='intent')\n"
         "print(*{'torch', 'transformers'} & set(sys.modules))\n"
     )

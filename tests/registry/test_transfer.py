@@ -139,7 +139,7 @@ def receiver(places: Registries, tmp_path_factory: pytest.TempPathFactory) -> It
 def content(registry: Registry) -> tuple[Any, ...]:
     """All that is in a registry, whatever its store."""
     store = registry.store
-    signed = [store.signatures(row.digest) for row in releases.list_all(registry)]
+    signed = [store.signatures(row.digest) for row in releases.list(registry)]
     blobs = {(blob.digest, blob.size) for blob in store.blobs()}
     return rows(registry), blobs, store.pointers(), signed
 
@@ -241,7 +241,7 @@ def test_a_release_is_the_same_release_on_the_other_side(
     ours, theirs = logits(full, "1"), logits(other, "1")
     for task, arrays in ours.items():
         assert all(np.array_equal(a, b) for a, b in zip(arrays, theirs[task], strict=True))
-    assert channels.list_all(other) == []
+    assert channels.list(other) == []
     assert other.store.pointers() == []
     events = audit.events(other)
     assert [f"{event.action} {event.subject}" for event in events] == [
@@ -255,7 +255,7 @@ def test_a_release_is_the_same_release_on_the_other_side(
         "backbones": ["tiny@1"],
         "tasks": {"intent": "1.0", "slots": "1.0"},
         "release": 1,
-        "signatures": [row.signature for row in signatures.list_all(full, "1")],
+        "signatures": [row.signature for row in signatures.of_release(full, "1")],
     }
     assert audit.verify(other).events == 5
 
@@ -528,7 +528,7 @@ def test_a_signature_made_since_is_added(full: Registry, target: Registry, tmp_p
     assert found.release is not None
     assert (found.changed, found.release.changed, found.release.signatures) == (True, False, 1)
     assert audit.events(target)[-1].details["signatures"] == [done.signature]
-    (row,) = signatures.list_all(target, "1")
+    (row,) = signatures.of_release(target, "1")
     assert (row.signature, row.key, row.signed_by) == (done.signature, None, None)
     assert signatures.signed_by(target, "1", [support.public(tmp_path / "key")]) is None
 

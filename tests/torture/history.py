@@ -14,7 +14,10 @@ from sqlalchemy.engine.cursor import CursorFetchStrategy
 from centra.formats.task_module import check_module
 from centra.store import LocalStore
 from registry import backbones, channels, doctor, promotion, releases, tasks
+from registry.channels.moving import record_move
 from registry.releases import Composition
+from registry.releases.publishing import record_composition
+from registry.rules.lineage import MoveKind
 from registry.storage import gc
 from registry.tasks.versioning import VersionRequest, add_version
 
@@ -105,10 +108,10 @@ def grow(registry: Registry, modules: Sequence[Path], history: History) -> None:
                 ids=versions,
             )
             registry.store.put(manifest.to_bytes())
-            release, _ = releases.record(uow, found)
-            channels.advance(uow, "latest", release, "publish")
+            release, _ = record_composition(uow, found)
+            record_move(uow, "latest", release, MoveKind.PUBLISH)
             if release.number % 2:
-                channels.advance(uow, "production", release, "promote")
+                record_move(uow, "production", release, MoveKind.PROMOTE)
             base = release.number
             uow.session.flush()
     channels.sync(registry)
@@ -136,9 +139,9 @@ def commands(
         ("task update", lambda: tasks.update(registry, "task-000", change)),
         ("task list", lambda: tasks.list(registry)),
         ("task show", lambda: tasks.show(registry, "task-000@1.0")),
-        ("release list --limit 10", lambda: releases.list_all(registry, limit=10)),
+        ("release list --limit 10", lambda: releases.list(registry, limit=10)),
         ("release show", lambda: releases.show(registry, "latest")),
-        ("channel list", lambda: channels.list_all(registry)),
+        ("channel list", lambda: channels.list(registry)),
         ("backbone status", lambda: backbones.status(registry)),
         ("compose", lambda: releases.compose(registry)),
         ("compose --release", lambda: releases.compose(registry, publish=True)),

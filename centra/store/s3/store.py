@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from centra.errors import BlobNotFoundError, CorruptBlobError, StoreError
+from centra.formats.identities import is_digest
 from centra.store import layout
 from centra.store.protocol import StoredBlob
 from centra.store.s3.address import S3Address
@@ -120,7 +121,7 @@ class S3Store:
         with self.client.translated():
             for item in self.client.list_keys(self._path(f"{layout.BLOBS}/")):
                 digest = item["Key"].rpartition("/")[2]
-                if layout.is_digest(digest) and item["Key"] == self._key(digest):
+                if is_digest(digest) and item["Key"] == self._key(digest):
                     yield StoredBlob(
                         digest=digest,
                         size=item["Size"],

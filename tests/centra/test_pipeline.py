@@ -12,15 +12,14 @@ import pytest
 from centra.errors import DataError, UsageError
 from centra.formats.task_module import check_fits, check_module
 from centra.system.files import file_digest
-from centra.training.distill import distill
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
-from centra.training.finetune import finetune
-from centra.training.fit import Fit, fit
 from centra.training.history import Epoch, History
+from centra.training.pipeline import PipelineResult, run_pipeline
 from centra.training.plan import Plan
 from centra.training.recipe import Distillation, Recipe
 from centra.training.select import read_scores, select
+from centra.training.train import train_module
 from tests import support
 
 if TYPE_CHECKING:
@@ -82,8 +81,8 @@ def output(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(
     tiny_backbone: support.Backbone, tiny_data: Callable[[str], Path], output: Path
-) -> Callable[..., Fit]:
-    """Fit on the tiny BERT; sections change the recipe."""
+) -> Callable[..., PipelineResult]:
+    """Run the pipeline on the tiny BERT; sections change the recipe."""
 
     def run(
         data: str | Path = "single",
@@ -92,8 +91,8 @@ def run(
         cache: FeatureCache | None = None,
         exhaustive: bool = False,
         **sections: Any,
-    ) -> Fit:
-        return fit(
+    ) -> PipelineResult:
+        return run_pipeline(
             tiny_backbone.spec,
             tiny_backbone.store,
             tiny_data(data) if isinstance(data, str) else data,
@@ -117,10 +116,10 @@ def finished(
     tiny_backbone: support.Backbone,
     tiny_data: Callable[[str], Path],
     tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Fit, Path]:
+) -> tuple[PipelineResult, Path]:
     """A fit by the scores above, and its folder; made once."""
     output = tmp_path_factory.mktemp("fit") / "finished"
-    found = fit(
+    found = run_pipeline(
         tiny_backbone.spec,
         tiny_backbone.store,
         tiny_data("single"),
@@ -132,7 +131,9 @@ def finished(
 
 
 @pytest.fixture
-def again(finished: tuple[Fit, Path], run: Callable[..., Fit], output: Path) -> Callable[..., Fit]:
+def again(
+    finished: tuple[PipelineResult, Path], run: Callable[..., PipelineResult], output: Path
+) -> Callable[..., PipelineResult]:
     """Repeat that fit in a copy of its folder; sections change the recipe."""
     shutil.copytree(finished[1], output)
     return lambda **sections: run(engine=Judged(SCORES), **sections)
@@ -145,7 +146,7 @@ def again(finished: tuple[Fit, Path], run: Callable[..., Fit], output: Path) -> 
 def test_fit_ends_in_what_select_gives_for_its_scores(
     threshold: float,
     chosen: tuple[str, int],
-    again: Callable[..., Fit],
+    again: Callable[..., PipelineResult],
     output: Path,
     tiny_backbone: support.Backbone,
     tiny_data: Callable[[str], Path],
@@ -162,9 +163,9 @@ def test_fit_ends_in_what_select_gives_for_its_scores(
     recipe = Recipe(tap=0, depth=choice.task_layers, learning_rate=1e-2, **TRAINING)
     data, work = tiny_data("single"), tmp_path / "alone"
     if choice.role == "teacher":
-        expected = finetune(tiny_backbone.spec, tiny_backbone.store, data, recipe, work=work)
+        expected = train_module(tiny_backbone.spec, tiny_backbone.store, data, recipe, work=work)
     else:
-        expected = distill(
+        expected = train_module(
             tiny_backbone.spec,
             tiny_backbone.store,
             data,
@@ -177,7 +178,7 @@ def test_fit_ends_in_what_select_gives_for_its_scores(
 
 
 def test_teacher_is_the_best_of_the_search_and_students_are_its_own(
-    again: Callable[..., Fit], output: Path, tiny_backbone: support.Backbone
+    again: Callable[..., PipelineResult], output: Path, tiny_backbone: support.Backbone
 ) -> None:
     found = again(select={"threshold": 3.5})
 
@@ -192,7 +193,7 @@ def test_teacher_is_the_best_of_the_search_and_students_are_its_own(
 
 
 def test_scores_hold_teachers_then_students_smaller_than_the_best_teacher(
-    finished: tuple[Fit, Path],
+    finished: tuple[PipelineResult, Path],
 ) -> None:
     found, output = finished
 
@@ -207,21 +208,25 @@ def test_scores_hold_teachers_then_students_smaller_than_the_best_teacher(
     assert [f"{trial.score:.4f}" for trial in found.trials] == [row["score"] for row in table]
 
 
-def test_students_take_their_teacher_s_rate_and_seed_unless_told(run: Callable[..., Fit]) -> None:
+def test_students_take_their_teacher_s_rate_and_seed_unless_told(
+    run: Callable[..., PipelineResult],
+) -> None:
     sections = SHORT | {"search": SHORT["search"] | {"seeds": (3,)}}
     distill = {"layers": (1, 1), "learning_rates": (1e-3, 5e-3, 1e-3), "seeds": (1, 0, 1)}
 
     own = run(**sections)
     told = run(**sections | {"distill": distill})
 
-    def students(found: Fit) -> list[tuple[float, int]]:
+    def students(found: PipelineResult) -> list[tuple[float, int]]:
         return [(t.learning_rate, t.seed) for t in found.trials if t.role == "student"]
 
     assert students(own) == [(1e-2, 3)]
     assert students(told) == [(1e-3, 1), (1e-3, 0), (5e-3, 1), (5e-3, 0)], "each once"
 
 
-def test_teacher_without_smaller_students_is_chosen(run: Callable[..., Fit], output: Path) -> None:
+def test_teacher_without_smaller_students_is_chosen(
+    run: Callable[..., PipelineResult], output: Path
+) -> None:
     found = run(**SHORT | {"distill": {"layers": (2, 3)}})
 
     assert found.choice.role == "teacher"
@@ -233,7 +238,7 @@ def test_teacher_without_smaller_students_is_chosen(run: Callable[..., Fit], out
     "near", [(0.9999996, 0.9999998), (0.95, 0.95)], ids=["rounded", "the same"]
 )
 def test_search_and_select_agree_on_the_teacher_where_scores_are_nearly_equal(
-    near: tuple[float, float], run: Callable[..., Fit], output: Path
+    near: tuple[float, float], run: Callable[..., PipelineResult], output: Path
 ) -> None:
     """The table has four decimals, and ties go to fewer layers."""
     few, many = near
@@ -251,7 +256,9 @@ def test_search_and_select_agree_on_the_teacher_where_scores_are_nearly_equal(
     assert found.module.to_bytes() == (output / "teacher.safetensors").read_bytes()
 
 
-def test_chosen_student_is_the_best_of_its_depth(run: Callable[..., Fit], output: Path) -> None:
+def test_chosen_student_is_the_best_of_its_depth(
+    run: Callable[..., PipelineResult], output: Path
+) -> None:
     """Of several seeds, as the table says."""
     distill = {"layers": (1,), "learning_rates": (1e-4, 1e-2), "seeds": (0, 1)}
     found = run(**SHORT | {"distill": distill}, select={"threshold": 100.0})
@@ -269,13 +276,13 @@ def refuse(*_: Any, **__: Any) -> None:
 
 
 def test_repeated_fit_trains_nothing(
-    finished: tuple[Fit, Path],
-    again: Callable[..., Fit],
+    finished: tuple[PipelineResult, Path],
+    again: Callable[..., PipelineResult],
     output: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first, folder = finished
-    monkeypatch.setattr("centra.training.run.Trainer.train", refuse)
+    monkeypatch.setattr("centra.training.trainer.Trainer.train", refuse)
 
     found = again()
 
@@ -286,9 +293,11 @@ def test_repeated_fit_trains_nothing(
 
 
 def test_another_threshold_needs_no_training(
-    finished: tuple[Fit, Path], again: Callable[..., Fit], monkeypatch: pytest.MonkeyPatch
+    finished: tuple[PipelineResult, Path],
+    again: Callable[..., PipelineResult],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("centra.training.run.Trainer.train", refuse)
+    monkeypatch.setattr("centra.training.trainer.Trainer.train", refuse)
 
     found = again(select={"threshold": 3.5})
 
@@ -297,7 +306,7 @@ def test_another_threshold_needs_no_training(
 
 
 def test_another_way_to_distil_keeps_the_teachers(
-    finished: tuple[Fit, Path], again: Callable[..., Fit], output: Path
+    finished: tuple[PipelineResult, Path], again: Callable[..., PipelineResult], output: Path
 ) -> None:
     folder = finished[1]
     first = again(select={"threshold": 3.5})
@@ -311,7 +320,7 @@ def test_another_way_to_distil_keeps_the_teachers(
 
 
 def test_cache_does_not_change_the_scores(
-    run: Callable[..., Fit], output: Path, tmp_path: Path
+    run: Callable[..., PipelineResult], output: Path, tmp_path: Path
 ) -> None:
     run(**SHORT)
     table = (output / "scores.csv").read_bytes()
@@ -322,7 +331,7 @@ def test_cache_does_not_change_the_scores(
     assert (output / "scores.csv").read_bytes() == table
 
 
-def test_tagging_with_a_crf_stays_with_a_crf(run: Callable[..., Fit]) -> None:
+def test_tagging_with_a_crf_stays_with_a_crf(run: Callable[..., PipelineResult]) -> None:
     training = SHORT["training"] | {"crf": True}
     found = run("tagging", **SHORT | {"training": training}, select={"threshold": 100.0})
 
@@ -331,7 +340,9 @@ def test_tagging_with_a_crf_stays_with_a_crf(run: Callable[..., Fit]) -> None:
     assert "head.crf.transitions" in found.module.tensors
 
 
-def test_reports_of_all_runs_lie_beside_each_other(run: Callable[..., Fit], output: Path) -> None:
+def test_reports_of_all_runs_lie_beside_each_other(
+    run: Callable[..., PipelineResult], output: Path
+) -> None:
     run(**SHORT, report_to=("tensorboard",))
 
     folders = {path.parent.name for path in (output / "work" / "runs").rglob("*tfevents*")}
@@ -349,14 +360,16 @@ def test_reports_of_all_runs_lie_beside_each_other(run: Callable[..., Fit], outp
     ids=str,
 )
 def test_recipe_that_does_not_suit_is_refused(
-    sections: dict[str, Any], match: str, run: Callable[..., Fit], output: Path
+    sections: dict[str, Any], match: str, run: Callable[..., PipelineResult], output: Path
 ) -> None:
     with pytest.raises(UsageError, match=match):
         run(**sections)
     assert not (output / "scores.csv").exists()
 
 
-def test_missing_data_is_refused(run: Callable[..., Fit], tmp_path: Path, output: Path) -> None:
+def test_missing_data_is_refused(
+    run: Callable[..., PipelineResult], tmp_path: Path, output: Path
+) -> None:
     with pytest.raises(DataError, match=r"train\.jsonl: no such file"):
         run(tmp_path)
     assert not output.exists()
