@@ -116,6 +116,8 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "no-base": ("Compose it anew: centra compose --base {serving} --set TASK@VERSION --release"),
     "no-policy": "See: centra policy apply",
     "not-an-admin": "Ask them, or repeat with --force, which the audit log will show.",
+    "fingerprint-expected": "'centra release evaluate' prints the fingerprint.",
+    "pointer-of-another-channel": "Publish the right one: centra channel sync {channel}",
     "policy-not-applied": "First: centra policy apply",
     "policy-version-not-found": "See: centra policy history",
     "reserved-channel": "It moves by: centra compose --release",
@@ -128,7 +130,7 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
         "Compose what you want of it onto what is served: centra compose --base {channel} --set "
         "TASK@VERSION --release. Or replace what is served with --force, which the audit log will show."
     ),
-    # Tasks and backbones
+    # The log
     "audit-log": _audit_hints,
     "backbone-in-use": (
         "For each task: centra task update NAME FILE; then promote a release that does without it"
@@ -153,6 +155,11 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     ),
     "key-encrypted": "Say which variable holds its passphrase: --passphrase-env",
     "output-is-teacher": "Name another file: --output FILE",
+    "not-a-module": (
+        "For a Hugging Face checkpoint give its folder; 'centra train' makes modules."
+    ),
+    "unknown-number": "If these are values and not classes: --kind regression",
+    "unnamed-tags": "Give their names, one a line in their order: --labels FILE",
     "not-owner": _not_owner,
     "pointer-unreadable": (
         "To go on, run 'centra channel sync {channel}'; or remove it, if nothing follows it"
@@ -207,11 +214,11 @@ def message(error: CentraError) -> str:
 
     An error that stands for another, its cause, has the other's hint where it has none itself.
     """
-    found: BaseException | None = error
-    while isinstance(found, CentraError):
-        hint = HINTS.get(found.code)
+    cause: BaseException | None = error
+    while isinstance(cause, CentraError):
+        hint = HINTS.get(cause.code)
         if hint is not None:
-            text = hint.format_map(found.data) if isinstance(hint, str) else hint(found.data)
+            text = hint.format_map(cause.data) if isinstance(hint, str) else hint(cause.data)
             return f"{error}\n{text}" if text else str(error)
-        found = found.__cause__
+        cause = cause.__cause__
     return str(error)
