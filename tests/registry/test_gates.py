@@ -94,9 +94,9 @@ def test_an_actor_of_no_team_is_nobody_whatever_the_account_is_called(person: st
     entries = [person]
     assert not only(gates({"promoters": entries}, actor=actor)).passed
     rules = ChannelPolicy(promoters=["care"], releasers=entries)
-    assert not rules.admits(actor)
-    assert not rules.releases(actor)
-    assert not Administration(admins=entries).admits(actor)
+    assert not rules.may_move(actor)
+    assert not rules.may_change_every_task(actor)
+    assert not Administration(admins=entries).may_apply(actor)
 
 
 def test_releasers_are_promoters_too() -> None:
