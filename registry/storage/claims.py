@@ -61,7 +61,7 @@ _POLL_S = 0.2
 _LONG_S = 2.0
 """After how long somebody who waits is warned why."""
 
-_log = logging.getLogger("centra")
+_log = logging.getLogger(__name__)
 
 
 class Claim:
@@ -149,7 +149,7 @@ class Claim:
                     break
             if not warned and time.monotonic() - since > _LONG_S:
                 warned = True
-                _log.info(
+                _log.warning(
                     "waiting for a garbage collection that is about to remove what is to be stored; "
                     "one that was killed is waited for for %d minutes",
                     _REMOVING.total_seconds() // 60,
