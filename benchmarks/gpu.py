@@ -150,7 +150,10 @@ def measure(setup: Setup, backbone: BackboneSpec, device: str, sizes: Sizes) -> 
     tasks = setup.manifest.tasks
     one = release_work(tasks, {backbone.digest: backbone}, batch=1, length=LENGTH)
     merged = float(sum(work.flops for work in one))
-    layers = backbone.num_layers * layer_work(backbone, batch=1, length=LENGTH).flops
+    layers = sum(
+        layer_work(backbone.layer(number), batch=1, length=LENGTH).flops
+        for number in range(1, backbone.num_layers + 1)
+    )
     single = embeddings_work(backbone, batch=1, length=LENGTH).flops + layers
     ways: dict[str, tuple[Callable[[int], Callable[[], object]], float]] = {
         TEXTS: (_texts(setup, backbone, device), merged),

@@ -296,7 +296,7 @@ def _profile(bench: Bench, found: Findings) -> None:
             )
             for depth in (1, 2)
         )
-        layer = floor.seconds([layer_work(backbone, batch=batch, length=length)])
+        layer = floor.seconds([layer_work(backbone.layer(1), batch=batch, length=length)])
         least = floor.seconds([task_work(shallow, backbone, batch=batch, length=length)])
         rows += [
             [_text((batch, length)), part, f"{1000 * seconds:.1f}", needed]

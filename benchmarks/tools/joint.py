@@ -155,7 +155,8 @@ def fit_head(
         TrainingDivergedError: the weights became NaN or infinite.
     """
     torch.manual_seed(recipe.seed)
-    network = Network(data.spec, _branch(backbone, data, recipe), None, Distillation())
+    branch = _branch(backbone, data, recipe)
+    network = Network(data.spec, branch, encoder.shared_state, None, Distillation())
     states = [_hidden_states(encoder, data, split, progress) for split in (data.train, data.dev)]
     part = Part.of(network, data, *states)
     return fit({"head": part}, recipe, work, "head", progress)["head"]
@@ -172,7 +173,8 @@ def _joint(
     for task, data in sorted(datas.items()):
         branch = _branch(backbone, data, recipe)
         branch.layers = encoder.layers
-        parts[task] = Part.of(Network(data.spec, branch, embeddings, Distillation()), data)
+        network = Network(data.spec, branch, encoder.shared_state, embeddings, Distillation())
+        parts[task] = Part.of(network, data)
     return encoder, parts
 
 

@@ -13,7 +13,7 @@ import torch
 from centra.data.inputs import Input
 from centra.formats.task_module import HeadSpec, TaskSpec
 from centra.modeling.branch import Branch
-from centra.modeling.layers import backbone_layer
+from centra.modeling.shards import backbone_layer
 from centra.modeling.trunk import Trunk
 from centra.tokenization.text_encoder import TextEncoder
 from centra.training.module import make_module

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from centra.families.table import family_of
 from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import ReleaseManifest
 from centra.formats.task_module import TaskModule
@@ -84,10 +83,9 @@ def _made_up_layer(spec: BackboneSpec, index: int) -> bytes:
     from safetensors.numpy import save
 
     source = np.random.default_rng(index)
-    prefix = family_of(spec.family).layer_prefix
     return save(
         {
-            f"{prefix}{index}.{name}": 0.02 * source.standard_normal(shape, dtype=np.float32)
-            for name, shape in spec.layer_tensors.items()
+            name: 0.02 * source.standard_normal(shape, dtype=np.float32)
+            for name, shape in spec.shapes(index + 1).items()
         }
     )

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from centra.families.table import family_of
 from centra.kinds import kind_named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from centra.families.description import Layer
     from centra.formats.backbone import BackboneSpec
     from centra.formats.identities import Digest
     from centra.formats.manifest import TaskEntry
 
-__all__ = ["Work", "embeddings_work", "layer_work", "release_work", "task_work"]
+__all__ = ["Work", "embeddings_work", "first_token_work", "layer_work", "release_work", "task_work"]
 
 _BYTES = 4
 """Of a float32."""
@@ -60,7 +60,10 @@ def release_work(
         backbone = backbones[digest]
         deepest = max(entry.tap_layer for entry in tasks.values() if entry.backbone == digest)
         found.append(embeddings_work(backbone, batch=batch, length=length))
-        found += [layer_work(backbone, batch=batch, length=length)] * deepest
+        found += [
+            layer_work(backbone.layer(number), batch=batch, length=length)
+            for number in range(1, deepest + 1)
+        ]
     return found + [
         task_work(entry, backbones[entry.backbone], batch=batch, length=length)
         for entry in tasks.values()
@@ -68,59 +71,68 @@ def release_work(
 
 
 def embeddings_work(backbone: BackboneSpec, *, batch: int, length: int) -> Work:
-    """Layer 0: a row of the word embeddings for each token, and the projection of ELECTRA.
+    """Layer 0: a row of the word embeddings for each token, and the projection where there is one.
 
     See :func:`release_work`.
     """
-    hidden, tokens = backbone.hidden_size, batch * length
-    width = int(backbone.config.get("embedding_size", hidden))
-    projection = width * hidden if width != hidden else 0
-    return Work(flops=2 * tokens * projection, bytes=_BYTES * (tokens * width + projection))
+    embeddings, tokens = backbone.description, batch * length
+    projection = 0 if embeddings.projection is None else embeddings.projection.weights
+    return Work(
+        flops=2 * tokens * projection, bytes=_BYTES * (tokens * embeddings.width + projection)
+    )
 
 
-def layer_work(backbone: BackboneSpec, *, batch: int, length: int) -> Work:
+def layer_work(layer: Layer, *, batch: int, length: int) -> Work:
     """A layer on all tokens; see :func:`release_work`.
 
-    Attention is two products for each pair of tokens of an input, each as wide as all heads
-    together: 4 · batch · length² · hidden.
+    Attention is two products for each pair of tokens that look at each other, each as wide as all
+    heads together: 4 · batch · length · seen · hidden, where a token sees all of its input, or the
+    tokens in its window.
     """
-    attention = 4 * batch * length**2 * backbone.hidden_size
-    return Work(
-        flops=2 * batch * length * _linear(backbone) + attention, bytes=_layer_bytes(backbone)
-    )
+    window = layer.attention.window
+    seen = length if window is None else min(length, 2 * window + 1)
+    attention = 4 * batch * length * seen * layer.hidden
+    linear = sum(part.weights for part in layer.linears)
+    return Work(flops=2 * batch * length * linear + attention, bytes=_layer_bytes(layer))
+
+
+def first_token_work(layer: Layer, *, batch: int, length: int) -> Work:
+    """A layer of which the first tokens alone are read; see :mod:`centra.runtime.onnx.layers`.
+
+    One row for each input goes through all of its weights, for the key and value projections that
+    moved are as large as those of one token. It then meets the inputs of the layer instead of keys
+    and values, so that each head is as wide as all of them: 4 · batch · heads · length · hidden.
+    Keys that turn with their positions are computed for every token.
+    """
+    attention = layer.attention
+    linear = batch * sum(part.weights for part in layer.linears)
+    if attention.rotary is not None:
+        linear += batch * (length - 1) * attention.key.weights
+    products = 4 * batch * attention.heads * length * layer.hidden
+    return Work(flops=2 * linear + products, bytes=_layer_bytes(layer))
 
 
 def task_work(task: TaskEntry, backbone: BackboneSpec, *, batch: int, length: int) -> Work:
     """A task's own layers and head; see :func:`release_work`.
 
-    The last layer of a sentence task is a first-token layer, see
-    :mod:`centra.runtime.onnx.layers`: one row for each input goes through all of its weights, for
-    the key and value projections that moved are as large as those of one token. It then meets the
-    inputs of the layer instead of keys and values, so that each head is as wide as all of them:
-    4 · batch · heads · length · hidden.
+    The last layer of a sentence task is one of which the first tokens alone are read.
     """
     hidden = backbone.hidden_size
     kind = kind_named(task.kind)
     outputs = kind.outputs(task.labels)
     out = _BYTES * (hidden + 1) * outputs
-    full = layer_work(backbone, batch=batch, length=length)
+    layers = [backbone.layer(task.tap_layer + i) for i in range(1, task.depth + 1)]
     if kind.reads_every_token:
         head = Work(flops=2 * batch * length * hidden * outputs, bytes=out)
-        return sum([full] * task.depth, head)
+        return sum([layer_work(layer, batch=batch, length=length) for layer in layers], head)
     dense = _BYTES * (hidden + 1) * hidden
     head = Work(flops=2 * batch * hidden * (hidden + outputs), bytes=dense + out)
-    if task.depth == 0:
+    if not layers:
         return head
-    heads = int(backbone.config[family_of(backbone.family).names.heads_key])
-    attention = 4 * batch * heads * length * hidden
-    first = Work(flops=2 * batch * _linear(backbone) + attention, bytes=_layer_bytes(backbone))
-    return sum([full] * (task.depth - 1), first + head)
+    *full, last = layers
+    first = first_token_work(last, batch=batch, length=length)
+    return sum([layer_work(layer, batch=batch, length=length) for layer in full], first + head)
 
 
-def _linear(backbone: BackboneSpec) -> int:
-    """How many weights the linear layers of a transformer layer have, without biases."""
-    return sum(prod(shape) for shape in backbone.layer_tensors.values() if len(shape) == 2)
-
-
-def _layer_bytes(backbone: BackboneSpec) -> int:
-    return _BYTES * sum(prod(shape) for shape in backbone.layer_tensors.values())
+def _layer_bytes(layer: Layer) -> int:
+    return _BYTES * sum(prod(shape) for shape in layer.shapes.values())

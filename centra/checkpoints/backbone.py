@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 from centra.checkpoints.placing import check_placed, encoder_prefix, harmless
 from centra.checkpoints.pretrained import refuse_code
 from centra.checkpoints.saved_model import load, read_config, read_headers
-from centra.checkpoints.shards import check_finite_weights, shard
+from centra.checkpoints.shards import canonical_shards, check_finite_weights
 from centra.families.settings import (
-    encoder_config,
-    encoder_family,
-    encoder_settings,
     encoder_shapes,
-    layer_shapes,
+    read_family,
+    read_settings,
+    transformers_config,
 )
 from centra.formats.backbone import BackboneSpec, check_shard
 from centra.formats.tensors import under
@@ -63,40 +62,40 @@ def _import(
 ) -> BackboneSpec:
     raw = read_config(source, revision)
     refuse_code(source, revision)
-    family = encoder_family(raw, source)
+    family = read_family(raw, source)
     headers = read_headers(source, revision)
     prefix = encoder_prefix(headers, family, source)
     stored = under(headers, prefix)
-    config = encoder_config(
+    settings = read_settings(
         raw, family, {name: tensor.shape for name, tensor in stored.items()}, source
     )
-    settings = encoder_settings(config, family)
     shapes = encoder_shapes(settings, family)
     check_placed(
         headers,
         {prefix + name: shape for name, shape in shapes.items()},
         harmless(family, prefix, heads=True),
         source,
-        family.model,
+        family.class_name,
     )
-    tokenizer = import_tokenizer(source, config, family, revision)
+    config = transformers_config(raw, family, source)
+    tokenizer = import_tokenizer(source, family, settings, config=config, revision=revision)
     state = {name: tensor.float() for name, tensor in load({n: stored[n] for n in shapes}).items()}
     check_finite_weights(state, source)
-    shards = shard(state, family, progress)
+    embeddings, *layers = canonical_shards(state, family, settings, progress)
     with tempfile.TemporaryDirectory(prefix="centra-") as scratch:
         # Checked as any other is, and before anything is stored.
         parts = LocalStore(Path(scratch))
         spec = BackboneSpec(
             family=family.model_type,
             config=settings,
-            num_layers=config.num_hidden_layers,
-            hidden_size=config.hidden_size,
+            num_layers=settings[family.layers_key],
+            hidden_size=settings[family.hidden_key],
             max_length=tokenizer.max_length,
-            pad_token_id=config.pad_token_id or 0,
+            pad_token_id=settings["pad_token_id"] or 0,
             token_types=tokenizer.token_types,
-            embeddings=parts.put(shards.embeddings),
-            layers=tuple(parts.put(layer) for layer in shards.layers),
-            layer_tensors=layer_shapes(settings, family),
+            embeddings=parts.put(embeddings),
+            layers=tuple(parts.put(layer) for layer in layers),
+            layer_tensors=family.layer(settings, 1).shapes,
             tokenizer={name: parts.put(data) for name, data in tokenizer.files.items()},
         )
         parts.put(spec.to_bytes())

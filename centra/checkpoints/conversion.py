@@ -20,6 +20,7 @@ from centra.checkpoints.tokenizer import check_same_tokenizer
 from centra.data.inputs import Input
 from centra.data.tags import TagError, bio_head
 from centra.errors import FormatError, IncompatibleError, UsageError
+from centra.families.base import DROPOUT
 from centra.formats.task_module import HeadSpec, TaskModule, TaskSpec
 from centra.formats.tensors import under
 from centra.kinds import kind_named
@@ -130,6 +131,7 @@ def _convert(
     footings = find_footings(
         under(state, checkpoint.family.prefix),
         checkpoint.family,
+        checkpoint.settings,
         backbones,
         reader,
         folder=folder,
@@ -194,13 +196,13 @@ def _fitting(
 
 def _check_config(checkpoint: FineTuned, footing: Footing) -> None:
     family, name = checkpoint.family, footing.name
-    for key in family.config_keys:
-        if "dropout" in key or key == family.layers_key:
+    for key, setting in family.settings.items():
+        if setting is DROPOUT or key == family.layers_key:
             continue
         # Where positions do not count from it, no layer depends on it.
         if key == "pad_token_id" and not family.position_offset:
             continue
-        own, given = getattr(checkpoint.config, key), footing.backbone.config[key]
+        own, given = checkpoint.settings[key], footing.backbone.config[key]
         if own != given:
             raise IncompatibleError(
                 f"{checkpoint.folder}: {key} is {own!r}, {name} has {given!r}, so its layers "
@@ -277,11 +279,14 @@ def _weights(
     state: Mapping[str, torch.Tensor], checkpoint: FineTuned, spec: TaskSpec
 ) -> dict[str, torch.Tensor]:
     """The tensors above the tap under a task module's names."""
+    family = checkpoint.family
     weights: dict[str, torch.Tensor] = {}
     for i in range(1, spec.depth + 1):
-        family = checkpoint.family
-        prefix = f"{family.prefix}{family.layer_prefix}{spec.tap_layer + i - 1}."
+        prefix = f"{family.prefix}{family.layer_name(spec.tap_layer + i)}"
         weights |= {f"layers.{i}.{name}": tensor for name, tensor in under(state, prefix).items()}
+    if family.final_norm is not None:
+        norm = f"{family.prefix}{family.final_norm(checkpoint.settings).name}."
+        weights |= {f"head.norm.{end}": tensor for end, tensor in under(state, norm).items()}
     for part, source in checkpoint.head.items():
         for end in ("weight", "bias"):
             weights[f"head.{part}.{end}"] = state[f"{source}.{end}"]

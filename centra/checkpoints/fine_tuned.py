@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 from centra.checkpoints.placing import check_placed, encoder_prefix, harmless
 from centra.checkpoints.pretrained import refuse_code
 from centra.checkpoints.saved_model import StoredTensor, read_config, read_headers
-from centra.errors import FormatError
+from centra.errors import FormatError, IncompatibleError
 from centra.families.settings import (
-    encoder_config,
-    encoder_family,
-    encoder_settings,
     encoder_shapes,
+    read_family,
+    read_settings,
+    transformers_config,
 )
 from centra.formats.tensors import under
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from centra.families.table import Family
+    from centra.families.base import Family
 
 __all__ = ["FineTuned"]
 
@@ -32,9 +32,11 @@ class FineTuned:
     folder: Path
     raw: dict[str, Any]
     """What its ``config.json`` says."""
-    config: Any
-    """The encoder's settings."""
     family: Family
+    settings: dict[str, Any]
+    """The encoder's."""
+    config: Any
+    """transformers' config of it."""
     architecture: str
     tensors: dict[str, StoredTensor]
     """The encoder's and the head's; what is harmless is left out."""
@@ -67,7 +69,7 @@ class FineTuned:
         where = str(folder)
         raw = read_config(where)
         refuse_code(where)
-        family = encoder_family(raw, where)
+        family = read_family(raw, where)
         architecture = _architecture(raw, family, where)
         headers = read_headers(where)
         prefix = encoder_prefix(headers, family, where)
@@ -77,10 +79,9 @@ class FineTuned:
                 "the whole fine-tuned model"
             )
         shapes = {name: tensor.shape for name, tensor in under(headers, prefix).items()}
-        config = encoder_config(raw, family, shapes, where)
-        settings = encoder_settings(config, family)
+        settings = read_settings(raw, family, shapes, where)
         expected = {prefix + n: shape for n, shape in encoder_shapes(settings, family).items()}
-        hidden = config.hidden_size
+        hidden = settings[family.hidden_key]
         head = _head(family, tagging=architecture.endswith("ForTokenClassification"))
         out = headers.get(f"{head['out']}.weight")
         rows = out.shape[0] if out is not None and out.shape else 1
@@ -92,8 +93,9 @@ class FineTuned:
         return cls(
             folder=folder,
             raw=raw,
-            config=config,
             family=family,
+            settings=settings,
+            config=transformers_config(raw, family, where),
             architecture=architecture,
             tensors={name: headers[name] for name in expected},
         )
@@ -108,7 +110,12 @@ def _head(family: Family, *, tagging: bool) -> dict[str, str]:
 
 def _architecture(raw: dict[str, Any], family: Family, where: str) -> str:
     """The class that saved the checkpoint, where it is one of transformers' own two."""
-    stem = family.model.removesuffix("Model")
+    if family.transformers is None:
+        raise IncompatibleError(
+            f"{where}: is a {family.model_type}, which transformers does not have; so there is "
+            "nothing to hold a fine-tuned checkpoint's answers against"
+        )
+    stem = family.transformers.model.removesuffix("Model")
     standard = [f"{stem}ForSequenceClassification", f"{stem}ForTokenClassification"]
     expected = " or ".join(standard)
     named = raw.get("architectures")

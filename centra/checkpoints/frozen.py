@@ -8,9 +8,9 @@ too, and the module stands on the backbone's own float32.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from centra.checkpoints.shards import shard
+from centra.checkpoints.shards import canonical_shards, shard_tensors
 from centra.errors import IncompatibleError
 from centra.formats.documents import sha256
 from centra.formats.strict_json import parse_foreign
@@ -22,15 +22,13 @@ if TYPE_CHECKING:
 
     import torch
 
-    from centra.families.table import Family
+    from centra.families.base import Family
     from centra.formats.backbone import BackboneSpec
     from centra.formats.identities import Digest
     from centra.progress import Progress
     from centra.store import BlobReader
 
 __all__ = ["Footing", "find_footings"]
-
-_WORDS = "embeddings.word_embeddings.weight"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +48,7 @@ class Footing:
 def find_footings(
     state: Mapping[str, torch.Tensor],
     family: Family,
+    settings: Mapping[str, Any],
     backbones: Mapping[str, BackboneSpec],
     reader: BlobReader,
     *,
@@ -61,6 +60,7 @@ def find_footings(
     Args:
         state: the encoder's tensors as they were saved, names without a checkpoint's prefix.
         family: the encoder family.
+        settings: the encoder's.
         backbones: those it may stand on, by name.
         reader: where their blobs are.
         folder: the model's, for errors.
@@ -71,12 +71,8 @@ def find_footings(
     """
     import torch
 
-    shards = shard(state, family, progress)
-    digests = [sha256(shards.embeddings), *(sha256(layer) for layer in shards.layers)]
-    parts = [{n: t for n, t in state.items() if n.startswith("embeddings")}] + [
-        {n: t for n, t in state.items() if n.startswith(f"{family.layer_prefix}{i}.")}
-        for i in range(len(shards.layers))
-    ]
+    digests = [sha256(shard) for shard in canonical_shards(state, family, settings, progress)]
+    parts = shard_tensors(state, family, settings)
     found = []
     for name, spec in backbones.items():
         if spec.family != family.model_type:
@@ -87,7 +83,7 @@ def find_footings(
                 name=name,
                 backbone=spec,
                 layers=len(precisions) - 1,
-                depth=len(shards.layers),
+                depth=settings[family.layers_key],
                 precision=max(precisions, key=lambda dtype: torch.finfo(dtype).eps),
             )
             found.append(footing)
@@ -173,13 +169,13 @@ def _unlike(
             reasons.append(f"{name} is a {spec.family}, this a {family.model_type}")
             continue
         frozen = _shard(spec.embeddings, reader)
-        reason, resized = _difference(own, frozen, folder)
+        reason, resized = _difference(own, frozen, family.word_embeddings, folder)
         reasons.append(reason)
         if resized:
             mend = (
                 "All tasks share the backbone's tokenizer, so none has tokens of its own. If no "
                 "text of this task needs the added ones, drop them: model.resize_token_embeddings"
-                f"({len(frozen[_WORDS])}), and save the model with the backbone's tokenizer. If "
+                f"({len(frozen[family.word_embeddings])}), and save the model with the backbone's tokenizer. If "
                 "texts need them, resize the pre-trained encoder first, register that as a "
                 "backbone, and fine-tune it with its embeddings frozen."
             )
@@ -190,23 +186,26 @@ def _unlike(
 
 
 def _difference(
-    own: Mapping[str, torch.Tensor], frozen: Mapping[str, torch.Tensor], folder: Path
+    own: Mapping[str, torch.Tensor],
+    frozen: Mapping[str, torch.Tensor],
+    words: str,
+    folder: Path,
 ) -> tuple[str, bool]:
     """How embeddings differ, and whether it is by added rows alone."""
-    rows, given = len(own[_WORDS]), len(frozen[_WORDS])
+    rows, given = len(own[words]), len(frozen[words])
     for name, tensor in own.items():
         shape = tuple(frozen[name].shape) if name in frozen else "missing"
-        if name != _WORDS and tuple(tensor.shape) != shape:
+        if name != words and tuple(tensor.shape) != shape:
             return f"{name} is {tuple(tensor.shape)}, the backbone's is {shape}", False
     changed = {name: _changed_rows(tensor, frozen[name]) for name, tensor in own.items()}
     if rows == given:
-        name = next((name for name, count in changed.items() if count), _WORDS)
+        name = next((name for name, count in changed.items() if count), words)
         return f"{name} was changed in {changed[name]} of {len(own[name])} rows", False
     what = f"its vocabulary has {rows} rows, the backbone's {given}"
     if rows > given:
         what += f": {rows - given} were added ({_added_tokens(folder, given)})"
-    if changed[_WORDS]:
-        what += f", and {changed[_WORDS]} of the rows that both have were changed"
+    if changed[words]:
+        what += f", and {changed[words]} of the rows that both have were changed"
     return what, rows > given and not any(changed.values())
 
 

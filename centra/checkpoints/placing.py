@@ -16,7 +16,7 @@ from centra.errors import FormatError, IncompatibleError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from centra.families.table import Family
+    from centra.families.base import Family
 
 __all__ = ["check_placed", "encoder_prefix", "harmless"]
 
@@ -78,9 +78,9 @@ def encoder_prefix(tensors: Mapping[str, StoredTensor], family: Family, where: s
                 f"('{wrapper}.', ''): t for name, t in tensors.items()}}, FILE, {{'format': 'pt'}})."
             )
     for prefix in (family.prefix, ""):
-        if f"{prefix}embeddings.word_embeddings.weight" in tensors:
+        if f"{prefix}{family.word_embeddings}" in tensors:
             return prefix
-    end = "embeddings.word_embeddings.weight"
+    end = family.word_embeddings
     other = next((name for name in tensors if name.endswith(end)), None)
     if other is not None:
         raise FormatError(

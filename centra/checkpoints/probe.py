@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from centra.errors import FormatError, IncompatibleError, first_line
-from centra.families.table import transformers_class
 from centra.formats.task_module import TaskModule
 from centra.modeling.branch import Branch
 from centra.modeling.trunk import Trunk
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from centra.checkpoints.fine_tuned import FineTuned
     from centra.checkpoints.frozen import Footing
+    from centra.families.description import Embeddings
     from centra.formats.task_module import TaskSpec
     from centra.progress import Remark
     from centra.store import BlobReader
@@ -66,12 +66,12 @@ def with_probe(
     model = _transformers_model(checkpoint)
     with torch.inference_mode():
         hidden = trunk(**arrays, taps=[spec.tap_layer])[spec.tap_layer]
-        own = branch(hidden, arrays["attention_mask"])
-        expected = _logits(model, arrays)
+        own = branch(hidden, trunk.shared_state(arrays["attention_mask"]))
+        expected = _logits(model, arrays, footing.backbone.description)
         if footing.precision != torch.float32:
             rounded = expected
             model.load_state_dict(_frozen(checkpoint, footing, spec, reader), strict=False)
-            expected = _logits(model, arrays)
+            expected = _logits(model, arrays, footing.backbone.description)
             _check_rounding(rounded, expected, footing, folder, remark)
     if not torch.allclose(own, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
         raise IncompatibleError(
@@ -87,7 +87,8 @@ def _transformers_model(checkpoint: FineTuned) -> Any:
     checkpoint.config.num_labels = checkpoint.outputs
     with _quiet():
         try:
-            kind = transformers_class(checkpoint.family, checkpoint.architecture)
+            assert checkpoint.family.transformers is not None
+            kind = checkpoint.family.transformers.named(checkpoint.architecture)
             model = kind.from_pretrained(
                 str(checkpoint.folder),
                 config=checkpoint.config,
@@ -102,10 +103,11 @@ def _transformers_model(checkpoint: FineTuned) -> Any:
     return model.eval()
 
 
-def _logits(model: Any, arrays: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    names = ["input_ids", "attention_mask"]
-    if model.config.model_type != "distilbert":
-        names.append("token_type_ids")
+def _logits(
+    model: Any, arrays: Mapping[str, torch.Tensor], description: Embeddings
+) -> torch.Tensor:
+    tables = {table.ids for table in description.tables} & {"token_type_ids"}
+    names = ["input_ids", "attention_mask", *tables]
     logits: torch.Tensor = model(**{name: arrays[name] for name in names}).logits
     return logits
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from centra.errors import FormatError
 from centra.progress import Progress, silent
@@ -13,36 +12,41 @@ if TYPE_CHECKING:
 
     import torch
 
-    from centra.families.table import Family
+    from centra.families.base import Family
 
-__all__ = ["Shards", "check_finite_weights", "shard"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shards:
-    """The state dict of an encoder, cut into canonical safetensors bytes."""
-
-    embeddings: bytes
-    layers: list[bytes]
+__all__ = ["canonical_shards", "check_finite_weights", "shard_tensors"]
 
 
-def shard(state: Mapping[str, torch.Tensor], family: Family, progress: Progress = silent) -> Shards:
-    """Cut an encoder's state dict into canonical shards.
+def canonical_shards(
+    state: Mapping[str, torch.Tensor],
+    family: Family,
+    settings: Mapping[str, Any],
+    progress: Progress = silent,
+) -> list[bytes]:
+    """An encoder's shards as canonical safetensors bytes: embeddings, then layer by layer.
 
     Args:
         state: the encoder's own state dict, names without the family's checkpoint prefix.
-        family: which names are layers.
+        family: the encoder family, which says what belongs together.
+        settings: the encoder's.
         progress: told of each layer.
     """
-    embeddings = {name: t for name, t in state.items() if name.startswith("embeddings")}
-    layers: list[dict[str, torch.Tensor]] = []
-    while part := _layer(state, family, len(layers)):
-        layers.append(part)
-    written = []
+    embeddings, *layers = shard_tensors(state, family, settings)
+    written = [_canonical(embeddings)]
     for number, layer in enumerate(layers, 1):
         written.append(_canonical(layer))
         progress("shard layers", number, len(layers))
-    return Shards(embeddings=_canonical(embeddings), layers=written)
+    return written
+
+
+def shard_tensors(
+    state: Mapping[str, torch.Tensor], family: Family, settings: Mapping[str, Any]
+) -> list[dict[str, torch.Tensor]]:
+    """An encoder's tensors, shard by shard; see :func:`canonical_shards`."""
+    return [
+        {name: state[name] for name in family.shard_shapes(settings, number)}
+        for number in range(settings[family.layers_key] + 1)
+    ]
 
 
 def check_finite_weights(state: Mapping[str, torch.Tensor], source: str) -> None:
@@ -61,13 +65,6 @@ def check_finite_weights(state: Mapping[str, torch.Tensor], source: str) -> None
                 f"{tensor.numel()}). The training run diverged; train again, for example with a "
                 "lower learning rate."
             )
-
-
-def _layer(
-    state: Mapping[str, torch.Tensor], family: Family, index: int
-) -> dict[str, torch.Tensor]:
-    prefix = f"{family.layer_prefix}{index}."
-    return {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _canonical(tensors: Mapping[str, torch.Tensor]) -> bytes:

@@ -1,6 +1,6 @@
 """The settings of an encoder: out of ``config.json``, and no further than its weights bear them out.
 
-Only the settings that the layers depend on are taken (:attr:`centra.families.table.Family.config_keys`),
+Only the settings that the layers depend on are taken (:attr:`centra.families.base.Family.settings`),
 so nothing else that a ``config.json`` says can change, slow or stop what is computed. Sizes must be
 those of the tensors; so nothing is made of a size that the file does not hold.
 
@@ -12,20 +12,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from centra.errors import FormatError, IncompatibleError, first_line
-from centra.families.table import ACTIVATIONS, FAMILIES, Family, family_of, transformers_class
+from centra.families import FAMILIES, family_named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from centra.families.base import Family
+    from centra.families.description import Shapes
+
 __all__ = [
     "check_settings",
-    "embedding_shapes",
-    "encoder_config",
-    "encoder_family",
-    "encoder_settings",
     "encoder_shapes",
-    "layer_shapes",
     "positions",
+    "read_family",
+    "read_settings",
+    "transformers_config",
 ]
 
 # Settings under which transformers computes something that Centra does not.
@@ -42,7 +43,7 @@ _UNSUPPORTED = {
 }
 
 
-def encoder_family(raw: Mapping[str, Any], where: str) -> Family:
+def read_family(raw: Mapping[str, Any], where: str) -> Family:
     """The family that a ``config.json`` names.
 
     Args:
@@ -60,15 +61,15 @@ def encoder_family(raw: Mapping[str, Any], where: str) -> Family:
             f"{', '.join(sorted(FAMILIES))}. Save the model with its save_pretrained."
         )
     try:
-        return family_of(model_type)
+        return family_named(model_type)
     except IncompatibleError as error:
-        raise IncompatibleError(f"{where}: {error}") from error
+        raise IncompatibleError(f"{where}: {error}", code=error.code, **error.data) from error
 
 
-def encoder_config(
+def read_settings(
     raw: Mapping[str, Any], family: Family, shapes: Mapping[str, tuple[int, ...]], where: str
-) -> Any:
-    """A transformers config with the encoder's settings, the family's defaults where it says nothing.
+) -> dict[str, Any]:
+    """An encoder's settings, the family's defaults where ``config.json`` says nothing.
 
     Args:
         raw: the content of ``config.json``.
@@ -81,17 +82,57 @@ def encoder_config(
         FormatError: a setting is no such value, or contradicts the weights; it is named.
     """
     _refuse_unsupported(raw, where)
-    config = _typed(raw, family, where)
-    settings = encoder_settings(config, family)
+    config = transformers_config(raw, family, where)
+    if family.transformers is None:
+        settings = dict(family.defaults or {}) | _stated(raw, family)
+    else:
+        settings = {key: getattr(config, key) for key in family.settings}
+    if missing := sorted(family.settings.keys() - settings.keys()):
+        raise FormatError(f"{where}: its config.json says no {missing[0]}")
     _check_sizes(settings, family, shapes, where)
     _check_layers(settings, family, shapes, where)
     check_settings(settings, family, where, "config.json")
-    return config
+    return settings
 
 
-def encoder_settings(config: Any, family: Family) -> dict[str, Any]:
-    """The settings of a transformers config that the family's layers depend on."""
-    return {key: getattr(config, key) for key in family.config_keys}
+def transformers_config(raw: Mapping[str, Any], family: Family, where: str) -> Any:
+    """A transformers config with the encoder's settings, and with nothing else of ``config.json``.
+
+    Args:
+        raw: the content of ``config.json``.
+        family: the encoder family that it names.
+        where: what to call the model in errors.
+
+    Returns:
+        Of the family's class; of the class of all where transformers does not have the family.
+
+    Raises:
+        FormatError: a setting is no such value; it is named.
+    """
+    settings = _stated(raw, family)
+    if family.transformers is None:
+        from transformers import PretrainedConfig
+
+        kind: Any = PretrainedConfig
+    else:
+        kind = family.transformers.named(family.transformers.config)
+    for alias, key in kind.attribute_map.items():
+        if key not in family.settings or alias not in raw:
+            continue
+        if settings.setdefault(key, raw[alias]) != raw[alias]:
+            raise FormatError(
+                f"{where}: config.json says {key} {settings[key]!r:.60} and {alias} "
+                f"{raw[alias]!r:.60}, which are one setting"
+            )
+    for key, value in settings.items():
+        _check_value(key, value, family, where, "config.json")
+    # Not the layers', but transformers looks for a tokenizer's class here.
+    if isinstance(raw.get("tokenizer_class"), str):
+        settings["tokenizer_class"] = raw["tokenizer_class"]
+    try:
+        return kind(**settings)
+    except Exception as error:
+        raise FormatError(f"{where}: cannot use its config.json ({first_line(error)})") from error
 
 
 def check_settings(settings: Mapping[str, Any], family: Family, where: str, document: str) -> None:
@@ -107,15 +148,15 @@ def check_settings(settings: Mapping[str, Any], family: Family, where: str, docu
         FormatError: one is missing, is not the family's, is no such value, or contradicts another;
             it is named.
     """
-    if odd := settings.keys() ^ {*family.config_keys}:
-        what = "lacks" if min(odd) in family.config_keys else "has an unknown setting"
+    if odd := settings.keys() ^ {*family.settings}:
+        what = "lacks" if min(odd) in family.settings else "has an unknown setting"
         raise FormatError(f"{where}: {document} {what} {min(odd)!r:.60}")
     for key, value in settings.items():
-        _check_value(key, value, where, document)
-    heads, hidden = settings[family.names.heads_key], settings[family.hidden_key]
+        _check_value(key, value, family, where, document)
+    heads, hidden = settings[family.heads_key], settings[family.hidden_key]
     if hidden % heads:
         raise FormatError(
-            f"{where}: {document} says {family.names.heads_key} {heads!r:.60}, which does not "
+            f"{where}: {document} says {family.heads_key} {heads!r:.60}, which does not "
             f"divide the hidden size of {hidden}"
         )
     _check_padding(settings, family, where, document)
@@ -128,52 +169,22 @@ def positions(settings: Mapping[str, Any], family: Family) -> int:
     return count - settings["pad_token_id"] - 1 if family.position_offset else count
 
 
-def embedding_shapes(settings: Mapping[str, Any], family: Family) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of an encoder's embeddings, by names without a checkpoint's prefix.
+def encoder_shapes(settings: Mapping[str, Any], family: Family) -> Shapes:
+    """The shape of each tensor of a whole encoder, by names without a checkpoint's prefix.
 
     Args:
         settings: see :func:`check_settings`.
         family: the encoder family.
     """
-    hidden = settings[family.hidden_key]
-    width = settings.get("embedding_size", hidden)
-    tables = {"word": "vocab_size", "position": family.max_length_key}
-    if "type_vocab_size" in settings:
-        tables["token_type"] = "type_vocab_size"  # noqa: S105 - no password
-    shapes: dict[str, tuple[int, ...]] = {
-        f"embeddings.{table}_embeddings.weight": (settings[key], width)
-        for table, key in tables.items()
-    }
-    shapes |= dict.fromkeys(("embeddings.LayerNorm.weight", "embeddings.LayerNorm.bias"), (width,))
-    if width != hidden:
-        shapes["embeddings_project.weight"] = (hidden, width)
-        shapes["embeddings_project.bias"] = (hidden,)
+    shapes: Shapes = {}
+    for number in range(settings[family.layers_key] + 1):
+        shapes |= family.shard_shapes(settings, number)
     return shapes
 
 
-def layer_shapes(settings: Mapping[str, Any], family: Family) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of one layer, by names within the layer; as embedding_shapes."""
-    hidden, inner = settings[family.hidden_key], settings[family.inner_key]
-    names = family.names
-    rows = dict.fromkeys((names.query, names.key, names.value, names.attention_output), hidden)
-    rows |= {names.inner: inner, names.outer: hidden}
-    shapes: dict[str, tuple[int, ...]] = {
-        f"{name}.weight": (count, inner if name == names.outer else hidden)
-        for name, count in rows.items()
-    }
-    rows |= dict.fromkeys((names.attention_norm, names.norm), hidden)
-    shapes |= dict.fromkeys((f"{names.attention_norm}.weight", f"{names.norm}.weight"), (hidden,))
-    return shapes | {f"{name}.bias": (count,) for name, count in rows.items()}
-
-
-def encoder_shapes(settings: Mapping[str, Any], family: Family) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of a whole encoder; as :func:`embedding_shapes`."""
-    layer = layer_shapes(settings, family)
-    return embedding_shapes(settings, family) | {
-        f"{family.layer_prefix}{i}.{name}": shape
-        for i in range(settings[family.layers_key])
-        for name, shape in layer.items()
-    }
+def _stated(raw: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    """The family's settings that a ``config.json`` has."""
+    return {key: raw[key] for key in family.settings if key in raw}
 
 
 def _refuse_unsupported(raw: Mapping[str, Any], where: str) -> None:
@@ -187,72 +198,27 @@ def _refuse_unsupported(raw: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _typed(raw: Mapping[str, Any], family: Family, where: str) -> Any:
-    kind = transformers_class(family, family.config)
-    settings = {key: raw[key] for key in family.config_keys if key in raw}
-    for alias, key in kind.attribute_map.items():
-        if key not in family.config_keys or alias not in raw:
-            continue
-        if settings.setdefault(key, raw[alias]) != raw[alias]:
-            raise FormatError(
-                f"{where}: config.json says {key} {settings[key]!r:.60} and {alias} "
-                f"{raw[alias]!r:.60}, which are one setting"
-            )
-    for key, value in settings.items():
-        _check_value(key, value, where, "config.json")
-    # Not the layers', but transformers looks for a tokenizer's class here.
-    if isinstance(raw.get("tokenizer_class"), str):
-        settings["tokenizer_class"] = raw["tokenizer_class"]
-    try:
-        return kind(**settings)
-    except Exception as error:
-        raise FormatError(f"{where}: cannot use its config.json ({first_line(error)})") from error
-
-
-def _check_value(key: str, value: Any, where: str, document: str) -> None:
-    number, whole = type(value) in (int, float), type(value) is int
-    match key:
-        case "hidden_act" | "activation":
-            fits = type(value) is str and value in ACTIVATIONS
-            expected = "an activation of transformers that has no weights of its own"
-        case "layer_norm_eps":
-            fits, expected = number and 0 < value <= 1, "a small positive number"
-        case "pad_token_id":
-            fits, expected = value is None or (whole and value >= 0), "a token id"
-        case "sinusoidal_pos_embds":
-            fits, expected = type(value) is bool, "true or false"
-        case _ if "dropout" in key:
-            fits, expected = number and 0 <= value <= 1, "a number from 0 to 1"
-        case _:
-            fits, expected = whole and value >= 1, "a positive whole number"
-    if not fits:
-        raise FormatError(f"{where}: {document} says {key} {value!r:.60}; expected {expected}")
+def _check_value(key: str, value: Any, family: Family, where: str, document: str) -> None:
+    setting = family.settings[key]
+    if not setting.fits(value):
+        raise FormatError(
+            f"{where}: {document} says {key} {value!r:.60}; expected {setting.expected}"
+        )
 
 
 def _check_sizes(
     settings: Mapping[str, Any], family: Family, shapes: Mapping[str, tuple[int, ...]], where: str
 ) -> None:
-    first = f"{family.layer_prefix}0."
-    norm, inner = f"{first}{family.names.attention_norm}.bias", f"{first}{family.names.inner}.bias"
-    sizes = {
-        "hidden_size": (norm, 0),
-        "dim": (norm, 0),
-        "intermediate_size": (inner, 0),
-        "hidden_dim": (inner, 0),
-        "vocab_size": ("embeddings.word_embeddings.weight", 0),
-        "embedding_size": ("embeddings.word_embeddings.weight", 1),
-        "max_position_embeddings": ("embeddings.position_embeddings.weight", 0),
-        "type_vocab_size": ("embeddings.token_type_embeddings.weight", 0),
-    }
-    for key in (key for key in sizes if key in family.config_keys):
-        name, axis = sizes[key]
-        shape = shapes.get(name)
+    for key, setting in family.settings.items():
+        if not setting.tensor:
+            continue
+        shape = shapes.get(setting.tensor)
         if shape is None:
-            raise FormatError(f"{where}: has no weights for {name}")
-        if len(shape) <= axis or shape[axis] != settings[key]:
+            raise FormatError(f"{where}: has no weights for {setting.tensor}")
+        if len(shape) <= setting.axis or shape[setting.axis] != settings[key]:
             raise FormatError(
-                f"{where}: config.json says {key} {settings[key]!r:.60}, but tensor {name} is "
-                f"{shape}. The two are of different models; save the model again."
+                f"{where}: config.json says {key} {settings[key]!r:.60}, but tensor "
+                f"{setting.tensor} is {shape}. The two are of different models; save the model again."
             )
 
 

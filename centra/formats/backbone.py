@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import Field, model_validator
 
 from centra.errors import FormatError
-from centra.families.settings import (
-    check_settings,
-    embedding_shapes,
-    layer_shapes,
-    positions,
-)
-from centra.families.table import family_of
+from centra.families import family_named
+from centra.families.settings import check_settings, positions
 from centra.formats.documents import Count, DigestField, FormattedDocument
 from centra.formats.manifest import FileName  # noqa: TC001 - pydantic reads the annotations
 from centra.formats.tensors import map_tensors
@@ -27,6 +22,7 @@ from centra.formats.tensors import map_tensors
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from centra.families.description import Embeddings, Layer, Shapes
     from centra.formats.identities import Digest
     from centra.store import BlobReader
 
@@ -54,7 +50,7 @@ class BackboneSpec(FormattedDocument):
     layers: tuple[DigestField, ...]
     """The digest of each layer's shard; layer i of the paper is ``layers[i - 1]``."""
     layer_tensors: dict[str, tuple[Count, ...]]
-    """Name and shape of each tensor of one layer, as in transformers."""
+    """Name and shape of each tensor of the first layer, as in transformers."""
     tokenizer: dict[FileName, DigestField]
     """Tokenizer files by name; ``tokenizer.json`` is always among them."""
 
@@ -76,13 +72,34 @@ class BackboneSpec(FormattedDocument):
         """The digests of all its parts, ``backbone.json`` included."""
         return {self.digest, self.embeddings, *self.layers, *self.tokenizer.values()}
 
-    def shapes(self, number: int) -> dict[str, tuple[int, ...]]:
+    @property
+    def description(self) -> Embeddings:
+        """How its embeddings look."""
+        return family_named(self.family).embeddings(self.config)
+
+    def layer(self, number: int) -> Layer:
+        """How the layer of a number looks, from 1; above the last, the layer of a task there."""
+        return family_named(self.family).layer(self.config, number)
+
+    def layer_shapes(self, number: int) -> Shapes:
+        """Name and shape of each tensor of a layer, by names within it; see :meth:`layer`."""
+        if family_named(self.family).layers_alike:
+            return self.layer_tensors
+        return self.layer(number).shapes
+
+    def shapes(self, number: int) -> Shapes:
         """Name and shape of each tensor of a shard: of a layer, or 0 for the embeddings."""
-        family = family_of(self.family)
-        if number == 0:
-            return embedding_shapes(self.config, family)
-        prefix = f"{family.layer_prefix}{number - 1}."
-        return {f"{prefix}{name}": shape for name, shape in self.layer_tensors.items()}
+        family = family_named(self.family)
+        if number and family.layers_alike and family.final_norm is None:
+            prefix = family.layer_name(number)
+            return {f"{prefix}{name}": shape for name, shape in self.layer_tensors.items()}
+        return family.shard_shapes(self.config, number)
+
+    @property
+    def head_norm_shapes(self) -> Shapes:
+        """Name and shape of each tensor of the norm that heads on this backbone begin with."""
+        norm = family_named(self.family).head_norm(self.config)
+        return {} if norm is None else norm.shapes
 
     def weights(self) -> dict[str, int]:
         """Per shard, by its digest, how many bytes its weights take."""
@@ -98,7 +115,7 @@ class BackboneSpec(FormattedDocument):
             FormatError: naming the field.
             IncompatibleError: a family that Centra does not know.
         """
-        family = family_of(self.family)
+        family = family_named(self.family)
         check_settings(self.config, family, where, "its config")
         limit = positions(self.config, family)
         pad = self.config["pad_token_id"] or 0
@@ -111,7 +128,7 @@ class BackboneSpec(FormattedDocument):
                 raise FormatError(
                     f"{where}: {name}: found {found!r:.60}, its config needs {expected!r:.60}"
                 )
-        shapes = layer_shapes(self.config, family)
+        shapes = self.layer(1).shapes
         for name in sorted(shapes.keys() | self.layer_tensors.keys()):
             if self.layer_tensors.get(name) != shapes.get(name):
                 raise FormatError(

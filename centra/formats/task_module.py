@@ -279,14 +279,15 @@ def check_fits(module: ModuleFile, backbone: BackboneSpec, called: str) -> None:
     expected = {
         f"layers.{i}.{name}": shape
         for i in range(1, spec.depth + 1)
-        for name, shape in backbone.layer_tensors.items()
+        for name, shape in backbone.layer_shapes(spec.tap_layer + i).items()
     } | {"head.out.weight": (spec.outputs, backbone.hidden_size)}
+    expected |= {f"head.{name}": shape for name, shape in backbone.head_norm_shapes.items()}
     for name, shape in expected.items():
         found = module.tensors[name].shape if name in module.tensors else None
         if found != shape:
             raise IncompatibleError(f"{where}: tensor {name} is {found}, {called} needs {shape}")
     for name in module.tensors:
-        if name.startswith("layers.") and name not in expected:
+        if name.startswith(("layers.", "head.norm.")) and name not in expected:
             raise IncompatibleError(f"{where}: tensor {name} is unknown to {called}'s layers")
     limits = {
         "probe.input_ids": backbone.vocab_size,
@@ -436,6 +437,9 @@ def _check_shapes(spec: TaskSpec, tensors: dict[str, RawTensor], where: str) -> 
     if spec.head.crf:
         expected |= {"head.crf.start": (outputs,), "head.crf.end": (outputs,)}
         expected["head.crf.transitions"] = (outputs, outputs)
+    # Of a backbone whose layers end without a norm; see check_fits.
+    norm = ("head.norm.weight", "head.norm.bias")
+    expected |= {name: (hidden,) for name in norm if name in tensors}
     inputs = tensors.get("probe.input_ids")
     shape = () if inputs is None else inputs.shape
     if inputs is not None and (len(shape) != 2 or 0 in shape):

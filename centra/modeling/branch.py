@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from centra.families import family_named
 from centra.modeling.heads import TokenHead, build_head
-from centra.modeling.layers import attention_bias, copied_under, empty_layer, transformers_config
+from centra.modeling.layers import empty_layer, run_layer
+from centra.modeling.shards import backbone_layer, copied_under, load_shard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import TaskSpec
     from centra.modeling.crf import LinearChain
+    from centra.modeling.shared_state import SharedState
+    from centra.store import BlobReader
 
 __all__ = ["Branch"]
 
@@ -33,9 +37,11 @@ class Branch(nn.Module):
             dropout: the head's, while training.
         """
         super().__init__()
-        config = transformers_config(backbone)
-        self.layers = nn.ModuleList(empty_layer(backbone, config) for _ in range(spec.depth))
-        self.head = build_head(backbone.hidden_size, spec.outputs, spec.head, dropout)
+        self.layers = nn.ModuleList(
+            empty_layer(backbone, spec.tap_layer + i) for i in range(1, spec.depth + 1)
+        )
+        self.head = build_head(backbone, spec, dropout)
+        self._tap = spec.tap_layer
 
     @property
     def chain(self) -> LinearChain | None:
@@ -56,18 +62,35 @@ class Branch(nn.Module):
             state |= {f"layers.{i}.{name}": t for name, t in layer.state_dict().items()}
         return {name: t.detach().cpu().contiguous() for name, t in sorted(state.items())}
 
-    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def start_from(self, backbone: BackboneSpec, reader: BlobReader) -> None:
+        """Take the weights of the backbone's layers above the tap, and of the norm behind its last.
+
+        What else the head has is left as it is.
+
+        Args:
+            backbone: must have so many layers.
+            reader: where its blobs are.
+        """
+        for i, layer in enumerate(self.layers, 1):
+            weights = backbone_layer(backbone, reader, self._tap + i)
+            layer.load_state_dict(weights, assign=True)
+        family = family_named(backbone.family)
+        if self.head.norm is not None and family.final_norm is not None:
+            name = family.final_norm(backbone.config).name
+            last = load_shard(backbone, reader, backbone.num_layers)
+            self.head.norm.load_state_dict(copied_under(last, f"{name}."))
+
+    def forward(self, hidden_states: torch.Tensor, shared: SharedState) -> torch.Tensor:
         """From the tap's hidden states to logits.
 
         Args:
             hidden_states: ``(batch, seq, hidden)`` at the tap.
-            attention_mask: ``(batch, seq)``, 1 for tokens and 0 for padding.
+            shared: what all layers share of the batch; the trunk's ``shared_state`` makes it.
 
         Returns:
             ``(batch, outputs)``, or ``(batch, seq, outputs)`` for tagging.
         """
-        bias = attention_bias(attention_mask)
         for layer in self.layers:
-            hidden_states = layer(hidden_states, bias)
+            hidden_states = run_layer(layer, hidden_states, shared)
         logits: torch.Tensor = self.head(hidden_states)
         return logits

@@ -1,92 +1,194 @@
-"""Layers of an encoder as torch modules: transformers' own classes, and the weights for them."""
+"""Layers of an encoder as torch modules: transformers' own classes, or made from a description.
+
+transformers' classes are the reference (``docs/adr/0005``); a family that transformers does not have
+is computed from its description by :class:`DescribedLayer`.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional
 
-from centra.families.table import family_of, transformers_class
-from centra.formats.backbone import check_shard
-from centra.formats.tensors import under
-from centra.system.processors import bound_torch
+from centra.families import family_named
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
-    from torch import nn
-
+    from centra.families.base import TransformersClasses
+    from centra.families.description import Embeddings, Layer, Linear, Norm
     from centra.formats.backbone import BackboneSpec
-    from centra.store import BlobReader
+    from centra.modeling.shared_state import SharedState
 
 __all__ = [
-    "attention_bias",
-    "backbone_layer",
-    "copied_under",
+    "DescribedEmbeddings",
+    "DescribedLayer",
+    "activation",
     "empty_layer",
-    "load_shard",
+    "norm_module",
+    "run_layer",
     "transformers_config",
+    "turned",
 ]
 
-# Here, because all that computes with torch comes by, and before it computes.
-bound_torch()
 
-
-def attention_bias(attention_mask: torch.Tensor) -> torch.Tensor | None:
-    """The mask that every layer takes.
-
-    Args:
-        attention_mask: ``(batch, seq)``, 1 for tokens and 0 for padding.
-
-    Returns:
-        Booleans ``(batch, 1, seq, seq)``, True where a token may look; None where there is no
-        padding. These are the masks that transformers itself makes, so results equal its own.
-    """
-    if bool(attention_mask.all()):
-        return None
-    batch, length = attention_mask.shape
-    return attention_mask.bool()[:, None, None, :].expand(batch, 1, length, length)
-
-
-def backbone_layer(spec: BackboneSpec, reader: BlobReader, number: int) -> dict[str, torch.Tensor]:
-    """The tensors of one backbone layer under their names within the layer.
-
-    Args:
-        spec: the backbone.
-        reader: where its blobs are.
-        number: the layer, from 1.
-    """
-    prefix = f"{family_of(spec.family).layer_prefix}{number - 1}."
-    return copied_under(load_shard(spec, reader, number), prefix)
-
-
-def load_shard(spec: BackboneSpec, reader: BlobReader, number: int) -> dict[str, torch.Tensor]:
-    """The tensors of a backbone's layer, or of its embeddings (0), that are what its spec says."""
-    path = reader.fetch((spec.embeddings, *spec.layers)[number])
-    check_shard(spec, number, path)
-    tensors: dict[str, torch.Tensor] = load_file(path)
-    return tensors
-
-
-def transformers_config(spec: BackboneSpec) -> Any:
+def transformers_config(spec: BackboneSpec, classes: TransformersClasses) -> Any:
     """Transformers' config of a backbone's layers."""
-    family = family_of(spec.family)
-    return transformers_class(family, family.config)(**spec.config, attn_implementation="sdpa")
+    return classes.named(classes.config)(**spec.config, attn_implementation="sdpa")
 
 
-def empty_layer(spec: BackboneSpec, config: Any) -> nn.Module:
-    """A layer without weights, in evaluation mode."""
-    family = family_of(spec.family)
+def empty_layer(spec: BackboneSpec, number: int) -> nn.Module:
+    """The layer of a number, counted from 1, without weights and in evaluation mode."""
+    classes = family_named(spec.family).transformers
     with torch.device("meta"):
-        layer: nn.Module = transformers_class(family, family.layer)(config)
+        if classes is None:
+            layer: nn.Module = DescribedLayer(spec.layer(number))
+        else:
+            layer = classes.named(classes.layer)(transformers_config(spec, classes))
     return layer.eval()
 
 
-def copied_under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """The tensors under a prefix, copied out of the mapped file.
+def run_layer(layer: nn.Module, hidden_states: torch.Tensor, shared: SharedState) -> torch.Tensor:
+    """A layer's output ``(batch, seq, hidden)`` on hidden states of the same shape."""
+    states: torch.Tensor = layer(
+        hidden_states, shared if isinstance(layer, DescribedLayer) else shared.mask
+    )
+    return states
 
-    Copies begin at aligned addresses. Products with one output add up in an order that depends on
-    the alignment, so without copies a value could depend on where in its file a weight lies.
-    """
-    return {name: tensor.clone() for name, tensor in under(tensors, prefix).items()}
+
+class DescribedEmbeddings(nn.Module):
+    """Layer 0 of a family that transformers does not have."""
+
+    def __init__(self, description: Embeddings) -> None:
+        """Make it without weights; they are named as in the encoder."""
+        super().__init__()
+        self._description = description
+        for table in description.tables:
+            _put(self, table.name, nn.Embedding(table.rows, table.width))
+        if description.norm is not None:
+            _put(self, description.norm.name, norm_module(description.norm))
+        if description.projection is not None:
+            _put(self, description.projection.name, _linear_module(description.projection))
+
+    def forward(
+        self, input_ids: torch.Tensor, token_type_ids: torch.Tensor, positions: torch.Tensor
+    ) -> torch.Tensor:
+        """From ``(batch, seq)`` each to hidden states ``(batch, seq, hidden)``."""
+        given = {
+            "input_ids": input_ids,
+            "token_type_ids": token_type_ids,
+            "positions": positions,
+        }
+        tables = self._description.tables
+        states: torch.Tensor = sum(
+            self.get_submodule(table.name)(given[table.ids]) for table in tables
+        )
+        for part in (self._description.norm, self._description.projection):
+            if part is not None:
+                states = self.get_submodule(part.name)(states)
+        return states
+
+
+class DescribedLayer(nn.Module):
+    """A layer made from its description, with plain operators."""
+
+    def __init__(self, description: Layer) -> None:
+        """Make it; its weights are named as in the family's checkpoints."""
+        super().__init__()
+        self.description = description
+        for linear in description.linears:
+            if linear.first_row == 0:
+                _put(self, linear.name, _linear_module(linear))
+        for norm in (description.attention_norm, description.feed_forward_norm):
+            if norm is not None:
+                _put(self, norm.name, norm_module(norm))
+        self._activation = activation(description.feed_forward.activation)
+
+    def forward(self, hidden_states: torch.Tensor, shared: SharedState) -> torch.Tensor:
+        """From hidden states ``(batch, seq, hidden)`` to the next."""
+        layer = self.description
+        if layer.norm_first:
+            states = hidden_states + self._attend(
+                self._normed(layer.attention_norm, hidden_states), shared
+            )
+            return states + self._feed_forward(self._normed(layer.feed_forward_norm, states))
+        states = self._normed(
+            layer.attention_norm, self._attend(hidden_states, shared) + hidden_states
+        )
+        return self._normed(layer.feed_forward_norm, self._feed_forward(states) + states)
+
+    def _attend(self, states: torch.Tensor, shared: SharedState) -> torch.Tensor:
+        attention = self.description.attention
+        batch, length, _ = states.shape
+
+        def by_head(linear: Linear) -> torch.Tensor:
+            split = self._linear(linear, states).view(batch, length, -1, attention.head_size)
+            return split.transpose(1, 2)
+
+        query, key, value = (
+            by_head(linear) for linear in (attention.query, attention.key, attention.value)
+        )
+        if attention.rotary is not None:
+            tables = shared.rotary(attention.rotary)
+            query, key = turned(query, *tables), turned(key, *tables)
+        context = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=shared.scores(attention)
+        )
+        return self._linear(attention.output, context.transpose(1, 2).flatten(2))
+
+    def _feed_forward(self, states: torch.Tensor) -> torch.Tensor:
+        parts = self.description.feed_forward
+        inner: torch.Tensor = self._activation(self._linear(parts.inner, states))
+        if parts.gate is not None:
+            inner = inner * self._linear(parts.gate, states)
+        return self._linear(parts.outer, inner)
+
+    def _linear(self, linear: Linear, rows: torch.Tensor) -> torch.Tensor:
+        stored = self.get_submodule(linear.name)
+        bias = stored.get_parameter("bias")[linear.rows] if linear.bias else None
+        return functional.linear(rows, stored.get_parameter("weight")[linear.rows], bias)
+
+    def _normed(self, norm: Norm | None, states: torch.Tensor) -> torch.Tensor:
+        if norm is None:
+            return states
+        normed: torch.Tensor = self.get_submodule(norm.name)(states)
+        return normed
+
+
+def activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Transformers' activation of a name."""
+    from transformers.activations import get_activation
+
+    found: Callable[[torch.Tensor], torch.Tensor] = get_activation(name)
+    return found
+
+
+def turned(states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+    """Queries or keys ``(…, seq, size)`` turned by their positions, with tables ``(seq, size)``."""
+    first, second = states.chunk(2, dim=-1)
+    return states * cosines + torch.cat([-second, first], dim=-1) * sines
+
+
+def norm_module(norm: Norm) -> nn.Module:
+    """A norm as a module."""
+    if norm.kind == "rms":
+        return nn.RMSNorm(norm.size, eps=norm.epsilon)
+    return nn.LayerNorm(norm.size, eps=norm.epsilon, bias=norm.bias)
+
+
+def _linear_module(linear: Linear) -> nn.Linear:
+    """What a linear layer is stored as."""
+    outputs, inputs = linear.stored_shape
+    return nn.Linear(inputs, outputs, bias=linear.bias)
+
+
+def _put(root: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module under a dotted name, so that its tensors have that name in the state dict."""
+    *path, last = name.split(".")
+    for part in path:
+        if not hasattr(root, part):
+            root.add_module(part, nn.Module())
+        root = root.get_submodule(part)
+    root.add_module(last, module)

@@ -1,7 +1,7 @@
 """The trunk: embeddings and frozen layers, whose hidden states branches read at their taps.
 
-Layers are transformers' own classes, run in a plain loop, so that hidden states equal those of the
-model they came from; a tap is an index into the list of hidden states (paper section 3.3).
+Layers run in a plain loop, so that hidden states equal those of the model they came from; a tap is an
+index into the list of hidden states (paper section 3.3).
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from centra.families.table import family_of, transformers_class
+from centra.families import family_named
 from centra.modeling.layers import (
-    attention_bias,
-    copied_under,
+    DescribedEmbeddings,
     empty_layer,
-    load_shard,
+    run_layer,
     transformers_config,
 )
+from centra.modeling.shards import backbone_layer, copied_under, load_shard
+from centra.modeling.shared_state import PositionTables
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from centra.formats.backbone import BackboneSpec
+    from centra.modeling.shared_state import SharedState
     from centra.store import BlobReader
 
 __all__ = ["Trunk"]
@@ -41,32 +43,43 @@ class Trunk(nn.Module):
             depth: how many layers to load; 0 is the embeddings alone.
         """
         super().__init__()
-        family, config = family_of(spec.family), transformers_config(spec)
-        self._token_types = spec.family != "distilbert"
-        weights = load_shard(
-            spec, reader, 0
-        )  # First: nothing is made of a size that they do not have.
-        self.embeddings = transformers_class(family, family.embeddings)(config)
+        family = family_named(spec.family)
+        self._offset = spec.pad_token_id if family.position_offset else None
+        # First: nothing is made of a size that they do not have.
+        weights = load_shard(spec, reader, 0)
         self.projection: nn.Module | None = None
-        projection = copied_under(weights, "embeddings_project.")
-        if projection:
-            out_features, in_features = projection["weight"].shape
-            self.projection = nn.Linear(in_features, out_features)
-            self.projection.load_state_dict(projection)
-        self.embeddings.load_state_dict(copied_under(weights, "embeddings."))
+        self.embeddings: nn.Module
+        if family.transformers is None:
+            self._ids: tuple[str, ...] = ("input_ids", "token_type_ids", "positions")
+            self.embeddings = DescribedEmbeddings(spec.description)
+            names = self.embeddings.state_dict()
+            self.embeddings.load_state_dict({name: weights[name].clone() for name in names})
+        else:
+            classes, tables = family.transformers, spec.description.tables
+            # transformers counts positions by itself.
+            self._ids = tuple(table.ids for table in tables if table.ids != "positions")
+            config = transformers_config(spec, classes)
+            self.embeddings = classes.named(classes.embeddings)(config)
+            self.embeddings.load_state_dict(copied_under(weights, "embeddings."))
+            if spec.description.projection is not None:
+                projection = spec.description.projection
+                self.projection = nn.Linear(projection.inputs, projection.outputs)
+                self.projection.load_state_dict(copied_under(weights, f"{projection.name}."))
+        self.shared_state = PositionTables(spec, weights)
         self.layers = nn.ModuleList()
-        for i in range(depth):
-            layer = empty_layer(spec, config)
-            weights = load_shard(spec, reader, i + 1)
-            layer.load_state_dict(copied_under(weights, f"{family.layer_prefix}{i}."), assign=True)
+        for number in range(1, depth + 1):
+            layer = empty_layer(spec, number)
+            layer.load_state_dict(backbone_layer(spec, reader, number), assign=True)
             self.layers.append(layer)
         self.requires_grad_(requires_grad=False)
         self.eval()
 
     def embed(self, input_ids: torch.Tensor, token_type_ids: torch.Tensor) -> torch.Tensor:
         """Layer 0: from ``(batch, seq)`` of int64 to hidden states ``(batch, seq, hidden)``."""
-        kinds = {"token_type_ids": token_type_ids} if self._token_types else {}
-        hidden: torch.Tensor = self.embeddings(input_ids, **kinds)
+        given = {"input_ids": input_ids, "token_type_ids": token_type_ids}
+        if "positions" in self._ids:
+            given["positions"] = self._positions(input_ids)
+        hidden: torch.Tensor = self.embeddings(**{name: given[name] for name in self._ids})
         return hidden if self.projection is None else self.projection(hidden)
 
     def forward(
@@ -86,9 +99,15 @@ class Trunk(nn.Module):
             For each tap the hidden states ``(batch, seq, hidden)`` after that layer.
         """
         hidden = self.embed(input_ids, token_type_ids)
-        bias = attention_bias(attention_mask)
+        shared: SharedState = self.shared_state(attention_mask)
         states = {0: hidden}
         for number, layer in enumerate(self.layers[: max(taps)], 1):
-            hidden = layer(hidden, bias)
+            hidden = run_layer(layer, hidden, shared)
             states[number] = hidden
         return {tap: states[tap] for tap in taps}
+
+    def _positions(self, input_ids: torch.Tensor) -> torch.Tensor:
+        if self._offset is None:
+            return torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        real = (input_ids != self._offset).long()
+        return self._offset + real.cumsum(dim=1) * real

@@ -116,6 +116,12 @@ class Packed:
             shape=mask.shape,
         )
 
+    @cached_property
+    def places(self) -> np.ndarray:
+        """``(tokens,)``: each token's place within its own input."""
+        places: np.ndarray = np.arange(len(self.rows)) - np.repeat(self.firsts, self.lengths)
+        return places
+
     @property
     def all(self) -> Part:
         """The whole batch as one part."""

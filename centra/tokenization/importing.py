@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from centra.checkpoints.pretrained import read_file
 from centra.errors import FormatError, IncompatibleError, first_line
+from centra.families.settings import positions
 from centra.formats.documents import canonical_json
 from centra.tokenization.checks import (
     check_ids,
@@ -30,9 +31,11 @@ from centra.tokenization.loading import deciding_parts, load_tokenizer, pipeline
 from centra.tokenization.text_encoder import TextEncoder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tokenizers import Tokenizer
 
-    from centra.families.table import Family
+    from centra.families.base import Family
 
 __all__ = ["ImportedTokenizer", "import_tokenizer"]
 
@@ -62,7 +65,12 @@ class ImportedTokenizer:
 
 
 def import_tokenizer(
-    source: str, config: Any, family: Family, revision: str | None = None
+    source: str,
+    family: Family,
+    settings: Mapping[str, Any],
+    *,
+    config: Any,
+    revision: str | None = None,
 ) -> ImportedTokenizer:
     """Take the tokenizer of a transformers encoder.
 
@@ -71,8 +79,9 @@ def import_tokenizer(
 
     Args:
         source: a folder or a hub name.
-        config: transformers' config of the encoder.
         family: the encoder's family.
+        settings: the encoder's.
+        config: transformers' config of it.
         revision: the hub's branch, tag or commit.
 
     Raises:
@@ -84,10 +93,12 @@ def import_tokenizer(
     tokenizer = load_tokenizer(source, revision, config=config)
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     _check_obeyed(source, tokenizer, backend)
-    check_vocabulary(source, tokenizer.get_vocab(), int(config.vocab_size))
-    types = family.token_types and config.type_vocab_size > 1
+    check_vocabulary(source, tokenizer.get_vocab(), settings["vocab_size"])
+    types = family.token_types and settings["type_vocab_size"] > 1
     special = {name: getattr(tokenizer, name) for name in _SPECIAL_TOKENS}
     limit = _limit(source, tokenizer)
+    if family.position_offset and settings["pad_token_id"] is None:
+        raise FormatError(f"{source}: its config.json has no pad_token_id, where positions begin")
     imported = ImportedTokenizer(
         files={
             "tokenizer.json": _tokenizer_json(source, revision, backend),
@@ -99,10 +110,10 @@ def import_tokenizer(
                 }
             ),
         },
-        max_length=_max_length(source, limit, config, family, backend),
+        max_length=_max_length(source, limit, positions(settings, family), backend),
         token_types=types and "token_type_ids" in tokenizer.model_input_names,
     )
-    _prove(source, imported, tokenizer, config, family)
+    _prove(source, imported, tokenizer, settings)
     return imported
 
 
@@ -146,24 +157,17 @@ def _limit(source: str, tokenizer: Any) -> int | None:
     return int(limit) if limit < _UNBOUNDED else None
 
 
-def _max_length(
-    source: str, limit: int | None, config: Any, family: Family, backend: Tokenizer
-) -> int:
-    positions = int(getattr(config, family.max_length_key))
-    if family.position_offset and config.pad_token_id is None:
-        raise FormatError(f"{source}: its config.json has no pad_token_id, where positions begin")
-    if family.position_offset:
-        positions -= config.pad_token_id + 1
-    length = positions if limit is None else min(limit, positions)
-    check_room(source, backend, length, f"model_max_length {limit}, {positions} positions")
+def _max_length(source: str, limit: int | None, most: int, backend: Tokenizer) -> int:
+    length = most if limit is None else min(limit, most)
+    check_room(source, backend, length, f"model_max_length {limit}, {most} positions")
     return length
 
 
 def _prove(
-    source: str, imported: ImportedTokenizer, tokenizer: Any, config: Any, family: Family
+    source: str, imported: ImportedTokenizer, tokenizer: Any, settings: Mapping[str, Any]
 ) -> None:
     """Refuse a tokenizer whose stored form gives other ids than transformers, or unusable ones."""
-    types = config.type_vocab_size if "type_vocab_size" in family.config_keys else 1
+    types = settings.get("type_vocab_size", 1)
     inputs = inputs_to_compare(tokenizer, imported.max_length)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
@@ -185,7 +189,7 @@ def _prove(
             imported.max_length,
             token_types=types > 1,
         )
-    check_ids(source, rows, config.vocab_size, types)
+    check_ids(source, rows, settings["vocab_size"], types)
     if difference is not None:
         raise IncompatibleError(
             f"{source}: its tokenizer does what Centra cannot repeat: {difference}"

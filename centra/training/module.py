@@ -32,7 +32,7 @@ def make_module(spec: TaskSpec, trunk: Trunk, branch: Branch, probe: Encoded) ->
         for name in ("input_ids", "attention_mask", "token_type_ids")
     }
     hidden = trunk(**inputs, taps=[spec.tap_layer])[spec.tap_layer]
-    logits = branch(hidden, inputs["attention_mask"])
+    logits = branch(hidden, trunk.shared_state(inputs["attention_mask"]))
     return TaskModule(
         spec,
         branch.tensors()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from centra.formats.task_module import TaskSpec
     from centra.modeling.branch import Branch
+    from centra.modeling.shared_state import PositionTables
     from centra.modeling.trunk import Trunk
     from centra.tokenization.text_encoder import Row
     from centra.training.features import Features
@@ -36,6 +37,7 @@ class Network(nn.Module):
         self,
         spec: TaskSpec,
         branch: Branch,
+        shared_state: PositionTables,
         trunk: Trunk | None,
         distillation: Distillation,
     ) -> None:
@@ -43,6 +45,7 @@ class Network(nn.Module):
         self.spec = spec
         self.kind = kind_named(spec.kind)
         self.branch = branch.requires_grad_(requires_grad=True)
+        self.shared_state = shared_state
         self.trunk = trunk
         self.distillation = distillation
         # Checkpoints hold what learns; the trunk is in the store.
@@ -84,7 +87,7 @@ class Network(nn.Module):
             with torch.no_grad():
                 taps = self.trunk(input_ids, attention_mask, token_type_ids, [tap])
             hidden_states = taps[tap]
-        logits = self.branch(hidden_states, attention_mask)
+        logits = self.branch(hidden_states, self.shared_state(attention_mask))
         found = self.kind.loss(logits, labels, self.branch.chain)
         if teacher is not None:
             weight = self.distillation.weight

@@ -17,7 +17,7 @@ from centra.formats.documents import canonical_json, sha256
 from centra.formats.task_module import TaskModule, TaskSpec
 from centra.kinds import kind_named
 from centra.modeling.branch import Branch
-from centra.modeling.layers import backbone_layer
+from centra.modeling.shared_state import PositionTables
 from centra.modeling.trunk import Trunk
 from centra.progress import Progress, silent
 from centra.system.files import file_digest
@@ -176,9 +176,7 @@ class Run:
         if self.teacher is not None and self.distillation.start == "teacher":
             # Fewer layers than the teacher has: the lowest of its own.
             return branch.load(self.teacher.tensors)
-        for i, layer in enumerate(branch.layers, 1):
-            weights = backbone_layer(self.backbone, self.reader, self.spec.tap_layer + i)
-            layer.load_state_dict(weights, assign=True)
+        branch.start_from(self.backbone, self.reader)
         bias = kind_named(self.spec.kind).first_bias(self.data.train.targets)
         if bias is not None:
             nn.init.constant_(branch.head.get_parameter("out.bias"), bias)
@@ -190,7 +188,8 @@ class Run:
         trunk = None
         if None in features:
             trunk = Trunk(self.backbone, self.reader, depth=spec.tap_layer)
-        network = Network(spec, self._branch(), trunk, self.distillation)
+        shared_state = PositionTables.load(self.backbone, self.reader)
+        network = Network(spec, self._branch(), shared_state, trunk, self.distillation)
         teacher = self._teacher_logits(features[0], progress)
         return make_trainer(
             network,
@@ -225,7 +224,8 @@ class Run:
         if features is None:
             trunk = Trunk(self.backbone, self.reader, depth=spec.tap_layer).to(device)
         branch = Branch(self.backbone, spec).load(self.teacher.weights).eval().to(device)
-        network = Network(spec, branch, trunk, self.distillation).eval()
+        shared_state = PositionTables.load(self.backbone, self.reader).to(device)
+        network = Network(spec, branch, shared_state, trunk, self.distillation).eval()
         examples = TrainingSet(data.train, features)
         collate, found = collator(spec, data.pad_token_id), list[np.ndarray]()
         for start in range(0, len(examples), 2 * self.recipe.batch_size):

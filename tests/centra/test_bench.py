@@ -12,6 +12,7 @@ from centra.bench import Floor, Work, bench, measure_floor, release_work
 from centra.bench.requests import make_input
 from centra.bench.singles import single_models
 from centra.errors import NotFoundError, UsageError
+from centra.families import family_named
 from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import TaskEntry
 from centra.runtime import Release
@@ -35,22 +36,26 @@ BATCH, LENGTH = 3, 5
 
 
 def backbone(**config: int) -> BackboneSpec:
-    square, norm = (HIDDEN, HIDDEN), (HIDDEN,)
-    names = {
-        "attention.self.query": square,
-        "attention.self.key": square,
-        "attention.self.value": square,
-        "attention.output.dense": square,
-        "attention.output.LayerNorm": norm,
-        "intermediate.dense": (INNER, HIDDEN),
-        "output.dense": (HIDDEN, INNER),
-        "output.LayerNorm": norm,
+    electra = "embedding_size" in config
+    settings = {
+        "attention_probs_dropout_prob": 0.1,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "hidden_size": HIDDEN,
+        "intermediate_size": INNER,
+        "layer_norm_eps": 1e-12,
+        "max_position_embeddings": 16,
+        "num_attention_heads": HEADS,
+        "num_hidden_layers": 3,
+        "pad_token_id": 0,
+        "type_vocab_size": 2,
+        "vocab_size": 30,
+        **config,
     }
-    tensors = {f"{name}.weight": shape for name, shape in names.items()}
-    tensors |= {f"{name}.bias": shape[:1] for name, shape in names.items()}
+    family = family_named("electra" if electra else "bert")
     return BackboneSpec(
-        family="electra" if "embedding_size" in config else "bert",
-        config={"num_attention_heads": HEADS, "vocab_size": 30, **config},
+        family=family.model_type,
+        config=settings,
         num_layers=3,
         hidden_size=HIDDEN,
         max_length=16,
@@ -58,7 +63,7 @@ def backbone(**config: int) -> BackboneSpec:
         token_types=True,
         embeddings="e" * 64,
         layers=("1" * 64, "2" * 64, "3" * 64),
-        layer_tensors=tensors,
+        layer_tensors=family.layer(settings, 1).shapes,
         tokenizer={"tokenizer.json": "0" * 64},
     )
 

@@ -20,7 +20,7 @@ from centra.kinds.chain import Chain
 from centra.kinds.tagging import IGNORED
 from centra.modeling.branch import Branch
 from centra.modeling.crf import LinearChain
-from centra.modeling.layers import backbone_layer
+from centra.modeling.shards import backbone_layer
 from centra.system.files import file_digest
 from centra.training.features import FeatureCache
 from centra.training.recipe import Distillation, Recipe

@@ -11,9 +11,10 @@ import transformers
 from centra.checkpoints.backbone import import_backbone
 from centra.data.inputs import Input
 from centra.errors import CorruptBlobError
-from centra.families.table import family_of
+from centra.families import family_named
 from centra.modeling.branch import Branch
-from centra.modeling.layers import attention_bias, backbone_layer
+from centra.modeling.shards import backbone_layer
+from centra.modeling.shared_state import attention_bias
 from centra.modeling.trunk import Trunk
 from centra.store import LocalStore
 from centra.tokenization.text_encoder import Encoded, TextEncoder
@@ -37,7 +38,7 @@ def test_branch_with_a_checkpoint_s_own_head_gives_its_sentence_logits(
     folder = support.make_checkpoint(family, "AutoModelForSequenceClassification", tmp_path)
     spec = import_backbone(str(folder), store)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    dense, activation, out = family_of(family).sentence_head
+    dense, activation, out = family_named(family).sentence_head
     head = {"dense": dense, "out": out}
 
     own = _branch_logits(spec, store, _tensors(model, spec, tap, head), tap, activation)
@@ -52,7 +53,7 @@ def test_branch_with_a_checkpoint_s_own_head_gives_its_token_logits(
     folder = support.make_checkpoint(family, "AutoModelForTokenClassification", tmp_path)
     spec = import_backbone(str(folder), store)
     model = transformers.AutoModelForTokenClassification.from_pretrained(folder).eval()
-    head = {"out": family_of(family).token_head}
+    head = {"out": family_named(family).token_head}
 
     own = _branch_logits(spec, store, _tensors(model, spec, 1, head), 1, None)
 
@@ -64,7 +65,7 @@ def _tensors(
     model: Any, spec: BackboneSpec, tap: int, head: dict[str, str]
 ) -> dict[str, torch.Tensor]:
     """A checkpoint's layers above the tap, and its head, under the names of a task module."""
-    family, state = family_of(spec.family), model.state_dict()
+    family, state = family_named(spec.family), model.state_dict()
     layers = {
         f"layers.{i}.{name}": state[f"{family.prefix}{family.layer_prefix}{tap + i - 1}.{name}"]
         for i in range(1, spec.num_layers - tap + 1)
@@ -98,8 +99,9 @@ def _branch_logits(
     branch = Branch(spec, task).load(tensors).eval()
     inputs = {k: torch.from_numpy(v) for k, v in vars(_encoded(spec, store)).items()}
     with torch.inference_mode():
-        hidden = Trunk(spec, store, depth=tap)(**inputs, taps=[tap])[tap]
-        return branch(hidden, inputs["attention_mask"])
+        trunk = Trunk(spec, store, depth=tap)
+        hidden = trunk(**inputs, taps=[tap])[tap]
+        return branch(hidden, trunk.shared_state(inputs["attention_mask"]))
 
 
 def _logits(model: Any, spec: BackboneSpec, store: LocalStore) -> torch.Tensor:
@@ -128,8 +130,9 @@ def test_branch_that_copies_the_backbone_s_layers_continues_the_trunk(
     branch.eval()
 
     with torch.inference_mode():
-        states = Trunk(spec, store, depth=3)(**inputs, taps=[1, 3])
-        own = branch(states[1], inputs["attention_mask"])
+        trunk = Trunk(spec, store, depth=3)
+        states = trunk(**inputs, taps=[1, 3])
+        own = branch(states[1], trunk.shared_state(inputs["attention_mask"]))
 
         assert torch.equal(own, branch.head(states[3]))
 

@@ -11,7 +11,7 @@ import transformers
 from centra.checkpoints.backbone import import_backbone
 from centra.data.inputs import Input
 from centra.errors import IncompatibleError
-from centra.families.table import family_of
+from centra.families import family_named
 from centra.modeling.trunk import Trunk
 from centra.store import LocalStore
 from centra.tokenization.text_encoder import TextEncoder
@@ -189,4 +189,4 @@ def test_other_families_have_no_projection(
 
 def test_unknown_family_is_refused_and_the_known_ones_named() -> None:
     with pytest.raises(IncompatibleError, match=r"'gpt2'.*bert.*xlm-roberta"):
-        family_of("gpt2")
+        family_named("gpt2")

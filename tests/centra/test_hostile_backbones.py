@@ -12,8 +12,8 @@ from safetensors.numpy import load, save
 
 from centra.checkpoints.backbone import check_backbone
 from centra.errors import FormatError, VerificationError
-from centra.families.settings import embedding_shapes, encoder_settings, layer_shapes
-from centra.families.table import ACTIVATIONS, FAMILIES, transformers_class
+from centra.families import FAMILIES, Family
+from centra.families.base import ACTIVATIONS
 from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import ReleaseManifest, TaskEntry, TrunkEntry
 from centra.runtime import Release
@@ -337,16 +337,21 @@ def test_a_module_with_infinite_weights_does_not_load(
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_the_shapes_that_a_family_says_are_those_of_transformers(family: Any) -> None:
-    settings = transformers_class(family, family.config)()
+def test_the_shapes_that_a_family_says_are_those_of_transformers(family: Family) -> None:
+    classes = family.transformers
+    assert classes is not None
+    config = classes.named(classes.config)()
     with torch.device("meta"):
-        embeddings = transformers_class(family, family.embeddings)(settings).state_dict()
-        layer = transformers_class(family, family.layer)(settings).state_dict()
-    said = encoder_settings(settings, family)
+        embeddings = classes.named(classes.embeddings)(config).state_dict()
+        layer = classes.named(classes.layer)(config).state_dict()
+    settings = {key: getattr(config, key) for key in family.settings}
 
-    assert layer_shapes(said, family) == {name: tuple(t.shape) for name, t in layer.items()}
+    for number in (1, 2):
+        assert family.layer(settings, number).shapes == {
+            name: tuple(tensor.shape) for name, tensor in layer.items()
+        }
     own = {f"embeddings.{name}": tuple(t.shape) for name, t in embeddings.items()}
-    found = embedding_shapes(said, family)
+    found = family.embeddings(settings).shapes
     assert {name: found[name] for name in found if "project" not in name} == own
 
 

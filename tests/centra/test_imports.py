@@ -29,7 +29,7 @@ LIGHT = (
     "centra.formats.documents",
     "centra.formats.tensors",
     "centra.formats.task_module",
-    "centra.families.table",
+    "centra.families",
     "centra.formats.backbone",
     "centra.bench",
     "centra.formats.manifest",

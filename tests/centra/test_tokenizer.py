@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from centra.data.inputs import Input
 from centra.errors import FormatError, IncompatibleError
-from centra.families.table import family_of
+from centra.families import family_named
 from centra.tokenization.comparison import find_difference
 from centra.tokenization.importing import ImportedTokenizer, import_tokenizer
 from centra.tokenization.loading import load_tokenizer
@@ -126,7 +126,7 @@ def made(family: str, folder: Path, *, fast: bool = False, **settings: Any) -> P
     """A folder with a config and a tokenizer, as files of words or as ``tokenizer.json`` alone."""
     folder.mkdir()
     size = WRITERS[family](folder)
-    offset = 2 if family_of(family).position_offset else 0
+    offset = 2 if family_named(family).position_offset else 0
     types = {} if family == "distilbert" else {"type_vocab_size": 1 if offset else 2}
     transformers.AutoConfig.for_model(
         family, vocab_size=size, max_position_embeddings=support.MAX_LENGTH + offset, **types
@@ -143,7 +143,9 @@ def made(family: str, folder: Path, *, fast: bool = False, **settings: Any) -> P
 
 def taken(folder: Path) -> ImportedTokenizer:
     config = transformers.AutoConfig.from_pretrained(folder)
-    return import_tokenizer(str(folder), config, family_of(config.model_type))
+    family = family_named(config.model_type)
+    settings = {key: getattr(config, key) for key in family.settings}
+    return import_tokenizer(str(folder), family, settings, config=config)
 
 
 def encoder_of(imported: ImportedTokenizer, folder: Path) -> TextEncoder:

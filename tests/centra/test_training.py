@@ -18,7 +18,7 @@ from centra.data.tags import tagged_spans
 from centra.errors import CentraError, DataError, UsageError
 from centra.formats.task_module import TaskModule, check_module
 from centra.modeling.branch import Branch
-from centra.modeling.layers import backbone_layer
+from centra.modeling.shards import backbone_layer
 from centra.modeling.trunk import Trunk
 from centra.releases.evaluation import measure
 from centra.runtime import Release
@@ -139,7 +139,8 @@ def test_probe_is_taken_from_the_dev_set_and_recorded_by_the_module_itself(
     trunk = Trunk(tiny_backbone.spec, tiny_backbone.store, depth=1)
     branch = Branch(tiny_backbone.spec, module.spec).load(module.weights).eval()
     with torch.inference_mode():
-        own = branch(trunk(**probe, taps=[1])[1], probe["attention_mask"])
+        shared = trunk.shared_state(probe["attention_mask"])
+        own = branch(trunk(**probe, taps=[1])[1], shared)
     assert torch.equal(own, module.tensors["probe.logits"])
     dev = read_examples(tiny_data("single") / "dev.jsonl")[:8]
     rows = TextEncoder.of(tiny_backbone.spec, tiny_backbone.store).encode(e.input for e in dev)

@@ -33,7 +33,7 @@ from centra.checkpoints.saved_model import read_config, read_headers
 from centra.checkpoints.task import read_task
 from centra.data.labels import read_labels
 from centra.errors import CentraError
-from centra.families.settings import encoder_family
+from centra.families.settings import read_family
 from centra.formats.backbone import BackboneSpec
 from centra.formats.documents import canonical_json, sha256
 from centra.formats.manifest import ChannelPointer, ReleaseManifest
@@ -139,7 +139,7 @@ def _written(name: str, parse: Callable[[Path], object]) -> Callable[[bytes, Pat
 def _config(data: bytes, folder: Path) -> None:
     (folder / "config.json").write_bytes(data)
     raw = read_config(str(folder))
-    encoder_family(raw, "x")
+    read_family(raw, "x")
     for tagging in (False, True):
         read_task(raw, 3, tagging=tagging, where="x")
 

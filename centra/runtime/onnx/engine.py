@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
-from centra.families.table import family_of
+from centra.families import family_named
 from centra.formats.backbone import check_shard
 from centra.formats.precision import Precision
 from centra.formats.task_module import check_stored
@@ -21,9 +21,10 @@ from centra.formats.tensors import map_tensors, under
 from centra.kinds.chain import Chain
 from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
 from centra.runtime.onnx import layers as onnx_layers
-from centra.runtime.onnx.layers import Shape
+from centra.runtime.onnx.layers import Head
 from centra.runtime.onnx.parts import FirstLayer, Hidden, Layer
 from centra.runtime.onnx.session import VERSION, Program
+from centra.runtime.onnx.shared_state import PositionTables, SharedState
 from centra.runtime.packing import Packed
 from centra.runtime.pool import Pool
 from centra.runtime.units import UnitCache, UnitKey
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from centra.families.description import Embeddings
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import TaskSpec
     from centra.store import BlobReader
@@ -72,25 +74,27 @@ class OnnxEngine:
         held: AbstractSet[str] = frozenset(),
     ) -> OnnxTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
-        shape, prefix = Shape.of(spec), family_of(spec.family).layer_prefix
+        family, description = family_named(spec.family), spec.description
+        layers = {number: spec.layer(number) for number in range(1, depth + 1)}
+        for described in layers.values():
+            onnx_layers.check_layer(described, f"backbone sha256:{spec.digest}")
 
-        def embeddings(path: Path) -> Program:
+        def embeddings(path: Path) -> OnnxEmbeddings:
             check_shard(spec, 0, path)
-            graph = onnx_layers.embeddings(map_tensors(path), shape)
-            return Program(graph)
+            return OnnxEmbeddings(map_tensors(path), description, spec.max_length)
 
-        def layer(index: int, path: Path) -> Layer:
-            check_shard(spec, index + 1, path)
-            weights = under(map_tensors(path), f"{prefix}{index}.")
-            return Layer(weights, shape, precision=precision, pool=self.pool)
+        def layer(number: int, path: Path) -> Layer:
+            check_shard(spec, number, path)
+            weights = under(map_tensors(path), family.layer_name(number))
+            return Layer(weights, layers[number], precision=precision, pool=self.pool)
 
-        def loaded_layer(index: int) -> Layer:
+        def loaded_layer(number: int) -> Layer:
             return _unit(
-                spec.layers[index],
-                partial(layer, index),
+                spec.layers[number - 1],
+                partial(layer, number),
                 reader,
                 precision=precision,
-                settings=("layer", shape, self.pool.workers),
+                settings=("layer", layers[number], self.pool.workers),
                 held=held,
             )
 
@@ -101,11 +105,11 @@ class OnnxEngine:
                 embeddings,
                 reader,
                 precision=Precision.FP32,
-                settings=("embeddings", shape),
+                settings=("embeddings", description, spec.max_length),
                 held=held,
             )
-            layers = list(executor.map(loaded_layer, range(depth)))
-            return OnnxTrunk(spec, below.result(), layers)
+            loaded = list(executor.map(loaded_layer, layers))
+            return OnnxTrunk(spec, below.result(), loaded)
 
     def load_task(
         self,
@@ -117,26 +121,39 @@ class OnnxEngine:
         held: AbstractSet[str] = frozenset(),
     ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""
-        shape = Shape.of(backbone)
 
         def task(path: Path) -> LoadedTask:
             spec, tensors = check_stored(path, digest, backbone).spec, map_tensors(path)
             inputs = {name: tensors[f"probe.{name}"].copy() for name in PROBE_INPUTS}
             return LoadedTask(
                 spec=spec,
-                branch=OnnxBranch(tensors, spec, shape, precision, self.pool),
+                branch=OnnxBranch(tensors, spec, backbone, precision, self.pool),
                 probe=Probe(Encoded(**inputs), tensors["probe.logits"].copy()),
                 chain=_chain(tensors, spec),
             )
 
-        settings = ("task", shape, self.pool.workers)
+        settings = ("task", backbone.digest, self.pool.workers)
         return _unit(digest, task, reader, precision=precision, settings=settings, held=held)
+
+
+class OnnxEmbeddings:
+    """A backbone's embeddings, and the tables among them that all layers share."""
+
+    def __init__(
+        self, weights: Mapping[str, np.ndarray], description: Embeddings, positions: int
+    ) -> None:
+        """Compile them; see :func:`centra.runtime.onnx.layers.embeddings`."""
+        self.program = Program(onnx_layers.embeddings(weights, description))
+        biases = {bias.table: weights[bias.table].copy() for bias in description.relative_biases}
+        self.positions = PositionTables(biases, positions)
 
 
 class OnnxTrunk:
     """See :class:`centra.runtime.engine.TrunkEngine`."""
 
-    def __init__(self, spec: BackboneSpec, embeddings: Program, layers: Sequence[Layer]) -> None:
+    def __init__(
+        self, spec: BackboneSpec, embeddings: OnnxEmbeddings, layers: Sequence[Layer]
+    ) -> None:
         self._spec = spec
         self._embeddings = embeddings
         self._layers = layers
@@ -149,17 +166,19 @@ class OnnxTrunk:
             "token_type_ids": packed.token_type_ids,
             "positions": self._positions(batch, packed),
         }
-        (states,) = self._embeddings(*(known[name] for name in self._embeddings.inputs))
+        program = self._embeddings.program
+        (states,) = program(*(known[name] for name in program.inputs))
+        shared = SharedState(packed, self._embeddings.positions)
         if 0 in taps:
-            yield 0, Hidden(states, packed)
+            yield 0, Hidden(states, shared)
         for number, layer in enumerate(self._layers[: max(taps)], 1):
-            states = layer(states, packed)
+            states = layer(states, shared)
             if number in taps:
-                yield number, Hidden(states, packed)
+                yield number, Hidden(states, shared)
 
     def _positions(self, batch: Encoded, packed: Packed) -> np.ndarray:
         """Each token's position, ``(tokens,)``, as its family counts."""
-        if not family_of(self._spec.family).position_offset:
+        if not family_named(self._spec.family).position_offset:
             return packed.columns
         real = batch.input_ids != self._spec.pad_token_id
         positions = self._spec.pad_token_id + real.cumsum(axis=1) * real
@@ -174,38 +193,43 @@ class OnnxBranch:
         self,
         weights: Mapping[str, np.ndarray],
         spec: TaskSpec,
-        shape: Shape,
+        backbone: BackboneSpec,
         precision: Precision,
         pool: Pool,
     ) -> None:
         head = {name: array for name, array in weights.items() if name.startswith("head.")}
         own = [under(weights, f"layers.{i}.") for i in range(1, spec.depth + 1)]
-        layer = partial(Layer, shape=shape, precision=precision, pool=pool)
+        described = [backbone.layer(spec.tap_layer + i) for i in range(1, spec.depth + 1)]
+        for one in described:
+            onnx_layers.check_layer(one, f"backbone sha256:{backbone.digest}")
+        layer = partial(Layer, precision=precision, pool=pool)
+        ending = Head.of(spec, backbone)
         self._every_token = spec.reads_every_token
 
         def last() -> Layer | FirstLayer | Program:
             if not own:
-                return Program(onnx_layers.head_alone(head, shape, precision, spec.head))
+                hidden = backbone.hidden_size
+                return Program(onnx_layers.head_alone(head, hidden, precision, ending))
             if self._every_token:
-                return layer(own[-1] | head, head=spec.head)
-            return FirstLayer(own[-1] | head, shape, precision=precision, head=spec.head)
+                return layer(own[-1] | head, described[-1], head=ending)
+            return FirstLayer(own[-1] | head, described[-1], precision=precision, head=ending)
 
         with ThreadPoolExecutor(pool.workers) as executor:
             compiled = executor.submit(last)
-            self._layers = list(executor.map(layer, own[:-1]))
+            self._layers = list(executor.map(layer, own[:-1], described[:-1]))
             self._last = compiled.result()
 
     def run(self, hidden_states: Hidden) -> np.ndarray:
         """See :meth:`centra.runtime.engine.BranchEngine.run`."""
         hidden = hidden_states
         for layer in self._layers:
-            hidden = Hidden(layer(hidden.states, hidden.packed), hidden.packed)
+            hidden = Hidden(layer(hidden.states, hidden.shared), hidden.shared)
         packed = hidden.packed
         match self._last:
             case FirstLayer() as first:
                 logits = first(hidden)
             case Layer() as layer:
-                logits = layer(hidden.states, packed)
+                logits = layer(hidden.states, hidden.shared)
             case Program() as head:
                 known = {"states": hidden.states, "firsts": packed.firsts}
                 (logits,) = head(*(known[name] for name in head.inputs))

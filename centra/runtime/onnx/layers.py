@@ -7,7 +7,8 @@ A **first-token layer** is the last one of a task that reads the first token alo
 feed-forward are computed for that row. Its query q meets all keys, so the key projection moves onto
 the query: q·(W x) = (qW)·x; a bias of the keys adds the same to all scores and falls out of the
 softmax. The value projection moves behind the average, since the weights of an average add up to
-one: Σ aᵢ(W xᵢ + b) = W(Σ aᵢ xᵢ) + b. No key or value is computed for any other token.
+one: Σ aᵢ(W xᵢ + b) = W(Σ aᵢ xᵢ) + b. No key or value is computed for any other token. Keys that turn
+with their positions do not move: they alone are computed for every token.
 
 Products with weights are two-dimensional, head by head where need be, in the precision asked for; see
 :mod:`centra.runtime.onnx.products`. Everything else is float32: embeddings, attention, activations,
@@ -16,26 +17,37 @@ norms, biases, and the last linear layer of a head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from centra.errors import IncompatibleError
-from centra.families.table import LayerNames, family_of
+from centra.families import family_named
+from centra.families.description import Linear, Norm
 from centra.formats.precision import Precision
 from centra.runtime.onnx.graph import MICROSOFT, Graph
-from centra.runtime.onnx.products import Rows, linear, product, products_by_part
+from centra.runtime.onnx.products import (
+    Rows,
+    bias_of,
+    linear,
+    name_of,
+    product,
+    products_by_part,
+    weight_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from centra.families.description import Attention, Embeddings, Layer
     from centra.formats.backbone import BackboneSpec
-    from centra.formats.task_module import HeadSpec
+    from centra.formats.task_module import TaskSpec
 
 __all__ = [
-    "Shape",
+    "Head",
     "attention",
+    "check_layer",
     "embeddings",
     "finish",
     "finish_first",
@@ -52,89 +64,98 @@ _SWISH = {"silu", "swish"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
-    """What the layers of a backbone, and of the tasks on it, have in common."""
+class Head:
+    """How a task's head looks; its tensors are under ``head.``."""
 
-    names: LayerNames
-    hidden: int
-    heads: int
+    norm: Norm | None
+    dense: Linear | None
+    """Of a head on the first token; None for a head on every token."""
     activation: str
-    epsilon: float
+    out: Linear
 
     @classmethod
-    def of(cls, spec: BackboneSpec) -> Shape:
-        """The shape of a backbone's layers.
-
-        Raises:
-            IncompatibleError: an activation that no graph is known for.
-        """
-        names = family_of(spec.family).names
-        activation = spec.config[names.activation_key]
-        if activation not in _GELU | _TANH_GELU | _PLAIN.keys() | _SWISH:
-            raise IncompatibleError(
-                f"backbone sha256:{spec.digest}: the onnx engine does not know the activation "
-                f"{activation!r}; load the release with engine 'torch'"
-            )
-        epsilon = names.epsilon if names.epsilon is not None else spec.config["layer_norm_eps"]
+    def of(cls, spec: TaskSpec, backbone: BackboneSpec) -> Head:
+        """The head of a task on a backbone."""
+        hidden = backbone.hidden_size
+        norm = family_named(backbone.family).head_norm(backbone.config)
+        activation = spec.head.activation
         return cls(
-            names=names,
-            hidden=spec.hidden_size,
-            heads=int(spec.config[names.heads_key]),
-            activation=activation,
-            epsilon=float(epsilon),
+            norm=None if norm is None else replace(norm, name=f"head.{norm.name}"),
+            dense=None
+            if activation is None
+            else Linear(name="head.dense", inputs=hidden, outputs=hidden),
+            activation=activation or "",
+            out=Linear(name="head.out", inputs=hidden, outputs=spec.outputs),
         )
 
-    @property
-    def head_size(self) -> int:
-        """The width of one attention head."""
-        return self.hidden // self.heads
+
+def check_layer(layer: Layer, where: str) -> None:
+    """Refuse a layer that no graphs are known for.
+
+    Raises:
+        IncompatibleError: its activation.
+    """
+    name = layer.feed_forward.activation
+    if name not in _GELU | _TANH_GELU | _PLAIN.keys() | _SWISH:
+        raise IncompatibleError(
+            f"{where}: the onnx engine does not know the activation {name!r}; load the release with "
+            "engine 'torch'",
+            code="activation-unknown-to-engine",
+            activation=name,
+        )
 
 
-def embeddings(weights: Mapping[str, np.ndarray], shape: Shape) -> Graph:
+def embeddings(weights: Mapping[str, np.ndarray], description: Embeddings) -> Graph:
     """Layer 0.
 
     Returns:
-        From ``input_ids``, ``token_type_ids`` and ``positions`` of ``(tokens,)``, as far as the
-        family has them, to hidden states ``(tokens, hidden)``.
+        From ``input_ids``, ``token_type_ids`` and ``positions`` of ``(tokens,)``, as far as there
+        are tables for them, to hidden states ``(tokens, hidden)``.
     """
     graph = Graph("embeddings")
-    summed = ""
-    for source, table in _TABLES.items():
-        name = f"embeddings.{table}_embeddings.weight"
-        if name not in weights:
-            continue
-        ids = graph.input(source, "int64", ["tokens"])
-        found = graph.node("Gather", graph.weight(table, weights[name]), ids, axis=0)
-        summed = graph.node("Add", summed, found) if summed else found
-    scale = graph.weight("scale", weights["embeddings.LayerNorm.weight"])
-    shift = graph.weight("shift", weights["embeddings.LayerNorm.bias"])
-    states = graph.node("LayerNormalization", summed, scale, shift, axis=-1, epsilon=shape.epsilon)
-    if "embeddings_project.weight" in weights:
+    states, width = "", description.width
+    for table in description.tables:
+        ids = graph.input(table.ids, "int64", ["tokens"])
+        weight = graph.weight(table.name, weights[f"{table.name}.weight"])
+        rows = graph.node("Gather", weight, ids, axis=0)
+        states = graph.node("Add", states, rows) if states else rows
+    if description.norm is not None:
+        states = _normed(graph, states, weights, description.norm)
+    if description.projection is not None:
+        width = description.projection.outputs
         states = linear(
-            graph, Rows.of(graph, states, Precision.FP32), weights, "embeddings_project"
+            graph, Rows.of(graph, states, Precision.FP32), weights, description.projection
         )
-    graph.output(states, "float32", ["tokens", shape.hidden])
+    graph.output(states, "float32", ["tokens", width])
     return graph
 
 
-_TABLES = {"input_ids": "word", "token_type_ids": "token_type", "positions": "position"}
+def project(weights: Mapping[str, np.ndarray], layer: Layer, precision: Precision) -> Graph:
+    """A layer up to attention.
 
-
-def project(weights: Mapping[str, np.ndarray], shape: Shape, precision: Precision) -> Graph:
-    """A layer up to attention: hidden states to query, key and value, all ``(tokens, hidden)``."""
-    graph, names = Graph("project"), shape.names
-    states = graph.input("states", "float32", ["tokens", shape.hidden])
-    rows = Rows.of(graph, states, precision)
-    for part in (names.query, names.key, names.value):
-        graph.output(linear(graph, rows, weights, part), "float32", ["tokens", shape.hidden])
+    Returns:
+        From ``states`` and, for a layer with rotary positions, ``cosines`` and ``sines``
+        ``(tokens, head size)`` to query, key and value, all ``(tokens, hidden)``.
+    """
+    graph, parts = Graph("project"), layer.attention
+    states = graph.input("states", "float32", ["tokens", layer.hidden])
+    tables = _rotary_inputs(graph, parts)
+    rows = Rows.of(graph, _before(graph, states, weights, layer), precision)
+    for part in (parts.query, parts.key, parts.value):
+        found = linear(graph, rows, weights, part)
+        if part is not parts.value:
+            found = _turned(graph, found, tables, parts)
+        graph.output(found, "float32", ["tokens", layer.hidden])
     return graph
 
 
-def attention(heads: int, hidden: int, *, whole: bool) -> Graph:
+def attention(heads: int, hidden: int, *, whole: bool, scores: bool) -> Graph:
     """Attention of all tokens of one bucket; see :class:`centra.runtime.packing.Bucket`.
 
     Args:
         heads, hidden: how many heads, and the width of all together.
+        scores: whether something is added to the scores: a last input ``scores``
+            ``(1, 1 or heads, length, length)``.
         whole: for a batch whose tokens lie as they must, so that nothing is moved.
 
     Returns:
@@ -152,11 +173,14 @@ def attention(heads: int, hidden: int, *, whole: bool) -> Graph:
     else:
         gather = graph.input("gather", "int64", ["n", "length"])
         values = [graph.node("Gather", value, gather, axis=0) for value in values]
+    scatter = "" if whole else graph.input("scatter", "int64", ["found"])
+    added = [graph.input("scores", "float32", [1, "heads", "length", "length"])] if scores else []
     # The mask is given even where it masks nothing: without one, another kernel would run.
-    context = graph.node("MultiHeadAttention", *values, "", mask, domain=MICROSOFT, num_heads=heads)
+    context = graph.node(
+        "MultiHeadAttention", *values, "", mask, *added, domain=MICROSOFT, num_heads=heads
+    )
     context = graph.node("Reshape", context, graph.constant(np.array([-1, hidden])))
     if not whole:
-        scatter = graph.input("scatter", "int64", ["found"])
         context = graph.node("Gather", context, scatter, axis=0)
     graph.output(context, "float32", ["found", hidden])
     return graph
@@ -164,15 +188,15 @@ def attention(heads: int, hidden: int, *, whole: bool) -> Graph:
 
 def finish(
     weights: Mapping[str, np.ndarray],
-    shape: Shape,
+    layer: Layer,
     precision: Precision,
-    head: HeadSpec | None = None,
+    head: Head | None = None,
 ) -> Graph:
     """A layer from attention on, and perhaps a head on every token.
 
     Args:
         weights: of the layer, and of the head under ``head.``.
-        shape: of the layer.
+        layer: how it looks.
         precision: of the products.
         head: after the last layer of a task.
 
@@ -181,37 +205,56 @@ def finish(
         ``(tokens, …)``.
     """
     graph = Graph("finish")
-    context = graph.input("context", "float32", ["tokens", shape.hidden])
-    states = graph.input("states", "float32", ["tokens", shape.hidden])
-    states = _after_attention(graph, context, states, weights, shape, precision=precision)
-    _end(graph, states, weights, shape, precision=precision, head=head)
+    context = graph.input("context", "float32", ["tokens", layer.hidden])
+    states = graph.input("states", "float32", ["tokens", layer.hidden])
+    states = _after_attention(graph, context, states, weights, layer, precision=precision)
+    _end(graph, states, weights, precision=precision, head=head, hidden=layer.hidden)
     return graph
 
 
-def project_first(weights: Mapping[str, np.ndarray], shape: Shape, precision: Precision) -> Graph:
+def project_first(weights: Mapping[str, np.ndarray], layer: Layer, precision: Precision) -> Graph:
     """A first-token layer up to attention.
 
     Returns:
-        From ``states`` ``(tokens, hidden)`` and ``firsts`` ``(batch,)`` to the queries in the space
-        of the layer's input, ``(batch, heads, hidden)``, and the first tokens' own states.
+        From ``states`` ``(tokens, hidden)``, ``firsts`` ``(batch,)`` and, for a layer with rotary
+        positions, ``cosines`` and ``sines`` to the queries ``(batch, heads, hidden)`` and the first
+        tokens' own states; then, of a layer whose norms come first, all states behind the norm; then,
+        of a layer with rotary positions, the keys ``(tokens, hidden)``. Without rotary positions the
+        queries are in the space of what the keys are made of, otherwise in that of the keys.
     """
-    graph, names = Graph("project-first"), shape.names
-    states = graph.input("states", "float32", ["tokens", shape.hidden])
+    graph, parts, hidden = Graph("project-first"), layer.attention, layer.hidden
+    states = graph.input("states", "float32", ["tokens", hidden])
     firsts = graph.input("firsts", "int64", ["batch"])
-    rows = graph.node("Gather", states, firsts, axis=0)
-    query = linear(graph, Rows.of(graph, rows, precision), weights, names.query)
-    keys = [*_by_head(weights[f"{names.key}.weight"], shape)]
-    queries = products_by_part(graph, Rows.of(graph, query, precision), "key", keys)
-    target = graph.constant(np.array([-1, shape.heads, shape.hidden]))
-    graph.output(
-        graph.node("Reshape", queries, target), "float32", ["batch", shape.heads, shape.hidden]
-    )
-    graph.output(rows, "float32", ["batch", shape.hidden])
+    tables = _rotary_inputs(graph, parts)
+    own = graph.node("Gather", states, firsts, axis=0)
+    before = _before(graph, states, weights, layer)
+    read = own if before == states else graph.node("Gather", before, firsts, axis=0)
+    query = linear(graph, Rows.of(graph, read, precision), weights, parts.query)
+    if tables:
+        # A first token's position is 0, which turns nothing.
+        query = graph.node("Reshape", query, graph.constant(np.array([-1, 1, hidden])))
+        queries = graph.node("Mul", query, graph.constant(_own_values(parts, hidden)))
+    else:
+        keys = [*_by_head(weight_of(weights, parts.key), parts)]
+        queries = products_by_part(graph, Rows.of(graph, query, precision), "key", keys)
+        target = graph.constant(np.array([-1, parts.heads, hidden]))
+        queries = graph.node("Reshape", queries, target)
+    graph.output(queries, "float32", ["batch", parts.heads, hidden])
+    graph.output(own, "float32", ["batch", hidden])
+    if before != states:
+        graph.output(before, "float32", ["tokens", hidden])
+    if tables:
+        key = linear(graph, Rows.of(graph, before, precision), weights, parts.key)
+        graph.output(_turned(graph, key, tables, parts), "float32", ["tokens", hidden])
     return graph
 
 
-def first_attention(heads: int, hidden: int) -> Graph:
+def first_attention(heads: int, hidden: int, *, keys: bool) -> Graph:
     """Attention of the first tokens of one bucket; see :class:`centra.runtime.packing.Bucket`.
+
+    Args:
+        heads, hidden: how many heads, and the width of all together.
+        keys: whether the queries meet keys of their own, a last input, instead of the states.
 
     Returns:
         From ``queries`` of all inputs, ``inputs`` ``(n,)``, their padded ``states``
@@ -221,10 +264,11 @@ def first_attention(heads: int, hidden: int) -> Graph:
     queries = graph.input("queries", "float32", ["batch", heads, hidden])
     inputs = graph.input("inputs", "int64", ["n"])
     states = graph.input("states", "float32", ["n", "length", hidden])
-    bias = graph.input("bias", "float32", ["n", 1, "length"])
+    bias = graph.input("bias", "float32", ["n", "rows", "length"])
+    met = graph.input("keys", "float32", ["n", "length", hidden]) if keys else states
     own = graph.node("Gather", queries, inputs, axis=0)
     scale = (hidden // heads) ** -0.5
-    scores = graph.node("FusedMatMul", own, states, domain=MICROSOFT, transB=1, alpha=scale)
+    scores = graph.node("FusedMatMul", own, met, domain=MICROSOFT, transB=1, alpha=scale)
     weights = graph.node("Softmax", graph.node("Add", scores, bias), axis=-1)
     average = graph.node("MatMul", weights, states)
     target = graph.constant(np.array([-1, heads * hidden]))
@@ -233,7 +277,7 @@ def first_attention(heads: int, hidden: int) -> Graph:
 
 
 def finish_first(
-    weights: Mapping[str, np.ndarray], shape: Shape, precision: Precision, head: HeadSpec
+    weights: Mapping[str, np.ndarray], layer: Layer, precision: Precision, head: Head
 ) -> Graph:
     """A first-token layer from attention on, and its head.
 
@@ -241,30 +285,37 @@ def finish_first(
         From ``averages`` ``(batch, heads * hidden)`` and ``states``, the first tokens' own, to
         logits ``(batch, outputs)``.
     """
-    graph, names = Graph("finish-first"), shape.names
-    averages = graph.input("averages", "float32", ["batch", shape.heads * shape.hidden])
-    states = graph.input("states", "float32", ["batch", shape.hidden])
-    values = [weight.T for weight in _by_head(weights[f"{names.value}.weight"], shape)]
-    bias = weights[f"{names.value}.bias"]
+    graph, parts = Graph("finish-first"), layer.attention
+    averages = graph.input("averages", "float32", ["batch", parts.heads * layer.hidden])
+    states = graph.input("states", "float32", ["batch", layer.hidden])
+    values = [weight.T for weight in _by_head(weight_of(weights, parts.value), parts)]
+    bias = bias_of(weights, parts.value)
     context = products_by_part(graph, Rows.of(graph, averages, precision), "value", values, bias)
-    states = _after_attention(graph, context, states, weights, shape, precision=precision)
-    _end(graph, states, weights, shape, precision=precision, head=head)
+    states = _after_attention(graph, context, states, weights, layer, precision=precision)
+    _end(graph, states, weights, precision=precision, head=head, hidden=layer.hidden)
     return graph
 
 
 def head_alone(
-    weights: Mapping[str, np.ndarray], shape: Shape, precision: Precision, head: HeadSpec
+    weights: Mapping[str, np.ndarray], hidden: int, precision: Precision, head: Head
 ) -> Graph:
     """The head of a task without layers, from ``states`` at the tap to logits.
 
     A head on the first token takes ``firsts`` too.
     """
     graph = Graph("head")
-    states = graph.input("states", "float32", ["tokens", shape.hidden])
-    if head.activation is not None:
+    states = graph.input("states", "float32", ["tokens", hidden])
+    if head.dense is not None:
         states = graph.node("Gather", states, graph.input("firsts", "int64", ["batch"]), axis=0)
-    _end(graph, states, weights, shape, precision=precision, head=head)
+    _end(graph, states, weights, precision=precision, head=head, hidden=hidden)
     return graph
+
+
+def _before(graph: Graph, states: str, weights: Mapping[str, np.ndarray], layer: Layer) -> str:
+    """What a layer's attention reads of its input."""
+    if not layer.norm_first or layer.attention_norm is None:
+        return states
+    return _normed(graph, states, weights, layer.attention_norm)
 
 
 def _after_attention(
@@ -272,53 +323,74 @@ def _after_attention(
     context: str,
     states: str,
     weights: Mapping[str, np.ndarray],
-    shape: Shape,
+    layer: Layer,
     *,
     precision: Precision,
 ) -> str:
-    names = shape.names
+    parts = layer.feed_forward
     rows = Rows.of(graph, context, precision)
-    projected = linear(graph, rows, weights, names.attention_output)
-    norm = names.attention_norm
-    states = _add_and_norm(graph, projected, states, weights, norm, epsilon=shape.epsilon)
-    rows = Rows.of(graph, states, precision)
-    inner = _activated(graph, rows, weights, names.inner, shape.activation)
-    outer = linear(graph, Rows.of(graph, inner, precision), weights, names.outer)
-    return _add_and_norm(graph, outer, states, weights, names.norm, epsilon=shape.epsilon)
+    projected = linear(graph, rows, weights, layer.attention.output)
+    if layer.norm_first:
+        states = read = graph.node("Add", projected, states)
+        if layer.feed_forward_norm is not None:
+            read = _normed(graph, states, weights, layer.feed_forward_norm)
+    else:
+        states = read = _add_and_norm(graph, projected, states, weights, layer.attention_norm)
+    rows = Rows.of(graph, read, precision)
+    inner = _activated(graph, rows, weights, parts.inner, parts.activation)
+    if parts.gate is not None:
+        inner = graph.node("Mul", inner, linear(graph, rows, weights, parts.gate))
+    outer = linear(graph, Rows.of(graph, inner, precision), weights, parts.outer)
+    if layer.norm_first:
+        return graph.node("Add", outer, states)
+    return _add_and_norm(graph, outer, states, weights, layer.feed_forward_norm)
 
 
 def _end(
     graph: Graph,
     states: str,
     weights: Mapping[str, np.ndarray],
-    shape: Shape,
     *,
     precision: Precision,
-    head: HeadSpec | None,
+    head: Head | None,
+    hidden: int,
 ) -> None:
     """Make the states the graph's output, or what a head makes of them."""
     if head is None:
-        graph.output(states, "float32", ["rows", shape.hidden])
+        graph.output(states, "float32", ["rows", hidden])
         return
-    if head.activation is not None:
+    if head.norm is not None:
+        states = _normed(graph, states, weights, head.norm)
+    if head.dense is not None:
         rows = Rows.of(graph, states, precision)
-        states = _activated(graph, rows, weights, "head.dense", head.activation)
-    logits = linear(graph, Rows.of(graph, states, Precision.FP32), weights, "head.out")
-    graph.output(logits, "float32", ["rows", len(weights["head.out.bias"])])
+        states = _activated(graph, rows, weights, head.dense, head.activation)
+    logits = linear(graph, Rows.of(graph, states, Precision.FP32), weights, head.out)
+    graph.output(logits, "float32", ["rows", head.out.outputs])
 
 
 def _activated(
-    graph: Graph, rows: Rows, weights: Mapping[str, np.ndarray], name: str, activation: str
+    graph: Graph, rows: Rows, weights: Mapping[str, np.ndarray], part: Linear, activation: str
 ) -> str:
     """A linear layer and its activation; where one kernel adds the bias too, that one."""
-    if activation in _GELU | _TANH_GELU:
-        bias = graph.weight(f"{name}.bias", weights[f"{name}.bias"])
+    bias = bias_of(weights, part)
+    if activation in _GELU | _TANH_GELU and bias is not None:
+        added = graph.weight(f"{name_of(part)}.bias", bias)
         op = "BiasGelu" if activation in _GELU else "FastGelu"
-        return graph.node(op, product(graph, rows, weights, name), bias, domain=MICROSOFT)
-    value = linear(graph, rows, weights, name)
+        return graph.node(op, product(graph, rows, weights, part), added, domain=MICROSOFT)
+    value = linear(graph, rows, weights, part)
+    if activation in _GELU | _TANH_GELU:
+        op = "Gelu" if activation in _GELU else "FastGelu"
+        return graph.node(op, value, domain=MICROSOFT)
     if activation in _SWISH:
         return graph.node("Mul", value, graph.node("Sigmoid", value))
     return graph.node(_PLAIN[activation], value)
+
+
+def _normed(graph: Graph, value: str, weights: Mapping[str, np.ndarray], norm: Norm) -> str:
+    """A norm of rows."""
+    op = "LayerNormalization" if norm.kind == "layer" else "SimplifiedLayerNormalization"
+    parts = _norm_weights(graph, weights, norm)
+    return graph.node(op, value, *parts, axis=-1, epsilon=norm.epsilon)
 
 
 def _add_and_norm(
@@ -326,24 +398,55 @@ def _add_and_norm(
     value: str,
     residual: str,
     weights: Mapping[str, np.ndarray],
-    name: str,
-    *,
-    epsilon: float,
+    norm: Norm | None,
 ) -> str:
-    """A residual connection and the layer norm after it."""
-    scale = graph.weight(f"{name}.weight", weights[f"{name}.weight"])
-    shift = graph.weight(f"{name}.bias", weights[f"{name}.bias"])
-    return graph.node(
-        "SkipLayerNormalization",
-        value,
-        residual,
-        scale,
-        shift,
-        domain=MICROSOFT,
-        epsilon=epsilon,
+    """A residual connection and the norm after it."""
+    if norm is None:
+        return graph.node("Add", value, residual)
+    op = "SkipLayerNormalization" if norm.kind == "layer" else "SkipSimplifiedLayerNormalization"
+    parts = _norm_weights(graph, weights, norm)
+    return graph.node(op, value, residual, *parts, domain=MICROSOFT, epsilon=norm.epsilon)
+
+
+def _norm_weights(graph: Graph, weights: Mapping[str, np.ndarray], norm: Norm) -> list[str]:
+    names = [f"{norm.name}.{end}" for end in ("weight", "bias")[: 1 + norm.bias]]
+    return [graph.weight(f"{name}.norm", weights[name]) for name in names]
+
+
+def _rotary_inputs(graph: Graph, parts: Attention) -> list[str]:
+    if parts.rotary is None:
+        return []
+    shape: list[int | str] = ["tokens", parts.head_size]
+    return [graph.input(name, "float32", shape) for name in ("cosines", "sines")]
+
+
+def _turned(graph: Graph, value: str, tables: Sequence[str], parts: Attention) -> str:
+    """Queries or keys ``(tokens, hidden)`` turned by their positions, head by head."""
+    if not tables:
+        return value
+    size, half = parts.head_size, parts.head_size // 2
+    target = graph.constant(np.array([-1, parts.heads, size]))
+    split = graph.node("Reshape", value, target)
+    # (-second half, first half), as a choice of places and a change of signs.
+    places = np.concatenate([np.arange(half, size), np.arange(half)])
+    signs = np.concatenate([np.full(half, -1), np.ones(half)]).astype(np.float32)
+    swapped = graph.node("Gather", split, graph.constant(places), axis=2)
+    swapped = graph.node("Mul", swapped, graph.constant(signs))
+    cosines, sines = (
+        graph.node("Reshape", table, graph.constant(np.array([-1, 1, size]))) for table in tables
     )
+    found = graph.node("Add", graph.node("Mul", split, cosines), graph.node("Mul", swapped, sines))
+    return graph.node("Reshape", found, graph.constant(np.array([-1, parts.heads * size])))
 
 
-def _by_head(array: np.ndarray, shape: Shape) -> np.ndarray:
+def _by_head(array: np.ndarray, parts: Attention) -> np.ndarray:
     """The rows of a projection, head by head."""
-    return array.reshape(shape.heads, shape.head_size, *array.shape[1:])
+    heads: np.ndarray = array.reshape(parts.heads, parts.head_size, *array.shape[1:])
+    return heads
+
+
+def _own_values(parts: Attention, hidden: int) -> np.ndarray:
+    """``(1, heads, hidden)``: 1 where a value is of the head."""
+    heads = np.arange(hidden) // parts.head_size == np.arange(parts.heads)[:, None]
+    own: np.ndarray = heads.astype(np.float32)[None]
+    return own

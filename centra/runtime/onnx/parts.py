@@ -15,12 +15,13 @@ from centra.runtime.onnx import layers as onnx_layers
 from centra.runtime.onnx.session import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from centra.families.description import Layer as LayerDescription
     from centra.formats.precision import Precision
-    from centra.formats.task_module import HeadSpec
-    from centra.runtime.onnx.layers import Shape
-    from centra.runtime.packing import Packed, Part
+    from centra.runtime.onnx.layers import Head
+    from centra.runtime.onnx.shared_state import SharedState
+    from centra.runtime.packing import Bucket, Packed, Part
     from centra.runtime.pool import Pool
 
 __all__ = ["FirstLayer", "Hidden", "Layer"]
@@ -31,25 +32,25 @@ that reading the weights is not all it does."""
 
 
 class Hidden:
-    """Hidden states at one layer, packed."""
+    """Hidden states at one layer, packed, and what all layers share of their batch."""
 
-    def __init__(self, states: np.ndarray, packed: Packed) -> None:
+    def __init__(self, states: np.ndarray, shared: SharedState) -> None:
         self.states = states
         """``(tokens, hidden)``."""
-        self.packed = packed
+        self.shared = shared
         self._padded: list[np.ndarray] | None = None
         self._lock = threading.Lock()
+
+    @property
+    def packed(self) -> Packed:
+        """How the tokens are packed."""
+        return self.shared.packed
 
     def padded(self) -> list[np.ndarray]:
         """Per bucket ``(n, length, hidden)``; made once for all branches that read this layer."""
         with self._lock:
             if self._padded is None:
-                part, hidden = self.packed.all, self.states.shape[1]
-                if part.whole:
-                    (bucket,) = part.buckets
-                    self._padded = [self.states.reshape(*bucket.mask.shape, hidden)]
-                else:
-                    self._padded = [self.states[bucket.gather] for bucket in part.buckets]
+                self._padded = _padded(self.states, self.packed)
             return self._padded
 
 
@@ -59,36 +60,40 @@ class Layer:
     def __init__(
         self,
         weights: Mapping[str, np.ndarray],
-        shape: Shape,
+        layer: LayerDescription,
         *,
         precision: Precision,
         pool: Pool,
-        head: HeadSpec | None = None,
+        head: Head | None = None,
     ) -> None:
         """Compile a layer.
 
         Args:
             weights: by their names within the layer, and the head's under ``head.``.
-            shape: of the layer.
+            layer: how it looks.
             precision: of its products with weights.
             pool: whose idle threads take a share of a batch.
             head: what reads every token of it, after the last layer of a tagging task.
         """
         self._pool = pool
-        self._project = Program(onnx_layers.project(weights, shape, precision))
-        self._attend = _attention(shape.heads, shape.hidden)
-        self._finish = Program(onnx_layers.finish(weights, shape, precision, head))
+        self._parts = layer.attention
+        self._project = Program(onnx_layers.project(weights, layer, precision))
+        heads, scores = layer.attention.heads, layer.attention.adds_to_scores
+        self._attend = _attention(heads, layer.hidden, scores=scores)
+        self._finish = Program(onnx_layers.finish(weights, layer, precision, head))
 
-    def __call__(self, states: np.ndarray, packed: Packed) -> np.ndarray:
+    def __call__(self, states: np.ndarray, shared: SharedState) -> np.ndarray:
         """From states ``(tokens, hidden)`` to the next, or to logits ``(tokens, outputs)``."""
         # Rows come out the same in any company, and attention stays within an input. So a batch
         # may be cut anywhere between inputs, and most of a layer even within one.
-        parts = packed.parts(max(self._pool.hands, _times(len(states), _MOST)))
-        return _joined(self._pool.map(partial(self._run, states), parts))
+        parts = shared.packed.parts(max(self._pool.hands, _times(len(states), _MOST)))
+        return _joined(self._pool.map(partial(self._run, states, shared), parts))
 
-    def _run(self, states: np.ndarray, part: Part) -> np.ndarray:
+    def _run(self, states: np.ndarray, shared: SharedState, part: Part) -> np.ndarray:
         own = states[part.rows]
-        context = self._attend(self._by_rows(self._project, own), part)
+        turns = [table[part.rows] for table in shared.turns(self._parts)]
+        projected = self._by_rows(self._project, own, *turns)
+        context = self._attend(projected, part, partial(shared.scores, self._parts))
         (found,) = self._by_rows(self._finish, context, own)
         return found
 
@@ -108,20 +113,29 @@ class Layer:
 class _Attention:
     """Attention of packed tokens within each input."""
 
-    def __init__(self, heads: int, hidden: int) -> None:
+    def __init__(self, heads: int, hidden: int, *, scores: bool) -> None:
         self._hidden = hidden
-        self._whole = Program(onnx_layers.attention(heads, hidden, whole=True))
-        self._moved = Program(onnx_layers.attention(heads, hidden, whole=False))
+        self._whole, self._moved = (
+            Program(onnx_layers.attention(heads, hidden, whole=whole, scores=scores))
+            for whole in (True, False)
+        )
 
-    def __call__(self, projected: Sequence[np.ndarray], part: Part) -> np.ndarray:
+    def __call__(
+        self,
+        projected: Sequence[np.ndarray],
+        part: Part,
+        scores: Callable[[Bucket], tuple[np.ndarray, ...]],
+    ) -> np.ndarray:
         if part.whole:
             (bucket,) = part.buckets
             shape = np.array([*bucket.mask.shape, self._hidden])
-            (found,) = self._whole(*projected, bucket.mask, shape)
+            (found,) = self._whole(*projected, bucket.mask, shape, *scores(bucket))
             return found
         return _joined(
             [
-                self._moved(*projected, bucket.mask, bucket.gather, bucket.scatter)[0]
+                self._moved(
+                    *projected, bucket.mask, bucket.gather, bucket.scatter, *scores(bucket)
+                )[0]
                 for bucket in part.buckets
             ]
         )
@@ -133,36 +147,54 @@ class FirstLayer:
     def __init__(
         self,
         weights: Mapping[str, np.ndarray],
-        shape: Shape,
+        layer: LayerDescription,
         *,
         precision: Precision,
-        head: HeadSpec,
+        head: Head,
     ) -> None:
         """Compile it; see :class:`Layer`."""
-        self._project = Program(onnx_layers.project_first(weights, shape, precision))
-        self._attend = _first_attention(shape.heads, shape.hidden)
-        self._finish = Program(onnx_layers.finish_first(weights, shape, precision, head))
+        self._parts = layer.attention
+        self._normed = layer.norm_first and layer.attention_norm is not None
+        self._project = Program(onnx_layers.project_first(weights, layer, precision))
+        keys = layer.attention.rotary is not None
+        self._attend = _first_attention(layer.attention.heads, layer.hidden, keys=keys)
+        self._finish = Program(onnx_layers.finish_first(weights, layer, precision, head))
 
     def __call__(self, hidden: Hidden) -> np.ndarray:
         """Logits ``(batch, outputs)``, in packed order."""
-        packed = hidden.packed
-        queries, states = self._project(hidden.states, packed.firsts)
+        packed, shared = hidden.packed, hidden.shared
+        turns = shared.turns(self._parts)
+        queries, firsts, *more = self._project(hidden.states, packed.firsts, *turns)
+        padded = _padded(more.pop(0), packed) if self._normed else hidden.padded()
+        # Then, of a layer with rotary positions, the keys.
+        beside = [_padded(keys, packed) for keys in more]
         averages = [
-            self._attend(queries, bucket.inputs, padded, bucket.bias)[0]
-            for bucket, padded in zip(packed.all.buckets, hidden.padded(), strict=True)
+            self._attend(
+                queries, bucket.inputs, states, shared.first_scores(self._parts, bucket), *keys
+            )[0]
+            for bucket, states, *keys in zip(packed.all.buckets, padded, *beside, strict=True)
         ]
-        (logits,) = self._finish(_joined(averages), states)
+        (logits,) = self._finish(_joined(averages), firsts)
         return logits
 
 
-@cache
-def _attention(heads: int, hidden: int) -> _Attention:
-    return _Attention(heads, hidden)
+def _padded(states: np.ndarray, packed: Packed) -> list[np.ndarray]:
+    """Per bucket ``(n, length, hidden)``."""
+    part = packed.all
+    if part.whole:
+        (bucket,) = part.buckets
+        return [states.reshape(*bucket.mask.shape, states.shape[1])]
+    return [states[bucket.gather] for bucket in part.buckets]
 
 
 @cache
-def _first_attention(heads: int, hidden: int) -> Program:
-    return Program(onnx_layers.first_attention(heads, hidden))
+def _attention(heads: int, hidden: int, *, scores: bool) -> _Attention:
+    return _Attention(heads, hidden, scores=scores)
+
+
+@cache
+def _first_attention(heads: int, hidden: int, *, keys: bool) -> Program:
+    return Program(onnx_layers.first_attention(heads, hidden, keys=keys))
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

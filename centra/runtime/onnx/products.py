@@ -25,8 +25,9 @@ from centra.runtime.onnx.session import Program
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from centra.families.description import Linear
 
-__all__ = ["Rows", "linear", "product", "products_by_part"]
+__all__ = ["Rows", "bias_of", "linear", "name_of", "product", "products_by_part", "weight_of"]
 
 _STEPS = 255
 """Between the least and the largest value of a row."""
@@ -62,15 +63,30 @@ class Rows:
         return cls(graph.node("QuantizeLinear", above, steps, axis=0), step, least)
 
 
-def linear(graph: Graph, rows: Rows, weights: Mapping[str, np.ndarray], name: str) -> str:
-    """A linear layer, ``name.weight`` of ``(outputs, inputs)`` and ``name.bias``."""
-    weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-    return products_by_part(graph, rows, f"{name}.weight", [weight.T], bias)
+def linear(graph: Graph, rows: Rows, weights: Mapping[str, np.ndarray], part: Linear) -> str:
+    """A linear layer, with its bias where it has one."""
+    weight, bias = weight_of(weights, part), bias_of(weights, part)
+    return products_by_part(graph, rows, name_of(part), [weight.T], bias)
 
 
-def product(graph: Graph, rows: Rows, weights: Mapping[str, np.ndarray], name: str) -> str:
+def product(graph: Graph, rows: Rows, weights: Mapping[str, np.ndarray], part: Linear) -> str:
     """A linear layer without its bias."""
-    return products_by_part(graph, rows, f"{name}.weight", [weights[f"{name}.weight"].T])
+    return products_by_part(graph, rows, name_of(part), [weight_of(weights, part).T])
+
+
+def weight_of(weights: Mapping[str, np.ndarray], part: Linear) -> np.ndarray:
+    """A linear layer's weight ``(outputs, inputs)``, out of what may be stored for several."""
+    return weights[f"{part.name}.weight"][part.rows]
+
+
+def bias_of(weights: Mapping[str, np.ndarray], part: Linear) -> np.ndarray | None:
+    """A linear layer's bias ``(outputs,)``."""
+    return weights[f"{part.name}.bias"][part.rows] if part.bias else None
+
+
+def name_of(part: Linear) -> str:
+    """What its weight is called in a graph."""
+    return f"{part.name}.weight" + (f".{part.first_row}" if part.first_row else "")
 
 
 def products_by_part(

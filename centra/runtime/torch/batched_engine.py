@@ -13,20 +13,21 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from centra.families import family_named
 from centra.formats.precision import Precision
-from centra.formats.task_module import TaskModule, check_stored
+from centra.formats.task_module import TaskModule, TaskSpec, check_stored
 from centra.modeling.branch import Branch
-from centra.modeling.layers import backbone_layer
+from centra.modeling.shards import backbone_layer
 from centra.modeling.trunk import Trunk
 from centra.runtime.packing import padded_length
 from centra.runtime.pool import Pool
-from centra.runtime.torch.batched_layers import Branches, BranchWeights, Layer, LayerSettings
+from centra.runtime.torch.batched_layers import Branches, BranchWeights, Layer, SharedLayout
 from centra.runtime.torch.cuda_graphs import Graphs
 from centra.runtime.torch.engine import loaded_task
 
@@ -81,15 +82,16 @@ class BatchedEngine:
     ) -> BatchedTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
         embeddings = Trunk(spec, reader, depth=0).to(self._device, self._dtype)
-        settings = LayerSettings.of(spec)
+        layout = SharedLayout(spec)
         layers = [
-            Layer([self._placed(backbone_layer(spec, reader, number))], settings)
-            for number in range(1, depth + 1)
+            Layer([self._placed(backbone_layer(spec, reader, n))], spec.layer(n), layout)
+            for n in range(1, depth + 1)
         ]
         return BatchedTrunk(
             spec,
             self._graphs.unit(embeddings.embed),
             [self._graphs.unit(layer) for layer in layers],
+            partial(layout.tensors, tables=embeddings.shared_state.tables),
             device=self._device,
             dtype=self._dtype,
         )
@@ -123,9 +125,7 @@ class BatchedEngine:
         )
         with self._lock:
             if key not in self._groups:
-                settings = LayerSettings.of(backbone)
-                activation = getattr(branch.head, "activation", None)
-                self._groups[key] = _Group(settings, activation, self._graphs)
+                self._groups[key] = _Group(spec, backbone, branch, self._graphs)
             group = self._groups[key]
             place = group.add(own)
         return loaded_task(module, branch, BatchedBranch(group, place, spec.outputs))
@@ -140,8 +140,8 @@ class _Hidden:
 
     states: torch.Tensor
     """``(1, rows, length, hidden)``, with padding in both."""
-    bias: torch.Tensor
-    """``(rows, 1, 1, length)``; see :class:`centra.runtime.torch.batched_layers.Layer`."""
+    shared: tuple[torch.Tensor, ...]
+    """What all layers share; see :class:`centra.runtime.torch.batched_layers.SharedLayout`."""
     shape: tuple[int, int]
     """Inputs and tokens without that padding."""
     _answers: dict[_Group, torch.Tensor] = field(default_factory=dict)
@@ -151,7 +151,7 @@ class _Hidden:
         """A group's logits, computed when they are first asked for."""
         with self._lock:
             if group not in self._answers:
-                self._answers[group] = group(self.states, self.bias)
+                self._answers[group] = group(self.states, *self.shared)
             return self._answers[group]
 
 
@@ -163,6 +163,7 @@ class BatchedTrunk:
         spec: BackboneSpec,
         embed: Callable[..., torch.Tensor],
         layers: Sequence[Callable[..., torch.Tensor]],
+        share: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
         *,
         device: torch.device,
         dtype: torch.dtype,
@@ -170,6 +171,7 @@ class BatchedTrunk:
         self._spec = spec
         self._embed = embed
         self._layers = layers
+        self._share = share
         self._device, self._dtype = device, dtype
 
     def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, _Hidden]]:
@@ -177,17 +179,17 @@ class BatchedTrunk:
         shape = batch.input_ids.shape
         # Never across a yield: the mode is the thread's.
         with torch.inference_mode():
-            states, bias = self._begin(batch)
+            states, shared = self._begin(batch)
         if 0 in taps:
-            yield 0, _Hidden(states, bias, shape)
+            yield 0, _Hidden(states, shared, shape)
         for number, layer in enumerate(self._layers[: max(taps)], 1):
             with torch.inference_mode():
-                states = layer(states, bias)
+                states = layer(states, *shared)
             if number in taps:
-                yield number, _Hidden(states, bias, shape)
+                yield number, _Hidden(states, shared, shape)
 
-    def _begin(self, batch: Encoded) -> tuple[torch.Tensor, torch.Tensor]:
-        """The embeddings of a batch padded to its bucket, and the bias of its attention."""
+    def _begin(self, batch: Encoded) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """The embeddings of a batch padded to its bucket, and what all layers share."""
         inputs, tokens = batch.input_ids.shape
         rows = 1 << (inputs - 1).bit_length()
         length = max(tokens, min(padded_length(tokens), self._spec.max_length))
@@ -203,7 +205,7 @@ class BatchedTrunk:
         least = torch.finfo(self._dtype).min
         bias = torch.zeros(rows, 1, 1, length, device=self._device, dtype=self._dtype)
         bias.masked_fill_(mask[:, None, None] == 0, least)
-        return self._embed(ids, types)[None], bias
+        return self._embed(ids, types)[None], self._share(bias)
 
 
 class BatchedBranch:
@@ -228,12 +230,27 @@ class _Group:
 
     def __init__(
         self,
-        settings: LayerSettings,
-        activation: Callable[..., torch.Tensor] | None,
+        spec: TaskSpec,
+        backbone: BackboneSpec,
+        branch: Branch,
         graphs: Graphs,
     ) -> None:
-        """Make one without branches; see :class:`centra.runtime.torch.batched_layers.Branches`."""
-        self._settings, self._activation, self._graphs = settings, activation, graphs
+        """Make one without branches, for such as one that is given.
+
+        Args:
+            spec: of any of them.
+            backbone: what they stand on.
+            branch: any of them, for its head's activation.
+            graphs: what captures the group.
+        """
+        self._stack = partial(
+            Branches,
+            head_activation=getattr(branch.head, "activation", None),
+            described=[backbone.layer(spec.tap_layer + i) for i in range(1, spec.depth + 1)],
+            norm=family_named(backbone.family).head_norm(backbone.config),
+            layout=SharedLayout(backbone),
+        )
+        self._graphs = graphs
         self._branches: list[BranchWeights] = []
         self._stacked: Callable[..., torch.Tensor] | None = None
         self._lock = threading.Lock()
@@ -244,11 +261,10 @@ class _Group:
         self._branches.append(branch)
         return len(self._branches) - 1
 
-    def __call__(self, states: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def __call__(self, states: torch.Tensor, *shared: torch.Tensor) -> torch.Tensor:
         """From a tap's states to the logits of all, ``(tasks, …, most outputs)`` in float32."""
         with self._lock:
             if self._stacked is None:
-                stacked = Branches(self._branches, self._activation, self._settings)
-                self._stacked = self._graphs.unit(stacked)
+                self._stacked = self._graphs.unit(self._stack(self._branches))
                 self._branches = []
-        return self._stacked(states, bias)
+        return self._stacked(states, *shared)

@@ -19,114 +19,167 @@ import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from centra.families.table import LayerNames, family_of
+from centra.families.description import Linear
+from centra.families.positions import distance_buckets, rotary_tables
+from centra.modeling.layers import activation, turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from centra.families.description import Attention, Norm
+    from centra.families.description import Layer as LayerDescription
     from centra.formats.backbone import BackboneSpec
 
-__all__ = ["BranchWeights", "Branches", "FirstTokenLayer", "Layer", "LayerSettings"]
+__all__ = ["BranchWeights", "Branches", "FirstTokenLayer", "Layer", "SharedLayout"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LayerSettings:
-    """What the layers of a backbone, and of the tasks on it, have in common."""
+class SharedLayout:
+    """In which order the tensors come that all layers of a backbone share.
 
-    names: LayerNames
-    heads: int
-    activation: Callable[[torch.Tensor], torch.Tensor]
-    epsilon: float
+    First the bias of padding, then what positions add: so functions of tensors alone can be captured.
+    """
 
-    @classmethod
-    def of(cls, spec: BackboneSpec) -> LayerSettings:
-        """The settings of a backbone."""
-        from transformers.activations import get_activation
+    def __init__(self, spec: BackboneSpec) -> None:
+        """Collect what the layers of a backbone ask for, and those of tasks above it."""
+        layers = [spec.layer(number) for number in range(1, 2 * spec.num_layers + 1)]
+        self.rotary = [*dict.fromkeys(r for x in layers if (r := x.attention.rotary))]
+        self.biases = [*dict.fromkeys(b for x in layers if (b := x.attention.relative_bias))]
 
-        names = family_of(spec.family).names
-        epsilon = names.epsilon if names.epsilon is not None else spec.config["layer_norm_eps"]
-        return cls(
-            names=names,
-            heads=int(spec.config[names.heads_key]),
-            activation=get_activation(spec.config[names.activation_key]),
-            epsilon=float(epsilon),
+    def tensors(
+        self, padding: torch.Tensor, tables: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, ...]:
+        """What layers take beside the states.
+
+        Args:
+            padding: ``(b, 1, 1, l)``, what is added to the scores of a token: 0, or very little for
+                padding.
+            tables: of biases by distance, ``(buckets, heads)`` each, by name.
+        """
+        length = padding.shape[-1]
+        turns = (torch.from_numpy(t) for r in self.rotary for t in rotary_tables(r, length))
+        scores = (
+            tables[bias.table][
+                torch.from_numpy(distance_buckets(bias, length)).to(padding.device)
+            ].permute(2, 0, 1)[None]
+            for bias in self.biases
         )
+        return padding, *(tensor.to(padding) for tensor in (*turns, *scores))
+
+    def turns(self, attention: Attention, shared: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        """Cosines and sines ``(l, head size)``; none where nothing turns."""
+        if attention.rotary is None:
+            return ()
+        first = 1 + 2 * self.rotary.index(attention.rotary)
+        return shared[first : first + 2]
+
+    def scores(self, attention: Attention, shared: Sequence[torch.Tensor]) -> torch.Tensor:
+        """What is added to a layer's scores, ``(b, 1 or heads, 1 or l, l)``."""
+        padding, length = shared[0], shared[0].shape[-1]
+        added = padding
+        if attention.relative_bias is not None:
+            place = 1 + 2 * len(self.rotary) + self.biases.index(attention.relative_bias)
+            added = added + shared[place]
+        if attention.window is not None:
+            places = torch.arange(length, device=padding.device)
+            outside = (places[None] - places[:, None]).abs() > attention.window
+            added = added.masked_fill(outside, torch.finfo(padding.dtype).min)
+        return added.clamp(min=torch.finfo(padding.dtype).min) if added is not padding else added
 
 
 class Layer:
     """A transformer layer of each of some tasks, on all tokens."""
 
     def __init__(
-        self, stack: Sequence[Mapping[str, torch.Tensor]], settings: LayerSettings
+        self,
+        stack: Sequence[Mapping[str, torch.Tensor]],
+        layer: LayerDescription,
+        layout: SharedLayout,
     ) -> None:
         """Stack the layers' weights.
 
         Args:
             stack: for each task the tensors of its layer, by their names within it.
-            settings: of the layers.
+            layer: how it looks, which is the same for all of them.
+            layout: of what all layers share.
         """
-        names = settings.names
-        self._heads = settings.heads
-        self._project = _Linear(stack, names.query, names.key, names.value)
-        self._rest = _AfterAttention(stack, settings)
+        parts = layer.attention
+        self._parts, self._layout = parts, layout
+        self._before = _norm_before(stack, layer)
+        self._project = _Linear(stack, parts.query, parts.key, parts.value)
+        self._rest = _AfterAttention(stack, layer)
 
-    def __call__(self, states: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def __call__(self, states: torch.Tensor, *shared: torch.Tensor) -> torch.Tensor:
         """Compute it.
 
         Args:
             states: ``(1 or t, b, l, hidden)``.
-            bias: ``(b, 1, 1, l)``, what is added to the scores of a token: 0, or very little for
-                padding.
+            shared: see :meth:`SharedLayout.tensors`.
 
         Returns:
             ``(t, b, l, hidden)``.
         """
         _, batch, length, hidden = states.shape
-        projected = self._project(states.flatten(1, 2))
-        stack = len(projected)
-        split = projected.view(stack * batch, length, 3, self._heads, hidden // self._heads)
+        rows = states.flatten(1, 2)
+        projected = self._project(self._before(rows))
+        stack, heads = len(projected), self._parts.heads
+        split = projected.view(stack * batch, length, 3, heads, hidden // heads)
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind()
+        if tables := self._layout.turns(self._parts, shared):
+            query, key = (turned(part, tables[0], tables[1]) for part in (query, key))
         context = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias.repeat(stack, 1, 1, 1)
+            query,
+            key,
+            value,
+            attn_mask=self._layout.scores(self._parts, shared).repeat(stack, 1, 1, 1),
         )
         context = context.transpose(1, 2).reshape(stack, batch * length, hidden)
-        return self._rest(context, states.flatten(1, 2)).view(stack, batch, length, hidden)
+        return self._rest(context, rows).view(stack, batch, length, hidden)
 
 
 class FirstTokenLayer:
     """A transformer layer of each of some tasks, for the first token of each input alone.
 
     The key projection moves onto the query and the value projection behind the average, as in
-    :mod:`centra.runtime.onnx.layers`, so no key or value is computed for any other token.
+    :mod:`centra.runtime.onnx.layers`, so no key or value is computed for any other token. Not for
+    layers with rotary positions, whose keys turn.
     """
 
     def __init__(
-        self, stack: Sequence[Mapping[str, torch.Tensor]], settings: LayerSettings
+        self,
+        stack: Sequence[Mapping[str, torch.Tensor]],
+        layer: LayerDescription,
+        layout: SharedLayout,
     ) -> None:
         """Stack the layers' weights; see :class:`Layer`."""
-        names, self._heads = settings.names, settings.heads
-        self._query = _Linear(stack, names.query)
+        self._parts, self._layout = layer.attention, layout
+        self._heads = layer.attention.heads
+        self._before = _norm_before(stack, layer)
+        self._query = _Linear(stack, layer.attention.query)
         # Head by head, (t * heads, size, hidden). A bias of the keys falls out of the softmax.
-        key, value = (_Linear(stack, name) for name in (names.key, names.value))
+        key, value = (_Linear(stack, p) for p in (layer.attention.key, layer.attention.value))
         self._key, self._value = (_by_head(part.weight, self._heads) for part in (key, value))
-        self._value_bias = _by_head(value.bias.mT, self._heads).mT
-        self._rest = _AfterAttention(stack, settings)
+        self._value_bias = None if value.bias is None else _by_head(value.bias.mT, self._heads).mT
+        self._rest = _AfterAttention(stack, layer)
 
-    def __call__(self, states: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def __call__(self, states: torch.Tensor, *shared: torch.Tensor) -> torch.Tensor:
         """As :meth:`Layer.__call__`, but gives ``(t, b, hidden)``."""
-        shared, batch, _, hidden = states.shape
-        heads, size = self._heads, hidden // self._heads
         firsts = states[:, :, 0]
-        query = self._query(firsts) * size**-0.5
+        read = self._before(states.flatten(1, 2)).view(-1, *states.shape[1:])
+        groups, batch, _, hidden = read.shape
+        heads, size = self._heads, hidden // self._heads
+        query = self._query(read[:, :, 0]) * size**-0.5
         stack = len(query)
         query = query.view(stack, batch, heads, size).transpose(1, 2)
         rows = torch.bmm(query.reshape(-1, batch, size), self._key)
-        # To (stack of the states, b, rows, hidden): tasks that read the same states do so together.
-        rows = rows.view(shared, -1, batch, hidden).transpose(1, 2)
-        scores = torch.matmul(rows, states.mT) + bias.transpose(0, 1)
+        # To (stack of what is read, b, rows, hidden): tasks that read the same do so together.
+        rows = rows.view(groups, -1, batch, hidden).transpose(1, 2)
+        added = self._layout.scores(self._parts, shared)[:, :, :1]
+        if added.shape[1] > 1:
+            added = added.repeat(1, rows.shape[2] // heads, 1, 1)
+        scores = torch.matmul(rows, read.mT) + added.squeeze(2)[None]
         weights = scores.softmax(dim=-1, dtype=torch.float32).to(states.dtype)
-        average = torch.matmul(weights, states).transpose(1, 2).reshape(-1, batch, hidden)
-        context = torch.baddbmm(self._value_bias, average, self._value.mT)
+        average = torch.matmul(weights, read).transpose(1, 2).reshape(-1, batch, hidden)
+        context = _affine(self._value_bias, average, self._value.mT)
         context = context.view(stack, heads, batch, size).transpose(1, 2)
         return self._rest(context.reshape(stack, batch, hidden), firsts)
 
@@ -147,88 +200,108 @@ class Branches:
     def __init__(
         self,
         branches: Sequence[BranchWeights],
-        activation: Callable[[torch.Tensor], torch.Tensor] | None,
-        settings: LayerSettings,
+        head_activation: Callable[[torch.Tensor], torch.Tensor] | None,
+        described: Sequence[LayerDescription],
+        norm: Norm | None,
+        layout: SharedLayout,
     ) -> None:
         """Stack the branches' weights.
 
         Args:
             branches: at least one; heads may have different numbers of outputs.
-            activation: of heads on the first token; None for heads on every token.
-            settings: of the layers.
+            head_activation: of heads on the first token; None for heads on every token.
+            described: how their layers look.
+            norm: of their heads.
+            layout: of what all layers share.
         """
         layers = [*zip(*(branch.layers for branch in branches), strict=True)]
         heads = [branch.head for branch in branches]
-        self._activation = activation
-        self._dense = None if activation is None else _Linear(heads, "dense")
-        first = layers.pop() if activation is not None and layers else None
-        self._layers = [Layer(layer, settings) for layer in layers]
-        self._first = None if first is None else FirstTokenLayer(first, settings)
+        self._activation = head_activation
+        self._norm = None if norm is None else _Norm(heads, norm)
+        hidden = heads[0]["out.weight"].shape[1]
+        self._dense = None
+        if head_activation is not None:
+            self._dense = _Linear(heads, Linear(name="dense", inputs=hidden, outputs=hidden))
+        pairs = [*zip(layers, described, strict=True)]
+        self._first = None
+        if head_activation is not None and pairs and pairs[-1][1].attention.rotary is None:
+            self._first = FirstTokenLayer(*pairs.pop(), layout)
+        self._layers = [Layer(*pair, layout) for pair in pairs]
         # Zeros for outputs that only others have.
         out = {
             name: pad_sequence([head[name] for head in heads], batch_first=True)
             for name in ("out.weight", "out.bias")
         }
-        self._out = _Linear([{n: t[i] for n, t in out.items()} for i in range(len(heads))], "out")
+        most = Linear(name="out", inputs=hidden, outputs=out["out.bias"].shape[1])
+        self._out = _Linear([{n: t[i] for n, t in out.items()} for i in range(len(heads))], most)
 
-    def __call__(self, states: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def __call__(self, states: torch.Tensor, *shared: torch.Tensor) -> torch.Tensor:
         """From the tap's states to logits.
 
         Args:
             states: ``(1, b, l, hidden)``.
-            bias: see :meth:`Layer.__call__`.
+            shared: see :meth:`SharedLayout.tensors`.
 
         Returns:
             ``(t, b, most outputs)``, or ``(t, b, l, most outputs)`` for heads on every token, in
             float32.
         """
         for layer in self._layers:
-            states = layer(states, bias)
+            states = layer(states, *shared)
         if self._activation is None or self._dense is None:
-            logits = self._out(states.flatten(1, 2).float())
+            logits = self._out(self._normed(states.flatten(1, 2).float()))
             return logits.view(len(logits), *states.shape[1:3], -1)
-        firsts = states[:, :, 0] if self._first is None else self._first(states, bias)
-        return self._out(self._activation(self._dense(firsts.float())))
+        firsts = states[:, :, 0] if self._first is None else self._first(states, *shared)
+        return self._out(self._activation(self._dense(self._normed(firsts.float()))))
+
+    def _normed(self, rows: torch.Tensor) -> torch.Tensor:
+        return rows if self._norm is None else self._norm(rows)
 
 
 class _Linear:
     """A linear layer of each task, or some that read the same, side by side."""
 
-    def __init__(self, stack: Sequence[Mapping[str, torch.Tensor]], *names: str) -> None:
-        def stacked(kind: str) -> torch.Tensor:
-            return torch.stack([torch.cat([w[f"{n}.{kind}"] for n in names]) for w in stack])
+    def __init__(self, stack: Sequence[Mapping[str, torch.Tensor]], *parts: Linear) -> None:
+        def stacked(end: str) -> torch.Tensor:
+            return torch.stack(
+                [torch.cat([w[f"{p.name}.{end}"][p.rows] for p in parts]) for w in stack]
+            )
 
         self.weight = stacked("weight")
         """``(t, out, in)``"""
-        self.bias = stacked("bias")[:, None]
+        self.bias = stacked("bias")[:, None] if parts[0].bias else None
         """``(t, 1, out)``"""
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         """From ``(1 or t, rows, in)`` to ``(t, rows, out)``."""
         if len(self.weight) == 1:
-            return functional.linear(rows, self.weight[0], self.bias[0, 0])
-        return torch.baddbmm(self.bias, rows.expand(len(self.weight), -1, -1), self.weight.mT)
+            bias = None if self.bias is None else self.bias[0, 0]
+            return functional.linear(rows, self.weight[0], bias)
+        return _affine(self.bias, rows.expand(len(self.weight), -1, -1), self.weight.mT)
 
 
 class _Norm:
-    """A layer norm of each task."""
+    """A norm of each task."""
 
-    def __init__(
-        self, stack: Sequence[Mapping[str, torch.Tensor]], name: str, epsilon: float
-    ) -> None:
-        self._scale, self._shift = (
-            torch.stack([weights[f"{name}.{kind}"] for weights in stack])[:, None]
-            for kind in ("weight", "bias")
-        )
-        self._epsilon = epsilon
+    def __init__(self, stack: Sequence[Mapping[str, torch.Tensor]], norm: Norm) -> None:
+        def stacked(end: str) -> torch.Tensor:
+            return torch.stack([weights[f"{norm.name}.{end}"] for weights in stack])[:, None]
+
+        self._scale = stacked("weight")
+        self._shift = stacked("bias") if norm.bias else None
+        self._kind, self._epsilon = norm.kind, norm.epsilon
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
-        """From ``(t, rows, hidden)`` to the same."""
+        """From ``(1 or t, rows, hidden)`` to ``(t, rows, hidden)``."""
         shape = rows.shape[-1:]
+        if self._kind == "rms":
+            return functional.rms_norm(rows, shape, eps=self._epsilon) * self._scale
         if len(self._scale) == 1:
-            scale, shift = self._scale[0, 0], self._shift[0, 0]
+            scale, shift = self._scale[0, 0], None if self._shift is None else self._shift[0, 0]
             return functional.layer_norm(rows, shape, scale, shift, self._epsilon)
         normal = functional.layer_norm(rows, shape, eps=self._epsilon)
+        if self._shift is None:
+            return normal * self._scale
         return torch.addcmul(self._shift, normal, self._scale)
 
 
@@ -236,20 +309,48 @@ class _AfterAttention:
     """What follows attention in a layer, row by row."""
 
     def __init__(
-        self, stack: Sequence[Mapping[str, torch.Tensor]], settings: LayerSettings
+        self, stack: Sequence[Mapping[str, torch.Tensor]], layer: LayerDescription
     ) -> None:
-        names, self._activation = settings.names, settings.activation
-        self._output, self._inner, self._outer = (
-            _Linear(stack, name) for name in (names.attention_output, names.inner, names.outer)
-        )
+        parts = layer.feed_forward
+        self._norm_first = layer.norm_first
+        self._activation = activation(parts.activation)
+        self._output = _Linear(stack, layer.attention.output)
+        self._inner, self._outer = _Linear(stack, parts.inner), _Linear(stack, parts.outer)
+        self._gate = None if parts.gate is None else _Linear(stack, parts.gate)
         self._attention_norm, self._norm = (
-            _Norm(stack, name, settings.epsilon) for name in (names.attention_norm, names.norm)
+            _no_norm if norm is None else _Norm(stack, norm)
+            for norm in (layer.attention_norm, layer.feed_forward_norm)
         )
 
     def __call__(self, context: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         """From attention's averages ``(t, rows, hidden)`` and the layer's input to its output."""
-        states = self._attention_norm(self._output(context) + states)
-        return self._norm(self._outer(self._activation(self._inner(states))) + states)
+        states = self._output(context) + states
+        if self._norm_first:
+            return self._feed_forward(self._norm(states)) + states
+        states = self._attention_norm(states)
+        return self._norm(self._feed_forward(states) + states)
+
+    def _feed_forward(self, states: torch.Tensor) -> torch.Tensor:
+        inner = self._activation(self._inner(states))
+        return self._outer(inner if self._gate is None else inner * self._gate(states))
+
+
+def _norm_before(
+    stack: Sequence[Mapping[str, torch.Tensor]], layer: LayerDescription
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What attention reads of a layer's input."""
+    if not layer.norm_first or layer.attention_norm is None:
+        return _no_norm
+    return _Norm(stack, layer.attention_norm)
+
+
+def _no_norm(rows: torch.Tensor) -> torch.Tensor:
+    return rows
+
+
+def _affine(bias: torch.Tensor | None, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Batched products, with a bias where there is one."""
+    return torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias, rows, weight)
 
 
 def _by_head(weight: torch.Tensor, heads: int) -> torch.Tensor:

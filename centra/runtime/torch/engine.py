@@ -15,6 +15,7 @@ import torch
 from centra.formats.precision import Precision
 from centra.formats.task_module import TaskModule, check_stored
 from centra.modeling.branch import Branch
+from centra.modeling.shared_state import SharedState
 from centra.modeling.trunk import Trunk
 from centra.runtime.devices import choose
 from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["TorchBranch", "TorchEngine", "TorchTrunk", "loaded_task", "torch_engine"]
 
 
-_Hidden = tuple[torch.Tensor, torch.Tensor]
-"""Hidden states ``(batch, seq, hidden)`` and the attention mask ``(batch, seq)``."""
+_Hidden = tuple[torch.Tensor, SharedState]
+"""Hidden states ``(batch, seq, hidden)``, and what all layers share of the batch."""
 
 
 def torch_engine(device: str | None = None, precision: str | None = None) -> Engine:
@@ -130,8 +131,9 @@ class TorchTrunk:
                 torch.from_numpy(batch.token_type_ids),
                 taps,
             )
+            shared = self._trunk.shared_state(mask)
         for tap in sorted(states):
-            yield tap, (states[tap], mask)
+            yield tap, (states[tap], shared)
 
 
 class TorchBranch:

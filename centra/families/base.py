@@ -1,0 +1,172 @@
+"""What Centra must be told of an encoder family; each says it in a file of its own.
+
+Everything else treats an encoder as embeddings followed by layers. A family says which settings they
+depend on and how they look (:mod:`centra.families.description`), what they are called in checkpoints,
+and where transformers has them.
+
+Layers are numbered from 1, and keep their number: layer i of a task module on tap t is number t + i.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from centra.families.description import Embeddings, Layer, Norm, Shapes
+
+__all__ = [
+    "ACTIVATION",
+    "ACTIVATIONS",
+    "DROPOUT",
+    "EPSILON",
+    "SIZE",
+    "SWITCH",
+    "TOKEN_ID",
+    "Family",
+    "Setting",
+    "TransformersClasses",
+    "size_of",
+]
+
+
+ACTIVATIONS = frozenset(
+    (
+        *("gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python"),
+        *("gelu_python_tanh", "gelu_pytorch_tanh", "hardswish", "laplace", "leaky_relu", "linear"),
+        *("mish", "quick_gelu", "relu", "relu2", "relu6", "sigmoid", "silu", "sqrtsoftplus"),
+        *("swish", "tanh"),
+    )
+)
+"""transformers' names of activations that have no weights of their own."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Setting:
+    """What values a setting may have."""
+
+    fits: Callable[[Any], bool]
+    expected: str
+    """In words, for errors."""
+    tensor: str = ""
+    """The tensor whose size it is, named as in the encoder; empty for settings that are no sizes."""
+    axis: int = 0
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+ACTIVATION = Setting(
+    fits=lambda value: type(value) is str and value in ACTIVATIONS,
+    expected="an activation of transformers that has no weights of its own",
+)
+DROPOUT = Setting(
+    fits=lambda value: _number(value) and 0 <= value <= 1, expected="a number from 0 to 1"
+)
+"""Of no weight in answers."""
+EPSILON = Setting(
+    fits=lambda value: _number(value) and 0 < value <= 1, expected="a small positive number"
+)
+SIZE = Setting(fits=lambda value: _whole(value) and value >= 1, expected="a positive whole number")
+SWITCH = Setting(fits=lambda value: type(value) is bool, expected="true or false")
+TOKEN_ID = Setting(
+    fits=lambda value: value is None or (_whole(value) and value >= 0), expected="a token id"
+)
+
+
+def size_of(tensor: str, axis: int = 0) -> Setting:
+    """A setting that is the size of a tensor."""
+    return replace(SIZE, tensor=tensor, axis=axis)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TransformersClasses:
+    """Where transformers has a family: the names of its module and of the classes in it."""
+
+    module: str
+    config: str
+    model: str
+    embeddings: str
+    layer: str
+
+    def named(self, name: str) -> Any:
+        """A class of the module, which is imported now."""
+        return getattr(importlib.import_module(self.module), name)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Family:
+    """An encoder family."""
+
+    model_type: str
+    """What its ``config.json`` calls it."""
+    settings: Mapping[str, Setting]
+    """Those that embeddings and layers depend on; nothing else enters the backbone's digest."""
+    embeddings: Callable[[Mapping[str, Any]], Embeddings]
+    """How its embeddings look with some settings."""
+    layer: Callable[[Mapping[str, Any], int], Layer]
+    """How the layer of a number looks with some settings."""
+    final_norm: Callable[[Mapping[str, Any]], Norm] | None = None
+    """The norm behind the last layer, where layers end without one. A task module has its own, as
+    ``head.norm``, for its branch may end elsewhere."""
+    layers_alike: bool = True
+    """Whether all layers have the same tensors, wherever they stand."""
+
+    layer_prefix: str
+    """Where layer i's tensors lie in the encoder's state dict, before ``<i>.`` counted from 0."""
+    prefix: str
+    """Where the encoder lies inside a fine-tuned checkpoint's state dict."""
+    word_embeddings: str = "embeddings.word_embeddings.weight"
+    hidden_key: str = "hidden_size"
+    heads_key: str = "num_attention_heads"
+    layers_key: str = "num_hidden_layers"
+    max_length_key: str = "max_position_embeddings"
+    position_offset: bool = False
+    """Whether positions count from ``pad_token_id + 1``."""
+    token_types: bool = True
+    """Whether token types tell the two texts of a pair apart."""
+
+    transformers: TransformersClasses | None
+    """None for a family that Centra computes from its description alone."""
+    defaults: Mapping[str, Any] | None = None
+    """The settings that a ``config.json`` may leave out, for a family without transformers' own."""
+    pooler: bool = True
+    """Whether its encoder class has one, which lies in checkpoints even where no head reads it."""
+    sentence_head: tuple[str, str, str]
+    """Sentence classifier of a fine-tuned checkpoint: dense layer, activation, output layer."""
+    token_head: str = "classifier"  # noqa: S105 - no password
+
+    @property
+    def class_name(self) -> str:
+        """What its encoder is called in messages."""
+        return self.model_type if self.transformers is None else self.transformers.model
+
+    def layer_name(self, number: int) -> str:
+        """What stands before the names of a layer's tensors, without a checkpoint's prefix."""
+        return f"{self.layer_prefix}{number - 1}."
+
+    def head_norm(self, settings: Mapping[str, Any]) -> Norm | None:
+        """The norm that the heads of task modules begin with."""
+        return None if self.final_norm is None else replace(self.final_norm(settings), name="norm")
+
+    def shard_shapes(self, settings: Mapping[str, Any], number: int) -> Shapes:
+        """The shapes in a backbone's shard: of a layer, or 0 for the embeddings; in the encoder's names.
+
+        The norm behind the last layer is in that layer's shard, and so is frozen with it.
+        """
+        if number == 0:
+            return self.embeddings(settings).shapes
+        prefix = self.layer_name(number)
+        shapes = self.layer(settings, number).shapes
+        found = {f"{prefix}{name}": shape for name, shape in shapes.items()}
+        if self.final_norm is not None and number == settings[self.layers_key]:
+            found |= self.final_norm(settings).shapes
+        return found

@@ -1,0 +1,216 @@
+"""How an encoder's parts look, with their sizes and the names of their tensors.
+
+A family makes these of a backbone's settings, and of the number of a layer: layers may differ. Both
+engines, the shapes that tensors must have, int8 and the counts of work are made from them alone, and
+from nothing else that a family says.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "Attention",
+    "Embeddings",
+    "FeedForward",
+    "Layer",
+    "Linear",
+    "Norm",
+    "RelativeBias",
+    "Rotary",
+    "Shapes",
+    "Table",
+]
+
+Shapes = dict[str, tuple[int, ...]]
+"""The shape of each of some tensors, by name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    """A linear layer: ``NAME.weight`` of ``(outputs, inputs)``, and perhaps ``NAME.bias``."""
+
+    name: str
+    inputs: int
+    outputs: int
+    bias: bool = True
+    first_row: int = 0
+    """Where its rows begin in the stored tensor, for linear layers that are stored as one."""
+    stored_rows: int | None = None
+    """How many rows the stored tensor has; None where it is this layer's alone."""
+
+    @property
+    def rows(self) -> slice:
+        """Its rows of the stored tensors."""
+        return slice(self.first_row, self.first_row + self.outputs)
+
+    @property
+    def weights(self) -> int:
+        """How many weights it has, without biases."""
+        return self.inputs * self.outputs
+
+    @property
+    def stored_shape(self) -> tuple[int, int]:
+        """Of the stored weight."""
+        return self.stored_rows or self.outputs, self.inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm:
+    """A norm over the last axis: ``NAME.weight`` and perhaps ``NAME.bias``."""
+
+    name: str
+    size: int
+    epsilon: float
+    kind: Literal["layer", "rms"] = "layer"
+    bias: bool = True
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of its tensors."""
+        return _shapes((), (self,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotary:
+    """Positions as turns of queries and keys; value i of a head turns with value i + half of it."""
+
+    base: float
+    size: int
+    """The width of a head."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeBias:
+    """Positions as numbers added to the scores of attention, by how far apart two tokens are.
+
+    Distances fall into buckets as in T5: half of them for each direction, of these half for single
+    distances, and the rest ever wider up to the farthest.
+    """
+
+    table: str
+    """The tensor ``(buckets, heads)``, among the embeddings."""
+    buckets: int
+    farthest: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """Every token looks at the tokens of its input, or at those near it."""
+
+    heads: int
+    query: Linear
+    key: Linear
+    value: Linear
+    output: Linear
+    rotary: Rotary | None = None
+    relative_bias: RelativeBias | None = None
+    window: int | None = None
+    """How far it looks in each direction, in tokens; None is everywhere."""
+
+    @property
+    def adds_to_scores(self) -> bool:
+        """Whether positions add anything to its scores."""
+        return self.relative_bias is not None or self.window is not None
+
+    @property
+    def head_size(self) -> int:
+        """The width of one head."""
+        return self.query.outputs // self.heads
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedForward:
+    """``outer(activation(inner(x)))``, or with a gate ``outer(activation(inner(x)) * gate(x))``."""
+
+    inner: Linear
+    outer: Linear
+    activation: str
+    gate: Linear | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A transformer layer: attention and feed-forward, each with a residual connection and a norm."""
+
+    hidden: int
+    norm_first: bool
+    """Whether norms stand before attention and feed-forward, or after their residual connections."""
+    attention: Attention
+    attention_norm: Norm | None
+    """None is none, which a layer without norms after its residual connections may have."""
+    feed_forward: FeedForward
+    feed_forward_norm: Norm | None
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """All its linear layers."""
+        attention, feed_forward = self.attention, self.feed_forward
+        gate = () if feed_forward.gate is None else (feed_forward.gate,)
+        return (
+            *(attention.query, attention.key, attention.value, attention.output),
+            *(feed_forward.inner, *gate, feed_forward.outer),
+        )
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of its tensors, by their names within the layer."""
+        return _shapes(self.linears, (self.attention_norm, self.feed_forward_norm))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Embeddings ``NAME.weight`` of ``(rows, width)``."""
+
+    name: str
+    rows: int
+    width: int
+    ids: Literal["input_ids", "token_type_ids", "positions"]
+    """What chooses a token's row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """Layer 0: a sum of rows, a norm, perhaps a projection; and the tables that all layers share."""
+
+    tables: tuple[Table, ...]
+    """In the order in which they are summed."""
+    norm: Norm | None
+    projection: Linear | None = None
+    """To the layers' width, where that is another."""
+    relative_biases: tuple[RelativeBias, ...] = ()
+    heads: int = 0
+    """Of the layers, for those."""
+
+    @property
+    def width(self) -> int:
+        """Of the tables."""
+        return self.tables[0].width
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of its tensors, by names without a checkpoint's prefix."""
+        tables: Shapes = {
+            f"{table.name}.weight": (table.rows, table.width) for table in self.tables
+        }
+        biases: Shapes = {bias.table: (bias.buckets, self.heads) for bias in self.relative_biases}
+        projection = () if self.projection is None else (self.projection,)
+        return tables | _shapes((), (self.norm,)) | _shapes(projection, ()) | biases
+
+
+def _shapes(linears: tuple[Linear, ...], norms: tuple[Norm | None, ...]) -> Shapes:
+    there = [norm for norm in norms if norm is not None]
+
+    def biases() -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield from ((linear.name, linear.stored_shape[:1]) for linear in linears if linear.bias)
+        yield from ((norm.name, (norm.size,)) for norm in there if norm.bias)
+
+    return (
+        {f"{linear.name}.weight": linear.stored_shape for linear in linears}
+        | {f"{norm.name}.weight": (norm.size,) for norm in there}
+        | {f"{name}.bias": shape for name, shape in biases()}
+    )
