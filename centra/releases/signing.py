@@ -44,6 +44,8 @@ _LARGEST_KEY = 1 << 16
 class SignatureError(VerificationError):
     """A release is not signed as it must be; says why not."""
 
+    code = "signature"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PublicKey:
