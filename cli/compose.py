@@ -74,7 +74,7 @@ def compose(
     A task that is to go to int8 is held against its own answers in fp32: on the data that is given
     for it, else on its module's probe. Where its answers change too much, it stays in fp32.
     """
-    from centra.releases.folder import check_target
+    from centra.releases.folder_writing import check_target
     from registry import releases
 
     files = _files(data)

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from centra.formats.contract import ContractDifference
+    from centra.formats.decision import DecisionChange
     from registry.releases import ModuleDifference
 
-__all__ = ["contract_lines", "module_lines", "tensor_lines"]
+__all__ = ["contract_lines", "decision_lines", "module_lines", "tensor_lines"]
 
 
 def module_lines(module: ModuleDifference) -> list[str]:
@@ -30,6 +31,7 @@ def module_lines(module: ModuleDifference) -> list[str]:
     return [
         *([", ".join(moved)] if moved else []),
         *contract_lines(module.contract),
+        *decision_lines(module.decision),
         *tensor_lines(module.tensors_changed, module.tensors_same),
     ]
 
@@ -37,6 +39,11 @@ def module_lines(module: ModuleDifference) -> list[str]:
 def contract_lines(contract: ContractDifference) -> list[str]:
     """One line for each difference, whatever white space a label has."""
     return [" ".join(line.split()) for line in contract.lines()]
+
+
+def decision_lines(changes: Sequence[DecisionChange]) -> list[str]:
+    """One line for each field of the decision that differs."""
+    return [f"decision {change}" for change in changes]
 
 
 def tensor_lines(changed: Sequence[str], same: int) -> list[str]:

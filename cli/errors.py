@@ -116,6 +116,8 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "no-base": ("Compose it anew: centra compose --base {serving} --set TASK@VERSION --release"),
     "no-policy": "See: centra policy apply",
     "not-an-admin": "Ask them, or repeat with --force, which the audit log will show.",
+    "fingerprint-expected": "'centra release evaluate' prints the fingerprint.",
+    "pointer-of-another-channel": "Publish the right one: centra channel sync {channel}",
     "policy-not-applied": "First: centra policy apply",
     "policy-version-not-found": "See: centra policy history",
     "reserved-channel": "It moves by: centra compose --release",
@@ -128,7 +130,7 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
         "Compose what you want of it onto what is served: centra compose --base {channel} --set "
         "TASK@VERSION --release. Or replace what is served with --force, which the audit log will show."
     ),
-    # Tasks and backbones
+    # The log
     "audit-log": _audit_hints,
     "backbone-in-use": (
         "For each task: centra task update NAME FILE; then promote a release that does without it"
@@ -144,11 +146,15 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "cache-not-writable": "Or set CENTRA_CACHE to another folder.",
     "contract-changed": "If its callers are ready for that: centra task redefine {task} FILE",
     "contract-unchanged": "Use: centra task update {task} FILE",
-    "output-is-teacher": "Name another file: --output FILE",
     "database-empty": "Run: centra db upgrade",
     "database-missing": "Run: centra db upgrade",
     "database-older": "Run: centra db upgrade",
     "invalid-witness": "'centra audit verify' prints it.",
+    "feature-cache-not-writable": (
+        "Give another folder in CENTRA_CACHE, or switch it off: --feature-cache off"
+    ),
+    "key-encrypted": "Say which variable holds its passphrase: --passphrase-env",
+    "output-is-teacher": "Name another file: --output FILE",
     "not-owner": _not_owner,
     "pointer-unreadable": (
         "To go on, run 'centra channel sync {channel}'; or remove it, if nothing follows it"

@@ -75,7 +75,7 @@ def show(reference: str, *, as_json: bool) -> None:
 
     registry = open_registry()
     detail = releases.show(registry, reference)
-    signed = signatures.list_all(registry, detail.digest)
+    signed = signatures.of_release(registry, detail.digest)
     if as_json:
         from registry.documents.releases import Release
 

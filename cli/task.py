@@ -269,7 +269,7 @@ def show(reference: str, *, markdown: bool, as_json: bool) -> None:
 @json_option("registry.documents.tasks:TaskDifference")
 def diff(before: str, after: str, *, as_json: bool) -> None:
     """Compare two versions of a task, down to which tensors differ."""
-    from cli.differences import contract_lines, tensor_lines
+    from cli.differences import contract_lines, decision_lines, tensor_lines
     from registry import tasks
 
     found = tasks.diff(open_registry(), before, after)
@@ -287,7 +287,7 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
         ("module", old.digest[:12], new.digest[:12]),
     ):
         click.echo(f"{what:<9}{a}" + (f" → {b}" if a != b else ""))
-    for line in contract_lines(found.contract):
+    for line in (*contract_lines(found.contract), *decision_lines(found.decision)):
         click.echo(line)
     for line in tensor_lines(found.tensors_changed, found.tensors_same):
         click.echo(line)

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from centra.formats.contract import Contract
+    from centra.formats.decision import DecisionChange
     from centra.formats.identities import Digest, VersionNumber
     from centra.store import BlobReader
     from registry.database.models import TaskVersion
 
-__all__ = ["ReleasedVersion", "VersionRow", "compare_tensors", "version_row"]
+__all__ = ["ModuleComparison", "ReleasedVersion", "VersionRow", "compare_modules", "version_row"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,25 +52,40 @@ class VersionRow:
     created_by: str
 
 
-def compare_tensors(reader: BlobReader, before: Digest, after: Digest) -> tuple[list[str], int]:
-    """Which tensors of two modules differ, in type, shape or any byte, or are in one alone.
+@dataclass(frozen=True, kw_only=True)
+class ModuleComparison:
+    """How two modules differ in what their files hold."""
+
+    decision: list[DecisionChange]
+    """How logits become answers, with what kind and head say of it."""
+    tensors_changed: list[str]
+    """Those that differ in type, shape or any byte, or are in one alone; sorted."""
+    tensors_same: int
+
+
+def compare_modules(reader: BlobReader, before: Digest, after: Digest) -> ModuleComparison:
+    """Compare two modules: what they decide, and every tensor.
 
     Args:
         reader: where the modules are.
         before, after: their digests.
 
-    Returns:
-        The names, sorted, and how many tensors are the same.
-
     Raises:
         BlobNotFoundError, CorruptBlobError, FormatError, StoreError: they cannot be read.
     """
+    from centra.formats.task_module import read_spec
     from centra.formats.tensors import read_raw
 
-    old, new = (read_raw(reader.fetch(digest)) for digest in (before, after))
+    files = [reader.fetch(digest) for digest in (before, after)]
+    decisions = [read_spec(file).effective_decision for file in files]
+    old, new = (read_raw(file) for file in files)
     names = sorted(old.keys() | new.keys())
     changed = [name for name in names if old.get(name) != new.get(name)]
-    return changed, len(names) - len(changed)
+    return ModuleComparison(
+        decision=decisions[0].changes(decisions[1]),
+        tensors_changed=changed,
+        tensors_same=len(names) - len(changed),
+    )
 
 
 def version_row(version: TaskVersion) -> VersionRow:

@@ -115,6 +115,10 @@ class Run:
                 "tap_layer": recipe.tap,
                 "depth": recipe.depth,
                 "head": head,
+                # A student answers as its teacher does.
+                "decision": data.spec.decision
+                if self.teacher is None
+                else self.teacher.spec.decision,
                 "training": training,
                 "teacher": None if teacher is None else file_digest(teacher),
             }

@@ -28,7 +28,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-SCHEMA = "0007"
+SCHEMA = "0008"
 """The migration that this code works with; a test holds it against the newest migration."""
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from registry.documents.base import Document, Layers, from_field, schema
 from registry.documents.compositions import Change
-from registry.documents.versions import ContractDifference
+from registry.documents.versions import ContractDifference, DecisionChange
 
 if TYPE_CHECKING:
     from registry import releases
@@ -23,6 +23,8 @@ class ModuleDifference(Document):
     depth: tuple[int, int] | None
     precision: tuple[str, str] | None
     contract: ContractDifference
+    decision: list[DecisionChange]
+    """How logits become answers, where that differs."""
     tensors_changed: list[str]
     """The names of those that are in both with other bytes, or in one alone."""
     tensors_same: int
@@ -38,6 +40,7 @@ class ModuleDifference(Document):
             depth=difference.depth,
             precision=difference.precision,
             contract=ContractDifference.of(difference.contract),
+            decision=[DecisionChange.of(change) for change in difference.decision],
             tensors_changed=difference.tensors_changed,
             tensors_same=difference.tensors_same,
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from centra.formats.identities import VersionNumber  # noqa: TC001 - pydantic reads the annotations
 from registry.documents.base import Document, Moment, from_field, schema
 from registry.documents.cards import Card
-from registry.documents.versions import ContractDifference, Version
+from registry.documents.versions import ContractDifference, DecisionChange, Version
 
 if TYPE_CHECKING:
     from registry import cards, tasks
@@ -139,6 +139,8 @@ class TaskDifference(Document):
     from_: Version = from_field()
     to: Version
     contract: ContractDifference
+    decision: list[DecisionChange]
+    """How logits become answers, where that differs."""
     tensors_changed: list[str]
     """The names of those that are in both with other bytes, or in one alone."""
     tensors_same: int
@@ -152,6 +154,7 @@ class TaskDifference(Document):
             from_=Version.of(difference.before),
             to=Version.of(difference.after),
             contract=ContractDifference.of(difference.contract),
+            decision=[DecisionChange.of(change) for change in difference.decision],
             tensors_changed=difference.tensors_changed,
             tensors_same=difference.tensors_same,
         )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from centra.formats.identities import VersionNumber  # noqa: TC001 - pydantic reads the annotations
-from registry.documents.base import Document, Moment
+from registry.documents.base import Document, Moment, from_field
 
 if TYPE_CHECKING:
-    from centra.formats import contract
+    from centra.formats import contract, decision
     from registry.versions import VersionRow
 
-__all__ = ["ContractDifference", "Version"]
+__all__ = ["ContractDifference", "DecisionChange", "Version"]
 
 
 class Version(Document):
@@ -24,7 +24,7 @@ class Version(Document):
     """Bytes of the module's file."""
     backbone: str
     kind: str
-    """``classification``, ``multilabel``, ``regression`` or ``tagging``."""
+    """The name of its kind: ``classification``, ``multilabel``, ``regression``, ``tagging``."""
     input: str
     """``single`` or ``pair``: whether it takes one text or two."""
     labels: list[str]
@@ -82,3 +82,21 @@ class ContractDifference(Document):
             renamed=list(difference.renamed),
             reordered=difference.reordered,
         )
+
+
+class DecisionChange(Document):
+    """A field in which the decisions of two modules differ: how their logits become answers."""
+
+    field: str
+    """``activation``, ``threshold``, ``rejection``, ``max_length``, ``prefix`` or ``pooling``."""
+    from_: float | str | list[float] | None = from_field()
+    to: float | str | list[float] | None
+
+    @classmethod
+    def of(cls, change: decision.DecisionChange) -> DecisionChange:
+        """The document of a change."""
+        before, after = (
+            [*value] if isinstance(value, tuple) else value
+            for value in (change.before, change.after)
+        )
+        return cls(field=change.field, from_=before, to=after)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from registry.releases.changes import list_changes, precision_change, released_versions
 from registry.releases.reading import show
-from registry.versions import compare_tensors
+from registry.versions import compare_modules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from centra.formats.contract import ContractDifference
+    from centra.formats.decision import DecisionChange
     from centra.formats.identities import Digest
     from centra.formats.manifest import LayerAccount, ReleaseManifest, TaskEntry
     from centra.formats.precision import Precision
@@ -47,6 +48,7 @@ class ModuleDifference:
     depth: tuple[int, int] | None
     precision: tuple[Precision, Precision] | None
     contract: ContractDifference
+    decision: list[DecisionChange]
     tensors_changed: list[str]
     """In both with other bytes, or in one alone."""
     tensors_same: int
@@ -107,7 +109,7 @@ def _compare_modules(
 ) -> ModuleDifference:
     """How a task's two modules differ; ``names`` are those of the backbones, by digest."""
     backbones = names.get(old.backbone, ""), names.get(new.backbone, "")
-    tensors, same = compare_tensors(registry.store, old.digest, new.digest)
+    modules = compare_modules(registry.store, old.digest, new.digest)
     return ModuleDifference(
         task=task,
         backbone=backbones if old.backbone != new.backbone else None,
@@ -115,8 +117,9 @@ def _compare_modules(
         depth=(old.depth, new.depth) if old.depth != new.depth else None,
         precision=precision_change(old, new),
         contract=old.contract.difference(new.contract),
-        tensors_changed=tensors,
-        tensors_same=same,
+        decision=modules.decision,
+        tensors_changed=modules.tensors_changed,
+        tensors_same=modules.tensors_same,
     )
 
 

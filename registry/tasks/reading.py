@@ -13,7 +13,7 @@ from centra.formats.names import parse_task_reference
 from registry import audit
 from registry.database.listing import by_name, is_backbone, metric, paged, within
 from registry.database.models import Backbone, Task, TaskVersion
-from registry.versions import VersionRow, compare_tensors, version_row
+from registry.versions import VersionRow, compare_modules, version_row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
 
     from centra.formats.contract import ContractDifference
+    from centra.formats.decision import DecisionChange
     from centra.formats.identities import TaskName
     from registry.audit import Event
     from registry.connection import Registry
@@ -68,6 +69,7 @@ class TaskDifference:
     before: VersionRow
     after: VersionRow
     contract: ContractDifference
+    decision: list[DecisionChange]
     tensors_changed: list[str]
     tensors_same: int
 
@@ -198,14 +200,15 @@ def diff(registry: Registry, before: str, after: str) -> TaskDifference:
         old, new = uow.version(name, first), uow.version(name, second)
         rows = version_row(old), version_row(new)
         contract = old.contract.difference(new.contract)
-    changed, same = compare_tensors(registry.store, rows[0].digest, rows[1].digest)
+    modules = compare_modules(registry.store, rows[0].digest, rows[1].digest)
     return TaskDifference(
         task=name,
         before=rows[0],
         after=rows[1],
         contract=contract,
-        tensors_changed=changed,
-        tensors_same=same,
+        decision=modules.decision,
+        tensors_changed=modules.tensors_changed,
+        tensors_same=modules.tensors_same,
     )
 
 

@@ -138,6 +138,11 @@ def fill_0006(insert: Inserting) -> None:
     insert.log("policy:apply", "policy", {"version": 1, "digest": own, "changes": []})
 
 
+def fill_0007(insert: Inserting) -> None:
+    """A claim on a blob."""
+    insert("blob_claims", operation="0" * 32, digest=digest("7"), purpose="removed", at=at(14))
+
+
 FILL = {
     "0001": fill_0001,
     "0002": fill_0002,
@@ -145,6 +150,7 @@ FILL = {
     "0004": fill_0004,
     "0005": fill_0005,
     "0006": fill_0006,
+    "0007": fill_0007,
 }
 
 
