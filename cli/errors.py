@@ -209,11 +209,11 @@ def message(error: CentraError) -> str:
 
     An error that stands for another, its cause, has the other's hint where it has none itself.
     """
-    found: BaseException | None = error
-    while isinstance(found, CentraError):
-        hint = HINTS.get(found.code)
+    cause: BaseException | None = error
+    while isinstance(cause, CentraError):
+        hint = HINTS.get(cause.code)
         if hint is not None:
-            text = hint.format_map(found.data) if isinstance(hint, str) else hint(found.data)
+            text = hint.format_map(cause.data) if isinstance(hint, str) else hint(cause.data)
             return f"{error}\n{text}" if text else str(error)
-        found = found.__cause__
+        cause = cause.__cause__
     return str(error)

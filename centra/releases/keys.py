@@ -85,10 +85,14 @@ def read_private_key(path: Path, passphrase: str | None) -> EllipticCurvePrivate
     except TypeError as error:
         if passphrase:
             raise UsageError(
-                f"{path}: is not encrypted, and a passphrase is given", code="key-not-encrypted"
+                f"{path}: is not encrypted, and a passphrase is given",
+                code="key-not-encrypted",
+                key=str(path),
             ) from error
         raise UsageError(
-            f"{path}: is encrypted, and no passphrase is given", code="key-encrypted"
+            f"{path}: is encrypted, and no passphrase is given",
+            code="key-encrypted",
+            key=str(path),
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(

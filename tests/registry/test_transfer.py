@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from centra.formats.identities import Digest
     from centra.formats.task_module import ModuleFile
     from tests.registry.helpers import Databases, Sqlite
 
@@ -496,8 +497,8 @@ def test_nothing_is_collected_while_it_is_imported(
     counts: list[int] = []
 
     class Collected(LocalStore):
-        def put(self, source: Path | bytes) -> str:
-            digest = super().put(source)
+        def put(self, source: Path | bytes, digest: Digest | None = None) -> Digest:
+            digest = super().put(source, digest)
             counts.append(gc.collect(target, grace=timedelta(), delete=True).count)
             return digest
 
