@@ -92,7 +92,7 @@ def predict(
             reference,
             tasks=tasks or None,
             device=device,
-            precision=precision,
+            dtype=precision,
             progress=progress,
         )
     _check_forms(loaded, rows, tasks)
