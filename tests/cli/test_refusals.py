@@ -197,7 +197,10 @@ USAGE = {
     "task list --metric f1>=high": "expected NAME>=VALUE",
     "backbone register ../evil {encoder}": "is not a valid backbone name",
     "channel move ../evil 1": "is not a valid channel name",
-    "channel move latest 1": "follows 'centra compose --release' by itself",
+    "channel move latest 1": (
+        "follows the releases of the live set by itself",
+        "centra compose --release",
+    ),
     "channel move 7 1": "would read as a release number",
     "compose --set intent": "intent@MAJOR.MINOR",
     "compose --set ../evil@1.0": "is not a valid task name",
