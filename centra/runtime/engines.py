@@ -7,7 +7,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from centra.errors import UsageError
-from centra.runtime.devices import check, has_gpu
+from centra.runtime.devices import check_device, has_gpu
 from centra.system.processors import processors
 
 if TYPE_CHECKING:
@@ -66,8 +66,10 @@ def open_engine(
             engine's, or no thread.
     """
     if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
-    check(device, precision)
+        raise UsageError(
+            f"threads must be at least 1, not {threads}", code="bad-threads", threads=threads
+        )
+    check_device(device, precision)
     match name or default_engine(device, precision):
         case "onnx":
             return _onnx(threads, device, precision)
@@ -75,18 +77,35 @@ def open_engine(
             from centra.runtime.torch.engine import torch_engine
 
             return torch_engine(device, precision)
-    raise UsageError(f"unknown engine {name!r}; expected one of {', '.join(ENGINES)}")
+    raise UsageError(
+        f"unknown engine {name!r}; expected one of {', '.join(ENGINES)}",
+        code="unknown-engine",
+        engine=name,
+        known=list(ENGINES),
+    )
 
 
 def _onnx(threads: int | None, device: str | None, precision: str | None) -> Engine:
     if importlib.util.find_spec("onnxruntime") is None:
-        raise UsageError("engine 'onnx' needs onnxruntime: pip install 'centra[serve]'")
+        raise UsageError(
+            "engine 'onnx' needs onnxruntime: pip install 'centra[serve]'",
+            code="extra-missing",
+            extra="serve",
+        )
     if device not in (None, "cpu"):
-        raise UsageError(f"engine 'onnx' computes on the CPU; for {device!r} take engine 'torch'")
+        raise UsageError(
+            f"engine 'onnx' computes on the CPU; for {device!r} take engine 'torch'",
+            code="engine-device",
+            engine="onnx",
+            device=device,
+        )
     if precision is not None:
         raise UsageError(
             f"engine 'onnx' computes each task as its release says (fp32 or int8); for "
-            f"{precision!r} take engine 'torch'"
+            f"{precision!r} take engine 'torch'",
+            code="engine-precision",
+            engine="onnx",
+            precision=precision,
         )
     from centra.runtime.onnx.engine import onnx_engine
 
