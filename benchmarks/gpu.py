@@ -184,7 +184,7 @@ def _texts(
     setup: Setup, backbone: BackboneSpec, device: str
 ) -> Callable[[int], Callable[[], object]]:
     """Requests as callers make them."""
-    release = load_release(setup.address, engine="torch", device=device, precision="bf16")
+    release = load_release(setup.address, engine="torch", device=device, dtype="bf16")
     encoder = TextEncoder.of(backbone, setup.store)
     item = make_input([encoder], LENGTH, pair=False)
     return lambda batch: lambda: release.predict([item] * batch)
@@ -194,7 +194,7 @@ def _tokens(
     setup: Setup, backbone: BackboneSpec, device: str
 ) -> Callable[[int], Callable[[], object]]:
     """What a release does between tokenizing and decoding."""
-    engine = open_engine("torch", device=device, precision="bf16")
+    engine = open_engine("torch", device=device, dtype="bf16")
     entries = setup.manifest.tasks
     taps = {entry.tap_layer for entry in entries.values()}
     trunk = engine.load_trunk(backbone, setup.store, depth=max(taps))

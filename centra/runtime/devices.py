@@ -1,4 +1,4 @@
-"""Which device and precision the torch engine computes with."""
+"""Which device and floating-point type the torch engine computes with."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from centra.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PRECISIONS", "check_device", "choose_device", "has_gpu"]
+__all__ = ["DTYPES", "check_device", "choose_device", "has_gpu"]
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+DTYPES = ("fp32", "bf16", "fp16")
+"""The floating-point types; not to be taken for the precision of a release's tasks."""
+
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 """What NVIDIA's driver makes on Linux, and what stands for it in WSL."""
 
@@ -30,11 +32,11 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def check_device(device: str | None, precision: str | None) -> None:
+def check_device(device: str | None, dtype: str | None) -> None:
     """Refuse names that mean nothing.
 
     Raises:
-        UsageError: an unknown device or precision.
+        UsageError: an unknown device or dtype.
     """
     if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise UsageError(
@@ -42,21 +44,21 @@ def check_device(device: str | None, precision: str | None) -> None:
             code="unknown-device",
             device=device,
         )
-    if precision not in (None, *PRECISIONS):
+    if dtype not in (None, *DTYPES):
         raise UsageError(
-            f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}",
-            code="unknown-precision",
-            precision=precision,
-            known=list(PRECISIONS),
+            f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}",
+            code="unknown-dtype",
+            dtype=dtype,
+            known=list(DTYPES),
         )
 
 
-def choose_device(device: str | None, precision: str | None) -> tuple[torch.device, str]:
-    """The device that a name means, and the precision.
+def choose_device(device: str | None, dtype: str | None) -> tuple[torch.device, str]:
+    """The device that a name means, and the dtype.
 
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; by default a GPU where there is one.
-        precision: one of :data:`PRECISIONS`; by default ``"fp32"`` on the CPU and ``"bf16"`` on a
+        dtype: one of :data:`DTYPES`; by default ``"fp32"`` on the CPU and ``"bf16"`` on a
             GPU, or ``"fp16"`` on one that has no bf16.
 
     Raises:
@@ -64,9 +66,9 @@ def choose_device(device: str | None, precision: str | None) -> tuple[torch.devi
     """
     import torch
 
-    check_device(device, precision)
+    check_device(device, dtype)
     if (device or ("cuda" if has_gpu() else "cpu")) == "cpu":
-        return torch.device("cpu"), precision or "fp32"
+        return torch.device("cpu"), dtype or "fp32"
     if not torch.cuda.is_available():
         raise UsageError(
             f"there is no device {device!r}: this torch ({torch.__version__}) sees no GPU",
@@ -88,8 +90,8 @@ def choose_device(device: str | None, precision: str | None) -> tuple[torch.devi
             code="no-such-device",
             device=device,
         )
-    if precision is None:
+    if dtype is None:
         with torch.cuda.device(chosen):
             half = torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16" if half else "fp16"
-    return chosen, precision
+        dtype = "bf16" if half else "fp16"
+    return chosen, dtype

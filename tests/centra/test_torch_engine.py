@@ -518,12 +518,12 @@ def test_on_the_cpu_in_fp32_the_engine_is_the_reference(machine: Callable[..., N
 
     exact = open_engine("torch", device="cpu")
 
-    assert exact is open_engine("torch", device="cpu", precision="fp32")
+    assert exact is open_engine("torch", device="cpu", dtype="fp32")
     assert not isinstance(exact, BatchedEngine)
-    half = open_engine("torch", device="cpu", precision="bf16")
+    half = open_engine("torch", device="cpu", dtype="bf16")
     assert isinstance(half, BatchedEngine)
-    assert half is not open_engine("torch", device="cpu", precision="bf16")
-    assert half.pool is open_engine("torch", device="cpu", precision="fp16").pool
+    assert half is not open_engine("torch", device="cpu", dtype="bf16")
+    assert half.pool is open_engine("torch", device="cpu", dtype="fp16").pool
 
 
 @pytest.mark.parametrize(
@@ -532,11 +532,11 @@ def test_on_the_cpu_in_fp32_the_engine_is_the_reference(machine: Callable[..., N
         ({"name": "torch", "device": "tpu"}, "unknown device 'tpu'; expected cpu, cuda"),
         ({"name": "onnx", "device": "gpu"}, "unknown device 'gpu'"),
         ({"device": "cuda:x"}, "unknown device 'cuda:x'"),
-        ({"precision": "int8"}, "unknown precision 'int8'; expected one of fp32, bf16, fp16"),
+        ({"dtype": "int8"}, "unknown dtype 'int8'; expected one of fp32, bf16, fp16"),
         ({"name": "onnx", "device": "cuda"}, "on the CPU; for 'cuda' take engine 'torch'"),
-        ({"name": "onnx", "precision": "bf16"}, "as its release says .* take engine 'torch'"),
+        ({"name": "onnx", "dtype": "bf16"}, "as its release says .* take engine 'torch'"),
         ({"device": "cuda"}, "no device 'cuda': this torch .* sees no GPU"),
-        ({"name": "torch", "device": "cuda:1", "precision": "bf16"}, "no device 'cuda:1'"),
+        ({"name": "torch", "device": "cuda:1", "dtype": "bf16"}, "no device 'cuda:1'"),
     ],
     ids=str,
 )
@@ -562,7 +562,7 @@ def test_load_release_takes_device_and_precision(
     source = f"{store.url}#{manifest.digest}"
     exact = reference(manifest, store).logits(INPUTS)
 
-    half = centra.load_release(source, device="cpu", precision="bf16").logits(INPUTS)
+    half = centra.load_release(source, device="cpu", dtype="bf16").logits(INPUTS)
 
     assert_near(half, exact, NEAR["bf16"])
     assert half["last"][0].tobytes() != exact["last"][0].tobytes()

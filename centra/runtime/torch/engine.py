@@ -39,13 +39,13 @@ _Hidden = tuple[torch.Tensor, SharedState]
 """Hidden states ``(batch, seq, hidden)``, and what all layers share of the batch."""
 
 
-def torch_engine(device: str | None = None, precision: str | None = None) -> Engine:
-    """The engine for a device and a precision; see :func:`centra.runtime.devices.choose_device`.
+def torch_engine(device: str | None = None, dtype: str | None = None) -> Engine:
+    """The engine for a device and a dtype; see :func:`centra.runtime.devices.choose_device`.
 
     Raises:
         UsageError: an unknown name, or a device that is not there.
     """
-    chosen, exactly = choose_device(device, precision)
+    chosen, exactly = choose_device(device, dtype)
     if (chosen.type, exactly) == ("cpu", "fp32"):
         return _reference()
     from centra.runtime.torch.batched_engine import BatchedEngine
