@@ -140,8 +140,7 @@ def write(
         ):
             _add(archive, _DOCUMENT, export.to_bytes())
             for done, digest in enumerate(sorted(export.blobs), 1):
-                known = digest in signatures
-                source = signatures[digest] if known else reader.fetch(digest)
+                source = signatures.get(digest) or reader.fetch(digest)
                 _add(archive, _member(digest), source)
                 progress("write blobs", done, len(export.blobs))
     except OSError as error:
@@ -258,7 +257,7 @@ def _next(stream: _Hashed, name: str, where: str) -> int:
     if header.name != name or header.type != tarfile.REGTYPE or header.size < 0:
         raise FormatError(
             f"{where}: expected the file {name}, found {header.name!r}; "
-            "only what 'centra export' wrote can be imported"
+            "only a file that was exported can be imported"
         )
     return header.size
 
