@@ -265,9 +265,9 @@ def _computed(engine: str, device: str | None, dtype: str | None) -> tuple[str, 
     """The device and dtype that an engine computes with."""
     if engine == "onnx":
         return "cpu", None
-    from centra.runtime.devices import choose
+    from centra.runtime.devices import choose_device
 
-    chosen, exactly = choose(device, dtype)
+    chosen, exactly = choose_device(device, dtype)
     return str(chosen), exactly
 
 

@@ -49,7 +49,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 
 @pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=needs_cuda)])
 def device(request: pytest.FixtureRequest) -> torch.device:
-    return devices.choose(request.param, None)[0]
+    return devices.choose_device(request.param, None)[0]
 
 
 @pytest.fixture
@@ -482,19 +482,19 @@ def test_a_gpu_that_torch_sees_makes_torch_the_engine(machine: Callable[..., Non
     assert default_engine() == "onnx"
     machine(driver=True, gpus=0)
     assert default_engine() == "onnx"
-    assert devices.choose(None, None) == (CPU, "fp32")
+    assert devices.choose_device(None, None) == (CPU, "fp32")
     machine(driver=True, gpus=1)
     assert default_engine() == "torch"
-    assert devices.choose(None, None) == (torch.device("cuda:0"), "bf16")
-    assert devices.choose("cuda", "fp32") == (torch.device("cuda:0"), "fp32")
-    assert devices.choose("cpu", None) == (CPU, "fp32")
+    assert devices.choose_device(None, None) == (torch.device("cuda:0"), "bf16")
+    assert devices.choose_device("cuda", "fp32") == (torch.device("cuda:0"), "fp32")
+    assert devices.choose_device("cpu", None) == (CPU, "fp32")
     assert default_engine("cpu") == "onnx"
 
 
 def test_a_gpu_without_bf16_takes_fp16(machine: Callable[..., None]) -> None:
     machine(driver=True, gpus=2)
 
-    assert devices.choose("cuda:1", None) == (torch.device("cuda:1"), "fp16")
+    assert devices.choose_device("cuda:1", None) == (torch.device("cuda:1"), "fp16")
 
 
 def test_a_gpu_that_cannot_be_used_is_refused_with_torch_s_reason(
@@ -506,7 +506,7 @@ def test_a_gpu_that_cannot_be_used_is_refused_with_torch_s_reason(
     machine(driver=True, gpus=1)
     monkeypatch.setattr(torch.cuda, "init", init)
     with pytest.raises(UsageError, match=r"cannot be used here: .* forked subprocess"):
-        devices.choose(None, None)
+        devices.choose_device(None, None)
 
 
 def test_a_device_or_precision_that_is_named_makes_torch_the_engine() -> None:

@@ -199,7 +199,7 @@ USAGE = {
     "channel move ../evil 1": "is not a valid channel name",
     "channel move latest 1": (
         "follows the releases of the live set by itself",
-        "centra compose --release",
+        "It moves by: centra compose --release",
     ),
     "channel move 7 1": "would read as a release number",
     "compose --set intent": "intent@MAJOR.MINOR",
@@ -278,7 +278,10 @@ USAGE = {
     "distill --task new --backbone tiny --data {data} --layers 1 --teacher {stars} "
     "--temperature 0": "temperature must be greater than 0",
     "distill --task new --backbone tiny --data {data} --layers 1 --teacher {stars} "
-    "--output {stars}": "the student would take its teacher's place; give --output",
+    "--output {stars}": (
+        "the student would take its teacher's place",
+        "Name another file: --output FILE",
+    ),
     "fit": "Missing argument 'RECIPE.toml'",
     "fit {missing}": "cannot be read (No such file",
     "--actor ada task list": ("actor 'ada': expected TEAM/PERSON", "nlu/ada"),
