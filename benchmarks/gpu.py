@@ -38,7 +38,7 @@ from centra.bench import release_work
 from centra.bench.requests import make_input
 from centra.bench.work import embeddings_work, layer_work
 from centra.runtime import load_release
-from centra.runtime.devices import choose, has_gpu
+from centra.runtime.devices import choose_device, has_gpu
 from centra.runtime.engines import open_engine
 from centra.runtime.schedule import Job, compute
 from centra.tokenization.text_encoder import TextEncoder
@@ -194,7 +194,7 @@ def _tokens(
     setup: Setup, backbone: BackboneSpec, device: str
 ) -> Callable[[int], Callable[[], object]]:
     """What a release does between tokenizing and decoding."""
-    engine = open_engine("torch", device=device, precision="bf16")
+    engine = open_engine("torch", device=device, dtype="bf16")
     entries = setup.manifest.tasks
     taps = {entry.tap_layer for entry in entries.values()}
     trunk = engine.load_trunk(backbone, setup.store, depth=max(taps))
@@ -298,7 +298,7 @@ def _peak(device: str, size: int) -> float:
 def _device_name(device: str) -> str:
     import torch
 
-    chosen, _ = choose(device, None)
+    chosen, _ = choose_device(device, None)
     return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "no GPU"
 
 

@@ -265,9 +265,9 @@ def _computed(engine: str, device: str | None, precision: str | None) -> tuple[s
     """The device and precision that an engine computes with."""
     if engine == "onnx":
         return "cpu", None
-    from centra.runtime.devices import choose
+    from centra.runtime.devices import choose_device
 
-    chosen, exactly = choose(device, precision)
+    chosen, exactly = choose_device(device, precision)
     return str(chosen), exactly
 
 

@@ -1,4 +1,4 @@
-"""Which device and precision the torch engine computes with."""
+"""On which device, and in which number type, the torch engine computes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from centra.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["PRECISIONS", "check", "choose", "has_gpu"]
+__all__ = ["DTYPES", "check_names", "choose_device", "has_gpu"]
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+DTYPES = ("fp32", "bf16", "fp16")
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 """What NVIDIA's driver makes on Linux, and what stands for it in WSL."""
 
@@ -30,28 +30,26 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def check(device: str | None, precision: str | None) -> None:
+def check_names(device: str | None, dtype: str | None) -> None:
     """Refuse names that mean nothing.
 
     Raises:
-        UsageError: an unknown device or precision.
+        UsageError: an unknown device or number type.
     """
     if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise UsageError(
             f"unknown device {device!r}; expected cpu, cuda, or cuda:1 for one of some"
         )
-    if precision not in (None, *PRECISIONS):
-        raise UsageError(
-            f"unknown precision {precision!r}; expected one of {', '.join(PRECISIONS)}"
-        )
+    if dtype not in (None, *DTYPES):
+        raise UsageError(f"unknown precision {dtype!r}; expected one of {', '.join(DTYPES)}")
 
 
-def choose(device: str | None, precision: str | None) -> tuple[torch.device, str]:
-    """The device that a name means, and the precision.
+def choose_device(device: str | None, dtype: str | None) -> tuple[torch.device, str]:
+    """The device that a name means, and the number type.
 
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; by default a GPU where there is one.
-        precision: one of :data:`PRECISIONS`; by default ``"fp32"`` on the CPU and ``"bf16"`` on a
+        dtype: one of :data:`DTYPES`; by default ``"fp32"`` on the CPU and ``"bf16"`` on a
             GPU, or ``"fp16"`` on one that has no bf16.
 
     Raises:
@@ -59,9 +57,9 @@ def choose(device: str | None, precision: str | None) -> tuple[torch.device, str
     """
     import torch
 
-    check(device, precision)
+    check_names(device, dtype)
     if (device or ("cuda" if has_gpu() else "cpu")) == "cpu":
-        return torch.device("cpu"), precision or "fp32"
+        return torch.device("cpu"), dtype or "fp32"
     if not torch.cuda.is_available():
         raise UsageError(
             f"there is no device {device!r}: this torch ({torch.__version__}) sees no GPU"
@@ -75,8 +73,8 @@ def choose(device: str | None, precision: str | None) -> tuple[torch.device, str
     found = torch.device("cuda", torch.cuda.current_device() if index is None else index)
     if found.index >= torch.cuda.device_count():
         raise UsageError(f"there is no device {device!r}: torch sees {torch.cuda.device_count()}")
-    if precision is None:
+    if dtype is None:
         with torch.cuda.device(found):
             half = torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16" if half else "fp16"
-    return found, precision
+        dtype = "bf16" if half else "fp16"
+    return found, dtype

@@ -7,7 +7,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from centra.errors import UsageError
-from centra.runtime.devices import check, has_gpu
+from centra.runtime.devices import check_names, has_gpu
 from centra.system.processors import processors
 
 if TYPE_CHECKING:
@@ -18,18 +18,18 @@ __all__ = ["ENGINES", "default_engine", "engine_version", "open_engine"]
 ENGINES = ("onnx", "torch")
 
 
-def default_engine(device: str | None = None, precision: str | None = None) -> str:
+def default_engine(device: str | None = None, dtype: str | None = None) -> str:
     """The engine that is used where none is named.
 
-    ``"torch"`` on a GPU, and where a precision is named; else ``"onnx"`` where onnxruntime is
+    ``"torch"`` on a GPU, and where a number type is named; else ``"onnx"`` where onnxruntime is
     installed.
 
     Args:
-        device, precision: as for :func:`open_engine`; without a device, a GPU counts where torch
+        device, dtype: as for :func:`open_engine`; without a device, a GPU counts where torch
             sees one.
     """
     on_gpu = has_gpu() if device is None else device != "cpu"
-    if on_gpu or precision is not None or importlib.util.find_spec("onnxruntime") is None:
+    if on_gpu or dtype is not None or importlib.util.find_spec("onnxruntime") is None:
         return "torch"
     return "onnx"
 
@@ -46,7 +46,7 @@ def open_engine(
     *,
     threads: int | None = None,
     device: str | None = None,
-    precision: str | None = None,
+    dtype: str | None = None,
 ) -> Engine:
     """An engine for a release to be loaded.
 
@@ -58,35 +58,35 @@ def open_engine(
             takes torch's own setting instead.
         device: ``"cpu"``, or for the torch engine ``"cuda"`` or ``"cuda:1"``; by default its GPU
             where there is one.
-        precision: of the torch engine, ``"fp32"``, ``"bf16"`` or ``"fp16"``; by default fp32 on the
-            CPU and bf16 on a GPU. The onnx engine computes each task as its release says.
+        dtype: the number type of the torch engine, ``"fp32"``, ``"bf16"`` or ``"fp16"``; by default
+            fp32 on the CPU and bf16 on a GPU. The onnx engine computes each task as its release says.
 
     Raises:
-        UsageError: an unknown engine, device or precision, or one that is not here or not the
+        UsageError: an unknown engine, device or number type, or one that is not here or not the
             engine's, or no thread.
     """
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, not {threads}")
-    check(device, precision)
-    match name or default_engine(device, precision):
+    check_names(device, dtype)
+    match name or default_engine(device, dtype):
         case "onnx":
-            return _onnx(threads, device, precision)
+            return _onnx(threads, device, dtype)
         case "torch":
             from centra.runtime.torch.engine import torch_engine
 
-            return torch_engine(device, precision)
+            return torch_engine(device, dtype)
     raise UsageError(f"unknown engine {name!r}; expected one of {', '.join(ENGINES)}")
 
 
-def _onnx(threads: int | None, device: str | None, precision: str | None) -> Engine:
+def _onnx(threads: int | None, device: str | None, dtype: str | None) -> Engine:
     if importlib.util.find_spec("onnxruntime") is None:
         raise UsageError("engine 'onnx' needs onnxruntime: pip install 'centra[serve]'")
     if device not in (None, "cpu"):
         raise UsageError(f"engine 'onnx' computes on the CPU; for {device!r} take engine 'torch'")
-    if precision is not None:
+    if dtype is not None:
         raise UsageError(
             f"engine 'onnx' computes each task as its release says (fp32 or int8); for "
-            f"{precision!r} take engine 'torch'"
+            f"{dtype!r} take engine 'torch'"
         )
     from centra.runtime.onnx.engine import onnx_engine
 

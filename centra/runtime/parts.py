@@ -108,7 +108,7 @@ def load_parts(
         CentraError: see :meth:`centra.runtime.release.Release.load`.
     """
     engine_name = engine or default_engine(device, precision)
-    opened = open_engine(engine_name, threads=threads, device=device, precision=precision)
+    opened = open_engine(engine_name, threads=threads, device=device, dtype=precision)
     entries = _entries(manifest, tasks)
     _warn_of_int8(engine_name, entries)
     loader = _Loader(opened, manifest, reader, frozenset(checked), progress)

@@ -6,7 +6,7 @@ are padded to few shapes, since on a GPU each embedding, layer and group is capt
 for every shape. So the last digits of an answer may depend on its neighbours, in the batch and in the
 release, which the onnx engine and the reference rule out.
 
-It computes in one precision whatever a release gives a task; heads are float32.
+It computes in one number type whatever precision a release gives a task; heads are float32.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ def _pool(device: torch.device) -> Pool:
 class BatchedEngine:
     """See :class:`centra.runtime.engine.Engine`. Each release has one of its own."""
 
-    def __init__(self, device: torch.device, precision: str) -> None:
+    def __init__(self, device: torch.device, dtype: str) -> None:
         """Make an engine.
 
         Args:
             device: ``cpu``, or a GPU with its number.
-            precision: one of :data:`centra.runtime.devices.PRECISIONS`.
+            dtype: one of :data:`centra.runtime.devices.DTYPES`.
         """
         self.pool = _pool(device)
         """The threads that trunks and branches run on, the same for all releases on a device."""
         self.forks = device.type == "cpu"
         """See :attr:`centra.runtime.engine.Engine.forks`."""
-        self._device, self._dtype = device, _DTYPES[precision]
+        self._device, self._dtype = device, _DTYPES[dtype]
         self._graphs = Graphs(device)
         self._groups: dict[Hashable, _Group] = {}
         self._lock = threading.Lock()

@@ -17,7 +17,7 @@ from centra.formats.task_module import TaskModule, check_stored
 from centra.modeling.branch import Branch
 from centra.modeling.shared_state import SharedState
 from centra.modeling.trunk import Trunk
-from centra.runtime.devices import choose
+from centra.runtime.devices import choose_device
 from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
 from centra.runtime.pool import Pool
 from centra.tokenization.text_encoder import Encoded
@@ -39,18 +39,18 @@ _Hidden = tuple[torch.Tensor, SharedState]
 """Hidden states ``(batch, seq, hidden)``, and what all layers share of the batch."""
 
 
-def torch_engine(device: str | None = None, precision: str | None = None) -> Engine:
-    """The engine for a device and a precision; see :func:`centra.runtime.devices.choose`.
+def torch_engine(device: str | None = None, dtype: str | None = None) -> Engine:
+    """The engine for a device and a number type; see :func:`centra.runtime.devices.choose_device`.
 
     Raises:
         UsageError: an unknown name, or a device that is not there.
     """
-    chosen, exactly = choose(device, precision)
-    if (chosen.type, exactly) == ("cpu", "fp32"):
+    chosen, dtype = choose_device(device, dtype)
+    if (chosen.type, dtype) == ("cpu", "fp32"):
         return _reference()
     from centra.runtime.torch.batched_engine import BatchedEngine
 
-    return BatchedEngine(chosen, exactly)
+    return BatchedEngine(chosen, dtype)
 
 
 @cache
