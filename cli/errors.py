@@ -16,8 +16,7 @@ from centra.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["EXIT_CODES", "HINTS", "WRONG_STORE", "exit_code", "message"]
-__all__ = ["EXIT_CODES", "HINTS", "exit_code", "gate_hint", "message"]
+__all__ = ["EXIT_CODES", "HINTS", "WRONG_STORE", "exit_code", "gate_hint", "message"]
 
 EXIT_CODES: dict[type[CentraError], int] = {
     CentraError: 1,
@@ -129,6 +128,12 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
         "TASK@VERSION --release. Or replace what is served with --force, which the audit log will show."
     ),
     # Tasks and backbones
+    "class-not-transformers": "Or train the task on its data: centra train",
+    "crf-unplaced": "Train the task on its data: centra train --crf",
+    "kind-must-be-declared": "Say which: --kind multilabel or --kind regression",
+    "labels-unusable": "Or give the labels with --labels FILE.",
+    "no-backbone": "centra backbone register NAME SOURCE",
+    "tensor-unplaced": "Or train the task on its data: centra train",
     "audit-log": _audit_hints,
     "backbone-in-use": (
         "For each task: centra task update NAME FILE; then promote a release that does without it"

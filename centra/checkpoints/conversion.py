@@ -150,8 +150,8 @@ def _convert(
     head = HeadSpec.model_validate({"activation": checkpoint.family.sentence_head[1]})
     if not checkpoint.tagging and (tags or words):
         raise UsageError(
-            f"{folder}: is a {task} task, which has no words to tag; --tags and --words are for "
-            "token classifiers"
+            f"{folder}: is a {task} task, which has no words to tag; a scheme of tags and a way "
+            "to cut words are declared for token classifiers"
         )
     if checkpoint.tagging:
         names, head = _tagging_head(
@@ -269,8 +269,8 @@ def _tagging_head(
 def _single(kind: str, remark: Remark) -> Literal["single"]:
     if not kind_named(kind).reads_every_token:
         remark(
-            "taken for a task on single texts, which a checkpoint does not say; "
-            "--input pair says otherwise"
+            "taken for a task on single texts, which a checkpoint does not say; one on pairs must "
+            "be declared"
         )
     return "single"
 

@@ -133,8 +133,10 @@ def _architecture(raw: dict[str, Any], family: Family, where: str) -> str:
         + (
             "A class of another name may compute otherwise than transformers' own, so it is not "
             "taken for it. If it computes the same, load the weights with transformers' class and "
-            "save them again; if not, fine-tune that class, or train with 'centra train'."
+            "save them again; if not, fine-tune that class."
             if own
             else "Fine-tune one of these, and save it with its save_pretrained."
-        )
+        ),
+        code="class-not-transformers",
+        architecture=names[0],
     )

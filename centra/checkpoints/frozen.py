@@ -88,6 +88,12 @@ def find_footings(
             )
             found.append(footing)
     if not found:
+        if not backbones:
+            raise IncompatibleError(
+                f"{folder}: no backbone is registered that it could stand on; first register the one "
+                "that it was fine-tuned from",
+                code="no-backbone",
+            )
         raise IncompatibleError(_unlike(parts[0], family, backbones, reader, folder))
     most = max(footing.layers for footing in found)
     return [footing for footing in found if footing.layers == most]
@@ -157,11 +163,6 @@ def _unlike(
     reader: BlobReader,
     folder: Path,
 ) -> str:
-    if not backbones:
-        return (
-            f"{folder}: no backbone is registered that it could stand on; first register the one "
-            "that it was fine-tuned from: centra backbone register NAME SOURCE"
-        )
     mend = "Freeze the embeddings while fine-tuning, or register the backbone it started from."
     reasons = []
     for name, spec in backbones.items():

@@ -56,7 +56,7 @@ _HINTS = {
     "the whole model.",
     r"adapter|prefix_tuning|loreft|ia3": "Merge the adapters into the layers where that can be "
     "done, or fine-tune layers instead.",
-    r"\bcrf\b": "'centra train --crf' trains a CRF that Centra decodes.",
+    r"\bcrf\b": "Centra decodes the CRFs that it trains itself.",
 }
 
 
@@ -131,9 +131,11 @@ def check_placed(
             f"{'it' if len(unknown) == 1 else 'them'} its answers would be others. "
             + next(
                 (hint for pattern, hint in _HINTS.items() if re.search(pattern, unknown[0])),
-                "Fine-tune transformers' own class, or train with 'centra train'; if the tensor is "
-                "left over, take it out of the file.",
-            )
+                "Fine-tune transformers' own class; if the tensor is left over, take it out of the "
+                "file.",
+            ),
+            code="crf-unplaced" if re.search(r"\bcrf\b", unknown[0]) else "tensor-unplaced",
+            tensor=unknown[0],
         )
     missing = [name for name in expected if name not in tensors]
     if missing:

@@ -94,9 +94,7 @@ def read_json(source: str, name: str, revision: str | None = None) -> dict[str, 
     try:
         content = parse_foreign(decode_text(data))
     except ValueError as error:
-        raise FormatError(
-            f"{source}: cannot read its {name}; {name} is no JSON in UTF-8 ({error})"
-        ) from error
+        raise FormatError(f"{source}: its {name} is no JSON in UTF-8 ({error})") from error
     if not isinstance(content, dict):
         raise FormatError(
             f"{source}: its {name} holds a JSON {_json_type(content)}; expected the object that "
