@@ -42,8 +42,8 @@ def audit(
     if ctx.invoked_subcommand is None:
         from registry import audit as log
 
-        found = log.events(open_registry(), task=task, actor=by, since=since)
-        print_events(found, as_json=as_json)
+        events = log.events(open_registry(), task=task, actor=by, since=since)
+        print_events(events, as_json=as_json)
     elif task or by or since or as_json:
         raise click.UsageError(
             f"these options are for the list; those of {ctx.invoked_subcommand!r} come after it"
@@ -70,22 +70,22 @@ def verify(*, expected: tuple[str, ...], no_store: bool, as_json: bool) -> None:
     """
     from registry import audit as log
 
-    found = log.verify(open_registry(), expected=expected, ask_store=not no_store)
-    for event, witnesses in found.void.items():
+    verified = log.verify(open_registry(), expected=expected, ask_store=not no_store)
+    for event, witnesses in verified.void.items():
         remark(
             f"witnesses of the store that event {event} says are void, because an older backup was "
             f"restored: {len(witnesses)}"
         )
-    if found.partly:
-        remark(f"rows of which an older Centra's log does not say every value: {found.partly}")
+    if verified.partly:
+        remark(f"rows of which an older Centra's log does not say every value: {verified.partly}")
     if as_json:
         from registry.documents.audit import LogVerification
 
-        print_json(LogVerification.of(found))
+        print_json(LogVerification.of(verified))
     else:
         click.echo(
-            f"{found.events} events, each linked to the one before; witnesses that agree: "
-            f"{found.witnesses}; rows that are as the events say: {found.rows}\n{found.witness}"
+            f"{verified.events} events, each linked to the one before; witnesses that agree: "
+            f"{verified.witnesses}; rows that are as the events say: {verified.rows}\n{verified.witness}"
         )
 
 

@@ -74,7 +74,7 @@ def compose(
     A task that is to go to int8 is held against its own answers in fp32: on the data that is given
     for it, else on its module's probe. Where its answers change too much, it stays in fp32.
     """
-    from centra.releases.folder import check_target
+    from centra.releases.folder_writing import check_target
     from registry import releases
 
     files = _files(data)
@@ -82,7 +82,7 @@ def compose(
         check_target(output)  # Before anything is published.
     registry = open_registry()
     with reporting() as progress:
-        found = releases.compose(
+        composition = releases.compose(
             registry,
             base=base,
             replace=replace,
@@ -100,28 +100,30 @@ def compose(
         mark_done()
     if output is not None:
         remark(f"written to {output}")
-    if publish and not found.live:
+    if publish and not composition.live:
         remark("'latest' stays where it is: it follows the live set alone")
     if as_json:
         from registry.documents.compositions import Composition
 
-        print_json(Composition.of(found))
+        print_json(Composition.of(composition))
         return
-    against = f"release {found.base}" if found.base else "nothing released yet"
-    click.echo(f"{len(found.tasks)} tasks against {against}:")
-    for line in change_lines(found.changes) or ["no change"]:
+    against = f"release {composition.base}" if composition.base else "nothing released yet"
+    click.echo(f"{len(composition.tasks)} tasks against {against}:")
+    for line in change_lines(composition.changes) or ["no change"]:
         click.echo(f"  {line}")
-    if found.int8:
+    if composition.int8:
         click.echo()
-        _print_int8(found.int8)
+        _print_int8(composition.int8)
         click.echo()
-    click.echo(account_line(found.layers))
-    if {*found.manifest.precisions.values()} == {"fp32", "int8"}:
+    click.echo(account_line(composition.layers))
+    if {*composition.manifest.precisions.values()} == {"fp32", "int8"}:
         click.echo("shared layers are computed twice: for the tasks in fp32, and for those in int8")
-    if found.published:
-        click.echo(f"published release {found.release}  sha256:{found.digest}")
-    elif found.release is not None:
-        click.echo(f"release {found.release} holds exactly this already; no new release was made")
+    if composition.published:
+        click.echo(f"published release {composition.release}  sha256:{composition.digest}")
+    elif composition.release is not None:
+        click.echo(
+            f"release {composition.release} holds exactly this already; no new release was made"
+        )
     else:
         click.echo("a plan; publish it with: centra compose --release")
 
@@ -143,25 +145,25 @@ def _print_int8(comparisons: Sequence[Int8Comparison]) -> None:
     headers = ("task", "precision", "probe", "logits", "dev", "metric", "fp32", "int8", "loss")
     rows = [
         (
-            one.task,
-            "fp32" if one.refused else "int8",
-            f"{one.agreement:.1%}",
-            f"±{one.difference:.3f}",
+            comparison.task,
+            "fp32" if comparison.refused else "int8",
+            f"{comparison.agreement:.1%}",
+            f"±{comparison.difference:.3f}",
             *(
                 (
-                    f"{one.dev.agreement:.1%}",
-                    one.dev.metric,
-                    f"{one.dev.fp32:.4f}",
-                    f"{one.dev.int8:.4f}",
-                    f"{one.dev.loss:.2f}",
+                    f"{comparison.dev.agreement:.1%}",
+                    comparison.dev.metric,
+                    f"{comparison.dev.fp32:.4f}",
+                    f"{comparison.dev.int8:.4f}",
+                    f"{comparison.dev.loss:.2f}",
                 )
-                if one.dev
+                if comparison.dev
                 else ("-",) * 5
             ),
         )
-        for one in comparisons
+        for comparison in comparisons
     ]
     print_table(headers, rows)
-    for one in comparisons:
-        if one.refused:
-            click.echo(f"{one.task} stays in fp32: {one.refused}")
+    for comparison in comparisons:
+        if comparison.refused:
+            click.echo(f"{comparison.task} stays in fp32: {comparison.refused}")

@@ -29,9 +29,9 @@ def check() -> None:
     from registry.database.migrations import differences
     from registry.errors import DatabaseError
 
-    found = differences(open_registry().engine)
-    if found:
-        raise DatabaseError("the tables differ from this Centra's:\n  " + "\n  ".join(found))
+    differing = differences(open_registry().engine)
+    if differing:
+        raise DatabaseError("the tables differ from this Centra's:\n  " + "\n  ".join(differing))
     remark("database and code agree")
 
 

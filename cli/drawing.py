@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from centra.errors import StoreNotWritableError, UsageError
-from centra.kinds import kind_named
+from centra.kinds import KINDS
 from centra.system.files import make_folder, replacing
+from cli import shapes
 from cli.output import account_line
 from cli.picture import branch_label
+from cli.shapes import GROUND, INK, LINE, MUTED, SANS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,11 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["svg", "write_svg"]
 
-_SANS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 
-_INK, _MUTED, _LINE, _GROUND = "#1f2328", "#59636e", "#8c959f", "#ffffff"
-_SHEET = {"fill": _GROUND, "stroke": "#d0d7de"}
+_SHEET = {"fill": GROUND, "stroke": "#d0d7de"}
 _FROZEN = {"fill": "#dbeafe", "stroke": "#3b82f6"}
 _EMBEDDINGS = {"fill": "#e0e7ff", "stroke": "#6366f1"}
 _UNUSED = {"fill": "#f6f8fa", "stroke": "#d0d7de", "stroke-dasharray": "4 3"}
@@ -63,7 +63,9 @@ class _Panel:
 
     @property
     def width(self) -> int:
-        return max(self.head + self.head_width, _text_width(self.trunk.backbone, 16, bold=True))
+        return max(
+            self.head + self.head_width, shapes.text_width(self.trunk.backbone, 16, bold=True)
+        )
 
 
 def svg(graph: Graph) -> str:
@@ -76,7 +78,7 @@ def svg(graph: Graph) -> str:
     account = account_line(graph.layers)
     inner = max(
         sum(panel.width for panel in panels) + _BETWEEN * (len(panels) - 1),
-        _text_width(account, 14),
+        shapes.text_width(account, 14),
         _legend_width(),
         _BAR,
     )
@@ -91,19 +93,19 @@ def svg(graph: Graph) -> str:
             "height": str(height),
             "viewBox": f"0 0 {width} {height}",
             "role": "img",
-            "font-family": _SANS,
-            "fill": _INK,
+            "font-family": SANS,
+            "fill": INK,
         },
     )
     ET.SubElement(root, "title").text = f"Release {graph.release}"
     ET.SubElement(root, "desc").text = f"{graph.digest}: {account}"
-    _rect(root, (0.5, 0.5, width - 1, height - 1), _SHEET, rx=10)
-    _draw_header(_group(root, _MARGIN, _MARGIN), graph, account)
+    shapes.rect(root, (0.5, 0.5, width - 1, height - 1), _SHEET, rx=10)
+    _draw_header(shapes.group(root, _MARGIN, _MARGIN), graph, account)
     x = _MARGIN
     for panel in panels:
-        _draw_panel(_group(root, x, _MARGIN + _HEADER), panel)
+        _draw_panel(shapes.group(root, x, _MARGIN + _HEADER), panel)
         x += panel.width + _BETWEEN
-    _draw_legend(_group(root, _MARGIN, height - _MARGIN - 14))
+    _draw_legend(shapes.group(root, _MARGIN, height - _MARGIN - 14))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"
 
@@ -132,8 +134,8 @@ def _lay_out(trunk: Trunk) -> _Panel:
         rows = sum(branch.tap_layer == layer for branch in trunk.branches)
         y += max(_LAYER_HEIGHT, rows * _ROW) + _GAP
     depth = max(branch.depth for branch in trunk.branches)
-    names = max(_text_width(f"{b.task}@{b.version}", 14, bold=True) for b in trunk.branches)
-    labels = max(_text_width(branch_label(b), 12) for b in trunk.branches)
+    names = max(shapes.text_width(f"{b.task}@{b.version}", 14, bold=True) for b in trunk.branches)
+    labels = max(shapes.text_width(branch_label(b), 12) for b in trunk.branches)
     return _Panel(
         trunk=trunk,
         tops=tops,
@@ -144,9 +146,9 @@ def _lay_out(trunk: Trunk) -> _Panel:
 
 
 def _draw_header(group: ET.Element, graph: Graph, account: str) -> None:
-    _text(group, 0, 20, f"Release {graph.release}", size=24, weight="600")
-    _text(group, 0, 44, f"sha256:{graph.digest}", size=12, family=_MONO, fill=_MUTED)
-    _text(group, 0, 78, account, size=14)
+    shapes.text(group, 0, 20, f"Release {graph.release}", size=24, weight="600")
+    shapes.text(group, 0, 44, f"sha256:{graph.digest}", size=12, family=_MONO, fill=MUTED)
+    shapes.text(group, 0, 78, account, size=14)
     layers, x = graph.layers, 0.0
     for count, look in (
         (layers.shared, _FROZEN),
@@ -155,23 +157,23 @@ def _draw_header(group: ET.Element, graph: Graph, account: str) -> None:
     ):
         share = _BAR * count / max(layers.single_task, layers.total, 1)
         if share > 0:
-            _rect(group, (x, 90, share, 12), look)
+            shapes.rect(group, (x, 90, share, 12), look)
             x += share
 
 
 def _draw_panel(group: ET.Element, panel: _Panel) -> None:
     trunk, tops = panel.trunk, panel.tops
-    _text(group, 0, 16, trunk.backbone, size=16, weight="600")
+    shapes.text(group, 0, 16, trunk.backbone, size=16, weight="600")
     held = sum(layer.digest is not None for layer in trunk.layers)
-    _text(
+    shapes.text(
         *(group, 0, 36, f"{trunk.digest[:12]} · {held} of {len(trunk.layers)} layers"),
         size=12,
-        fill=_MUTED,
+        fill=MUTED,
     )
     middle = _LAYER_WIDTH / 2
     for layer, (top, below) in enumerate(pairwise(tops), 1):
         faded = layer > held
-        _path(group, f"M{middle} {top + _LAYER_HEIGHT}V{below}", faded=faded)
+        shapes.path(group, f"M{middle} {top + _LAYER_HEIGHT}V{below}", faded=faded)
     _draw_layer(group, tops[0], "embeddings", trunk.embeddings, _EMBEDDINGS)
     for frozen, top in zip(trunk.layers, tops[1:], strict=True):
         look = _UNUSED if frozen.digest is None else _FROZEN
@@ -181,22 +183,22 @@ def _draw_panel(group: ET.Element, panel: _Panel) -> None:
         for row, branch in enumerate(branches):
             _draw_branch(group, panel, branch, top + _LAYER_HEIGHT / 2, row * _ROW)
         if branches:
-            _circle(group, _LAYER_WIDTH, top + _LAYER_HEIGHT / 2)
+            shapes.circle(group, _LAYER_WIDTH, top + _LAYER_HEIGHT / 2)
 
 
 def _draw_layer(
     group: ET.Element, top: int, name: str, digest: str | None, look: dict[str, str]
 ) -> None:
-    _rect(group, (0, top, _LAYER_WIDTH, _LAYER_HEIGHT), look, rx=7, title=digest)
-    ink = _INK if digest else _LINE
+    shapes.rect(group, (0, top, _LAYER_WIDTH, _LAYER_HEIGHT), look, rx=7, title=digest)
+    ink = INK if digest else LINE
     y = top + _LAYER_HEIGHT / 2 + 5
-    _text(group, 12, y, name, size=13, weight="600", fill=ink)
+    shapes.text(group, 12, y, name, size=13, weight="600", fill=ink)
     end = digest[:8] if digest else "not needed"
-    _text(
+    shapes.text(
         *(group, _LAYER_WIDTH - 12, y, end),
         size=11,
-        family=_MONO if digest else _SANS,
-        fill=_MUTED if digest else _LINE,
+        family=_MONO if digest else SANS,
+        fill=MUTED if digest else LINE,
         anchor="end",
     )
 
@@ -207,23 +209,26 @@ def _draw_branch(group: ET.Element, panel: _Panel, branch: Branch, tap: float, d
     line = f"M{_LAYER_WIDTH} {y}"
     if down:
         line = f"M{part - 8} {tap}q8 0 8 8V{y - 8}q0 8 8 8"
-    _path(group, f"{line}H{panel.head}")
+    shapes.path(group, f"{line}H{panel.head}")
     for number in range(branch.depth):
         x = part + _BUS / 2 + number * _STEP
-        _rect(group, (x, y - _BOX / 2, _BOX, _BOX), _OWN, rx=5)
-        _text(group, x + _BOX / 2, y + 4, str(number + 1), size=11, fill="#92400e", anchor="middle")
-    color, top = kind_named(branch.kind).color, y - _HEAD_HEIGHT / 2
+        shapes.rect(group, (x, y - _BOX / 2, _BOX, _BOX), _OWN, rx=5)
+        shapes.text(
+            group, x + _BOX / 2, y + 4, str(number + 1), size=11, fill="#92400e", anchor="middle"
+        )
+    color = KINDS[branch.kind].color if branch.kind in KINDS else LINE
+    top = y - _HEAD_HEIGHT / 2
     reads = f"reads layer {branch.tap_layer}, adds {branch.depth}"
     title = (
         f"{branch.task}@{branch.version}: {branch_label(branch)}, {reads}\nsha256:{branch.digest}"
     )
-    _rect(group, (panel.head, top, panel.head_width, _HEAD_HEIGHT), _SHEET, rx=6, title=title)
-    _rect(group, (panel.head, top, 6, _HEAD_HEIGHT), {"fill": color}, rx=3)
-    text = _text(group, panel.head + 16, y + 5, branch.task, size=14, weight="600")
-    version = ET.SubElement(text, "tspan", {"font-weight": "400", "fill": _MUTED})
+    shapes.rect(group, (panel.head, top, panel.head_width, _HEAD_HEIGHT), _SHEET, rx=6, title=title)
+    shapes.rect(group, (panel.head, top, 6, _HEAD_HEIGHT), {"fill": color}, rx=3)
+    text = shapes.text(group, panel.head + 16, y + 5, branch.task, size=14, weight="600")
+    version = ET.SubElement(text, "tspan", {"font-weight": "400", "fill": MUTED})
     version.text = f"@{branch.version}"
     end = panel.head + panel.head_width - 12
-    _text(group, end, y + 4, branch_label(branch), size=12, fill=color, anchor="end")
+    shapes.text(group, end, y + 4, branch_label(branch), size=12, fill=color, anchor="end")
 
 
 def _legend() -> Iterator[tuple[int, str, dict[str, str]]]:
@@ -235,74 +240,15 @@ def _legend() -> Iterator[tuple[int, str, dict[str, str]]]:
         ("a task's own layer", _OWN),
     ):
         yield x, text, look
-        x += _text_width(text, 12) + 44
+        x += shapes.text_width(text, 12) + 44
 
 
 def _legend_width() -> int:
     x, text, _ = [*_legend()][-1]
-    return x + _text_width(text, 12) + 22
+    return x + shapes.text_width(text, 12) + 22
 
 
 def _draw_legend(group: ET.Element) -> None:
     for x, text, look in _legend():
-        _rect(group, (x, 0, 14, 14), look, rx=3)
-        _text(group, x + 22, 12, text, size=12, fill=_MUTED)
-
-
-def _group(parent: ET.Element, x: float, y: float) -> ET.Element:
-    return ET.SubElement(parent, "g", {"transform": f"translate({x:g} {y:g})"})
-
-
-def _rect(
-    parent: ET.Element,
-    box: tuple[float, float, float, float],
-    look: dict[str, str],
-    *,
-    rx: int = 0,
-    title: str | None = None,
-) -> None:
-    sizes = zip(("x", "y", "width", "height", "rx"), (*box, rx), strict=True)
-    element = ET.SubElement(parent, "rect", {name: f"{size:g}" for name, size in sizes} | look)
-    if title:
-        ET.SubElement(element, "title").text = title
-
-
-def _circle(parent: ET.Element, x: float, y: float) -> None:
-    attributes = {"cx": f"{x:g}", "cy": f"{y:g}", "r": "5", "fill": _INK, "stroke": _GROUND}
-    ET.SubElement(parent, "circle", attributes | {"stroke-width": "1.5"})
-
-
-def _path(parent: ET.Element, d: str, *, faded: bool = False) -> None:
-    stroke = "#d0d7de" if faded else _LINE
-    ET.SubElement(parent, "path", {"d": d, "fill": "none", "stroke": stroke, "stroke-width": "1.5"})
-
-
-def _text(
-    parent: ET.Element,
-    x: float,
-    y: float,
-    content: str,
-    *,
-    size: int,
-    weight: str = "400",
-    family: str = _SANS,
-    fill: str = _INK,
-    anchor: str = "start",
-) -> ET.Element:
-    attributes = {"x": f"{x:g}", "y": f"{y:g}", "font-size": str(size), "fill": fill}
-    if weight != "400":
-        attributes["font-weight"] = weight
-    if family != _SANS:
-        attributes["font-family"] = family
-    if anchor != "start":
-        attributes["text-anchor"] = anchor
-    element = ET.SubElement(parent, "text", attributes)
-    element.text = content
-    return element
-
-
-def _text_width(text: str, size: int, *, bold: bool = False) -> int:
-    """About how wide a line is; a little too much rather than too little."""
-    narrow, wide = set("iljtfr.,:;'|! "), set("mwMW@%")
-    units = sum(0.36 if c in narrow else 0.95 if c in wide else 0.6 for c in text)
-    return round(units * size * (1.08 if bold else 1.0)) + 2
+        shapes.rect(group, (x, 0, 14, 14), look, rx=3)
+        shapes.text(group, x + 22, 12, text, size=12, fill=MUTED)

@@ -115,6 +115,8 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "no-base": ("Compose it anew: centra compose --base {serving} --set TASK@VERSION --release"),
     "no-policy": "See: centra policy apply",
     "not-an-admin": "Ask them, or repeat with --force, which the audit log will show.",
+    "fingerprint-expected": "'centra release evaluate' prints the fingerprint.",
+    "pointer-of-another-channel": "Publish the right one: centra channel sync {channel}",
     "policy-not-applied": "First: centra policy apply",
     "policy-version-not-found": "See: centra policy history",
     "reserved-channel": "It moves by: centra compose --release",
@@ -134,6 +136,7 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "labels-unusable": "Or give the labels with --labels FILE.",
     "no-backbone": "centra backbone register NAME SOURCE",
     "tensor-unplaced": "Or train the task on its data: centra train",
+    # The log
     "audit-log": _audit_hints,
     "backbone-in-use": (
         "For each task: centra task update NAME FILE; then promote a release that does without it"
@@ -149,11 +152,15 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "cache-not-writable": "Or set CENTRA_CACHE to another folder.",
     "contract-changed": "If its callers are ready for that: centra task redefine {task} FILE",
     "contract-unchanged": "Use: centra task update {task} FILE",
-    "output-is-teacher": "Name another file: --output FILE",
     "database-empty": "Run: centra db upgrade",
     "database-missing": "Run: centra db upgrade",
     "database-older": "Run: centra db upgrade",
     "invalid-witness": "'centra audit verify' prints it.",
+    "feature-cache-not-writable": (
+        "Give another folder in CENTRA_CACHE, or switch it off: --feature-cache off"
+    ),
+    "key-encrypted": "Say which variable holds its passphrase: --passphrase-env",
+    "output-is-teacher": "Name another file: --output FILE",
     "not-owner": _not_owner,
     "pointer-unreadable": (
         "To go on, run 'centra channel sync {channel}'; or remove it, if nothing follows it"
@@ -208,11 +215,11 @@ def message(error: CentraError) -> str:
 
     An error that stands for another, its cause, has the other's hint where it has none itself.
     """
-    found: BaseException | None = error
-    while isinstance(found, CentraError):
-        hint = HINTS.get(found.code)
+    cause: BaseException | None = error
+    while isinstance(cause, CentraError):
+        hint = HINTS.get(cause.code)
         if hint is not None:
-            text = hint.format_map(found.data) if isinstance(hint, str) else hint(found.data)
+            text = hint.format_map(cause.data) if isinstance(hint, str) else hint(cause.data)
             return f"{error}\n{text}" if text else str(error)
-        found = found.__cause__
+        cause = cause.__cause__
     return str(error)

@@ -59,11 +59,11 @@ def fit(
     require_extra()
     plan = Plan.read(recipe)
     registry = open_registry()
-    with _naming(f"{recipe}: task"):
+    with _errors_naming(f"{recipe}: task"):
         name = parse_task_name(plan.task)
         if name == "teacher":
             raise UsageError("teacher.safetensors is the teacher's file; choose another name")
-    with _naming(f"{recipe}: backbone"):
+    with _errors_naming(f"{recipe}: backbone"):
         backbone = backbones.show(registry, plan.backbone).reference
     spec = backbones.spec(registry, backbone)
     labelling = plan.labelling(recipe.parent)
@@ -73,8 +73,8 @@ def fit(
     from centra.training.pipeline import run_pipeline
 
     workers = open_engine(engine, jobs)
-    with reporting() as progress, _naming(str(recipe)):
-        found = run_pipeline(
+    with reporting() as progress, _errors_naming(str(recipe)):
+        result = run_pipeline(
             spec,
             registry.store,
             recipe.parent / plan.data,
@@ -93,22 +93,22 @@ def fit(
         "picture": folder / "scores.png",
         "card": folder / "card.md",
     }
-    found.module.write(files["module"])
-    write_png(files["picture"], name, found.trials, found.chosen)
-    _write_card(files, plan, backbone, found)
+    result.module.write(files["module"])
+    write_png(files["picture"], name, result.trials, result.chosen)
+    _write_card(files, plan, backbone, result)
     mark_done()
     if as_json:
         from registry.documents import training as documents
 
-        print_json(documents.Fit.of(found, files))
+        print_json(documents.Fit.of(result, files))
     else:
-        _print(found, name)
+        _print(result, name)
         click.echo(str(files["module"]))
     remark(f"register it with: centra task register {name} {files['module']}")
 
 
 @contextmanager
-def _naming(where: str) -> Iterator[None]:
+def _errors_naming(where: str) -> Iterator[None]:
     """Say in which file, and at which field, a setting is wrong."""
     try:
         yield
@@ -118,11 +118,11 @@ def _naming(where: str) -> Iterator[None]:
         raise NotFoundError(f"{where}: {error}") from error
 
 
-def _marks(found: PipelineResult) -> dict[Trial, str]:
-    return {found.teacher: "best teacher", found.chosen: "chosen"}
+def _marks(result: PipelineResult) -> dict[Trial, str]:
+    return {result.teacher: "best teacher", result.chosen: "chosen"}
 
 
-def _write_card(files: dict[str, Path], plan: Plan, backbone: str, found: PipelineResult) -> None:
+def _write_card(files: dict[str, Path], plan: Plan, backbone: str, result: PipelineResult) -> None:
     from centra.formats.task_module import check_module
     from cli.card import module_markdown
 
@@ -130,12 +130,12 @@ def _write_card(files: dict[str, Path], plan: Plan, backbone: str, found: Pipeli
         plan.task,
         backbone,
         check_module(files["module"]),
-        trials=found.trials,
-        marks=_marks(found),
+        trials=result.trials,
+        marks=_marks(result),
         rule=(
-            f"Chosen among {len(found.trials)} trained modules: from the shallowest on, a deeper "
+            f"Chosen among {len(result.trials)} trained modules: from the shallowest on, a deeper "
             "one is taken where each layer that it adds gains at least "
-            f"{plan.select.threshold:g} in points of {found.chosen.metric}."
+            f"{plan.select.threshold:g} in points of {result.chosen.metric}."
         ),
         picture=files["picture"].name,
     )
@@ -146,8 +146,8 @@ def _write_card(files: dict[str, Path], plan: Plan, backbone: str, found: Pipeli
         raise StoreNotWritableError(f"cannot write {files['card']}: {error.strerror}") from error
 
 
-def _print(found: PipelineResult, task: str) -> None:
+def _print(result: PipelineResult, task: str) -> None:
     """The table of trials; for people, who see it in a terminal, also the plot."""
-    print_table(*trial_table(found.trials, _marks(found)))
+    print_table(*trial_table(result.trials, _marks(result)))
     if sys.stdout.isatty():
-        click.echo(draw(task, found.trials, found.chosen))
+        click.echo(draw(task, result.trials, result.chosen))

@@ -35,33 +35,33 @@ def gc(*, delete: bool, grace: timedelta, as_json: bool) -> None:
     from registry.storage.gc import collect
 
     with reporting() as progress:
-        found = collect(open_registry(), grace=grace, delete=delete, progress=progress)
+        collection = collect(open_registry(), grace=grace, delete=delete, progress=progress)
     if delete:
         mark_done()
     if as_json:
         from registry.documents.gc import GarbageCollection
 
-        print_json(GarbageCollection.of(found))
+        print_json(GarbageCollection.of(collection))
         return
-    if found.garbage:
+    if collection.garbage:
         print_table(
             ("blob", "bytes", "age"),
             [
-                (one.name, f"{one.size:,}", duration_text(timedelta(seconds=one.age)))
-                for one in found.garbage
+                (garbage.name, f"{garbage.size:,}", duration_text(timedelta(seconds=garbage.age)))
+                for garbage in collection.garbage
             ],
         )
-    click.echo(_total(found, grace))
-    if found.garbage and not delete:
+    click.echo(_total(collection, grace))
+    if collection.garbage and not delete:
         remark("nothing was removed; repeat with --delete to remove them")
 
 
-def _total(found: Collection, grace: timedelta) -> str:
+def _total(collection: Collection, grace: timedelta) -> str:
     from registry.texts import files_text
 
-    what = "removed" if found.deleted else "garbage"
-    text = f"{what}: {files_text(found.count, found.bytes)}"
-    if found.young:
-        text += f"; and {files_text(found.young, found.young_bytes)} younger than "
+    what = "removed" if collection.deleted else "garbage"
+    text = f"{what}: {files_text(collection.count, collection.bytes)}"
+    if collection.young:
+        text += f"; and {files_text(collection.young, collection.young_bytes)} younger than "
         text += duration_text(grace)
     return text

@@ -12,7 +12,7 @@ from cli.output import remark
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["cut", "page_options", "time_options", "window"]
+__all__ = ["page_bounds", "page_options", "rows_of_page", "time_options"]
 
 _Row = TypeVar("_Row")
 
@@ -35,7 +35,7 @@ def page_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--limit", type=count, help="Rows a page; default all.")(command)
 
 
-def window(limit: int | None, page: int) -> dict[str, Any]:
+def page_bounds(limit: int | None, page: int) -> dict[str, Any]:
     """The limit and offset to list a page with: one row more than it shows, to know of more."""
     if limit is None:
         if page > 1:
@@ -44,7 +44,7 @@ def window(limit: int | None, page: int) -> dict[str, Any]:
     return {"limit": limit + 1, "offset": limit * (page - 1)}
 
 
-def cut(rows: Sequence[_Row], limit: int | None, page: int) -> list[_Row]:
+def rows_of_page(rows: Sequence[_Row], limit: int | None, page: int) -> list[_Row]:
     """The rows of a page, with a remark where there are more."""
     if limit is not None and len(rows) > limit:
         remark(f"there are more; see: --page {page + 1}")

@@ -51,12 +51,12 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in n
         """Read ``30m``."""
         if isinstance(value, timedelta):
             return value
-        found = _parse_duration(value)
-        if found is None:
+        duration = _parse_duration(value)
+        if duration is None:
             self.fail(
                 f"{value!r} is no duration: expected for example 0s, 30m, 12h, 7d", param, ctx
             )
-        return found
+        return duration
 
 
 class _Time(click.ParamType):  # type: ignore[type-arg]
@@ -80,8 +80,8 @@ class _Time(click.ParamType):  # type: ignore[type-arg]
         if ago is not None and ago <= _LONGEST:
             return ago
         try:
-            found = datetime.fromisoformat(value)
-            return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+            moment = datetime.fromisoformat(value)
+            return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
             self.fail(
                 f"{value!r} is no time: expected for example 2026-11-01, 2026-11-01T12:00 "

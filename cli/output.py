@@ -185,15 +185,15 @@ def _lines() -> Progress:
 
     Loops of a few steps stay silent until they end.
     """
-    last, said = "", time.monotonic()
+    last, reported_at = "", time.monotonic()
 
     def report(what: str, done: int, total: int) -> None:
-        nonlocal last, said
-        news = what != last and (done == total or "epoch" in what)
-        if news:
+        nonlocal last, reported_at
+        is_new = what != last and (done == total or "epoch" in what)
+        if is_new:
             last = what
-        if news or time.monotonic() - said >= _SILENCE:
+        if is_new or time.monotonic() - reported_at >= _SILENCE:
             remark(f"{what} ({done}/{total})")
-            said = time.monotonic()
+            reported_at = time.monotonic()
 
     return report

@@ -44,22 +44,22 @@ def apply(*, file: Path | None, dry_run: bool, force: bool, as_json: bool) -> No
     rules = Rules.read(file) if file is not None else registry.rules
     if rules is None:
         raise NotFoundError("there is no centra.toml here or above; name a file: --file")
-    found = policies.apply(registry, rules, dry_run=dry_run, force=force)
+    applied = policies.apply(registry, rules, dry_run=dry_run, force=force)
     if not dry_run:
         mark_done()
     if as_json:
         from registry.documents.policies import PolicyChange
 
-        print_json(PolicyChange.of(found))
+        print_json(PolicyChange.of(applied))
     else:
-        for change in found.changes:
+        for change in applied.changes:
             click.echo(change_line(change))
-    for task in found.unknown:
+    for task in applied.unknown:
         remark(f"there is no task {task} yet, which the rules name")
-    if found.changed:
-        forced = ", by force" if found.forced else ""
-        remark(f"version {found.version} of the policy is in force{forced}")
-    elif found.changes:
+    if applied.changed:
+        forced = ", by force" if applied.forced else ""
+        remark(f"version {applied.version} of the policy is in force{forced}")
+    elif applied.changes:
         remark("nothing was changed")
     else:
         remark("nothing to do: these rules are in force already")

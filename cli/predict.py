@@ -121,8 +121,8 @@ def answer_text(answer: dict[str, Any]) -> tuple[str, str]:
     if "label" in answer:
         return answer["label"], f"{answer['score']:.3f}"
     if "labels" in answer:
-        found = answer["labels"]
-        return ", ".join(a["label"] for a in found) or "-", _scores(found)
+        labels = answer["labels"]
+        return ", ".join(a["label"] for a in labels) or "-", _scores(labels)
     spans = answer["spans"]
     return ", ".join(f"{s['label']}: {s['text']}" for s in spans) or "-", _scores(spans)
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from centra.errors import VerificationError
 from cli.context import json_option, open_registry, registry_for
-from cli.differences import module_lines
-from cli.listing import cut, page_options, time_options, window
+from cli.listing import page_bounds, page_options, rows_of_page, time_options
 from cli.output import (
     account_line,
-    change_lines,
     metrics_text,
     print_json,
     print_table,
@@ -22,9 +20,6 @@ from cli.output import (
     reporting,
 )
 from cli.streams import mark_done
-
-if TYPE_CHECKING:
-    from registry.releases import ReleaseDifference, Unchanged
 
 
 @click.group()
@@ -42,8 +37,8 @@ def list_command(*, limit: int | None, page: int, as_json: bool, **filters: Any)
     """List releases, the newest first."""
     from registry import releases
 
-    rows = releases.list(open_registry(), **filters, **window(limit, page))
-    rows = cut(rows, limit, page)
+    rows = releases.list(open_registry(), **filters, **page_bounds(limit, page))
+    rows = rows_of_page(rows, limit, page)
     if as_json:
         from registry.documents.releases import ReleaseSummary
 
@@ -75,7 +70,7 @@ def show(reference: str, *, as_json: bool) -> None:
 
     registry = open_registry()
     detail = releases.show(registry, reference)
-    signed = signatures.list_all(registry, detail.digest)
+    signed = signatures.of_release(registry, detail.digest)
     if as_json:
         from registry.documents.releases import Release
 
@@ -106,18 +101,18 @@ def graph(reference: str, *, output: Path | None, as_json: bool) -> None:
     from cli.picture import picture
     from registry import graphs, releases
 
-    found = graphs.build(releases.show(open_registry(), reference))
+    drawn = graphs.build(releases.show(open_registry(), reference))
     if output is not None:
-        write_svg(found, output)
+        write_svg(drawn, output)
         mark_done()
     if as_json:
         from registry.documents.graphs import Graph
 
-        print_json(Graph.of(found))
+        print_json(Graph.of(drawn))
     elif output is not None:
         click.echo(str(output))
     else:
-        click.echo(f"release {found.release}  {account_line(found.layers)}\n\n{picture(found)}")
+        click.echo(f"release {drawn.release}  {account_line(drawn.layers)}\n\n{picture(drawn)}")
 
 
 @release.command()
@@ -130,20 +125,21 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
     A task that did not change has the same module, and reads the same frozen layers, digest by
     digest. Where one does not, that is shown, and the command ends with exit code 6.
     """
+    from cli.differences import print_release_difference
     from registry import releases
 
-    found = releases.diff(open_registry(), before, after)
+    difference = releases.diff(open_registry(), before, after)
     if as_json:
         from registry.documents.differences import ReleaseDifference
 
-        print_json(ReleaseDifference.of(found))
+        print_json(ReleaseDifference.of(difference))
     else:
-        _print_difference(found)
-    broken = [same.task for same in found.unchanged if not same.identical]
+        print_release_difference(difference)
+    broken = [same.task for same in difference.unchanged if not same.identical]
     if broken:
         raise VerificationError(
             f"{', '.join(broken)}: the module is the same, but what it reads is not; do not serve "
-            f"release {found.after} before you know why"
+            f"release {difference.after} before you know why"
         )
 
 
@@ -163,18 +159,18 @@ def verify(reference: str, *, keys: tuple[Path, ...], as_json: bool) -> None:
     from registry import releases
 
     with reporting() as progress:
-        found = releases.verify(registry_for(reference), reference, progress, keys=keys)
+        verification = releases.verify(registry_for(reference), reference, progress, keys=keys)
     if as_json:
         from registry.documents.releases import Verification
 
-        print_json(Verification.of(found))
+        print_json(Verification.of(verification))
         return
-    if found.signed_by:
-        click.echo(f"signed with key sha256:{found.signed_by}")
-    click.echo(f"{found.files} files, {found.size:,} bytes: every digest is right")
-    for task, difference in found.parity.items():
-        of_what = " in float32, though it is served in int8" if task in found.int8 else ""
-        click.echo(f"  {task:<24} parity, logits differ by at most {difference:.1e}{of_what}")
+    if verification.signed_by:
+        click.echo(f"signed with key sha256:{verification.signed_by}")
+    click.echo(f"{verification.files} files, {verification.size:,} bytes: every digest is right")
+    for task, largest in verification.parity.items():
+        of_what = " in float32, though it is served in int8" if task in verification.int8 else ""
+        click.echo(f"  {task:<24} parity, logits differ by at most {largest:.1e}{of_what}")
 
 
 @release.command()
@@ -201,15 +197,15 @@ def sign(reference: str, *, key: Path, passphrase_env: str | None, as_json: bool
             f"the variable {passphrase_env} is not set", param_hint="--passphrase-env"
         )
     passphrase = os.environ[passphrase_env] if passphrase_env else None
-    done = signatures.sign(open_registry(), reference, key, passphrase=passphrase)
+    signed = signatures.sign(open_registry(), reference, key, passphrase=passphrase)
     mark_done()
-    remark("signed" if done.changed else "nothing to do: signed with this key already")
+    remark("signed" if signed.changed else "nothing to do: signed with this key already")
     if as_json:
         from registry.documents.signatures import SignatureChange
 
-        print_json(SignatureChange.of(done))
+        print_json(SignatureChange.of(signed))
     else:
-        click.echo(f"release {done.release}  key sha256:{done.key}")
+        click.echo(f"release {signed.release}  key sha256:{signed.key}")
 
 
 @release.command()
@@ -267,27 +263,3 @@ def evaluate(reference: str, *, task: str, data: Path, as_json: bool) -> None:
             f"on {row.examples} examples, data sha256:{row.data}\n"
             f"with {row.engine or 'an engine that was not recorded'}"
         )
-
-
-def _print_difference(found: ReleaseDifference) -> None:
-    click.echo(f"release {found.before} → {found.after}")
-    modules = {module.task: module for module in found.modules}
-    for change, line in zip(found.changes, change_lines(found.changes), strict=True):
-        click.echo(f"  {line}")
-        for detail in module_lines(modules[change.task]) if change.task in modules else ():
-            click.echo(f"             {detail}")
-    if not found.changes:
-        click.echo("  no change")
-    for same in found.unchanged:
-        word = "identical" if same.identical else "NOT identical"
-        click.echo(f"  {word:<10} {same.task} {same.version}  sha256:{same.digest}, {_proof(same)}")
-    click.echo(f"before  {account_line(found.layers_before)}")
-    click.echo(f"after   {account_line(found.layers_after)}")
-
-
-def _proof(same: Unchanged) -> str:
-    """What below a module is the same, or is not."""
-    if not same.identical:
-        return f"but below it: {', '.join(same.differs)}"
-    layers = f" and {same.layers} layer{'' if same.layers == 1 else 's'}" if same.layers else ""
-    return f"with the embeddings{layers} below it"

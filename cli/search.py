@@ -101,7 +101,7 @@ def search(
     from centra.training.trials import write_trials
 
     with reporting() as progress:
-        found = find(
+        result = find(
             spec,
             registry.store,
             data,
@@ -117,15 +117,15 @@ def search(
             remark=remark,
         )
     teacher, scores = folder / "teacher.safetensors", folder / "trials.csv"
-    found.module.write(teacher)
-    write_trials(scores, name, found.trials)
+    result.module.write(teacher)
+    write_trials(scores, name, result.trials)
     mark_done()
     if as_json:
         from registry.documents.training import Search
 
-        print_json(Search.of(found, teacher=teacher, scores=scores))
+        print_json(Search.of(result, teacher=teacher, scores=scores))
     else:
-        print_table(*trial_table(found.trials, {found.best: "best"}))
+        print_table(*trial_table(result.trials, {result.best: "best"}))
         click.echo(str(teacher))
 
 

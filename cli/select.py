@@ -35,9 +35,9 @@ def select(*, scores: Path, threshold: str, as_json: bool) -> None:
     from centra.training.select import parse_threshold, read_scores
     from centra.training.select import select as choose
 
-    found = choose(read_scores(scores), parse_threshold(threshold))
-    frozen = {choice.task: choice.frozen_layers for choice in found.choices}
-    for task, count in Counter(row.task for row in found.left_out).items():
+    selection = choose(read_scores(scores), parse_threshold(threshold))
+    frozen = {choice.task: choice.frozen_layers for choice in selection.choices}
+    for task, count in Counter(row.task for row in selection.left_out).items():
         remark(
             f"{task}: students of other teachers left out: {count}; "
             f"the best teacher keeps {frozen[task]} layers frozen"
@@ -45,9 +45,9 @@ def select(*, scores: Path, threshold: str, as_json: bool) -> None:
     if as_json:
         from registry.documents.training import Selection
 
-        print_json(Selection.of(found))
+        print_json(Selection.of(selection))
         return
-    rows = [vars(choice) for choice in found.choices]
+    rows = [vars(choice) for choice in selection.choices]
     headers = [name.replace("_", " ") for name in rows[0]]
     print_table(headers, [[*row.values()] for row in rows])
-    click.echo(account_line(found.layers))
+    click.echo(account_line(selection.layers))

@@ -25,15 +25,17 @@ def show(*, as_json: bool) -> None:
     """Show where the store is, whose it is and what it holds."""
     from registry.storage import stores
 
-    found = stores.show(open_registry())
+    detail = stores.show(open_registry())
     if as_json:
         from registry.documents.stores import Store
 
-        print_json(Store.of(found))
+        print_json(Store.of(detail))
         return
-    click.echo(found.address)
-    click.echo(f"  {_whose(found)}")
-    click.echo(f"  {found.blobs} blobs, {found.bytes:,} bytes, {found.pointers} channel pointers")
+    click.echo(detail.address)
+    click.echo(f"  {_whose(detail)}")
+    click.echo(
+        f"  {detail.blobs} blobs, {detail.bytes:,} bytes, {detail.pointers} channel pointers"
+    )
 
 
 @store.command()
@@ -48,16 +50,16 @@ def copy(target: str, *, as_json: bool) -> None:
     from registry.storage import stores
 
     with reporting() as progress:
-        found = stores.copy(open_registry(), target, progress)
+        copied = stores.copy(open_registry(), target, progress)
     mark_done()
     if as_json:
         from registry.documents.stores import StoreCopy
 
-        print_json(StoreCopy.of(found))
+        print_json(StoreCopy.of(copied))
         return
     click.echo(
-        f"copied to {found.address}: {found.blobs} blobs, {found.bytes:,} bytes, "
-        f"{found.signatures} signatures, {found.pointers} channel pointers"
+        f"copied to {copied.address}: {copied.blobs} blobs, {copied.bytes:,} bytes, "
+        f"{copied.signatures} signatures, {copied.pointers} channel pointers"
     )
 
 
@@ -75,19 +77,19 @@ def move(target: str, *, as_json: bool) -> None:
 
     registry = open_registry()
     with reporting() as progress:
-        found = stores.move(registry, target, progress)
+        moved = stores.move(registry, target, progress)
     mark_done()
     if as_json:
         from registry.documents.stores import MovedStore
 
-        print_json(MovedStore.of(found))
+        print_json(MovedStore.of(moved))
     else:
-        done = "moved" if found.changed else "already moved"
-        click.echo(f"{done} to {found.address}: {found.blobs} blobs, {found.bytes:,} bytes copied")
-    if store_address(registry.store) != found.address:
-        remark(f"set the store to {found.address} in {registry.origins['store']}, for everybody")
+        done = "moved" if moved.changed else "already moved"
+        click.echo(f"{done} to {moved.address}: {moved.blobs} blobs, {moved.bytes:,} bytes copied")
+    if store_address(registry.store) != moved.address:
+        remark(f"set the store to {moved.address} in {registry.origins['store']}, for everybody")
         remark("servers that read the old store: start them anew with the new address")
-    if not found.left:
+    if not moved.left:
         remark("the old store cannot be written, so it does not say where it was moved to")
 
 
@@ -102,29 +104,29 @@ def adopt(*, incomplete: bool, as_json: bool) -> None:
     """
     from registry.storage import stores
 
-    found = stores.adopt(open_registry(), incomplete=incomplete)
+    adopted = stores.adopt(open_registry(), incomplete=incomplete)
     mark_done()
     if as_json:
         from registry.documents.stores import AdoptedStore
 
-        print_json(AdoptedStore.of(found))
+        print_json(AdoptedStore.of(adopted))
         return
-    state = "is now" if found.changed else "is already"
-    click.echo(f"{found.address} {state} this registry's store")
-    if found.missing:
-        remark(f"it lacks {found.missing} blobs that the database names; see: centra doctor")
+    state = "is now" if adopted.changed else "is already"
+    click.echo(f"{adopted.address} {state} this registry's store")
+    if adopted.missing:
+        remark(f"it lacks {adopted.missing} blobs that the database names; see: centra doctor")
 
 
-def _whose(found: StoreDetail) -> str:
+def _whose(detail: StoreDetail) -> str:
     from registry.storage.identity import short_id
 
-    if found.store is None or found.registry is None:
+    if detail.store is None or detail.registry is None:
         return "says not whose it is"
-    what = f"store {short_id(found.store)} of registry {short_id(found.registry)}"
-    if found.own:
+    what = f"store {short_id(detail.store)} of registry {short_id(detail.registry)}"
+    if detail.own:
         return f"{what}, which is this one"
-    if found.registry != found.database:
-        return f"{what}, not of this one, {short_id(found.database)}"
-    if found.moved_to:
-        return f"{what}, which is this one: moved to {found.moved_to}"
+    if detail.registry != detail.database:
+        return f"{what}, not of this one, {short_id(detail.database)}"
+    if detail.moved_to:
+        return f"{what}, which is this one: moved to {detail.moved_to}"
     return f"{what}, which is this one: a copy"

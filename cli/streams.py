@@ -37,8 +37,8 @@ def printable(text: str) -> str:
     return CONTROLS.sub(_escape, text)
 
 
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escape(control: re.Match[str]) -> str:
+    code = ord(control[0])
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 

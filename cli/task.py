@@ -2,62 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from centra.data.tags import SCHEMES
 from centra.kinds import KINDS
 from cli.context import json_option, open_registry
-from cli.listing import cut, page_options, time_options, window
-from cli.options import words_option
-from cli.output import metrics_text, print_json, print_table, remark, reporting
-from cli.streams import mark_done
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from registry.tasks import Checkpoint, TaskOutcome
-
-_FORCE = click.option("--force", is_flag=True, help="Act for another team; the audit log shows it.")
-
-
-def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The arguments of the three commands that take weights."""
-    options = (
-        click.argument("name"),
-        click.argument("file", type=click.Path(path_type=Path), metavar="FILE_OR_CHECKPOINT"),
-        click.option("--backbone", help="A checkpoint's backbone; default the one it matches."),
-        click.option("--tap", type=int, help="A checkpoint's tap; default the highest that fits."),
-        click.option(
-            "--input",
-            "form",
-            type=click.Choice(["single", "pair"]),
-            help="What a checkpoint's task takes; default single.",
-        ),
-        click.option(
-            "--kind",
-            type=click.Choice([*KINDS]),
-            help="A checkpoint's kind, where its config does not say.",
-        ),
-        click.option(
-            "--labels",
-            type=click.Path(path_type=Path),
-            help="A file of labels instead of a checkpoint's: one a line, or a JSON list.",
-        ),
-        click.option(
-            "--tags",
-            type=click.Choice(SCHEMES),
-            help="The scheme of a checkpoint's tags; default what they look like.",
-        ),
-        words_option,
-        _FORCE,
-        json_option("registry.documents.tasks:TaskChange"),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+from cli.listing import page_bounds, page_options, rows_of_page, time_options
+from cli.output import metrics_text, print_json, print_table, remark
+from cli.task_changes import pin, redefine, register, restore, retire, update
 
 
 @click.group()
@@ -65,102 +18,8 @@ def task() -> None:
     """Register and change tasks, and read them."""
 
 
-@task.command()
-@_source_options
-@click.option("--team", help="The owner; default the actor's team.")
-def register(
-    name: str, file: Path, *, team: str | None, force: bool, as_json: bool, **checkpoint: Any
-) -> None:
-    """Register a new task as version 1.0.
-
-    FILE_OR_CHECKPOINT is a task module ('centra train' makes one), or the folder of a Hugging Face
-    checkpoint that was fine-tuned with its lower layers frozen.
-    """
-    from registry import tasks
-
-    with reporting() as progress:
-        outcome = tasks.register(
-            open_registry(),
-            name,
-            file,
-            team=team,
-            checkpoint=_checkpoint(**checkpoint),
-            force=force,
-            progress=progress,
-        )
-    _print_outcome(outcome, "registered", as_json=as_json)
-
-
-@task.command()
-@_source_options
-def update(name: str, file: Path, *, force: bool, as_json: bool, **checkpoint: Any) -> None:
-    """Give a task new weights under the same labels, kind and input: the next minor version."""
-    from registry import tasks
-
-    with reporting() as progress:
-        outcome = tasks.update(
-            open_registry(),
-            name,
-            file,
-            checkpoint=_checkpoint(**checkpoint),
-            force=force,
-            progress=progress,
-        )
-    _print_outcome(outcome, "updated", as_json=as_json)
-
-
-@task.command()
-@_source_options
-def redefine(name: str, file: Path, *, force: bool, as_json: bool, **checkpoint: Any) -> None:
-    """Give a task another label set, kind or input: the next major version."""
-    from registry import tasks
-
-    with reporting() as progress:
-        outcome = tasks.redefine(
-            open_registry(),
-            name,
-            file,
-            checkpoint=_checkpoint(**checkpoint),
-            force=force,
-            progress=progress,
-        )
-    _print_outcome(outcome, "redefined", as_json=as_json)
-
-
-@task.command()
-@click.argument("name")
-@_FORCE
-@json_option("registry.documents.tasks:TaskChange")
-def retire(name: str, *, force: bool, as_json: bool) -> None:
-    """Take a task out of the live set; nothing is deleted."""
-    from registry import tasks
-
-    outcome = tasks.retire(open_registry(), name, force=force)
-    _print_outcome(outcome, "retired", as_json=as_json)
-
-
-@task.command()
-@click.argument("name")
-@_FORCE
-@json_option("registry.documents.tasks:TaskChange")
-def restore(name: str, *, force: bool, as_json: bool) -> None:
-    """Bring a retired task back into the live set."""
-    from registry import tasks
-
-    outcome = tasks.restore(open_registry(), name, force=force)
-    _print_outcome(outcome, "restored", as_json=as_json)
-
-
-@task.command()
-@click.argument("reference", metavar="NAME@VERSION")
-@_FORCE
-@json_option("registry.documents.tasks:TaskChange")
-def pin(reference: str, *, force: bool, as_json: bool) -> None:
-    """Make an earlier version the current one again."""
-    from registry import tasks
-
-    outcome = tasks.pin(open_registry(), reference, force=force)
-    _print_outcome(outcome, "pinned", as_json=as_json)
+for _change in (register, update, redefine, retire, restore, pin):
+    task.add_command(_change)
 
 
 @task.command("list")
@@ -199,8 +58,10 @@ def list_command(
     from registry.database.listing import MetricBound
 
     bounds = [MetricBound.parse(text) for text in metrics]
-    rows = tasks.list(open_registry(), metrics=bounds, sort=sort, **filters, **window(limit, page))
-    rows = cut(rows, limit, page)
+    rows = tasks.list(
+        open_registry(), metrics=bounds, sort=sort, **filters, **page_bounds(limit, page)
+    )
+    rows = rows_of_page(rows, limit, page)
     if sort not in ("name", "team", "created") and not any(sort in row.metrics for row in rows):
         remark(f"none of these reports the metric {sort!r}, so they are sorted by name")
     if as_json:
@@ -269,28 +130,16 @@ def show(reference: str, *, markdown: bool, as_json: bool) -> None:
 @json_option("registry.documents.tasks:TaskDifference")
 def diff(before: str, after: str, *, as_json: bool) -> None:
     """Compare two versions of a task, down to which tensors differ."""
-    from cli.differences import contract_lines, decision_lines, tensor_lines
+    from cli.differences import print_task_difference
     from registry import tasks
 
-    found = tasks.diff(open_registry(), before, after)
+    difference = tasks.diff(open_registry(), before, after)
     if as_json:
         from registry.documents.tasks import TaskDifference
 
-        print_json(TaskDifference.of(found))
+        print_json(TaskDifference.of(difference))
         return
-    old, new = found.before, found.after
-    for what, a, b in (
-        ("backbone", old.backbone, new.backbone),
-        ("tap", old.tap_layer, new.tap_layer),
-        ("depth", old.depth, new.depth),
-        ("metrics", metrics_text(old.metrics), metrics_text(new.metrics)),
-        ("module", old.digest[:12], new.digest[:12]),
-    ):
-        click.echo(f"{what:<9}{a}" + (f" → {b}" if a != b else ""))
-    for line in (*contract_lines(found.contract), *decision_lines(found.decision)):
-        click.echo(line)
-    for line in tensor_lines(found.tensors_changed, found.tensors_same):
-        click.echo(line)
+    print_task_difference(difference)
 
 
 @task.command()
@@ -304,43 +153,17 @@ def history(name: str, *, as_json: bool) -> None:
     print_events(tasks.history(open_registry(), name), as_json=as_json)
 
 
-def _checkpoint(**options: Any) -> Checkpoint:
-    from registry.tasks import Checkpoint
-
-    return Checkpoint(**options, remark=remark)
-
-
 def _show_card(reference: str, *, markdown: bool, as_json: bool) -> None:
-    from cli import card
+    from cli.card import markdown as markdown_of
+    from cli.card import text as text_of
     from registry import cards
 
-    found = cards.show(open_registry(), reference)
-    if found.remark:
-        remark(found.remark)
+    card = cards.show(open_registry(), reference)
+    if card.remark:
+        remark(card.remark)
     if as_json:
         from registry.documents.tasks import Task
 
-        print_json(Task.with_card(found))
+        print_json(Task.with_card(card))
     else:
-        click.echo(card.markdown(found) if markdown else card.text(found))
-
-
-def _print_outcome(outcome: TaskOutcome, done: str, *, as_json: bool) -> None:
-    mark_done()
-    if outcome.mended:
-        remark(
-            f"these bytes are version {outcome.version} already; its stored file was "
-            f"{outcome.mended}, and is back"
-        )
-    else:
-        remark(done if outcome.changed else "nothing to do: already so")
-    if outcome.forced:
-        remark("forced: recorded in the audit log")
-    if outcome.state == "retired" and done != "retired":
-        remark(f"the task is retired; back into the live set: centra task restore {outcome.task}")
-    if as_json:
-        from registry.documents.tasks import TaskChange
-
-        print_json(TaskChange.of(outcome))
-    else:
-        click.echo(f"{outcome.task}@{outcome.version}")
+        click.echo(markdown_of(card) if markdown else text_of(card))

@@ -11,9 +11,9 @@ from cli.context import json_option, open_registry
 from cli.output import remark, reporting
 from cli.training import (
     crf_option,
-    finish,
     label_options,
     learning_rate_option,
+    print_trained,
     recipe_options,
     require_extra,
     seed_option,
@@ -81,4 +81,4 @@ def train(
             progress=progress,
             remark=remark,
         )
-    finish(name, trained, as_json=as_json)
+    print_trained(name, trained, as_json=as_json)

@@ -30,9 +30,9 @@ __all__ = [
     "crf_option",
     "engine_options",
     "feature_cache_option",
-    "finish",
     "label_options",
     "learning_rate_option",
+    "print_trained",
     "recipe_options",
     "require_extra",
     "seed_option",
@@ -182,7 +182,7 @@ def require_extra() -> None:
         )
 
 
-def finish(task: str, trained: TrainedModule, *, as_json: bool) -> None:
+def print_trained(task: str, trained: TrainedModule, *, as_json: bool) -> None:
     """Print where a module is and what it reached."""
     mark_done()
     remark(f"{task}: {metrics_text(trained.metrics)}")

@@ -29,15 +29,15 @@ def export(file: Path, *, references: tuple[str, ...], release: str | None, as_j
     if bool(references) == bool(release):
         raise click.UsageError("give either --task, once or more, or --release")
     with reporting() as progress:
-        done = transfer.export_file(
+        exported = transfer.export_file(
             open_registry(), file, references=references, release=release, progress=progress
         )
     mark_done()
-    remark(f"{len(done.tasks)} task(s), {done.size:,} bytes, sha256:{done.digest}")
+    remark(f"{len(exported.tasks)} task(s), {exported.size:,} bytes, sha256:{exported.digest}")
     if as_json:
         from registry.documents.transfer import Export
 
-        print_json(Export.of(file, done))
+        print_json(Export.of(file, exported))
     else:
         click.echo(str(file))
 
@@ -56,30 +56,32 @@ def import_command(file: Path, *, team: str | None, force: bool, as_json: bool) 
     from registry import transfer
 
     with reporting() as progress:
-        done = transfer.import_file(
+        imported = transfer.import_file(
             open_registry(), file, team=team, force=force, progress=progress
         )
     mark_done()
-    remark("imported" if done.changed else "nothing to do: all of it is here already")
-    for one in done.tasks:
-        if one.state == "retired":
-            remark(f"{one.task} is retired here; bring it back: centra task restore {one.task}")
-        if one.current != one.version:
+    remark("imported" if imported.changed else "nothing to do: all of it is here already")
+    for task in imported.tasks:
+        if task.state == "retired":
+            remark(f"{task.task} is retired here; bring it back: centra task restore {task.task}")
+        if task.current != task.version:
             remark(
-                f"{one.task} is {one.current} here; go back: centra task pin {one.task}@{one.version}"
+                f"{task.task} is {task.current} here; go back: centra task pin {task.task}@{task.version}"
             )
-    if any(one.forced for one in done.tasks):
+    if any(task.forced for task in imported.tasks):
         remark("forced: recorded in the audit log")
     if as_json:
         from registry.documents.transfer import Import
 
-        print_json(Import.of(done))
+        print_json(Import.of(imported))
         return
-    for backbone in done.backbones:
+    for backbone in imported.backbones:
         click.echo(f"{'registered' if backbone.changed else 'known':<10} {backbone.backbone}")
-    for task in done.tasks:
+    for task in imported.tasks:
         click.echo(f"{_CHANGES[task.change]:<10} {task.task}@{task.version}")
-    if done.release:
-        what = "published" if done.release.changed else "known"
-        signed = f", {done.release.signatures} new signatures" if done.release.signatures else ""
-        click.echo(f"{what:<10} release {done.release.release}{signed}")
+    if imported.release:
+        outcome = "published" if imported.release.changed else "known"
+        signed = (
+            f", {imported.release.signatures} new signatures" if imported.release.signatures else ""
+        )
+        click.echo(f"{outcome:<10} release {imported.release.release}{signed}")

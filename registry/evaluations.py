@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -22,7 +23,6 @@ from registry.database.models import Evaluation, ReleaseTask
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from pathlib import Path
 
     from registry.connection import Registry
     from registry.database.models import TaskVersion
@@ -64,7 +64,7 @@ def evaluate(
     registry: Registry,
     reference: str,
     task: str,
-    data: Path,
+    data: str | Path,
     progress: Progress = silent,
     *,
     remark: Remark = unheard,
@@ -94,7 +94,7 @@ def evaluate(
         FormatError, BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: it cannot be
             read.
     """
-    file = dev_file(data)
+    file = dev_file(Path(data))
     registry.check_store()
     with registry.read() as uow:
         number = uow.release(reference).number

@@ -258,7 +258,7 @@ def _with_keys(channel: Any, folder: Path) -> Any:
 
 
 def _key(key: Any, folder: Path) -> Any:
-    from centra.releases.signing import PublicKey
+    from centra.releases.keys import PublicKey
 
     match key:
         case str():

@@ -8,6 +8,7 @@ crash may leave, gets its event when signing is repeated.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
@@ -18,14 +19,13 @@ from registry.database.models import AuditEvent
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
-    from pathlib import Path
 
-    from centra.releases.signing import PublicKey
+    from centra.releases.keys import PublicKey
     from registry.connection import Registry
     from registry.database.models import Release
     from registry.database.unit_of_work import UnitOfWork
 
-__all__ = ["SignatureRow", "SignedRelease", "list_all", "sign", "signed_by"]
+__all__ = ["SignatureRow", "SignedRelease", "of_release", "sign", "signed_by"]
 
 _SIGN = "release:sign"
 
@@ -58,7 +58,7 @@ class SignatureRow:
 
 
 def sign(
-    registry: Registry, reference: str, key: Path, *, passphrase: str | None = None
+    registry: Registry, reference: str, key: str | Path, *, passphrase: str | None = None
 ) -> SignedRelease:
     """Sign a release with an offline key, unless it has a valid signature by that key.
 
@@ -81,7 +81,7 @@ def sign(
     with registry.read() as uow:
         digest = uow.release(reference).digest
     manifest = read_manifest(digest, registry.store)
-    found = signing.sign(manifest, registry.store, key, passphrase=passphrase)
+    found = signing.sign(manifest, registry.store, Path(key), passphrase=passphrase)
     if found.made:
         registry.store.write_signature(digest, found.data)
     with registry.write() as uow:
@@ -102,7 +102,7 @@ def sign(
         )
 
 
-def list_all(registry: Registry, reference: str) -> list[SignatureRow]:
+def of_release(registry: Registry, reference: str) -> list[SignatureRow]:
     """The signatures of a release, the oldest first.
 
     Raises:
@@ -126,7 +126,9 @@ def list_all(registry: Registry, reference: str) -> list[SignatureRow]:
     return rows
 
 
-def signed_by(registry: Registry, reference: str, keys: Sequence[Path | PublicKey]) -> str | None:
+def signed_by(
+    registry: Registry, reference: str, keys: Sequence[str | Path | PublicKey]
+) -> str | None:
     """Whether a release has a valid signature by one of these keys.
 
     Args:
@@ -149,7 +151,11 @@ def signed_by(registry: Registry, reference: str, keys: Sequence[Path | PublicKe
         digest = uow.release(reference).digest
     manifest = read_manifest(digest, registry.store)
     try:
-        verify_release(manifest, registry.store, keys)
+        verify_release(
+            manifest,
+            registry.store,
+            [Path(key) if isinstance(key, str) else key for key in keys],
+        )
     except SignatureError as error:
         return str(error)
     return None

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from centra.errors import BlobNotFoundError, CorruptBlobError, StoreNotWritableError
+from centra.formats.identities import Digest
 from centra.formats.names import parse_name
 from centra.store import StoredBlob
 from centra.system.files import replacing
@@ -61,10 +62,10 @@ class MemoryStore:
             temporary.write_bytes(data)
         return path
 
-    def put(self, source: Path | bytes) -> str:
+    def put(self, source: Path | bytes, digest: Digest | None = None) -> Digest:
         """See :meth:`centra.store.BlobStore.put`. Putting a damaged blob again mends it."""
         data = source if isinstance(source, bytes) else source.read_bytes()
-        digest = hashlib.sha256(data).hexdigest()
+        digest = digest or Digest(hashlib.sha256(data).hexdigest())
         if self.find_problem(digest):
             self._check_writable()
             self.content[digest] = data

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from centra.releases.folder import write_folder
+from centra.releases.folder_writing import write_folder
 from centra.store import LocalStore
 from registry.settings import write_config
 from tests import support

@@ -102,7 +102,7 @@ def _import(
         parts.put(spec.to_bytes())
         check_backbone(spec, parts)
         for digest in sorted(spec.blobs()):
-            store.put(parts.path(digest))
+            store.put(parts.path(digest), digest)
     return spec
 
 

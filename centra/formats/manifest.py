@@ -324,13 +324,15 @@ class ChannelPointer(FormattedDocument):
             FormatError: it is damaged, or another channel's; both are named.
             UnsupportedFormatError: another major format version.
         """
-        found = cls.from_bytes(data, where)
-        if found.name != channel:
+        pointer = cls.from_bytes(data, where)
+        if pointer.name != channel:
             raise FormatError(
-                f"{where}: is a pointer of the channel {found.name!r}, expected one of {channel!r}; "
-                f"publish the right one: centra channel sync {channel}"
+                f"{where}: is a pointer of the channel {pointer.name!r}, expected one of {channel!r}",
+                code="pointer-of-another-channel",
+                channel=channel,
+                found=pointer.name,
             )
-        return found
+        return pointer
 
 
 class Versioned(Protocol):

@@ -225,34 +225,21 @@ def check_module(path: Path, digest: Digest | None = None) -> ModuleFile:
 
     Args:
         path: the file.
-        digest: its own, where it has just been checked; so its bytes are not hashed again.
+        digest: its own, where its bytes have just been hashed; so they are not hashed for it again.
 
     Raises:
         FormatError: truncated, a flipped bit, a pickle, NaN or infinite weights, labels that do not
             match the head, missing or misshapen tensors; each named.
         UnsupportedFormatError: a task module of another major version.
     """
-    where = str(path)
-    spec, text, header = _read_header(path)
-    if text.encode() != canonical_json(header):
-        raise FormatError(f"{where}: is corrupt: its header is not as Centra writes it")
-    tensors = read_raw(path)
-    actual = header["checksum"] if digest else content_checksum(header["spec"], tensors)
+    spec, header, tensors = _read_all(path)
+    actual = content_checksum(header["spec"], tensors)
     if header["checksum"] != actual:
         raise FormatError(
-            f"{where}: is corrupt: its content's SHA-256 is {actual}, its header says "
+            f"{path}: is corrupt: its content's SHA-256 is {actual}, its header says "
             f"{header['checksum']}. Copy or write the file again."
         )
-    spec.check(where)
-    check_finite(tensors, where)
-    _check_shapes(spec, tensors, where)
-    return ModuleFile(
-        path=path,
-        spec=spec,
-        digest=digest or file_digest(path),
-        size=path.stat().st_size,
-        tensors=tensors,
-    )
+    return _check_content(path, digest or file_digest(path), spec, tensors)
 
 
 def check_fits(module: ModuleFile, backbone: BackboneSpec, called: str) -> None:
@@ -313,9 +300,31 @@ def check_stored(path: Path, digest: str, backbone: BackboneSpec) -> ModuleFile:
         FormatError, UnsupportedFormatError, IncompatibleError: see :func:`check_module` and
             :func:`check_fits`.
     """
-    module = check_module(path, Digest(digest))
+    # Its checksum is not taken again: these are the very bytes that were checked when they came in.
+    spec, _, tensors = _read_all(path)
+    module = _check_content(path, Digest(digest), spec, tensors)
     check_fits(module, backbone, f"backbone sha256:{backbone.digest[:12]}")
     return module
+
+
+def _read_all(path: Path) -> tuple[TaskSpec, dict[str, Any], dict[str, RawTensor]]:
+    """The spec, the metadata that it stands in, and the tensors."""
+    spec, text, header = _read_header(path)
+    if text.encode() != canonical_json(header):
+        raise FormatError(f"{path}: is corrupt: its header is not as Centra writes it")
+    return spec, header, read_raw(path)
+
+
+def _check_content(
+    path: Path, digest: Digest, spec: TaskSpec, tensors: dict[str, RawTensor]
+) -> ModuleFile:
+    where = str(path)
+    spec.check(where)
+    check_finite(tensors, where)
+    _check_shapes(spec, tensors, where)
+    return ModuleFile(
+        path=path, spec=spec, digest=digest, size=path.stat().st_size, tensors=tensors
+    )
 
 
 def _integers(tensor: RawTensor) -> np.ndarray:

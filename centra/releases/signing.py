@@ -15,68 +15,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from centra.errors import CentraError, NotFoundError, UsageError, VerificationError
-from centra.formats.documents import sha256
+from centra.errors import UsageError, VerificationError
 from centra.formats.strict_json import parse_document
-from centra.releases.folder import ACCESSORIES, SIGNATURES, ReleaseFolder, listing
+from centra.releases.folder import ACCESSORIES, SIGNATURES, ReleaseFolder
+from centra.releases.folder_writing import listing
+from centra.releases.keys import (
+    PublicKey,
+    fingerprint,
+    key_hint,
+    load_public_key,
+    pem_of,
+    read_private_key,
+    require_library,
+)
 from centra.system.panics import no_panic
-from centra.system.reading import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cryptography.hazmat.primitives.asymmetric.ec import (
-        EllipticCurvePrivateKey,
-        EllipticCurvePublicKey,
-    )
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
     from centra.formats.manifest import ReleaseManifest
     from centra.store import BlobReader
 
-__all__ = ["PublicKey", "Signature", "SignatureError", "check_subject", "sign", "verify_release"]
-
-_CURVES = ("secp256r1", "secp384r1", "secp521r1")
-"""P-256, P-384 and P-521: those that the format knows."""
-_LARGEST_KEY = 1 << 16
-"""Bytes of a key file."""
+__all__ = ["Signature", "SignatureError", "check_subject", "sign", "verify_release"]
 
 
 class SignatureError(VerificationError):
     """A release is not signed as it must be; says why not."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class PublicKey:
-    """A public key on curve P-256, P-384 or P-521, as text."""
-
-    name: str
-    """What to call it."""
-    pem: str
-
-    @classmethod
-    def read(cls, path: Path) -> PublicKey:
-        """The key in a file.
-
-        Raises:
-            NotFoundError: there is no such file.
-            UsageError: it cannot be used.
-            CentraError: the package model-signing is not installed.
-        """
-        _require_library()
-        return cls(name=path.name, pem=_pem(_public_key(path)).decode())
-
-    def checked(self) -> PublicKey:
-        """The same key, written as every file's is.
-
-        Raises:
-            UsageError: it cannot be used.
-            CentraError: the package model-signing is not installed.
-        """
-        _require_library()
-        return PublicKey(name=self.name, pem=_pem(_public_key(self)).decode())
-
-    def __str__(self) -> str:
-        return self.name
+    code = "signature"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,17 +86,17 @@ def sign(
         BlobNotFoundError, CorruptBlobError, StoreError: a trunk's blob cannot be had.
         CentraError: the package model-signing is not installed.
     """
-    _require_library()
+    require_library()
     from model_signing import signing
 
-    public = _private_key(key, passphrase).public_key()
+    public = read_private_key(key, passphrase).public_key()
     files = listing(manifest, reader)
     for data in reader.signatures(manifest.digest):
         try:
-            _verify(data, {_hint(public): public}, files)
+            _verify(data, {key_hint(public): public}, files)
         except SignatureError:
             continue
-        return Signature(data=data, key=_fingerprint(public), made=False)
+        return Signature(data=data, key=fingerprint(public), made=False)
     config = signing.Config().set_hashing_config(_hashed(files))
     # The library says text, and hands it to cryptography, which takes bytes alone.
     password: Any = passphrase.encode() if passphrase else None
@@ -139,10 +107,14 @@ def sign(
         data = path.read_bytes()
     try:
         # The library reads the key's file itself, a moment after it was read here.
-        _verify(data, {_hint(public): public}, files)
+        _verify(data, {key_hint(public): public}, files)
     except SignatureError as error:
-        raise UsageError(f"{key}: was changed while it was being read; try again") from error
-    return Signature(data=data, key=_fingerprint(public), made=True)
+        raise UsageError(
+            f"{key}: was changed while it was being read; try again",
+            code="key-changed",
+            key=str(key),
+        ) from error
+    return Signature(data=data, key=fingerprint(public), made=True)
 
 
 def verify_release(
@@ -168,21 +140,24 @@ def verify_release(
         StoreError: the store cannot be reached.
         CentraError: the package model-signing is not installed.
     """
-    _require_library()
-    public = [_public_key(key) for key in keys]
-    trusted = {_hint(key): key for key in public}
+    require_library()
+    public = [load_public_key(key) for key in keys]
+    trusted = {key_hint(key): key for key in public}
     faults = []
     for data in reader.signatures(manifest.digest):
         try:
-            return _fingerprint(_verify(data, trusted, _files(manifest, reader)))
+            return fingerprint(_verify(data, trusted, _files(manifest, reader)))
         except SignatureError as error:
             faults.append(str(error))
     wanted = " or ".join(
-        f"{path} (sha256:{_fingerprint(key)[:12]})" for path, key in zip(keys, public, strict=True)
+        f"{path} (sha256:{fingerprint(key)[:12]})" for path, key in zip(keys, public, strict=True)
     )
     raise SignatureError(
         f"release sha256:{manifest.digest} has no valid signature by {wanted}: "
-        + ("; ".join(dict.fromkeys(faults)) or "it is not signed")
+        + ("; ".join(dict.fromkeys(faults)) or "it is not signed"),
+        code="signature-missing",
+        release=manifest.digest,
+        keys=[fingerprint(key) for key in public],
     )
 
 
@@ -231,7 +206,7 @@ def _authenticate(data: bytes, claims: _Claims, key: EllipticCurvePublicKey) -> 
     with tempfile.TemporaryDirectory() as folder:
         signature, public = Path(folder) / "model.sig", Path(folder) / "key.pem"
         signature.write_bytes(data)
-        public.write_bytes(_pem(key))
+        public.write_bytes(pem_of(key))
         config.use_elliptic_key_verifier(public_key=public)
         try:
             with no_panic(lambda error: ValueError(str(error))):
@@ -288,88 +263,3 @@ def _hashed(files: Mapping[str, str]) -> Any:
             return manifest.Manifest(str(model_path), items, kind)
 
     return Hashed()  # type: ignore[no-untyped-call]
-
-
-def _private_key(path: Path, passphrase: str | None) -> EllipticCurvePrivateKey:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    data = _read(path)
-    try:
-        with no_panic(lambda error: ValueError(str(error))):
-            key = load_pem_private_key(data, passphrase.encode() if passphrase else None)
-    except TypeError as error:
-        raise UsageError(
-            f"{path}: is not encrypted, and a passphrase is given"
-            if passphrase
-            else f"{path}: is encrypted; say which variable holds its passphrase: --passphrase-env"
-        ) from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise UsageError(
-            f"{path}: cannot be read as a private key in PEM format ({error})"
-        ) from error
-    if not isinstance(key, EllipticCurvePrivateKey) or key.curve.name not in _CURVES:
-        raise _unusable(path)
-    return key
-
-
-def _public_key(source: Path | PublicKey) -> EllipticCurvePublicKey:
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    data = _read(source) if isinstance(source, Path) else source.pem.encode()
-    try:
-        with no_panic(lambda error: ValueError(str(error))):
-            key = load_pem_public_key(data)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise UsageError(
-            f"{source}: cannot be read as a public key in PEM format ({error})"
-        ) from error
-    if not isinstance(key, EllipticCurvePublicKey) or key.curve.name not in _CURVES:
-        raise _unusable(source)
-    return key
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return read_regular(path, _LARGEST_KEY)
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{path}: no such key file") from error
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _unusable(source: Path | PublicKey) -> UsageError:
-    return UsageError(
-        f"{source}: expected an elliptic-curve key on P-256, P-384 or P-521; make one: "
-        "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem"
-    )
-
-
-def _pem(key: EllipticCurvePublicKey) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def _hint(key: EllipticCurvePublicKey) -> str:
-    """How a signature names its key; the library's choice."""
-    return sha256(_pem(key))
-
-
-def _fingerprint(key: EllipticCurvePublicKey) -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    return sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
-
-
-def _require_library() -> None:
-    try:
-        import model_signing.signing
-        import model_signing.verifying  # noqa: F401 - only whether they are there
-    except ImportError as error:
-        raise CentraError(
-            f"signatures need an extra: pip install 'centra[sign]' ({error})"
-        ) from error

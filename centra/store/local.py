@@ -93,15 +93,16 @@ class LocalStore:
             raise CorruptBlobError(digest, actual, str(path))
         return path
 
-    def put(self, source: Path | bytes) -> Digest:
-        digest = content_digest(source)
+    def put(self, source: Path | bytes, digest: Digest | None = None) -> Digest:
+        private = digest is not None
+        digest = digest or content_digest(source)
         path = self.path(digest)
         try:
             problem = self.find_problem(digest)
         except StoreError:  # Writing tells more of what is wrong with the place.
             problem = "missing"
         if problem:
-            self._write(path, source)
+            self._write(path, source, private=private)
         else:
             # Whoever wrote it may have been killed before it was sure to stay.
             self._sync_folders(path)
@@ -264,7 +265,8 @@ class LocalStore:
     def _signatures(self, manifest: str) -> Path:
         return self.root / layout.signatures_folder(manifest)
 
-    def _write(self, path: Path, source: Path | bytes) -> None:
+    def _write(self, path: Path, source: Path | bytes, *, private: bool = True) -> None:
+        """Write a file in one step; one that is not private may change while it is copied."""
         try:
             make_folder(path.parent)
             with replacing(path) as temporary:
@@ -272,7 +274,7 @@ class LocalStore:
                     temporary.write_bytes(source)
                 else:
                     shutil.copyfile(source, temporary)
-                    if file_digest(temporary) != path.name:
+                    if not private and file_digest(temporary) != path.name:
                         raise StoreError(f"{source}: was changed while it was stored; try again")
         except OSError as error:
             raise self._not_writable(error) from error

@@ -72,11 +72,16 @@ class BlobReader(Protocol):
 class BlobWriter(Protocol):
     """Anything that takes files."""
 
-    def put(self, source: Path | bytes) -> Digest:
+    def put(self, source: Path | bytes, digest: Digest | None = None) -> Digest:
         """Store a file or bytes, once, and return the digest.
 
         What is there already is read, and replaced where it is damaged: putting the original again
         is the mend.
+
+        Args:
+            source: a file, or its bytes.
+            digest: its own, where the caller has taken it and nobody else can change the file since;
+                so it is not hashed again, neither before it is written nor after.
 
         Raises:
             StoreNotWritableError: the store or the credentials are read-only.

@@ -106,8 +106,9 @@ class FeatureCache:
             return  # Another process made room for its own: this one goes on without.
         except OSError as error:
             raise StoreNotWritableError(
-                f"cannot write the feature cache {self.folder}: {error.strerror}. Free some space, "
-                "give another folder in CENTRA_CACHE, or switch it off with --feature-cache off"
+                f"cannot write the feature cache {self.folder}: {error.strerror}; free some space",
+                code="feature-cache-not-writable",
+                folder=str(self.folder),
             ) from error
 
     def find(self, backbone: BackboneSpec, rows: Sequence[Row], tap: int) -> Features | None:

@@ -280,7 +280,7 @@ class UnitOfWork:
         """The order of the newest composition of any release; 0 before the first."""
         return self.session.scalar(select(func.max(ReleaseBase.id))) or 0
 
-    def proven(self, versions: Iterable[TaskVersion]) -> set[int]:
+    def with_checked_parity(self, versions: Iterable[TaskVersion]) -> set[int]:
         """Ids of those versions whose parity has been checked.
 
         It was when the module came in, as the log then says; or before the first release that holds

@@ -129,7 +129,7 @@ def _parity_fault(
 
 def _signature_fault(registry: Registry, offer: Offer, keys: list[SigningKey]) -> str | None:
     """Why the release does not count as signed; None where it does."""
-    from centra.releases.signing import PublicKey
+    from centra.releases.keys import PublicKey
     from registry.signatures import signed_by
 
     if offer.number is None:

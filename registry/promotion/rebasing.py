@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from centra.errors import ConflictError
+from registry.database.models import Release
 from registry.promotion.outcome import StaleReleaseError
 from registry.releases.composing import compose
-from registry.releases.publishing import record_composition
+from registry.releases.publishing import newest_composition, record_composition
 
 if TYPE_CHECKING:
     from centra.formats.identities import Digest
     from centra.progress import Progress
     from centra.releases.verified import VerifiedBlobs
     from registry.connection import Registry
-    from registry.database.models import Release
     from registry.database.unit_of_work import UnitOfWork
     from registry.promotion.stale import Situation
     from registry.releases.composing import Composition
@@ -84,15 +84,15 @@ def _rebase(
     """A release's own change, composed onto what a channel serves, and not published."""
     with registry.read() as uow:
         release = uow.release(str(number))
-        compositions = uow.compositions().get(number)
-        if not compositions:
+        composition = newest_composition(uow, release)
+        if composition is None:
             raise ConflictError(
                 f"release {number} has no base to tell its change from",
                 code="no-base",
                 release=number,
                 serving=serving,
             )
-        base, onto = (uow.release(str(n)) for n in (compositions[0].base, serving))
+        base, onto = uow.session.get_one(Release, composition.base_id), uow.release(str(serving))
         before, after, served = (uow.released_versions(r) for r in (base, release, onto))
     changed = {t for t in before.keys() | after.keys() if before.get(t) != after.get(t)}
     both = sorted(t for t in changed if served.get(t) not in (before.get(t), after.get(t)))

@@ -6,6 +6,8 @@ checked before, precisions, and where it is asked for the folder and the publica
 
 from __future__ import annotations
 
+import logging
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from registry.versions import ReleasedVersion
 
 __all__ = ["Composition", "compose"]
+
+_log = logging.getLogger(__name__)
 
 _ATTEMPTS = 8
 """How often the live set is composed anew because it has changed meanwhile."""
@@ -155,6 +159,7 @@ def compose(
     if publish:
         registry.check_store()
     verified = verified or VerifiedBlobs(registry.store)
+    began = time.monotonic()
     for _ in range(_ATTEMPTS):
         selection = _select(registry, base, replace, remove)
         trial = plan_int8_trial(
@@ -179,6 +184,12 @@ def compose(
             parity = check_parity_once(manifest, selection.unchecked, verified, progress)
         manifest, comparisons = trial.settle(manifest, max_loss=max_loss, progress=progress)
         composition = _describe(registry, selection, manifest, parity, comparisons)
+        _log.info(
+            "composed %d tasks (sha256:%s) in %.2f s",
+            len(composition.tasks),
+            composition.digest,
+            time.monotonic() - began,
+        )
         if folder is not None:
             _write(registry, manifest, Path(folder), progress)
         published = publish_composition(registry, composition) if publish else composition
@@ -197,7 +208,7 @@ def _select(
     with registry.read() as uow:
         start, versions = _resolve(uow, base, replace, remove)
         ids = {name: (version.task_id, version.id) for name, version in versions.items()}
-        checked = uow.proven(versions.values())
+        checked = uow.with_checked_parity(versions.values())
         return _Selection(
             base=start.number if start else None,
             before=uow.released_versions(start) if start else {},
@@ -297,6 +308,6 @@ def _describe(
 
 
 def _write(registry: Registry, manifest: ReleaseManifest, folder: Path, progress: Progress) -> None:
-    from centra.releases.folder import write_folder
+    from centra.releases.folder_writing import write_folder
 
     write_folder(manifest, registry.store, folder, progress)

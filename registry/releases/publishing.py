@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from registry.database.unit_of_work import UnitOfWork
     from registry.releases.composing import Composition
 
-__all__ = ["add_release", "publish_composition", "record_composition"]
+__all__ = ["add_release", "newest_composition", "publish_composition", "record_composition"]
 
 _log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def _record_base(uow: UnitOfWork, release: Release, number: int | None) -> None:
     if number is None or number == release.number:
         return
     base = uow.release(str(number))
-    newest, newest_of_base = (_newest_composition(uow, one) for one in (release, base))
+    newest, newest_of_base = (newest_composition(uow, one) for one in (release, base))
     repeated = newest is not None and newest.base_id == base.id
     since = newest.id if newest else 0
     if repeated and (newest_of_base is None or newest_of_base.id < since):
@@ -165,6 +165,7 @@ def _record_base(uow: UnitOfWork, release: Release, number: int | None) -> None:
     uow.session.add(ReleaseBase(release_id=release.id, base_id=base.id, at=uow.now))
 
 
-def _newest_composition(uow: UnitOfWork, release: Release) -> ReleaseBase | None:
+def newest_composition(uow: UnitOfWork, release: Release) -> ReleaseBase | None:
+    """What a release was composed onto last; None where that is not known."""
     query = select(ReleaseBase).where(ReleaseBase.release_id == release.id)
     return uow.session.scalar(query.order_by(ReleaseBase.id.desc()).limit(1))

@@ -105,7 +105,7 @@ def pull(
         StoreNotWritableError: the folder cannot be written.
         BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: it cannot be read.
     """
-    from centra.releases.folder import write_folder
+    from centra.releases.folder_writing import write_folder
 
     manifest, reader = _find(registry, reference)
     return manifest.digest, write_folder(manifest, reader, Path(folder), progress)

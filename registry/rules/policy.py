@@ -29,7 +29,7 @@ As ``centra.toml`` proposes it (:mod:`registry.policies` keeps what was applied)
     accuracy = 0.01
 
     [channels.production.measured.intent]   # with such tables, metrics count only as measured here
-    data = "sha256:..."                     # as 'centra release evaluate' prints it; or a list
+    data = "sha256:..."                     # the fingerprint of an evaluation's; or a list
     examples = 500                          # at least so many
 
 A channel with a table of its own moves only by promotion and rollback. What the rules come to for a
@@ -75,6 +75,10 @@ EVERY = "*"
 """In the place of a task's name: every task that has the metric."""
 
 
+class _FingerprintError(ValueError):
+    """A fingerprint of data is missing or malformed."""
+
+
 def _bytes(value: object) -> object:
     if not isinstance(value, str):
         return value
@@ -95,8 +99,8 @@ def _party(text: str) -> str:
 def _fingerprint(text: str) -> str:
     match = re.fullmatch(r"(?:sha256:)?([0-9a-f]{64})", text)
     if match is None:
-        raise ValueError(
-            "expected sha256: and 64 hexadecimal digits, as 'centra release evaluate' prints them"
+        raise _FingerprintError(
+            "expected sha256: and 64 hexadecimal digits, the fingerprint of an evaluation's data",
         )
     return f"sha256:{match[1]}"
 
@@ -132,10 +136,10 @@ def _several(value: object) -> object:
 
 def _tables(value: object) -> object:
     if isinstance(value, bool) or value == {}:
-        raise ValueError(
+        raise _FingerprintError(
             "say for each task what it is measured on: a table measured.TASK with data = "
-            "\"sha256:...\", the fingerprint that 'centra release evaluate' prints, and examples = "
-            "the least number of them"
+            '"sha256:...", the fingerprint of an evaluation\'s data, and examples = the least number '
+            "of them",
         )
     return value
 
@@ -265,7 +269,14 @@ class Policy(_Table):
         try:
             policy = cls.model_validate(rules)
         except ValidationError as error:
-            raise UsageError("; ".join(f"{where}: {f}" for f in explain(error, cls))) from error
+            lacks = any(
+                isinstance(fault.get("ctx", {}).get("error"), _FingerprintError)
+                for fault in error.errors()
+            )
+            raise UsageError(
+                "; ".join(f"{where}: {f}" for f in explain(error, cls)),
+                code="fingerprint-expected" if lacks else "malformed-policy",
+            ) from error
         for name, channel in policy.channels.items():
             parse_name(name, "channel name")
             if channel.from_channel == name:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from registry.rules.channels import LATEST
+from registry.rules.lineage import MoveKind
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -204,13 +207,13 @@ def _release(rows: dict[str, Row], event: Change) -> None:
 
 def _channel(rows: dict[str, Row], event: Change) -> None:
     details, name = event.details, event.subject
-    kind = event.action.partition(":")[2]
-    # The one that follows publishing by itself.
-    kind = "publish" if (kind, name) == ("move", "latest") else kind
+    kind = _MOVES[event.action]
+    if name == LATEST and kind == MoveKind.MOVE:
+        kind = MoveKind.PUBLISH
     rows[f"move {details['revision']} of channel {name}"] = Row(
         event=event.id,
         values={
-            "kind": kind,
+            "kind": str(kind),
             "release": details["to"],
             "before": details["from"],
             "by": event.actor,
@@ -254,6 +257,13 @@ def _change(rows: dict[str, Row], name: str, event: Change, **values: Any) -> No
     if name in rows:
         rows[name].set(event.id, **values)
 
+
+_MOVES = {
+    "channel:move": MoveKind.MOVE,
+    "channel:promote": MoveKind.PROMOTE,
+    "channel:rollback": MoveKind.ROLLBACK,
+}
+"""How a channel moved, by the action; ``latest`` follows publishing by itself."""
 
 _PLAYS = {
     "backbone:register": _backbone,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import delete, insert, select, update
 
-from centra.errors import CentraError, FormatError, StoreError
+from centra.errors import CentraError, StoreError
 from centra.progress import Progress, silent
 from centra.system.files import content_digest
 from registry.database.models import BlobClaim
@@ -61,7 +61,7 @@ _POLL_S = 0.2
 _LONG_S = 2.0
 """After how long somebody who waits is warned why."""
 
-_log = logging.getLogger("centra")
+_log = logging.getLogger(__name__)
 
 
 class Claim:
@@ -89,13 +89,13 @@ class Claim:
             with suppress(CentraError), self._registry.write(any_store=True) as uow:
                 uow.session.execute(self._own(delete(BlobClaim)))
 
-    def put(self, source: Path | bytes) -> Digest:
+    def put(self, source: Path | bytes, digest: Digest | None = None) -> Digest:
         """Claim a blob and store it; see :meth:`centra.store.BlobStore.put`.
 
         Raises:
             StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
         """
-        digest = content_digest(source)
+        digest = digest or content_digest(source)
         self.put_all({digest: source})
         return digest
 
@@ -103,17 +103,16 @@ class Claim:
         """Claim blobs and store them, those that are there, too: that mends what is damaged.
 
         Args:
-            sources: by the digests that they are known to have.
-            progress: warned of each blob.
+            sources: by the digests that they are known to have; files are private copies, that
+                nobody else can change.
+            progress: told of each blob.
 
         Raises:
-            FormatError: a file has changed since its digest was taken.
             StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
         """
         self._claim(sources.keys() - self._digests)
         for done, (digest, source) in enumerate(sources.items(), 1):
-            if self._registry.store.put(source) != digest:
-                raise FormatError(f"{source!s}: was changed while it was being read; try again")
+            self._registry.store.put(source, digest)
             progress("store blobs", done, len(sources))
 
     @contextmanager
@@ -149,7 +148,7 @@ class Claim:
                     break
             if not warned and time.monotonic() - since > _LONG_S:
                 warned = True
-                _log.info(
+                _log.warning(
                     "waiting for a garbage collection that is about to remove what is to be stored; "
                     "one that was killed is waited for for %d minutes",
                     _REMOVING.total_seconds() // 60,
@@ -169,7 +168,6 @@ def storing(
         sources, progress: see :meth:`Claim.put_all`.
 
     Raises:
-        FormatError: a file has changed since its digest was taken.
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
     with Claim(registry) as claim:

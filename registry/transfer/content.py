@@ -133,7 +133,7 @@ def _modules(
     for done, (name, task) in enumerate(sorted(export.tasks.items()), 1):
         path = store.path(task.module)
         with _naming(path, f"{file}: task {name}"):
-            module = check_module(path)
+            module = check_module(path, task.module)
             digest = module.spec.backbone
             if digest not in backbones:
                 raise FormatError(f"{path}: its backbone is not in the file")

@@ -169,7 +169,7 @@ def _unproven(uow: UnitOfWork, content: Content) -> list[str]:
         for name, module in content.modules.items()
         if (task := uow.find_task(name)) and (version := uow.version_by_digest(task, module.digest))
     }
-    proven = uow.proven(known.values())
+    proven = uow.with_checked_parity(known.values())
     return [n for n in content.modules if n not in known or known[n].id not in proven]
 
 

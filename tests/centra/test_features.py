@@ -405,5 +405,7 @@ def test_cache_that_cannot_be_written_is_refused(
 ) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(StoreNotWritableError, match=r"feature cache .*file.*CENTRA_CACHE"):
+    with pytest.raises(StoreNotWritableError, match=r"feature cache .*file.*free") as caught:
         ensure(FeatureCache(tmp_path / "file", PLENTY), 1)
+    assert caught.value.code == "feature-cache-not-writable"
+    assert caught.value.data == {"folder": str(tmp_path / "file")}

@@ -31,7 +31,8 @@ from centra.formats.documents import canonical_json, sha256
 from centra.formats.manifest import ReleaseManifest
 from centra.modeling.trunk import Trunk
 from centra.releases.find import find_release
-from centra.releases.folder import ReleaseFolder, is_begun, listing, write_folder
+from centra.releases.folder import ReleaseFolder, is_begun
+from centra.releases.folder_writing import listing, write_folder
 from centra.runtime import load_release
 from centra.store import LocalStore
 from centra.system.files import file_digest

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from centra.releases.folder import write_folder
+from centra.releases.folder_writing import write_folder
 from tests import support
 
 if TYPE_CHECKING:

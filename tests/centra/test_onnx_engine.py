@@ -13,7 +13,7 @@ from centra.data.inputs import Input
 from centra.errors import IncompatibleError, UsageError
 from centra.formats.task_module import HeadSpec
 from centra.modeling.trunk import Trunk
-from centra.releases.folder import write_folder
+from centra.releases.folder_writing import write_folder
 from centra.runtime import Release
 from centra.runtime.engines import open_engine
 from centra.runtime.onnx import parts as onnx_parts

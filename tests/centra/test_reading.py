@@ -19,7 +19,8 @@ from centra.errors import CentraError, DataError, FormatError, StoreError
 from centra.formats.jsonl import read_data
 from centra.formats.task_module import check_module, read_spec
 from centra.formats.tensors import map_tensors, read_raw
-from centra.releases.folder import ReleaseFolder, check_target, write_folder
+from centra.releases.folder import ReleaseFolder
+from centra.releases.folder_writing import check_target, write_folder
 from centra.releases.signing import verify_release
 from centra.store import LocalStore
 from centra.system.reading import check_links, open_regular, read_regular

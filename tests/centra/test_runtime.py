@@ -27,7 +27,7 @@ from centra.errors import (
 )
 from centra.formats.manifest import ChannelPointer, ReleaseManifest
 from centra.releases.find import find_release
-from centra.releases.folder import write_folder
+from centra.releases.folder_writing import write_folder
 from centra.runtime import Release
 from centra.runtime.engines import ENGINES
 from centra.runtime.onnx import parts as onnx_parts

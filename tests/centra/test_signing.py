@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 import centra
 from centra.errors import CentraError, NotFoundError, StoreNotWritableError, UsageError
-from centra.releases.folder import ReleaseFolder, write_folder
+from centra.releases.folder import ReleaseFolder
+from centra.releases.folder_writing import write_folder
 from centra.releases.signing import SignatureError, check_subject, sign, verify_release
 from centra.store import LocalStore, open_store
 from tests import support

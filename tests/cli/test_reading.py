@@ -96,6 +96,7 @@ def test_the_json_of_a_version_keeps_its_fields_and_adds_the_card(distilled: Pat
         "int8": [],
         "channels": [],
         "threshold": 0.5,
+        "rejection": None,
         "crf": False,
         "training": TRAINING,
         "teacher": {"digest": intent["digest"], "versions": ["intent@1.0"]},

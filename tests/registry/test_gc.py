@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from centra.formats.identities import Digest
     from centra.store import BlobStore, StoredBlob
     from registry import Registry
     from tests.registry.helpers import Sqlite
@@ -565,9 +566,9 @@ class Interrupted(LocalStore):
         super().__init__(root)
         self.then = then
 
-    def put(self, source: Path | bytes) -> str:
+    def put(self, source: Path | bytes, digest: Digest | None = None) -> Digest:
         before = {blob.digest for blob in self.blobs()}
-        digest = super().put(source)
+        digest = super().put(source, digest)
         if digest not in before:
             self.then(digest)
         return digest

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from centra.formats.identities import Digest
     from tests.registry.helpers import Databases
 
 NOW = timedelta()
@@ -303,10 +304,10 @@ def test_a_store_that_was_moved_while_somebody_worked_takes_no_row(
     registry: Registry, module: Callable[..., Path]
 ) -> None:
     class Moved(LocalStore):
-        def put(self, source: Path | bytes) -> str:
+        def put(self, source: Path | bytes, digest: Digest | None = None) -> Digest:
             with registry.engine.begin() as connection:
                 connection.execute(update(Identity).values(store_id="0" * 32))
-            return super().put(source)
+            return super().put(source, digest)
 
     own = dataclasses.replace(registry, store=Moved(root_of(registry)))
     with registry.read() as uow:

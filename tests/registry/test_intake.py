@@ -274,7 +274,7 @@ def test_an_encoder_that_changes_while_it_is_read_is_registered_as_it_was(
     shutil.copytree(encoders["tiny"].folder, folder)
     hooked(
         monkeypatch,
-        "centra.formats.backbone.read_headers",
+        "centra.checkpoints.backbone.read_headers",
         lambda: replace(folder / "model.safetensors", b""),
     )
     outcome = backbones.register(registry, "again", folder)

@@ -50,7 +50,7 @@ def test_a_signature_lies_in_the_store_and_its_maker_in_the_log(
 
     release = releases.show(published, "2")
     assert (done.release, done.digest, done.changed) == (2, release.digest, True)
-    (row,) = signatures.list_all(published, "2")
+    (row,) = signatures.of_release(published, "2")
     assert (row.signature, row.key, row.signed_by) == (done.signature, done.key, "nlu/ada")
     path = root_of(published) / "signatures" / release.digest / f"{done.signature}.json"
     assert path.is_file()
@@ -61,7 +61,7 @@ def test_a_signature_lies_in_the_store_and_its_maker_in_the_log(
         "key": done.key,
         "signature": done.signature,
     }
-    assert signatures.list_all(published, "1") == []
+    assert signatures.of_release(published, "1") == []
 
 
 def test_signing_twice_does_nothing_more(published: Registry, keys: dict[str, Path]) -> None:
@@ -71,7 +71,7 @@ def test_signing_twice_does_nothing_more(published: Registry, keys: dict[str, Pa
         again = signatures.sign(published, "1", keys["release"])
     assert (again.changed, again.signature) == (False, first.signature)
     assert signatures.sign(published, "1", keys["security"]).changed
-    assert signatures.list_all(published, "1")[0].key == first.key
+    assert signatures.of_release(published, "1")[0].key == first.key
     assert actions(published)[-2:] == ["release:sign 1", "release:sign 1"]
 
 
@@ -88,12 +88,12 @@ def test_a_signature_without_its_event_gets_it_when_signing_is_repeated(
         with pytest.raises(KeyboardInterrupt):
             signatures.sign(published, "1", keys["release"])
     assert rows(published) == before
-    (row,) = signatures.list_all(published, "1")
+    (row,) = signatures.of_release(published, "1")
     assert (row.key, row.signed_by, row.signed_at) == (None, None, None)
 
     assert signatures.sign(published, "1", keys["release"]).changed
 
-    (mended,) = signatures.list_all(published, "1")
+    (mended,) = signatures.of_release(published, "1")
     assert (mended.signature, mended.signed_by) == (row.signature, "nlu/ada")
     assert actions(published)[-1] == "release:sign 1"
 

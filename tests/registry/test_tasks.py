@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from centra.formats.identities import Digest
     from registry import Registry
     from tests.registry.helpers import Registries
 
@@ -326,7 +327,7 @@ def test_a_store_that_cannot_be_written_gets_no_version(
     settled: Registry, module: Callable[..., Path]
 ) -> None:
     class ReadOnly(LocalStore):
-        def put(self, source: Path | bytes) -> str:
+        def put(self, source: Path | bytes, digest: Digest | None = None) -> Digest:
             raise StoreNotWritableError("read-only")
 
     locked = dataclasses.replace(settled, store=ReadOnly(root_of(settled)))

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from centra.formats.identities import Digest
     from centra.formats.task_module import ModuleFile
     from tests.registry.helpers import Databases, Sqlite
 
@@ -254,7 +255,7 @@ def test_a_release_is_the_same_release_on_the_other_side(
         "backbones": ["tiny@1"],
         "tasks": {"intent": "1.0", "slots": "1.0"},
         "release": 1,
-        "signatures": [row.signature for row in signatures.list_all(full, "1")],
+        "signatures": [row.signature for row in signatures.of_release(full, "1")],
     }
     assert audit.verify(other).events == 5
 
@@ -496,8 +497,8 @@ def test_nothing_is_collected_while_it_is_imported(
     counts: list[int] = []
 
     class Collected(LocalStore):
-        def put(self, source: Path | bytes) -> str:
-            digest = super().put(source)
+        def put(self, source: Path | bytes, digest: Digest | None = None) -> Digest:
+            digest = super().put(source, digest)
             counts.append(gc.collect(target, grace=timedelta(), delete=True).count)
             return digest
 
@@ -527,7 +528,7 @@ def test_a_signature_made_since_is_added(full: Registry, target: Registry, tmp_p
     assert found.release is not None
     assert (found.changed, found.release.changed, found.release.signatures) == (True, False, 1)
     assert audit.events(target)[-1].details["signatures"] == [done.signature]
-    (row,) = signatures.list_all(target, "1")
+    (row,) = signatures.of_release(target, "1")
     assert (row.signature, row.key, row.signed_by) == (done.signature, None, None)
     assert signatures.signed_by(target, "1", [support.public(tmp_path / "key")]) is None
 

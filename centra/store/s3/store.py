@@ -71,8 +71,9 @@ class S3Store:
         _log.debug("fetched blob sha256:%s from %s", digest, shown)
         return path
 
-    def put(self, source: Path | bytes) -> Digest:
-        digest = content_digest(source)
+    def put(self, source: Path | bytes, digest: Digest | None = None) -> Digest:
+        private = digest is not None
+        digest = digest or content_digest(source)
         # Each new blob is missing first: that is believed at once, as writing it again does no harm.
         problem = self._find_problem(digest, attempts=1)
         if problem:
@@ -80,7 +81,7 @@ class S3Store:
                 io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file,
                 self.client.translated(writing=True),
             ):
-                upload(self.client, self._key(digest), digest, file)
+                upload(self.client, self._key(digest), None if private else digest, file)
             _log.debug("stored blob sha256:%s in %s", digest, self.client.address.redacted)
         if problem == "damaged":
             _log.warning("blob sha256:%s was damaged; put back", digest)

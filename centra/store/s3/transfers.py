@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from concurrent.futures import Future
 
+    from centra.formats.identities import Digest
     from centra.store.s3.client import S3Client
 
 __all__ = ["download", "read_small", "upload", "write_small"]
@@ -96,8 +97,14 @@ def download(
     raise _unstable(client, key)
 
 
-def upload(client: S3Client, key: str, digest: str, file: BinaryIO) -> None:
+def upload(client: S3Client, key: str, digest: Digest | None, file: BinaryIO) -> None:
     """Write what is in a file; nothing of it stays where that fails.
+
+    Args:
+        client: of the bucket.
+        key: its name there.
+        digest: what is sent must have it; None for a file that nobody else can change.
+        file: open at its beginning.
 
     Raises:
         StoreError: the file has changed, or the server did not store what it was sent.
@@ -105,7 +112,8 @@ def upload(client: S3Client, key: str, digest: str, file: BinaryIO) -> None:
     """
     data = file.read(_PART)
     if len(data) < _PART:
-        _check_unchanged(digest, hashlib.sha256(data).hexdigest())
+        if digest is not None:
+            _check_unchanged(digest, hashlib.sha256(data).hexdigest())
         write_small(client, key, data)
         return
     made = client.request("POST", key, client.boto.create_multipart_upload)
@@ -153,15 +161,20 @@ def _download_part(client: S3Client, key: str, start: int) -> tuple[bytes, int]:
 
 
 def _upload_parts(
-    client: S3Client, key: str, parts: Iterator[bytes], upload: Mapping[str, str], digest: str
+    client: S3Client,
+    key: str,
+    parts: Iterator[bytes],
+    upload: Mapping[str, str],
+    digest: Digest | None,
 ) -> tuple[int, list[dict[str, Any]]]:
     """Send the parts of a file; its size, and what completes it."""
     hasher, size = hashlib.sha256(), 0
 
-    def hashed() -> Iterator[tuple[int, bytes]]:
+    def numbered() -> Iterator[tuple[int, bytes]]:
         nonlocal size
         for number, data in enumerate(parts, 1):
-            hasher.update(data)
+            if digest is not None:
+                hasher.update(data)
             size += len(data)
             yield number, data
 
@@ -175,8 +188,9 @@ def _upload_parts(
         sent = client.request("PUT", key, client.boto.upload_part, **options, **upload)
         return {"PartNumber": number, "ETag": sent["ETag"]}
 
-    sent = list(_in_parallel(send, hashed()))
-    _check_unchanged(digest, hasher.hexdigest())
+    sent = list(_in_parallel(send, numbered()))
+    if digest is not None:
+        _check_unchanged(digest, hasher.hexdigest())
     return size, sent
 
 

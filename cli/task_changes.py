@@ -1,0 +1,186 @@
+"""What changes a task: registering, updating, redefining, retiring, restoring and pinning it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from centra.data.tags import SCHEMES
+from centra.kinds import KINDS
+from cli.context import json_option, open_registry
+from cli.options import words_option
+from cli.output import print_json, remark, reporting
+from cli.streams import mark_done
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from registry.tasks import Checkpoint, TaskOutcome
+
+__all__ = ["pin", "redefine", "register", "restore", "retire", "update"]
+
+_FORCE = click.option("--force", is_flag=True, help="Act for another team; the audit log shows it.")
+
+
+def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The arguments of the three commands that take weights."""
+    options = (
+        click.argument("name"),
+        click.argument("file", type=click.Path(path_type=Path), metavar="FILE_OR_CHECKPOINT"),
+        click.option("--backbone", help="A checkpoint's backbone; default the one it matches."),
+        click.option("--tap", type=int, help="A checkpoint's tap; default the highest that fits."),
+        click.option(
+            "--input",
+            "form",
+            type=click.Choice(["single", "pair"]),
+            help="What a checkpoint's task takes; default single.",
+        ),
+        click.option(
+            "--kind",
+            type=click.Choice([*KINDS]),
+            help="A checkpoint's kind, where its config does not say.",
+        ),
+        click.option(
+            "--labels",
+            type=click.Path(path_type=Path),
+            help="A file of labels instead of a checkpoint's: one a line, or a JSON list.",
+        ),
+        click.option(
+            "--tags",
+            type=click.Choice(SCHEMES),
+            help="The scheme of a checkpoint's tags; default what they look like.",
+        ),
+        words_option,
+        _FORCE,
+        json_option("registry.documents.tasks:TaskChange"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_source_options
+@click.option("--team", help="The owner; default the actor's team.")
+def register(
+    name: str, file: Path, *, team: str | None, force: bool, as_json: bool, **checkpoint: Any
+) -> None:
+    """Register a new task as version 1.0.
+
+    FILE_OR_CHECKPOINT is a task module ('centra train' makes one), or the folder of a Hugging Face
+    checkpoint that was fine-tuned with its lower layers frozen.
+    """
+    from registry import tasks
+
+    with reporting() as progress:
+        outcome = tasks.register(
+            open_registry(),
+            name,
+            file,
+            team=team,
+            checkpoint=_checkpoint(**checkpoint),
+            force=force,
+            progress=progress,
+        )
+    _print_outcome(outcome, "registered", as_json=as_json)
+
+
+@click.command()
+@_source_options
+def update(name: str, file: Path, *, force: bool, as_json: bool, **checkpoint: Any) -> None:
+    """Give a task new weights under the same labels, kind and input: the next minor version."""
+    from registry import tasks
+
+    with reporting() as progress:
+        outcome = tasks.update(
+            open_registry(),
+            name,
+            file,
+            checkpoint=_checkpoint(**checkpoint),
+            force=force,
+            progress=progress,
+        )
+    _print_outcome(outcome, "updated", as_json=as_json)
+
+
+@click.command()
+@_source_options
+def redefine(name: str, file: Path, *, force: bool, as_json: bool, **checkpoint: Any) -> None:
+    """Give a task another label set, kind or input: the next major version."""
+    from registry import tasks
+
+    with reporting() as progress:
+        outcome = tasks.redefine(
+            open_registry(),
+            name,
+            file,
+            checkpoint=_checkpoint(**checkpoint),
+            force=force,
+            progress=progress,
+        )
+    _print_outcome(outcome, "redefined", as_json=as_json)
+
+
+@click.command()
+@click.argument("name")
+@_FORCE
+@json_option("registry.documents.tasks:TaskChange")
+def retire(name: str, *, force: bool, as_json: bool) -> None:
+    """Take a task out of the live set; nothing is deleted."""
+    from registry import tasks
+
+    outcome = tasks.retire(open_registry(), name, force=force)
+    _print_outcome(outcome, "retired", as_json=as_json)
+
+
+@click.command()
+@click.argument("name")
+@_FORCE
+@json_option("registry.documents.tasks:TaskChange")
+def restore(name: str, *, force: bool, as_json: bool) -> None:
+    """Bring a retired task back into the live set."""
+    from registry import tasks
+
+    outcome = tasks.restore(open_registry(), name, force=force)
+    _print_outcome(outcome, "restored", as_json=as_json)
+
+
+@click.command()
+@click.argument("reference", metavar="NAME@VERSION")
+@_FORCE
+@json_option("registry.documents.tasks:TaskChange")
+def pin(reference: str, *, force: bool, as_json: bool) -> None:
+    """Make an earlier version the current one again."""
+    from registry import tasks
+
+    outcome = tasks.pin(open_registry(), reference, force=force)
+    _print_outcome(outcome, "pinned", as_json=as_json)
+
+
+def _checkpoint(**options: Any) -> Checkpoint:
+    from registry.tasks import Checkpoint
+
+    return Checkpoint(**options, remark=remark)
+
+
+def _print_outcome(outcome: TaskOutcome, done: str, *, as_json: bool) -> None:
+    mark_done()
+    if outcome.mended:
+        remark(
+            f"these bytes are version {outcome.version} already; its stored file was "
+            f"{outcome.mended}, and is back"
+        )
+    else:
+        remark(done if outcome.changed else "nothing to do: already so")
+    if outcome.forced:
+        remark("forced: recorded in the audit log")
+    if outcome.state == "retired" and done != "retired":
+        remark(f"the task is retired; back into the live set: centra task restore {outcome.task}")
+    if as_json:
+        from registry.documents.tasks import TaskChange
+
+        print_json(TaskChange.of(outcome))
+    else:
+        click.echo(f"{outcome.task}@{outcome.version}")
