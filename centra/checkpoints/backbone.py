@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from centra.checkpoints.placing import check_placed, encoder_prefix, harmless
+from centra.checkpoints.placing import check_placed, encoder_prefix, ignored_names
 from centra.checkpoints.pretrained import refuse_code
 from centra.checkpoints.saved_model import load, read_config, read_headers
 from centra.checkpoints.shards import canonical_shards, check_finite_weights
@@ -74,7 +74,7 @@ def _import(
     check_placed(
         headers,
         {prefix + name: shape for name, shape in shapes.items()},
-        harmless(family, prefix, heads=True),
+        ignored_names(family, prefix, heads=True),
         source,
         family.class_name,
     )

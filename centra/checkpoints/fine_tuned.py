@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from centra.checkpoints.placing import check_placed, encoder_prefix, harmless
+from centra.checkpoints.placing import check_placed, encoder_prefix, ignored_names
 from centra.checkpoints.pretrained import refuse_code
 from centra.checkpoints.saved_model import StoredTensor, read_config, read_headers
 from centra.errors import FormatError, IncompatibleError
@@ -88,7 +88,7 @@ class FineTuned:
         for part, source in head.items():
             outputs = rows if part == "out" else hidden
             expected |= {f"{source}.weight": (outputs, hidden), f"{source}.bias": (outputs,)}
-        ignored = harmless(family, prefix, heads=False)
+        ignored = ignored_names(family, prefix, heads=False)
         check_placed(headers, expected, ignored, where, architecture)
         return cls(
             folder=folder,

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from centra.progress import Progress
     from centra.store import BlobReader
 
-__all__ = ["Footing", "find_footings"]
+__all__ = ["BackboneMatch", "match_backbones"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Footing:
+class BackboneMatch:
     """The backbone that a model stands on, and how far up."""
 
     name: str
@@ -45,7 +45,7 @@ class Footing:
     """The coarsest in which the frozen parts are the backbone's."""
 
 
-def find_footings(
+def match_backbones(
     state: Mapping[str, torch.Tensor],
     family: Family,
     settings: Mapping[str, Any],
@@ -54,7 +54,7 @@ def find_footings(
     *,
     folder: Path,
     progress: Progress,
-) -> list[Footing]:
+) -> list[BackboneMatch]:
     """Find the backbones with a model's embeddings; of several, those with most of its layers.
 
     Args:
@@ -79,14 +79,14 @@ def find_footings(
             continue
         precisions = _frozen(parts, digests, spec, reader)
         if precisions:
-            footing = Footing(
+            matched = BackboneMatch(
                 name=name,
                 backbone=spec,
                 layers=len(precisions) - 1,
                 depth=settings[family.layers_key],
                 precision=max(precisions, key=lambda dtype: torch.finfo(dtype).eps),
             )
-            found.append(footing)
+            found.append(matched)
     if not found:
         if not backbones:
             raise IncompatibleError(
@@ -95,8 +95,8 @@ def find_footings(
                 code="no-backbone",
             )
         raise IncompatibleError(_unlike(parts[0], family, backbones, reader, folder))
-    most = max(footing.layers for footing in found)
-    return [footing for footing in found if footing.layers == most]
+    most = max(matched.layers for matched in found)
+    return [matched for matched in found if matched.layers == most]
 
 
 def _frozen(

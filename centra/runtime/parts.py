@@ -154,7 +154,7 @@ class _Loader:
                 self.reader,
                 depth=depth,
                 precision=precision,
-                held=self.checked,
+                checked=self.checked,
             )
             trunks[digest, precision] = LoadedTrunk(spec, loading.result(), depth)
             trim_memory()
@@ -175,7 +175,7 @@ class _Loader:
                 trunks[entry.backbone, entry.precision].spec,
                 self.reader,
                 precision=entry.precision,
-                held=self.checked,
+                checked=self.checked,
             )
             for name, entry in entries.items()
         }

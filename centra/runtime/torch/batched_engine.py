@@ -78,7 +78,7 @@ class BatchedEngine:
         *,
         depth: int,
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the engine's own
-        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> BatchedTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
         embeddings = Trunk(spec, reader, depth=0).to(self._device, self._dtype)
@@ -103,7 +103,7 @@ class BatchedEngine:
         reader: BlobReader,
         *,
         precision: Precision = Precision.FP32,
-        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""
         path = reader.fetch(digest)

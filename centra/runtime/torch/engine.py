@@ -92,7 +92,7 @@ class TorchEngine:
         *,
         depth: int,
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the reference is always this
-        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> TorchTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
         return TorchTrunk(Trunk(spec, reader, depth=depth))
@@ -104,7 +104,7 @@ class TorchEngine:
         reader: BlobReader,
         *,
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the reference is always this
-        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""
         path = reader.fetch(digest)
