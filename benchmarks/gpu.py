@@ -184,7 +184,7 @@ def _texts(
     setup: Setup, backbone: BackboneSpec, device: str
 ) -> Callable[[int], Callable[[], object]]:
     """Requests as callers make them."""
-    release = load_release(setup.address, engine="torch", device=device, precision="bf16")
+    release = load_release(setup.address, engine="torch", device=device, dtype="bf16")
     encoder = TextEncoder.of(backbone, setup.store)
     item = make_input([encoder], LENGTH, pair=False)
     return lambda batch: lambda: release.predict([item] * batch)

@@ -11,6 +11,7 @@ loaded when it is first used::
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,9 @@ _PLACES = {
     "fit": "centra.training.fit",
     "load_release": "centra.runtime",
 }
+
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -8,7 +8,7 @@ if sys.argv[:1] == ["-m"]:  # python -m cli: before anything of the working fold
     import _centra_command  # noqa: F401
 
 import importlib
-import logging
+import os
 import re
 from typing import Any
 
@@ -17,7 +17,7 @@ import click
 from centra.errors import CentraError
 from centra.system.redaction import hidden, redacted
 from cli.errors import exit_code, message
-from cli.output import Remarks
+from cli.log import FORMATS, configure_logging
 from cli.streams import protect
 
 __all__ = ["main"]
@@ -51,6 +51,8 @@ _COMMANDS = {
 """In the order of a task's life. A command's module is imported when it is called, so that no
 command waits for another's libraries."""
 
+_ADDRESSES = ("CENTRA_DATABASE_URL", "CENTRA_STORE")
+"""The variables that hold addresses."""
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]*:/|:[^/@]*@")
 
 
@@ -88,9 +90,22 @@ class _Root(click.Group):
 @click.option("--database", metavar="URL", help="Database; default CENTRA_DATABASE_URL.")
 @click.option("--store", metavar="URL", help="Blob store; default CENTRA_STORE.")
 @click.option("--actor", metavar="TEAM/PERSON", help="Who acts; default CENTRA_ACTOR.")
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    help="Say on standard error what is done and how long it takes; -vv also says each step.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(FORMATS),
+    default=FORMATS[0],
+    show_default=True,
+    help="How that is written; json is one object a line.",
+)
 @click.version_option(package_name="centra")
 @click.pass_context
-def main(ctx: click.Context, /, **settings: str | None) -> None:
+def main(ctx: click.Context, /, *, verbose: int, log_format: str, **settings: str | None) -> None:
     """Centra: a model registry and task lifecycle manager for modular teams.
 
     Many teams' task modules on one frozen backbone, merged into one release. Settings come from
@@ -101,12 +116,8 @@ def main(ctx: click.Context, /, **settings: str | None) -> None:
     whether or not its output could be written.
     """
     ctx.obj = settings
-    for package in ("centra", "registry"):
-        log = logging.getLogger(package)
-        log.setLevel(logging.WARNING)
-        log.handlers = [Remarks()]
-    # Which release was taken where none is named.
-    logging.getLogger("centra.releases.find").setLevel(logging.INFO)
+    given = (*settings.values(), *(os.environ.get(name) for name in _ADDRESSES))
+    configure_logging(verbose, log_format, [address for address in given if address])
 
 
 def run() -> None:

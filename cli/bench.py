@@ -100,7 +100,7 @@ def bench(
             engine=engine,
             threads=threads,
             device=device,
-            precision=precision,
+            dtype=precision,
             singles=singles,
             progress=progress,
         )

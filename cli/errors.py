@@ -161,6 +161,11 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     ),
     "key-encrypted": "Say which variable holds its passphrase: --passphrase-env",
     "output-is-teacher": "Name another file: --output FILE",
+    "not-a-module": (
+        "For a Hugging Face checkpoint give its folder; 'centra train' makes modules."
+    ),
+    "unknown-number": "If these are values and not classes: --kind regression",
+    "unnamed-tags": "Give their names, one a line in their order: --labels FILE",
     "not-owner": _not_owner,
     "pointer-unreadable": (
         "To go on, run 'centra channel sync {channel}'; or remove it, if nothing follows it"

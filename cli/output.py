@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from registry.releases import Change
 
 __all__ = [
-    "Remarks",
     "account_line",
     "change_lines",
     "json_text",
@@ -77,14 +75,6 @@ def remark(text: str) -> None:
     """A line for people, on standard error."""
     # While a bar is shown, rich has the stream.
     click.echo(printable(text), err=True)
-
-
-class Remarks(logging.Handler):
-    """Makes a remark of whatever the library logs."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """One line for people."""
-        remark(record.getMessage())
 
 
 def metrics_text(metrics: dict[str, float]) -> str:

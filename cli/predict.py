@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from centra.errors import DataError
+from centra.kinds import kind_named
 from cli.context import json_option, release_or_default
 from cli.options import device_options
 from cli.output import json_text, print_table, remark, reporting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from centra.data.inputs import Input
     from centra.runtime import Release
@@ -91,7 +92,7 @@ def predict(
             reference,
             tasks=tasks or None,
             device=device,
-            precision=precision,
+            dtype=precision,
             progress=progress,
         )
     _check_forms(loaded, rows, tasks)
@@ -105,30 +106,14 @@ def predict(
         for row in rows:
             click.echo(json_text(prediction(row.answers, given=row.given, error=row.error)))
     else:
+        kinds = {task: entry.kind for task, entry in loaded.manifest.tasks.items()}
         print_table(
-            ("input", "task", "answer", "score"), [line for r in rows for line in _table(r)]
+            ("input", "task", "answer", "score"), [line for r in rows for line in _table(r, kinds)]
         )
     _remark_cuts(rows)
     failed = sum(row.error is not None for row in rows)
     if failed:
         raise DataError(f"{failed} of {len(rows)} inputs could not be answered; each says why")
-
-
-def answer_text(answer: dict[str, Any]) -> tuple[str, str]:
-    """An answer and its score, for people."""
-    if "value" in answer:
-        return f"{answer['value']:.3f}", ""
-    if "label" in answer:
-        return answer["label"], f"{answer['score']:.3f}"
-    if "labels" in answer:
-        labels = answer["labels"]
-        return ", ".join(a["label"] for a in labels) or "-", _scores(labels)
-    spans = answer["spans"]
-    return ", ".join(f"{s['label']}: {s['text']}" for s in spans) or "-", _scores(spans)
-
-
-def _scores(answers: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{answer['score']:.3f}" for answer in answers)
 
 
 def _lines(path: str) -> Iterator[_Row]:
@@ -196,13 +181,18 @@ def _answer(release: Release, rows: Sequence[_Row], tasks: Sequence[str]) -> Non
         row.answers = answer
 
 
-def _table(row: _Row) -> list[tuple[str, ...]]:
-    """The lines of a row for people."""
+def _table(row: _Row, kinds: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """The lines of a row for people.
+
+    Args:
+        row: answered, or with an error.
+        kinds: the kind of each task.
+    """
     shown = row.shown if len(row.shown) <= _WIDTH else row.shown[: _WIDTH - 1] + "…"
     if row.error is not None:
         return [(shown, "-", row.error, "")]
     return [
-        ("" if number else shown, task, *answer_text(answer))
+        ("" if number else shown, task, *kind_named(kinds[task]).answer_text(answer))
         for number, (task, answer) in enumerate(row.answers.items())
     ]
 

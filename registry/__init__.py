@@ -2,7 +2,7 @@
 
 Every use case is a function of one of the modules ``backbones``, ``tasks``, ``releases``,
 ``evaluations``, ``promotion``, ``channels``, ``policies``, ``signatures``, ``transfer``, ``cards``,
-``graphs``, ``audit``, ``gc`` and ``doctor``; its first argument is a :class:`Registry`::
+``graphs``, ``audit``, ``storage`` and ``doctor``; its first argument is a :class:`Registry`::
 
     from pathlib import Path
     from registry import Registry, releases, tasks
@@ -14,6 +14,10 @@ Every use case is a function of one of the modules ``backbones``, ``tasks``, ``r
 
 from __future__ import annotations
 
+import logging
+
 from registry.connection import Registry
 
 __all__ = ["Registry"]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

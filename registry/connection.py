@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from registry.settings import Rules
 
 __all__ = ["Registry"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Registry:
             UsageError: a setting is malformed, or none says where the registry is.
         """
         settings = Settings.load(database=database, store=store, actor=actor, folder=folder)
+        _log.debug("settings: %s; actor %s", settings.origins, settings.actor)
         return cls(
             engine=make_engine(settings.database),
             store=open_store(settings.store),

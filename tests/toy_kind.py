@@ -102,6 +102,9 @@ class Rating(Kind):
     ) -> list[Any]:
         return [answer["label"] for answer in answers]
 
+    def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
+        return answer["label"], f"{answer['value']:.3f}"
+
     def describe(
         self,
         labels: int,

@@ -148,7 +148,7 @@ def bench(
     engine: str | None = None,
     threads: int | None = None,
     device: str | None = None,
-    precision: str | None = None,
+    dtype: str | None = None,
     singles: bool = False,
     progress: Progress = silent,
 ) -> Report:
@@ -167,20 +167,20 @@ def bench(
         lengths: numbers of tokens of each input, at every one of which every batch is timed;
             default 16, 32 and 128, as far as the backbone takes them.
         rounds: how many, from 1.
-        engine, threads, device, precision: see :func:`centra.runtime.engines.open_engine`.
+        engine, threads, device, dtype: see :func:`centra.runtime.engines.open_engine`.
         singles: time a full model per task too, one after the other, each on all threads; see
             :func:`centra.bench.singles.single_models`.
         progress: told of each task that is loaded and of each size that is timed.
 
     Raises:
         UsageError: tasks on both single texts and pairs, a length that no input has, threads for
-            the torch engine, no such engine, device or precision.
+            the torch engine, no such engine, device or dtype.
         NotFoundError: the release holds no such task, or none at all.
         FormatError, IncompatibleError, BlobNotFoundError, CorruptBlobError, StoreError: it cannot
             be loaded.
         StoreNotWritableError: no room for the single models in the folder of temporary files.
     """
-    engine = engine or default_engine(device, precision)
+    engine = engine or default_engine(device, dtype)
     if engine == "torch" and threads is not None:
         raise UsageError("the torch engine takes torch's own threads: set OMP_NUM_THREADS instead")
     names = _names(manifest, tasks)
@@ -202,10 +202,10 @@ def bench(
         engine=engine,
         threads=threads,
         device=device,
-        precision=precision,
+        dtype=dtype,
     )
     release = load(manifest, reader, progress=progress)
-    place, exactly = _computed(engine, device, precision)
+    place, exactly = _computed(engine, device, dtype)
     computed = {exactly} if exactly else {entry.precision for entry in entries.values()}
     has_floor = place == "cpu" and computed == {"fp32"}
     reached = limits(threads or processors()) if has_floor else {}
@@ -261,13 +261,13 @@ def bench(
     )
 
 
-def _computed(engine: str, device: str | None, precision: str | None) -> tuple[str, str | None]:
-    """The device and precision that an engine computes with."""
+def _computed(engine: str, device: str | None, dtype: str | None) -> tuple[str, str | None]:
+    """The device and dtype that an engine computes with."""
     if engine == "onnx":
         return "cpu", None
     from centra.runtime.devices import choose_device
 
-    chosen, exactly = choose_device(device, precision)
+    chosen, exactly = choose_device(device, dtype)
     return str(chosen), exactly
 
 

@@ -83,8 +83,8 @@ def read_as_bio(
     for example in examples if not labels else ():
         if example.numbers:
             raise DataError(
-                f"{example.where}: the tags are numbers; --labels FILE names them, one a line in "
-                "their order"
+                f"{example.where}: the tags are numbers, and no labels are given that name them",
+                code="unnamed-tags",
             )
     named, remarks = name_numbers(examples, labels)
     notation = _notation(named, labels, scheme)

@@ -51,9 +51,10 @@ class Answer(_Part):
 class LabelAnswer(Answer):
     """Of a classification task."""
 
-    label: str
+    label: str | None
+    """Null where the score is below the task's rejection."""
     score: float
-    """Its probability."""
+    """Its probability, or what else the task's decision makes of logits."""
 
 
 class Label(_Part):

@@ -406,8 +406,9 @@ def _read_header(path: Path) -> tuple[TaskSpec, str, dict[str, Any]]:
     header = read_header(path)
     if _KEY not in header.metadata:
         raise FormatError(
-            f"{path}: is a safetensors file but not a Centra task module. For a Hugging Face "
-            "checkpoint give its folder; 'centra train' makes modules."
+            f"{path}: is a safetensors file but not a Centra task module",
+            code="not-a-module",
+            path=str(path),
         )
     text = header.metadata[_KEY]
     try:

@@ -243,6 +243,10 @@ class Kind(ABC):
         return equal.count(True) / len(equal)
 
     @abstractmethod
+    def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
+        """An answer for people, and its score in words; nothing for the score where it has none."""
+
+    @abstractmethod
     def describe(
         self,
         labels: int,

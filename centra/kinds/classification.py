@@ -129,6 +129,11 @@ class Classification(Kind):
         """The labels."""
         return [answer["label"] for answer in answers]
 
+    def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
+        """The label; ``-`` for none."""
+        label = answer["label"]
+        return "-" if label is None else label, f"{answer['score']:.3f}"
+
     def describe(
         self,
         labels: int,

@@ -134,6 +134,12 @@ class Multilabel(Kind):
         """The sets of labels."""
         return [{label["label"] for label in answer["labels"]} for answer in answers]
 
+    def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
+        """The labels; ``-`` for none."""
+        labels = answer["labels"]
+        text = ", ".join(found["label"] for found in labels)
+        return text or "-", ", ".join(f"{found['score']:.3f}" for found in labels)
+
     def describe(
         self,
         labels: int,

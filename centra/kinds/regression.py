@@ -148,6 +148,10 @@ class Regression(Kind):
         equal = [abs(a - b) <= close for a, b in zip(exact, approximate, strict=True)]
         return equal.count(True) / len(equal)
 
+    def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
+        """The value."""
+        return f"{answer['value']:.3f}", ""
+
     def describe(
         self,
         labels: int,

@@ -231,6 +231,12 @@ class Tagging(Kind):
         pairs = zip(answers, examples, strict=True)
         return [_span_at(answer, start) for answer, e in pairs for start, _ in e.input.token_spans]
 
+    def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
+        """The spans with their labels; ``-`` for none."""
+        spans = answer["spans"]
+        text = ", ".join(f"{span['label']}: {span['text']}" for span in spans)
+        return text or "-", ", ".join(f"{span['score']:.3f}" for span in spans)
+
     def describe(
         self,
         labels: int,

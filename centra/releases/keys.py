@@ -84,10 +84,16 @@ def read_private_key(path: Path, passphrase: str | None) -> EllipticCurvePrivate
             key = load_pem_private_key(data, passphrase.encode() if passphrase else None)
     except TypeError as error:
         if passphrase:
-            text, code = "is not encrypted, and a passphrase is given", "key-not-encrypted"
-        else:
-            text, code = "is encrypted, and no passphrase is given", "key-encrypted"
-        raise UsageError(f"{path}: {text}", code=code, key=str(path)) from error
+            raise UsageError(
+                f"{path}: is not encrypted, and a passphrase is given",
+                code="key-not-encrypted",
+                key=str(path),
+            ) from error
+        raise UsageError(
+            f"{path}: is encrypted, and no passphrase is given",
+            code="key-encrypted",
+            key=str(path),
+        ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
         raise UsageError(
             f"{path}: cannot be read as a private key in PEM format ({error})",

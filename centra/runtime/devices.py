@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["DTYPES", "check_names", "choose_device", "has_gpu"]
 
 DTYPES = ("fp32", "bf16", "fp16")
+"""The floating-point types; not to be taken for the precision of a release's tasks."""
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 """What NVIDIA's driver makes on Linux, and what stands for it in WSL."""
 
@@ -41,7 +42,7 @@ def check_names(device: str | None, dtype: str | None) -> None:
             f"unknown device {device!r}; expected cpu, cuda, or cuda:1 for one of some"
         )
     if dtype not in (None, *DTYPES):
-        raise UsageError(f"unknown precision {dtype!r}; expected one of {', '.join(DTYPES)}")
+        raise UsageError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
 
 
 def choose_device(device: str | None, dtype: str | None) -> tuple[torch.device, str]:

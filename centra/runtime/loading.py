@@ -28,7 +28,7 @@ def load_release(
     engine: str | None = None,
     threads: int | None = None,
     device: str | None = None,
-    precision: str | None = None,
+    dtype: str | None = None,
     base: Release | None = None,
 ) -> Release:
     """Load a release for answering.
@@ -44,19 +44,19 @@ def load_release(
         tasks: load these tasks, or this one, alone, and the trunk only as deep as they need;
             default all.
         keys: public keys, or one, as PEM files; a valid signature by one of them is required.
-        engine: ``"torch"``, the default where torch sees a GPU, which answers in a precision of its
+        engine: ``"torch"``, the default where torch sees a GPU, which answers in a dtype of its
             own whatever the release gives a task; or ``"onnx"``, on the CPU, the default elsewhere
             where onnxruntime is installed.
         threads: how many processors the onnx engine uses; default all that this process may.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; default the torch engine's GPU where there is
             one. ``"cpu"`` alone stands for the default engine of machines without a GPU.
-        precision: of the torch engine: ``"fp32"``, ``"bf16"`` or ``"fp16"``; default bf16 on a GPU,
+        dtype: of the torch engine: ``"fp32"``, ``"bf16"`` or ``"fp16"``; default bf16 on a GPU,
             and fp32 on the CPU, where it is the reference.
         base: a loaded release that this one is to replace. What both hold was checked when it was
             loaded, and is neither read nor compiled again by the onnx engine.
 
     Raises:
-        UsageError: there is no such engine, device or precision here, or ``base`` is closed.
+        UsageError: there is no such engine, device or dtype here, or ``base`` is closed.
         NotFoundError: no release there, no such channel, no such task, no such key.
         SignatureError: keys are given, and the release is not signed by any of them.
         FormatError, CorruptBlobError: a file is damaged or of another major version.
@@ -76,7 +76,7 @@ def load_release(
         engine=engine,
         threads=threads,
         device=device,
-        precision=precision,
+        dtype=dtype,
         base=base,
     )
     _log.info(

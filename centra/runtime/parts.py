@@ -90,7 +90,7 @@ def load_parts(
     engine: str | None = None,
     threads: int | None = None,
     device: str | None = None,
-    precision: str | None = None,
+    dtype: str | None = None,
     encoders: Mapping[str, TextEncoder] | None = None,
     checked: Collection[str] = (),
     progress: Progress = silent,
@@ -98,7 +98,7 @@ def load_parts(
     """Load what some tasks of a release need.
 
     Args:
-        manifest, reader, tasks, engine, threads, device, precision, progress: see
+        manifest, reader, tasks, engine, threads, device, dtype, progress: see
             :meth:`centra.runtime.release.Release.load`.
         encoders: made for another release, by the digests of the backbones.
         checked: the digests of blobs that were checked for another loaded release and are not read
@@ -107,8 +107,8 @@ def load_parts(
     Raises:
         CentraError: see :meth:`centra.runtime.release.Release.load`.
     """
-    engine_name = engine or default_engine(device, precision)
-    opened = open_engine(engine_name, threads=threads, device=device, dtype=precision)
+    engine_name = engine or default_engine(device, dtype)
+    opened = open_engine(engine_name, threads=threads, device=device, dtype=dtype)
     entries = _entries(manifest, tasks)
     _warn_of_int8(engine_name, entries)
     loader = _Loader(opened, manifest, reader, frozenset(checked), progress)

@@ -56,21 +56,21 @@ class Release:
         engine: str | None = None,
         threads: int | None = None,
         device: str | None = None,
-        precision: str | None = None,
+        dtype: str | None = None,
         base: Release | None = None,
         progress: Progress = silent,
     ) -> Release:
         """Load the parts of a release.
 
         Every part is read and checked. What another loaded release of this process has in use is
-        shared with it. Tasks in int8 that the torch engine answers in a precision of its own are
+        shared with it. Tasks in int8 that the torch engine answers in a dtype of its own are
         logged.
 
         Args:
             manifest: what it holds.
             reader: where its blobs are; asked from several threads.
             tasks: only these, and the trunk only as deep as they need; default all.
-            engine, threads, device, precision: see :func:`centra.runtime.engines.open_engine`.
+            engine, threads, device, dtype: see :func:`centra.runtime.engines.open_engine`.
             base: a loaded release whose parts were checked then and are not read again.
             progress: told of each part.
 
@@ -88,7 +88,7 @@ class Release:
             engine=engine,
             threads=threads,
             device=device,
-            precision=precision,
+            dtype=dtype,
             encoders=base.encoders if base else {},
             checked=base.blobs if base else (),
             progress=progress,

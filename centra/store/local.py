@@ -103,6 +103,7 @@ class LocalStore:
             problem = "missing"
         if problem:
             self._write(path, source, private=private)
+            _log.debug("stored blob sha256:%s in %s", digest, self.url)
         else:
             # Whoever wrote it may have been killed before it was sure to stay.
             self._sync_folders(path)

@@ -151,7 +151,13 @@ def _check_known(labels: Sequence[str], examples: Sequence[Example], said: Label
     for example in examples:
         for label in all_labels(example):
             if label not in known:
-                raise DataError(f"{example.where}: {_unknown(label, labels, said)}")
+                values = not (said.kind or said.labels) and label.removeprefix("-").isdecimal()
+                raise DataError(
+                    f"{example.where}: {_unknown(label, labels, said)}",
+                    code="unknown-number" if values else "unknown-label",
+                    label=label,
+                    labels=[*labels],
+                )
 
 
 def _unknown(label: str, labels: Sequence[str], said: Labelling) -> str:
@@ -160,8 +166,6 @@ def _unknown(label: str, labels: Sequence[str], said: Labelling) -> str:
     known = ", ".join(labels[:_SHOWN]) + (" …" if len(labels) > _SHOWN else "")
     near = near_label(label, labels)
     hint = f"; {near!r} is nearly the same" if near else ""
-    if label.removeprefix("-").isdecimal() and not (said.kind or said.labels):
-        hint += "; if these are values and not classes, say --kind regression"
     return f"label {label!r} {where}; known are {known}{hint}"
 
 

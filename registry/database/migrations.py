@@ -105,7 +105,13 @@ def upgrade(engine: Engine) -> None:
             ) from error
         if found != SCHEMA:
             elapsed = time.monotonic() - began
-            _log.info("migrated the database from %s to %s in %.2f s", found, SCHEMA, elapsed)
+            _log.info(
+                "migrated the database from %s to %s in %.2f s",
+                found or "nothing",
+                SCHEMA,
+                elapsed,
+                extra={"before": found, "after": SCHEMA, "seconds": elapsed},
+            )
 
 
 def differences(engine: Engine) -> list[str]:

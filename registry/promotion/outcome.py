@@ -53,6 +53,8 @@ class StaleReleaseError(ConflictError):
     The tasks that it would undo are in ``tasks``.
     """
 
+    code = "stale-release"
+
     def __init__(
         self,
         channel: str,

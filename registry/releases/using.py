@@ -118,18 +118,18 @@ def load(
     tasks: Collection[str] | None = None,
     engine: str | None = None,
     device: str | None = None,
-    precision: str | None = None,
+    dtype: str | None = None,
     progress: Progress = silent,
 ) -> centra.runtime.Release:
     """Load a release for answering.
 
     Args:
         registry, reference: as for :func:`verify`.
-        tasks, engine, device, precision: as for :func:`centra.load_release`.
+        tasks, engine, device, dtype: as for :func:`centra.load_release`.
         progress: told of each task.
 
     Raises:
-        UsageError: there is no such engine, device or precision here.
+        UsageError: there is no such engine, device or dtype here.
         NotFoundError: there is no such release or task.
         FormatError, BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: it cannot be
             read.
@@ -143,7 +143,7 @@ def load(
         tasks=tasks,
         engine=engine,
         device=device,
-        precision=precision,
+        dtype=dtype,
         progress=progress,
     )
 

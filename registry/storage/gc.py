@@ -8,6 +8,7 @@ for each batch, in a short writing transaction that claims it. Then it is remove
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ __all__ = [
     "collect",
     "subject",
 ]
+
+_log = logging.getLogger(__name__)
 
 GRACE = timedelta(days=7)
 """How long a blob that nothing reaches is left alone, unless asked otherwise."""
@@ -101,6 +104,7 @@ def collect(
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used. What had been
             removed before is recorded in the log, by the next collection if not by this one.
     """
+    began = time.monotonic()
     registry.check_store()
     known: dict[str, set[str]] = {}
     now = registry.store.clock()
@@ -118,6 +122,15 @@ def collect(
 
         _recover(registry, blobs)
         old = _remove(registry, old, known, is_old, progress=progress)
+        elapsed = time.monotonic() - began
+        _log.info(
+            "removed %d files, %d bytes, from %s in %.1f s",
+            len(old),
+            _bytes(old),
+            store_location(registry.store),
+            elapsed,
+            extra={"count": len(old), "bytes": _bytes(old), "seconds": elapsed},
+        )
     return Collection(
         deleted=delete,
         grace=int(grace.total_seconds()),
@@ -241,6 +254,7 @@ def _remove_one(store: BlobStore, one: Garbage, is_old: Callable[[StoredBlob], b
     if found is None or not is_old(found):
         return False
     store.remove(one.name)
+    _log.debug("removed blob sha256:%s", one.name)
     return True
 
 

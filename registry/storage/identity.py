@@ -8,6 +8,7 @@ changed row makes a copy the store, at one moment for everybody.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -31,6 +32,9 @@ __all__ = [
     "store_location",
     "write_identity",
 ]
+
+
+_log = logging.getLogger(__name__)
 
 
 def check_store(registry: Registry) -> tuple[tuple[str, str], bool]:
@@ -66,6 +70,7 @@ def write_identity(store: BlobStore, own: tuple[str, str]) -> None:
     from centra.store.document import StoreDocument
 
     store.write_document(StoreDocument(registry=own[0], store=own[1]).to_bytes())
+    _log.info("%s is the store of registry %s from now on", store_address(store), short_id(own[0]))
 
 
 def read_document(store: BlobStore) -> StoreDocument | None:

@@ -89,7 +89,13 @@ def scrub(registry: Registry, progress: Progress = silent) -> Scrub:
     with suppress(OSError):
         note.unlink()
     elapsed = time.monotonic() - began
-    _log.info("read %d blobs in %.1f s, %d of them damaged", len(found), elapsed, len(damaged))
+    _log.info(
+        "read %d blobs in %.1f s, %d of them damaged",
+        len(found) - known,
+        elapsed,
+        len(damaged),
+        extra={"count": len(found) - known, "damaged": len(damaged), "seconds": elapsed},
+    )
     return Scrub(count=len(found), known=known, damaged=damaged)
 
 

@@ -154,7 +154,14 @@ def copy(registry: Registry, target: str, progress: Progress = silent) -> Copied
     began = time.monotonic()
     content = copy_content(registry, store, progress)
     elapsed = time.monotonic() - began
-    _log.info("copied %d blobs to %s in %.1f s", content.blobs, store_address(store), elapsed)
+    _log.info(
+        "copied %d blobs, %d bytes, to %s in %.1f s",
+        content.blobs,
+        content.bytes,
+        store_address(store),
+        elapsed,
+        extra={"count": content.blobs, "bytes": content.bytes, "seconds": elapsed},
+    )
     return Copied(
         address=store_address(store),
         store=identity,

@@ -225,7 +225,7 @@ def test_in_another_precision_a_report_has_no_floor(
         lengths=(8,),
         rounds=1,
         device="cpu",
-        precision="bf16",
+        dtype="bf16",
     )
 
     assert (report.engine, report.device, report.precision) == ("torch", "cpu", "bf16")
@@ -309,7 +309,7 @@ def test_tasks_on_pairs_are_asked_about_pairs_of_the_length(
         ({"lengths": [2]}, UsageError, "the shortest has 3"),
         ({"engine": "torch", "threads": 2}, UsageError, "set OMP_NUM_THREADS"),
         ({"engine": "onnx", "device": "cuda"}, UsageError, "for 'cuda' take engine 'torch'"),
-        ({"precision": "int4"}, UsageError, "unknown precision 'int4'"),
+        ({"dtype": "int4"}, UsageError, "unknown dtype 'int4'"),
         ({"engine": "tpu"}, UsageError, "unknown engine 'tpu'; expected one of onnx, torch"),
     ],
     ids=str,

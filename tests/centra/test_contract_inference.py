@@ -47,6 +47,17 @@ def values(found: InferredContract) -> list[Any]:
 # Kinds
 
 
+def test_a_number_that_is_no_class_may_have_been_meant_as_a_value(
+    made: Callable[..., InferredContract],
+) -> None:
+    with pytest.raises(DataError) as fault:
+        made([1, 2], [3])
+    assert (fault.value.code, fault.value.data["label"]) == ("unknown-number", "3")
+    with pytest.raises(DataError) as fault:
+        made([1, 2], [3], labels=("1", "2"))
+    assert fault.value.code == "unknown-label"
+
+
 @pytest.mark.parametrize(
     ("labels", "kind", "names", "read"),
     [
@@ -139,7 +150,7 @@ def test_what_is_said_of_the_kind_holds(made: Callable[..., InferredContract]) -
         (["a"], [{"text": "a", "text_pair": "b", "label": "a"}], r"dev\.jsonl:1: .* a pair input"),
         (["a", "b"], ["c"], r"dev\.jsonl:1: label 'c' does not occur in the training data"),
         (["a", "b"], ["A "], r"known are a, b; 'a' is nearly the same"),
-        ([1, 2], [3], r"if these are values and not classes, say --kind regression"),
+        ([1, 2], [3], r"dev\.jsonl:1: label '3' does not occur"),
     ],
 )
 def test_labels_that_do_not_go_together_are_refused(
@@ -254,7 +265,9 @@ def test_given_tags_are_the_contract_in_any_scheme(made: Callable[..., InferredC
 
 
 def test_numbers_as_tags_need_names(made: Callable[..., InferredContract]) -> None:
-    with pytest.raises(DataError, match=r"train\.jsonl:1: the tags are numbers; --labels FILE"):
+    with pytest.raises(
+        DataError, match=r"train\.jsonl:1: the tags are numbers, and no labels are given"
+    ):
         made([(0, 1, 2)])
 
     found = made([(0, 1, 2), (1, 1, 0)], labels=("O", "B-x", "I-x"))

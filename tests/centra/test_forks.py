@@ -34,7 +34,7 @@ TEXTS = ["wake me at seven", "play some jazz", "will it rain in new york"]
 ENGINES = {
     "onnx": {"engine": "onnx", "threads": 2},
     "torch": {"engine": "torch", "device": "cpu"},
-    "batched": {"engine": "torch", "device": "cpu", "precision": "bf16"},
+    "batched": {"engine": "torch", "device": "cpu", "dtype": "bf16"},
 }
 WORKERS = 4
 WAIT = 60

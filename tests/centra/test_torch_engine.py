@@ -532,7 +532,7 @@ def test_on_the_cpu_in_fp32_the_engine_is_the_reference(machine: Callable[..., N
         ({"name": "torch", "device": "tpu"}, "unknown device 'tpu'; expected cpu, cuda"),
         ({"name": "onnx", "device": "gpu"}, "unknown device 'gpu'"),
         ({"device": "cuda:x"}, "unknown device 'cuda:x'"),
-        ({"dtype": "int8"}, "unknown precision 'int8'; expected one of fp32, bf16, fp16"),
+        ({"dtype": "int8"}, "unknown dtype 'int8'; expected one of fp32, bf16, fp16"),
         ({"name": "onnx", "device": "cuda"}, "on the CPU; for 'cuda' take engine 'torch'"),
         ({"name": "onnx", "dtype": "bf16"}, "as its release says .* take engine 'torch'"),
         ({"device": "cuda"}, "no device 'cuda': this torch .* sees no GPU"),
@@ -562,7 +562,7 @@ def test_load_release_takes_device_and_precision(
     source = f"{store.url}#{manifest.digest}"
     exact = reference(manifest, store).logits(INPUTS)
 
-    half = centra.load_release(source, device="cpu", precision="bf16").logits(INPUTS)
+    half = centra.load_release(source, device="cpu", dtype="bf16").logits(INPUTS)
 
     assert_near(half, exact, NEAR["bf16"])
     assert half["last"][0].tobytes() != exact["last"][0].tobytes()

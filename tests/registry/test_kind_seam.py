@@ -95,6 +95,7 @@ def test_a_further_kind_is_trained_distilled_registered_composed_and_served(
         for engine in ("onnx", "torch")
     )
     assert fast[0].keys() == {"label", "value"}
+    assert kind_named("rating").answer_text(fast[0])[0] == fast[0]["label"]
     assert [answer["label"] for answer in fast] == [answer["label"] for answer in reference]
     assert [answer["value"] for answer in fast] == pytest.approx(
         [answer["value"] for answer in reference], abs=1e-4

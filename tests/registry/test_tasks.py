@@ -20,6 +20,7 @@ from centra.errors import (
     StoreNotWritableError,
     UsageError,
 )
+from centra.formats.decision import Decision
 from centra.formats.task_module import TaskModule, TaskSpec
 from centra.store import LocalStore
 from centra.system.files import file_digest
@@ -712,6 +713,28 @@ def test_metrics_are_those_of_the_current_version(
     assert tasks.list(registry, metrics=[bound]) == []
     tasks.pin(registry, "intent@1.0")
     assert len(tasks.list(registry, metrics=[bound])) == 1
+
+
+def test_an_update_may_change_how_logits_become_answers_and_the_difference_says_so(
+    registry: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.register(registry, "intent", module())
+    sure = Decision(activation="sigmoid", rejection=0.25)
+    assert str(tasks.update(registry, "intent", module(decision=sure)).version) == "1.1"
+
+    difference = tasks.diff(registry, "intent@1.0", "intent@1.1")
+    assert (bool(difference.contract), difference.tensors_changed) == (False, [])
+    assert [str(change) for change in difference.decision] == [
+        "activation: softmax → sigmoid",
+        "rejection: none → 0.25",
+    ]
+
+
+def test_a_decision_that_is_not_served_is_refused(
+    registry: Registry, module: Callable[..., Path]
+) -> None:
+    with pytest.raises(IncompatibleError, match=r"decision\.max_length is 64"):
+        tasks.register(registry, "intent", module(decision=Decision(max_length=64)))
 
 
 def test_a_difference_names_the_tensors_and_the_contract_that_changed(
