@@ -99,32 +99,82 @@ def gate_hint(code: str, data: Mapping[str, Any]) -> str:
 
 
 HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
+    # Setup: settings, database, caches
+    "cache-not-writable": "Or set CENTRA_CACHE to another folder.",
+    "database-empty": "Run: centra db upgrade",
+    "database-missing": "Run: centra db upgrade",
+    "database-older": "Run: centra db upgrade",
+    "feature-cache-not-writable": (
+        "Give another folder in CENTRA_CACHE, or switch it off: --feature-cache off"
+    ),
+    "registry-not-configured": ("Run 'centra init', or set CENTRA_DATABASE_URL and CENTRA_STORE."),
+    # The store
+    "blobs-not-copied": "To find out who needs them: centra doctor",
+    "store-document-unreadable": "Or remove it, and then: centra store adopt",
+    "store-incomplete": "To take it all the same: centra store adopt --incomplete",
+    "store-moved-meanwhile": "See: centra doctor",
+    # Backbones
+    "backbone-in-use": (
+        "For each task: centra task update NAME FILE; then promote a release that does without it"
+    ),
+    "backbone-not-found": (
+        "See: centra backbone list, or register it: centra backbone register NAME FOLDER_OR_HUB_NAME"
+    ),
+    "backbone-retired": "To bring it back: centra backbone restore {backbone}",
+    "backbone-unreadable": (
+        "To go on, register it again from its source: centra backbone register {name} SOURCE"
+    ),
+    # Tasks and their versions
+    "contract-changed": "If its callers are ready for that: centra task redefine {task} FILE",
+    "contract-unchanged": "Use: centra task update {task} FILE",
+    "not-a-module": (
+        "For a Hugging Face checkpoint give its folder; 'centra train' makes modules."
+    ),
+    "not-owner": _not_owner,
+    "task-exists": (
+        "For new weights with the same labels: centra task update {task} FILE\n"
+        "For another label set, kind or input: centra task redefine {task} FILE"
+    ),
+    "task-not-found": "See: centra task list",
+    "task-retired": "First: centra task restore {task}",
+    "team-missing": "Say which team owns the task: --team TEAM",
+    "version-not-in-force": _version_not_in_force,
+    # Data and training
+    "output-is-teacher": "Name another file: --output FILE",
+    "unknown-number": "If these are values and not classes: --kind regression",
+    "unnamed-tags": "Give their names, one a line in their order: --labels FILE",
     # Releases
-    "separable": "Without it: centra compose --remove {task} --release",
+    "key-encrypted": "Say which variable holds its passphrase: --passphrase-env",
     "live-set-changing": "Repeat the command.",
+    "no-base": ("Compose it anew: centra compose --base {serving} --set TASK@VERSION --release"),
     "no-default-channel": "See: centra release list, or publish one: centra compose --release",
-    # Channels and their policy
+    "release-not-found": "See: centra release list, centra channel list",
+    "separable": "Without it: centra compose --remove {task} --release",
+    # Channels and their pointers
     "channel-has-rules": "Use: centra promote {release} --to {channel}, or centra rollback {channel}",
     "channel-moved": "Look again: centra channel history {channel}",
     "channel-not-found": "See: centra channel list",
-    "foreign-tasks": _foreign_tasks,
-    "gates-failed": _gates_failed,
     "never-served": (
         "See: centra channel history {channel}, or promote it: centra promote {release} --to {channel}"
     ),
-    "no-base": ("Compose it anew: centra compose --base {serving} --set TASK@VERSION --release"),
+    "pointer-of-another-channel": "Publish the right one: centra channel sync {channel}",
+    "pointer-unreadable": (
+        "To go on, run 'centra channel sync {channel}'; or remove it, if nothing follows it"
+    ),
+    "reserved-channel": "It moves by: centra compose --release",
+    "unpublished": _unpublished,
+    # Promotion and the policy
+    "fingerprint-expected": "'centra release evaluate' prints the fingerprint.",
+    "foreign-tasks": _foreign_tasks,
+    "gates-failed": _gates_failed,
     "no-policy": "See: centra policy apply",
     "not-an-admin": "Ask them, or repeat with --force, which the audit log will show.",
-    "fingerprint-expected": "'centra release evaluate' prints the fingerprint.",
-    "pointer-of-another-channel": "Publish the right one: centra channel sync {channel}",
     "policy-not-applied": "First: centra policy apply",
     "policy-version-not-found": "See: centra policy history",
-    "reserved-channel": "It moves by: centra compose --release",
     "stale-release": (
         "Repeat with --rebase to take the change onto what is served, or go back with: centra rollback "
         "{channel}. Or replace what is served with --force, which the audit log will show."
     ),
-    "unpublished": _unpublished,
     "unrelated-release": (
         "Compose what you want of it onto what is served: centra compose --base {channel} --set "
         "TASK@VERSION --release. Or replace what is served with --force, which the audit log will show."
@@ -138,51 +188,7 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "tensor-unplaced": "Or train the task on its data: centra train",
     # The log
     "audit-log": _audit_hints,
-    "backbone-in-use": (
-        "For each task: centra task update NAME FILE; then promote a release that does without it"
-    ),
-    "backbone-unreadable": (
-        "To go on, register it again from its source: centra backbone register {name} SOURCE"
-    ),
-    "blobs-not-copied": "To find out who needs them: centra doctor",
-    "backbone-not-found": (
-        "See: centra backbone list, or register it: centra backbone register NAME FOLDER_OR_HUB_NAME"
-    ),
-    "backbone-retired": "To bring it back: centra backbone restore {backbone}",
-    "cache-not-writable": "Or set CENTRA_CACHE to another folder.",
-    "contract-changed": "If its callers are ready for that: centra task redefine {task} FILE",
-    "contract-unchanged": "Use: centra task update {task} FILE",
-    "database-empty": "Run: centra db upgrade",
-    "database-missing": "Run: centra db upgrade",
-    "database-older": "Run: centra db upgrade",
     "invalid-witness": "'centra audit verify' prints it.",
-    "feature-cache-not-writable": (
-        "Give another folder in CENTRA_CACHE, or switch it off: --feature-cache off"
-    ),
-    "key-encrypted": "Say which variable holds its passphrase: --passphrase-env",
-    "output-is-teacher": "Name another file: --output FILE",
-    "not-a-module": (
-        "For a Hugging Face checkpoint give its folder; 'centra train' makes modules."
-    ),
-    "unknown-number": "If these are values and not classes: --kind regression",
-    "unnamed-tags": "Give their names, one a line in their order: --labels FILE",
-    "not-owner": _not_owner,
-    "pointer-unreadable": (
-        "To go on, run 'centra channel sync {channel}'; or remove it, if nothing follows it"
-    ),
-    "registry-not-configured": ("Run 'centra init', or set CENTRA_DATABASE_URL and CENTRA_STORE."),
-    "release-not-found": "See: centra release list, centra channel list",
-    "store-document-unreadable": "Or remove it, and then: centra store adopt",
-    "store-incomplete": "To take it all the same: centra store adopt --incomplete",
-    "task-exists": (
-        "For new weights with the same labels: centra task update {task} FILE\n"
-        "For another label set, kind or input: centra task redefine {task} FILE"
-    ),
-    "store-moved-meanwhile": "See: centra doctor",
-    "task-not-found": "See: centra task list",
-    "task-retired": "First: centra task restore {task}",
-    "team-missing": "Say which team owns the task: --team TEAM",
-    "version-not-in-force": _version_not_in_force,
 }
 """What to do about an error, by its code: a template for its data, or what makes a text of them."""
 

@@ -4,11 +4,10 @@ Every use case is a function of one of the modules ``backbones``, ``tasks``, ``r
 ``evaluations``, ``promotion``, ``channels``, ``policies``, ``signatures``, ``transfer``, ``cards``,
 ``graphs``, ``audit``, ``storage`` and ``doctor``; its first argument is a :class:`Registry`::
 
-    from pathlib import Path
     from registry import Registry, releases, tasks
 
     registry = Registry.open(actor="nlu/ada")
-    tasks.register(registry, "intent", Path("intent.safetensors"), team="nlu")
+    tasks.register(registry, "intent", "intent.safetensors", team="nlu")
     releases.compose(registry, publish=True)
 """
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from centra.errors import CentraError
-from centra.formats.identities import VersionNumber
 from centra.formats.names import parse_task_reference
 from centra.formats.precision import Precision
 from registry.database.listing import by_name
@@ -16,7 +15,7 @@ from registry.database.models import Channel, Release, ReleaseTask, Task, TaskVe
 from registry.versions import VersionRow, version_row
 
 if TYPE_CHECKING:
-    from centra.formats.identities import Digest, ReleaseNumber, TaskName
+    from centra.formats.identities import Digest, ReleaseNumber, TaskName, VersionNumber
     from centra.formats.task_module import TaskSpec
     from registry.connection import Registry
     from registry.evaluations import EvaluationRow
@@ -44,7 +43,7 @@ class Card:
     current: VersionNumber
     version: VersionRow
     evaluations: list[EvaluationRow]
-    """What ``centra release evaluate`` measured, the newest first."""
+    """What it was measured on in releases, the newest first."""
     releases: list[ReleaseNumber]
     """The releases that hold this version."""
     int8: list[ReleaseNumber]
@@ -127,13 +126,11 @@ def _spec(registry: Registry, digest: Digest) -> TaskSpec:
 
 def _teacher(registry: Registry, digest: Digest) -> Teacher:
     query = (
-        select(Task.name, TaskVersion.major, TaskVersion.minor)
+        select(Task.name, TaskVersion.number)
         .join(TaskVersion, TaskVersion.task_id == Task.id)
         .where(TaskVersion.digest == digest)
-        .order_by(by_name(registry, Task.name), TaskVersion.major, TaskVersion.minor)
+        .order_by(by_name(registry, Task.name), TaskVersion.number)
     )
     with registry.read() as uow:
         rows = uow.session.execute(query)
-        return Teacher(
-            digest=digest, versions=[f"{name}@{VersionNumber(*number)}" for name, *number in rows]
-        )
+        return Teacher(digest=digest, versions=[f"{name}@{number}" for name, number in rows])

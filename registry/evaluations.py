@@ -98,7 +98,7 @@ def evaluate(
     registry.check_store()
     with registry.read() as uow:
         number = uow.release(reference).number
-        version, precision = _version(uow, number, task)
+        version, precision = _released_version(uow, number, task)
         known = of_version(uow, version)
         module = version.digest
     spec = read_spec(registry.store.fetch(module))
@@ -106,19 +106,19 @@ def evaluate(
     content = read_data(file)
     examples = read_for(spec, file, progress, remark, content)
     digest = fingerprint([content])
-    row = _same(known, digest, precision)
+    row = _find_recorded(known, digest, precision)
     if row is not None:
         return row, False
     # What is on record holds for every machine, so a GPU has no say in it.
-    engine = _engine(task, precision)
+    engine = _engine_for(task, precision)
     loaded = releases.load(
         registry, str(number), tasks=[task], engine=engine, device="cpu", progress=progress
     )
-    found = measure(loaded, task, examples, progress)
-    metrics = {name: round(value, 6) for name, value in found.items()}
+    measured = measure(loaded, task, examples, progress)
+    metrics = {name: round(value, 6) for name, value in measured.items()}
     with registry.write() as uow:
-        version, precision = _version(uow, number, task)
-        row = _same(of_version(uow, version), digest, precision)
+        version, precision = _released_version(uow, number, task)
+        row = _find_recorded(of_version(uow, version), digest, precision)
         if row is not None:
             return row, False
         evaluation = Evaluation(
@@ -165,7 +165,7 @@ def of_version(uow: UnitOfWork, version: TaskVersion) -> list[EvaluationRow]:
     return [_row(evaluation, precision) for evaluation, precision in uow.session.execute(query)]
 
 
-def _engine(task: str, precision: Precision) -> str:
+def _engine_for(task: str, precision: Precision) -> str:
     """The engine that computes a task as its release says, on the CPU."""
     engine = default_engine("cpu")
     if precision == Precision.INT8 and engine != "onnx":
@@ -176,13 +176,15 @@ def _engine(task: str, precision: Precision) -> str:
     return engine
 
 
-def _same(rows: list[EvaluationRow], data: str, precision: Precision) -> EvaluationRow | None:
+def _find_recorded(
+    rows: list[EvaluationRow], data: str, precision: Precision
+) -> EvaluationRow | None:
     """The measurement on the same data in the same precision, if there is one that counts."""
     same = (row for row in rows if (row.data, row.precision) == (data, precision) and row.counts)
     return next(same, None)
 
 
-def _version(uow: UnitOfWork, release: int, task: str) -> tuple[TaskVersion, Precision]:
+def _released_version(uow: UnitOfWork, release: int, task: str) -> tuple[TaskVersion, Precision]:
     held = uow.tasks_of(uow.release(str(release)))
     if task not in held:
         raise NotFoundError(f"release {release} holds no task {task!r}; it holds {', '.join(held)}")

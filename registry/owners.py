@@ -77,7 +77,7 @@ def check_tasks(
     force: bool,
 ) -> dict[str, str]:
     """The same for tasks that a channel is to serve otherwise than now, by name."""
-    if rules is not None and (rules.overwrite or rules.releases(uow.actor)):
+    if rules is not None and (rules.overwrite or rules.may_change_every_task(uow.actor)):
         return {}
     query = select(Task.name, Task.team).where(Task.name.in_([*tasks])).order_by(Task.name)
     foreign: dict[str, str] = {

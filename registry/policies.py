@@ -74,7 +74,7 @@ def in_force(uow: UnitOfWork) -> tuple[int | None, Policy]:
     """The newest version, and its rules; no version, and no rule, where none was ever applied."""
     from registry.rules.policy import Policy
 
-    row = _newest(uow)
+    row = _newest_version(uow)
     if row is None:
         return None, Policy()
     return row.version, Policy.parse(row.rules, f"version {row.version} of the policy")
@@ -125,7 +125,7 @@ def apply(
             "are in force, say so with an empty table [channels]",
             code="no-rules",
         )
-    proposed = _proposed(rules)
+    proposed = _read_rules(rules)
     if dry_run:
         with registry.read() as uow:
             version, policy = in_force(uow)
@@ -134,12 +134,12 @@ def apply(
                 changed=False,
                 changes=changed_settings(policy.rules(), proposed.rules()),
                 forced=False,
-                unknown=_unknown(uow, proposed),
+                unknown=_unregistered_tasks(uow, proposed),
             )
     with registry.write() as uow:
         version, policy = in_force(uow)
         changes = changed_settings(policy.rules(), proposed.rules())
-        forced = bool(changes) and not policy.policy.admits(uow.actor)
+        forced = bool(changes) and not policy.policy.may_apply(uow.actor)
         if forced and not force:
             raise NotAllowedError(
                 f"{uow.actor} may not apply a policy; its admins are "
@@ -148,13 +148,13 @@ def apply(
                 admins=policy.policy.admins or [],
             )
         if changes:
-            version = _add(uow, proposed, changes, forced=forced)
+            version = _add_version(uow, proposed, changes, forced=forced)
         applied = Applied(
             version=version,
             changed=bool(changes),
             changes=changes,
             forced=forced,
-            unknown=_unknown(uow, proposed),
+            unknown=_unregistered_tasks(uow, proposed),
         )
     if changes:
         _log.info("applied the policy as version %d in %.2f s", version, time.monotonic() - began)
@@ -203,16 +203,16 @@ def history(registry: Registry) -> list[PolicyRow]:
     return rows[::-1]
 
 
-def _newest(uow: UnitOfWork) -> PolicyVersion | None:
+def _newest_version(uow: UnitOfWork) -> PolicyVersion | None:
     query = select(PolicyVersion).order_by(PolicyVersion.version.desc())
     return uow.session.scalars(query.limit(1)).first()
 
 
-def _add(uow: UnitOfWork, policy: Policy, changes: list[Setting], *, forced: bool) -> int:
+def _add_version(uow: UnitOfWork, policy: Policy, changes: list[Setting], *, forced: bool) -> int:
     """Write the next version, and its event."""
     from centra.formats.documents import canonical_json, sha256
 
-    newest, rules = _newest(uow), policy.rules()
+    newest, rules = _newest_version(uow), policy.rules()
     row = PolicyVersion(
         version=newest.version + 1 if newest else 1,
         rules=rules,
@@ -230,7 +230,7 @@ def _add(uow: UnitOfWork, policy: Policy, changes: list[Setting], *, forced: boo
     return row.version
 
 
-def _proposed(rules: Rules) -> Policy:
+def _read_rules(rules: Rules) -> Policy:
     """Rules that can be applied: checked, and with the keys themselves in the place of files."""
     from registry.rules.policy import Policy
 
@@ -270,7 +270,7 @@ def _key(key: Any, folder: Path) -> Any:
     return {"name": found.name, "pem": found.pem}
 
 
-def _unknown(uow: UnitOfWork, policy: Policy) -> list[str]:
+def _unregistered_tasks(uow: UnitOfWork, policy: Policy) -> list[str]:
     """The tasks that rules are for and that are not registered, perhaps by a slip."""
     named = {
         task

@@ -81,24 +81,24 @@ def sign(
     with registry.read() as uow:
         digest = uow.release(reference).digest
     manifest = read_manifest(digest, registry.store)
-    found = signing.sign(manifest, registry.store, Path(key), passphrase=passphrase)
-    if found.made:
-        registry.store.write_signature(digest, found.data)
+    signature = signing.sign(manifest, registry.store, Path(key), passphrase=passphrase)
+    if signature.made:
+        registry.store.write_signature(digest, signature.data)
     with registry.write() as uow:
         release = uow.release(digest)
-        changed = found.key not in {event.details["key"] for event in _events(uow, release)}
-        if changed or found.made:
+        changed = signature.key not in {event.details["key"] for event in _events(uow, release)}
+        if changed or signature.made:
             uow.record(
                 _SIGN,
                 str(release.number),
-                {"digest": digest, "key": found.key, "signature": sha256(found.data)},
+                {"digest": digest, "key": signature.key, "signature": sha256(signature.data)},
             )
         return SignedRelease(
             release=release.number,
             digest=digest,
-            key=found.key,
-            signature=sha256(found.data),
-            changed=changed or found.made,
+            key=signature.key,
+            signature=sha256(signature.data),
+            changed=changed or signature.made,
         )
 
 

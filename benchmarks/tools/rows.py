@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import insert
 
 from centra.formats.contract import Contract
+from centra.formats.identities import VersionNumber
 from centra.kinds import KINDS, kind_named
 from registry.database.models import AuditEvent, AuditHead, Backbone, Task, TaskVersion, now
 from registry.rules.chain import chain_digest
@@ -119,16 +120,16 @@ def _versions(
 ) -> Iterator[dict[str, Any]]:
     chance = random.Random(task.number)  # noqa: S311 - figures that look like figures
     for number in NUMBERS:
-        major, minor = map(int, number.split("."))
+        parsed = VersionNumber.parse(number)
         yield {
-            "major": major,
-            "minor": minor,
+            "major": parsed.major,
+            "minor": parsed.minor,
             "digest": hashlib.sha256(f"{task.name}@{number}".encode()).hexdigest(),
             "size": chance.randrange(30_000_000, 90_000_000),
             "backbone_id": backbone.id,
             "kind": task.kind,
-            "input": task.input(major),
-            "labels": task.labels(major),
+            "input": task.input(parsed.major),
+            "labels": task.labels(parsed.major),
             "tap_layer": chance.randrange(backbone.num_layers),
             "depth": 1,
             "metrics": {

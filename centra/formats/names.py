@@ -42,14 +42,14 @@ def parse_task_name(text: str) -> TaskName:
 
     Raises:
         InvalidNameError: as for :func:`parse_name`; or it is ``id`` or ``error``, which stand beside
-            the tasks' answers in what ``centra predict`` prints.
+            the tasks' answers where predictions are printed.
     """
     if text in _TAKEN:
         raise InvalidNameError(
             "task name",
             text,
-            f"another than {' and '.join(_TAKEN)}, which stand beside the tasks' answers in what "
-            "'centra predict --json' prints",
+            f"another than {' and '.join(_TAKEN)}, which stand beside the tasks' answers where "
+            "predictions are printed",
         )
     return TaskName(parse_name(text, "task name"))
 

@@ -18,7 +18,7 @@ from registry.audit.witnesses import (
 )
 from registry.database import guards, tables
 from registry.errors import AuditError
-from registry.rules.replay import differences, partly, replay
+from registry.rules.replay import count_incomplete, differences, replay
 from registry.texts import first_lines
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def verify(registry: Registry, *, expected: Sequence[str] = (), ask_store: bool 
         witnesses=len(wanted) + len(valid),
         void=void,
         rows=len(found),
-        partly=partly(recorded, found),
+        partly=count_incomplete(recorded, found),
     )
 
 

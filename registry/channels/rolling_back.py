@@ -184,9 +184,9 @@ def _check_allowed(
 ) -> dict[str, str]:
     """Whom a rollback needs, as :func:`registry.owners.check` does; no gate is asked."""
     _, rules = policies.of_channel(registry, uow, name)
-    if rules is not None and not rules.admits(uow.actor):
+    if rules is not None and not rules.may_move(uow.actor):
         raise NotAllowedError(
-            f"{uow.actor} may not move the channel {name!r}; its promoters are {rules.movers}",
+            f"{uow.actor} may not move the channel {name!r}; its promoters are {rules.movers_text}",
             code="not-a-promoter",
             channel=name,
         )

@@ -108,7 +108,7 @@ def evaluate_gates(
     """
     gates = []
     if policy.promoters is not None:
-        gates.append(_gate("promoter", policy.admits(actor), policy.movers, str(actor)))
+        gates.append(_gate("promoter", policy.may_move(actor), policy.movers_text, str(actor)))
     if policy.from_channel is not None:
         found = ", ".join(sorted(candidate.channels)) or "no channel"
         passed = policy.from_channel in candidate.channels
@@ -126,8 +126,8 @@ def evaluate_gates(
                     remedies=(Remedy(code="accept-redefined"),),
                 )
             )
-    gates += _least(policy, candidate)
-    gates += _drops(policy, candidate, before)
+    gates += _minimum_gates(policy, candidate)
+    gates += _drop_gates(policy, candidate, before)
     layers = candidate.layers
     if policy.max_layers is not None:
         passed = layers.total <= policy.max_layers
@@ -150,13 +150,13 @@ def evaluate_gates(
     return gates
 
 
-def _least(policy: ChannelPolicy, candidate: Candidate) -> Iterable[Gate]:
+def _minimum_gates(policy: ChannelPolicy, candidate: Candidate) -> Iterable[Gate]:
     """The gates of ``min_metrics``."""
     for wanted_task, metrics in policy.min_metrics.items():
         for metric, least in metrics.items():
-            for task in _named(wanted_task, metric, candidate.tasks):
+            for task in _tasks_of_rule(wanted_task, metric, candidate.tasks):
                 version = candidate.tasks[task]
-                counted = _counted(policy, task, version)
+                counted = _counting_metrics(policy, task, version)
                 value = counted[0].get(metric) if counted else None
                 lacking = _lacking(policy, task, version) if value is None else None
                 if value is not None:
@@ -173,28 +173,28 @@ def _least(policy: ChannelPolicy, candidate: Candidate) -> Iterable[Gate]:
                 )
 
 
-def _drops(
+def _drop_gates(
     policy: ChannelPolicy, candidate: Candidate, before: Mapping[str, GatedTask]
 ) -> Iterable[Gate]:
     """The gates of ``max_drop``: for tasks that change under the same contract."""
     for wanted_task, metrics in policy.max_drop.items():
         for metric, most in metrics.items():
             # What is served tells too which tasks have the metric: the new version may not say.
-            known = {*_named(wanted_task, metric, candidate.tasks)}
-            known |= {*_named(wanted_task, metric, before)} & candidate.tasks.keys()
+            known = {*_tasks_of_rule(wanted_task, metric, candidate.tasks)}
+            known |= {*_tasks_of_rule(wanted_task, metric, before)} & candidate.tasks.keys()
             for task in sorted(known):
                 new, old = candidate.tasks[task], before.get(task)
                 if old is None or old.contract != new.contract:
                     continue
                 if (old.digest, old.precision) == (new.digest, new.precision):
                     continue
-                yield _drop(policy, task, old, new, metric=metric, most=most)
+                yield _drop_gate(policy, task, old, new, metric=metric, most=most)
 
 
-def _drop(
+def _drop_gate(
     policy: ChannelPolicy, task: str, old: GatedTask, new: GatedTask, *, metric: str, most: float
 ) -> Gate:
-    pair = _comparable(policy, task, old, new, metric)
+    pair = _comparable_values(policy, task, old, new, metric)
     remedies: tuple[Remedy, ...] = ()
     if pair is None:
         lacking = [
@@ -212,7 +212,7 @@ def _drop(
     return _gate(f"drop {metric}", passed, f"at most {most:g}", found, task=task, remedies=remedies)
 
 
-def _named(wanted: str, metric: str, tasks: Mapping[str, GatedTask]) -> list[str]:
+def _tasks_of_rule(wanted: str, metric: str, tasks: Mapping[str, GatedTask]) -> list[str]:
     """The tasks that a rule speaks of: the named one, or all that know the metric."""
     if wanted != EVERY:
         return [wanted] if wanted in tasks else []
@@ -223,14 +223,16 @@ def _named(wanted: str, metric: str, tasks: Mapping[str, GatedTask]) -> list[str
     ]
 
 
-def _counted(policy: ChannelPolicy, task: str, version: GatedTask) -> list[Mapping[str, float]]:
+def _counting_metrics(
+    policy: ChannelPolicy, task: str, version: GatedTask
+) -> list[Mapping[str, float]]:
     """A version's metrics as far as they count, those that count most first."""
     if policy.measured:
-        return [measure.metrics for measure in _on_named(policy, task, version).values()]
+        return [measure.metrics for measure in _on_named_data(policy, task, version).values()]
     return [*(measure.metrics for measure in version.measured), version.reported][:1]
 
 
-def _on_named(policy: ChannelPolicy, task: str, version: GatedTask) -> dict[str, Measurement]:
+def _on_named_data(policy: ChannelPolicy, task: str, version: GatedTask) -> dict[str, Measurement]:
     """What was measured on data that the policy names for the task, in the policy's order."""
     on = policy.measured.get(task)
     found = {
@@ -241,12 +243,12 @@ def _on_named(policy: ChannelPolicy, task: str, version: GatedTask) -> dict[str,
     return {data: found[data] for data in (on.data if on else ()) if data in found}
 
 
-def _comparable(
+def _comparable_values(
     policy: ChannelPolicy, task: str, old: GatedTask, new: GatedTask, metric: str
 ) -> tuple[float, float] | None:
     """A metric of both versions, measured on the same data; or else as both reported it."""
     if policy.measured:
-        mine, theirs = (_on_named(policy, task, version) for version in (new, old))
+        mine, theirs = (_on_named_data(policy, task, version) for version in (new, old))
         both = [(theirs[data].metrics, mine[data].metrics) for data in mine if data in theirs]
     else:
         both = [
@@ -269,7 +271,7 @@ class _Lack:
 
 def _lacking(policy: ChannelPolicy, task: str, version: GatedTask) -> _Lack | None:
     """What a version's metrics lack to count; None where they count."""
-    if not policy.measured or _on_named(policy, task, version):
+    if not policy.measured or _on_named_data(policy, task, version):
         return None
     on = policy.measured.get(task)
     where = {"release": version.release, "task": task}

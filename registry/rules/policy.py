@@ -153,7 +153,7 @@ Parties = list[Annotated[str, AfterValidator(_party)]]
 """Teams, and people as ``team/person``."""
 
 
-def _among(actor: Actor, parties: Parties | None) -> bool:
+def _includes(parties: Parties | None, actor: Actor) -> bool:
     """Whether these are the actor's team, or the actor; one of no team is nobody."""
     return actor.team is not None and not {actor.team, str(actor)}.isdisjoint(parties or ())
 
@@ -167,9 +167,9 @@ class Administration(_Table):
 
     admins: Parties | None = None
 
-    def admits(self, actor: Actor) -> bool:
+    def may_apply(self, actor: Actor) -> bool:
         """Whether this actor may apply another policy."""
-        return self.admins is None or _among(actor, self.admins)
+        return self.admins is None or _includes(self.admins, actor)
 
 
 class ComposePolicy(_Table):
@@ -233,16 +233,20 @@ class ChannelPolicy(_Table):
     """Bytes."""
     signed_by: list[SigningKey] | None = None
 
-    def admits(self, actor: Actor) -> bool:
+    def may_move(self, actor: Actor) -> bool:
         """Whether this actor may move the channel."""
-        return self.promoters is None or _among(actor, self.promoters) or self.releases(actor)
+        return (
+            self.promoters is None
+            or _includes(self.promoters, actor)
+            or self.may_change_every_task(actor)
+        )
 
-    def releases(self, actor: Actor) -> bool:
+    def may_change_every_task(self, actor: Actor) -> bool:
         """Whether this actor may change every team's tasks on the channel."""
-        return _among(actor, self.releasers)
+        return _includes(self.releasers, actor)
 
     @property
-    def movers(self) -> str:
+    def movers_text(self) -> str:
         """Who may move the channel, where that is not everybody."""
         return ", ".join([*(self.promoters or ()), *(self.releasers or ())])
 

@@ -20,9 +20,9 @@ __all__ = [
     "Change",
     "Row",
     "backbone_content",
+    "count_incomplete",
     "differences",
     "numbered",
-    "partly",
     "replay",
     "tasks_digest",
     "version_content",
@@ -73,33 +73,35 @@ def replay(events: Iterable[Change]) -> dict[str, Row]:
     return rows
 
 
-def differences(said: Mapping[str, Row], found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def differences(logged: Mapping[str, Row], actual: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Where the tables are not as the log says, a line each.
 
     Args:
-        said: see :func:`replay`.
-        found: what the tables hold, likewise.
+        logged: see :func:`replay`.
+        actual: what the tables hold, likewise.
     """
     lines = []
-    for name, row in said.items():
-        values = found.get(name)
+    for name, row in logged.items():
+        values = actual.get(name)
         if values is None:
             lines.append(f"{name}: its row is gone, which event {row.event} made")
             continue
         for column, value in row.values.items():
             if values.get(column) != value:
                 lines.append(
-                    f"{name}: {column} is {_shown(values.get(column))}, but by event "
-                    f"{row.since.get(column, row.event)} {_shown(value)}"
+                    f"{name}: {column} is {_shortened(values.get(column))}, but by event "
+                    f"{row.since.get(column, row.event)} {_shortened(value)}"
                 )
-    lines += [f"{name}: no event made this row" for name in found if name not in said]
+    lines += [f"{name}: no event made this row" for name in actual if name not in logged]
     return lines
 
 
-def partly(said: Mapping[str, Row], found: Mapping[str, Mapping[str, Any]]) -> int:
+def count_incomplete(logged: Mapping[str, Row], actual: Mapping[str, Mapping[str, Any]]) -> int:
     """Of how many rows the log does not say every value."""
     return sum(
-        bool(found[name].keys() - row.values.keys()) for name, row in said.items() if name in found
+        bool(actual[name].keys() - row.values.keys())
+        for name, row in logged.items()
+        if name in actual
     )
 
 
@@ -137,7 +139,7 @@ def tasks_digest(tasks: Mapping[str, tuple[str, str]]) -> str:
     return sha256(canonical_json(dict(tasks)))
 
 
-def _shown(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:99]}…"
 

@@ -84,13 +84,13 @@ def needs(registry: Registry) -> Iterator[Need]:
     Raises:
         StoreError, DatabaseError: the registry cannot be used.
     """
-    number = (Task.name, TaskVersion.major, TaskVersion.minor)
+    reference = (Task.name, TaskVersion.number)
     with registry.read() as uow:
         backbones = uow.backbones()
         versions = uow.session.execute(
-            select(*number, TaskVersion.digest, TaskVersion.size)
+            select(*reference, TaskVersion.digest, TaskVersion.size)
             .join(TaskVersion.task)
-            .order_by(*number)
+            .order_by(*reference)
         ).all()
         releases = uow.session.execute(
             select(Release.number, Release.digest).order_by(Release.number)
@@ -108,11 +108,11 @@ def needs(registry: Registry) -> Iterator[Need]:
                 backbone=row.digest,
                 layer=found.layers.get(digest, 0),
             )
-    for name, major, minor, digest, size in versions:
+    for name, number, digest, size in versions:
         yield Need(
-            owner=f"task {name}@{major}.{minor}",
+            owner=f"task {name}@{number}",
             kind="task-blob",
-            data={"task": name, "version": f"{major}.{minor}"},
+            data={"task": name, "version": str(number)},
             digest=digest,
             size=size,
         )

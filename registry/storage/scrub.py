@@ -121,7 +121,7 @@ def _damaged(
     registry: Registry, digest: str, problem: BlobProblem, found: list[Need]
 ) -> DamagedBlob:
     """Say who cannot do without a blob: what it belongs to, and what is built on that."""
-    number = (Task.name, TaskVersion.major, TaskVersion.minor)
+    reference = (Task.name, TaskVersion.number)
     built_on = or_(
         TaskVersion.digest == digest,
         *(
@@ -132,11 +132,11 @@ def _damaged(
     )
     with registry.read() as uow:
         versions = uow.session.execute(
-            select(*number)
+            select(*reference)
             .join(TaskVersion.task)
             .join(TaskVersion.backbone)
             .where(built_on)
-            .order_by(*number)
+            .order_by(*reference)
         ).all()
         releases = uow.session.scalars(
             select(Release.number)
@@ -148,7 +148,7 @@ def _damaged(
             .order_by(Release.number)
         ).all()
     users = [need.owner for need in found]
-    users += [f"task {name}@{major}.{minor}" for name, major, minor in versions]
+    users += [f"task {name}@{number}" for name, number in versions]
     users += [f"release {release}" for release in releases]
     return DamagedBlob(
         digest=digest,

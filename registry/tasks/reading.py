@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from centra.errors import UsageError
-from centra.formats.identities import VersionNumber
 from centra.formats.names import parse_task_reference
 from registry import audit
 from registry.database.listing import by_name, is_backbone, metric, paged, within
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from centra.formats.contract import ContractDifference
     from centra.formats.decision import DecisionChange
-    from centra.formats.identities import TaskName
+    from centra.formats.identities import TaskName, VersionNumber
     from registry.audit import Event
     from registry.connection import Registry
     from registry.database.listing import MetricBound, Moment
@@ -107,12 +106,12 @@ def list_tasks(
         UsageError: a metric's name, the limit or the offset is not acceptable.
         DatabaseError: the registry cannot be used.
     """
-    encoder, number = Backbone.name.label("encoder"), Backbone.version.label("number")
+    encoder, encoder_version = Backbone.name.label("encoder"), Backbone.version.label("of_encoder")
     query = (
         # Columns, not entities: no labels are read, and no object is made for a row.
         select(
-            *(Task.name, Task.team, Task.state, TaskVersion.major, TaskVersion.minor),
-            *(TaskVersion.kind, TaskVersion.input, encoder, number, TaskVersion.tap_layer),
+            *(Task.name, Task.team, Task.state, TaskVersion.number),
+            *(TaskVersion.kind, TaskVersion.input, encoder, encoder_version, TaskVersion.tap_layer),
             *(TaskVersion.depth, TaskVersion.metrics, TaskVersion.created_at),
         )
         .join(TaskVersion, TaskVersion.current_of == Task.id)
@@ -136,10 +135,10 @@ def list_tasks(
                 name=row.name,
                 team=row.team,
                 state=row.state,
-                version=VersionNumber(row.major, row.minor),
+                version=row.number,
                 kind=row.kind,
                 input=row.input,
-                backbone=f"{row.encoder}@{row.number}",
+                backbone=f"{row.encoder}@{row.of_encoder}",
                 tap_layer=row.tap_layer,
                 depth=row.depth,
                 metrics=row.metrics,

@@ -249,17 +249,12 @@ def _further_version(
 
 
 def _next_number(uow: UnitOfWork, before: TaskVersion, *, redefined: bool) -> VersionNumber:
-    newest = select(TaskVersion.major, TaskVersion.minor)
-    newest = newest.where(TaskVersion.task_id == before.task_id)
+    newest = select(TaskVersion.number).where(TaskVersion.task_id == before.task_id)
     newest = newest.order_by(TaskVersion.major.desc(), TaskVersion.minor.desc()).limit(1)
     # Of the current major, too, which a pin may have set back.
     of_this_major = newest.where(TaskVersion.major == before.major)
     return next_version(
-        [
-            VersionNumber(row.major, row.minor)
-            for query in (newest, of_this_major)
-            for row in uow.session.execute(query)
-        ],
+        [uow.session.scalars(query).one() for query in (newest, of_this_major)],
         before.number,
         redefined=redefined,
     )

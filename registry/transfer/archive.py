@@ -258,7 +258,7 @@ def _next(stream: _Hashed, name: str, where: str) -> int:
     if header.name != name or header.type != tarfile.REGTYPE or header.size < 0:
         raise FormatError(
             f"{where}: expected the file {name}, found {header.name!r}; "
-            "only what 'centra export' wrote can be imported"
+            "only a file that was exported can be imported"
         )
     return header.size
 

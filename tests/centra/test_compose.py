@@ -1,4 +1,4 @@
-"""Merging modules: the rules, named tasks, and the proof of parity."""
+"""Merging modules: the rules, and the tasks that are named."""
 
 from __future__ import annotations
 
@@ -126,46 +126,3 @@ def test_tap_beyond_the_backbone_is_refused(
 
     with pytest.raises(ComposeError, match=r"^task intent: taps layer 9, but its backbone has 3"):
         merge({"intent": put(beyond)}, backbone_store)
-
-
-@pytest.mark.parametrize("kind", ["classification", "multilabel", "regression", "tagging"])
-def test_parity_on_the_machine_that_made_the_module_is_exact(
-    kind: str, put: Callable[..., str], backbone_store: LocalStore
-) -> None:
-    manifest = merge({"task": put(kind=kind, tap=2, depth=1, seed=3)}, backbone_store)
-
-    assert check_parity(manifest, backbone_store, ["task"]) == {"task": 0.0}
-
-
-def test_parity_of_nothing_loads_nothing(
-    put: Callable[..., str], backbone_store: LocalStore
-) -> None:
-    manifest = merge({"task": put()}, backbone_store)
-    backbone_store.fetch(manifest.trunks[0].embeddings).unlink()
-
-    assert check_parity(manifest, backbone_store, []) == {}
-
-
-def test_module_that_was_changed_after_its_probe_fails_parity(
-    put: Callable[..., str], backbone_store: LocalStore, make_module: Callable[..., TaskModule]
-) -> None:
-    module = make_module()
-    bias = module.tensors["head.out.bias"] + 0.01
-    changed = dataclasses.replace(module, tensors=module.tensors | {"head.out.bias": bias})
-    manifest = merge({"fine": put(module), "odd": put(changed)}, backbone_store)
-
-    with pytest.raises(ComposeError, match=r"^task odd: parity failed.* up to 0\.01 ") as caught:
-        check_parity(manifest, backbone_store, ["fine", "odd"])
-    assert caught.value.task == "odd"
-
-
-def test_module_that_cannot_run_fails_parity_by_name(
-    put: Callable[..., str], backbone_store: LocalStore, make_module: Callable[..., TaskModule]
-) -> None:
-    """Registering would have refused it, but a store may hold anything."""
-    module = make_module()
-    tensors = {name: t for name, t in module.tensors.items() if name != "head.dense.weight"}
-    broken = put(dataclasses.replace(module, tensors=tensors))
-
-    with pytest.raises(ComposeError, match=r"^task broken"):
-        check_parity(merge({"broken": broken}, backbone_store), backbone_store, ["broken"])

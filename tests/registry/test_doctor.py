@@ -860,7 +860,7 @@ def test_a_pointer_that_follows_a_moment_later_is_fine(
         channels.move(healthy, "production", "2")
         return found
 
-    monkeypatch.setattr(channels, "list_all", then_moved)
+    monkeypatch.setattr(channels, "list", then_moved)
     assert not_ok(examined(healthy)) == {}
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -616,6 +617,21 @@ def test_a_channel_with_a_policy_moves_by_promotion_alone(published: Registry) -
 
 
 # Rollback
+
+
+def test_promotions_and_rollbacks_are_logged(
+    published: Registry, ship: Callable[..., int], caplog: pytest.LogCaptureFixture
+) -> None:
+    number = ship("intent", 11)
+    caplog.set_level(logging.INFO, logger="registry")
+    promote(published, str(number), "production")
+    channels.rollback(published, "production")
+    first, second = (releases.show(published, str(n)).digest for n in (number, 1))
+    told = [record.getMessage().rpartition(" in ")[0] for record in caplog.records]
+    assert told == [
+        f"promoted release {number} (sha256:{first}) to production",
+        f"rolled production back from release {number} to release 1 (sha256:{second})",
+    ]
 
 
 def test_rolling_back_goes_to_the_release_before_and_is_history_itself(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -249,6 +250,33 @@ def test_naming_what_is_live_anyway_is_the_live_set(
     tasks.update(published, "intent", module(seed=5))
     done = compose(published, publish=True, replace=["intent@1.1"])
     assert (done.live, latest(published)[0]) == (True, done.release)
+
+
+def test_one_replacement_or_removal_may_be_named_alone(
+    published: Registry, module: Callable[..., Path]
+) -> None:
+    tasks.update(published, "intent", module(seed=1))
+    plan = compose(published, base="1", replace="intent@1.1", remove="slots")
+    assert plan.tasks == {"intent": "1.1"}
+
+
+def test_an_unknown_precision_is_refused(pair: Registry) -> None:
+    with refused(pair, UsageError, "'int4'", "fp32, int8", code="unknown-precision"):
+        compose(pair, precision="int4")
+
+
+def test_composing_and_publishing_are_logged(
+    pair: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="registry.releases")
+    done = compose(pair, publish=True)
+    told = [(record.name, record.getMessage()) for record in caplog.records]
+    assert [name for name, _ in told] == [
+        "registry.releases.composing",
+        "registry.releases.publishing",
+    ]
+    assert told[0][1].startswith(f"composed 2 tasks (sha256:{done.digest}) in ")
+    assert told[1][1].startswith(f"published release 1 (sha256:{done.digest}) in ")
 
 
 def test_a_task_is_named_once(pair: Registry) -> None:
