@@ -269,8 +269,8 @@ def _tagging_head(
 def _single(kind: str, remark: Remark) -> Literal["single"]:
     if not kind_named(kind).reads_every_token:
         remark(
-            "taken for a task on single texts, which a checkpoint does not say; one on pairs must "
-            "be declared"
+            "taken for a task on single texts, which a checkpoint does not say; "
+            "--input pair says otherwise"
         )
     return "single"
 

@@ -129,7 +129,7 @@ def _unsaid(outputs: int, declared: str | None, where: str, remark: Remark) -> s
     else:
         remark(
             f"taken for a {kind}: its config.json has no problem_type; if each of its labels "
-            "was trained by itself, it is a multilabel task and must be declared one"
+            "was trained by itself, --kind multilabel says so"
         )
     return kind
 

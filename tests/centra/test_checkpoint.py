@@ -196,8 +196,8 @@ def test_what_a_checkpoint_does_not_say_is_remarked_on(
     module, remarks = converted(fine_tuned_once("bert", SENTENCE), tiny_backbone)
     assert (module.spec.kind, module.spec.input) == ("classification", "single")
     kind, form = remarks
-    assert "multilabel task and must be declared" in kind
-    assert "on pairs must be declared" in form
+    assert "--kind multilabel" in kind
+    assert "--input pair" in form
     _, remarks = converted(fine_tuned_once("bert", TOKEN), tiny_backbone)
     assert remarks == []
 

@@ -62,7 +62,7 @@ def test_without_a_problem_type_one_output_is_a_regression_and_several_are_class
 
     kind, labels, remarks = read({"id2label": NAMES, "problem_type": None})
     assert (kind, labels) == ("classification", LABELS)
-    assert "must be declared" in remarks[0]
+    assert "--kind multilabel" in remarks[0]
 
 
 @pytest.mark.parametrize(
