@@ -21,9 +21,11 @@ def init(ctx: click.Context) -> None:
     """
     from centra.system.redaction import redacted
     from registry import Registry
-    from registry.database.address import shown
+    from registry.database.address import address_text
 
     registry = Registry.create(Path.cwd(), **ctx.find_root().obj)
     registry.engine.dispose()
     url = registry.store.url
-    remark(f"registry ready: database {shown(registry.engine.url)}, store {redacted(url, url)}")
+    remark(
+        f"registry ready: database {address_text(registry.engine.url)}, store {redacted(url, url)}"
+    )

@@ -15,7 +15,7 @@ from centra.formats.toml import read_toml
 from centra.store import anchored_store
 from centra.system.files import make_folder, replacing
 from centra.system.redaction import redacted
-from registry.database.address import anchored, parse, shown
+from registry.database.address import address_text, anchored_address, parse_address
 from registry.rules.lifecycle import Actor
 
 __all__ = ["CONFIG", "Rules", "Settings", "toml_text", "write_config"]
@@ -90,13 +90,12 @@ class Settings:
         file = _read(config) if config else {}
         home = config.parent if config else Path.cwd()
         given = {"database": database, "store": store}
-        said = {key: given[key] or os.environ.get(name) for key, name in _ENVIRONMENT.items()}
-        address, place = said["database"], said["store"]
-        who = actor or os.environ.get("CENTRA_ACTOR") or file.get("actor")
-        address = address or anchored(file.get("database", ""), home)
-        place = place or anchored_store(file.get("store", ""), home)
-        if not address or not place:
-            missing = "database" if not address else "store"
+        chosen = {key: given[key] or os.environ.get(name) for key, name in _ENVIRONMENT.items()}
+        database = chosen["database"] or anchored_address(file.get("database", ""), home)
+        store = chosen["store"] or anchored_store(file.get("store", ""), home)
+        actor = actor or os.environ.get("CENTRA_ACTOR") or file.get("actor")
+        if not database or not store:
+            missing = "store" if database else "database"
             where = f"{config} names none" if config else f"there is no {CONFIG} here or above"
             raise NotFoundError(
                 f"no {missing} is configured: {where}",
@@ -104,13 +103,13 @@ class Settings:
                 missing=missing,
             )
         return cls(
-            database=address,
-            store=place,
-            actor=Actor.parse(who) if who else Actor(person=_account()),
+            database=database,
+            store=store,
+            actor=Actor.parse(actor) if actor else Actor(person=_account()),
             rules=_rules(config, file) if config else None,
             folder=home,
             origins={
-                key: f"--{key}" if given[key] else name if said[key] else str(config)
+                key: f"--{key}" if given[key] else name if chosen[key] else str(config)
                 for key, name in _ENVIRONMENT.items()
             },
         )
@@ -143,7 +142,7 @@ def write_config(folder: Path, *, database: str | None, store: str | None) -> Pa
         found = _read(path)
         if any(not _same(key, value, found.get(key), folder) for key, value in values.items()):
             raise ConflictError(
-                f"{path} exists and names another registry ({_told(found)}); "
+                f"{path} exists and names another registry ({_addresses_text(found)}); "
                 "edit or remove it first"
             )
     text = "".join(f"{key} = {toml_text(value)}\n" for key, value in values.items())
@@ -208,13 +207,15 @@ def _same(key: str, value: str, found: str | None, folder: Path) -> bool:
     """Whether a setting in the file means the same as the one that would be written."""
     if key != "database" or not found:
         return value == found
-    return parse(anchored(value, folder)) == parse(anchored(found, folder))
+    return parse_address(anchored_address(value, folder)) == parse_address(
+        anchored_address(found, folder)
+    )
 
 
-def _told(found: dict[str, Any]) -> str:
+def _addresses_text(found: dict[str, Any]) -> str:
     """The addresses of a file, for people."""
     database, store = (str(found.get(key) or "none") for key in ("database", "store"))
-    return f"{shown(parse(database))}, {redacted(store, store)}"
+    return f"{address_text(parse_address(database))}, {redacted(store, store)}"
 
 
 def toml_text(value: str) -> str:

@@ -12,7 +12,7 @@ from centra.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["DTYPES", "check_names", "choose_device", "has_gpu"]
+__all__ = ["DTYPES", "check_device", "choose_device", "has_gpu"]
 
 DTYPES = ("fp32", "bf16", "fp16")
 """The floating-point types; not to be taken for the precision of a release's tasks."""
@@ -31,7 +31,7 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def check_names(device: str | None, dtype: str | None) -> None:
+def check_device(device: str | None, dtype: str | None) -> None:
     """Refuse names that mean nothing.
 
     Raises:
@@ -39,14 +39,21 @@ def check_names(device: str | None, dtype: str | None) -> None:
     """
     if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise UsageError(
-            f"unknown device {device!r}; expected cpu, cuda, or cuda:1 for one of some"
+            f"unknown device {device!r}; expected cpu, cuda, or cuda:1 for one of some",
+            code="unknown-device",
+            device=device,
         )
     if dtype not in (None, *DTYPES):
-        raise UsageError(f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}")
+        raise UsageError(
+            f"unknown dtype {dtype!r}; expected one of {', '.join(DTYPES)}",
+            code="unknown-dtype",
+            dtype=dtype,
+            known=list(DTYPES),
+        )
 
 
 def choose_device(device: str | None, dtype: str | None) -> tuple[torch.device, str]:
-    """The device that a name means, and the number type.
+    """The device that a name means, and the dtype.
 
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; by default a GPU where there is one.
@@ -58,24 +65,32 @@ def choose_device(device: str | None, dtype: str | None) -> tuple[torch.device, 
     """
     import torch
 
-    check_names(device, dtype)
+    check_device(device, dtype)
     if (device or ("cuda" if has_gpu() else "cpu")) == "cpu":
         return torch.device("cpu"), dtype or "fp32"
     if not torch.cuda.is_available():
         raise UsageError(
-            f"there is no device {device!r}: this torch ({torch.__version__}) sees no GPU"
+            f"there is no device {device!r}: this torch ({torch.__version__}) sees no GPU",
+            code="no-such-device",
+            device=device,
         )
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         # As in a process that was forked from one which uses it.
-        raise UsageError(f"the GPU cannot be used here: {error}") from error
+        raise UsageError(
+            f"the GPU cannot be used here: {error}", code="device-unusable", device=device
+        ) from error
     index = int(device.partition(":")[2]) if device and ":" in device else None
-    found = torch.device("cuda", torch.cuda.current_device() if index is None else index)
-    if found.index >= torch.cuda.device_count():
-        raise UsageError(f"there is no device {device!r}: torch sees {torch.cuda.device_count()}")
+    chosen = torch.device("cuda", torch.cuda.current_device() if index is None else index)
+    if chosen.index >= torch.cuda.device_count():
+        raise UsageError(
+            f"there is no device {device!r}: torch sees {torch.cuda.device_count()}",
+            code="no-such-device",
+            device=device,
+        )
     if dtype is None:
-        with torch.cuda.device(found):
+        with torch.cuda.device(chosen):
             half = torch.cuda.is_bf16_supported(including_emulation=False)
         dtype = "bf16" if half else "fp16"
-    return found, dtype
+    return chosen, dtype

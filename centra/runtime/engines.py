@@ -7,7 +7,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from centra.errors import UsageError
-from centra.runtime.devices import check_names, has_gpu
+from centra.runtime.devices import check_device, has_gpu
 from centra.system.processors import processors
 
 if TYPE_CHECKING:
@@ -58,16 +58,19 @@ def open_engine(
             takes torch's own setting instead.
         device: ``"cpu"``, or for the torch engine ``"cuda"`` or ``"cuda:1"``; by default its GPU
             where there is one.
-        dtype: the number type of the torch engine, ``"fp32"``, ``"bf16"`` or ``"fp16"``; by default
-            fp32 on the CPU and bf16 on a GPU. The onnx engine computes each task as its release says.
+        dtype: the torch engine's floating-point type, ``"fp32"``, ``"bf16"`` or ``"fp16"``; by
+            default fp32 on the CPU and bf16 on a GPU. The onnx engine computes each task as its
+            release says.
 
     Raises:
-        UsageError: an unknown engine, device or number type, or one that is not here or not the
+        UsageError: an unknown engine, device or dtype, or one that is not here or not the
             engine's, or no thread.
     """
     if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
-    check_names(device, dtype)
+        raise UsageError(
+            f"threads must be at least 1, not {threads}", code="bad-threads", threads=threads
+        )
+    check_device(device, dtype)
     match name or default_engine(device, dtype):
         case "onnx":
             return _onnx(threads, device, dtype)
@@ -75,18 +78,35 @@ def open_engine(
             from centra.runtime.torch.engine import torch_engine
 
             return torch_engine(device, dtype)
-    raise UsageError(f"unknown engine {name!r}; expected one of {', '.join(ENGINES)}")
+    raise UsageError(
+        f"unknown engine {name!r}; expected one of {', '.join(ENGINES)}",
+        code="unknown-engine",
+        engine=name,
+        known=list(ENGINES),
+    )
 
 
 def _onnx(threads: int | None, device: str | None, dtype: str | None) -> Engine:
     if importlib.util.find_spec("onnxruntime") is None:
-        raise UsageError("engine 'onnx' needs onnxruntime: pip install 'centra[serve]'")
+        raise UsageError(
+            "engine 'onnx' needs onnxruntime: pip install 'centra[serve]'",
+            code="extra-missing",
+            extra="serve",
+        )
     if device not in (None, "cpu"):
-        raise UsageError(f"engine 'onnx' computes on the CPU; for {device!r} take engine 'torch'")
+        raise UsageError(
+            f"engine 'onnx' computes on the CPU; for {device!r} take engine 'torch'",
+            code="engine-device",
+            engine="onnx",
+            device=device,
+        )
     if dtype is not None:
         raise UsageError(
             f"engine 'onnx' computes each task as its release says (fp32 or int8); for "
-            f"{dtype!r} take engine 'torch'"
+            f"{dtype!r} take engine 'torch'",
+            code="engine-dtype",
+            engine="onnx",
+            dtype=dtype,
         )
     from centra.runtime.onnx.engine import onnx_engine
 

@@ -80,10 +80,11 @@ def load_release(
         base=base,
     )
     _log.info(
-        "loaded release sha256:%s from %s in %.2f s: tasks %s",
+        "loaded release sha256:%s from %s in %.2f s: engine %s, tasks %s",
         release.digest,
         redacted(os.fspath(source), os.fspath(source)),
         time.perf_counter() - start,
+        release.engine,
         ", ".join(release.tasks),
     )
     return release

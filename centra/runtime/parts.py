@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from centra.errors import NotFoundError, UsageError
 from centra.formats.backbone import BackboneSpec
-from centra.formats.names import several
+from centra.formats.names import distinct_names
 from centra.formats.precision import Precision
 from centra.progress import Progress, silent
 from centra.runtime.engines import default_engine, open_engine
@@ -63,6 +63,8 @@ class Parts:
     tasks: Mapping[str, LoadedTask]
     trunk_of: Mapping[str, TrunkKey]
     """The shared layers that each task stands on."""
+    engine: str
+    """The name of what computes them."""
     pool: Pool
     forks: int | None
     """The forks behind the process that loaded them; None where more of them do no harm."""
@@ -125,6 +127,7 @@ def load_parts(
         trunks=trunks,
         tasks=loaded,
         trunk_of={name: (entry.backbone, entry.precision) for name, entry in entries.items()},
+        engine=engine_name,
         pool=opened.pool,
         forks=None if opened.forks else opened.pool.forks,
     )
@@ -157,6 +160,7 @@ class _Loader:
                 checked=self.checked,
             )
             trunks[digest, precision] = LoadedTrunk(spec, loading.result(), depth)
+            _log.debug("loaded %d layers of backbone sha256:%s in %s", depth, digest, precision)
             trim_memory()
         return trunks
 
@@ -184,6 +188,7 @@ class _Loader:
             for done, (name, task) in enumerate(loading.items(), 1):
                 loaded[name] = task.result()
                 entries[name].check(name, loaded[name].spec)
+                _log.debug("loaded task %s, sha256:%s", name, entries[name].digest)
                 self.progress("load tasks", done, len(entries))
                 if done % _TASKS_PER_TRIM == 0 or done == len(entries):
                     trim_memory()
@@ -207,7 +212,7 @@ def _submit(
 def _entries(
     manifest: ReleaseManifest, tasks: Collection[str] | str | None
 ) -> dict[str, TaskEntry]:
-    names = sorted(manifest.tasks) if tasks is None else several(tasks)
+    names = sorted(manifest.tasks) if tasks is None else distinct_names(tasks)
     for name in names:
         if name not in manifest.tasks:
             raise no_such_task(name, sorted(manifest.tasks))

@@ -91,7 +91,7 @@ class Pool:
         self._begin()
 
     @property
-    def hands(self) -> int:
+    def free_threads(self) -> int:
         """How many threads could share some work now: the caller's, and those with nothing to do.
 
         A caller that is not of the pool stands in for one that is.
@@ -128,14 +128,14 @@ class Pool:
                 except Exception as error:  # noqa: BLE001 - raised again by the caller
                     done.put((place, None, error))
 
-        for _ in range(min(len(items), self.hands) - 1):
+        for _ in range(min(len(items), self.free_threads) - 1):
             self.submit(work, math.inf)
         work()
-        found = sorted((done.get() for _ in items), key=lambda one: one[0])
-        for _, _, error in found:
+        results = sorted((done.get() for _ in items), key=lambda result: result[0])
+        for _, _, error in results:
             if error is not None:
                 raise error
-        return [value for _, value, _ in found]
+        return [value for _, value, _ in results]
 
     def _work(self) -> None:
         self._own.jobs = 1

@@ -106,6 +106,11 @@ class Release:
         return sorted(self._parts.tasks)
 
     @property
+    def engine(self) -> str:
+        """The engine that answers: ``"onnx"`` or ``"torch"``."""
+        return self._parts.engine
+
+    @property
     def encoders(self) -> Mapping[str, TextEncoder]:
         """What turns texts into tokens, by the digests of the backbones."""
         return self._parts.encoders

@@ -63,30 +63,31 @@ def compute(
         Exception: of ``steps``, at once; of a job, when all others have been yielded. So a job that
             fails keeps no other from its answer.
     """
-    running = _Running(pool, steps, jobs)
-    running.go_on()
-    failed: Exception | None = None
+    running = _RunningBatch(pool, steps, jobs)
+    running.start()
+    failure: Exception | None = None
     forks = pool.forks
     try:
         for _ in jobs:
             if pool.forks != forks:
                 raise UsageError(
                     "this request was begun in the process that this one was forked from, which "
-                    "answers it alone; ask again here"
+                    "answers it alone; ask again here",
+                    code="begun-before-fork",
                 )
             name, result, error = running.results.get()
             if error is None:
                 yield name, result
             elif name:
                 error.add_note(f"task {name}")
-                failed = failed or error
+                failure = failure or error
             else:
                 raise error
-        if failed:
-            raise failed
+        if failure:
+            raise failure
     finally:
         # Whoever stops listening has no use for what is still queued.
-        running.wanted = False
+        running.listening = False
 
 
 def compute_alone(
@@ -125,19 +126,23 @@ def compute_alone(
                 yield job.name, result
 
 
-class _Running(Generic[T]):
+class _RunningBatch(Generic[T]):
     def __init__(
         self, pool: Pool, steps: Iterator[tuple[int, Any]], jobs: Sequence[Job[T]]
     ) -> None:
         self.results: SimpleQueue[tuple[str, Any, Exception | None]] = SimpleQueue()
-        self.wanted = True
+        self.listening = True
         self._pool, self._steps = pool, steps
         self._answering = False
         self._waiting: dict[int, list[Job[T]]] = {}
         for job in jobs:
             self._waiting.setdefault(job.tap, []).append(job)
 
-    def go_on(self) -> None:
+    def start(self) -> None:
+        """Queue the trunk's first step."""
+        self._queue_step()
+
+    def _queue_step(self) -> None:
         """Queue the trunk's next step.
 
         The way through the trunk is the longest, so it comes first, unless there is one thread
@@ -146,28 +151,28 @@ class _Running(Generic[T]):
         self._pool.submit(self._step, math.inf if self._pool.workers > 1 else -math.inf)
 
     def _step(self) -> None:
-        if not self.wanted:
+        if not self.listening:
             return
         try:
             tap, hidden_states = next(self._steps)
         except Exception as error:  # noqa: BLE001 - raised again by who waits for results
             self.results.put(("", None, error))
             return
-        found = self._waiting.pop(tap)
+        reached = self._waiting.pop(tap)
         if self._waiting:
-            self.go_on()
+            self._queue_step()
         if not self._answering:
             # Longest first is for an even end; the first answer need not wait for the longest. Here
             # and now, as queueing it takes a tenth of its time; the others of its tap can wait.
             self._answering = True
-            shortest = min(found, key=lambda job: job.length)
-            found.remove(shortest)
+            shortest = min(reached, key=lambda job: job.length)
+            reached.remove(shortest)
             self._run(shortest, hidden_states)
-        for job in found:
+        for job in reached:
             self._pool.submit(partial(self._run, job, hidden_states), job.length)
 
     def _run(self, job: Job[T], hidden_states: Any) -> None:
-        if not self.wanted:
+        if not self.listening:
             return
         try:
             self.results.put((job.name, job.run(hidden_states), None))

@@ -68,14 +68,15 @@ class LocalEngine:
             UsageError: fewer than one.
         """
         if processes is not None and processes < 1:
-            raise UsageError(f"jobs must be at least 1, found {processes}")
+            raise UsageError(
+                f"jobs must be at least 1, found {processes}", code="bad-jobs", jobs=processes
+            )
         self.processes = processes or _gpus() or min(processors(), 8)
         self._pool: ProcessPoolExecutor | None = None
 
     def map(
         self, function: Callable[[Job], Result], jobs: Sequence[Job]
     ) -> Iterator[tuple[int, Result]]:
-        """See :meth:`Engine.map`."""
         if self.processes == 1:
             yield from ((i, function(job)) for i, job in enumerate(jobs))
             return
@@ -94,8 +95,9 @@ class LocalEngine:
         except BrokenProcessPool as error:
             self._pool = None
             raise CentraError(
-                "a training process was ended from outside, perhaps for lack of memory; the same "
-                "command goes on where it stopped, and with fewer jobs it needs less"
+                "a training process was ended from outside, perhaps for lack of memory; repeated, it "
+                "goes on where it stopped, and with fewer jobs it needs less",
+                code="worker-killed",
             ) from error
         finally:
             for future in waiting:
@@ -114,7 +116,11 @@ class RayEngine:
         try:
             import ray
         except ImportError as error:
-            raise UsageError("the engine 'ray' needs Ray: pip install 'centra[ray]'") from error
+            raise UsageError(
+                "the engine 'ray' needs Ray: pip install 'centra[ray]'",
+                code="extra-missing",
+                extra="ray",
+            ) from error
         try:
             with _apart():
                 ray.init(
@@ -129,7 +135,8 @@ class RayEngine:
         except ConnectionError as error:
             address = os.environ.get("RAY_ADDRESS")
             raise UsageError(
-                redacted(f"no Ray cluster answers at RAY_ADDRESS={address}")
+                redacted(f"no Ray cluster answers at RAY_ADDRESS={address}"),
+                code="no-ray-cluster",
             ) from error
         self._ray = ray
         self._resources: Callable[[], dict[str, float]] = ray.cluster_resources
@@ -137,7 +144,7 @@ class RayEngine:
     def map(
         self, function: Callable[[Job], Result], jobs: Sequence[Job]
     ) -> Iterator[tuple[int, Result]]:
-        """See :meth:`Engine.map`. Each job has one core, or one GPU where the cluster has any."""
+        # Each job has one core, or one GPU where the cluster has any.
         gpus = 1 if self._resources().get("GPU") else 0
         remote = self._ray.remote(num_cpus=1, num_gpus=gpus)(function)
         waiting = {remote.remote(job): i for i, job in enumerate(jobs)}
@@ -171,7 +178,12 @@ def open_engine(name: str, processes: int | None = None) -> Engine:
         return LocalEngine(processes)
     if name == "ray":
         return RayEngine()
-    raise UsageError(f"engine {name!r}: expected one of {', '.join(ENGINES)}")
+    raise UsageError(
+        f"engine {name!r}: expected one of {', '.join(ENGINES)}",
+        code="unknown-engine",
+        engine=name,
+        known=list(ENGINES),
+    )
 
 
 def _start_pool(processes: int, environment: dict[str, str]) -> ProcessPoolExecutor:

@@ -29,7 +29,10 @@ def check_metric(kind: str, metric: str | None) -> str:
         return known[0]
     if metric not in known:
         raise UsageError(
-            f"a {kind} task has no metric {metric!r}; expected one of {', '.join(known)}"
+            f"a {kind} task has no metric {metric!r}; expected one of {', '.join(known)}",
+            code="unknown-metric",
+            metric=metric,
+            known=list(known),
         )
     return metric
 

@@ -112,12 +112,18 @@ class Plan(Document):
             # As JSON: there a list is a tuple and 1 is a number, but "1", true and 1.0 are no 1.
             return cls.model_validate_json(json.dumps(fields, default=str), strict=True)
         except OSError as error:
-            raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+            raise UsageError(
+                f"{path}: cannot be read ({error.strerror})", code="bad-recipe", recipe=str(path)
+            ) from error
         except ValidationError as error:
-            raise UsageError(f"{path}: " + "; ".join(explain(error, cls))) from error
+            raise UsageError(
+                f"{path}: " + "; ".join(explain(error, cls)), code="bad-recipe", recipe=str(path)
+            ) from error
         except ValueError as error:
             raise UsageError(
-                f"{path}: not a TOML file ({error}); expected lines such as epochs = 10"
+                f"{path}: not a TOML file ({error}); expected lines such as epochs = 10",
+                code="bad-recipe",
+                recipe=str(path),
             ) from error
 
     def labelling(self, folder: Path) -> Labelling:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from centra.training.task_data import Split, TaskData
 
 __all__ = ["Run"]
+
+_log = logging.getLogger(__name__)
 
 _PROBE_SIZE = 8
 
@@ -99,7 +102,11 @@ class Run:
             _check_teacher(self.teacher.spec, str(teacher), data.spec, recipe)
             head = self.teacher.spec.head
         elif recipe.crf and not data.spec.reads_every_token:
-            raise UsageError(f"crf: a {data.spec.kind} task has no tags to chain")
+            raise UsageError(
+                f"crf: a {data.spec.kind} task has no tags to chain",
+                code="bad-setting",
+                setting="crf",
+            )
         training: dict[str, Any] = {
             "data": data.fingerprint,
             "examples": len(data.train.rows),
@@ -150,6 +157,8 @@ class Run:
             trainer.train(resume_from_checkpoint=self.folder.has_checkpoint())
         history = self._history(trainer.state.log_history)
         self.folder.write_history(history)
+        epochs, metric = len(history.epochs), history.metric
+        _log.debug("%s: %d epochs, %s %.4f", self.folder.path, epochs, metric, history.score)
         return history
 
     def module(self) -> TaskModule:
@@ -280,12 +289,21 @@ def _check_teacher(teacher: TaskSpec, path: str, data: TaskSpec, recipe: Recipe)
         if found != expected:
             raise ConflictError(
                 f"{path}: a student keeps its teacher's {what}; the teacher has {found}, "
-                f"the {'recipe' if what == 'tap' else 'data'} {expected}"
+                f"the {'recipe' if what == 'tap' else 'data'} {expected}",
+                code="teacher-differs",
+                teacher=path,
+                differs=what,
             )
     if recipe.crf and not teacher.head.crf:
-        raise UsageError(f"crf: a student has its teacher's head, and {path} has no CRF")
+        raise UsageError(
+            f"crf: a student has its teacher's head, and {path} has no CRF",
+            code="bad-setting",
+            setting="crf",
+        )
     if recipe.depth > teacher.depth:
         raise UsageError(
             f"depth {recipe.depth}: the teacher {path} has {teacher.depth} layers of its own, "
-            "and a student starts from the lowest of them"
+            "and a student starts from the lowest of them",
+            code="bad-setting",
+            setting="depth",
         )

@@ -80,7 +80,9 @@ def parse_threshold(text: str) -> Decimal:
     if not _NUMBER.fullmatch(text) or Decimal(text) < 0:
         raise UsageError(
             f"threshold {text!r}: expected a number of at least 0, the gain of each added layer "
-            "in the unit of the scores"
+            "in the unit of the scores",
+            code="bad-threshold",
+            threshold=text,
         )
     return Decimal(text)
 

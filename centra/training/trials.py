@@ -71,4 +71,6 @@ def write_trials(path: Path, task: str, trials: Iterable[Trial]) -> None:
         with replacing(path) as temporary:
             temporary.write_text(text.getvalue(), encoding="utf-8")
     except OSError as error:
-        raise StoreNotWritableError(f"cannot write {path}: {error.strerror}") from error
+        raise StoreNotWritableError(
+            f"cannot write {path}: {error.strerror}", code="file-not-writable", file=str(path)
+        ) from error

@@ -74,7 +74,7 @@ def verify(registry: Registry, *, expected: Sequence[str] = (), ask_store: bool 
     kept = registry.store.witnesses() if ask_store else []
     with registry.read() as uow:
         changes, digests = read_chain(uow)
-        wrong_guards = guards.faults(uow.session.connection())
+        triggers = guards.wrong_triggers(uow.session.connection())
         found = tables.read(uow)
     void = void_witnesses(
         (change.id, change.details) for change in changes if change.action == ACCEPT
@@ -89,8 +89,8 @@ def verify(registry: Registry, *, expected: Sequence[str] = (), ask_store: bool 
         findings["expected-witnesses"] = _unexpected(against, len(changes))
     if against := contradicted(digests, valid):
         findings["witnesses"] = unseen_by_store(against, len(changes))
-    if wrong_guards:
-        findings["guards"] = _unguarded(wrong_guards)
+    if triggers:
+        findings["guards"] = _unguarded(triggers)
     if changed := differences(recorded, found):
         findings["tables"] = _changed(changed)
     if findings:
@@ -133,8 +133,13 @@ def _unexpected(against: Sequence[Witness], end: int) -> str:
     )
 
 
-def _unguarded(wrong: Sequence[guards.Guard]) -> str:
-    lines = first_lines([f"the trigger {name} {fault}" for name, fault in wrong])
+_PROBLEMS = {"missing": "is missing", "altered": "was altered", "foreign": "is not Centra's"}
+
+
+def _unguarded(triggers: Sequence[guards.WrongTrigger]) -> str:
+    lines = first_lines(
+        f"the trigger {trigger.name} {_PROBLEMS[trigger.problem]}" for trigger in triggers
+    )
     return (
         f"{lines}\nUntil all stand again, whoever writes to the database can change the log. Find "
         "out who did that."

@@ -19,7 +19,7 @@ from centra.system.redaction import redacted
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["anchored", "parse", "shown"]
+__all__ = ["address_text", "anchored_address", "parse_address"]
 
 _SQLITE = re.compile(r"sqlite(?:\+\w+)?:///", re.ASCII | re.IGNORECASE)
 _OPTIONS = re.compile(r"\?[a-z_]+=", re.IGNORECASE)
@@ -39,7 +39,7 @@ _EXPECTED = (
 )
 
 
-def parse(address: str) -> URL:
+def parse_address(address: str) -> URL:
     """What SQLAlchemy connects to.
 
     Raises:
@@ -58,7 +58,7 @@ def parse(address: str) -> URL:
     raise UsageError(f"database {name!r} is not supported; use SQLite or PostgreSQL")
 
 
-def anchored(address: str, folder: Path) -> str:
+def anchored_address(address: str, folder: Path) -> str:
     """The same address, its path counted from a folder where it is a relative one."""
     path = _path(address)
     if path is None or path[1] in ("", ":memory:"):
@@ -66,7 +66,7 @@ def anchored(address: str, folder: Path) -> str:
     return f"{path[0]}{folder / path[1]}"
 
 
-def shown(url: URL) -> str:
+def address_text(url: URL) -> str:
     """A database for people: the path of SQLite's file, or a server's address without secrets."""
     if url.get_backend_name() == "sqlite":
         return url.database or ""

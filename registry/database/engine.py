@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from centra.system.forks import after_fork_in_child
 from centra.system.redaction import redacted
-from registry.database.address import parse, shown
+from registry.database.address import address_text, parse_address
 from registry.database.sqlite import LOCK_WAIT_S, UNWRITABLE, is_unwritable, sqlite_engine
 from registry.errors import DatabaseError
 
@@ -37,7 +37,7 @@ def make_engine(address: str) -> Engine:
     Raises:
         UsageError: another kind of database, or no address at all.
     """
-    url = parse(address)
+    url = parse_address(address)
     engine = sqlite_engine(url) if url.get_backend_name() == "sqlite" else _postgresql(url)
     after_fork_in_child(engine, _leave_connections)
     return engine
@@ -61,7 +61,7 @@ def translated(engine: Engine) -> Iterator[None]:
         whole = known.render_as_string(hide_password=False)
         cause = redacted(str(error.orig).strip().split("\n")[0], whole)
         advice = f". {UNWRITABLE}" if is_unwritable(error.orig) else ""
-        raise DatabaseError(f"database {shown(engine.url)}: {cause}{advice}") from error
+        raise DatabaseError(f"database {address_text(engine.url)}: {cause}{advice}") from error
 
 
 def _leave_connections(engine: Engine) -> None:

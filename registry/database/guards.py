@@ -5,7 +5,8 @@ The newest migration leaves these very definitions behind; a test holds one agai
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import text
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-__all__ = ["Guard", "faults", "restore"]
+__all__ = ["WrongTrigger", "restore", "wrong_triggers"]
 
 _REFUSAL = "the audit log is append-only"
 _WHEN = {
@@ -56,11 +57,17 @@ WHERE ev_class IN ('audit_events'::regclass, 'audit_head'::regclass)
 # PostgreSQL's bits for a statement's trigger that runs before delete, update and truncate.
 _TYPE = 2 | 8 | 16 | 32
 
-Guard = tuple[str, str]
-"""The name of a trigger, and what is wrong with it."""
+
+@dataclass(frozen=True, kw_only=True)
+class WrongTrigger:
+    """A trigger on the log's tables that is not as it should be."""
+
+    name: str
+    problem: Literal["missing", "altered", "foreign"]
+    """A foreign one is not Centra's."""
 
 
-def faults(connection: Connection) -> list[Guard]:
+def wrong_triggers(connection: Connection) -> list[WrongTrigger]:
     """The triggers that are missing or altered, and those on the log's tables that are not ours."""
     if connection.dialect.name == "sqlite":
         return _compare(_SQLITE, _sqlite(connection))
@@ -69,7 +76,7 @@ def faults(connection: Connection) -> list[Guard]:
 
 def restore(connection: Connection) -> list[str]:
     """Put back the triggers that are missing or altered; their names."""
-    wrong = [name for name, fault in faults(connection) if fault != _FOREIGN]
+    wrong = [trigger.name for trigger in wrong_triggers(connection) if trigger.problem != "foreign"]
     if not wrong:
         return []
     if connection.dialect.name == "sqlite":
@@ -81,18 +88,15 @@ def restore(connection: Connection) -> list[str]:
     return wrong
 
 
-_FOREIGN = "is not Centra's"
-
-
-def _compare(ours: Mapping[str, str | None], found: Mapping[str, str | None]) -> list[Guard]:
+def _compare(ours: Mapping[str, str | None], found: Mapping[str, str | None]) -> list[WrongTrigger]:
     wrong = []
     for name in sorted(ours.keys() | found.keys()):
         if name not in found:
-            wrong.append((name, "is missing"))
+            wrong.append(WrongTrigger(name=name, problem="missing"))
         elif name not in ours:
-            wrong.append((name, _FOREIGN))
+            wrong.append(WrongTrigger(name=name, problem="foreign"))
         elif found[name] != ours[name]:
-            wrong.append((name, "was altered"))
+            wrong.append(WrongTrigger(name=name, problem="altered"))
     return wrong
 
 

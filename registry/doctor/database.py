@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from registry import audit
-from registry.database.address import shown
+from registry.database.address import address_text
 from registry.database.engine import translated
 from registry.database.migrations import SCHEMA, current, differences
 from registry.database.sqlite import check_exists
@@ -30,7 +30,7 @@ def check_database(setup: Setup) -> list[Finding]:
         return [Finding(code=error.code, text=text, data=error.data)]
     with translated(engine), engine.connect() as connection:
         version = ".".join(map(str, connection.dialect.server_version_info or ()))
-    return well(f"{shown(engine.url)} ({engine.name} {version})")
+    return well(f"{address_text(engine.url)} ({engine.name} {version})")
 
 
 def check_migration(setup: Setup) -> list[Finding]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from centra.errors import FormatError, UnsupportedFormatError
 from centra.system.redaction import redacted
-from registry.database.address import shown
+from registry.database.address import address_text
 from registry.errors import WrongStoreError
 from registry.storage.needed import missing_blobs
 
@@ -184,7 +184,7 @@ def _wrong_store(
         name = registry.origins.get(key)
         return f" (from {name})" if name else ""
 
-    database, store = shown(registry.engine.url), store_address(registry.store)
+    database, store = address_text(registry.engine.url), store_address(registry.store)
     return WrongStoreError(
         "the store is not the one that this database writes to:\n"
         f"  database {database}{origin('database')}, registry {short_id(own)}\n"

@@ -596,7 +596,7 @@ def test_folder_channel_and_digest_give_the_same_release(
         f"file://{url}#production",
     ):
         loaded = centra.load_release(source, engine=engine, device="cpu")
-        assert loaded.digest == release.digest, source
+        assert (loaded.digest, loaded.engine) == (release.digest, engine), source
         assert loaded.predict(TEXTS[:1]) == release.predict(TEXTS[:1])
 
 

@@ -143,7 +143,7 @@ def test_a_map_waits_for_no_thread_that_has_something_else_to_do() -> None:
 
     pool.submit(other, 0)
     assert busy.wait(WAIT)
-    assert pool.hands == 1  # the caller stands in for one thread, and the other is busy
+    assert pool.free_threads == 1  # the caller stands in for one thread, and the other is busy
     assert pool.map(lambda number: number + 1, [1, 2, 3]) == [2, 3, 4]
     assert not over.is_set()
     over.set()

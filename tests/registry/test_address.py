@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine
 
 from centra.errors import UsageError
-from registry.database.address import anchored, parse, shown
+from registry.database.address import address_text, anchored_address, parse_address
 from registry.database.engine import make_engine
 
 HOME = Path("/home/registry")
@@ -24,16 +24,19 @@ MARKER = "s3kr1t-marker"
 @given(folder=NAMES, file=NAMES)
 def test_every_path_is_itself(folder: str, file: str) -> None:
     path = f"/srv/{folder}/{file}"
-    assert parse(path).database == path
-    assert parse(anchored(f"./{folder}/{file}", HOME)).database == f"{HOME}/{folder}/{file}"
-    assert shown(parse(path)) == path
+    assert parse_address(path).database == path
+    assert (
+        parse_address(anchored_address(f"./{folder}/{file}", HOME)).database
+        == f"{HOME}/{folder}/{file}"
+    )
+    assert address_text(parse_address(path)) == path
 
 
 @given(folder=NAMES, file=NAMES)
 def test_behind_sqlite_a_path_is_itself_or_refused(folder: str, file: str) -> None:
     path = f"/srv/{folder}/{file}"
     try:
-        url = parse(f"sqlite:///{path}")
+        url = parse_address(f"sqlite:///{path}")
     except UsageError:
         assert "?" in path
         return
@@ -44,7 +47,7 @@ def test_behind_sqlite_a_path_is_itself_or_refused(folder: str, file: str) -> No
 @pytest.mark.parametrize("character", sorted(set(string.printable) - set("/")))
 def test_every_printable_character_is_one_of_a_name(character: str) -> None:
     for path in (f"/a/{character}b/r.db", f"/a/b{character}/r.db", f"/a/b/{character}"):
-        assert parse(path).database == parse(f"sqlite:///{path}").database == path
+        assert parse_address(path).database == parse_address(f"sqlite:///{path}").database == path
 
 
 @pytest.mark.parametrize(
@@ -63,7 +66,7 @@ def test_every_printable_character_is_one_of_a_name(character: str) -> None:
     ],
 )
 def test_a_relative_path_counts_from_its_folder(address: str, path: str) -> None:
-    assert parse(anchored(address, HOME)).database == path
+    assert parse_address(anchored_address(address, HOME)).database == path
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def test_a_relative_path_counts_from_its_folder(address: str, path: str) -> None
     ],
 )
 def test_what_is_refused_is_not_shown(address: str) -> None:
-    for refuse in (parse, lambda text: parse(anchored(text, HOME))):
+    for refuse in (parse_address, lambda text: parse_address(anchored_address(text, HOME))):
         with pytest.raises(UsageError) as caught:
             refuse(address)
         assert MARKER not in str(caught.value)
@@ -125,8 +128,8 @@ def test_what_is_refused_is_not_shown(address: str) -> None:
     ],
 )
 def test_a_server_is_told_without_its_password(address: str, told: str) -> None:
-    url = parse(address)
-    assert shown(url) == told
+    url = parse_address(address)
+    assert address_text(url) == told
     assert MARKER not in repr(url.difference_update_query(["sslpassword"]))
     (_, given) = make_engine(address).dialect.create_connect_args(url)
     assert any(MARKER in str(value) for value in given.values())

@@ -683,7 +683,7 @@ def test_whoever_wants_a_blob_that_is_being_removed_waits_and_stores_it_anew(
     (wanted,) = litter(registry, module().read_bytes())
     waiting = threading.Event()
     monkeypatch.setattr(claims, "_LONG_S", 0.0)
-    monkeypatch.setattr(claims, "_log", SimpleNamespace(info=lambda *_: waiting.set()))
+    monkeypatch.setattr(claims, "_log", SimpleNamespace(warning=lambda *_: waiting.set()))
     threads: list[threading.Thread] = []
 
     def register() -> None:

@@ -202,12 +202,12 @@ def _key(path: Path) -> None:
 
 def _address(data: bytes, folder: Path) -> None:
     from centra.store import open_store
-    from registry.database.address import parse, shown
+    from registry.database.address import address_text, parse_address
     from registry.rules.lifecycle import Actor
 
     text = data.decode(errors="surrogateescape")
     for reading in (
-        lambda: shown(parse(text)),
+        lambda: address_text(parse_address(text)),
         lambda: open_store(text),
         lambda: Actor.parse(text),
     ):

@@ -86,7 +86,9 @@ class Layer:
         """From states ``(tokens, hidden)`` to the next, or to logits ``(tokens, outputs)``."""
         # Rows come out the same in any company, and attention stays within an input. So a batch
         # may be cut anywhere between inputs, and most of a layer even within one.
-        parts = shared.packed.parts(max(self._pool.hands, _divided_up(len(states), _MOST_ROWS)))
+        parts = shared.packed.parts(
+            max(self._pool.free_threads, _divided_up(len(states), _MOST_ROWS))
+        )
         return _joined(self._pool.map(partial(self._run, states, shared), parts))
 
     def _run(self, states: np.ndarray, shared: SharedState, part: Part) -> np.ndarray:
@@ -99,7 +101,9 @@ class Layer:
 
     def _by_rows(self, program: Program, *arrays: np.ndarray) -> list[np.ndarray]:
         rows = len(arrays[0])
-        count = max(min(self._pool.hands, rows // _LEAST_ROWS), _divided_up(rows, _MOST_ROWS))
+        count = max(
+            min(self._pool.free_threads, rows // _LEAST_ROWS), _divided_up(rows, _MOST_ROWS)
+        )
         if count == 1:
             return program(*arrays)
         step = _divided_up(rows, count)

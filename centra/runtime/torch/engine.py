@@ -40,7 +40,7 @@ _Hidden = tuple[torch.Tensor, SharedState]
 
 
 def torch_engine(device: str | None = None, dtype: str | None = None) -> Engine:
-    """The engine for a device and a number type; see :func:`centra.runtime.devices.choose_device`.
+    """The engine for a device and a dtype; see :func:`centra.runtime.devices.choose_device`.
 
     Raises:
         UsageError: an unknown name, or a device that is not there.
