@@ -12,6 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.engine.cursor import CursorFetchStrategy
 
 from centra.formats.task_module import check_module
+from centra.releases.compose import merge
 from centra.store import LocalStore
 from registry import backbones, channels, doctor, promotion, releases, tasks
 from registry.channels.moving import record_move
@@ -85,7 +86,7 @@ def grow(registry: Registry, modules: Sequence[Path], history: History) -> None:
             digests[version.id] = module.digest
             uow.session.flush()
         steps = _sets(uow, names, history.releases)
-        template = releases.merge({n: m.digest for n, m in last.items()}, registry.store)
+        template = merge({n: m.digest for n, m in last.items()}, registry.store)
         base: int | None = None
         for versions in steps:
             entries = {
