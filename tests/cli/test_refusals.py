@@ -197,7 +197,10 @@ USAGE = {
     "task list --metric f1>=high": "expected NAME>=VALUE",
     "backbone register ../evil {encoder}": "is not a valid backbone name",
     "channel move ../evil 1": "is not a valid channel name",
-    "channel move latest 1": "follows 'centra compose --release' by itself",
+    "channel move latest 1": (
+        "follows the releases of the live set by itself",
+        "It moves by: centra compose --release",
+    ),
     "channel move 7 1": "would read as a release number",
     "compose --set intent": "intent@MAJOR.MINOR",
     "compose --set ../evil@1.0": "is not a valid task name",
@@ -275,7 +278,7 @@ USAGE = {
     "distill --task new --backbone tiny --data {data} --layers 1 --teacher {stars} "
     "--temperature 0": "temperature must be greater than 0",
     "distill --task new --backbone tiny --data {data} --layers 1 --teacher {stars} "
-    "--output {stars}": "the student would take its teacher's place; give --output",
+    "--output {stars}": ("the student would take its teacher's place", "--output FILE"),
     "fit": "Missing argument 'RECIPE.toml'",
     "fit {missing}": "cannot be read (No such file",
     "--actor ada task list": ("actor 'ada': expected TEAM/PERSON", "nlu/ada"),
