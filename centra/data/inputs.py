@@ -1,8 +1,9 @@
-"""From JSONL lines and request objects to inputs, and from inputs to padded batches of token ids.
+"""From JSONL lines and request objects to inputs and labelled examples.
 
 An input is always one text (or a pair of texts). Words of a tagging input are character spans of
 that text, never a second tokenisation, so that sentence tasks and tagging tasks share one encoding
-and one pass over the trunk. See :mod:`centra.data.words` for how tokens become a text.
+and one pass over the trunk. See :mod:`centra.data.words` for how tokens become a text, and
+:mod:`centra.tokenization.text_encoder` for how texts become token ids.
 """
 
 from __future__ import annotations

@@ -11,18 +11,18 @@ from centra.formats.identities import Name, TaskName, VersionNumber
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["parse_name", "parse_task_name", "parse_task_reference", "several"]
+__all__ = ["distinct_names", "parse_name", "parse_task_name", "parse_task_reference"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _TAKEN = ("id", "error")
 
 
-def parse_name(text: str, what: str = "name") -> Name:
+def parse_name(text: str, noun: str = "name") -> Name:
     """Check a name and give it its type.
 
     Args:
         text: what the user typed.
-        what: the noun for the error, e.g. ``"task name"``.
+        noun: what it is called in the error, e.g. ``"task name"``.
 
     Raises:
         InvalidNameError: anything but 1 to 63 lower-case letters, digits, ``_``, ``-`` and ``.``,
@@ -30,7 +30,7 @@ def parse_name(text: str, what: str = "name") -> Name:
     """
     if not _NAME.fullmatch(text) or ".." in text:
         raise InvalidNameError(
-            what,
+            noun,
             text,
             "1 to 63 characters of a-z, 0-9, '_', '-' and '.', starting with a letter or digit",
         )
@@ -65,6 +65,6 @@ def parse_task_reference(text: str) -> tuple[TaskName, VersionNumber | None]:
     return task, VersionNumber.parse(version) if at else None
 
 
-def several(names: Collection[str] | str) -> list[str]:
+def distinct_names(names: Collection[str] | str) -> list[str]:
     """Some names, each once, in their order; a string is one name."""
     return [names] if isinstance(names, str) else list(dict.fromkeys(names))

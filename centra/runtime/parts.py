@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from centra.errors import NotFoundError, UsageError
 from centra.formats.backbone import BackboneSpec
-from centra.formats.names import several
+from centra.formats.names import distinct_names
 from centra.formats.precision import Precision
 from centra.progress import Progress, silent
 from centra.runtime.engines import default_engine, open_engine
@@ -212,7 +212,7 @@ def _submit(
 def _entries(
     manifest: ReleaseManifest, tasks: Collection[str] | str | None
 ) -> dict[str, TaskEntry]:
-    names = sorted(manifest.tasks) if tasks is None else several(tasks)
+    names = sorted(manifest.tasks) if tasks is None else distinct_names(tasks)
     for name in names:
         if name not in manifest.tasks:
             raise no_such_task(name, sorted(manifest.tasks))

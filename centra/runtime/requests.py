@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from centra.data.inputs import Input
 from centra.errors import DataError, UsageError
-from centra.formats.names import several
+from centra.formats.names import distinct_names
 from centra.kinds import kind_named
 from centra.runtime.parts import no_such_task
 from centra.runtime.schedule import Job, Profile, compute, compute_alone
@@ -168,7 +168,7 @@ def _chosen_tasks(
 ) -> list[str]:
     if tasks is None:
         return sorted(parts.tasks)
-    names = several(tasks)
+    names = distinct_names(tasks)
     for name in names:
         if name not in parts.tasks:
             raise no_such_task(name, sorted(parts.tasks))

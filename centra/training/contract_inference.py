@@ -62,25 +62,25 @@ def infer_contract(
         DataError: examples of different kinds or inputs, or not of those that were said; a label
             that is not in the set. File and line are named.
     """
-    said = labelling or Labelling()
+    labelling = labelling or Labelling()
     examples = [*train, *dev]
     _check_alike(examples)
-    name, remarks = (said.kind, []) if said.kind else _kind(examples, said, like)
+    name, remarks = (labelling.kind, []) if labelling.kind else _kind(examples, labelling, like)
     kind = kind_named(name)
-    if said.tags and not kind.reads_every_token:
-        raise DataError(f"tags were said to be {said.tags}, but this is a {name} task")
-    if said.labels and not kind.has_labels:
+    if labelling.tags and not kind.reads_every_token:
+        raise DataError(f"tags were said to be {labelling.tags}, but this is a {name} task")
+    if labelling.labels and not kind.has_labels:
         raise DataError(f"a set of labels was given, but this is a {name} task, which has none")
-    reading = read_as(name, examples, said.labels, said.tags)
+    reading = read_as(name, examples, labelling.labels, labelling.tags)
     read = reading.examples[: len(train)], reading.examples[len(train) :]
-    if said.labels:
-        labels = kind.given_labels(examples, said.labels, said.tags)
+    if labelling.labels:
+        labels = kind.given_labels(examples, labelling.labels, labelling.tags)
         remarks = remarks + _unused(kind, labels, read[0])
     else:
         labels = kind.find_labels(train, read[0])
         if like is not None and {*labels} == {*like.labels}:
             labels = like.labels
-    _check_known(labels, reading.examples, said)
+    _check_known(labels, reading.examples, labelling)
     return InferredContract(
         contract=Contract(kind=name, input=examples[0].input.form, labels=labels),
         train=read[0],
@@ -91,7 +91,7 @@ def infer_contract(
 
 
 def _kind(
-    examples: Sequence[Example], said: Labelling, like: TaskSpec | None
+    examples: Sequence[Example], labelling: Labelling, like: TaskSpec | None
 ) -> tuple[str, list[str]]:
     """The kind that the labels look like, and what to say of that."""
     numbers: dict[str, None] = {}
@@ -106,9 +106,9 @@ def _kind(
         elif isinstance(label, tuple) and example.numbers:
             numbers |= dict.fromkeys(label)
     name, form = _likely_kind(examples[0]), examples[0].label_form
-    if like is not None and not said.labels and _may_be(like.kind, examples):
+    if like is not None and not labelling.labels and _may_be(like.kind, examples):
         name = like.kind
-    if not numbers or said.labels or form == "tags" or not kind_named(name).has_labels:
+    if not numbers or labelling.labels or form == "tags" or not kind_named(name).has_labels:
         return name, []
     remark = f"{len(numbers)} whole numbers as labels: taken as classes; "
     remark += "--kind regression says otherwise, " if form == "label" else ""
@@ -146,23 +146,27 @@ def _check_alike(examples: Sequence[Example]) -> None:
             )
 
 
-def _check_known(labels: Sequence[str], examples: Sequence[Example], said: Labelling) -> None:
+def _check_known(labels: Sequence[str], examples: Sequence[Example], labelling: Labelling) -> None:
     known = {*labels}
     for example in examples:
         for label in all_labels(example):
             if label not in known:
-                values = not (said.kind or said.labels) and label.removeprefix("-").isdecimal()
+                values = (
+                    not (labelling.kind or labelling.labels) and label.removeprefix("-").isdecimal()
+                )
                 raise DataError(
-                    f"{example.where}: {_unknown(label, labels, said)}",
+                    f"{example.where}: {_unknown(label, labels, labelling)}",
                     code="unknown-number" if values else "unknown-label",
                     label=label,
                     labels=[*labels],
                 )
 
 
-def _unknown(label: str, labels: Sequence[str], said: Labelling) -> str:
+def _unknown(label: str, labels: Sequence[str], labelling: Labelling) -> str:
     """That a label is not in the set, and what may have been meant."""
-    where = "is none of the labels given" if said.labels else "does not occur in the training data"
+    where = (
+        "is none of the labels given" if labelling.labels else "does not occur in the training data"
+    )
     known = ", ".join(labels[:_SHOWN]) + (" …" if len(labels) > _SHOWN else "")
     near = near_label(label, labels)
     hint = f"; {near!r} is nearly the same" if near else ""

@@ -123,17 +123,17 @@ def _head(
     inferred: InferredContract, labelling: Labelling | None, like: TaskSpec | None
 ) -> HeadSpec:
     """The head of a task, which may cut texts into words as its team, its teacher or its data do."""
-    said = labelling.words if labelling else None
+    words = labelling.words if labelling else None
     if not kind_named(inferred.contract.kind).reads_every_token:
-        if said:
+        if words:
             raise DataError(
-                f"words were said to be {said}, but this is a {inferred.contract.kind} task"
+                f"words were said to be {words}, but this is a {inferred.contract.kind} task"
             )
         return HeadSpec(activation="tanh")
     if like is not None:
-        return HeadSpec(words=said or like.head.words)
+        return HeadSpec(words=words or like.head.words)
     tokens = (token for example in inferred.train for token in example.input.tokens or ())
-    return HeadSpec(words=said or ("characters" if are_characters(tokens) else "unicode"))
+    return HeadSpec(words=words or ("characters" if are_characters(tokens) else "unicode"))
 
 
 def _encode(spec: TaskSpec, examples: list[Example], encoder: TextEncoder) -> Split:

@@ -152,7 +152,9 @@ def retire(registry: Registry, reference: str) -> BackboneOutcome:
                 backbone=reference,
                 users=users,
             )
-        return _set_state(uow, backbone, BackboneState.RETIRED)
+        outcome = _set_state(uow, backbone, BackboneState.RETIRED)
+    _log_change(outcome, "retired")
+    return outcome
 
 
 def restore(registry: Registry, reference: str) -> BackboneOutcome:
@@ -168,7 +170,14 @@ def restore(registry: Registry, reference: str) -> BackboneOutcome:
         DatabaseError: the registry cannot be used.
     """
     with registry.write() as uow:
-        return _set_state(uow, uow.backbone(_with_version(reference)), BackboneState.ACTIVE)
+        outcome = _set_state(uow, uow.backbone(_with_version(reference)), BackboneState.ACTIVE)
+    _log_change(outcome, "restored")
+    return outcome
+
+
+def _log_change(outcome: BackboneOutcome, done: str) -> None:
+    if outcome.changed:
+        _log.info("%s backbone %s", done, outcome.backbone.reference)
 
 
 def _with_version(reference: str) -> str:

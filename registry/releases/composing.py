@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from centra.errors import ConflictError, NotFoundError, UsageError
-from centra.formats.names import parse_task_reference, several
+from centra.formats.names import distinct_names, parse_task_reference
 from centra.formats.precision import Precision
 from centra.progress import Progress, Remark, silent, unheard
 from centra.releases.compose import ComposeError, merge
@@ -154,7 +154,7 @@ def compose(
         StoreError, StoreNotWritableError, DatabaseError: the registry cannot be used.
     """
     replace = [replace] if isinstance(replace, str) else replace
-    remove = several(remove)
+    remove = distinct_names(remove)
     precision = None if precision is None else _parse_precision(precision)
     if publish:
         registry.check_store()

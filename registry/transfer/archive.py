@@ -140,8 +140,7 @@ def write(
         ):
             _add(archive, _DOCUMENT, export.to_bytes())
             for done, digest in enumerate(sorted(export.blobs), 1):
-                known = digest in signatures
-                source = signatures[digest] if known else reader.fetch(digest)
+                source = signatures.get(digest) or reader.fetch(digest)
                 _add(archive, _member(digest), source)
                 progress("write blobs", done, len(export.blobs))
     except OSError as error:

@@ -127,9 +127,9 @@ def import_file(
     file, since = Path(file), time.monotonic()
     registry.check_store()  # What cannot be used must show before the long work does.
     with registry.read() as uow:
-        known = {row.digest for row in uow.backbones()}
+        known_backbones = {row.digest for row in uow.backbones()}
     with tempfile.TemporaryDirectory() as folder:
-        content = read_content(file, LocalStore(Path(folder)), known, progress)
+        content = read_content(file, LocalStore(Path(folder)), known_backbones, progress)
         requests = {
             name: VersionRequest(
                 task=TaskName(Name(name)), team=owner or Name(task.team), force=force

@@ -173,7 +173,7 @@ def test_nothing_is_read_from_standard_input(
 ) -> None:
     """With an open, silent one it must give up at once; with ``yes |`` it must run nothing."""
     change(folder / "config.json", model_type="own", auto_map={"AutoConfig": "own.Own"})
-    run = f"from centra.formats.backbone import import_backbone; import_backbone({str(folder)!r}, None)"
+    run = f"from centra.checkpoints.backbone import import_backbone; import_backbone({str(folder)!r}, None)"
     with subprocess.Popen(
         [warm_python, "-c", run], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:

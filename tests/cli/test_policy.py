@@ -136,7 +136,7 @@ def test_what_the_account_is_called_opens_no_channel(
         monkeypatch.setenv(variable, word)
     result = centra("promote", "1", "--to", "production", code=6)
     assert "promoter" in result.stdout
-    refused("task", "retire", "intent", code=4, says="set CENTRA_ACTOR=nlu/YOU")
+    refused("task", "retire", "intent", code=4, says="Set CENTRA_ACTOR=nlu/YOU")
 
 
 def test_a_key_travels_with_the_policy(home: Path, tmp_path: Path) -> None:

@@ -278,7 +278,10 @@ USAGE = {
     "distill --task new --backbone tiny --data {data} --layers 1 --teacher {stars} "
     "--temperature 0": "temperature must be greater than 0",
     "distill --task new --backbone tiny --data {data} --layers 1 --teacher {stars} "
-    "--output {stars}": ("the student would take its teacher's place", "--output FILE"),
+    "--output {stars}": (
+        "the student would take its teacher's place",
+        "Name another file: --output FILE",
+    ),
     "fit": "Missing argument 'RECIPE.toml'",
     "fit {missing}": "cannot be read (No such file",
     "--actor ada task list": ("actor 'ada': expected TEAM/PERSON", "nlu/ada"),

@@ -179,7 +179,7 @@ def test_the_clock_of_a_process_is_moved(on_sqlite: Attacked) -> None:
     done = world.run("task retire intent", clock=3600)
     assert done.code == 0
     last = world.run("audit --json").out
-    at = max(datetime.fromisoformat(time) for time in re.findall(r'"at": "([^"]+)"', last))
+    at = max(datetime.fromisoformat(time) for time in re.findall(r'"created_at": "([^"]+)"', last))
     assert at > datetime.now(at.tzinfo) + timedelta(minutes=30)
 
 
