@@ -16,8 +16,7 @@ from centra.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["EXIT_CODES", "HINTS", "WRONG_STORE", "exit_code", "message"]
-__all__ = ["EXIT_CODES", "HINTS", "exit_code", "gate_hint", "message"]
+__all__ = ["EXIT_CODES", "HINTS", "WRONG_STORE", "exit_code", "gate_hint", "message"]
 
 EXIT_CODES: dict[type[CentraError], int] = {
     CentraError: 1,
@@ -180,6 +179,13 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
         "Compose what you want of it onto what is served: centra compose --base {channel} --set "
         "TASK@VERSION --release. Or replace what is served with --force, which the audit log will show."
     ),
+    # Tasks and backbones
+    "class-not-transformers": "Or train the task on its data: centra train",
+    "crf-unplaced": "Train the task on its data: centra train --crf",
+    "kind-must-be-declared": "Say which: --kind multilabel or --kind regression",
+    "labels-unusable": "Or give the labels with --labels FILE.",
+    "no-backbone": "centra backbone register NAME SOURCE",
+    "tensor-unplaced": "Or train the task on its data: centra train",
     # The log
     "audit-log": _audit_hints,
     "invalid-witness": "'centra audit verify' prints it.",

@@ -97,7 +97,7 @@ def layer_work(layer: Layer, *, batch: int, length: int) -> Work:
 
 
 def first_token_work(layer: Layer, *, batch: int, length: int) -> Work:
-    """A layer of which the first tokens alone are read; see :mod:`centra.runtime.onnx.layers`.
+    """A layer of which the first tokens alone are read; see :mod:`centra.runtime.onnx.layer_graphs`.
 
     One row for each input goes through all of its weights, for the key and value projections that
     moved are as large as those of one token. It then meets the inputs of the layer instead of keys

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from centra.checkpoints.placing import check_placed, encoder_prefix, harmless
+from centra.checkpoints.placing import check_placed, encoder_prefix, ignored_names
 from centra.checkpoints.pretrained import refuse_code
 from centra.checkpoints.saved_model import load, read_config, read_headers
 from centra.checkpoints.shards import canonical_shards, check_finite_weights
@@ -23,6 +23,7 @@ from centra.store import LocalStore
 from centra.system.snapshot import copy_model
 from centra.tokenization.checks import checked_text_encoder
 from centra.tokenization.importing import import_tokenizer
+from centra.tokenization.trial import try_tokenizer
 
 if TYPE_CHECKING:
     from centra.store import BlobReader, BlobWriter
@@ -73,7 +74,7 @@ def _import(
     check_placed(
         headers,
         {prefix + name: shape for name, shape in shapes.items()},
-        harmless(family, prefix, heads=True),
+        ignored_names(family, prefix, heads=True),
         source,
         family.class_name,
     )
@@ -105,7 +106,13 @@ def _import(
     return spec
 
 
-def check_backbone(spec: BackboneSpec, reader: BlobReader, progress: Progress = silent) -> None:
+def check_backbone(
+    spec: BackboneSpec,
+    reader: BlobReader,
+    progress: Progress = silent,
+    *,
+    tokenizer_tried: bool = False,
+) -> None:
     """Check all of a backbone against its own weights and its tokenizer, without torch.
 
     Every backbone passes here before it is written to a database, wherever it comes from.
@@ -114,6 +121,8 @@ def check_backbone(spec: BackboneSpec, reader: BlobReader, progress: Progress = 
         spec: what ``backbone.json`` says.
         reader: has all its parts.
         progress: told of each part.
+        tokenizer_tried: whether its tokenizer was tried when it came to this registry; otherwise it
+            is now, in a process of its own, before anything here reads it.
 
     Raises:
         FormatError: the spec makes no sense, or a part is damaged or not what the spec says; it is
@@ -126,5 +135,8 @@ def check_backbone(spec: BackboneSpec, reader: BlobReader, progress: Progress = 
     for number, digest in enumerate((spec.embeddings, *spec.layers)):
         check_shard(spec, number, reader.fetch(digest))
         progress("check backbone", number + 1, len(spec.layers) + 1)
+    if not tokenizer_tried:
+        tokenizer = reader.fetch(spec.tokenizer["tokenizer.json"])
+        try_tokenizer(tokenizer.read_bytes(), where)
     # Now that its length is known to be that of a tensor.
     checked_text_encoder(spec, reader)

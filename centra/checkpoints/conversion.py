@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from centra.checkpoints.fine_tuned import FineTuned
-from centra.checkpoints.frozen import Footing, find_footings
+from centra.checkpoints.frozen import BackboneMatch, match_backbones
 from centra.checkpoints.saved_model import load
 from centra.checkpoints.shards import check_finite_weights
 from centra.checkpoints.task import read_task
@@ -66,7 +66,7 @@ def convert(
 
     Args:
         folder: with ``config.json`` and safetensors weights.
-        backbones: those it may stand on, by name; see :func:`centra.checkpoints.frozen.find_footings`.
+        backbones: those it may stand on, by name; see :func:`centra.checkpoints.frozen.match_backbones`.
         reader: where the backbones' blobs are.
         tap: the tap that was meant; layers up to it must be the backbone's own. None finds the
             highest there is.
@@ -128,7 +128,7 @@ def _convert(
     checkpoint = FineTuned.open(folder)
     state = load(checkpoint.tensors)
     check_finite_weights(state, str(folder))
-    footings = find_footings(
+    matches = match_backbones(
         under(state, checkpoint.family.prefix),
         checkpoint.family,
         checkpoint.settings,
@@ -137,7 +137,7 @@ def _convert(
         folder=folder,
         progress=progress,
     )
-    footing = _fitting(checkpoint, footings, reader, pairs=form == "pair")
+    matched = _fitting(checkpoint, matches, reader, pairs=form == "pair")
     task, names = read_task(
         checkpoint.raw,
         checkpoint.outputs,
@@ -150,8 +150,8 @@ def _convert(
     head = HeadSpec.model_validate({"activation": checkpoint.family.sentence_head[1]})
     if not checkpoint.tagging and (tags or words):
         raise UsageError(
-            f"{folder}: is a {task} task, which has no words to tag; --tags and --words are for "
-            "token classifiers"
+            f"{folder}: is a {task} task, which has no words to tag; a scheme of tags and a way "
+            "to cut words are declared for token classifiers"
         )
     if checkpoint.tagging:
         names, head = _tagging_head(
@@ -159,8 +159,8 @@ def _convert(
         )
     spec = _spec(
         checkpoint,
-        footing,
-        tap=_tap(tap, footing, folder),
+        matched,
+        tap=_tap(tap, matched, folder),
         kind=task,
         labels=names,
         head=head,
@@ -169,40 +169,40 @@ def _convert(
     module = TaskModule(spec, _weights(state, checkpoint, spec))
     pair = _PROBE_TEXTS[0] if spec.input == "pair" else None
     inputs = [Input(text, pair) for text in _PROBE_TEXTS]
-    _, batch = TextEncoder.of(footing.backbone, reader).batch(inputs)
-    return with_probe(module, checkpoint, footing, batch=batch, reader=reader, remark=remark)
+    _, batch = TextEncoder.of(matched.backbone, reader).batch(inputs)
+    return with_probe(module, checkpoint, matched, batch=batch, reader=reader, remark=remark)
 
 
 def _fitting(
-    checkpoint: FineTuned, footings: Sequence[Footing], reader: BlobReader, *, pairs: bool
-) -> Footing:
+    checkpoint: FineTuned, matches: Sequence[BackboneMatch], reader: BlobReader, *, pairs: bool
+) -> BackboneMatch:
     """The first backbone whose settings and tokenizer are the checkpoint's, too.
 
     Backbones of the same weights may have been registered with other tokenizers.
     """
     errors = []
-    for footing in footings:
+    for matched in matches:
         try:
-            _check_config(checkpoint, footing)
+            _check_config(checkpoint, matched)
             check_same_tokenizer(
-                checkpoint.folder, footing.backbone, reader, pairs=pairs, config=checkpoint.config
+                checkpoint.folder, matched.backbone, reader, pairs=pairs, config=checkpoint.config
             )
         except IncompatibleError as error:
             errors.append(error)
         else:
-            return footing
+            return matched
     raise errors[0]
 
 
-def _check_config(checkpoint: FineTuned, footing: Footing) -> None:
-    family, name = checkpoint.family, footing.name
+def _check_config(checkpoint: FineTuned, matched: BackboneMatch) -> None:
+    family, name = checkpoint.family, matched.name
     for key, setting in family.settings.items():
         if setting is DROPOUT or key == family.layers_key:
             continue
         # Where positions do not count from it, no layer depends on it.
         if key == "pad_token_id" and not family.position_offset:
             continue
-        own, given = checkpoint.settings[key], footing.backbone.config[key]
+        own, given = checkpoint.settings[key], matched.backbone.config[key]
         if own != given:
             raise IncompatibleError(
                 f"{checkpoint.folder}: {key} is {own!r}, {name} has {given!r}, so its layers "
@@ -210,23 +210,23 @@ def _check_config(checkpoint: FineTuned, footing: Footing) -> None:
             )
 
 
-def _tap(declared: int | None, footing: Footing, folder: Path) -> int:
+def _tap(declared: int | None, matched: BackboneMatch, folder: Path) -> int:
     if declared is None:
-        return footing.layers
-    if not 0 <= declared <= footing.backbone.num_layers:
-        raise UsageError(f"tap {declared}: {footing.name} has {footing.backbone.num_layers} layers")
-    if declared > footing.layers:
+        return matched.layers
+    if not 0 <= declared <= matched.backbone.num_layers:
+        raise UsageError(f"tap {declared}: {matched.name} has {matched.backbone.num_layers} layers")
+    if declared > matched.layers:
         raise IncompatibleError(
-            f"{folder}: layer {footing.layers + 1} differs from {footing.name}'s, but tap "
-            f"{declared} was declared. Layers 1 to {footing.layers} are frozen; declare a tap up "
-            f"to {footing.layers} or leave it out."
+            f"{folder}: layer {matched.layers + 1} differs from {matched.name}'s, but tap "
+            f"{declared} was declared. Layers 1 to {matched.layers} are frozen; declare a tap up "
+            f"to {matched.layers} or leave it out."
         )
     return declared
 
 
 def _spec(
     checkpoint: FineTuned,
-    footing: Footing,
+    matched: BackboneMatch,
     *,
     tap: int,
     kind: str,
@@ -238,9 +238,9 @@ def _spec(
         kind=kind,
         input=form,
         labels=labels,
-        backbone=footing.backbone.digest,
+        backbone=matched.backbone.digest,
         tap_layer=tap,
-        depth=footing.depth - tap,
+        depth=matched.depth - tap,
         head=head,
         training={"checkpoint": checkpoint.architecture},
     )

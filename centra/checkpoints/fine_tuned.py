@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from centra.checkpoints.placing import check_placed, encoder_prefix, harmless
+from centra.checkpoints.placing import check_placed, encoder_prefix, ignored_names
 from centra.checkpoints.pretrained import refuse_code
 from centra.checkpoints.saved_model import StoredTensor, read_config, read_headers
 from centra.errors import FormatError, IncompatibleError
@@ -88,7 +88,7 @@ class FineTuned:
         for part, source in head.items():
             outputs = rows if part == "out" else hidden
             expected |= {f"{source}.weight": (outputs, hidden), f"{source}.bias": (outputs,)}
-        ignored = harmless(family, prefix, heads=False)
+        ignored = ignored_names(family, prefix, heads=False)
         check_placed(headers, expected, ignored, where, architecture)
         return cls(
             folder=folder,
@@ -133,8 +133,10 @@ def _architecture(raw: dict[str, Any], family: Family, where: str) -> str:
         + (
             "A class of another name may compute otherwise than transformers' own, so it is not "
             "taken for it. If it computes the same, load the weights with transformers' class and "
-            "save them again; if not, fine-tune that class, or train with 'centra train'."
+            "save them again; if not, fine-tune that class."
             if own
             else "Fine-tune one of these, and save it with its save_pretrained."
-        )
+        ),
+        code="class-not-transformers",
+        architecture=names[0],
     )

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from centra.progress import Progress
     from centra.store import BlobReader
 
-__all__ = ["Footing", "find_footings"]
+__all__ = ["BackboneMatch", "match_backbones"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Footing:
+class BackboneMatch:
     """The backbone that a model stands on, and how far up."""
 
     name: str
@@ -45,7 +45,7 @@ class Footing:
     """The coarsest in which the frozen parts are the backbone's."""
 
 
-def find_footings(
+def match_backbones(
     state: Mapping[str, torch.Tensor],
     family: Family,
     settings: Mapping[str, Any],
@@ -54,7 +54,7 @@ def find_footings(
     *,
     folder: Path,
     progress: Progress,
-) -> list[Footing]:
+) -> list[BackboneMatch]:
     """Find the backbones with a model's embeddings; of several, those with most of its layers.
 
     Args:
@@ -79,18 +79,24 @@ def find_footings(
             continue
         precisions = _frozen(parts, digests, spec, reader)
         if precisions:
-            footing = Footing(
+            matched = BackboneMatch(
                 name=name,
                 backbone=spec,
                 layers=len(precisions) - 1,
                 depth=settings[family.layers_key],
                 precision=max(precisions, key=lambda dtype: torch.finfo(dtype).eps),
             )
-            found.append(footing)
+            found.append(matched)
     if not found:
+        if not backbones:
+            raise IncompatibleError(
+                f"{folder}: no backbone is registered that it could stand on; first register the one "
+                "that it was fine-tuned from",
+                code="no-backbone",
+            )
         raise IncompatibleError(_unlike(parts[0], family, backbones, reader, folder))
-    most = max(footing.layers for footing in found)
-    return [footing for footing in found if footing.layers == most]
+    most = max(matched.layers for matched in found)
+    return [matched for matched in found if matched.layers == most]
 
 
 def _frozen(
@@ -157,11 +163,6 @@ def _unlike(
     reader: BlobReader,
     folder: Path,
 ) -> str:
-    if not backbones:
-        return (
-            f"{folder}: no backbone is registered that it could stand on; first register the one "
-            "that it was fine-tuned from: centra backbone register NAME SOURCE"
-        )
     mend = "Freeze the embeddings while fine-tuning, or register the backbone it started from."
     reasons = []
     for name, spec in backbones.items():

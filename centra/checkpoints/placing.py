@@ -2,7 +2,7 @@
 
 transformers ignores what a class does not know. Where that is a CRF, an adapter or a second layer of
 a head, the answers without it are others. So each tensor is either placed, or one of the few that
-are known to have no part in the answers (:func:`harmless`), or the model is refused by its name.
+are known to have no part in the answers (:func:`ignored_names`), or the model is refused by its name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from centra.families.base import Family
 
-__all__ = ["check_placed", "encoder_prefix", "harmless"]
+__all__ = ["check_placed", "encoder_prefix", "ignored_names"]
 
 _PARTS = r"\.(weight|bias)"
 # Heads of pre-training: left in the file by fine-tuning, read by no task.
@@ -56,7 +56,7 @@ _HINTS = {
     "the whole model.",
     r"adapter|prefix_tuning|loreft|ia3": "Merge the adapters into the layers where that can be "
     "done, or fine-tune layers instead.",
-    r"\bcrf\b": "'centra train --crf' trains a CRF that Centra decodes.",
+    r"\bcrf\b": "Centra decodes the CRFs that it trains itself.",
 }
 
 
@@ -90,7 +90,7 @@ def encoder_prefix(tensors: Mapping[str, StoredTensor], family: Family, where: s
     raise FormatError(f"{where}: has no weights for {end}")
 
 
-def harmless(family: Family, prefix: str, *, heads: bool) -> re.Pattern[str]:
+def ignored_names(family: Family, prefix: str, *, heads: bool) -> re.Pattern[str]:
     """The names of tensors that have no part in the answers.
 
     Args:
@@ -108,16 +108,16 @@ def check_placed(
     expected: Mapping[str, tuple[int, ...]],
     ignored: re.Pattern[str],
     where: str,
-    called: str,
+    class_name: str,
 ) -> None:
     """Check that a model holds what it needs, in the right shape, and nothing that nobody placed.
 
     Args:
         tensors: all that its files hold.
         expected: the shape of each tensor that is placed.
-        ignored: what may be left out; see :func:`harmless`.
+        ignored: what may be left out; see :func:`ignored_names`.
         where: what to call the model in errors.
-        called: the class that the tensors are placed in.
+        class_name: the class that the tensors are placed in.
 
     Raises:
         IncompatibleError: a tensor has no place; it is named. Or it is of a type that Centra does
@@ -127,13 +127,15 @@ def check_placed(
     unknown = [name for name in tensors if name not in expected and not ignored.fullmatch(name)]
     if unknown:
         raise IncompatibleError(
-            f"{where}: {_some(unknown)} no place in {called}: without "
+            f"{where}: {_some(unknown)} no place in {class_name}: without "
             f"{'it' if len(unknown) == 1 else 'them'} its answers would be others. "
             + next(
                 (hint for pattern, hint in _HINTS.items() if re.search(pattern, unknown[0])),
-                "Fine-tune transformers' own class, or train with 'centra train'; if the tensor is "
-                "left over, take it out of the file.",
-            )
+                "Fine-tune transformers' own class; if the tensor is left over, take it out of the "
+                "file.",
+            ),
+            code="crf-unplaced" if re.search(r"\bcrf\b", unknown[0]) else "tensor-unplaced",
+            tensor=unknown[0],
         )
     missing = [name for name in expected if name not in tensors]
     if missing:

@@ -19,30 +19,62 @@ from centra.system.reading import read_regular
 _LARGEST = 1 << 27
 """Bytes of a file beside the weights; tokenizers of a million tokens have a third of it."""
 
-__all__ = ["raise_not_found", "read_file", "read_json", "refuse_code"]
+__all__ = ["find_file", "read_file", "read_json", "refuse_code"]
+
+
+def find_file(
+    source: str, name: str, revision: str | None = None, *, required: bool = False
+) -> Path | None:
+    """The path of a file of a folder or hub repository, fetched from the hub where need be.
+
+    Args:
+        source: a folder or a hub name.
+        name: the file's name, e.g. ``"tokenizer.json"``.
+        revision: the hub's branch, tag or commit.
+        required: what the hub does not give is an error. Otherwise, and in a folder, it is None.
+
+    Raises:
+        NotFoundError: there is no such folder or hub repository.
+        FormatError: the hub cannot give the file.
+    """
+    if Path(source).is_dir():
+        path = Path(source) / name
+        return path if path.is_file() else None
+    from huggingface_hub import errors, hf_hub_download
+
+    unreachable = (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled)
+    nowhere = (errors.RepositoryNotFoundError, errors.HFValidationError, *unreachable)
+    denied = (errors.GatedRepoError, errors.RevisionNotFoundError)
+    try:
+        return Path(hf_hub_download(source, name, revision=revision))
+    except Exception as error:
+        if not required and isinstance(error, (errors.EntryNotFoundError, *unreachable)):
+            return None
+        # A gated repository is there; the hub calls it not found all the same.
+        if isinstance(error, nowhere) and not isinstance(error, denied):
+            raise NotFoundError(
+                f"{source}: no such folder here, and the hub could not give it "
+                f"({first_line(error)})",
+                code="model-not-found",
+                source=source,
+            ) from error
+        raise FormatError(f"{source}: cannot read its {name} ({first_line(error)})") from error
 
 
 def read_file(source: str, name: str, revision: str | None = None) -> bytes | None:
     """A file of a folder or hub repository; None where it has none of that name.
 
     Args:
-        source: a folder or a hub name.
-        name: the file's name, e.g. ``"tokenizer.json"``.
-        revision: the hub's branch, tag or commit.
+        source, name, revision: see :func:`find_file`.
 
     Raises:
         NotFoundError: there is no such folder or hub repository.
         FormatError: the file cannot be had.
     """
-    from transformers.utils import cached_file
-
+    path = find_file(source, name, revision)
     try:
-        path = cached_file(
-            source, name, revision=revision, _raise_exceptions_for_missing_entries=False
-        )
-        return read_regular(Path(path), _LARGEST) if path else None
-    except Exception as error:
-        raise_not_found(source, error)
+        return read_regular(path, _LARGEST) if path else None
+    except OSError as error:
         raise FormatError(f"{source}: cannot read its {name} ({first_line(error)})") from error
 
 
@@ -50,7 +82,7 @@ def read_json(source: str, name: str, revision: str | None = None) -> dict[str, 
     """A JSON object of a folder or hub repository; an empty one where there is no such file.
 
     Args:
-        source, name, revision: see :func:`read_file`.
+        source, name, revision: see :func:`find_file`.
 
     Raises:
         NotFoundError: there is no such folder or hub repository.
@@ -65,7 +97,8 @@ def read_json(source: str, name: str, revision: str | None = None) -> dict[str, 
         raise FormatError(f"{source}: its {name} is no JSON in UTF-8 ({error})") from error
     if not isinstance(content, dict):
         raise FormatError(
-            f"{source}: its {name} holds a {type(content).__name__}, expected a JSON object"
+            f"{source}: its {name} holds a JSON {_json_type(content)}; expected the object that "
+            "save_pretrained writes"
         )
     return content
 
@@ -104,16 +137,6 @@ def _first(parts: Any) -> object:
     return next((found for part in parts if (found := _auto_map(part))), None)
 
 
-def raise_not_found(source: str, error: Exception) -> None:
-    """Raise NotFoundError where an error of transformers means that there is no such source."""
-    if not Path(source).exists() and (
-        "404" in str(error)
-        or "not a local folder" in str(error)
-        or "not a valid model identifier" in str(error)
-        or "Repo id must" in str(error)  # a path: no hub name looks like it
-        or "connect" in str(error).lower()
-        or "offline" in str(error).lower()
-    ):
-        raise NotFoundError(
-            f"{source}: no such folder here, and the hub could not give it ({first_line(error)})"
-        ) from error
+def _json_type(value: object) -> str:
+    types = {list: "array", str: "string", bool: "boolean", type(None): "null"}
+    return types.get(type(value), "number")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from centra.checkpoints.fine_tuned import FineTuned
-    from centra.checkpoints.frozen import Footing
+    from centra.checkpoints.frozen import BackboneMatch
     from centra.families.description import Embeddings
     from centra.formats.task_module import TaskSpec
     from centra.progress import Remark
@@ -39,7 +39,7 @@ six layers part by 0.2 to 1.3.
 def with_probe(
     module: TaskModule,
     checkpoint: FineTuned,
-    footing: Footing,
+    matched: BackboneMatch,
     *,
     batch: Encoded,
     reader: BlobReader,
@@ -50,7 +50,7 @@ def with_probe(
     Args:
         module: without a probe.
         checkpoint: what it came from.
-        footing: the backbone that it stands on.
+        matched: the backbone that it stands on.
         batch: the probe's inputs.
         reader: where the backbone's blobs are.
         remark: told how far a rounded checkpoint's answers move.
@@ -61,18 +61,18 @@ def with_probe(
     """
     spec, folder = module.spec, checkpoint.folder
     arrays = {name: torch.from_numpy(array) for name, array in vars(batch).items()}
-    trunk = Trunk(footing.backbone, reader, depth=spec.tap_layer)
-    branch = Branch(footing.backbone, spec).load(module.tensors).eval()
+    trunk = Trunk(matched.backbone, reader, depth=spec.tap_layer)
+    branch = Branch(matched.backbone, spec).load(module.tensors).eval()
     model = _transformers_model(checkpoint)
     with torch.inference_mode():
         hidden = trunk(**arrays, taps=[spec.tap_layer])[spec.tap_layer]
         own = branch(hidden, trunk.shared_state(arrays["attention_mask"]))
-        expected = _logits(model, arrays, footing.backbone.description)
-        if footing.precision != torch.float32:
+        expected = _logits(model, arrays, matched.backbone.description)
+        if matched.precision != torch.float32:
             rounded = expected
-            model.load_state_dict(_frozen(checkpoint, footing, spec, reader), strict=False)
-            expected = _logits(model, arrays, footing.backbone.description)
-            _check_rounding(rounded, expected, footing, folder, remark)
+            model.load_state_dict(_frozen(checkpoint, matched, spec, reader), strict=False)
+            expected = _logits(model, arrays, matched.backbone.description)
+            _check_rounding(rounded, expected, matched, folder, remark)
     if not torch.allclose(own, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
         raise IncompatibleError(
             f"{folder}: rebuilt on the backbone, its logits differ by up to "
@@ -113,12 +113,12 @@ def _logits(
 
 
 def _frozen(
-    checkpoint: FineTuned, footing: Footing, spec: TaskSpec, reader: BlobReader
+    checkpoint: FineTuned, matched: BackboneMatch, spec: TaskSpec, reader: BlobReader
 ) -> dict[str, torch.Tensor]:
     """The backbone's own float32 up to the tap, under the checkpoint's names."""
     from safetensors.torch import load_file
 
-    backbone, prefix = footing.backbone, checkpoint.family.prefix
+    backbone, prefix = matched.backbone, checkpoint.family.prefix
     return {
         prefix + name: tensor
         for digest in (backbone.embeddings, *backbone.layers[: spec.tap_layer])
@@ -127,21 +127,25 @@ def _frozen(
 
 
 def _check_rounding(
-    rounded: torch.Tensor, expected: torch.Tensor, footing: Footing, folder: Path, remark: Remark
+    rounded: torch.Tensor,
+    expected: torch.Tensor,
+    matched: BackboneMatch,
+    folder: Path,
+    remark: Remark,
 ) -> None:
     """Hold a checkpoint's answers from rounded weights against those from the backbone's float32."""
     apart = float((rounded - expected).abs().max())
     largest = max(1.0, float(expected.abs().max()))
-    precision = str(footing.precision).removeprefix("torch.")
-    if not apart <= _ROUNDINGS * torch.finfo(footing.precision).eps * largest:
+    precision = str(matched.precision).removeprefix("torch.")
+    if not apart <= _ROUNDINGS * torch.finfo(matched.precision).eps * largest:
         raise IncompatibleError(
-            f"{folder}: was saved in {precision}; on {footing.name}'s own float32 its logits "
+            f"{folder}: was saved in {precision}; on {matched.name}'s own float32 its logits "
             f"differ by up to {apart:.3g} from the checkpoint's, more than rounding explains. "
-            f"Fine-tune {footing.name} in float32, or save the model before it is rounded."
+            f"Fine-tune {matched.name} in float32, or save the model before it is rounded."
         )
     remark(
-        f"its frozen layers are {footing.name}'s, rounded to {precision}; the module stands on "
-        f"{footing.name}'s own float32, which moves the probe's logits by up to {apart:.2g}"
+        f"its frozen layers are {matched.name}'s, rounded to {precision}; the module stands on "
+        f"{matched.name}'s own float32, which moves the probe's logits by up to {apart:.2g}"
     )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from centra.checkpoints.pretrained import raise_not_found
+from centra.checkpoints.pretrained import find_file, read_json
 from centra.errors import FormatError, first_line
 from centra.formats.strict_json import parse_foreign
 from centra.formats.tensors import read_header, read_metadata
@@ -68,19 +68,9 @@ def read_config(source: str, revision: str | None = None) -> dict[str, Any]:
     if Path(source).is_file():
         raise FormatError(f"{source}: is a file; expected a folder as save_pretrained writes it")
     _refuse_adapter(source, revision)
-    path = _find_file(source, "config.json", revision, needed=True)
-    if path is None:
+    if find_file(source, "config.json", revision, required=True) is None:
         raise FormatError(f"{source}: has no config.json. {_what_it_is(Path(source))}")
-    try:
-        config = parse_foreign(read_text(path))
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{source}: cannot read its config.json ({first_line(error)})") from error
-    if not isinstance(config, dict):
-        raise FormatError(
-            f"{source}: its config.json holds a JSON {_json_type(config)}; expected the object that "
-            "save_pretrained writes"
-        )
-    return config
+    return read_json(source, "config.json", revision)
 
 
 def read_headers(source: str, revision: str | None = None) -> dict[str, StoredTensor]:
@@ -95,8 +85,8 @@ def read_headers(source: str, revision: str | None = None) -> dict[str, StoredTe
         FormatError: weights are missing, damaged or only there as a pickle; or there are others
             beside them, of which nobody could say what they are for.
     """
-    single = _find_file(source, _WEIGHTS, revision)
-    index = None if single else _find_file(source, _INDEX, revision)
+    single = find_file(source, _WEIGHTS, revision)
+    index = None if single else find_file(source, _INDEX, revision)
     if single is not None:
         listed, paths = None, [single]
     elif index is not None:
@@ -104,7 +94,7 @@ def read_headers(source: str, revision: str | None = None) -> dict[str, StoredTe
         paths = [_shard(source, name, revision) for name in sorted(set(listed.values()))]
     else:
         if not Path(source).is_dir():
-            _find_file(source, _WEIGHTS, revision, needed=True)  # The hub says why not.
+            find_file(source, _WEIGHTS, revision, required=True)  # The hub says why not.
         raise FormatError(f"{source}: {_no_weights(Path(source))}")
     _refuse_others(Path(source), paths)
     found: dict[str, StoredTensor] = {}
@@ -142,45 +132,6 @@ def load(tensors: Mapping[str, StoredTensor]) -> dict[str, torch.Tensor]:
     return found
 
 
-def _find_file(
-    source: str, name: str, revision: str | None = None, *, needed: bool = False
-) -> Path | None:
-    """The path of a model's file, fetched from the hub where need be.
-
-    Args:
-        source: a folder, or a name on the hub.
-        name: of the file.
-        revision: the hub's branch, tag or commit.
-        needed: what the hub does not give is an error. Otherwise, and in a folder, it is None.
-
-    Raises:
-        NotFoundError: there is no such hub repository.
-        FormatError: the hub cannot give it.
-    """
-    if Path(source).is_dir():
-        path = Path(source) / name
-        return path if path.is_file() else None
-    from transformers.utils import cached_file
-
-    try:
-        found = cached_file(
-            source,
-            name,
-            revision=revision,
-            _raise_exceptions_for_missing_entries=needed,
-            _raise_exceptions_for_connection_errors=needed,
-        )
-    except Exception as error:
-        raise_not_found(source, error)
-        raise FormatError(f"{source}: cannot read its {name} ({first_line(error)})") from error
-    return Path(found) if found else None
-
-
-def _json_type(value: object) -> str:
-    kinds = {list: "array", str: "string", bool: "boolean", type(None): "null"}
-    return kinds.get(type(value), "number")
-
-
 # Which files
 
 
@@ -198,7 +149,7 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _shard(source: str, name: str, revision: str | None) -> Path:
-    path = _find_file(source, name, revision)
+    path = find_file(source, name, revision)
     if path is None:
         raise FormatError(
             f"{source}: its index names {name}, which is missing; copy or download it again"
@@ -249,7 +200,7 @@ def _todays_name(name: str) -> str:
 
 
 def _refuse_adapter(source: str, revision: str | None) -> None:
-    path = _find_file(source, "adapter_config.json", revision)
+    path = find_file(source, "adapter_config.json", revision)
     if path is None:
         return
     try:
@@ -265,7 +216,7 @@ def _refuse_adapter(source: str, revision: str | None) -> None:
         if "peft_type" in adapter
         else "Merge it into the model that it was trained on, and save the whole model."
     )
-    beside = _find_file(source, "config.json", revision) is not None
+    beside = find_file(source, "config.json", revision) is not None
     raise FormatError(
         f"{source}: holds an adapter (adapter_config.json)"
         + (" beside a model" if beside else " and no model")

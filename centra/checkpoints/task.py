@@ -73,7 +73,8 @@ def read_task(
     return kind, names
 
 
-_MEND = "Mend id2label and label2id in its config.json, or give the labels with --labels FILE."
+_MEND = "Mend id2label and label2id in its config.json, or declare the labels."
+_LABELS_UNUSABLE = "labels-unusable"
 
 
 def _kind(
@@ -143,7 +144,8 @@ def _check_outputs(name: str, outputs: int, where: str) -> None:
     if outputs < kind.least_labels:
         raise IncompatibleError(
             f"{where}: has one output, and a {name} needs two. One output with a threshold "
-            "is --kind multilabel with one label; one number is --kind regression."
+            "is a multilabel task with one label; one number is a regression.",
+            code="kind-must-be-declared",
         )
 
 
@@ -153,14 +155,16 @@ def _check_count(config: Mapping[str, Any], outputs: int, where: str) -> None:
         stated, says = len(table), f"names {len(table)} labels ({_some(list(table.values()))})"
     elif table is not None:
         raise FormatError(
-            f"{where}: id2label in its config.json is no object from ids to labels. {_MEND}"
+            f"{where}: id2label in its config.json is no object from ids to labels. {_MEND}",
+            code=_LABELS_UNUSABLE,
         )
     else:
         stated = config.get("num_labels", 2)  # transformers' default
         says = f"names no labels (id2label) and says num_labels {stated!r:.60}"
     if type(stated) is not int or stated != outputs:
         raise FormatError(
-            f"{where}: its config.json {says}, but its head has {outputs} outputs. {_MEND}"
+            f"{where}: its config.json {says}, but its head has {outputs} outputs. {_MEND}",
+            code=_LABELS_UNUSABLE,
         )
 
 
@@ -172,7 +176,8 @@ def _from_config(config: Mapping[str, Any], outputs: int, where: str) -> tuple[s
     if sorted(ids) != list(range(outputs)):
         raise FormatError(
             f"{where}: id2label in its config.json has the ids {_some(list(table))}; expected "
-            f"{_some(list(range(outputs)))}. {_MEND}"
+            f"{_some(list(range(outputs)))}. {_MEND}",
+            code=_LABELS_UNUSABLE,
         )
     labels = tuple(_text(table[str(i)], i, where) for i in range(outputs))
     _check_inverse(labels, config.get("label2id"), where)
@@ -183,7 +188,10 @@ def _text(label: object, number: int, where: str) -> str:
     if type(label) is int:
         return str(label)
     if not isinstance(label, str):
-        raise FormatError(f"{where}: label {number} is {label!r:.60}; expected a text. {_MEND}")
+        raise FormatError(
+            f"{where}: label {number} is {label!r:.60}; expected a text. {_MEND}",
+            code=_LABELS_UNUSABLE,
+        )
     return label
 
 
@@ -193,7 +201,8 @@ def _check_inverse(labels: Sequence[str], inverse: object, where: str) -> None:
         return
     if not isinstance(inverse, dict):
         raise FormatError(
-            f"{where}: label2id in its config.json is no object from labels to ids. {_MEND}"
+            f"{where}: label2id in its config.json is no object from labels to ids. {_MEND}",
+            code=_LABELS_UNUSABLE,
         )
     if all(_PLACEHOLDER.fullmatch(label) for label in inverse) and not {*labels} & {*inverse}:
         return
@@ -204,7 +213,8 @@ def _check_inverse(labels: Sequence[str], inverse: object, where: str) -> None:
         raise FormatError(
             f"{where}: its config.json contradicts itself: label {label!a} is "
             f"{expected.get(label, 'missing')} in id2label and {found.get(label, 'missing')!s:.60} "
-            f"in label2id, so nobody can say what the head's outputs mean. {_MEND}"
+            f"in label2id, so nobody can say what the head's outputs mean. {_MEND}",
+            code=_LABELS_UNUSABLE,
         )
 
 
@@ -219,7 +229,9 @@ def _check_labels(labels: Sequence[str], where: str) -> None:
         elif any("\ud800" <= letter <= "\udfff" for letter in label):
             fault = "holds half of a character (a lone surrogate), which no file or terminal takes"
         if fault:
-            raise FormatError(f"{where}: label {number}, {label!a}, {fault}. {_MEND}")
+            raise FormatError(
+                f"{where}: label {number}, {label!a}, {fault}. {_MEND}", code=_LABELS_UNUSABLE
+            )
 
 
 def _some(items: Sequence[object]) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_settings",
     "encoder_shapes",
-    "positions",
+    "position_count",
     "read_family",
     "read_settings",
     "transformers_config",
@@ -162,7 +162,7 @@ def check_settings(settings: Mapping[str, Any], family: Family, where: str, docu
     _check_padding(settings, family, where, document)
 
 
-def positions(settings: Mapping[str, Any], family: Family) -> int:
+def position_count(settings: Mapping[str, Any], family: Family) -> int:
     """How many tokens an encoder has positions for."""
     count = int(settings[family.max_length_key])
     # Positions of these families count from the padding's id.

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from centra.errors import FormatError
 from centra.families import family_named
-from centra.families.settings import check_settings, positions
+from centra.families.settings import check_settings, position_count
 from centra.formats.documents import Count, DigestField, FormattedDocument
 from centra.formats.manifest import FileName  # noqa: TC001 - pydantic reads the annotations
 from centra.formats.tensors import map_tensors
@@ -117,7 +117,7 @@ class BackboneSpec(FormattedDocument):
         """
         family = family_named(self.family)
         check_settings(self.config, family, where, "its config")
-        limit = positions(self.config, family)
+        limit = position_count(self.config, family)
         pad = self.config["pad_token_id"] or 0
         for name, found, expected in (
             ("num_layers", self.num_layers, self.config[family.layers_key]),

@@ -1,4 +1,4 @@
-"""Which device and floating-point type the torch engine computes with."""
+"""On which device, and in which number type, the torch engine computes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ __all__ = ["DTYPES", "check_device", "choose_device", "has_gpu"]
 
 DTYPES = ("fp32", "bf16", "fp16")
 """The floating-point types; not to be taken for the precision of a release's tasks."""
-
 _DRIVERS = ("/dev/nvidiactl", "/dev/dxg")
 """What NVIDIA's driver makes on Linux, and what stands for it in WSL."""
 
@@ -36,7 +35,7 @@ def check_device(device: str | None, dtype: str | None) -> None:
     """Refuse names that mean nothing.
 
     Raises:
-        UsageError: an unknown device or dtype.
+        UsageError: an unknown device or number type.
     """
     if device is not None and not re.fullmatch(r"cpu|cuda(:\d+)?", device):
         raise UsageError(

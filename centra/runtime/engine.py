@@ -107,7 +107,7 @@ class Engine(Protocol):
         *,
         depth: int,
         precision: Precision = Precision.FP32,
-        held: AbstractSet[str] = frozenset(),
+        checked: AbstractSet[str] = frozenset(),
     ) -> TrunkEngine:
         """The first ``depth`` layers of a backbone.
 
@@ -116,7 +116,7 @@ class Engine(Protocol):
             reader: where its blobs are.
             depth: how many layers.
             precision: how they are computed; the reference computes in fp32 all the same.
-            held: digests of blobs that need not be read again where what was made from them is
+            checked: digests of blobs that need not be read again where what was made from them is
                 still in use.
 
         Raises:
@@ -132,7 +132,7 @@ class Engine(Protocol):
         reader: BlobReader,
         *,
         precision: Precision = Precision.FP32,
-        held: AbstractSet[str] = frozenset(),
+        checked: AbstractSet[str] = frozenset(),
     ) -> LoadedTask:
         """The task module of a digest; see :meth:`load_trunk`."""
         ...

@@ -21,7 +21,7 @@ ENGINES = ("onnx", "torch")
 def default_engine(device: str | None = None, dtype: str | None = None) -> str:
     """The engine that is used where none is named.
 
-    ``"torch"`` on a GPU, and where a dtype is named; else ``"onnx"`` where onnxruntime is
+    ``"torch"`` on a GPU, and where a number type is named; else ``"onnx"`` where onnxruntime is
     installed.
 
     Args:
@@ -59,8 +59,8 @@ def open_engine(
         device: ``"cpu"``, or for the torch engine ``"cuda"`` or ``"cuda:1"``; by default its GPU
             where there is one.
         dtype: the torch engine's floating-point type, ``"fp32"``, ``"bf16"`` or ``"fp16"``; by
-            default fp32 on the
-            CPU and bf16 on a GPU. The onnx engine computes each task as its release says.
+            default fp32 on the CPU and bf16 on a GPU. The onnx engine computes each task as its
+            release says.
 
     Raises:
         UsageError: an unknown engine, device or dtype, or one that is not here or not the

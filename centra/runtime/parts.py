@@ -157,7 +157,7 @@ class _Loader:
                 self.reader,
                 depth=depth,
                 precision=precision,
-                held=self.checked,
+                checked=self.checked,
             )
             trunks[digest, precision] = LoadedTrunk(spec, loading.result(), depth)
             _log.debug("loaded %d layers of backbone sha256:%s in %s", depth, digest, precision)
@@ -179,7 +179,7 @@ class _Loader:
                 trunks[entry.backbone, entry.precision].spec,
                 self.reader,
                 precision=entry.precision,
-                held=self.checked,
+                checked=self.checked,
             )
             for name, entry in entries.items()
         }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from centra.checkpoints.pretrained import read_file
 from centra.errors import FormatError, IncompatibleError, first_line
-from centra.families.settings import positions
+from centra.families.settings import position_count
 from centra.formats.documents import canonical_json
 from centra.tokenization.checks import (
     check_ids,
@@ -110,7 +110,7 @@ def import_tokenizer(
                 }
             ),
         },
-        max_length=_max_length(source, limit, positions(settings, family), backend),
+        max_length=_max_length(source, limit, position_count(settings, family), backend),
         token_types=types and "token_type_ids" in tokenizer.model_input_names,
     )
     _prove(source, imported, tokenizer, settings)

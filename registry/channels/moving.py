@@ -43,7 +43,8 @@ def move(
         registry: where.
         name: the channel.
         reference: a release's number, another channel's name, or the start of a digest.
-        expect: the revision that the channel must be at, 0 for a new one; see :func:`registry.channels.revisions.already_made`.
+        expect: the revision that the channel must be at, 0 for a new one; see
+            :func:`registry.channels.revisions.already_made`.
         force: change other teams' tasks there, too.
 
     Returns:

@@ -127,12 +127,12 @@ def pointer_fault(registry: Registry, row: ChannelRow) -> str | None:
         return "is missing"
     differs = "is not as the database has it"
     try:
-        found = ChannelPointer.from_bytes(data, "it")
+        pointer = ChannelPointer.from_bytes(data, "it")
     except FormatError:
         return f"{differs}: it cannot be read"
-    if found.name != row.name:
-        return f"{differs}: it names the channel {found.name!r}"
-    return f"{differs}: it says release {found.release}, revision {found.revision}"
+    if pointer.name != row.name:
+        return f"{differs}: it names the channel {pointer.name!r}"
+    return f"{differs}: it says release {pointer.release}, revision {pointer.revision}"
 
 
 def sync(registry: Registry, name: str | None = None) -> list[SyncRow]:

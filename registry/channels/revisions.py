@@ -42,13 +42,13 @@ def already_made(uow: UnitOfWork, name: str, kind: MoveKind, expect: int | None)
 
 def revision_conflict(channel: Channel | None, name: str, expect: int | None) -> ConflictError:
     """The refusal of a change that expects another revision."""
-    found = (
+    state = (
         f"{name} is at revision {channel.revision} and serves release {channel.release.number}"
         if channel
         else f"there is no channel {name!r} yet, which is revision 0"
     )
     return ConflictError(
-        f"{found}; expected revision {expect}. Nothing was done",
+        f"{state}; expected revision {expect}. Nothing was done",
         code="channel-moved",
         channel=name,
     )

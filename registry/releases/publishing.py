@@ -157,7 +157,7 @@ def _record_base(uow: UnitOfWork, release: Release, number: int | None) -> None:
     if number is None or number == release.number:
         return
     base = uow.release(str(number))
-    newest, newest_of_base = (newest_composition(uow, one) for one in (release, base))
+    newest, newest_of_base = newest_composition(uow, release), newest_composition(uow, base)
     repeated = newest is not None and newest.base_id == base.id
     since = newest.id if newest else 0
     if repeated and (newest_of_base is None or newest_of_base.id < since):

@@ -110,7 +110,8 @@ def invalid_backbones(registry: Registry) -> dict[str, str]:
         digests = {row.reference: row.digest for row in uow.backbones()}
     for reference, digest in digests.items():
         try:
-            check_backbone(BackboneSpec.fetch(digest, registry.store), registry.store)
+            spec = BackboneSpec.fetch(digest, registry.store)
+            check_backbone(spec, registry.store, tokenizer_tried=True)
         except VerificationError as error:
             wrong[reference] = str(error)
     return wrong

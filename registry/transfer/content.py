@@ -106,7 +106,6 @@ def _backbones(
 ) -> dict[Digest, BackboneSpec]:
     from centra.checkpoints.backbone import check_backbone
     from centra.formats.backbone import BackboneSpec
-    from centra.tokenization.trial import try_tokenizer
 
     specs = {}
     for digest, backbone in export.backbones.items():
@@ -115,11 +114,7 @@ def _backbones(
             spec = BackboneSpec.fetch(digest, store)
             if not spec.blobs() <= export.blobs.keys():
                 raise FormatError(f"{file}: lacks blobs of backbone {backbone.name}")
-            # Before anything else reads its tokenizer here.
-            if digest not in known:
-                tokenizer = store.fetch(spec.tokenizer["tokenizer.json"])
-                try_tokenizer(tokenizer.read_bytes(), name)
-            check_backbone(spec, store)
+            check_backbone(spec, store, tokenizer_tried=digest in known)
         specs[digest] = spec
     return specs
 

@@ -185,7 +185,7 @@ TOKENIZERS = {
         "only",
     ),
     "no special tokens": (tokenizer(post_processor=None), "no special token"),
-    "noise": (tokenizer(model=3), "cannot be read"),
+    "noise": (tokenizer(model=3), "cannot be (read|loaded)"),
 }
 
 

@@ -16,7 +16,7 @@ from centra.modeling.trunk import Trunk
 from centra.releases.folder_writing import write_folder
 from centra.runtime import Release
 from centra.runtime.engines import open_engine
-from centra.runtime.onnx import parts as onnx_parts
+from centra.runtime.onnx import blocks as onnx_blocks
 from centra.tokenization.text_encoder import Encoded, TextEncoder
 from tests import support
 from tests.centra.test_families import PAIRS, SINGLES, reference_states
@@ -397,13 +397,13 @@ SINGLE_NAMES = [name.replace(" ", "-") for name in SINGLE]
 def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each full layer was given, in the order of the calls."""
     seen: list[int] = []
-    original = onnx_parts.Layer.__call__
+    original = onnx_blocks.Layer.__call__
 
     def counted(self: Any, states: np.ndarray, packed: Any) -> np.ndarray:
         seen.append(len(states))
         return original(self, states, packed)
 
-    monkeypatch.setattr(onnx_parts.Layer, "__call__", counted)
+    monkeypatch.setattr(onnx_blocks.Layer, "__call__", counted)
     return seen
 
 

@@ -45,7 +45,7 @@ UNKNOWN = {
     "bert.embeddings_project.weight": "has no place",
     "bert.pooler.attention.weight": "has no place",
     "embeddings.position_ids": "has no place",
-    "crf.transitions": "centra train --crf",
+    "crf.transitions": "CRFs that it trains itself",
     "lstm.weight_ih_l0": "has no place",
     "classifier.2.weight": "has no place",
     "classifier.out_proj.weight": "has no place",

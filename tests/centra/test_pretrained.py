@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import huggingface_hub
+import huggingface_hub.errors
 import pytest
 
 from centra.checkpoints.backbone import import_backbone
 from centra.checkpoints.conversion import convert
-from centra.checkpoints.pretrained import read_file, read_json, refuse_code
+from centra.checkpoints.pretrained import find_file, read_file, read_json, refuse_code
 from centra.errors import FormatError, IncompatibleError, NotFoundError
 from tests import support
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from centra.errors import CentraError
     from centra.store import LocalStore
 
 OWN = "from pathlib import Path\nPath('RAN').touch()\nclass Own: pass\n"
@@ -59,7 +62,7 @@ def test_files_are_read_and_missing_ones_are_none(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"[]", "holds a list, expected a JSON object"),
+        (b"[]", "holds a JSON array; expected the object"),
         (b"{", "is no JSON"),
         (b"\xff{}", "is no JSON in UTF-8"),
         (b"[" * 100_000, "is no JSON"),
@@ -75,6 +78,49 @@ def test_what_is_no_json_object_is_named(content: bytes, says: str, folder: Path
 def test_a_source_that_is_nowhere_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="no such folder"):
         read_file(str(tmp_path / "none"), "config.json")
+
+
+class Response:
+    """Of the hub, as its errors hold it."""
+
+    status_code = 404
+    headers: ClassVar[dict[str, str]] = {}
+    request = None
+
+
+@pytest.mark.parametrize(
+    ("error", "optional", "required"),
+    [
+        ("EntryNotFoundError", None, FormatError),
+        ("LocalEntryNotFoundError", None, NotFoundError),
+        ("OfflineModeIsEnabled", None, NotFoundError),
+        ("RepositoryNotFoundError", NotFoundError, NotFoundError),
+        ("HFValidationError", NotFoundError, NotFoundError),
+        ("GatedRepoError", FormatError, FormatError),
+        ("RevisionNotFoundError", FormatError, FormatError),
+    ],
+)
+def test_what_the_hub_says_is_told_by_the_type_of_its_error(
+    error: str,
+    optional: type[CentraError] | None,
+    required: type[CentraError],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kind = getattr(huggingface_hub.errors, error)
+
+    def fail(*_: object, **__: object) -> None:
+        http = issubclass(kind, huggingface_hub.errors.HfHubHTTPError)
+        raise kind("offline 404", response=Response()) if http else kind("offline 404")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+
+    if optional is None:
+        assert find_file("someone/bert", "vocab.txt") is None
+    else:
+        with pytest.raises(optional):
+            find_file("someone/bert", "vocab.txt")
+    with pytest.raises(required, match="someone/bert"):
+        find_file("someone/bert", "vocab.txt", required=True)
 
 
 # Code

@@ -30,7 +30,7 @@ from centra.releases.find import find_release
 from centra.releases.folder_writing import write_folder
 from centra.runtime import Release
 from centra.runtime.engines import ENGINES
-from centra.runtime.onnx import parts as onnx_parts
+from centra.runtime.onnx import blocks as onnx_blocks
 from tests import support
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ def layer_calls(monkeypatch: pytest.MonkeyPatch) -> list[object]:
         monkeypatch.setattr(owner, name, counted)
 
     count(BertLayer, "forward")
-    count(onnx_parts.Layer, "__call__")
-    count(onnx_parts.FirstLayer, "__call__")
+    count(onnx_blocks.Layer, "__call__")
+    count(onnx_blocks.FirstLayer, "__call__")
     return calls
 
 

@@ -100,7 +100,7 @@ ODD: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "nested too deep": (
         lambda f: (f / "config.json").write_text("[" * 100_000),
-        ("cannot read its config.json",),
+        ("its config.json is no JSON in UTF-8",),
     ),
     "of another model type": (
         lambda f: (f / "config.json").write_text('{"model_type": ["bert"]}'),

@@ -43,7 +43,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU = torch.device("cpu")
 INPUTS = [*texts(7), *((text, "no never") for text in texts(5, seed=1))]
 
-every_precision = pytest.mark.parametrize("precision", NEAR)
+every_dtype = pytest.mark.parametrize("dtype", NEAR)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
@@ -57,12 +57,12 @@ def load(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Callable[...,
     """Load a release with the batched engine, which by itself is never that of fp32 on the CPU."""
 
     def load(
-        manifest: ReleaseManifest, store: LocalStore, precision: str = "fp32", **options: Any
+        manifest: ReleaseManifest, store: LocalStore, dtype: str = "fp32", **options: Any
     ) -> Release:
         with monkeypatch.context() as patched:
             patched.setattr(
                 "centra.runtime.parts.open_engine",
-                lambda *_, **__: BatchedEngine(device, precision),
+                lambda *_, **__: BatchedEngine(device, dtype),
             )
             return Release.load(manifest, store, **options)
 
@@ -124,16 +124,16 @@ def states_of(
     ]
 
 
-@every_precision
+@every_dtype
 @pytest.mark.parametrize("family", support.FAMILIES)
 def test_hidden_states_are_near_transformers_at_every_layer(
     family: str,
-    precision: str,
+    dtype: str,
     device: torch.device,
     imported: Callable[[str], support.Backbone],
 ) -> None:
     backbone = imported(family)
-    engine = BatchedEngine(device, precision)
+    engine = BatchedEngine(device, dtype)
     for inputs in (SINGLES, SINGLES[:1], PAIRS, [SINGLES[0], *PAIRS, *SINGLES]):
         batch = encoded(backbone, inputs)
         tokens = batch.attention_mask.astype(bool)
@@ -143,21 +143,21 @@ def test_hidden_states_are_near_transformers_at_every_layer(
         theirs = reference_states(backbone.folder, tensors(batch))
         for own, other in zip(ours, theirs, strict=True):
             error = np.abs(own - other.numpy())[tokens].max()
-            assert error <= NEAR[precision] * max(1, other.abs().max())
+            assert error <= NEAR[dtype] * max(1, other.abs().max())
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_minilm_is_as_near_as_transformers_itself_in_that_precision(
-    precision: str, device: torch.device, minilm: support.Backbone
+    dtype: str, device: torch.device, minilm: support.Backbone
 ) -> None:
     batch = encoded(minilm, SINGLES)
     tokens = batch.attention_mask.astype(bool)
     exact = reference_states(minilm.folder, tensors(batch))
-    model = transformers.AutoModel.from_pretrained(minilm.folder, dtype=DTYPES[precision]).eval()
+    model = transformers.AutoModel.from_pretrained(minilm.folder, dtype=DTYPES[dtype]).eval()
     with torch.inference_mode():
         theirs = model(**tensors(batch), output_hidden_states=True).hidden_states
 
-    ours = states_of(BatchedEngine(device, precision), minilm.spec, minilm, batch)
+    ours = states_of(BatchedEngine(device, dtype), minilm.spec, minilm, batch)
 
     for own, other, true in zip(ours, theirs, exact, strict=True):
         their_error = np.abs(other.float() - true).numpy()[tokens].max()
@@ -176,26 +176,26 @@ def test_every_kind_of_task_is_near_the_reference(
 
     theirs = reference(manifest, store).logits(INPUTS)
 
-    for precision, near in NEAR.items():
-        ours = load(manifest, store, precision)
+    for dtype, near in NEAR.items():
+        ours = load(manifest, store, dtype)
         assert_near(ours.logits(INPUTS), theirs, near)
         for name in ours.tasks:
             own, recorded = ours.probe_logits(name)
             assert_near({name: [own]}, {name: [recorded]}, near)
 
 
-@every_precision
+@every_dtype
 def test_answers_of_groups_are_near_the_reference_and_decoded_alike(
-    precision: str, manifest: ReleaseManifest, store: LocalStore, load: Callable[..., Release]
+    dtype: str, manifest: ReleaseManifest, store: LocalStore, load: Callable[..., Release]
 ) -> None:
     exact = reference(manifest, store)
 
-    ours = load(manifest, store, precision)
+    ours = load(manifest, store, dtype)
 
-    assert_near(ours.logits(INPUTS), exact.logits(INPUTS), NEAR[precision])
+    assert_near(ours.logits(INPUTS), exact.logits(INPUTS), NEAR[dtype])
     for own, other in zip(ours.predict(INPUTS), exact.predict(INPUTS), strict=True):
         assert own.keys() == other.keys()
-        if precision == "fp32" and "crf" in own:
+        if dtype == "fp32" and "crf" in own:
             words = [[span["words"] for span in found["crf"]["spans"]] for found in (own, other)]
             assert words[0] == words[1]
 
@@ -234,15 +234,15 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return calls
 
 
-@every_precision
+@every_dtype
 def test_a_task_answers_the_same_alone_and_in_a_group(
-    precision: str, manifest: ReleaseManifest, store: LocalStore, load: Callable[..., Release]
+    dtype: str, manifest: ReleaseManifest, store: LocalStore, load: Callable[..., Release]
 ) -> None:
-    together = load(manifest, store, precision).logits(INPUTS)
+    together = load(manifest, store, dtype).logits(INPUTS)
 
     for name in manifest.tasks:
-        alone = load(manifest, store, precision, tasks=[name]).logits(INPUTS)
-        assert_near(alone, {name: together[name]}, NEAR[precision])
+        alone = load(manifest, store, dtype, tasks=[name]).logits(INPUTS)
+        assert_near(alone, {name: together[name]}, NEAR[dtype])
 
 
 def on_cpu(device: torch.device) -> None:
@@ -335,17 +335,17 @@ def test_tasks_of_both_precisions_of_a_release_are_computed_in_the_engine_s(
 # Shapes
 
 
-@every_precision
+@every_dtype
 def test_other_inputs_in_the_batch_change_little(
-    precision: str, manifest: ReleaseManifest, store: LocalStore, load: Callable[..., Release]
+    dtype: str, manifest: ReleaseManifest, store: LocalStore, load: Callable[..., Release]
 ) -> None:
     inputs = [*texts(45, seed=3), "go", "rain " * 200]
-    release = load(manifest, store, precision)
+    release = load(manifest, store, dtype)
     together = release.logits(inputs)
 
     for place in (0, 1, 33, 45, 46):
         alone = release.logits([inputs[place]])
-        assert_near(alone, {n: [found[place]] for n, found in together.items()}, NEAR[precision])
+        assert_near(alone, {n: [found[place]] for n, found in together.items()}, NEAR[dtype])
 
 
 def test_batches_are_padded_to_few_shapes(

@@ -159,7 +159,7 @@ def test_a_server_finds_the_release_by_the_store_alone(published: Registry) -> N
         ("x" * 64, "1", InvalidNameError, "channel name"),
         ("staging", "3", NotFoundError, "'3'"),
         ("staging", "staging", NotFoundError, "'staging'"),
-        ("staging", "abcdefab", NotFoundError, "centra release list"),
+        ("staging", "abcdefab", NotFoundError, "at least 8 digits"),
         ("staging", "", NotFoundError, "expected a number"),
     ],
 )

@@ -15,6 +15,7 @@ from centra.system.files import file_digest
 from registry import audit, channels, releases, tasks
 from registry.database.unit_of_work import UnitOfWork
 from registry.errors import TaskExistsError
+from registry.releases import publishing
 from tests.registry.helpers import (
     actions,
     die,
@@ -301,7 +302,7 @@ def test_a_process_killed_while_it_updates_changed_nothing_and_its_rerun_finishe
 
 
 def before_the_pointer(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(releases, "publish_move", lambda *_: die())
+    patch.setattr(publishing, "publish_move", lambda *_: die())
 
 
 def inside_the_pointer(patch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,9 @@ from centra.formats.task_module import check_stored
 from centra.formats.tensors import map_tensors, under
 from centra.kinds.chain import Chain
 from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
-from centra.runtime.onnx import layers as onnx_layers
-from centra.runtime.onnx.layers import Head
-from centra.runtime.onnx.parts import FirstLayer, Hidden, Layer
+from centra.runtime.onnx import layer_graphs
+from centra.runtime.onnx.blocks import FirstLayer, Hidden, Layer
+from centra.runtime.onnx.layer_graphs import Head
 from centra.runtime.onnx.session import VERSION, Program
 from centra.runtime.onnx.shared_state import PositionTables, SharedState
 from centra.runtime.packing import Packed
@@ -71,13 +71,13 @@ class OnnxEngine:
         *,
         depth: int,
         precision: Precision = Precision.FP32,
-        held: AbstractSet[str] = frozenset(),
+        checked: AbstractSet[str] = frozenset(),
     ) -> OnnxTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
         family, description = family_named(spec.family), spec.description
         layers = {number: spec.layer(number) for number in range(1, depth + 1)}
         for described in layers.values():
-            onnx_layers.check_layer(described, f"backbone sha256:{spec.digest}")
+            layer_graphs.check_layer(described, f"backbone sha256:{spec.digest}")
 
         def embeddings(path: Path) -> OnnxEmbeddings:
             check_shard(spec, 0, path)
@@ -95,7 +95,7 @@ class OnnxEngine:
                 reader,
                 precision=precision,
                 settings=("layer", layers[number], self.pool.workers),
-                held=held,
+                checked=checked,
             )
 
         with ThreadPoolExecutor(self.pool.workers) as executor:
@@ -106,7 +106,7 @@ class OnnxEngine:
                 reader,
                 precision=Precision.FP32,
                 settings=("embeddings", description, spec.max_length),
-                held=held,
+                checked=checked,
             )
             loaded = list(executor.map(loaded_layer, layers))
             return OnnxTrunk(spec, below.result(), loaded)
@@ -118,7 +118,7 @@ class OnnxEngine:
         reader: BlobReader,
         *,
         precision: Precision = Precision.FP32,
-        held: AbstractSet[str] = frozenset(),
+        checked: AbstractSet[str] = frozenset(),
     ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""
 
@@ -133,7 +133,7 @@ class OnnxEngine:
             )
 
         settings = ("task", backbone.digest, self.pool.workers)
-        return _unit(digest, task, reader, precision=precision, settings=settings, held=held)
+        return _unit(digest, task, reader, precision=precision, settings=settings, checked=checked)
 
 
 class OnnxEmbeddings:
@@ -142,8 +142,8 @@ class OnnxEmbeddings:
     def __init__(
         self, weights: Mapping[str, np.ndarray], description: Embeddings, positions: int
     ) -> None:
-        """Compile them; see :func:`centra.runtime.onnx.layers.embeddings`."""
-        self.program = Program(onnx_layers.embeddings(weights, description))
+        """Compile them; see :func:`centra.runtime.onnx.layer_graphs.embeddings`."""
+        self.program = Program(layer_graphs.embeddings(weights, description))
         biases = {bias.table: weights[bias.table].copy() for bias in description.relative_biases}
         self.positions = PositionTables(biases, positions)
 
@@ -201,7 +201,7 @@ class OnnxBranch:
         own = [under(weights, f"layers.{i}.") for i in range(1, spec.depth + 1)]
         described = [backbone.layer(spec.tap_layer + i) for i in range(1, spec.depth + 1)]
         for one in described:
-            onnx_layers.check_layer(one, f"backbone sha256:{backbone.digest}")
+            layer_graphs.check_layer(one, f"backbone sha256:{backbone.digest}")
         layer = partial(Layer, precision=precision, pool=pool)
         ending = Head.of(spec, backbone)
         self._every_token = spec.reads_every_token
@@ -209,7 +209,7 @@ class OnnxBranch:
         def last() -> Layer | FirstLayer | Program:
             if not own:
                 hidden = backbone.hidden_size
-                return Program(onnx_layers.head_alone(head, hidden, precision, ending))
+                return Program(layer_graphs.head_alone(head, hidden, precision, ending))
             if self._every_token:
                 return layer(own[-1] | head, described[-1], head=ending)
             return FirstLayer(own[-1] | head, described[-1], precision=precision, head=ending)
@@ -243,15 +243,15 @@ def _unit(
     *,
     precision: Precision,
     settings: Hashable,
-    held: AbstractSet[str],
+    checked: AbstractSet[str],
 ) -> T:
     """The unit of a blob that is in use, or a new one."""
     key = UnitKey(
         digest=digest, precision=precision, engine=f"onnxruntime {VERSION}", settings=settings
     )
     # Read, and so checked, even where its unit is there: a damaged release must not load.
-    checked = None if digest in held else reader.fetch(digest)
-    return _UNITS.get(key, lambda: make(checked or reader.fetch(digest)))
+    path = None if digest in checked else reader.fetch(digest)
+    return _UNITS.get(key, lambda: make(path or reader.fetch(digest)))
 
 
 def _chain(tensors: Mapping[str, np.ndarray], spec: TaskSpec) -> Chain | None:

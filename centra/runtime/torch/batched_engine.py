@@ -6,7 +6,7 @@ are padded to few shapes, since on a GPU each embedding, layer and group is capt
 for every shape. So the last digits of an answer may depend on its neighbours, in the batch and in the
 release, which the onnx engine and the reference rule out.
 
-It computes in one dtype whatever a release gives a task; heads are float32.
+It computes in one number type whatever precision a release gives a task; heads are float32.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class BatchedEngine:
         *,
         depth: int,
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the engine's own
-        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> BatchedTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
         embeddings = Trunk(spec, reader, depth=0).to(self._device, self._dtype)
@@ -103,7 +103,7 @@ class BatchedEngine:
         reader: BlobReader,
         *,
         precision: Precision = Precision.FP32,
-        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""
         path = reader.fetch(digest)

@@ -140,7 +140,7 @@ class FirstTokenLayer:
     """A transformer layer of each of some tasks, for the first token of each input alone.
 
     The key projection moves onto the query and the value projection behind the average, as in
-    :mod:`centra.runtime.onnx.layers`, so no key or value is computed for any other token. Not for
+    :mod:`centra.runtime.onnx.layer_graphs`, so no key or value is computed for any other token. Not for
     layers with rotary positions, whose keys turn.
     """
 

@@ -45,12 +45,12 @@ def torch_engine(device: str | None = None, dtype: str | None = None) -> Engine:
     Raises:
         UsageError: an unknown name, or a device that is not there.
     """
-    chosen, exactly = choose_device(device, dtype)
-    if (chosen.type, exactly) == ("cpu", "fp32"):
+    chosen, dtype = choose_device(device, dtype)
+    if (chosen.type, dtype) == ("cpu", "fp32"):
         return _reference()
     from centra.runtime.torch.batched_engine import BatchedEngine
 
-    return BatchedEngine(chosen, exactly)
+    return BatchedEngine(chosen, dtype)
 
 
 @cache
@@ -92,7 +92,7 @@ class TorchEngine:
         *,
         depth: int,
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the reference is always this
-        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> TorchTrunk:
         """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
         return TorchTrunk(Trunk(spec, reader, depth=depth))
@@ -104,7 +104,7 @@ class TorchEngine:
         reader: BlobReader,
         *,
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the reference is always this
-        held: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> LoadedTask:
         """See :meth:`centra.runtime.engine.Engine.load_task`."""
         path = reader.fetch(digest)

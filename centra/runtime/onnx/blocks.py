@@ -1,6 +1,6 @@
 """Layers as the onnx engine runs them: sessions with weights, and attention between them.
 
-See :mod:`centra.runtime.onnx.layers` for what each session computes.
+See :mod:`centra.runtime.onnx.layer_graphs` for what each session computes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from centra.runtime.onnx import layers as onnx_layers
+from centra.runtime.onnx import layer_graphs
 from centra.runtime.onnx.session import Program
 
 if TYPE_CHECKING:
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from centra.families.description import Layer as LayerDescription
     from centra.formats.precision import Precision
-    from centra.runtime.onnx.layers import Head
+    from centra.runtime.onnx.layer_graphs import Head
     from centra.runtime.onnx.shared_state import SharedState
     from centra.runtime.packing import Bucket, Packed, Part
     from centra.runtime.pool import Pool
 
 __all__ = ["FirstLayer", "Hidden", "Layer"]
 
-_MOST, _LEAST = 256, 16
+_MOST_ROWS, _LEAST_ROWS = 256, 16
 """Rows that a layer computes at a time: so few that wide inner states stay in the cache, and so many
 that reading the weights is not all it does."""
 
@@ -77,16 +77,18 @@ class Layer:
         """
         self._pool = pool
         self._parts = layer.attention
-        self._project = Program(onnx_layers.project(weights, layer, precision))
+        self._project = Program(layer_graphs.project(weights, layer, precision))
         heads, scores = layer.attention.heads, layer.attention.adds_to_scores
         self._attend = _attention(heads, layer.hidden, scores=scores)
-        self._finish = Program(onnx_layers.finish(weights, layer, precision, head))
+        self._finish = Program(layer_graphs.finish(weights, layer, precision, head))
 
     def __call__(self, states: np.ndarray, shared: SharedState) -> np.ndarray:
         """From states ``(tokens, hidden)`` to the next, or to logits ``(tokens, outputs)``."""
         # Rows come out the same in any company, and attention stays within an input. So a batch
         # may be cut anywhere between inputs, and most of a layer even within one.
-        parts = shared.packed.parts(max(self._pool.free_threads, _times(len(states), _MOST)))
+        parts = shared.packed.parts(
+            max(self._pool.free_threads, _divided_up(len(states), _MOST_ROWS))
+        )
         return _joined(self._pool.map(partial(self._run, states, shared), parts))
 
     def _run(self, states: np.ndarray, shared: SharedState, part: Part) -> np.ndarray:
@@ -99,10 +101,12 @@ class Layer:
 
     def _by_rows(self, program: Program, *arrays: np.ndarray) -> list[np.ndarray]:
         rows = len(arrays[0])
-        count = max(min(self._pool.free_threads, rows // _LEAST), _times(rows, _MOST))
+        count = max(
+            min(self._pool.free_threads, rows // _LEAST_ROWS), _divided_up(rows, _MOST_ROWS)
+        )
         if count == 1:
             return program(*arrays)
-        step = _times(rows, count)
+        step = _divided_up(rows, count)
         found = self._pool.map(
             lambda start: program(*(array[start : start + step] for array in arrays)),
             range(0, rows, step),
@@ -116,7 +120,7 @@ class _Attention:
     def __init__(self, heads: int, hidden: int, *, scores: bool) -> None:
         self._hidden = hidden
         self._whole, self._moved = (
-            Program(onnx_layers.attention(heads, hidden, whole=whole, scores=scores))
+            Program(layer_graphs.attention(heads, hidden, whole=whole, scores=scores))
             for whole in (True, False)
         )
 
@@ -155,10 +159,10 @@ class FirstLayer:
         """Compile it; see :class:`Layer`."""
         self._parts = layer.attention
         self._normed = layer.norm_first and layer.attention_norm is not None
-        self._project = Program(onnx_layers.project_first(weights, layer, precision))
+        self._project = Program(layer_graphs.project_first(weights, layer, precision))
         keys = layer.attention.rotary is not None
         self._attend = _first_attention(layer.attention.heads, layer.hidden, keys=keys)
-        self._finish = Program(onnx_layers.finish_first(weights, layer, precision, head))
+        self._finish = Program(layer_graphs.finish_first(weights, layer, precision, head))
 
     def __call__(self, hidden: Hidden) -> np.ndarray:
         """Logits ``(batch, outputs)``, in packed order."""
@@ -194,13 +198,13 @@ def _attention(heads: int, hidden: int, *, scores: bool) -> _Attention:
 
 @cache
 def _first_attention(heads: int, hidden: int, *, keys: bool) -> Program:
-    return Program(onnx_layers.first_attention(heads, hidden, keys=keys))
+    return Program(layer_graphs.first_attention(heads, hidden, keys=keys))
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _times(number: int, most: int) -> int:
-    """How many times at most so many make a number."""
-    return -(-number // most)
+def _divided_up(number: int, divisor: int) -> int:
+    """A number divided, rounded up."""
+    return -(-number // divisor)
