@@ -149,3 +149,30 @@ def test_no_code_of_a_folder_or_the_hub_is_trusted_anywhere() -> None:
     for call in loading:
         (trusted,) = (k.value for k in call.keywords if k.arg == "trust_remote_code")
         assert ast.literal_eval(trusted) is False
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {module_name(path): path for path in FILES if path.name != "env.py"}
+    waiting = {name: imported_at_once(path, modules) - {name} for name, path in modules.items()}
+    while ready := [name for name, needed in waiting.items() if not needed & waiting.keys()]:
+        for name in ready:
+            del waiting[name]
+    assert sorted(waiting) == []
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_at_once(path: Path, modules: dict[str, Path]) -> set[str]:
+    """The modules of ours that importing a file imports, late ones and those of types aside."""
+    found: set[str] = set()
+    for node in parsed(path).body:
+        match node:
+            case ast.ImportFrom(module=str() as module, names=names):
+                places = {f"{module}.{alias.name}" for alias in names}
+                found |= places & modules.keys() or {module} & modules.keys()
+            case ast.Import(names=names):
+                found |= {alias.name for alias in names} & modules.keys()
+    return found
