@@ -46,7 +46,7 @@ class Registry:
     folder: Path = Path()
     """Where ``centra.toml`` is, or would be."""
     origins: Mapping[str, str] = field(default_factory=dict)
-    """See :attr:`registry.settings.Settings.origins`."""
+    """What said where the database and the store are: an option, a variable or a file."""
 
     @classmethod
     def open(

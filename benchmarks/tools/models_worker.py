@@ -39,7 +39,6 @@ class Eager:
         self._models = [_single() for _ in range(tasks)]
 
     def run(self, tokens: np.ndarray) -> None:
-        """See :class:`Models`."""
         import torch
 
         ids = torch.from_numpy(tokens)
@@ -72,7 +71,6 @@ class Onnx:
         self._names = [value.name for value in self._sessions[0].get_inputs()]
 
     def run(self, tokens: np.ndarray) -> None:
-        """See :class:`Models`."""
         known = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
         feed = {name: known[name] for name in self._names}
         for session in self._sessions:
@@ -103,7 +101,6 @@ class Adapters:
         self._model.eval()
 
     def run(self, tokens: np.ndarray) -> None:
-        """See :class:`Models`."""
         import torch
 
         ids = torch.from_numpy(tokens)
@@ -134,7 +131,6 @@ class Peft:
         self._model.eval()
 
     def run(self, tokens: np.ndarray) -> None:
-        """See :class:`Models`."""
         import torch
 
         ids = torch.from_numpy(tokens).repeat(len(self._names), 1)

@@ -156,11 +156,9 @@ class _WithFiles:
     """By digest."""
 
     def fetch(self, digest: str) -> Path:
-        """See :meth:`centra.store.BlobReader.fetch`."""
         return self.files.get(digest) or self.reader.fetch(digest)
 
     def signatures(self, manifest: str) -> list[bytes]:
-        """See :meth:`centra.store.BlobReader.signatures`."""
         return self.reader.signatures(manifest)
 
 

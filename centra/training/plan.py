@@ -97,7 +97,7 @@ class Plan(Document):
     distill: _Distill = _Distill()
     select: _Select = _Select()
     report_to: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ()
-    """See :data:`centra.training.recipe.REPORTERS`."""
+    """Where a run tells its metrics while it goes on."""
 
     @classmethod
     def read(cls, path: Path) -> Plan:

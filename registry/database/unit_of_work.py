@@ -31,7 +31,7 @@ from registry.errors import TaskNotFoundError
 from registry.rules.chain import chain_digest
 from registry.rules.lifecycle import TaskState
 from registry.rules.lineage import Composed
-from registry.versions import ReleasedVersion
+from registry.rules.released_version import ReleasedVersion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,7 @@ from centra.errors import ConflictError, VerificationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from registry.releases.composing import Composition
+    from registry.releases.composition import Composition
     from registry.rules.gates import Gate
     from registry.rules.lineage import StaleTask
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from registry.connection import Registry
     from registry.database.unit_of_work import UnitOfWork
     from registry.promotion.stale import Situation
-    from registry.releases.composing import Composition
+    from registry.releases.composition import Composition
 
 __all__ = ["Offer", "make_offer"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from registry.database.models import Channel, Release
     from registry.database.unit_of_work import UnitOfWork
     from registry.rules.lineage import StaleTask
-    from registry.versions import ReleasedVersion
+    from registry.rules.released_version import ReleasedVersion
 
 __all__ = ["Situation", "look"]
 

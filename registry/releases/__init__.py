@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from registry.releases.changes import Change
 from registry.releases.comparing import ModuleDifference, ReleaseDifference, Unchanged, diff
-from registry.releases.composing import Composition, compose
+from registry.releases.composing import compose
+from registry.releases.composition import Composition
 from registry.releases.reading import ReleaseDetail, ReleaseRow, show
 from registry.releases.reading import list_releases as list  # noqa: A004 - releases.list reads well
 from registry.releases.using import Verification, is_address, load, pull, verify

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from centra.formats.identities import VersionNumber
 from centra.formats.manifest import changes
-from registry.versions import ReleasedVersion
+from registry.rules.released_version import ReleasedVersion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

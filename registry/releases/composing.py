@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -22,7 +22,8 @@ from centra.releases.compose import ComposeError, merge
 from centra.releases.parity import check_parity_once
 from centra.releases.verified import VerifiedBlobs
 from registry import policies
-from registry.releases.changes import Change, list_changes, released_versions
+from registry.releases.changes import list_changes, released_versions
+from registry.releases.composition import Composition
 from registry.releases.precisions import plan_int8_trial
 from registry.releases.publishing import publish_composition
 from registry.rules.channels import LATEST
@@ -31,44 +32,19 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from centra.formats.identities import Digest
-    from centra.formats.manifest import LayerAccount, ReleaseManifest
+    from centra.formats.manifest import ReleaseManifest
     from centra.releases.int8 import Int8Comparison
     from registry.connection import Registry
     from registry.database.models import Release, TaskVersion
     from registry.database.unit_of_work import UnitOfWork
-    from registry.versions import ReleasedVersion
+    from registry.rules.released_version import ReleasedVersion
 
-__all__ = ["Composition", "compose"]
+__all__ = ["compose"]
 
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 8
 """How often the live set is composed anew because it has changed meanwhile."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Composition:
-    """A set of versions that has been merged and checked, and perhaps published."""
-
-    release: int | None
-    """The number of the release that holds exactly this; None before it is published."""
-    digest: Digest
-    published: bool
-    """Whether a new release was made."""
-    base: int | None
-    changes: list[Change]
-    layers: LayerAccount
-    tasks: dict[str, str]
-    """Per task the version."""
-    manifest: ReleaseManifest
-    parity: dict[str, float]
-    """Per task whose parity was checked now, the largest difference of logits."""
-    int8: list[Int8Comparison]
-    """Of the tasks whose answers in int8 were held against those in fp32 now."""
-    live: bool
-    """Whether this is the live set, whose releases ``latest`` follows."""
-    ids: dict[str, tuple[int, int]] = field(repr=False)
-    """Per task the database's ids of the task and of its version."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from centra.releases.int8 import Int8Comparison
     from centra.store import BlobReader
     from registry.connection import Registry
-    from registry.versions import ReleasedVersion
+    from registry.rules.released_version import ReleasedVersion
 
 __all__ = ["Int8Trial", "plan_int8_trial"]
 

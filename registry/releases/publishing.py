@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from centra.formats.manifest import ReleaseManifest
     from registry.connection import Registry
     from registry.database.unit_of_work import UnitOfWork
-    from registry.releases.composing import Composition
+    from registry.releases.composition import Composition
 
 __all__ = ["add_release", "newest_composition", "publish_composition", "record_composition"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from registry.versions import ReleasedVersion
+    from registry.rules.released_version import ReleasedVersion
 
 __all__ = [
     "Ancestor",

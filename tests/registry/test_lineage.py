@@ -16,7 +16,7 @@ from registry.rules.lineage import (
     stale_tasks,
     withdrawn_releases,
 )
-from registry.versions import ReleasedVersion
+from registry.rules.released_version import ReleasedVersion
 from tests.support import version_number
 
 

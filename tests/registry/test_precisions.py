@@ -13,8 +13,8 @@ from registry import cards, evaluations, graphs, releases, tasks
 from registry.promotion import GateError, StaleReleaseError, promote
 from registry.releases import Change, compose
 from registry.rules.precisions import plan_precisions
+from registry.rules.released_version import ReleasedVersion
 from registry.transfer import export_file, import_file
-from registry.versions import ReleasedVersion
 from tests import support
 from tests.registry.helpers import blob_path, nothing_changes, refused, ruled
 from tests.support import version_number

@@ -56,7 +56,7 @@ def onnx_engine(threads: int) -> OnnxEngine:
 
 
 class OnnxEngine:
-    """See :class:`centra.runtime.engine.Engine`."""
+    """The onnx engine: it loads trunks and branches as ONNX Runtime sessions."""
 
     forks = True
 
@@ -73,7 +73,6 @@ class OnnxEngine:
         precision: Precision = Precision.FP32,
         checked: AbstractSet[str] = frozenset(),
     ) -> OnnxTrunk:
-        """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
         family, description = family_named(spec.family), spec.description
         layers = {number: spec.layer(number) for number in range(1, depth + 1)}
         for described in layers.values():
@@ -120,7 +119,6 @@ class OnnxEngine:
         precision: Precision = Precision.FP32,
         checked: AbstractSet[str] = frozenset(),
     ) -> LoadedTask:
-        """See :meth:`centra.runtime.engine.Engine.load_task`."""
 
         def task(path: Path) -> LoadedTask:
             spec, tensors = check_stored(path, digest, backbone).spec, map_tensors(path)
@@ -149,7 +147,7 @@ class OnnxEmbeddings:
 
 
 class OnnxTrunk:
-    """See :class:`centra.runtime.engine.TrunkEngine`."""
+    """Embeddings and frozen layers as sessions."""
 
     def __init__(
         self, spec: BackboneSpec, embeddings: OnnxEmbeddings, layers: Sequence[Layer]
@@ -159,7 +157,6 @@ class OnnxTrunk:
         self._layers = layers
 
     def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, Hidden]]:
-        """See :meth:`centra.runtime.engine.TrunkEngine.run`."""
         packed = Packed.of(batch)
         known = {
             "input_ids": packed.input_ids,
@@ -187,7 +184,7 @@ class OnnxTrunk:
 
 
 class OnnxBranch:
-    """See :class:`centra.runtime.engine.BranchEngine`."""
+    """A task's own layers and head as sessions."""
 
     def __init__(
         self,
@@ -220,7 +217,6 @@ class OnnxBranch:
             self._last = compiled.result()
 
     def run(self, hidden_states: Hidden) -> np.ndarray:
-        """See :meth:`centra.runtime.engine.BranchEngine.run`."""
         hidden = hidden_states
         for layer in self._layers:
             hidden = Hidden(layer(hidden.states, hidden.shared), hidden.shared)

@@ -29,7 +29,7 @@ from centra.runtime.packing import padded_length
 from centra.runtime.pool import Pool
 from centra.runtime.torch.batched_layers import Branches, BranchWeights, Layer, SharedLayout
 from centra.runtime.torch.cuda_graphs import Graphs
-from centra.runtime.torch.engine import loaded_task
+from centra.runtime.torch.loading import loaded_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
@@ -53,7 +53,7 @@ def _pool(device: torch.device) -> Pool:
 
 
 class BatchedEngine:
-    """See :class:`centra.runtime.engine.Engine`. Each release has one of its own."""
+    """The engine for GPUs and for bf16 and fp16. Each release has one of its own."""
 
     def __init__(self, device: torch.device, dtype: str) -> None:
         """Make an engine.
@@ -65,7 +65,6 @@ class BatchedEngine:
         self.pool = _pool(device)
         """The threads that trunks and branches run on, the same for all releases on a device."""
         self.forks = device.type == "cpu"
-        """See :attr:`centra.runtime.engine.Engine.forks`."""
         self._device, self._dtype = device, _DTYPES[dtype]
         self._graphs = Graphs(device)
         self._groups: dict[Hashable, _Group] = {}
@@ -80,7 +79,6 @@ class BatchedEngine:
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the engine's own
         checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> BatchedTrunk:
-        """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
         embeddings = Trunk(spec, reader, depth=0).to(self._device, self._dtype)
         layout = SharedLayout(spec)
         layers = [
@@ -105,7 +103,6 @@ class BatchedEngine:
         precision: Precision = Precision.FP32,
         checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> LoadedTask:
-        """See :meth:`centra.runtime.engine.Engine.load_task`."""
         path = reader.fetch(digest)
         check_stored(path, digest, backbone)
         module = TaskModule.read(path)
@@ -156,7 +153,7 @@ class _Hidden:
 
 
 class BatchedTrunk:
-    """See :class:`centra.runtime.engine.TrunkEngine`."""
+    """Embeddings and frozen layers, in shapes that are padded to few sizes."""
 
     def __init__(
         self,
@@ -175,7 +172,6 @@ class BatchedTrunk:
         self._device, self._dtype = device, dtype
 
     def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, _Hidden]]:
-        """See :meth:`centra.runtime.engine.TrunkEngine.run`."""
         shape = batch.input_ids.shape
         # Never across a yield: the mode is the thread's.
         with torch.inference_mode():
@@ -209,7 +205,7 @@ class BatchedTrunk:
 
 
 class BatchedBranch:
-    """See :class:`centra.runtime.engine.BranchEngine`."""
+    """A task's place in the group of tasks that are computed together."""
 
     def __init__(self, group: _Group, place: int, outputs: int) -> None:
         """Take a task's part of what its group answers."""
@@ -217,7 +213,6 @@ class BatchedBranch:
 
     @torch.inference_mode()
     def run(self, hidden_states: _Hidden) -> np.ndarray:
-        """See :meth:`centra.runtime.engine.BranchEngine.run`."""
         logits = hidden_states.answers(self._group)[self._place]
         inputs, tokens = hidden_states.shape
         own = logits[:inputs] if logits.ndim == 2 else logits[:inputs, :tokens]

@@ -18,9 +18,8 @@ from centra.modeling.branch import Branch
 from centra.modeling.shared_state import SharedState
 from centra.modeling.trunk import Trunk
 from centra.runtime.devices import choose_device
-from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
 from centra.runtime.pool import Pool
-from centra.tokenization.text_encoder import Encoded
+from centra.runtime.torch.loading import loaded_task
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -29,10 +28,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from centra.formats.backbone import BackboneSpec
-    from centra.runtime.engine import BranchEngine, Engine
+    from centra.runtime.engine import Engine, LoadedTask
     from centra.store import BlobReader
+    from centra.tokenization.text_encoder import Encoded
 
-__all__ = ["TorchBranch", "TorchEngine", "TorchTrunk", "loaded_task", "torch_engine"]
+__all__ = ["TorchBranch", "TorchEngine", "TorchTrunk", "torch_engine"]
 
 
 _Hidden = tuple[torch.Tensor, SharedState]
@@ -59,25 +59,8 @@ def _reference() -> TorchEngine:
     return TorchEngine()
 
 
-def loaded_task(module: TaskModule, branch: Branch, engine: BranchEngine) -> LoadedTask:
-    """A task of a module.
-
-    Args:
-        module: as it was read.
-        branch: with its weights, for the head's CRF.
-        engine: what computes it.
-    """
-    inputs = {name: module.tensors[f"probe.{name}"].numpy() for name in PROBE_INPUTS}
-    return LoadedTask(
-        spec=module.spec,
-        branch=engine,
-        probe=Probe(Encoded(**inputs), module.tensors["probe.logits"].numpy()),
-        chain=None if branch.chain is None else branch.chain.numpy(module.spec.labels),
-    )
-
-
 class TorchEngine:
-    """See :class:`centra.runtime.engine.Engine`."""
+    """The reference engine on the CPU, in float32."""
 
     forks = True
 
@@ -94,7 +77,6 @@ class TorchEngine:
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the reference is always this
         checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> TorchTrunk:
-        """See :meth:`centra.runtime.engine.Engine.load_trunk`."""
         return TorchTrunk(Trunk(spec, reader, depth=depth))
 
     def load_task(
@@ -106,7 +88,6 @@ class TorchEngine:
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the reference is always this
         checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
     ) -> LoadedTask:
-        """See :meth:`centra.runtime.engine.Engine.load_task`."""
         path = reader.fetch(digest)
         check_stored(path, digest, backbone)
         module = TaskModule.read(path)
@@ -115,13 +96,12 @@ class TorchEngine:
 
 
 class TorchTrunk:
-    """See :class:`centra.runtime.engine.TrunkEngine`."""
+    """Embeddings and frozen layers as torch modules."""
 
     def __init__(self, trunk: Trunk) -> None:
         self._trunk = trunk
 
     def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, _Hidden]]:
-        """See :meth:`centra.runtime.engine.TrunkEngine.run`."""
         # All layers in one go: this engine is for comparing, not for the first answer.
         mask = torch.from_numpy(batch.attention_mask)
         with torch.inference_mode():
@@ -137,14 +117,13 @@ class TorchTrunk:
 
 
 class TorchBranch:
-    """See :class:`centra.runtime.engine.BranchEngine`."""
+    """A task's own layers and head as a torch module."""
 
     def __init__(self, branch: Branch) -> None:
         self._branch = branch.eval()
 
     @torch.inference_mode()
     def run(self, hidden_states: _Hidden) -> np.ndarray:
-        """See :meth:`centra.runtime.engine.BranchEngine.run`."""
         logits: torch.Tensor = self._branch(*hidden_states)
         array: np.ndarray = logits.numpy()
         return array

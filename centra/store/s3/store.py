@@ -46,7 +46,7 @@ class S3Store:
         return self.stat(digest) is not None
 
     def fetch(self, digest: str) -> Path:
-        """See :meth:`BlobReader.fetch`. A verified copy in the cache is used without a request."""
+        """A verified copy in the cache is used without a request."""
         try:
             return self.cache.fetch(digest)
         except (BlobNotFoundError, CorruptBlobError):
