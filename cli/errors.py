@@ -16,7 +16,7 @@ from centra.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["EXIT_CODES", "HINTS", "WRONG_STORE", "exit_code", "gate_hint", "message"]
+__all__ = ["EXIT_CODES", "HINTS", "NOTICES", "WRONG_STORE", "exit_code", "gate_hint", "message"]
 
 EXIT_CODES: dict[type[CentraError], int] = {
     CentraError: 1,
@@ -27,6 +27,15 @@ EXIT_CODES: dict[type[CentraError], int] = {
     VerificationError: 6,
 }
 """By the branch of the tree that an error belongs to."""
+
+NOTICES = {
+    "input-assumed": "--input pair says otherwise",
+    "kind-assumed": "--kind multilabel says so",
+    "number-classes": "--kind regression says otherwise, --labels FILE names them",
+    "number-labels": "--labels FILE names them",
+    "placeholder-labels": "--labels FILE gives names",
+}
+"""What to do about a notice, by its code."""
 
 
 def _audit_hints(data: Mapping[str, Any]) -> str:

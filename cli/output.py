@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from centra.progress import Notice
+from cli.errors import NOTICES
 from cli.streams import CONTROLS, printable, unescaped
 
 if TYPE_CHECKING:
@@ -72,7 +74,9 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
 
 def remark(text: str) -> None:
-    """A line for people, on standard error."""
+    """A line for people, on standard error; of a notice, with what to do about it."""
+    if isinstance(text, Notice):
+        text = f"{text}; {NOTICES[text.code]}"
     # While a bar is shown, rich has the stream.
     click.echo(printable(text), err=True)
 

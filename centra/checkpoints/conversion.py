@@ -24,7 +24,7 @@ from centra.families.base import DROPOUT
 from centra.formats.task_module import HeadSpec, TaskModule, TaskSpec
 from centra.formats.tensors import under
 from centra.kinds import kind_named
-from centra.progress import Progress, Remark, silent, unheard
+from centra.progress import Notice, Progress, Remark, silent, unheard
 from centra.system.snapshot import copy_model
 from centra.tokenization.text_encoder import TextEncoder
 
@@ -269,8 +269,10 @@ def _tagging_head(
 def _single(kind: str, remark: Remark) -> Literal["single"]:
     if not kind_named(kind).reads_every_token:
         remark(
-            "taken for a task on single texts, which a checkpoint does not say; "
-            "--input pair says otherwise"
+            Notice(
+                "taken for a task on single texts, which a checkpoint does not say",
+                code="input-assumed",
+            )
         )
     return "single"
 

@@ -51,12 +51,13 @@ _WRAPPERS = {
     "_fsdp_wrapped_module": ("FSDP adds", "the model inside"),
     "_checkpoint_wrapped_module": ("activation checkpointing adds", "the model inside"),
 }
+_CRF = re.compile(r"\bcrf\b")
 _HINTS = {
     r"lora_|\.base_layer\.": "Merge the adapter first (peft: model.merge_and_unload()) and save "
     "the whole model.",
     r"adapter|prefix_tuning|loreft|ia3": "Merge the adapters into the layers where that can be "
     "done, or fine-tune layers instead.",
-    r"\bcrf\b": "Centra decodes the CRFs that it trains itself.",
+    _CRF.pattern: "Centra decodes the CRFs that it trains itself.",
 }
 
 
@@ -134,7 +135,7 @@ def check_placed(
                 "Fine-tune transformers' own class; if the tensor is left over, take it out of the "
                 "file.",
             ),
-            code="crf-unplaced" if re.search(r"\bcrf\b", unknown[0]) else "tensor-unplaced",
+            code="crf-unplaced" if _CRF.search(unknown[0]) else "tensor-unplaced",
             tensor=unknown[0],
         )
     missing = [name for name in expected if name not in tensors]

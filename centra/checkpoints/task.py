@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from centra.data.labels import label_remarks
 from centra.errors import FormatError, IncompatibleError, UsageError
 from centra.kinds import KINDS, kind_named
-from centra.progress import Remark, unheard
+from centra.progress import Notice, Remark, unheard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,7 +74,6 @@ def read_task(
 
 
 _MEND = "Mend id2label and label2id in its config.json, or declare the labels."
-_LABELS_UNUSABLE = "labels-unusable"
 
 
 def _kind(
@@ -128,8 +127,11 @@ def _unsaid(outputs: int, declared: str | None, where: str, remark: Remark) -> s
         remark(f"taken for a {kind}, as transformers takes one output without a problem_type")
     else:
         remark(
-            f"taken for a {kind}: its config.json has no problem_type; if each of its labels "
-            "was trained by itself, --kind multilabel says so"
+            Notice(
+                f"taken for a {kind}: its config.json has no problem_type, and each of its labels "
+                "may have been trained by itself",
+                code="kind-assumed",
+            )
         )
     return kind
 
@@ -156,7 +158,7 @@ def _check_count(config: Mapping[str, Any], outputs: int, where: str) -> None:
     elif table is not None:
         raise FormatError(
             f"{where}: id2label in its config.json is no object from ids to labels. {_MEND}",
-            code=_LABELS_UNUSABLE,
+            code="labels-unusable",
         )
     else:
         stated = config.get("num_labels", 2)  # transformers' default
@@ -164,7 +166,7 @@ def _check_count(config: Mapping[str, Any], outputs: int, where: str) -> None:
     if type(stated) is not int or stated != outputs:
         raise FormatError(
             f"{where}: its config.json {says}, but its head has {outputs} outputs. {_MEND}",
-            code=_LABELS_UNUSABLE,
+            code="labels-unusable",
         )
 
 
@@ -177,7 +179,7 @@ def _from_config(config: Mapping[str, Any], outputs: int, where: str) -> tuple[s
         raise FormatError(
             f"{where}: id2label in its config.json has the ids {_some(list(table))}; expected "
             f"{_some(list(range(outputs)))}. {_MEND}",
-            code=_LABELS_UNUSABLE,
+            code="labels-unusable",
         )
     labels = tuple(_text(table[str(i)], i, where) for i in range(outputs))
     _check_inverse(labels, config.get("label2id"), where)
@@ -190,7 +192,7 @@ def _text(label: object, number: int, where: str) -> str:
     if not isinstance(label, str):
         raise FormatError(
             f"{where}: label {number} is {label!r:.60}; expected a text. {_MEND}",
-            code=_LABELS_UNUSABLE,
+            code="labels-unusable",
         )
     return label
 
@@ -202,7 +204,7 @@ def _check_inverse(labels: Sequence[str], inverse: object, where: str) -> None:
     if not isinstance(inverse, dict):
         raise FormatError(
             f"{where}: label2id in its config.json is no object from labels to ids. {_MEND}",
-            code=_LABELS_UNUSABLE,
+            code="labels-unusable",
         )
     if all(_PLACEHOLDER.fullmatch(label) for label in inverse) and not {*labels} & {*inverse}:
         return
@@ -214,7 +216,7 @@ def _check_inverse(labels: Sequence[str], inverse: object, where: str) -> None:
             f"{where}: its config.json contradicts itself: label {label!a} is "
             f"{expected.get(label, 'missing')} in id2label and {found.get(label, 'missing')!s:.60} "
             f"in label2id, so nobody can say what the head's outputs mean. {_MEND}",
-            code=_LABELS_UNUSABLE,
+            code="labels-unusable",
         )
 
 
@@ -230,7 +232,7 @@ def _check_labels(labels: Sequence[str], where: str) -> None:
             fault = "holds half of a character (a lone surrogate), which no file or terminal takes"
         if fault:
             raise FormatError(
-                f"{where}: label {number}, {label!a}, {fault}. {_MEND}", code=_LABELS_UNUSABLE
+                f"{where}: label {number}, {label!a}, {fault}. {_MEND}", code="labels-unusable"
             )
 
 

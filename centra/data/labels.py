@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from centra.errors import DataError
 from centra.formats.strict_json import parse_json
+from centra.progress import Notice
 from centra.system.files import read_text
 
 if TYPE_CHECKING:
@@ -130,12 +131,15 @@ def label_remarks(labels: Sequence[str]) -> list[str]:
     Names that a checkpoint gives for want of better ones (``LABEL_0``); labels that begin or end
     with space; labels that differ only by space, case or Unicode form.
     """
-    found = []
+    found: list[str] = []
     placeholders = [label for label in labels if _PLACEHOLDER.fullmatch(label)]
     if placeholders:
         found.append(
-            f"placeholders instead of labels ({len(placeholders)}, such as {placeholders[0]}) say "
-            "nothing to callers; --labels FILE gives names"
+            Notice(
+                f"placeholders instead of labels ({len(placeholders)}, such as {placeholders[0]}) "
+                "say nothing to callers",
+                code="placeholder-labels",
+            )
         )
     found += _some(
         [f"label {label!r} begins or ends with space" for label in labels if label.strip() != label]

@@ -79,7 +79,7 @@ class Parts:
             raise UsageError(
                 "this release was loaded on a GPU by the process that this one was forked from, and "
                 "a GPU's memory does not go through a fork. Load it in each worker: fork before "
-                "anything uses the GPU (gunicorn without --preload), or start workers by 'spawn'",
+                "anything uses the GPU (gunicorn without preloading), or start workers by 'spawn'",
                 code="gpu-after-fork",
             )
 

@@ -11,6 +11,7 @@ from centra.data.reading import all_labels
 from centra.errors import DataError
 from centra.formats.contract import Contract
 from centra.kinds import KINDS, kind_named
+from centra.progress import Notice
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,9 +111,8 @@ def _kind(
         name = like.kind
     if not numbers or labelling.labels or form == "tags" or not kind_named(name).has_labels:
         return name, []
-    remark = f"{len(numbers)} whole numbers as labels: taken as classes; "
-    remark += "--kind regression says otherwise, " if form == "label" else ""
-    return name, [f"{remark}--labels FILE names them"]
+    code = "number-classes" if form == "label" else "number-labels"
+    return name, [Notice(f"{len(numbers)} whole numbers as labels: taken as classes", code=code)]
 
 
 def _may_be(name: str, examples: Sequence[Example]) -> bool:

@@ -96,12 +96,7 @@ def test_whole_numbers_are_classes_and_that_is_said(made: Callable[..., Inferred
     found = made([i % 77 for i in range(154)])
 
     assert found.contract.labels == tuple(str(i) for i in range(77))
-    assert found.remarks == [
-        (
-            "77 whole numbers as labels: taken as classes; --kind regression says otherwise, "
-            "--labels FILE names them"
-        )
-    ]
+    assert found.remarks == [("77 whole numbers as labels: taken as classes")]
 
 
 @pytest.mark.parametrize("dev", [[1], [1, 0.5]], ids=["in train", "in both"])

@@ -214,7 +214,7 @@ def test_a_release_on_a_gpu_is_refused_at_once_in_a_forked_process(
 
     def refused() -> bool:
         for ask in (release.predict, release.logits, release.profile):
-            with pytest.raises(UsageError, match="without --preload"):
+            with pytest.raises(UsageError, match="without preloading"):
                 ask(TEXTS)
         with pytest.raises(UsageError, match="spawn"):
             release.probe_logits("topic")
