@@ -149,7 +149,7 @@ def compose(
             progress=progress,
             remark=remark,
         )
-        with _saying_how_others_get_out(selection.modules):
+        with _offering_to_leave_out_a_task(selection.modules):
             manifest = merge(
                 selection.modules,
                 registry.store,
@@ -246,7 +246,7 @@ def _parse_precision(text: str) -> Precision:
 
 
 @contextmanager
-def _saying_how_others_get_out(tasks: Collection[str]) -> Iterator[None]:
+def _offering_to_leave_out_a_task(tasks: Collection[str]) -> Iterator[None]:
     """Where one task cannot be composed and there are others, say that they can without it."""
     try:
         yield

@@ -45,7 +45,7 @@ class Checkpoint:
     remark: Remark = unheard
     """Told what was taken for granted."""
 
-    def says_anything(self) -> bool:
+    def is_declared(self) -> bool:
         """Whether anything is said of the checkpoint."""
         return self != Checkpoint(remark=self.remark)
 
@@ -113,7 +113,7 @@ def _private_copy(
         with called(path, source):
             if source.is_dir():
                 _convert(registry, source, checkpoint or Checkpoint(), path, progress)
-            elif checkpoint and checkpoint.says_anything():
+            elif checkpoint and checkpoint.is_declared():
                 raise UsageError(
                     f"{source}: is a file, and a task module says all of itself; a backbone, tap, "
                     "input, kind or labels is declared for checkpoint folders",
