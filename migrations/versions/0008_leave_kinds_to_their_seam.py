@@ -6,9 +6,7 @@ Revises: 0007
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-from alembic import context, op
-from alembic.util import CommandError
+from alembic import op
 
 revision = "0008"
 down_revision = "0007"
@@ -17,42 +15,60 @@ depends_on = None
 
 LISTED = "kind IN ('classification', 'multilabel', 'regression', 'tagging')"
 ANY = "length(kind) >= 1"
+TABLE = """CREATE TABLE task_versions (
+    id INTEGER NOT NULL,
+    task_id INTEGER NOT NULL,
+    major INTEGER NOT NULL,
+    minor INTEGER NOT NULL,
+    current_of INTEGER,
+    digest VARCHAR(64) NOT NULL,
+    size BIGINT NOT NULL,
+    backbone_id INTEGER NOT NULL,
+    kind VARCHAR(16) NOT NULL,
+    input VARCHAR(6) NOT NULL,
+    labels JSON NOT NULL,
+    tap_layer INTEGER NOT NULL,
+    depth INTEGER NOT NULL,
+    metrics JSON NOT NULL,
+    created_at DATETIME NOT NULL,
+    created_by VARCHAR(127) NOT NULL,
+    CONSTRAINT pk_task_versions PRIMARY KEY (id),
+    CONSTRAINT ck_task_versions_ck_task_versions_current CHECK (current_of IS NULL OR current_of = task_id),
+    CONSTRAINT ck_task_versions_ck_task_versions_input CHECK (input IN ('single', 'pair')),
+    CONSTRAINT ck_task_versions_ck_task_versions_kind CHECK ({check}),
+    CONSTRAINT ck_task_versions_ck_task_versions_digest CHECK (length(digest) = 64),
+    CONSTRAINT ck_task_versions_ck_task_versions_version CHECK (major >= 1 AND minor >= 0),
+    CONSTRAINT ck_task_versions_ck_task_versions_layers CHECK (tap_layer >= 0 AND depth >= 0),
+    CONSTRAINT fk_task_versions_backbone_id FOREIGN KEY(backbone_id) REFERENCES backbones (id),
+    CONSTRAINT fk_task_versions_current_of FOREIGN KEY(current_of) REFERENCES tasks (id),
+    CONSTRAINT fk_task_versions_task_id FOREIGN KEY(task_id) REFERENCES tasks (id),
+    CONSTRAINT uq_task_versions_current_of UNIQUE (current_of),
+    CONSTRAINT uq_task_versions_task_id_digest UNIQUE (task_id, digest),
+    CONSTRAINT uq_task_versions_task_id_major_minor UNIQUE (task_id, major, minor)
+)"""
 
 
 def upgrade() -> None:
-    change_check(LISTED, ANY)
+    change_check(ANY)
 
 
 def downgrade() -> None:
-    change_check(ANY, LISTED)
+    change_check(LISTED)
 
 
-def change_check(before: str, after: str) -> None:
-    """Put another condition into the check of a version's kind."""
+def change_check(check: str) -> None:
+    """Put a condition into the check of a version's kind."""
     if op.get_context().dialect.name != "sqlite":
         op.drop_constraint("ck_task_versions_kind", "task_versions", type_="check")
-        op.create_check_constraint("ck_task_versions_kind", "task_versions", after)
+        op.create_check_constraint("ck_task_versions_kind", "task_versions", check)
         return
-    if context.is_offline_mode():
-        raise CommandError("0008 makes a table again on SQLite; run: centra db upgrade")
-    connection = op.get_bind()
     # SQLite changes no constraint: the table is made again, under rows that refer to it. With their
     # foreign keys deferred each of its rows settles those again that the drop has left open.
-    connection.execute(sa.text("PRAGMA defer_foreign_keys = ON"))
-    query = sa.text(
-        "SELECT type, sql FROM sqlite_master WHERE tbl_name = 'task_versions' AND sql IS NOT NULL"
-    )
-    statements = connection.execute(query).all()
-    (table,) = (sql for kind, sql in statements if kind == "table")
-    if before not in table:
-        raise CommandError(f"task_versions has no check {before}")
-    rows = "CREATE TEMPORARY TABLE kept AS SELECT * FROM task_versions"
-    for sql in (
-        rows,
-        "DROP TABLE task_versions",
-        table.replace(before, after),
-        "INSERT INTO task_versions SELECT * FROM kept",
-        "DROP TABLE kept",
-        *(sql for kind, sql in statements if kind != "table"),
-    ):
-        connection.exec_driver_sql(sql)
+    op.execute("PRAGMA defer_foreign_keys = ON")
+    op.execute("CREATE TEMPORARY TABLE kept AS SELECT * FROM task_versions")
+    op.execute("DROP TABLE task_versions")
+    op.execute(TABLE.replace("{check}", check))
+    op.execute("INSERT INTO task_versions SELECT * FROM kept")
+    op.execute("DROP TABLE kept")
+    for column in ("backbone_id", "digest"):
+        op.create_index(f"ix_task_versions_{column}", "task_versions", [column])

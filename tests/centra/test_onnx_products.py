@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pytest
 
+from centra.families.description import Linear
+from centra.formats.precision import Precision
 from centra.runtime.onnx.graph import Graph
 from centra.runtime.onnx.products import Rows, linear, products_by_part
 from centra.runtime.onnx.session import Program
-
-if TYPE_CHECKING:
-    from centra.formats.precision import Precision
 
 INPUTS, OUTPUTS = 48, 20
 SOURCE = np.random.default_rng(0)
@@ -22,7 +19,8 @@ def layer(weight: np.ndarray, bias: np.ndarray, precision: Precision) -> Program
     graph = Graph("linear")
     rows = Rows.of(graph, graph.input("x", "float32", ["rows", weight.shape[1]]), precision)
     weights = {"layer.weight": weight, "layer.bias": bias}
-    graph.output(linear(graph, rows, weights, "layer"), "float32", ["rows", len(bias)])
+    part = Linear(name="layer", inputs=weight.shape[1], outputs=len(bias))
+    graph.output(linear(graph, rows, weights, part), "float32", ["rows", len(bias)])
     return Program(graph)
 
 
@@ -42,7 +40,7 @@ def rounding(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def test_fp32_is_exact() -> None:
     x, weight, bias = normal(5, INPUTS), normal(OUTPUTS, INPUTS), normal(OUTPUTS)
 
-    (found,) = layer(weight, bias, "fp32")(x)
+    (found,) = layer(weight, bias, Precision.FP32)(x)
 
     assert np.allclose(found, x @ weight.T + bias, atol=1e-4)
 
@@ -55,7 +53,7 @@ def test_int8_is_off_by_rounding_alone() -> None:
     weight[4] *= 100
     weight[5] /= 100
 
-    (found,) = layer(weight, bias, "int8")(x)
+    (found,) = layer(weight, bias, Precision.INT8)(x)
 
     off = np.abs(found - (x @ weight.T + bias))
     assert (off <= rounding(x, weight)).all()
@@ -67,7 +65,7 @@ def test_int8_takes_rows_and_weights_of_zeros() -> None:
     x[1] = 0
     weight[2] = 0
 
-    (found,) = layer(weight, bias, "int8")(x)
+    (found,) = layer(weight, bias, Precision.INT8)(x)
 
     assert np.array_equal(found[1], bias)
     assert np.array_equal(found[:, 2], np.repeat(bias[2], 3))
@@ -79,12 +77,12 @@ def test_the_largest_sums_do_not_overflow(sign: int) -> None:
     x = np.ones((4, INPUTS), dtype=np.float32)
     weight = np.full((OUTPUTS, INPUTS), sign, dtype=np.float32)
 
-    (found,) = layer(weight, np.zeros(OUTPUTS, dtype=np.float32), "int8")(x)
+    (found,) = layer(weight, np.zeros(OUTPUTS, dtype=np.float32), Precision.INT8)(x)
 
     assert np.allclose(found, sign * INPUTS, rtol=1e-5)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", [*Precision])
 def test_each_part_of_the_rows_meets_its_own_weight(precision: Precision) -> None:
     x, weights = normal(5, 2 * INPUTS), normal(2, INPUTS, OUTPUTS)
     graph = Graph("parts")
@@ -95,10 +93,10 @@ def test_each_part_of_the_rows_meets_its_own_weight(precision: Precision) -> Non
     (both,) = Program(graph)(x)
 
     expected = np.hstack([x[:, :INPUTS] @ weights[0], x[:, INPUTS:] @ weights[1]])
-    assert np.allclose(both, expected, atol=1e-4 if precision == "fp32" else 0.5)
+    assert np.allclose(both, expected, atol=1e-4 if precision is Precision.FP32 else 0.5)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", [*Precision])
 def test_a_row_comes_out_the_same_in_any_company(precision: Precision) -> None:
     program = layer(normal(OUTPUTS, INPUTS), normal(OUTPUTS), precision)
     x = normal(40, INPUTS)
