@@ -21,8 +21,9 @@ $(VENV)/ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/centra demo
 
+# One process more than processors, as many a test waits for servers and children of its own.
 test: setup
-	$(BIN)/pytest --numprocesses auto --dist worksteal
+	$(BIN)/pytest --numprocesses $$($(BIN)/python -c "import os; print(os.cpu_count() + 1)") --dist worksteal
 
 torture: setup
 	mkdir -p build

@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from centra.errors import UsageError
 from registry import Registry, audit, releases, tasks
 from registry.database import engine as database_engine
+from registry.database import sqlite as database_sqlite
 from registry.database.engine import make_engine, writing
 from registry.database.migrations import SCHEMA, alembic_config, differences, revision, upgrade
 from registry.database.models import (
@@ -546,7 +547,8 @@ def test_writers_take_turns_and_each_sees_what_the_one_before_it_wrote(
 def test_a_writer_that_waits_too_long_says_so(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database_engine, "LOCK_WAIT_S", 1)
+    for module in (database_engine, database_sqlite):
+        monkeypatch.setattr(module, "LOCK_WAIT_S", 1)
     with (
         registry.write(),
         reopened(registry) as other,
