@@ -72,7 +72,7 @@ def bench(
     threads: int | None,
     engine: str | None,
     device: str | None,
-    precision: str | None,
+    dtype: str | None,
     rounds: int,
     singles: bool,
     plot: Path | None,
@@ -100,7 +100,7 @@ def bench(
             engine=engine,
             threads=threads,
             device=device,
-            dtype=precision,
+            dtype=dtype,
             singles=singles,
             progress=progress,
         )
@@ -129,8 +129,8 @@ def _find(reference: str | None) -> tuple[ReleaseManifest, BlobReader]:
 
 def _print(report: Report) -> None:
     threads = "torch's threads" if report.threads is None else _counted(report.threads, "thread")
-    if report.precision is not None:
-        threads = f"{report.precision} on {report.device}, {threads}"
+    if report.dtype is not None:
+        threads = f"{report.dtype} on {report.device}, {threads}"
     click.echo(
         f"release {report.digest[:12]}, {report.engine} engine, {threads}; "
         f"{_counted(len(report.tasks), 'task')}: {', '.join(report.tasks)}"

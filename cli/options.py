@@ -180,8 +180,8 @@ def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where and how exactly the torch engine computes; see :func:`centra.load_release`."""
-    precision = click.option(
-        "--precision",
+    dtype = click.option(
+        "--dtype",
         type=click.Choice(["fp32", "bf16", "fp16"]),
         help="Of the torch engine; default fp32 on the CPU and bf16 on a GPU.",
     )
@@ -190,7 +190,7 @@ def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="cpu|cuda|cuda:N",
         help="Where to compute; default a GPU that torch sees, else the CPU.",
     )
-    return device(precision(command))
+    return device(dtype(command))
 
 
 def duration_text(length: timedelta) -> str:

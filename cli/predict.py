@@ -66,7 +66,7 @@ def predict(
     text_pair: str | None,
     file: str | None,
     device: str | None,
-    precision: str | None,
+    dtype: str | None,
     as_json: bool,
 ) -> None:
     """Answer texts with a release.
@@ -92,7 +92,7 @@ def predict(
             reference,
             tasks=tasks or None,
             device=device,
-            dtype=precision,
+            dtype=dtype,
             progress=progress,
         )
     _check_forms(loaded, rows, tasks)

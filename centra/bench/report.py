@@ -126,7 +126,7 @@ class Report:
     """Those that were asked for."""
     engine: str
     device: str
-    precision: str | None
+    dtype: str | None
     """The torch engine's; None where the release says how each task is computed."""
     threads: int | None
     """None where torch decides."""
@@ -228,7 +228,7 @@ def bench(
         tasks=tuple(names),
         engine=engine,
         device=place,
-        precision=exactly,
+        dtype=exactly,
         threads=None if engine == "torch" else threads or processors(),
         floor=floor,
         sizes=tuple(

@@ -117,7 +117,7 @@ class Bench(Document):
     engine: str
     """``onnx`` or ``torch``."""
     device: str
-    precision: str | None
+    dtype: str | None
     """The torch engine's; null where the release says how each task is computed."""
     threads: int | None
     """Null where torch decides."""
@@ -135,7 +135,7 @@ class Bench(Document):
             tasks=list(report.tasks),
             engine=report.engine,
             device=report.device,
-            precision=report.precision,
+            dtype=report.dtype,
             threads=report.threads,
             floor=Floor.of(report.floor) if report.floor else None,
             sizes=[BenchSize.of(size) for size in report.sizes],

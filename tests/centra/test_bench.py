@@ -228,7 +228,7 @@ def test_in_another_precision_a_report_has_no_floor(
         dtype="bf16",
     )
 
-    assert (report.engine, report.device, report.precision) == ("torch", "cpu", "bf16")
+    assert (report.engine, report.device, report.dtype) == ("torch", "cpu", "bf16")
     assert report.floor is None
     assert (report.sizes[0].floor, report.sizes[0].floor_share) == (None, None)
     assert report.sizes[0].median > 0

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from centra.errors import ConflictError, FormatError, IncompatibleError, UsageError
+from centra.formats.decision import Decision
 from centra.formats.task_module import HeadSpec, TaskModule
 from centra.kinds import kind_named
 from centra.kinds.chain import Chain
@@ -164,6 +165,15 @@ def test_student_may_start_from_the_backbone_instead(
         assert same(layer_of(module, number), layer)
         assert not same(layer_of(module, number), layer_of(expected, number))
     assert not same(head_of(module), head_of(expected))
+
+
+def test_student_answers_as_its_teacher_decides(
+    student: Callable[..., TaskModule], teacher: Callable[[str], Path], tmp_path: Path
+) -> None:
+    module, decision = TaskModule.read(teacher("single")), Decision(rejection=0.6)
+    spec = module.spec.model_copy(update={"decision": decision})
+    replace(module, spec=spec).write(tmp_path / "decided.safetensors")
+    assert student(of=tmp_path / "decided.safetensors", depth=1).spec.decision == decision
 
 
 def test_student_is_no_part_of_its_teacher_s_memory(

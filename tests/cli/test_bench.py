@@ -73,7 +73,7 @@ def test_the_tables_have_a_row_for_each_size_and_for_each_part(home: Path) -> No
 
 
 def test_in_another_precision_there_is_no_floor(home: Path) -> None:
-    result = centra("bench", "1", *ONE, "--device", "cpu", "--precision", "bf16")
+    result = centra("bench", "1", *ONE, "--device", "cpu", "--dtype", "bf16")
 
     assert "torch engine, bf16 on cpu, torch's threads; 2 tasks" in result.stdout
     assert "Gflop/s" not in result.stdout

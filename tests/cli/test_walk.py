@@ -895,7 +895,7 @@ def test_every_name_of_a_release_gives_the_same_answers(home: Path) -> None:
 
 def test_answers_in_another_precision_are_near(home: Path) -> None:
     exact = answers(TEXTS[0], "--task", "intent")
-    (near,) = answers(TEXTS[0], "--task", "intent", "--device", "cpu", "--precision", "bf16")
+    (near,) = answers(TEXTS[0], "--task", "intent", "--device", "cpu", "--dtype", "bf16")
 
     assert near["intent"]["score"] == pytest.approx(exact[0]["intent"]["score"], abs=0.03)
     assert near != exact[0]
