@@ -6,8 +6,9 @@ import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, Pool, text
 
 from registry.database.engine import translated, writing
 from registry.database.sqlite import check_exists
@@ -27,6 +28,9 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+
+_migrated_pools: WeakSet[Pool] = WeakSet()
+"""The pools of connections to databases that have been seen to have a migration."""
 
 SCHEMA = "0008"
 """The migration that this code works with; a test holds it against the newest migration."""
@@ -60,9 +64,13 @@ def check_schema(connection: Connection) -> None:
 
 def revision(connection: Connection) -> str | None:
     """The migration that the database is at; None before the first."""
-    # Alembic is asked only to migrate: importing it would double the time of a listing.
-    if not connection.dialect.has_table(connection, "alembic_version"):
-        return None
+    # Alembic is asked only to migrate: importing it would double the time of a listing. Looking for
+    # the table takes longer than most transactions, so it is done once for the connections of a pool.
+    pool = connection.engine.pool
+    if pool not in _migrated_pools:
+        if not connection.dialect.has_table(connection, "alembic_version"):
+            return None
+        _migrated_pools.add(pool)
     found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
     return found
 

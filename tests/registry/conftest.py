@@ -6,6 +6,7 @@ A database is migrated, and its backbones are registered, once a session; tests 
 from __future__ import annotations
 
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,6 +82,14 @@ def make_registry(registries: Registries, tmp_path: Path) -> Iterator[Callable[[
 def registry(make_registry: Callable[[], Registry]) -> Registry:
     """A registry with two backbones and no task, acting as nlu/ada."""
     return make_registry()
+
+
+@pytest.fixture
+def bring(
+    registries: Registries, registry: Registry
+) -> Callable[[str, Callable[[], object]], Registry]:
+    """See :meth:`tests.registry.helpers.Registries.bring`; of this test's registry."""
+    return partial(registries.bring, registry)
 
 
 @pytest.fixture

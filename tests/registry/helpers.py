@@ -9,11 +9,12 @@ import shutil
 import sqlite3
 import uuid
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
-from sqlalchemy import delete, make_url, select, text, true, update
+from sqlalchemy import delete, insert, make_url, select, text, true, update
 
 from centra.store import LocalStore
 from registry import Registry, audit, backbones, policies
@@ -137,6 +138,45 @@ def belong_together(registry: Registry) -> None:
             connection.execute(update(Identity).values(**values))
 
 
+@dataclass(frozen=True)
+class State:
+    """What is in a registry with a local store."""
+
+    rows: dict[str, list[dict[str, Any]]]
+    """Of every table."""
+    store: Path
+    """A copy of its store's folder."""
+
+    @classmethod
+    def of(cls, registry: Registry, folder: Path) -> State:
+        """The state of a registry, with the copy in a folder."""
+        shutil.copytree(root_of(registry), folder)
+        with registry.engine.connect() as connection:
+            rows = {
+                table.name: [dict(row) for row in connection.execute(select(table)).mappings()]
+                for table in Base.metadata.sorted_tables
+            }
+        return cls(rows, folder)
+
+    def restore(self, registry: Registry) -> None:
+        """Make it the state of another registry."""
+        shutil.rmtree(root_of(registry))
+        shutil.copytree(self.store, root_of(registry))
+        with registry.engine.begin() as connection, unguarded(connection):
+            postgresql = connection.dialect.name == "postgresql"
+            if not postgresql:
+                connection.execute(text("PRAGMA defer_foreign_keys = ON"))
+            for table in reversed(Base.metadata.sorted_tables):
+                connection.execute(delete(table))
+            for table in Base.metadata.sorted_tables:
+                if self.rows[table.name]:
+                    connection.execute(insert(table), self.rows[table.name])
+                    if postgresql and "id" in table.c:
+                        sequence = f"pg_get_serial_sequence('{table.name}', 'id')"
+                        highest = f"(SELECT max(id) FROM {table.name})"
+                        connection.execute(text(f"SELECT setval({sequence}, {highest})"))
+
+
 class Registries:
     """Registries for one test at a time, on one kind of database.
 
@@ -150,6 +190,22 @@ class Registries:
         self._folder = folder
         self._free: list[Engine] = []
         self._made = ExitStack()
+        self._states: dict[str, State] = {}
+
+    def bring(self, registry: Registry, name: str, build: Callable[[], object]) -> Registry:
+        """Bring a lent registry to a state, which is built once and from then on copied.
+
+        Args:
+            registry: as it was lent.
+            name: the state's, which must always be built in the same way.
+            build: does with the registry what leads there.
+        """
+        if name in self._states:
+            self._states[name].restore(registry)
+        else:
+            build()
+            self._states[name] = State.of(registry, self._folder / name)
+        return registry
 
     @contextmanager
     def lend(self, folder: Path) -> Iterator[Registry]:

@@ -217,11 +217,17 @@ def test_the_log_of_a_task_that_never_was_is_refused(registry: Registry) -> None
 
 
 @pytest.fixture
-def logged(registry: Registry, module: Callable[..., Path]) -> Iterator[Registry]:
+def logged(
+    registry: Registry, module: Callable[..., Path], bring: Callable[..., Registry]
+) -> Iterator[Registry]:
     """A registry whose log has five events. What a test does to it is undone: it is lent again."""
-    for seed in range(3):
-        tasks.register(registry, f"task-{seed}", module(seed=seed))
-    assert len(audit.events(registry)) == 5
+
+    def build() -> None:
+        for seed in range(3):
+            tasks.register(registry, f"task-{seed}", module(seed=seed))
+        assert len(audit.events(registry)) == 5
+
+    bring("logged", build)
     tables = AuditEvent.__table__, AuditHead.__table__
     before = rows(registry)
     yield registry

@@ -37,13 +37,18 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def published(registry: Registry, module: Callable[..., Path]) -> Registry:
+def published(
+    registry: Registry, module: Callable[..., Path], bring: Callable[..., Registry]
+) -> Registry:
     """A registry with the releases 1 and 2."""
-    tasks.register(registry, "intent", module())
-    releases.compose(registry, publish=True)
-    tasks.update(registry, "intent", module(seed=1))
-    releases.compose(registry, publish=True)
-    return registry
+
+    def build() -> None:
+        tasks.register(registry, "intent", module())
+        releases.compose(registry, publish=True)
+        tasks.update(registry, "intent", module(seed=1))
+        releases.compose(registry, publish=True)
+
+    return bring("channels", build)
 
 
 def pointer_file(registry: Registry, name: str) -> Path:

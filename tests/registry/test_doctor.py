@@ -96,9 +96,11 @@ def in_use(registry: Registry, module: Callable[..., Path]) -> Registry:
 
 
 @pytest.fixture
-def either(registry: Registry, module: Callable[..., Path]) -> Registry:
+def either(
+    registry: Registry, module: Callable[..., Path], bring: Callable[..., Registry]
+) -> Registry:
     """A healthy registry on either kind of database."""
-    return in_use(registry, module)
+    return bring("in use", lambda: in_use(registry, module))
 
 
 @pytest.fixture

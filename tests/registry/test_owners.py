@@ -31,20 +31,25 @@ MORE = ("alarm", "music", "weather", "news")
 
 
 @pytest.fixture
-def shared(registry: Registry, module: Callable[..., Path]) -> Registry:
+def shared(
+    registry: Registry, module: Callable[..., Path], bring: Callable[..., Registry]
+) -> Registry:
     """Production serves nlu's ``intent`` and dialog's ``slots``, both 1.1, and before that 1.0."""
-    dialog = acting(registry, "dialog/bob")
-    tasks.register(registry, "intent", module())
-    tasks.register(dialog, "slots", module("tagging", tap=2))
-    compose(registry, publish=True)
-    promote(registry, "1", "production")
-    tasks.update(dialog, "slots", module("tagging", tap=2, seed=1))
-    compose(dialog, publish=True)
-    promote(dialog, "2", "production")
-    tasks.update(registry, "intent", module(seed=1))
-    compose(registry, publish=True)
-    promote(registry, "3", "production")
-    return registry
+
+    def build() -> None:
+        dialog = acting(registry, "dialog/bob")
+        tasks.register(registry, "intent", module())
+        tasks.register(dialog, "slots", module("tagging", tap=2))
+        compose(registry, publish=True)
+        promote(registry, "1", "production")
+        tasks.update(dialog, "slots", module("tagging", tap=2, seed=1))
+        compose(dialog, publish=True)
+        promote(dialog, "2", "production")
+        tasks.update(registry, "intent", module(seed=1))
+        compose(registry, publish=True)
+        promote(registry, "3", "production")
+
+    return bring("owners", build)
 
 
 def made(registry: Registry, **change: Any) -> str:

@@ -28,13 +28,18 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def pair(registry: Registry, module: Callable[..., Path]) -> Registry:
+def pair(
+    registry: Registry, module: Callable[..., Path], bring: Callable[..., Registry]
+) -> Registry:
     """``intent`` and ``slots`` in release 1, in fp32, which production serves."""
-    tasks.register(registry, "intent", module())
-    tasks.register(registry, "slots", module("tagging", tap=2))
-    compose(registry, publish=True)
-    promote(registry, "1", "production")
-    return registry
+
+    def build() -> None:
+        tasks.register(registry, "intent", module())
+        tasks.register(registry, "slots", module("tagging", tap=2))
+        compose(registry, publish=True)
+        promote(registry, "1", "production")
+
+    return bring("precisions", build)
 
 
 @pytest.fixture

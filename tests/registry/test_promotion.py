@@ -39,13 +39,18 @@ MORE = ("alarm", "music", "weather", "news")
 
 
 @pytest.fixture
-def published(registry: Registry, module: Callable[..., Path]) -> Registry:
+def published(
+    registry: Registry, module: Callable[..., Path], bring: Callable[..., Registry]
+) -> Registry:
     """``intent``, ``slots`` and ``mood`` in release 1, which production serves."""
-    for seed, name in enumerate(("intent", "slots", "mood")):
-        tasks.register(registry, name, module(seed=seed))
-    compose(registry, publish=True)
-    promote(registry, "1", "production")
-    return registry
+
+    def publish() -> None:
+        for seed, name in enumerate(("intent", "slots", "mood")):
+            tasks.register(registry, name, module(seed=seed))
+        compose(registry, publish=True)
+        promote(registry, "1", "production")
+
+    return bring("promotion", publish)
 
 
 @pytest.fixture

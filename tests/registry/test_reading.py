@@ -55,12 +55,17 @@ def settled(
 
 
 @pytest.fixture
-def pair(registry: Registry, module: Callable[..., Path]) -> Registry:
+def pair(
+    registry: Registry, module: Callable[..., Path], bring: Callable[..., Registry]
+) -> Registry:
     """A registry with ``intent`` (tap 1) and ``slots`` (tap 2), published as release 1."""
-    tasks.register(registry, "intent", module())
-    tasks.register(registry, "slots", module("tagging", tap=2))
-    compose(registry, publish=True)
-    return registry
+
+    def build() -> None:
+        tasks.register(registry, "intent", module())
+        tasks.register(registry, "slots", module("tagging", tap=2))
+        compose(registry, publish=True)
+
+    return bring("reading", build)
 
 
 def made(registry: Registry, name: str, at: datetime) -> None:

@@ -55,16 +55,17 @@ TEXTS = ["wake me at seven", "play some jazz"]
 
 
 @pytest.fixture
-def pair(registry: Registry, module: Callable[..., Path]) -> Registry:
+def pair(
+    registry: Registry, module: Callable[..., Path], bring: Callable[..., Registry]
+) -> Registry:
     """A registry with ``intent`` (tap 1, depth 1) and ``slots`` (tap 2, depth 1)."""
-    return with_pair(registry, module)
+    return bring("pair", lambda: with_pair(registry, module))
 
 
 @pytest.fixture
-def published(pair: Registry) -> Registry:
+def published(pair: Registry, bring: Callable[..., Registry]) -> Registry:
     """The same, published as release 1."""
-    compose(pair, publish=True)
-    return pair
+    return bring("published pair", lambda: compose(pair, publish=True))
 
 
 @pytest.fixture(scope="module")

@@ -60,13 +60,15 @@ def without_parity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def shipped(registry: Registry, module: Callable[..., Path]) -> Registry:
+def shipped(
+    registry: Registry, module: Callable[..., Path], bring: Callable[..., Registry]
+) -> Registry:
     """``intent`` and ``slots``; production has served 1, 2 and 3, at revision 3.
 
     Release 4 changes ``slots`` and was composed onto 1, which staging serves; the live set holds
     what no release holds yet.
     """
-    return ship(registry, module)
+    return bring("repeating", lambda: ship(registry, module))
 
 
 def ship(registry: Registry, module: Callable[..., Path]) -> Registry:

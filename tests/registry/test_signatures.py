@@ -30,13 +30,18 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def published(registry: Registry, module: Callable[..., Path]) -> Registry:
+def published(
+    registry: Registry, module: Callable[..., Path], bring: Callable[..., Registry]
+) -> Registry:
     """Release 1 with intent, and release 2 with slots besides."""
-    tasks.register(registry, "intent", module())
-    compose(registry, publish=True)
-    tasks.register(registry, "slots", module("tagging", tap=2))
-    compose(registry, publish=True)
-    return registry
+
+    def build() -> None:
+        tasks.register(registry, "intent", module())
+        compose(registry, publish=True)
+        tasks.register(registry, "slots", module("tagging", tap=2))
+        compose(registry, publish=True)
+
+    return bring("signatures", build)
 
 
 def unsign(registry: Registry) -> None:

@@ -48,25 +48,33 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def used(
-    registry: Registry, module: Callable[..., Path], tiny_data: Callable[[str], Path]
+    registry: Registry,
+    module: Callable[..., Path],
+    tiny_data: Callable[[str], Path],
+    bring: Callable[..., Registry],
 ) -> Registry:
     """A registry in which everything has happened that its log tells of."""
-    tasks.register(registry, "intent", module(seed=5))
-    tasks.register(registry, "slots", module("tagging"))
-    releases.compose(registry, publish=True)
-    tasks.update(registry, "intent", module(seed=1))
-    releases.compose(registry, publish=True)
-    tasks.redefine(registry, "intent", module(seed=1, labels=("alarm", "music", "weather", "x")))
-    tasks.pin(registry, "intent@1.1")
-    tasks.retire(registry, "slots")
-    tasks.restore(registry, "slots")
-    evaluations.evaluate(registry, "1", "intent", tiny_data("single"))
-    promotion.promote(registry, "1", "production")
-    promotion.promote(registry, "2", "production")
-    channels.rollback(registry, "production")
-    channels.move(registry, "staging", "2")
-    backbones.retire(registry, "other@1")
-    return registry
+
+    def build() -> None:
+        tasks.register(registry, "intent", module(seed=5))
+        tasks.register(registry, "slots", module("tagging"))
+        releases.compose(registry, publish=True)
+        tasks.update(registry, "intent", module(seed=1))
+        releases.compose(registry, publish=True)
+        tasks.redefine(
+            registry, "intent", module(seed=1, labels=("alarm", "music", "weather", "x"))
+        )
+        tasks.pin(registry, "intent@1.1")
+        tasks.retire(registry, "slots")
+        tasks.restore(registry, "slots")
+        evaluations.evaluate(registry, "1", "intent", tiny_data("single"))
+        promotion.promote(registry, "1", "production")
+        promotion.promote(registry, "2", "production")
+        channels.rollback(registry, "production")
+        channels.move(registry, "staging", "2")
+        backbones.retire(registry, "other@1")
+
+    return bring("used", build)
 
 
 @contextmanager

@@ -94,9 +94,11 @@ def target(make_registry: Callable[[], Registry]) -> Registry:
 
 
 @pytest.fixture
-def full(registry: Registry, module: Callable[..., Path]) -> Registry:
+def full(
+    registry: Registry, module: Callable[..., Path], bring: Callable[..., Registry]
+) -> Registry:
     """A registry with intent of team nlu, slots of team vision, and release 1 of both."""
-    return filled(registry, module)
+    return bring("full", lambda: filled(registry, module))
 
 
 def filled(registry: Registry, module: Callable[..., Path]) -> Registry:
