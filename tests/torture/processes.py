@@ -144,11 +144,24 @@ class _Watching:
             text = log.read_text() if log.exists() else ""
             *_, last = text.splitlines() or [""]
             if last.startswith("paused "):
+                pid = int(last.split()[1])
+                # To go on before it stands still would leave it standing for good.
+                while not _stands_still(pid) and not self._over.is_set():
+                    time.sleep(0.002)
                 try:
-                    time.sleep(0.01)  # From the line to standing still.
                     paused()
                 finally:
                     with suppress(ProcessLookupError):
-                        os.kill(int(last.split()[1]), signal.SIGCONT)
+                        os.kill(pid, signal.SIGCONT)
                 return
             time.sleep(0.002)
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether a process was stopped by a signal, or has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return True
+    # The state is what follows the program's name, which may hold anything.
+    return stat.rpartition(")")[2].split()[0] in "TZX"
