@@ -142,9 +142,10 @@ class _Watching:
     def _watch(self, log: Path, paused: Callable[[], None]) -> None:
         while not self._over.is_set():
             text = log.read_text() if log.exists() else ""
-            *_, last = text.splitlines() or [""]
-            if last.startswith("paused "):
-                pid = int(last.split()[1])
+            # Not the last line alone: another thread may have written one since.
+            line = next((line for line in text.splitlines() if line.startswith("paused ")), None)
+            if line is not None:
+                pid = int(line.split()[1])
                 # To go on before it stands still would leave it standing for good.
                 while not _stands_still(pid) and not self._over.is_set():
                     time.sleep(0.002)
