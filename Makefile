@@ -22,8 +22,9 @@ demo: setup
 	$(BIN)/centra demo
 
 # One process more than processors, as many a test waits for servers and children of its own.
+test: WORKERS = $$($(BIN)/python -c "from centra.system.processors import processors; print(processors() + 1)")
 test: setup
-	$(BIN)/pytest --numprocesses $$($(BIN)/python -c "import os; print(os.cpu_count() + 1)") --dist worksteal
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 torture: setup
 	mkdir -p build

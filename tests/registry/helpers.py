@@ -69,12 +69,10 @@ class Sqlite:
 
     @contextmanager
     def empty(self, folder: Path) -> Iterator[str]:
-        """See :class:`Databases`."""
         yield f"sqlite:///{folder}/{uuid.uuid4().hex}.db"
 
     @contextmanager
     def migrated(self, folder: Path) -> Iterator[str]:
-        """See :class:`Databases`."""
         with self.empty(folder) as url:
             shutil.copyfile(self._template, url.removeprefix("sqlite:///"))
             yield url
@@ -91,13 +89,11 @@ class Postgres:
 
     @contextmanager
     def empty(self, _folder: Path) -> Iterator[str]:
-        """See :class:`Databases`."""
         with fresh_postgres(self._server, "template0") as url:
             yield url
 
     @contextmanager
     def migrated(self, _folder: Path) -> Iterator[str]:
-        """See :class:`Databases`."""
         with fresh_postgres(self._server, self._template) as url:
             yield url
 
