@@ -91,7 +91,7 @@ def test_what_is_not_computed_in_int8_is_said(home: Path) -> None:
     centra("compose", "--set", "intent@1.0", "--precision", "int8", "--release")
     said = "the torch engine does not compute in int8: intent\n"
     words = ("predict", "hi", "--release", "2")
-    assert said in centra(*words, "--precision", "fp32").stderr
+    assert said in centra(*words, "--dtype", "fp32").stderr
     assert said not in centra(*words).stderr
     lines = centra("release", "verify", "2").stdout.splitlines()
     told = [line.split()[0] for line in lines if "in float32, though it is served in int8" in line]
