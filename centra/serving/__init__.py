@@ -1,0 +1,1 @@
+"""Serving: requests of many clients become batches, and releases change under them."""
