@@ -15,6 +15,7 @@ from pydantic import Field, StringConstraints, model_validator
 from centra.errors import FormatError
 from centra.formats.contract import Contract
 from centra.formats.documents import Count, DigestField, Document, FormattedDocument
+from centra.formats.identities import VersionNumber  # noqa: TC001 - pydantic reads it
 from centra.formats.precision import Precision
 
 if TYPE_CHECKING:
@@ -300,9 +301,10 @@ DEFAULT_CHANNELS = ("production", "latest")
 
 
 class ChannelPointer(FormattedDocument):
-    """The published copy of a channel: which release it serves."""
+    """The published copy of a channel: which release it serves, and what people call it."""
 
     FORMAT: ClassVar[str] = "centra/channel"
+    MINOR: ClassVar[int] = 1
 
     name: str
     revision: Annotated[int, Field(ge=1)]
@@ -310,6 +312,11 @@ class ChannelPointer(FormattedDocument):
     release: Annotated[int, Field(ge=1)]
     manifest: DigestField
     """The digest of the release's manifest."""
+    versions: dict[FileName, VersionNumber] = Field(
+        default_factory=dict, exclude_if=lambda versions: not versions
+    )
+    """Per task of the release the number of its version, which the manifest does not hold; none in
+    a pointer of format 1.0."""
 
     @classmethod
     def of_channel(cls, data: bytes, channel: str, where: str) -> Self:

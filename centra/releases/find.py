@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from centra.store import BlobReader, BlobStore, LocalStore, open_store
 from centra.system.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["ReleaseLocation", "find_release", "read_manifest"]
 
@@ -34,6 +34,10 @@ class ReleaseLocation:
     """Whose pointer named the release; None for a folder or a digest, which never move."""
     revision: int | None = None
     """Of that pointer: it grows by one with every move of the channel, a rollback too."""
+    release: int | None = None
+    """The release's number, which the pointer says and the manifest does not."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """The numbers of its tasks' versions, ``2.1``, by name: empty where no pointer says them."""
 
     @property
     def digest(self) -> str:
@@ -69,6 +73,8 @@ def find_release(source: str | os.PathLike[str]) -> ReleaseLocation:
         reader=store,
         channel=pointer.name,
         revision=pointer.revision,
+        release=pointer.release,
+        versions={task: str(version) for task, version in pointer.versions.items()},
     )
 
 

@@ -76,7 +76,7 @@ def publish_move(
     except CentraError as error:
         try:
             data = registry.store.read_pointer(row.name)
-            if data == _pointer(row):
+            if data == _pointer(registry, row).to_bytes():
                 return  # It was the answer that was lost.
             seen = f"still see revision {_revision(data, row.name)}" if data else "see none yet"
         except CentraError:
@@ -94,6 +94,8 @@ def publish_move(
 def publish_pointer(registry: Registry, name: str, *, anew: bool = False) -> None:
     """Write a channel's pointer as the database has it, until it holds the newest revision.
 
+    One of an older Centra, which does not say the versions, is written again with them.
+
     Args:
         registry: where.
         name: the channel.
@@ -106,8 +108,9 @@ def publish_pointer(registry: Registry, name: str, *, anew: bool = False) -> Non
     registry.check_store()
     while True:
         row = show(registry, name)
-        if anew or pointer_fault(registry, row):
-            registry.store.write_pointer(name, _pointer(row))
+        pointer = _pointer(registry, row).to_bytes()
+        if anew or registry.store.read_pointer(name) != pointer:
+            registry.store.write_pointer(name, pointer)
             _log.debug("wrote the pointer of %s at revision %d", name, row.revision)
         # Another mover may have published between our look and our write: look again.
         if show(registry, name).revision == row.revision:
@@ -117,14 +120,18 @@ def publish_pointer(registry: Registry, name: str, *, anew: bool = False) -> Non
 def pointer_fault(registry: Registry, row: ChannelRow) -> str | None:
     """What is wrong with a channel's pointer in the store; None where it is as this row says.
 
+    That it leaves out the versions, as those of an older Centra do, is no fault: it leads whoever
+    follows it where it should.
+
     Raises:
         StoreError: the store cannot be reached.
     """
     data = registry.store.read_pointer(row.name)
-    if data == _pointer(row):
-        return None
     if data is None:
         return "is missing"
+    expected = _pointer(registry, row)
+    if data == expected.to_bytes():
+        return None
     differs = "is not as the database has it"
     try:
         pointer = ChannelPointer.from_bytes(data, "it")
@@ -132,6 +139,8 @@ def pointer_fault(registry: Registry, row: ChannelRow) -> str | None:
         return f"{differs}: it cannot be read"
     if pointer.name != row.name:
         return f"{differs}: it names the channel {pointer.name!r}"
+    if _without_versions(pointer) == _without_versions(expected):
+        return f"{differs}: it says other versions of the tasks" if pointer.versions else None
     return f"{differs}: it says release {pointer.release}, revision {pointer.revision}"
 
 
@@ -163,10 +172,20 @@ def sync(registry: Registry, name: str | None = None) -> list[SyncRow]:
     return synced
 
 
-def _pointer(row: ChannelRow) -> bytes:
-    return ChannelPointer(
-        name=row.name, revision=row.revision, release=row.release, manifest=row.digest
-    ).to_bytes()
+def _pointer(registry: Registry, row: ChannelRow) -> ChannelPointer:
+    with registry.read() as uow:
+        versions = uow.versions_of(uow.release(str(row.release)))
+        return ChannelPointer(
+            name=row.name,
+            revision=row.revision,
+            release=row.release,
+            manifest=row.digest,
+            versions={task: version.number for task, version in versions.items()},
+        )
+
+
+def _without_versions(pointer: ChannelPointer) -> ChannelPointer:
+    return pointer.model_copy(update={"versions": {}})
 
 
 def _revision(data: bytes, name: str) -> int:

@@ -101,6 +101,8 @@ def test_a_number_of_layers_is_a_whole_number(value: object) -> None:
         (ReleaseManifest, changed(MANIFEST, trunks=[TRUNK | {"num_layers": 0}]), "at least 1"),
         (ChannelPointer, changed(POINTER, revision=0), "revision"),
         (ChannelPointer, changed(POINTER, release=-7), "release"),
+        (ChannelPointer, changed(POINTER, versions={"a": "2"}), "versions"),
+        (ChannelPointer, changed(POINTER, versions={"../a": "2.1"}), "versions"),
         (BackboneSpec, changed(SPEC, num_layers=10**9), "num_layers is 1000000000, but 2"),
         (BackboneSpec, changed(SPEC, num_layers=0, layers=[]), "at least 1"),
         (BackboneSpec, changed(SPEC, max_length=-1), "max_length"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from centra.errors import FormatError, UnsupportedFormatError
 from centra.formats.backbone import BackboneSpec
 from centra.formats.documents import canonical_json
+from centra.formats.identities import VersionNumber
 from centra.formats.manifest import ChannelPointer, ReleaseManifest, changes
 from tests import support
 
@@ -227,6 +228,12 @@ def test_changes_from_one_release_to_the_next() -> None:
 
 
 def test_channel_pointer_reads_back() -> None:
-    pointer = ChannelPointer(name="production", revision=3, release=7, manifest=digest("m"))
+    pointer = ChannelPointer(
+        name="production",
+        revision=3,
+        release=7,
+        manifest=digest("m"),
+        versions={"intent": VersionNumber(2, 1)},
+    )
 
     assert ChannelPointer.from_bytes(pointer.to_bytes(), "x").model_dump() == pointer.model_dump()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ from centra.errors import (
     StoreNotWritableError,
     UsageError,
 )
+from centra.formats.documents import canonical_json
+from centra.formats.identities import VersionNumber
 from centra.formats.manifest import ChannelPointer
 from centra.releases.find import find_release
 from centra.store import LocalStore
@@ -59,10 +62,25 @@ def pointer(registry: Registry, name: str) -> bytes:
     return pointer_file(registry, name).read_bytes()
 
 
+VERSIONS = {1: {"intent": VersionNumber(1, 0)}, 2: {"intent": VersionNumber(1, 1)}}
+"""Of the releases of :func:`published`."""
+
+
 def copy_of(row: ChannelRow) -> bytes:
     return ChannelPointer(
-        name=row.name, revision=row.revision, release=row.release, manifest=row.digest
+        name=row.name,
+        revision=row.revision,
+        release=row.release,
+        manifest=row.digest,
+        versions=VERSIONS[row.release],
     ).to_bytes()
+
+
+def older_copy_of(row: ChannelRow) -> bytes:
+    """As Centra wrote it before it published versions."""
+    document = json.loads(copy_of(row))
+    del document["versions"]
+    return canonical_json({**document, "format_version": "1.0"})
 
 
 # Moving.
@@ -206,6 +224,53 @@ def test_sync_names_the_other_channel_and_publishes_the_right_pointer(published:
     published.store.write_pointer("production", pointer(published, "latest"))
     (synced,) = channels.sync(published, "production")
     assert synced.found == "is not as the database has it: it names the channel 'latest'"
+    assert pointer(published, "production") == copy_of(row)
+
+
+# Numbers, which the manifest does not hold.
+
+
+def test_who_reads_the_store_alone_learns_the_numbers_of_release_and_versions(
+    published: Registry,
+) -> None:
+    channels.move(published, "production", "2")
+    channels.move(published, "production", "1")
+    location = find_release(f"{published.store.url}#production")
+    assert (location.release, location.versions) == (1, {"intent": "1.0"})
+    location = find_release(f"{published.store.url}#latest")
+    assert (location.release, location.versions) == (2, {"intent": "1.1"})
+    location = find_release(f"{published.store.url}#{location.digest}")
+    assert (location.release, location.versions) == (None, {})
+
+
+def test_an_older_pointer_leads_to_its_release_and_is_no_fault_but_gains_the_versions(
+    published: Registry,
+) -> None:
+    row, _ = channels.move(published, "production", "1")
+    published.store.write_pointer("production", older_copy_of(row))
+    location = find_release(f"{published.store.url}#production")
+    assert (location.release, location.revision, location.versions) == (1, 1, {})
+    assert channels.pointer_fault(published, row) is None
+    (synced,) = channels.sync(published, "production")
+    assert not synced.stale
+    assert pointer(published, "production") == copy_of(row)
+
+
+def test_a_rollback_is_made_although_the_pointer_is_an_older_one(published: Registry) -> None:
+    channels.move(published, "production", "1")
+    row, _ = channels.move(published, "production", "2")
+    published.store.write_pointer("production", older_copy_of(row))
+    back = channels.rollback(published, "production")
+    assert (back.moved, back.channel.release) == (True, 1)
+    assert pointer(published, "production") == copy_of(back.channel)
+
+
+def test_a_pointer_with_other_versions_is_a_fault(published: Registry) -> None:
+    row, _ = channels.move(published, "production", "1")
+    other = pointer(published, "production").replace(b'"1.0"}', b'"1.7"}')
+    published.store.write_pointer("production", other)
+    (synced,) = channels.sync(published, "production")
+    assert synced.found == ("is not as the database has it: it says other versions of the tasks")
     assert pointer(published, "production") == copy_of(row)
 
 

@@ -71,7 +71,9 @@ def served(registry: Registry, channel: str = "production") -> dict[str, str]:
     row = channels.show(registry, channel)
     pointer = ChannelPointer.from_bytes(registry.store.read_pointer(channel) or b"", channel)
     assert (pointer.release, pointer.revision) == (row.release, row.revision)
-    return releases.show(registry, str(row.release)).tasks
+    tasks = releases.show(registry, str(row.release)).tasks
+    assert {task: str(version) for task, version in pointer.versions.items()} == tasks
+    return tasks
 
 
 def failed(caught: pytest.ExceptionInfo[GateError]) -> list[Gate]:

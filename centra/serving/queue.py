@@ -1,0 +1,243 @@
+"""The bounded queue between requests and batches.
+
+A request enters with the number of its inputs, is filled once they are tokenised, and leaves in
+parts: each batch takes from the requests in turn, so that a large one keeps no small one waiting and
+none waits for ever. One rule bounds it for all: a request fits as a whole, or is refused as a whole.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from centra.serving.errors import OverloadedError, TooLargeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["InputQueue", "Ticket"]
+
+T = TypeVar("T")
+
+_LEAST = 16
+"""Tokens that an input counts as in a batch at least: short inputs have a cost of their own."""
+_TURN = 4
+"""Into so many turns a batch is cut: a request that fills more gives way to the others."""
+
+
+@dataclass(eq=False)
+class Ticket(Generic[T]):
+    """One request in the queue."""
+
+    group: object
+    """A batch holds requests of one group."""
+    count: int
+    """Inputs that it entered with."""
+    deadline: float | None = None
+    """After this moment of :func:`time.monotonic` it is not computed any more."""
+    inputs: deque[tuple[T, int]] = field(default_factory=deque)
+    """What waits of it, each with its tokens."""
+    entered: float = field(default_factory=time.monotonic)
+    present: bool = False
+    """Whether it is in the queue."""
+
+
+class InputQueue(Generic[T]):
+    """Inputs of many requests that wait to be computed. Any thread may use it."""
+
+    def __init__(self, *, inputs: int, tokens: int) -> None:
+        """Make an empty queue.
+
+        Args:
+            inputs: how many it holds, those that are being tokenised included.
+            tokens: how many tokens it holds.
+        """
+        self._most_inputs, self._most_tokens = inputs, tokens
+        self._changed = threading.Condition()
+        self._waiting: deque[Ticket[T]] = deque()
+        self._arriving: dict[Ticket[T], None] = {}
+        self._inputs = self._tokens = 0
+        self._closed = False
+        self._rate: float | None = None
+
+    @property
+    def inputs(self) -> int:
+        """How many wait, those that are being tokenised included."""
+        return self._inputs
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens wait."""
+        return self._tokens
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """How many are computed while there is something to compute; None before the first."""
+        return self._rate
+
+    @property
+    def age(self) -> float:
+        """For how many seconds the oldest request has waited; 0 where none does."""
+        with self._changed:
+            entered = [t.entered for t in (*self._waiting, *self._arriving)]
+        return time.monotonic() - min(entered) if entered else 0.0
+
+    def enter(self, ticket: Ticket[T]) -> None:
+        """Take a request in, before its inputs are tokenised.
+
+        Raises:
+            TooLargeError: it has more inputs than the queue ever holds.
+            OverloadedError: it has more than fit now.
+        """
+        if ticket.count > self._most_inputs:
+            raise TooLargeError(
+                f"the request has {ticket.count} inputs, and {self._most_inputs} may wait at most",
+                field="inputs",
+                limit=self._most_inputs,
+            )
+        with self._changed:
+            full = self._tokens >= self._most_tokens
+            if full or self._inputs + ticket.count > self._most_inputs:
+                raise self._overloaded()
+            self._inputs += ticket.count
+            self._arriving[ticket] = None
+            ticket.present = True
+
+    def fill(self, ticket: Ticket[T], inputs: Sequence[tuple[T, int]]) -> None:
+        """Give a request its tokenised inputs, which may be fewer than it entered with.
+
+        Does nothing where it has left.
+
+        Raises:
+            TooLargeError: they have more tokens than the queue ever holds; the request has left.
+            OverloadedError: they have more than fit now; the request has left.
+        """
+        tokens = sum(count for _, count in inputs)
+        with self._changed:
+            if not ticket.present:
+                return
+            del self._arriving[ticket]
+            self._inputs -= ticket.count
+            if tokens + self._tokens > self._most_tokens or not inputs:
+                ticket.present = False
+                self._changed.notify_all()
+                if tokens > self._most_tokens:
+                    raise TooLargeError(
+                        f"the request has {tokens} tokens, and {self._most_tokens} may wait at most",
+                        field="inputs",
+                        limit=self._most_tokens,
+                    )
+                if inputs:
+                    raise self._overloaded()
+                return
+            ticket.inputs.extend(inputs)
+            self._inputs += len(inputs)
+            self._tokens += tokens
+            self._waiting.append(ticket)
+            self._changed.notify_all()
+
+    def leave(self, ticket: Ticket[T]) -> None:
+        """Drop what waits of a request; does nothing where nothing does."""
+        with self._changed:
+            if not ticket.present:
+                return
+            if ticket in self._arriving:
+                del self._arriving[ticket]
+                self._inputs -= ticket.count
+            else:
+                self._waiting.remove(ticket)
+                self._forget(ticket)
+            ticket.present = False
+
+    def take(self, most_tokens: Callable[[Any], int]) -> list[T]:
+        """Wait for inputs, and take what is computed together next.
+
+        Args:
+            most_tokens: of a group, how many tokens a batch of it has; one input alone may have
+                more.
+
+        Returns:
+            Inputs of requests of one group; none once the queue is closed and empty.
+        """
+        with self._changed:
+            while True:
+                while not self._waiting:
+                    if self._closed:
+                        return []
+                    self._changed.wait()
+                batch = self._pick(most_tokens)
+                if batch:
+                    return batch
+
+    def computed(self, tokens: int, seconds: float) -> None:
+        """Be told how long a batch took, for :attr:`tokens_per_second`."""
+        rate = tokens / max(seconds, 1e-6)
+        self._rate = rate if self._rate is None else self._rate + 0.2 * (rate - self._rate)
+
+    def close(self) -> None:
+        """Let :meth:`take` end when nothing waits any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _pick(self, most_tokens: Callable[[Any], int]) -> list[T]:
+        now = time.monotonic()
+        batch: list[T] = []
+        passed: list[Ticket[T]] = []
+        group: object = None
+        room = turn = 0
+        while self._waiting:
+            ticket = self._waiting.popleft()
+            if ticket.deadline is not None and ticket.deadline <= now:
+                ticket.present = False
+                self._forget(ticket)
+                continue
+            if not batch:
+                group = ticket.group
+                room = most_tokens(group)
+                turn = max(_LEAST, room // _TURN)
+            elif ticket.group is not group:
+                passed.append(ticket)
+                continue
+            took = self._take_turn(ticket, batch, room, turn)
+            room -= took
+            if not ticket.inputs:
+                ticket.present = False
+            elif took < turn and batch:
+                # Its next input does not fit any more.
+                self._waiting.appendleft(ticket)
+                break
+            else:
+                self._waiting.append(ticket)
+        self._waiting.extendleft(reversed(passed))
+        return batch
+
+    def _take_turn(self, ticket: Ticket[T], batch: list[T], room: int, turn: int) -> int:
+        took = 0
+        while ticket.inputs and took < turn:
+            item, tokens = ticket.inputs[0]
+            cost = max(_LEAST, tokens)
+            if batch and took + cost > room:
+                break
+            ticket.inputs.popleft()
+            batch.append(item)
+            self._inputs -= 1
+            self._tokens -= tokens
+            took += cost
+        return took
+
+    def _forget(self, ticket: Ticket[T]) -> None:
+        self._inputs -= len(ticket.inputs)
+        self._tokens -= sum(tokens for _, tokens in ticket.inputs)
+        ticket.inputs.clear()
+
+    def _overloaded(self) -> OverloadedError:
+        seconds = self._tokens / self._rate if self._rate else 1.0
+        return OverloadedError(
+            f"{self._inputs} inputs of {self._tokens} tokens wait already; at most "
+            f"{self._most_inputs} inputs and {self._most_tokens} tokens may",
+            retry_after=min(60.0, max(0.05, seconds)),
+        )

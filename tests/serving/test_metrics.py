@@ -1,0 +1,167 @@
+"""What a server tells Prometheus."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as parse_openmetrics,
+)
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+from centra.serving.metrics import Metrics, Standing
+
+STANDING = Standing(
+    release=7,
+    digest="ab" * 32,
+    channel="production",
+    revision=12,
+    since=datetime(2026, 1, 2, tzinfo=UTC),
+    engine="onnx",
+    modules={"intent": "0123456789ab", "slots": "ba9876543210"},
+    versions={"intent": "2.1"},
+)
+
+
+class Server:
+    """Metrics of a server that stands as it is told."""
+
+    def __init__(self) -> None:
+        self.standing = STANDING
+        self.metrics = Metrics(lambda: self.standing)
+
+    def change(self, **fields: object) -> None:
+        self.standing = replace(self.standing, **fields)
+
+    def series(self) -> dict[tuple[str, frozenset[str]], float]:
+        """The value of each series but those of the process, by its name and the values of its labels."""
+        text, _ = self.metrics.text()
+        return {
+            (sample.name, frozenset(sample.labels.values())): sample.value
+            for family in parse(text.decode())
+            for sample in family.samples
+            if sample.name.startswith("centra_")
+        }
+
+    def value(self, name: str, *labels: str) -> float | None:
+        return self.series().get((name, frozenset(labels)))
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+def test_requests_count_by_route_and_outcome_with_how_long_they_took(server: Server) -> None:
+    for seconds in (0.0004, 0.003, 99.0):
+        server.metrics.count_request("/v1/predict", "ok", seconds)
+    server.metrics.count_request("/v1/predict", "overloaded", 0.001)
+    server.metrics.count_error("overloaded")
+    assert server.value("centra_requests_total", "/v1/predict", "ok") == 3
+    assert server.value("centra_requests_total", "/v1/predict", "overloaded") == 1
+    assert server.value("centra_errors_total", "overloaded") == 1
+    bucket = "centra_request_seconds_bucket"
+    assert server.value(bucket, "/v1/predict", "0.0005") == 1
+    # A request that took just as long as a bound is under it.
+    assert server.value(bucket, "/v1/predict", "0.001") == 2
+    assert server.value(bucket, "/v1/predict", "8.192") == 3
+    assert server.value(bucket, "/v1/predict", "+Inf") == 4
+    assert server.value("centra_request_seconds_count", "/v1/predict") == 4
+    assert server.value("centra_request_seconds_sum", "/v1/predict") == pytest.approx(99.0044)
+
+
+def test_parts_and_batches_and_answers_are_counted(server: Server) -> None:
+    server.metrics.count_parts({"tokenise": 0.0001, "queue": 0.002, "trunk": 0.004})
+    server.metrics.count_parts({"branch": 0.001, "serialise": 0.0003})
+    server.metrics.count_batch(tokens=40, inputs=3)
+    server.metrics.count_batch(tokens=2, inputs=1)
+    server.metrics.count_answers("intent", answered=3, failed=0, seconds=0.002)
+    server.metrics.count_answers("intent", answered=0, failed=1, seconds=0.001)
+    for part in ("tokenise", "queue", "trunk", "branch", "serialise"):
+        assert server.value("centra_part_seconds_count", part) == 1
+    assert server.value("centra_tokens_total") == 42
+    assert server.value("centra_inputs_total") == 4
+    assert server.value("centra_batch_tokens_sum") == 42
+    assert server.value("centra_batch_inputs_bucket", "1.0") == 1
+    assert server.value("centra_answers_total", "intent") == 3
+    assert server.value("centra_answer_errors_total", "intent") == 1
+    assert server.value("centra_branch_seconds_total", "intent") == pytest.approx(0.003)
+    # A task that nobody asked is there from the beginning, so that its first answer is a growth.
+    assert server.value("centra_answers_total", "slots") == 0
+
+
+def test_what_is_served_is_one_series(server: Server) -> None:
+    assert server.value("centra_release_info", "7", "ab" * 32, "production") == 1
+    assert server.value("centra_release_number") == 7
+    assert server.value("centra_channel_revision") == 12
+    assert server.value("centra_task_info", "intent", "2.1", "0123456789ab") == 1
+    assert server.value("centra_task_info", "slots", "", "ba9876543210") == 1
+    server.change(release=8, digest="cd" * 32, revision=13)
+    assert [key for key in server.series() if key[0] == "centra_release_info"] == [
+        ("centra_release_info", frozenset({"8", "cd" * 32, "production"}))
+    ]
+
+
+def test_a_bare_folder_has_no_number_no_channel_and_no_store(server: Server) -> None:
+    server.change(release=None, channel=None, revision=None, versions={})
+    names = {name for name, _ in server.series()}
+    assert not names & {"centra_release_number", "centra_channel_revision", "centra_store_up"}
+    assert "centra_release_info" in names
+
+
+def test_a_refused_release_and_a_store_that_is_gone_show(server: Server) -> None:
+    server.change(store_reachable=True)
+    assert server.value("centra_store_up") == 1
+    assert server.value("centra_release_refused") == 0
+    server.change(store_reachable=False, refused=1, refusing=True, swapped=4)
+    assert server.value("centra_store_up") == 0
+    assert server.value("centra_release_refused") == 1
+    assert server.value("centra_releases_refused_total") == 1
+    assert server.value("centra_releases_swapped_total") == 4
+
+
+def test_the_queue_is_read_when_it_is_asked_for(server: Server) -> None:
+    server.change(queue_tokens=90, queue_inputs=4, queue_age=0.25)
+    assert server.value("centra_queue_tokens") == 90
+    assert server.value("centra_queue_inputs") == 4
+    assert server.value("centra_queue_age_seconds") == 0.25
+
+
+def test_a_task_that_the_release_lacks_has_no_series(server: Server) -> None:
+    server.change(shadow={"intent": (10, 2), "slots": (10, 1)})
+    for task in ("intent", "slots", "weather"):
+        server.metrics.count_answers(task, answered=5, failed=1, seconds=0.1)
+    assert server.value("centra_answers_total", "intent") == 5
+    assert not [labels for _, labels in server.series() if "weather" in labels]
+    server.change(modules={"intent": "0123456789ab"})
+    assert not [labels for _, labels in server.series() if "slots" in labels]
+    assert server.value("centra_shadow_answers_total", "intent") == 10
+    assert server.value("centra_shadow_differences_total", "intent") == 2
+    # It comes back as a new one.
+    server.change(modules=STANDING.modules)
+    assert server.value("centra_answers_total", "slots") == 0
+    assert server.value("centra_answers_total", "intent") == 5
+
+
+def test_labels_are_data(server: Server) -> None:
+    server.change(channel='a"b\\c\nd')
+    assert server.value("centra_release_info", "7", "ab" * 32, 'a"b\\c\nd') == 1
+
+
+def test_who_asks_for_openmetrics_gets_it(server: Server) -> None:
+    server.metrics.count_request("/v1/predict", "ok", 0.001)
+    text, content_type = server.metrics.text("application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    families = {family.name for family in parse_openmetrics(text.decode())}
+    assert {"centra_requests", "centra_release", "centra_part_seconds"} <= families
+    text, content_type = server.metrics.text()
+    assert content_type.startswith("text/plain; version=0.0.4")
+
+
+def test_two_servers_of_a_process_count_apart(server: Server) -> None:
+    other = Server()
+    other.metrics.count_error("overloaded")
+    assert other.value("centra_errors_total", "overloaded") == 1
+    assert server.value("centra_errors_total", "overloaded") is None
