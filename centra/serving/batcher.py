@@ -1,0 +1,369 @@
+"""Requests of many clients, answered together: the one way from an event loop to a release.
+
+A request is checked and enters the queue; its inputs are tokenised beside the event loop; a thread
+takes batches from the queue and computes them; answers go back to whoever asked. Another release can
+take over between two requests: each is answered by the one that was there when it came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from centra.errors import UsageError
+from centra.formats.names import distinct_names
+from centra.releases.find import find_release
+from centra.runtime.queries import Query
+from centra.runtime.release import Release
+from centra.runtime.requests import is_one_input
+from centra.serving.compute import ComputeThread, Observer
+from centra.serving.errors import ClosedError, DeadlineError, ServingError, TooLargeError
+from centra.serving.limits import Limits
+from centra.serving.mailbox import Mailbox
+from centra.serving.queue import InputQueue
+from centra.serving.request import QueuedInput, Request
+from centra.serving.served import ServedRelease
+from centra.serving.tokenizing import Tokenization, TokenizerThreads
+from centra.system.processors import processors
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from centra.data.inputs import Input
+    from centra.runtime.queries import EncodedQuery
+
+__all__ = ["Batcher", "Observer"]
+
+_log = logging.getLogger(__name__)
+
+_LIMITS = Limits()
+_BATCH_TOKENS = {"onnx": 1024, "torch": 4096}
+"""Tokens of a batch, by engine: more do not make a token cheaper, and keep others waiting."""
+
+
+class Batcher:
+    """Answers the requests of an event loop in batches; use it as an async context manager."""
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | Release,
+        *,
+        follow: bool = True,
+        tasks: Collection[str] | str | None = None,
+        keys: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] = (),
+        engine: str | None = None,
+        threads: int | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        limits: Limits = _LIMITS,
+        observer: Observer | None = None,
+    ) -> None:
+        """Say what is to be served; it is loaded when the ``async with`` block begins.
+
+        Args:
+            source: as for :func:`centra.load_release`; or a loaded release, which stays the
+                caller's to close.
+            follow: where the source is a channel, serve what it names from now on.
+            tasks, keys, engine, threads, device, dtype: as for :func:`centra.load_release`.
+            limits: how much is taken at once.
+            observer: is told of what happens.
+        """
+        self.limits = limits
+        self.observer = observer
+        self._source, self._follow = source, follow
+        self._keys = [keys] if isinstance(keys, str | os.PathLike) else list(keys)
+        self._load_release = partial(
+            Release.load, tasks=tasks, engine=engine, threads=threads, device=device, dtype=dtype
+        )
+        self._served: ServedRelease | None = None
+        self._users: dict[ServedRelease, int] = {}
+        self._closing: set[asyncio.Future[None]] = set()
+        self._open = False
+        self._idle: asyncio.Future[None] | None = None
+        self._requests: dict[Request, asyncio.TimerHandle | None] = {}
+
+    async def __aenter__(self) -> Self:
+        """Load the release and begin.
+
+        Raises:
+            CentraError: see :func:`centra.load_release`.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._served = await asyncio.to_thread(self._load)
+        self._users[self._served] = 0
+        self._mailbox = Mailbox(self._loop)
+        self._queue: InputQueue[QueuedInput] = InputQueue(
+            inputs=self.limits.queue_inputs, tokens=self.limits.queue_tokens
+        )
+        self._tokenizers = TokenizerThreads(
+            max(1, processors() // 8), most_characters=self.limits.input_characters
+        )
+        self._compute = ComputeThread(
+            self._queue, self._mailbox, most_tokens=self._batch_tokens, observer=self.observer
+        )
+        self._open = True
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """End it; see :meth:`aclose`."""
+        await self.aclose()
+
+    @property
+    def served(self) -> ServedRelease:
+        """What new requests are answered by.
+
+        Raises:
+            ClosedError: the batcher has not begun.
+        """
+        if self._served is None:
+            raise ClosedError("the batcher has not begun: use it in an 'async with' block")
+        return self._served
+
+    @property
+    def accepts(self) -> bool:
+        """Whether new requests are taken."""
+        return self._open
+
+    @property
+    def queue(self) -> InputQueue[QueuedInput]:
+        """What waits."""
+        return self._queue
+
+    @property
+    def open_requests(self) -> int:
+        """How many requests have been taken in and not been answered yet."""
+        return len(self._requests)
+
+    @overload
+    async def predict(  # type: ignore[overload-overlap]  # A text is no list of texts.
+        self,
+        inputs: str | Mapping[str, Any] | Input,
+        tasks: Collection[str] | str | None = None,
+        *,
+        top_k: int | None = None,
+        logits: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any]: ...
+
+    @overload
+    async def predict(
+        self,
+        inputs: Iterable[object],
+        tasks: Collection[str] | str | None = None,
+        *,
+        top_k: int | None = None,
+        logits: bool = False,
+        timeout: float | None = None,
+    ) -> list[dict[str, Any]]: ...
+
+    async def predict(
+        self,
+        inputs: object,
+        tasks: Collection[str] | str | None = None,
+        *,
+        top_k: int | None = None,
+        logits: bool = False,
+        timeout: float | None = None,
+    ) -> dict[str, Any] | list[dict[str, Any]]:
+        """Answer one input, or several, as :meth:`centra.Release.predict` does.
+
+        Args:
+            inputs, tasks: as there.
+            top_k: so many best labels besides, of tasks whose kind ranks labels.
+            logits: whether raw logits are given besides.
+            timeout: seconds after which there is no use for the answers.
+
+        Raises:
+            DataError, NotFoundError, UsageError: as there.
+            ServingError: as of :meth:`submit`, or the time is over.
+            Exception: a branch failed.
+        """
+        one = is_one_input(inputs)
+        if not one and not hasattr(inputs, "__iter__"):
+            raise UsageError(
+                f"expected a text, an object with 'text' or 'tokens', or a list of them; "
+                f"found {inputs!r}",
+                code="no-inputs",
+            )
+        names = None if tasks is None else tuple(distinct_names(tasks))
+        items: Iterable[object] = [inputs] if one else inputs  # type: ignore[assignment]
+        queries = [Query(input=item, tasks=names, top_k=top_k, logits=logits) for item in items]
+        answers = await (await self.submit(queries, timeout=timeout)).collect()
+        for answer in answers:
+            for error in (answer.error, *answer.errors.values()):
+                if error is not None:
+                    raise error
+        in_order = [dict(sorted(answer.answers.items())) for answer in answers]
+        return in_order[0] if one else in_order
+
+    async def submit(self, queries: Sequence[Query], *, timeout: float | None = None) -> Request:
+        """Send a request; it returns when it is tokenised and waits for its batch.
+
+        Args:
+            queries: of the request.
+            timeout: seconds after which there is no use for answers; what lacks them then has a
+                :class:`DeadlineError` instead.
+
+        Raises:
+            OverloadedError: too much waits already.
+            TooLargeError: the request is larger than is ever taken.
+            DeadlineError: the time was over before it was tokenised.
+            ClosedError: the batcher ends, or has not begun.
+        """
+        try:
+            return await self._submit(queries, timeout)
+        except ServingError as error:
+            if self.observer is not None:
+                self.observer.refused(error)
+            raise
+
+    def swap(self, served: ServedRelease) -> None:
+        """Let another release answer all requests from now on; call it on the event loop.
+
+        The one before is closed when the last of its requests is done.
+        """
+        before = self.served
+        self._served = served
+        self._users.setdefault(served, 0)
+        _log.info("release sha256:%s answers from now on", served.digest[:12])
+        self._close_unused(before)
+
+    async def aclose(self) -> None:
+        """Take no new requests, answer those that were taken, and give everything back.
+
+        If it is cancelled meanwhile, what has no answer by then fails.
+        """
+        self._open = False
+        if self._served is None:
+            return
+        try:
+            if self.open_requests:
+                self._idle = self._loop.create_future()
+                await self._idle
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        for request in [*self._requests]:
+            request.fail(ClosedError("the batcher ended before there was an answer"))
+        await asyncio.to_thread(self._end_threads)
+        served, self._served = self.served, None
+        self._close_unused(served)
+        await asyncio.gather(*self._closing)
+
+    async def _submit(self, queries: Sequence[Query], timeout: float | None) -> Request:
+        if not self._open:
+            raise ClosedError("no new requests are taken: the batcher ends, or has not begun")
+        if len(queries) > self.limits.request_inputs:
+            raise TooLargeError(
+                f"the request has {len(queries)} inputs; at most {self.limits.request_inputs} are "
+                "taken",
+                field="inputs",
+                limit=self.limits.request_inputs,
+            )
+        request = Request(self.served, queries, timeout=timeout, done=self._request_done)
+        if not queries:
+            return request
+        self._queue.enter(request.ticket)
+        self._users[request.served] += 1
+        self._requests[request] = (
+            None if timeout is None else self._loop.call_later(timeout, _expire, request)
+        )
+        work = Tokenization(
+            request.served.release,
+            queries,
+            done=partial(self._tokenised, request),
+            unwanted=lambda: request.finished,
+        )
+        self._tokenizers.submit(work)
+        await request.admission()
+        return request
+
+    def _tokenised(self, request: Request, results: list[EncodedQuery | Exception]) -> None:
+        """In a thread of the tokenizers: from there to the queue."""
+        self._mailbox.post(partial(_note, request, results, time.monotonic()), wake=False)
+        inputs = [
+            (QueuedInput(request, place, encoded), encoded.tokens)
+            for place, encoded in enumerate(results)
+            if not isinstance(encoded, Exception)
+        ]
+        try:
+            self._queue.fill(request.ticket, inputs)
+        except ServingError as error:
+            self._mailbox.post(partial(request.fail, error))
+        else:
+            self._mailbox.post(request.admit)
+
+    def _request_done(self, request: Request) -> None:
+        if request.ticket.present:
+            self._queue.leave(request.ticket)
+        if timer := self._requests.pop(request):
+            timer.cancel()
+        self._users[request.served] -= 1
+        self._close_unused(request.served)
+        if self.observer is not None and request.admitted:
+            self.observer.request_done(request)
+        if self._idle is not None and not self._idle.done() and not self.open_requests:
+            self._idle.set_result(None)
+
+    def _close_unused(self, served: ServedRelease) -> None:
+        if served is self._served or self._users.get(served) != 0:
+            return
+        del self._users[served]
+        release = served.release
+        # The same release may go on under another name, and the caller's own is the caller's.
+        if release is self._source or any(other.release is release for other in self._users):
+            return
+        _log.info("release sha256:%s has answered its last request", served.digest[:12])
+        closing = self._loop.run_in_executor(None, release.close)
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    def _end_threads(self) -> None:
+        self._tokenizers.close()
+        self._queue.close()
+        self._compute.join()
+
+    def _batch_tokens(self, served: ServedRelease) -> int:
+        return self.limits.batch_tokens or _BATCH_TOKENS[served.release.engine]
+
+    def _load(self) -> ServedRelease:
+        if not isinstance(self._source, str | os.PathLike):
+            return ServedRelease(
+                release=self._source,
+                number=None,
+                versions={},
+                channel=None,
+                revision=None,
+                since=datetime.now(UTC),
+            )
+        location = find_release(self._source)
+        if self._keys:
+            from centra.releases.signing import verify_release
+
+            verify_release(location.manifest, location.reader, [Path(key) for key in self._keys])
+        release = self._load_release(location.manifest, location.reader)
+        return ServedRelease.of(location, release)
+
+
+def _note(request: Request, results: list[EncodedQuery | Exception], now: float) -> None:
+    request.ready = now
+    for place, result in enumerate(results):
+        request.tokenised(place, result)
+
+
+def _expire(request: Request) -> None:
+    request.fail(DeadlineError("the time that the caller gave is over"))

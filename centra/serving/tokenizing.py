@@ -1,0 +1,135 @@
+"""Tokenising beside the event loop: some threads that take the inputs of all requests in turn."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from centra.data.inputs import Input
+from centra.errors import CentraError
+from centra.serving.errors import TooLargeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from centra.runtime.queries import EncodedQuery, Query
+    from centra.runtime.release import Release
+
+__all__ = ["Tokenization", "TokenizerThreads"]
+
+_log = logging.getLogger(__name__)
+
+_AT_ONCE = 32
+"""Inputs that a thread takes at a time."""
+
+
+@dataclass(eq=False)
+class Tokenization:
+    """The inputs of one request, to be tokenised for a release."""
+
+    release: Release
+    queries: Sequence[Query]
+    done: Callable[[list[EncodedQuery | Exception]], None]
+    """Told, in one of the threads, what became of each."""
+    unwanted: Callable[[], bool]
+    """Whether nobody waits for it any more."""
+    next: int = 0
+    left: int = field(init=False)
+    results: list[EncodedQuery | Exception] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left = len(self.queries)
+        self.results = [CentraError("not tokenised")] * self.left
+
+
+class TokenizerThreads:
+    """Threads that tokenise; a large request takes turns with the others."""
+
+    def __init__(self, threads: int, *, most_characters: int) -> None:
+        """Start them.
+
+        Args:
+            threads: how many.
+            most_characters: of one input.
+        """
+        self._most_characters = most_characters
+        self._waiting: deque[Tokenization] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name="centra-tokenizer", daemon=True)
+            for _ in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, work: Tokenization) -> None:
+        """Tokenise a request's inputs when it is their turn."""
+        with self._changed:
+            self._waiting.append(work)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """End the threads, once all that was submitted is done."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while part := self._take():
+            self._tokenise(*part)
+
+    def _take(self) -> tuple[Tokenization, range] | None:
+        """Some inputs of a request; None at the end."""
+        with self._changed:
+            while not self._waiting:
+                if self._closed:
+                    return None
+                self._changed.wait()
+            work = self._waiting.popleft()
+            places = range(work.next, min(work.next + _AT_ONCE, len(work.queries)))
+            work.next = places.stop
+            if work.next < len(work.queries):
+                self._waiting.append(work)
+                self._changed.notify()
+        return work, places
+
+    def _tokenise(self, work: Tokenization, places: range) -> None:
+        if not work.unwanted():
+            for place in places:
+                work.results[place] = self._encode(work, place)
+        with self._changed:
+            work.left -= len(places)
+            ready = not work.left
+        if ready:
+            work.done(work.results)
+
+    def _encode(self, work: Tokenization, place: int) -> EncodedQuery | Exception:
+        # One by one: of many at once the tokenizer makes work for threads of its own, which nobody
+        # here counts, and is no faster by that where all processors compute.
+        query, number = work.queries[place], place + 1
+        try:
+            item = Input.parse(query.input, f"input {number}")
+            self._check_length(item, place)
+            (encoded,) = work.release.encode([replace(query, input=item)], first=number)
+        except CentraError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - sent to whoever asked
+            _log.exception("tokenising failed")
+            return error
+        return encoded
+
+    def _check_length(self, item: Input, place: int) -> None:
+        length = len(item.text) + len(item.text_pair or "")
+        if length > self._most_characters:
+            raise TooLargeError(
+                f"input {place + 1} has {length} characters; at most {self._most_characters} are "
+                "taken",
+                field=f"inputs[{place}]",
+                limit=self._most_characters,
+            )
