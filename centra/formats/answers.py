@@ -46,9 +46,28 @@ class Answer(_Part):
 
     truncated: Truncation | None = Field(default=None, exclude_if=lambda value: value is None)
     """Left out where the whole input was read."""
+    logits: list[float] | list[list[float]] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
+    """What the task's head gives: a number for each of its outputs, for tagging so for each token;
+    left out where they were not asked for."""
 
 
-class LabelAnswer(Answer):
+class Label(_Part):
+    """One of several labels."""
+
+    label: str
+    score: float
+    """Its probability, or what else the task's decision makes of logits."""
+
+
+class _RankedAnswer(Answer):
+    top: list[Label] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The best labels, as many as were asked for, whatever the thresholds; left out where none
+    were asked for."""
+
+
+class LabelAnswer(_RankedAnswer):
     """Of a classification task."""
 
     label: str | None
@@ -57,15 +76,7 @@ class LabelAnswer(Answer):
     """Its probability, or what else the task's decision makes of logits."""
 
 
-class Label(_Part):
-    """One of several labels."""
-
-    label: str
-    score: float
-    """Its probability."""
-
-
-class LabelsAnswer(Answer):
+class LabelsAnswer(_RankedAnswer):
     """Of a multilabel task."""
 
     labels: list[Label]

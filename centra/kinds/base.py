@@ -58,6 +58,8 @@ class Kind(ABC):
     """Whether a threshold decides which labels are named."""
     takes_rejection: ClassVar[bool] = False
     """Whether an answer may be none of the labels."""
+    ranks_labels: ClassVar[bool] = False
+    """Whether an answer may be the best of several labels; see :meth:`best_labels`."""
     problem_type: ClassVar[str | None] = None
     """What transformers calls a classifier of texts of this kind in its ``config.json``."""
     color: ClassVar[str] = "#57534e"
@@ -210,6 +212,31 @@ class Kind(ABC):
             rows: the same inputs encoded, for where each word's first token is.
             chain: what decodes, for a head with a CRF.
         """
+
+    def best_labels(
+        self, spec: TaskSpec, logits: np.ndarray, counts: Sequence[int]
+    ) -> list[list[dict[str, Any]]]:
+        """The best labels of each input of a batch with their scores, whatever the thresholds.
+
+        Of a kind that ranks labels.
+
+        Args:
+            spec: labels and decision.
+            logits: ``(batch, outputs)``, an output for each label.
+            counts: how many labels each input wants; it has fewer where the task has fewer.
+
+        Returns:
+            Per input ``{"label", "score"}``, the best first; among equals the first label.
+        """
+        from centra.kinds.probabilities import activate
+
+        scores = activate(logits, spec.effective_decision.activation)
+        # Stable, so that of equal scores the first label is the best, as in answers.
+        order = (-scores).argsort(axis=-1, kind="stable")
+        return [
+            [{"label": spec.labels[i], "score": float(row[i])} for i in best[:count]]
+            for row, best, count in zip(scores, order, counts, strict=True)
+        ]
 
     @abstractmethod
     def score(

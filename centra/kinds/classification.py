@@ -34,6 +34,7 @@ class Classification(Kind):
     metrics = ("accuracy", "macro_f1", "matthews")
     activations = ("softmax", "sigmoid", "none")
     takes_rejection = True
+    ranks_labels = True
     problem_type = "single_label_classification"
     color = "#0f766e"
 

@@ -32,6 +32,7 @@ class Multilabel(Kind):
     metrics = ("micro_f1", "macro_f1")
     activations = ("sigmoid", "softmax", "none")
     takes_threshold = True
+    ranks_labels = True
     problem_type = "multi_label_classification"
     color = "#7c3aed"
 

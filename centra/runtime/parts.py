@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from centra.errors import NotFoundError, UsageError
 from centra.formats.backbone import BackboneSpec
+from centra.formats.contract import InputForm
 from centra.formats.names import distinct_names
 from centra.formats.precision import Precision
 from centra.progress import Progress, silent
@@ -66,6 +67,8 @@ class Parts:
     engine: str
     """The name of what computes them."""
     pool: Pool
+    taking: Mapping[InputForm, tuple[str, ...]]
+    """The tasks that take single texts and those that take pairs, sorted."""
     forks: int | None
     """The forks behind the process that loaded them; None where more of them do no harm."""
 
@@ -129,6 +132,10 @@ def load_parts(
         trunk_of={name: (entry.backbone, entry.precision) for name, entry in entries.items()},
         engine=engine_name,
         pool=opened.pool,
+        taking={
+            form: tuple(name for name in sorted(loaded) if loaded[name].spec.input == form)
+            for form in get_args(InputForm)
+        },
         forks=None if opened.forks else opened.pool.forks,
     )
 

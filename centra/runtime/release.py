@@ -6,25 +6,23 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from centra.errors import UsageError
 from centra.progress import Progress, silent
+from centra.runtime.answering import answer_batch, answers_of, logits_of
+from centra.runtime.encoding import encode_queries
 from centra.runtime.parts import Parts, load_parts
-from centra.runtime.requests import (
-    answers_of,
-    is_one_input,
-    parse_inputs,
-    run_request,
-    unpadded_logits_of,
-)
+from centra.runtime.requests import is_one_input, parse_inputs, run_request
 from centra.runtime.schedule import Profile
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
     import numpy as np
 
     from centra.data.inputs import Input
+    from centra.errors import CentraError
     from centra.formats.manifest import ReleaseManifest
+    from centra.runtime.queries import EncodedQuery, Query, TaskResult
     from centra.store import BlobReader
     from centra.tokenization.text_encoder import TextEncoder
 
@@ -130,16 +128,28 @@ class Release:
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # A text is no list of texts.
-        self, inputs: str | Mapping[str, Any] | Input, tasks: Collection[str] | str | None = None
+        self,
+        inputs: str | Mapping[str, Any] | Input,
+        tasks: Collection[str] | str | None = None,
+        *,
+        top_k: int | None = None,
     ) -> dict[str, Any]: ...
 
     @overload
     def predict(
-        self, inputs: Iterable[object], tasks: Collection[str] | str | None = None
+        self,
+        inputs: Iterable[object],
+        tasks: Collection[str] | str | None = None,
+        *,
+        top_k: int | None = None,
     ) -> list[dict[str, Any]]: ...
 
     def predict(
-        self, inputs: object, tasks: Collection[str] | str | None = None
+        self,
+        inputs: object,
+        tasks: Collection[str] | str | None = None,
+        *,
+        top_k: int | None = None,
     ) -> dict[str, Any] | list[dict[str, Any]]:
         """Answer one input, or several.
 
@@ -148,24 +158,28 @@ class Release:
                 of these and of pairs of texts. See :meth:`centra.data.inputs.Input.parse`.
             tasks: the tasks to answer, or the only one; only the layers they need are computed.
                 Default: every loaded task that takes such an input, single or pair.
+            top_k: give so many best labels besides, of tasks whose kind ranks labels.
 
         Returns:
             Per input, in order, an object from task name to answer; see
             :meth:`centra.kinds.base.Kind.decode` for the answers. Where an input is longer than the
             task's backbone reads, the answer has ``"truncated": {"tokens", "kept"}``: how many
-            tokens it has, and how many of them were read. For one input its object alone.
+            tokens it has, and how many of them were read. With ``top_k`` an answer of a task that
+            ranks labels has ``"top"``, a list of ``{"label", "score"}``, the best first, whatever
+            its thresholds. For one input its object alone.
 
         Raises:
             DataError: an input is malformed, or does not suit a task that was named.
             NotFoundError: a task that this release does not hold.
-            UsageError: these are no inputs, the release is closed, or it is on a GPU and was loaded
-                before this process was forked.
+            UsageError: these are no inputs, ``top_k`` is no whole number from 1 on, the release is
+                closed, or it is on a GPU and was loaded before this process was forked.
+            Exception: a branch failed.
         """
         parsed = parse_inputs(inputs)
         answers: list[dict[str, Any]] = [{} for _ in parsed]
-        for name, places, values in run_request(self._parts, parsed, tasks, answers_of):
-            for i, answer in zip(places, values, strict=True):
-                answers[i][name] = answer
+        for result in run_request(self._parts, parsed, tasks, answers_of, top_k=top_k):
+            for i, answer in zip(result.places, result.answers, strict=True):
+                answers[i][result.task] = answer
         in_order = [dict(sorted(answer.items())) for answer in answers]
         return in_order[0] if is_one_input(inputs) else in_order
 
@@ -179,7 +193,7 @@ class Release:
 
         Yields:
             A task's name and its answers by the inputs' places, from 0. Together they are those of
-            :meth:`predict`; a task comes once for every 32 inputs, and apart for pairs.
+            :meth:`predict`; a task comes once for every 32 inputs.
 
         Raises:
             DataError, NotFoundError, UsageError: as :meth:`predict`, before anything is computed.
@@ -187,7 +201,55 @@ class Release:
         """
         # Refused here, and not when the first answer is asked for.
         running = run_request(self._parts, parse_inputs(inputs), tasks, answers_of)
-        return ((name, dict(zip(places, values, strict=True))) for name, places, values in running)
+        return (
+            (result.task, dict(zip(result.places, result.answers, strict=True)))
+            for result in running
+        )
+
+    def encode(self, queries: Sequence[Query]) -> list[EncodedQuery | CentraError]:
+        """Check queries and tokenise their inputs, for :meth:`answer`.
+
+        Inputs, single ones and pairs, are tokenised side by side, once for each backbone that their
+        tasks stand on. It computes nothing else, and may run beside anything.
+
+        Args:
+            queries: any number.
+
+        Returns:
+            In the place of each query what was made of it, or what is wrong with it alone; its
+            text names the input by its place, from 1:
+
+            - :class:`DataError`: its input is malformed, a task does not take such an input, or
+              there is no task to answer;
+            - :class:`NotFoundError`: a task is not loaded;
+            - :class:`UsageError`: ``top_k`` is no whole number from 1 on;
+            - :class:`FormatError`: a backbone's tokenizer fails on a text.
+
+        Raises:
+            UsageError: the release is closed.
+        """
+        return encode_queries(self._parts, queries)
+
+    def answer(self, batch: Sequence[EncodedQuery]) -> Iterator[TaskResult]:
+        """Answer queries that this release has encoded, in one batch.
+
+        They may ask for different tasks: the shared layers run once, each input as far up as its
+        deepest task reads, and each branch runs on the inputs that ask for it.
+
+        Args:
+            batch: any number of queries; memory grows with their tokens.
+
+        Returns:
+            What each task that is asked for says, exactly once, as soon as its branch is done. What
+            fails is a result with an error, and keeps no other task from its answers.
+
+        Raises:
+            UsageError: the release is closed, or it is on a GPU and was loaded before this process
+                was forked; or, when it is iterated over, this process was forked since.
+        """
+        parts = self._parts
+        parts.check_process()
+        return answer_batch(parts, batch, answers_of)
 
     def logits(
         self, inputs: object, tasks: Collection[str] | str | None = None
@@ -205,9 +267,9 @@ class Release:
             DataError, NotFoundError, UsageError: as :meth:`predict`.
         """
         logits: dict[str, list[np.ndarray]] = {}
-        running = run_request(self._parts, parse_inputs(inputs), tasks, unpadded_logits_of)
-        for name, _, arrays in running:
-            logits.setdefault(name, []).extend(arrays)
+        for result in run_request(self._parts, parse_inputs(inputs), tasks, logits_of):
+            arrays = [answer["logits"] for answer in result.answers]
+            logits.setdefault(result.task, []).extend(arrays)
         return dict(sorted(logits.items()))
 
     def profile(self, inputs: object, tasks: Collection[str] | str | None = None) -> Profile:
@@ -225,7 +287,7 @@ class Release:
             Exception: a branch failed.
         """
         profile = Profile()
-        for _ in run_request(self._parts, parse_inputs(inputs), tasks, answers_of, profile):
+        for _ in run_request(self._parts, parse_inputs(inputs), tasks, answers_of, profile=profile):
             pass
         return profile
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from centra.runtime.pool import Pool
 
-__all__ = ["Job", "Profile", "compute", "compute_alone"]
+__all__ = ["Job", "Outcome", "Profile", "compute", "compute_alone"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -34,6 +34,21 @@ class Job(Generic[T]):
     run: Callable[[Any], T]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outcome(Generic[T]):
+    """What came of a job."""
+
+    job: Job[T]
+    value: T | None = None
+    """None where there is an error."""
+    error: Exception | None = None
+    """Of the job; or of a step, before the job's tap was there."""
+    reached: float
+    """When its tap was there, on the clock of :func:`time.perf_counter`."""
+    done: float
+    """When the job had ended."""
+
+
 @dataclass
 class Profile:
     """How many seconds the parts of requests took."""
@@ -46,7 +61,7 @@ class Profile:
 
 def compute(
     pool: Pool, steps: Iterator[tuple[int, Any]], jobs: Sequence[Job[T]]
-) -> Iterator[tuple[str, T]]:
+) -> Iterator[Outcome[T]]:
     """Run jobs on a pool's threads.
 
     Args:
@@ -56,16 +71,14 @@ def compute(
         jobs: at least one.
 
     Yields:
-        Each job's name and result, as soon as it is done.
+        What came of each job, as soon as it is done. A job that fails keeps no other from its
+        result; a step that fails, those whose taps are not there yet.
 
     Raises:
         UsageError: it was begun in the process that this one was forked from.
-        Exception: of ``steps``, at once; of a job, when all others have been yielded. So a job that
-            fails keeps no other from its answer.
     """
     running = _RunningBatch(pool, steps, jobs)
     running.start()
-    failure: Exception | None = None
     forks = pool.forks
     try:
         for _ in jobs:
@@ -75,16 +88,7 @@ def compute(
                     "answers it alone; ask again here",
                     code="begun-before-fork",
                 )
-            name, result, error = running.results.get()
-            if error is None:
-                yield name, result
-            elif name:
-                error.add_note(f"task {name}")
-                failure = failure or error
-            else:
-                raise error
-        if failure:
-            raise failure
+            yield running.outcomes.get()
     finally:
         # Whoever stops listening has no use for what is still queued.
         running.listening = False
@@ -92,7 +96,7 @@ def compute(
 
 def compute_alone(
     pool: Pool, steps: Iterator[tuple[int, Any]], jobs: Sequence[Job[T]], profile: Profile
-) -> Iterator[tuple[str, T]]:
+) -> Iterator[Outcome[T]]:
     """Run jobs one after the other, each when its tap is there.
 
     Args:
@@ -100,7 +104,7 @@ def compute_alone(
         profile: what each takes is added to it.
 
     Yields:
-        Each job's name and result.
+        What came of each job.
 
     Raises:
         Exception: of a step or a job, at once.
@@ -119,18 +123,19 @@ def compute_alone(
             return
         profile.shared += seconds
         tap, hidden_states = step
+        reached = time.perf_counter()
         for job in jobs:
             if job.tap == tap:
-                result, seconds = timed(partial(job.run, hidden_states))
+                value, seconds = timed(partial(job.run, hidden_states))
                 profile.tasks[job.name] = profile.tasks.get(job.name, 0.0) + seconds
-                yield job.name, result
+                yield Outcome(job=job, value=value, reached=reached, done=time.perf_counter())
 
 
 class _RunningBatch(Generic[T]):
     def __init__(
         self, pool: Pool, steps: Iterator[tuple[int, Any]], jobs: Sequence[Job[T]]
     ) -> None:
-        self.results: SimpleQueue[tuple[str, Any, Exception | None]] = SimpleQueue()
+        self.outcomes: SimpleQueue[Outcome[T]] = SimpleQueue()
         self.listening = True
         self._pool, self._steps = pool, steps
         self._answering = False
@@ -155,9 +160,12 @@ class _RunningBatch(Generic[T]):
             return
         try:
             tap, hidden_states = next(self._steps)
-        except Exception as error:  # noqa: BLE001 - raised again by who waits for results
-            self.results.put(("", None, error))
+        except Exception as error:  # noqa: BLE001 - for who waits for it
+            now = time.perf_counter()
+            for job in (job for jobs in self._waiting.values() for job in jobs):
+                self.outcomes.put(Outcome(job=job, error=error, reached=now, done=now))
             return
+        now = time.perf_counter()
         reached = self._waiting.pop(tap)
         if self._waiting:
             self._queue_step()
@@ -167,14 +175,18 @@ class _RunningBatch(Generic[T]):
             self._answering = True
             shortest = min(reached, key=lambda job: job.length)
             reached.remove(shortest)
-            self._run(shortest, hidden_states)
+            self._run(shortest, hidden_states, now)
         for job in reached:
-            self._pool.submit(partial(self._run, job, hidden_states), job.length)
+            self._pool.submit(partial(self._run, job, hidden_states, now), job.length)
 
-    def _run(self, job: Job[T], hidden_states: Any) -> None:
-        if not self.listening:
-            return
-        try:
-            self.results.put((job.name, job.run(hidden_states), None))
-        except Exception as error:  # noqa: BLE001 - raised again by who waits for results
-            self.results.put((job.name, None, error))
+    def _run(self, job: Job[T], hidden_states: Any, reached: float) -> None:
+        if self.listening:
+            self.outcomes.put(_outcome(job, hidden_states, reached))
+
+
+def _outcome(job: Job[T], hidden_states: Any, reached: float) -> Outcome[T]:
+    try:
+        value = job.run(hidden_states)
+    except Exception as error:  # noqa: BLE001 - for who waits for it
+        return Outcome(job=job, error=error, reached=reached, done=time.perf_counter())
+    return Outcome(job=job, value=value, reached=reached, done=time.perf_counter())

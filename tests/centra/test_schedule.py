@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from centra.runtime.pool import Pool
-from centra.runtime.schedule import Job, Profile, compute, compute_alone
+from centra.runtime.schedule import Job, Outcome, Profile, compute, compute_alone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,6 +42,11 @@ def failing(name: str, tap: int) -> Job[str]:
         raise ValueError(f"{name} broke")
 
     return Job(name=name, tap=tap, length=1.0, run=run)
+
+
+def values(outcomes: Iterator[Outcome[Any]]) -> dict[str, Any]:
+    """By job, in the order in which they came."""
+    return {outcome.job.name: outcome.value for outcome in outcomes}
 
 
 def paused(pool: Pool) -> threading.Event:
@@ -98,7 +104,7 @@ def test_results_come_with_their_names() -> None:
     log = Log()
     jobs = [log.job("a", 1), log.job("b", 3), log.job("c", 1)]
 
-    found = dict(compute(Pool(2), log.steps(1, 3), jobs))
+    found = values(compute(Pool(2), log.steps(1, 3), jobs))
 
     assert found == {"a": "a of states 1", "b": "b of states 3", "c": "c of states 1"}
 
@@ -107,7 +113,7 @@ def test_with_one_thread_answers_leave_before_the_trunk_goes_on() -> None:
     log = Log()
     jobs = [log.job("a", 1), log.job("b", 2), log.job("c", 1)]
 
-    found = [name for name, _ in compute(Pool(1), log.steps(1, 2), jobs)]
+    found = [*values(compute(Pool(1), log.steps(1, 2), jobs))]
 
     assert found == ["a", "c", "b"]
     assert log.lines == ["tap 1", "a", "c", "tap 2", "b"]
@@ -169,7 +175,7 @@ def test_the_shortest_job_comes_first_and_then_the_longest() -> None:
         for name, length in [(f"{tap} middle", 2), (f"{tap} short", 1), (f"{tap} long", 3)]
     ]
 
-    found = [name for name, _ in compute(Pool(1), log.steps(1, 2), jobs)]
+    found = [*values(compute(Pool(1), log.steps(1, 2), jobs))]
 
     assert found == ["1 short", "1 long", "1 middle", "2 long", "2 middle", "2 short"]
 
@@ -185,7 +191,7 @@ def test_with_several_threads_the_trunk_goes_on_beside_the_branches() -> None:
     first = Job(name="first", tap=1, length=1.0, run=lambda _: deeper.wait(WAIT))
     second = Job(name="second", tap=2, length=1.0, run=lambda _: True)
 
-    assert dict(compute(Pool(2), steps(), [first, second])) == {"first": True, "second": True}
+    assert values(compute(Pool(2), steps(), [first, second])) == {"first": True, "second": True}
 
 
 def test_a_result_comes_while_the_trunk_is_still_on_its_way() -> None:
@@ -199,9 +205,9 @@ def test_a_result_comes_while_the_trunk_is_still_on_its_way() -> None:
     jobs = [Job(name=str(tap), tap=tap, length=1.0, run=lambda _: "done") for tap in (1, 2)]
     running = compute(Pool(2), steps(), jobs)
 
-    assert next(running) == ("1", "done")
+    assert next(running).job.name == "1"
     seen.set()
-    assert next(running) == ("2", "done")
+    assert next(running).value == "done"
 
 
 def test_the_trunk_is_asked_for_no_more_than_the_deepest_tap() -> None:
@@ -213,23 +219,39 @@ def test_the_trunk_is_asked_for_no_more_than_the_deepest_tap() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failing_job_keeps_no_other_from_its_answer(workers: int) -> None:
-    log, found = Log(), []
+    log = Log()
     jobs = [failing("x", 1), log.job("a", 1), log.job("b", 2)]
 
-    with pytest.raises(ValueError, match="x broke") as caught:
-        found.extend(compute(Pool(workers), log.steps(1, 2), jobs))
+    found = {o.job.name: o for o in compute(Pool(workers), log.steps(1, 2), jobs)}
 
-    assert sorted(name for name, _ in found) == ["a", "b"]
-    assert caught.value.__notes__ == ["task x"]
+    assert [found[name].value for name in "ab"] == ["a of states 1", "b of states 2"]
+    assert str(found["x"].error) == "x broke"
+    assert found["a"].error is None
 
 
-def test_a_failing_trunk_fails_what_is_above_it() -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failing_trunk_fails_what_is_above_it(workers: int) -> None:
     def steps() -> Iterator[tuple[int, Any]]:
-        yield 1, None
+        yield 1, "one"
         raise RuntimeError("layer 2 broke")
 
-    with pytest.raises(RuntimeError, match="layer 2 broke"):
-        dict(compute(Pool(1), steps(), [failing("a", 2), Log().job("b", 1)]))
+    jobs = [Log().job("a", 2), Log().job("b", 1), Log().job("c", 3)]
+
+    found = {o.job.name: o for o in compute(Pool(workers), steps(), jobs)}
+
+    assert found["b"].value == "b of one"
+    assert [str(found[name].error) for name in "ac"] == ["layer 2 broke"] * 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_is_known_when_a_tap_was_there_and_when_a_job_had_ended(workers: int) -> None:
+    log, begun = Log(), time.perf_counter()
+    jobs = [log.job("a", 1), log.job("b", 2), failing("x", 2)]
+
+    found = {o.job.name: o for o in compute(Pool(workers), log.steps(1, 2), jobs)}
+
+    assert all(begun <= o.reached <= o.done <= time.perf_counter() for o in found.values())
+    assert found["a"].reached <= found["b"].reached == found["x"].reached
 
 
 def test_what_nobody_waits_for_is_not_begun() -> None:
@@ -237,7 +259,7 @@ def test_what_nobody_waits_for_is_not_begun() -> None:
     slow = Job(name="slow", tap=1, length=2.0, run=lambda _: str(go.wait(WAIT)))
     running = compute(pool, log.steps(1, 2), [log.job("a", 1), slow, log.job("b", 2)])
 
-    assert next(running) == ("a", "a of states 1")
+    assert next(running).value == "a of states 1"
     running.close()
     go.set()
     pool.submit(ended.set, float("-inf"))
@@ -250,7 +272,7 @@ def test_jobs_alone_run_one_after_the_other_each_at_its_tap_and_each_is_timed() 
     log, profile = Log(), Profile()
     jobs = [log.job("late", 4), log.job("early", 2), log.job("too", 2)]
     for _ in range(2):
-        found = dict(compute_alone(Pool(1), log.steps(2, 4), jobs, profile))
+        found = values(compute_alone(Pool(1), log.steps(2, 4), jobs, profile))
         assert found == {
             "early": "early of states 2",
             "too": "too of states 2",
