@@ -157,3 +157,16 @@ def _read(server: Server) -> None:
         server.log.append(record)
         server._lines.put(record)
     server._lines.put(None)
+
+
+def alike(found: Any, expected: Any) -> bool:
+    """Whether two answers are the same up to rounding; tuples count as lists."""
+    if isinstance(expected, float) and isinstance(found, int | float):
+        return abs(found - expected) <= 1e-4 * max(1.0, abs(expected))
+    if isinstance(expected, dict):
+        return found.keys() == expected.keys() and all(
+            alike(found[name], value) for name, value in expected.items()
+        )
+    if isinstance(expected, list | tuple):
+        return len(found) == len(expected) and all(map(alike, found, expected))
+    return bool(found == expected)

@@ -73,10 +73,6 @@ class _Versioned(BaseModel):
     """The task's version; null where the release came from a folder or a digest."""
     module: str
     """The start of the digest of the module that answered."""
-    top: list[dict[str, Any]] | None = None
-    """With ``top_k``: the best labels, each ``{"label", "score"}``, best first."""
-    logits: list[Any] | None = None
-    """With ``logits``: one number a label, or a list of them a token."""
 
 
 class VersionedLabel(_Versioned, LabelAnswer):
