@@ -88,7 +88,7 @@ class Batcher:
         self._closing: set[asyncio.Future[None]] = set()
         self._open = False
         self._idle: asyncio.Future[None] | None = None
-        self._timers: dict[Request, asyncio.TimerHandle] = {}
+        self._requests: dict[Request, asyncio.TimerHandle | None] = {}
 
     async def __aenter__(self) -> Self:
         """Load the release and begin.
@@ -145,7 +145,7 @@ class Batcher:
     @property
     def open_requests(self) -> int:
         """How many requests have been taken in and not been answered yet."""
-        return sum(self._users.values())
+        return len(self._requests)
 
     @overload
     async def predict(  # type: ignore[overload-overlap]  # A text is no list of texts.
@@ -242,15 +242,25 @@ class Batcher:
         self._close_unused(before)
 
     async def aclose(self) -> None:
-        """Take no new requests, answer those that were taken, and give everything back."""
+        """Take no new requests, answer those that were taken, and give everything back.
+
+        If it is cancelled meanwhile, what has no answer by then fails.
+        """
         self._open = False
         if self._served is None:
             return
-        if self.open_requests:
-            self._idle = self._loop.create_future()
-            await self._idle
+        try:
+            if self.open_requests:
+                self._idle = self._loop.create_future()
+                await self._idle
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        for request in [*self._requests]:
+            request.fail(ClosedError("the batcher ended before there was an answer"))
         await asyncio.to_thread(self._end_threads)
-        served, self._served = self._served, None
+        served, self._served = self.served, None
         self._close_unused(served)
         await asyncio.gather(*self._closing)
 
@@ -264,14 +274,14 @@ class Batcher:
                 field="inputs",
                 limit=self.limits.request_inputs,
             )
-        deadline = None if timeout is None else time.monotonic() + timeout
-        request = Request(self.served, queries, deadline=deadline, done=self._request_done)
+        request = Request(self.served, queries, timeout=timeout, done=self._request_done)
         if not queries:
             return request
         self._queue.enter(request.ticket)
         self._users[request.served] += 1
-        if timeout is not None:
-            self._timers[request] = self._loop.call_later(timeout, _expire, request)
+        self._requests[request] = (
+            None if timeout is None else self._loop.call_later(timeout, _expire, request)
+        )
         work = Tokenization(
             request.served.release,
             queries,
@@ -300,7 +310,7 @@ class Batcher:
     def _request_done(self, request: Request) -> None:
         if request.ticket.present:
             self._queue.leave(request.ticket)
-        if timer := self._timers.pop(request, None):
+        if timer := self._requests.pop(request):
             timer.cancel()
         self._users[request.served] -= 1
         self._close_unused(request.served)
@@ -350,7 +360,7 @@ class Batcher:
 
 
 def _note(request: Request, results: list[EncodedQuery | Exception], now: float) -> None:
-    request.timing.tokenise = now - request.began
+    request.ready = now
     for place, result in enumerate(results):
         request.tokenised(place, result)
 
