@@ -135,6 +135,9 @@ def _record(result: TaskResult) -> TaskRecord:
 
 def _deliver(batch: Sequence[QueuedInput], result: TaskResult, start: float, now: float) -> None:
     """On the event loop: give each request what a task says to it."""
+    took = (start, result.trunk_seconds, result.branch_seconds)
+    for request in {batch[place].request for place in result.places}:
+        request.took.setdefault(result.task, []).append(took)
     for i, place in enumerate(result.places):
         item = batch[place]
         item.request.computed = (start, result.trunk_seconds, now)
