@@ -107,10 +107,10 @@ class ComputeThread:
         except Exception as error:  # noqa: BLE001 - sent to whoever asked
             _log.exception("a batch of %d inputs failed", len(batch))
             failure = error
-        self._mailbox.post(partial(_finish, batch, failure))
         tokens = sum(item.encoded.tokens for item in batch)
         seconds = time.monotonic() - start
-        self._queue.computed(tokens, seconds)
+        self._queue.computed(len(batch), tokens, seconds)
+        self._mailbox.post(partial(_finish, batch, failure))
         if self._observer is not None:
             record = BatchRecord(
                 served=served,

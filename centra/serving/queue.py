@@ -2,7 +2,7 @@
 
 A request enters with the number of its inputs, is filled once they are tokenised, and leaves in
 parts: each batch takes from the requests in turn, so that a large one keeps no small one waiting and
-none waits for ever. One rule bounds it for all: a request fits as a whole, or is refused as a whole.
+none waits for ever. A batch begins when the one before is done, unless more are sure to come at once. One rule bounds it for all: a request fits as a whole, or is refused as a whole.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from centra.serving.errors import OverloadedError, TooLargeError
+from centra.serving.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,9 +60,10 @@ class InputQueue(Generic[T]):
         self._changed = threading.Condition()
         self._waiting: deque[Ticket[T]] = deque()
         self._arriving: dict[Ticket[T], None] = {}
-        self._inputs = self._tokens = 0
+        self._inputs = self._ready = self._tokens = self._enough = 0
         self._closed = False
         self._rate: float | None = None
+        self._pace = Pace()
 
     @property
     def inputs(self) -> int:
@@ -135,9 +137,14 @@ class InputQueue(Generic[T]):
                 return
             ticket.inputs.extend(inputs)
             self._inputs += len(inputs)
+            self._ready += len(inputs)
             self._tokens += tokens
             self._waiting.append(ticket)
-            self._changed.notify_all()
+            now = time.monotonic()
+            self._pace.arrived(len(inputs), now)
+            # Whoever waits for many is not woken for each.
+            if self._tokens >= self._enough or not self._pace.pause(self._ready, now):
+                self._changed.notify_all()
 
     def leave(self, ticket: Ticket[T]) -> None:
         """Drop what waits of a request; does nothing where nothing does."""
@@ -164,18 +171,26 @@ class InputQueue(Generic[T]):
         """
         with self._changed:
             while True:
-                while not self._waiting:
-                    if self._closed:
-                        return []
+                if self._waiting:
+                    self._enough = most_tokens(self._waiting[0].group)
+                    full = self._closed or self._tokens >= self._enough
+                    pause = 0.0 if full else self._pace.pause(self._ready, time.monotonic())
+                    if pause:
+                        self._changed.wait(pause)
+                    elif batch := self._pick(most_tokens):
+                        return batch
+                elif self._closed:
+                    return []
+                else:
+                    self._enough = 0
                     self._changed.wait()
-                batch = self._pick(most_tokens)
-                if batch:
-                    return batch
 
-    def computed(self, tokens: int, seconds: float) -> None:
-        """Be told how long a batch took, for :attr:`tokens_per_second`."""
+    def computed(self, inputs: int, tokens: int, seconds: float) -> None:
+        """Be told how long the batch took that has just ended."""
         rate = tokens / max(seconds, 1e-6)
-        self._rate = rate if self._rate is None else self._rate + 0.2 * (rate - self._rate)
+        with self._changed:
+            self._rate = rate if self._rate is None else self._rate + 0.2 * (rate - self._rate)
+            self._pace.batch_done(inputs, seconds, time.monotonic())
 
     def close(self) -> None:
         """Let :meth:`take` end when nothing waits any more."""
@@ -225,12 +240,14 @@ class InputQueue(Generic[T]):
             ticket.inputs.popleft()
             batch.append(item)
             self._inputs -= 1
+            self._ready -= 1
             self._tokens -= tokens
             took += cost
         return took
 
     def _forget(self, ticket: Ticket[T]) -> None:
         self._inputs -= len(ticket.inputs)
+        self._ready -= len(ticket.inputs)
         self._tokens -= sum(tokens for _, tokens in ticket.inputs)
         ticket.inputs.clear()
 
