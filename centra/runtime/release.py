@@ -69,7 +69,8 @@ class Release:
             reader: where its blobs are; asked from several threads.
             tasks: only these, and the trunk only as deep as they need; default all.
             engine, threads, device, dtype: see :func:`centra.runtime.engines.open_engine`.
-            base: a loaded release whose parts were checked then and are not read again.
+            base: a loaded release whose parts were checked then and are not read again. It may
+                answer meanwhile, so loading takes a quarter of the threads.
             progress: told of each part.
 
         Raises:
@@ -89,6 +90,7 @@ class Release:
             dtype=dtype,
             encoders=base.encoders if base else {},
             checked=base.blobs if base else (),
+            beside_requests=base is not None,
             progress=progress,
         )
         return cls(manifest, parts)
