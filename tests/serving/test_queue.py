@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from centra.serving.errors import OverloadedError, TooLargeError
-from centra.serving.queue import InputQueue, Ticket
+from centra.serving.queue import BatchShape, InputQueue, Ticket
 
 Queue = InputQueue[tuple[str, int]]
 
@@ -31,7 +31,7 @@ def sent(
 
 
 def taken(queue: Queue, most_tokens: int = 100) -> list[str]:
-    return [name for name, _ in queue.take(lambda _: most_tokens)]
+    return [name for name, _ in queue.take(lambda _: BatchShape(tokens=most_tokens))]
 
 
 def held(queue: Queue) -> tuple[int, int]:
@@ -82,6 +82,22 @@ def test_a_large_request_gives_way_to_small_ones_and_is_not_forgotten() -> None:
             sent(queue, f"{name}{batch}")
         done += taken(queue, 100).count("large")
     assert done == 20
+
+
+def test_where_inputs_are_padded_those_of_like_length_go_together() -> None:
+    queue = Queue(inputs=100, tokens=10_000)
+    ticket: Ticket[tuple[str, int]] = Ticket("one", 4)
+    queue.enter(ticket)
+    queue.fill(
+        ticket, [(("long", 0), 90), (("short", 1), 10), (("long", 2), 70), (("short", 3), 9)]
+    )
+    for tokens in (12, 96, 8):
+        sent(queue, f"{tokens}", tokens=tokens)
+    shape = BatchShape(tokens=400, padded=True)
+
+    assert queue.take(lambda _: shape) == [("long", 0), ("long", 2), ("96", 0)]
+    assert queue.take(lambda _: shape) == [("short", 1), ("short", 3), ("12", 0), ("8", 0)]
+    assert held(queue) == (0, 0)
 
 
 def test_groups_are_never_mixed_and_keep_their_order() -> None:
@@ -179,7 +195,7 @@ def test_nothing_is_lost_or_doubled_between_threads() -> None:
                 gone[f"{number}-{i}"] += 1
 
     def take() -> None:
-        while batch := queue.take(lambda _: 400):
+        while batch := queue.take(lambda _: BatchShape(tokens=400)):
             found.update(batch)
 
     senders = [threading.Thread(target=send, args=(number,)) for number in range(4)]
