@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from centra.data.inputs import Input
     from centra.errors import CentraError
     from centra.formats.manifest import ReleaseManifest
+    from centra.formats.task_module import TaskSpec
     from centra.runtime.queries import EncodedQuery, Query, TaskResult
     from centra.store import BlobReader
     from centra.tokenization.text_encoder import TextEncoder
@@ -41,6 +42,12 @@ class Release:
 
     def __init__(self, manifest: ReleaseManifest, parts: Parts) -> None:
         self.manifest = manifest
+        self.specs: Mapping[str, TaskSpec] = {n: task.spec for n, task in parts.tasks.items()}
+        """What the modules of the loaded tasks say about themselves."""
+        self.max_lengths: Mapping[str, int] = {
+            name: parts.trunks[parts.trunk_of[name]].spec.max_length for name in parts.tasks
+        }
+        """How many tokens of an input each loaded task reads."""
         self._open_parts: Parts | None = parts
         self._pool = parts.pool
 

@@ -14,6 +14,7 @@ from centra.serving.http.call import Serving
 from centra.serving.http.middleware import Envelope, Guard
 from centra.serving.http.problems import Problem
 from centra.serving.limits import Limits
+from centra.serving.oip import http as oip
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -45,7 +46,7 @@ def create_app(
     )
     serving = Serving(batcher=batcher, limits=limits or Limits(), tokens=tokens)
     app.state.serving = serving
-    for router in (predict.router, drop_in.router, release.router):
+    for router in (predict.router, drop_in.router, release.router, oip.router):
         app.include_router(router)
     app.add_exception_handler(HTTPException, _refuse)
     if tokens is not None:
@@ -65,7 +66,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         detail=f"{request.method} {request.url.path[:200]}: {error.detail}",
         headers=error.headers or {},
     )
-    return problem.response(request.scope["state"]["request_id"])
+    return problem.response(request.url.path, request.scope["state"]["request_id"])
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
