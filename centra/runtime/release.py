@@ -113,6 +113,11 @@ class Release:
         return sorted(self._parts.tasks)
 
     @property
+    def specs(self) -> Mapping[str, TaskSpec]:
+        """What the modules of the loaded tasks say about themselves, by task."""
+        return {name: task.spec for name, task in self._parts.tasks.items()}
+
+    @property
     def engine(self) -> str:
         """The engine that answers: ``"onnx"`` or ``"torch"``."""
         return self._parts.engine

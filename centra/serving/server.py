@@ -18,6 +18,8 @@ import uvicorn
 from centra.errors import ConflictError, NotAllowedError, UsageError
 from centra.serving.http.app import create_app
 from centra.serving.http.connection import Connection
+from centra.serving.metrics import Metrics
+from centra.serving.tracing import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     import grpc
     from fastapi import FastAPI
 
-    from centra.serving.batcher import Batcher
+    from centra.serving.batcher import Batcher, Observer
     from centra.serving.http.call import Serving
     from centra.serving.limits import Limits
     from centra.serving.tokens import Tokens
@@ -113,7 +115,7 @@ class Listener:
 
 
 def serve(
-    make_batcher: Callable[[], Batcher],
+    make_batcher: Callable[[Observer], Batcher],
     listener: Listener,
     *,
     limits: Limits,
@@ -122,7 +124,7 @@ def serve(
     """Serve until the process is asked to end (SIGTERM or SIGINT) and every call is answered.
 
     Args:
-        make_batcher: makes what answers; called when the port is taken.
+        make_batcher: makes what answers, and tells an observer; called when the port is taken.
         listener: where.
         limits: of bodies.
         tokens: who may call; default everybody.
@@ -143,13 +145,14 @@ def serve(
 
 
 async def _serve(
-    make_batcher: Callable[[], Batcher],
+    make_batcher: Callable[[Observer], Batcher],
     listener: Listener,
     sockets: list[socket.socket],
     limits: Limits,
     tokens: Tokens | None,
 ) -> None:
     loop, ending = asyncio.get_running_loop(), asyncio.Event()
+    metrics, tracing = Metrics(), Tracing.from_environment()
     server: _Server | None = None
 
     def end() -> None:
@@ -161,11 +164,13 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     async with contextlib.AsyncExitStack() as stack:
-        loading = asyncio.ensure_future(stack.enter_async_context(make_batcher()))
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.close)
+        loading = asyncio.ensure_future(stack.enter_async_context(make_batcher(metrics)))
         if not await _first(loading, ending):
             return
         batcher = await loading
-        app = create_app(batcher, limits=limits, tokens=tokens)
+        app = create_app(batcher, limits=limits, tokens=tokens, metrics=metrics, tracing=tracing)
         grpc_server = await _start_grpc(app.state.serving, listener)
         server = _Server(_config(app, listener))
         serving = asyncio.ensure_future(server.serve(sockets))

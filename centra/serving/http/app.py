@@ -9,11 +9,15 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
-from centra.serving.http import drop_in, predict, release
+from centra.serving.http import drop_in, page, predict, release
+from centra.serving.http import metrics as observed
 from centra.serving.http.call import Serving
+from centra.serving.http.metrics import Counting
 from centra.serving.http.middleware import Envelope, Guard
 from centra.serving.http.problems import Problem
+from centra.serving.http.tracing import Spans
 from centra.serving.limits import Limits
+from centra.serving.metrics import Metrics
 from centra.serving.oip import http as oip
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
     from centra.serving.batcher import Batcher
     from centra.serving.tokens import Tokens
+    from centra.serving.tracing import Tracing
 
 __all__ = ["create_app"]
 
@@ -29,7 +34,12 @@ _DESCRIPTION = "Answers texts with a release: many task modules on one frozen ba
 
 
 def create_app(
-    batcher: Batcher, *, limits: Limits | None = None, tokens: Tokens | None = None
+    batcher: Batcher,
+    *,
+    limits: Limits | None = None,
+    tokens: Tokens | None = None,
+    metrics: Metrics | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The application around a batcher that has begun.
 
@@ -37,20 +47,29 @@ def create_app(
         batcher: answers.
         limits: of bodies; the others are the batcher's.
         tokens: who may call; default everybody.
+        metrics: the batcher's observer, which counts calls besides; default one of its own.
+        tracing: where traces go; default nowhere.
     """
     app = FastAPI(
         title="Centra",
         version=version("centra"),
         description=_DESCRIPTION,
         redirect_slashes=False,
+        # FastAPI's own records hold what exceptions say, which may be texts of a request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    serving = Serving(batcher=batcher, limits=limits or Limits(), tokens=tokens)
+    serving = Serving(
+        batcher=batcher, limits=limits or Limits(), tokens=tokens, metrics=metrics or Metrics()
+    )
     app.state.serving = serving
-    for router in (predict.router, drop_in.router, release.router, oip.router):
-        app.include_router(router)
+    for part in (predict, drop_in, release, observed, page, oip):
+        app.include_router(part.router)
     app.add_exception_handler(HTTPException, _refuse)
     if tokens is not None:
         app.add_middleware(Guard, tokens=tokens)
+    app.add_middleware(Counting, metrics=serving.metrics)
+    if tracing is not None:
+        app.add_middleware(Spans, tracing=tracing)
     app.add_middleware(Envelope, serving=serving)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # as FastAPI's manual has it
     return app
