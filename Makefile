@@ -23,6 +23,8 @@ demo: setup
 
 # One process more than processors, as many a test waits for servers and children of its own.
 test: WORKERS = $$($(BIN)/python -c "from centra.system.processors import processors; print(processors() + 1)")
+# Compiled once, not again in each process that runs tests or that a test starts.
+test: export PYTHONDONTWRITEBYTECODE =
 test: setup
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 

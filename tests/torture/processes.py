@@ -56,7 +56,7 @@ def run(
     """Run ``centra ARGV``, forked from a warm Python.
 
     Args:
-        python: see :func:`tests.warm.running`.
+        python: see :func:`tests.warm.start`.
         argv: the command's words.
         folder: where; changes below it are counted, and what is sent to sockets.
         environment: all of it.

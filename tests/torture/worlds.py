@@ -21,7 +21,8 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 
 from tests import support, warm
-from tests.services import S3Server, _execute, running_postgres, running_s3, s3_client
+from tests.services import S3Server, _execute, s3_client, start_postgres, start_s3
+from tests.shared import shared_things
 from tests.torture import processes
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Services:
     """What worlds are made with."""
 
     python: Path
-    """See :func:`tests.warm.running`."""
+    """See :func:`tests.warm.start`."""
     given: Path
     """See :func:`make_given`."""
     postgres: str | None = None
@@ -438,13 +439,14 @@ def running(*, servers: bool) -> Iterator[Services]:
     import tempfile
 
     with ExitStack() as stack:
-        python = stack.enter_context(warm.running())
+        shared = stack.enter_context(shared_things())
+        python = warm.start(shared)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="centra-given-")))
         make_given(folder)
         postgres, s3 = None, None
         if servers:
-            postgres = stack.enter_context(running_postgres())
-            s3 = stack.enter_context(running_s3())
+            postgres = start_postgres(shared)
+            s3 = start_s3(shared)
         yield Services(python=python, given=folder, postgres=postgres, s3=s3)
 
 

@@ -73,6 +73,7 @@ class OnnxEngine:
         depth: int,
         precision: Precision = Precision.FP32,
         checked: AbstractSet[str] = frozenset(),
+        workers: int = 1,
     ) -> OnnxTrunk:
         family, description = family_named(spec.family), spec.description
         layers = {number: spec.layer(number) for number in range(1, depth + 1)}
@@ -98,7 +99,7 @@ class OnnxEngine:
                 checked=checked,
             )
 
-        with ThreadPoolExecutor(self.pool.workers) as executor:
+        with ThreadPoolExecutor(workers) as executor:
             below = executor.submit(
                 _unit,
                 spec.embeddings,
@@ -119,6 +120,7 @@ class OnnxEngine:
         *,
         precision: Precision = Precision.FP32,
         checked: AbstractSet[str] = frozenset(),
+        workers: int = 1,
     ) -> LoadedTask:
 
         def task(path: Path) -> LoadedTask:
@@ -126,7 +128,9 @@ class OnnxEngine:
             inputs = {name: tensors[f"probe.{name}"].copy() for name in PROBE_INPUTS}
             return LoadedTask(
                 spec=spec,
-                branch=OnnxBranch(tensors, spec, backbone, precision, self.pool),
+                branch=OnnxBranch(
+                    tensors, spec, backbone, precision=precision, pool=self.pool, workers=workers
+                ),
                 probe=Probe(Encoded(**inputs), tensors["probe.logits"].copy()),
                 chain=_chain(tensors, spec),
             )
@@ -197,8 +201,10 @@ class OnnxBranch:
         weights: Mapping[str, np.ndarray],
         spec: TaskSpec,
         backbone: BackboneSpec,
+        *,
         precision: Precision,
         pool: Pool,
+        workers: int,
     ) -> None:
         head = {name: array for name, array in weights.items() if name.startswith("head.")}
         own = [under(weights, f"layers.{i}.") for i in range(1, spec.depth + 1)]
@@ -217,7 +223,7 @@ class OnnxBranch:
                 return layer(own[-1] | head, described[-1], head=ending)
             return FirstLayer(own[-1] | head, described[-1], precision=precision, head=ending)
 
-        with ThreadPoolExecutor(pool.workers) as executor:
+        with ThreadPoolExecutor(workers) as executor:
             compiled = executor.submit(last)
             self._layers = list(executor.map(layer, own[:-1], described[:-1]))
             self._last = compiled.result()

@@ -79,6 +79,7 @@ class BatchedEngine:
         depth: int,
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the engine's own
         checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        workers: int = 1,  # noqa: ARG002 - loading is copying
     ) -> BatchedTrunk:
         embeddings = Trunk(spec, reader, depth=0).to(self._device, self._dtype)
         layout = SharedLayout(spec)
@@ -103,6 +104,7 @@ class BatchedEngine:
         *,
         precision: Precision = Precision.FP32,
         checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        workers: int = 1,  # noqa: ARG002 - loading is copying
     ) -> LoadedTask:
         path = reader.fetch(digest)
         check_stored(path, digest, backbone)

@@ -73,6 +73,7 @@ class TorchEngine:
         depth: int,
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the reference is always this
         checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        workers: int = 1,  # noqa: ARG002 - loading is copying
     ) -> TorchTrunk:
         return TorchTrunk(Trunk(spec, reader, depth=depth))
 
@@ -84,6 +85,7 @@ class TorchEngine:
         *,
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the reference is always this
         checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        workers: int = 1,  # noqa: ARG002 - loading is copying
     ) -> LoadedTask:
         path = reader.fetch(digest)
         check_stored(path, digest, backbone)
