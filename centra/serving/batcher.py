@@ -84,6 +84,8 @@ class Batcher:
         self.observer = observer
         self.follower: Follower | None = None
         """What follows the channel, where one is followed."""
+        self.swapped = 0
+        """How often a release took another's place."""
         self._source, self._follow, self._interval = source, follow, interval
         files = [keys] if isinstance(keys, str | os.PathLike) else keys
         self._options = LoadOptions(
@@ -251,6 +253,7 @@ class Batcher:
         before = self.served
         self._served = served
         self._users.setdefault(served, 0)
+        self.swapped += served.release is not before.release
         _log.info("release sha256:%s answers from now on", served.digest[:12])
         self._close_unused(before)
 
