@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from centra.serving.batcher import Batcher
+    from centra.serving.follower import Follower
     from centra.serving.served import ServedRelease
 
 __all__ = ["is_ready", "release_document", "router"]
@@ -95,8 +96,15 @@ def release_document(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any]
         "revision": served.revision,
         "since": served.since.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "tasks": {name: _task(served, name) for name in tasks},
-        "refused": None,
+        "refused": _refused(batcher.follower),
     }
+
+
+def _refused(follower: Follower | None) -> dict[str, Any] | None:
+    refused = None if follower is None else follower.refused
+    if refused is None:
+        return None
+    return {"release": refused.release, "reason": refused.reason}
 
 
 def _task(served: ServedRelease, name: str) -> dict[str, Any]:
