@@ -39,6 +39,7 @@ _COMMANDS = {
     "channel": "cli.channel:channel",
     "policy": "cli.policy:policy",
     "predict": "cli.predict:predict",
+    "serve": "cli.serve:serve",
     "bench": "cli.bench:bench",
     "export": "cli.transfer:export",
     "import": "cli.transfer:import_command",

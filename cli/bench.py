@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from centra.errors import UsageError
+from cli.bench_load import load_options, ms
 from cli.context import json_option, release_or_default
 from cli.options import NUMBERS, device_options
 from cli.output import print_json, print_table, reporting
+from cli.plots import require_matplotlib
 
 if TYPE_CHECKING:
     from centra.bench import Report, SizeReport
@@ -60,9 +60,10 @@ if TYPE_CHECKING:
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE.png",
-    help="Also draw latency and throughput by batch.",
+    help="Also draw latency and throughput by batch; of a server, latency by percentile.",
 )
-@json_option("registry.documents.bench:Bench")
+@load_options
+@json_option("registry.documents.bench:Bench", url="registry.documents.load:BenchLoad")
 def bench(
     reference: str | None,
     *,
@@ -78,16 +79,18 @@ def bench(
     plot: Path | None,
     as_json: bool,
 ) -> None:
-    """Time a release on this machine, by batch and length, and part by part.
+    """Time a release on this machine, by batch and length, and part by part; or a server.
 
     RELEASE is a number, channel or digest; a release folder; or STORE#CHANNEL; default what the
     channel production serves, or else latest. Its share of the floor says how near it is to what
     this machine can do at best.
+
+    With --url a server is asked at a rate, and every answer is timed from the moment when its request
+    was due: what a slow server makes its users wait counts.
     """
     from centra.bench import bench as run
 
-    if plot is not None and find_spec("matplotlib") is None:
-        raise UsageError("--plot needs an extra: pip install 'centra[train]'")
+    require_matplotlib(plot)
     manifest, reader = _find(reference)
     with reporting() as progress:
         report = run(
@@ -147,8 +150,8 @@ def _print(report: Report) -> None:
         [
             str(size.batch),
             str(size.length),
-            _ms(size.median),
-            _ms(size.p95),
+            ms(size.median),
+            ms(size.p95),
             f"{size.inputs_per_second:,.0f}",
             f"{size.answers_per_second:,.0f}",
             "-" if size.floor_share is None else f"{size.floor_share:.0%}",
@@ -162,13 +165,13 @@ def _print(report: Report) -> None:
     parts = report.parts
     total = parts.shared + sum(task.median for task in parts.tasks)
     click.echo(f"\npart by part, batch {parts.batch}, length {parts.length}")
-    rows = [["(shared)", "", "", _ms(parts.shared), f"{parts.shared / total:.0%}"]]
+    rows = [["(shared)", "", "", ms(parts.shared), f"{parts.shared / total:.0%}"]]
     rows += [
         [
             task.task,
             str(task.tap_layer),
             str(task.depth),
-            _ms(task.median),
+            ms(task.median),
             f"{task.median / total:.0%}",
         ]
         for task in parts.tasks
@@ -179,12 +182,8 @@ def _print(report: Report) -> None:
 def _compared(size: SizeReport) -> tuple[str, ...]:
     if size.singles_median is None or size.singles_ratio is None:
         return ()
-    return _ms(size.singles_median), f"{size.singles_ratio:.2f} times"
+    return ms(size.singles_median), f"{size.singles_ratio:.2f} times"
 
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:,.2f}"

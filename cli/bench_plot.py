@@ -1,4 +1,4 @@
-"""Latency and throughput of a release by batch, as PNG."""
+"""Latency and throughput of a release by batch, and of a server by percentile, as PNG."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from centra.bench import Report, SizeReport
+    from centra.bench.load import LoadReport
 
-__all__ = ["write_png"]
+__all__ = ["write_load_png", "write_png"]
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """One for each length, in turn; they stay apart for the colour-blind."""
@@ -62,4 +63,53 @@ def write_png(path: Path, report: Report) -> None:
     tasks = f"{len(report.tasks)} tasks" if len(report.tasks) > 1 else report.tasks[0]
     compared = "; dashed: a full model per task" if report.sizes[0].singles_median else ""
     figure.suptitle(f"release {report.digest[:12]}, {tasks}, {report.engine} engine{compared}")
+    save(figure, path)
+
+
+def write_load_png(path: Path, report: LoadReport) -> None:
+    """Write the latency of a server by percentile as one picture; no display is needed.
+
+    Args:
+        path: the file.
+        report: what was measured.
+
+    Raises:
+        StoreNotWritableError: the file cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import ScalarFormatter
+
+    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    lines = {"from when it was due": report.latency, **report.parts, "sent late": report.lateness}
+    for number, (name, found) in enumerate(lines.items()):
+        if found is None:
+            continue
+        # Each nine is as wide as the next: what is rare is what matters.
+        points = [(1 / (1 - at / 100), 1000 * seconds) for at, seconds in found.curve if at < 100]
+        axes.plot(
+            [x for x, _ in points],
+            [y for _, y in points],
+            label=name,
+            color=_COLOURS[number % len(_COLOURS)],
+            linewidth=1 if number else 2,
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    ticks = {1: "0", 2: "50", 10: "90", 100: "99", 1000: "99.9", 10000: "99.99"}
+    right = axes.get_xlim()[1]
+    shown = {place: name for place, name in ticks.items() if place <= right}
+    axes.set_xticks([*shown], [*shown.values()])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    rate = "closed loop" if report.rate is None else f"{report.rate:g} requests per second"
+    axes.set(
+        title=f"{report.url}, {rate}, {report.clients} clients",
+        xlabel="percentile",
+        ylabel="milliseconds",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend()
     save(figure, path)

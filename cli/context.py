@@ -31,18 +31,24 @@ _Command = TypeVar("_Command", bound="Callable[..., Any]")
 class JsonOption(click.Option):
     """``--json``, which knows what the command prints with it."""
 
-    def __init__(self, *args: Any, document: str, form: Form, **attributes: Any) -> None:
+    def __init__(
+        self, *args: Any, document: str, form: Form, others: dict[str, str], **attributes: Any
+    ) -> None:
         super().__init__(*args, **attributes)
         self.document = document
         self.form = form
+        self.others = others
 
 
-def json_option(document: str, form: Form = "object") -> Callable[[_Command], _Command]:
+def json_option(
+    document: str, form: Form = "object", **others: str
+) -> Callable[[_Command], _Command]:
     """``--json``.
 
     Args:
         document: what is printed, a model as ``module:Class``, imported by nobody who does not print it.
         form: one such document, an array of them, or one on each line.
+        others: what is printed instead with an option of this name.
     """
     return click.option(
         "--json",
@@ -52,6 +58,7 @@ def json_option(document: str, form: Form = "object") -> Callable[[_Command], _C
         cls=JsonOption,
         document=document,
         form=form,
+        others=others,
     )
 
 

@@ -26,8 +26,9 @@ FORMATS = ("text", "json")
 _PACKAGES = ("centra", "registry")
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 """By how often ``-v`` is given."""
-_ALWAYS_TOLD = "centra.releases.find"
-"""This logger's INFO is a remark, too: which release was taken where none is named."""
+_ALWAYS_TOLD = ("centra.releases.find", "centra.serving.server")
+"""These loggers' INFO is a remark, too: which release was taken where none is named; where a server
+listens and what it serves."""
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
 """What every record has; the rest was given as ``extra``."""
 
@@ -52,7 +53,8 @@ def configure_logging(verbosity: int, form: str, addresses: Sequence[str]) -> No
         logger = logging.getLogger(package)
         logger.setLevel(level)
         logger.handlers = [handler]
-    logging.getLogger(_ALWAYS_TOLD).setLevel(min(level, logging.INFO))
+    for name in _ALWAYS_TOLD:
+        logging.getLogger(name).setLevel(min(level, logging.INFO))
 
 
 class _Remarks(logging.Handler):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from centra.errors import StoreNotWritableError
+from centra.errors import StoreNotWritableError, UsageError
 from centra.system.files import replacing
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from centra.training.trials import Trial
 
-__all__ = ["draw", "save", "write_png"]
+__all__ = ["draw", "require_matplotlib", "save", "write_png"]
 
 _HEIGHT = 18
 """Lines, with title and axes."""
@@ -101,6 +102,19 @@ def write_png(path: Path, task: str, trials: Sequence[Trial], chosen: Trial) -> 
     )
     axes.legend()
     save(figure, path)
+
+
+def require_matplotlib(path: Path | None) -> None:
+    """Refuse a picture that could not be drawn, before anything is done for it.
+
+    Args:
+        path: its file; None where there is to be none.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    if path is not None and find_spec("matplotlib") is None:
+        raise UsageError("--plot needs an extra: pip install 'centra[train]'")
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -14,9 +14,20 @@ Every use case is a function of one of the modules ``backbones``, ``tasks``, ``r
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING, Any
 
-from registry.connection import Registry
+if TYPE_CHECKING:
+    from registry.connection import Registry
 
 __all__ = ["Registry"]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is used, as settings are read by processes that have no use for a database.
+    if name == "Registry":
+        from registry.connection import Registry
+
+        return Registry
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

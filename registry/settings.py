@@ -15,10 +15,9 @@ from centra.formats.toml import read_toml
 from centra.store import anchored_store
 from centra.system.files import make_folder, replacing
 from centra.system.redaction import redacted
-from registry.database.address import address_text, anchored_address, parse_address
 from registry.rules.lifecycle import Actor
 
-__all__ = ["CONFIG", "Rules", "Settings", "toml_text", "write_config"]
+__all__ = ["CONFIG", "Rules", "Settings", "configured_store", "toml_text", "write_config"]
 
 CONFIG = "centra.toml"
 _KEYS = {"database", "store", "actor"}
@@ -86,6 +85,8 @@ class Settings:
             NotFoundError: nothing says where the registry is.
             UsageError: ``centra.toml`` or the actor is malformed.
         """
+        from registry.database.address import anchored_address
+
         config = _find((folder or Path.cwd()).absolute())
         file = _read(config) if config else {}
         home = config.parent if config else Path.cwd()
@@ -113,6 +114,24 @@ class Settings:
                 for key, name in _ENVIRONMENT.items()
             },
         )
+
+
+def configured_store(store: str | None = None) -> str | None:
+    """The address of the store alone, as :meth:`Settings.load` finds it; None where nothing says it.
+
+    For processes that need no database: it imports none.
+
+    Args:
+        store: wins over everything else.
+
+    Raises:
+        UsageError: ``centra.toml`` is malformed.
+    """
+    address = store or os.environ.get(_ENVIRONMENT["store"])
+    config = None if address else _find(Path.cwd())
+    if config:
+        address = anchored_store(_read(config).get("store", ""), config.parent)
+    return address or None
 
 
 def write_config(folder: Path, *, database: str | None, store: str | None) -> Path:
@@ -205,6 +224,8 @@ def _rules(file: Path, content: dict[str, Any]) -> Rules:
 
 def _same(key: str, value: str, found: str | None, folder: Path) -> bool:
     """Whether a setting in the file means the same as the one that would be written."""
+    from registry.database.address import anchored_address, parse_address
+
     if key != "database" or not found:
         return value == found
     return parse_address(anchored_address(value, folder)) == parse_address(
@@ -214,6 +235,8 @@ def _same(key: str, value: str, found: str | None, folder: Path) -> bool:
 
 def _addresses_text(found: dict[str, Any]) -> str:
     """The addresses of a file, for people."""
+    from registry.database.address import address_text, parse_address
+
     database, store = (str(found.get(key) or "none") for key in ("database", "store"))
     return f"{address_text(parse_address(database))}, {redacted(store, store)}"
 

@@ -73,6 +73,8 @@ def _printed(command: click.Command, *path: str) -> Iterator[Printed]:
         if "--json" in option.opts:
             assert isinstance(option, JsonOption), " ".join(path)
             yield Printed(" ".join(path), find_model(option.document), option.form)
+            for other, document in option.others.items():
+                yield Printed(" ".join((*path, f"--{other}")), find_model(document), option.form)
     if isinstance(command, click.Group):
         context = click.Context(command)
         for name in command.list_commands(context):

@@ -49,7 +49,11 @@ def bound(tree: ast.Module) -> set[str]:
     todo: list[ast.stmt] = list(tree.body)
     while todo:
         match todo.pop():
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            case (
+                ast.FunctionDef(name=name)
+                | ast.AsyncFunctionDef(name=name)
+                | ast.ClassDef(name=name)
+            ):
                 names.add(name)
             case ast.Assign(targets=targets):
                 names |= {n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}

@@ -16,9 +16,9 @@ from centra.store import BlobReader, BlobStore, LocalStore, open_store
 from centra.system.redaction import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-__all__ = ["ReleaseLocation", "find_release", "read_manifest"]
+__all__ = ["ChannelSource", "ReleaseLocation", "find_release", "open_source", "read_manifest"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,10 +45,60 @@ class ReleaseLocation:
         return self.manifest.digest
 
 
+@dataclass(frozen=True, kw_only=True)
+class ChannelSource:
+    """The channel that a source names: whoever follows it reads its pointer from time to time."""
+
+    store: BlobStore
+    names: tuple[str, ...]
+    """The channel; of several, the first that there is."""
+    address: str
+    """Of the store, for people."""
+
+    def read(self) -> ChannelPointer:
+        """The pointer as it is now; one small file is read.
+
+        Raises:
+            NotFoundError: there is no such channel.
+            FormatError: the pointer is damaged, another channel's, or of another major version.
+            StoreError: the store cannot be reached.
+        """
+        for name in self.names:
+            data = self.store.read_pointer(name)
+            if data is not None:
+                return ChannelPointer.of_channel(data, name, f"{self.address} channel {name}")
+        named = " or ".join(repr(name) for name in self.names)
+        raise NotFoundError(
+            f"{self.address}: there is no release here and no channel {named}",
+            code="no-channel",
+            address=self.address,
+            channels=list(self.names),
+        )
+
+    def locate(self, pointer: ChannelPointer) -> ReleaseLocation:
+        """The release that a pointer of this channel names; where there was a choice, it is logged.
+
+        Raises:
+            NotFoundError: the store does not have its manifest.
+            FormatError, CorruptBlobError: the manifest is damaged or of another major version.
+            StoreError: the store cannot be reached.
+        """
+        if len(self.names) > 1:
+            level = logging.INFO if pointer.name == self.names[0] else logging.WARNING
+            text = "%s: no release is named; taking release %d, which %s serves"
+            _log.log(level, text, self.address, pointer.release, pointer.name)
+        return ReleaseLocation(
+            manifest=read_manifest(pointer.manifest, self.store),
+            reader=self.store,
+            channel=pointer.name,
+            revision=pointer.revision,
+            release=pointer.release,
+            versions={task: str(version) for task, version in pointer.versions.items()},
+        )
+
+
 def find_release(source: str | os.PathLike[str]) -> ReleaseLocation:
     """Where a reference leads now. No blob is read but the manifest.
-
-    Whoever follows a channel asks again from time to time and compares the revision.
 
     Args:
         source: as for :func:`centra.load_release`.
@@ -59,6 +109,19 @@ def find_release(source: str | os.PathLike[str]) -> ReleaseLocation:
         FormatError, CorruptBlobError: a file is damaged or of another major version.
         StoreError: the store cannot be reached.
     """
+    found = open_source(source)
+    return found.locate(found.read()) if isinstance(found, ChannelSource) else found
+
+
+def open_source(source: str | os.PathLike[str]) -> ReleaseLocation | ChannelSource:
+    """What a reference names: a release that stays, or a channel that moves.
+
+    Args:
+        source: as for :func:`centra.load_release`.
+
+    Raises:
+        CentraError: as for :func:`find_release`, but a channel is not looked for yet.
+    """
     address, selected = _split(os.fspath(source))
     if not selected and is_begun(Path(address)):
         folder = ReleaseFolder.open(Path(address))
@@ -67,15 +130,8 @@ def find_release(source: str | os.PathLike[str]) -> ReleaseLocation:
     store = _open_store(address, printable)
     if is_digest(selected):
         return ReleaseLocation(manifest=read_manifest(selected, store), reader=store)
-    pointer = _pointer(printable, store, (selected,) if selected else DEFAULT_CHANNELS)
-    return ReleaseLocation(
-        manifest=read_manifest(pointer.manifest, store),
-        reader=store,
-        channel=pointer.name,
-        revision=pointer.revision,
-        release=pointer.release,
-        versions={task: str(version) for task, version in pointer.versions.items()},
-    )
+    names = (selected,) if selected else DEFAULT_CHANNELS
+    return ChannelSource(store=store, names=names, address=printable)
 
 
 def read_manifest(digest: str, reader: BlobReader) -> ReleaseManifest:
@@ -107,26 +163,6 @@ def _open_store(address: str, printable: str) -> BlobStore:
         "#CHANNEL",
         code="no-release-folder",
         address=printable,
-    )
-
-
-def _pointer(address: str, store: BlobStore, channels: Sequence[str]) -> ChannelPointer:
-    """The first of these channels that a store has; where that was a choice, it is logged."""
-    for channel in channels:
-        data = store.read_pointer(channel)
-        if data is not None:
-            pointer = ChannelPointer.of_channel(data, channel, f"{address} channel {channel}")
-            if len(channels) > 1:
-                level = logging.INFO if channel == channels[0] else logging.WARNING
-                text = "%s: no release is named; taking release %d, which %s serves"
-                _log.log(level, text, address, pointer.release, channel)
-            return pointer
-    named = " or ".join(repr(channel) for channel in channels)
-    raise NotFoundError(
-        f"{address}: there is no release here and no channel {named}",
-        code="no-channel",
-        address=address,
-        channels=list(channels),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import ReleaseManifest
+from centra.formats.precision import Precision
 from centra.progress import Progress, silent
 from centra.releases.compose import ComposeError, attributed_to
 
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from centra.formats.identities import Digest
     from centra.formats.task_module import ModuleFile
     from centra.releases.verified import VerifiedBlobs
+    from centra.runtime.release import Release
     from centra.store import BlobReader
 
-__all__ = ["check_module_parity", "check_parity", "check_parity_once"]
+__all__ = ["check_loaded_parity", "check_module_parity", "check_parity", "check_parity_once"]
 
 _TOLERANCE = 1e-4
 """Largest difference of logits that counts as rounding. On one machine the difference is 0; other
@@ -81,6 +83,33 @@ def check_parity(
             differences[task] = _difference(task, *loaded.probe_logits(trunk))
             progress("check parity", len(differences), len(tasks))
     return dict(sorted(differences.items()))
+
+
+def check_loaded_parity(
+    release: Release, reader: BlobReader, tasks: Collection[str]
+) -> dict[str, float]:
+    """Run tasks of a loaded release on their probes.
+
+    The onnx engine's tasks in float32 are run as they will answer. All others are loaded once more
+    for it, because only float32 can be held against what a module recorded.
+
+    Args:
+        release: loaded, with these tasks.
+        reader: where its blobs are.
+        tasks: those to check.
+
+    Returns:
+        As :func:`check_parity`.
+
+    Raises:
+        ComposeError, StoreError: as :func:`check_parity`.
+    """
+    entries = release.manifest.tasks
+    exact = release.engine == "onnx"
+    as_loaded = [task for task in tasks if exact and entries[task].precision == Precision.FP32]
+    differences = {task: _difference(task, *release.probe_logits(task)) for task in as_loaded}
+    others = [task for task in tasks if task not in differences]
+    return differences | check_parity(release.manifest, reader, others, engine=release.engine)
 
 
 def check_parity_once(

@@ -23,9 +23,11 @@ __all__ = ["chosen_tasks", "encode_queries", "tasks_for"]
 _TAKES = {"single": "a single text", "pair": "a pair of texts"}
 
 
-def encode_queries(parts: Parts, queries: Sequence[Query]) -> list[EncodedQuery | CentraError]:
+def encode_queries(
+    parts: Parts, queries: Sequence[Query], first: int = 1
+) -> list[EncodedQuery | CentraError]:
     """Check queries and tokenise them; see :meth:`centra.runtime.release.Release.encode`."""
-    found = [_checked(parts, query, number) for number, query in enumerate(queries, 1)]
+    found = [_checked(parts, query, number) for number, query in enumerate(queries, first)]
     rows: list[dict[str, Row]] = [{} for _ in queries]
     for digest, encoder in parts.encoders.items():
         inputs = {
@@ -36,7 +38,7 @@ def encode_queries(parts: Parts, queries: Sequence[Query]) -> list[EncodedQuery 
         }
         for i, row in zip(inputs, _rows(encoder, [*inputs.values()]), strict=True):
             if isinstance(row, FormatError):
-                found[i] = FormatError(f"input {i + 1}: {row}", input=i + 1)
+                found[i] = FormatError(f"input {i + first}: {row}", input=i + first)
             else:
                 rows[i][digest] = row
     return [

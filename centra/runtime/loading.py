@@ -53,7 +53,8 @@ def load_release(
         dtype: of the torch engine: ``"fp32"``, ``"bf16"`` or ``"fp16"``; default bf16 on a GPU,
             and fp32 on the CPU, where it is the reference.
         base: a loaded release that this one is to replace. What both hold was checked when it was
-            loaded, and is neither read nor compiled again by the onnx engine.
+            loaded, and is neither read nor compiled again by the onnx engine. It may answer
+            meanwhile: loading takes a quarter of the threads.
 
     Raises:
         UsageError: there is no such engine, device or dtype here, or ``base`` is closed.

@@ -44,6 +44,9 @@ _TASKS_PER_TRIM = 8
 """After how many tasks memory is given back: an engine that compiles a task holds it twice meanwhile,
 and much of that would stay with the process."""
 
+_SHARE_BESIDE_REQUESTS = 4
+"""One of so many threads compiles while others answer."""
+
 
 @dataclass(frozen=True)
 class LoadedTrunk:
@@ -98,6 +101,7 @@ def load_parts(
     dtype: str | None = None,
     encoders: Mapping[str, TextEncoder] | None = None,
     checked: Collection[str] = (),
+    beside_requests: bool = False,
     progress: Progress = silent,
 ) -> Parts:
     """Load what some tasks of a release need.
@@ -108,6 +112,7 @@ def load_parts(
         encoders: made for another release, by the digests of the backbones.
         checked: the digests of blobs that were checked for another loaded release and are not read
             again.
+        beside_requests: leave most processors to who asks another release meanwhile.
 
     Raises:
         CentraError: see :meth:`centra.runtime.release.Release.load`.
@@ -116,8 +121,11 @@ def load_parts(
     opened = open_engine(engine_name, threads=threads, device=device, dtype=dtype)
     entries = _entries(manifest, tasks)
     _warn_of_int8(engine_name, entries)
-    loader = _Loader(opened, manifest, reader, frozenset(checked), progress)
-    with ThreadPoolExecutor(opened.pool.workers) as executor:
+    workers = opened.pool.workers
+    if beside_requests:
+        workers = max(1, workers // _SHARE_BESIDE_REQUESTS)
+    loader = _Loader(opened, manifest, reader, frozenset(checked), workers, progress)
+    with ThreadPoolExecutor(workers) as executor:
         trunks = loader.load_trunks(executor, entries)
         # Now that the lengths of their embeddings are known to be those of tensors.
         known = encoders or {}
@@ -146,6 +154,7 @@ class _Loader:
     manifest: ReleaseManifest
     reader: BlobReader
     checked: frozenset[str]
+    workers: int
     progress: Progress
 
     def load_trunks(
@@ -165,6 +174,7 @@ class _Loader:
                 depth=depth,
                 precision=precision,
                 checked=self.checked,
+                workers=self.workers,
             )
             trunks[digest, precision] = LoadedTrunk(spec, loading.result(), depth)
             _log.debug("loaded %d layers of backbone sha256:%s in %s", depth, digest, precision)
@@ -187,6 +197,7 @@ class _Loader:
                 self.reader,
                 precision=entry.precision,
                 checked=self.checked,
+                workers=self.workers,
             )
             for name, entry in entries.items()
         }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from centra.data.inputs import Input
     from centra.errors import CentraError
     from centra.formats.manifest import ReleaseManifest
+    from centra.formats.task_module import TaskSpec
     from centra.runtime.queries import EncodedQuery, Query, TaskResult
     from centra.store import BlobReader
     from centra.tokenization.text_encoder import TextEncoder
@@ -41,6 +42,12 @@ class Release:
 
     def __init__(self, manifest: ReleaseManifest, parts: Parts) -> None:
         self.manifest = manifest
+        self.specs: Mapping[str, TaskSpec] = {n: task.spec for n, task in parts.tasks.items()}
+        """What the modules of the loaded tasks say about themselves, by task."""
+        self.max_lengths: Mapping[str, int] = {
+            name: parts.trunks[parts.trunk_of[name]].spec.max_length for name in parts.tasks
+        }
+        """How many tokens of an input each loaded task reads."""
         self._open_parts: Parts | None = parts
         self._pool = parts.pool
 
@@ -69,7 +76,8 @@ class Release:
             reader: where its blobs are; asked from several threads.
             tasks: only these, and the trunk only as deep as they need; default all.
             engine, threads, device, dtype: see :func:`centra.runtime.engines.open_engine`.
-            base: a loaded release whose parts were checked then and are not read again.
+            base: a loaded release whose parts were checked then and are not read again. It may
+                answer meanwhile, so loading takes a quarter of the threads.
             progress: told of each part.
 
         Raises:
@@ -89,6 +97,7 @@ class Release:
             dtype=dtype,
             encoders=base.encoders if base else {},
             checked=base.blobs if base else (),
+            beside_requests=base is not None,
             progress=progress,
         )
         return cls(manifest, parts)
@@ -206,7 +215,9 @@ class Release:
             for result in running
         )
 
-    def encode(self, queries: Sequence[Query]) -> list[EncodedQuery | CentraError]:
+    def encode(
+        self, queries: Sequence[Query], *, first: int = 1
+    ) -> list[EncodedQuery | CentraError]:
         """Check queries and tokenise their inputs, for :meth:`answer`.
 
         Inputs, single ones and pairs, are tokenised side by side, once for each backbone that their
@@ -214,10 +225,11 @@ class Release:
 
         Args:
             queries: any number.
+            first: the number of the first of them, where they are a part of a request.
 
         Returns:
             In the place of each query what was made of it, or what is wrong with it alone; its
-            text names the input by its place, from 1:
+            text names the input by its number, from 1:
 
             - :class:`DataError`: its input is malformed, a task does not take such an input, or
               there is no task to answer;
@@ -228,7 +240,7 @@ class Release:
         Raises:
             UsageError: the release is closed.
         """
-        return encode_queries(self._parts, queries)
+        return encode_queries(self._parts, queries, first)
 
     def answer(self, batch: Sequence[EncodedQuery]) -> Iterator[TaskResult]:
         """Answer queries that this release has encoded, in one batch.

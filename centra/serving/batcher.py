@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,17 +19,18 @@ from typing import TYPE_CHECKING, Any, overload
 
 from centra.errors import UsageError
 from centra.formats.names import distinct_names
-from centra.releases.find import find_release
 from centra.runtime.queries import Query
-from centra.runtime.release import Release
 from centra.runtime.requests import is_one_input
 from centra.serving.compute import ComputeThread, Observer
 from centra.serving.errors import ClosedError, DeadlineError, ServingError, TooLargeError
+from centra.serving.follower import Follower
 from centra.serving.limits import Limits
 from centra.serving.mailbox import Mailbox
+from centra.serving.preparing import LoadOptions
 from centra.serving.queue import InputQueue
 from centra.serving.request import QueuedInput, Request
 from centra.serving.served import ServedRelease
+from centra.serving.shape import BatchShape, usual_shape
 from centra.serving.tokenizing import Tokenization, TokenizerThreads
 from centra.system.processors import processors
 
@@ -39,14 +41,13 @@ if TYPE_CHECKING:
 
     from centra.data.inputs import Input
     from centra.runtime.queries import EncodedQuery
+    from centra.runtime.release import Release
 
 __all__ = ["Batcher", "Observer"]
 
 _log = logging.getLogger(__name__)
 
 _LIMITS = Limits()
-_BATCH_TOKENS = {"onnx": 1024, "torch": 4096}
-"""Tokens of a batch, by engine: more do not make a token cheaper, and keep others waiting."""
 
 
 class Batcher:
@@ -57,6 +58,7 @@ class Batcher:
         source: str | os.PathLike[str] | Release,
         *,
         follow: bool = True,
+        interval: float = 5.0,
         tasks: Collection[str] | str | None = None,
         keys: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] = (),
         engine: str | None = None,
@@ -72,23 +74,34 @@ class Batcher:
             source: as for :func:`centra.load_release`; or a loaded release, which stays the
                 caller's to close.
             follow: where the source is a channel, serve what it names from now on.
-            tasks, keys, engine, threads, device, dtype: as for :func:`centra.load_release`.
+            interval: seconds between two looks at the channel.
+            tasks, keys, engine, threads, device, dtype: as for :func:`centra.load_release`; threads
+                that this process has no processors for are not begun.
             limits: how much is taken at once.
             observer: is told of what happens.
         """
         self.limits = limits
         self.observer = observer
-        self._source, self._follow = source, follow
-        self._keys = [keys] if isinstance(keys, str | os.PathLike) else list(keys)
-        self._load_release = partial(
-            Release.load, tasks=tasks, engine=engine, threads=threads, device=device, dtype=dtype
+        self.follower: Follower | None = None
+        """What follows the channel, where one is followed."""
+        self.swapped = 0
+        """How often a release took another's place."""
+        self._source, self._follow, self._interval = source, follow, interval
+        files = [keys] if isinstance(keys, str | os.PathLike) else keys
+        self._options = LoadOptions(
+            tasks=tasks,
+            keys=tuple(Path(key) for key in files),
+            engine=engine,
+            threads=_bounded(threads),
+            device=device,
+            dtype=dtype,
         )
         self._served: ServedRelease | None = None
         self._users: dict[ServedRelease, int] = {}
         self._closing: set[asyncio.Future[None]] = set()
         self._open = False
         self._idle: asyncio.Future[None] | None = None
-        self._timers: dict[Request, asyncio.TimerHandle] = {}
+        self._requests: dict[Request, asyncio.TimerHandle | None] = {}
 
     async def __aenter__(self) -> Self:
         """Load the release and begin.
@@ -107,9 +120,11 @@ class Batcher:
             max(1, processors() // 8), most_characters=self.limits.input_characters
         )
         self._compute = ComputeThread(
-            self._queue, self._mailbox, most_tokens=self._batch_tokens, observer=self.observer
+            self._queue, self._mailbox, shape=self._batch_shape, observer=self.observer
         )
         self._open = True
+        if self.follower is not None:
+            self.follower.start()
         return self
 
     async def __aexit__(
@@ -145,7 +160,7 @@ class Batcher:
     @property
     def open_requests(self) -> int:
         """How many requests have been taken in and not been answered yet."""
-        return sum(self._users.values())
+        return len(self._requests)
 
     @overload
     async def predict(  # type: ignore[overload-overlap]  # A text is no list of texts.
@@ -238,20 +253,35 @@ class Batcher:
         before = self.served
         self._served = served
         self._users.setdefault(served, 0)
+        self.swapped += served.release is not before.release
         _log.info("release sha256:%s answers from now on", served.digest[:12])
         self._close_unused(before)
 
     async def aclose(self) -> None:
-        """Take no new requests, answer those that were taken, and give everything back."""
+        """Take no new requests, answer those that were taken, and give everything back.
+
+        If it is cancelled meanwhile, what has no answer by then fails.
+        """
         self._open = False
         if self._served is None:
             return
-        if self.open_requests:
-            self._idle = self._loop.create_future()
-            await self._idle
+        try:
+            if self.follower is not None:
+                await asyncio.to_thread(self.follower.close)
+            if self._requests:
+                self._idle = self._idle or self._loop.create_future()
+                # Somebody else may wait for it, too.
+                await asyncio.shield(self._idle)
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
+        for request in [*self._requests]:
+            request.fail(ClosedError("the batcher ended before there was an answer"))
         await asyncio.to_thread(self._end_threads)
         served, self._served = self._served, None
-        self._close_unused(served)
+        if served is not None:
+            self._close_unused(served)
         await asyncio.gather(*self._closing)
 
     async def _submit(self, queries: Sequence[Query], timeout: float | None) -> Request:
@@ -264,14 +294,14 @@ class Batcher:
                 field="inputs",
                 limit=self.limits.request_inputs,
             )
-        deadline = None if timeout is None else time.monotonic() + timeout
-        request = Request(self.served, queries, deadline=deadline, done=self._request_done)
+        request = Request(self.served, queries, timeout=timeout, done=self._request_done)
         if not queries:
             return request
         self._queue.enter(request.ticket)
         self._users[request.served] += 1
-        if timeout is not None:
-            self._timers[request] = self._loop.call_later(timeout, _expire, request)
+        self._requests[request] = (
+            None if timeout is None else self._loop.call_later(timeout, _expire, request)
+        )
         work = Tokenization(
             request.served.release,
             queries,
@@ -300,14 +330,15 @@ class Batcher:
     def _request_done(self, request: Request) -> None:
         if request.ticket.present:
             self._queue.leave(request.ticket)
-        if timer := self._timers.pop(request, None):
+        if timer := self._requests.pop(request):
             timer.cancel()
         self._users[request.served] -= 1
         self._close_unused(request.served)
         if self.observer is not None and request.admitted:
             self.observer.request_done(request)
-        if self._idle is not None and not self._idle.done() and not self.open_requests:
+        if self._idle is not None and not self._requests:
             self._idle.set_result(None)
+            self._idle = None
 
     def _close_unused(self, served: ServedRelease) -> None:
         if served is self._served or self._users.get(served) != 0:
@@ -327,8 +358,13 @@ class Batcher:
         self._queue.close()
         self._compute.join()
 
-    def _batch_tokens(self, served: ServedRelease) -> int:
-        return self.limits.batch_tokens or _BATCH_TOKENS[served.release.engine]
+    def _batch_shape(self, served: ServedRelease) -> BatchShape:
+        usual = usual_shape(
+            served.release.engine,
+            threads=self._options.threads or processors(),
+            device=self._options.device,
+        )
+        return replace(usual, tokens=self.limits.batch_tokens or usual.tokens)
 
     def _load(self) -> ServedRelease:
         if not isinstance(self._source, str | os.PathLike):
@@ -340,20 +376,38 @@ class Batcher:
                 revision=None,
                 since=datetime.now(UTC),
             )
-        location = find_release(self._source)
-        if self._keys:
-            from centra.releases.signing import verify_release
+        follower = Follower(
+            self._source, options=self._options, on_ready=self._on_ready, interval=self._interval
+        )
+        served = follower.load()
+        if self._follow and follower.follows:
+            self.follower = follower
+        return served
 
-            verify_release(location.manifest, location.reader, [Path(key) for key in self._keys])
-        release = self._load_release(location.manifest, location.reader)
-        return ServedRelease.of(location, release)
+    def _on_ready(self, served: ServedRelease) -> None:
+        """In the follower's thread: let a release take over, if it is not too late for that."""
+        self._mailbox.post(partial(self._take_over, served))
+
+    def _take_over(self, served: ServedRelease) -> None:
+        if self._served is not None:
+            self.swap(served)
+        else:
+            served.release.close()
 
 
 def _note(request: Request, results: list[EncodedQuery | Exception], now: float) -> None:
-    request.timing.tokenise = now - request.began
+    request.ready = now
     for place, result in enumerate(results):
         request.tokenised(place, result)
 
 
 def _expire(request: Request) -> None:
     request.fail(DeadlineError("the time that the caller gave is over"))
+
+
+def _bounded(threads: int | None) -> int | None:
+    if threads is None or threads <= processors():
+        return threads
+    text = "%d threads are asked for, and this process may use %d processors: so many are taken"
+    _log.warning(text, threads, processors())
+    return processors()

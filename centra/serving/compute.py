@@ -7,10 +7,9 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from centra.serving.errors import ServingError
-from centra.serving.request import TaskAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from centra.serving.queue import InputQueue
     from centra.serving.request import QueuedInput, Request
     from centra.serving.served import ServedRelease
+    from centra.serving.shape import BatchShape
 
 __all__ = ["BatchRecord", "ComputeThread", "Observer", "TaskRecord"]
 
@@ -76,11 +76,11 @@ class ComputeThread:
         queue: InputQueue[QueuedInput],
         mailbox: Mailbox,
         *,
-        most_tokens: Callable[[ServedRelease], int],
+        shape: Callable[[ServedRelease], BatchShape],
         observer: Observer | None,
     ) -> None:
         self._queue, self._mailbox = queue, mailbox
-        self._most_tokens, self._observer = most_tokens, observer
+        self._shape, self._observer = shape, observer
         self._thread = threading.Thread(target=self._work, name="centra-batcher", daemon=True)
         self._thread.start()
 
@@ -89,7 +89,7 @@ class ComputeThread:
         self._thread.join()
 
     def _work(self) -> None:
-        while batch := self._queue.take(self._most_tokens):
+        while batch := self._queue.take(self._shape):
             self._run([item for item in batch if not item.request.finished])
 
     def _run(self, batch: list[QueuedInput]) -> None:
@@ -100,8 +100,7 @@ class ComputeThread:
         trunk, failure = 0.0, None
         tasks: list[TaskRecord] = []
         try:
-            release: Any = served.release
-            for result in release.answer([item.encoded for item in batch]):
+            for result in served.release.answer([item.encoded for item in batch]):
                 trunk = max(trunk, result.trunk_seconds)
                 tasks.append(_record(result))
                 deliver = partial(_deliver, batch, result, start, time.monotonic())
@@ -109,10 +108,10 @@ class ComputeThread:
         except Exception as error:  # noqa: BLE001 - sent to whoever asked
             _log.exception("a batch of %d inputs failed", len(batch))
             failure = error
-        self._mailbox.post(partial(_finish, batch, failure))
         tokens = sum(item.encoded.tokens for item in batch)
         seconds = time.monotonic() - start
-        self._queue.computed(tokens, seconds)
+        self._queue.computed(len(batch), tokens, seconds)
+        self._mailbox.post(partial(_finish, batch, failure))
         if self._observer is not None:
             record = BatchRecord(
                 served=served,
@@ -137,34 +136,28 @@ def _record(result: TaskResult) -> TaskRecord:
 
 def _deliver(batch: Sequence[QueuedInput], result: TaskResult, start: float, now: float) -> None:
     """On the event loop: give each request what a task says to it."""
-    streaming = set()
+    took = (start, result.trunk_seconds, result.branch_seconds)
+    for request in {batch[place].request for place in result.places}:
+        request.took.setdefault(result.task, []).append(took)
     for i, place in enumerate(result.places):
         item = batch[place]
-        request, timing = item.request, item.request.timing
-        if request.finished:
-            continue
-        timing.queue = start - request.began - timing.tokenise
-        timing.trunk = result.trunk_seconds
-        timing.branch = now - start - timing.trunk
-        request.answered(
-            TaskAnswer(
-                place=item.place,
-                task=result.task,
-                answer=None if result.error else result.answers[i],
-                error=result.error,
-            )
-        )
-        if request.streams:
-            streaming.add(request)
-    for request in streaming:
-        request.wake()
+        item.request.computed = (start, result.trunk_seconds, now)
+        if result.error is None:
+            item.request.answered(item.place, result.task, result.answers[i])
+        else:
+            item.request.answered(item.place, result.task, None, result.error)
+    _wake_streaming(batch)
 
 
 def _finish(batch: Sequence[QueuedInput], failure: Exception | None) -> None:
     """On the event loop: whatever has no answer now will have none."""
     for item in batch:
-        for task in item.request.missing(item.place):
+        for task in item.request.missing(item.place, item.encoded.tasks):
             error = failure or ServingError("the release gave no answer", code="no-answer")
-            item.request.answered(TaskAnswer(place=item.place, task=task, error=error))
-        if item.request.streams:
-            item.request.wake()
+            item.request.answered(item.place, task, None, error)
+    _wake_streaming(batch)
+
+
+def _wake_streaming(batch: Sequence[QueuedInput]) -> None:
+    for request in {item.request for item in batch if item.request.streams}:
+        request.wake()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from centra.serving.errors import CancelledError
 from centra.serving.queue import Ticket
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from centra.runtime.queries import EncodedQuery, Query
     from centra.serving.served import ServedRelease
@@ -21,7 +22,7 @@ __all__ = ["InputAnswer", "QueuedInput", "Request", "TaskAnswer", "Timing"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskAnswer:
-    """What one task says to one input, or why an input has no answer at all."""
+    """What one task says to one input, or why an input has no answer."""
 
     place: int
     """Of the input in its request, from 0."""
@@ -40,22 +41,22 @@ class InputAnswer:
     errors: dict[str, Exception] = field(default_factory=dict)
     """By task, of those that failed."""
     error: Exception | None = None
-    """Why the input as a whole has no answer."""
+    """Why the input as a whole has no answer, or none but those above."""
     truncated: dict[str, int] | None = None
     """Where not all of it was read: how many tokens were ``given``, and how many ``kept``."""
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Timing:
-    """Where the time of a request went, in seconds; of its last answer, as all wait for that."""
+    """Where the time of a request went, in seconds: that of its last answer, as all wait for that."""
 
-    tokenise: float = 0.0
+    tokenise: float
     """From being sent until all inputs were tokenised."""
-    queue: float = 0.0
+    queue: float
     """From then until the batch began."""
-    trunk: float = 0.0
+    trunk: float
     """From then until the hidden states that the task reads were there."""
-    branch: float = 0.0
+    branch: float
     """From then until the answer was there."""
 
 
@@ -69,11 +70,11 @@ class QueuedInput:
 
 
 class Request:
-    """What was sent with one :meth:`centra.serving.Batcher.submit`; all of it is answered by one release.
+    """What was sent with one :meth:`centra.serving.batcher.Batcher.submit`.
 
-    It belongs to the batcher's event loop. Read its answers by ``async for``, each as soon as its
-    branch is done, or by :meth:`collect`. If the task that waits for them is cancelled, so is the
-    request.
+    One release answers all of it. It belongs to the batcher's event loop. Read its answers by
+    ``async for``, each as soon as its branch is done, or all by :meth:`collect`. If the task that
+    waits for them is cancelled, so is the request.
     """
 
     def __init__(
@@ -81,27 +82,35 @@ class Request:
         served: ServedRelease,
         queries: Sequence[Query],
         *,
-        deadline: float | None,
+        timeout: float | None,
         done: Callable[[Request], None],
     ) -> None:
         self.served = served
         """The release that answers it."""
-        self.timing = Timing()
         self.queries = queries
         self.began = time.monotonic()
-        """When it was sent, by :func:`time.monotonic`."""
+        """When it was sent, by :func:`time.monotonic`; so are the times below."""
+        self.ready: float | None = None
+        """When all its inputs were tokenised."""
+        self.computed: tuple[float, float, float] | None = None
+        """Of the last answer: when its batch began, the trunk's seconds, and when it was there."""
+        self.took: dict[str, list[tuple[float, float, float]]] = {}
+        """Of each task, batch by batch: when the batch began, the seconds until the hidden states were
+        there that the task reads, and from then until its answers were."""
+        self.serialised = 0.0
+        """Seconds that writing the answers down took, as whoever sends them over a network says."""
+        deadline = None if timeout is None else self.began + timeout
         self.ticket: Ticket[QueuedInput] = Ticket(served, len(queries), deadline)
-        self.failure: Exception | None = None
-        """Why inputs were left without an answer, where they were: late, cancelled, refused."""
+        """Its place in the queue."""
         self.admitted = False
-        """Whether its inputs are tokenised and wait, or more."""
-        self.streams = False
-        """Whether somebody reads each answer when it comes."""
+        """Whether its inputs were tokenised, and fit into the queue."""
+        self.failure: Exception | None = None
+        """Why it ended before it was answered, where it did: late, cancelled, refused."""
         self._done = done
-        self._answers: list[TaskAnswer] = []
-        self._missing: list[set[str] | None] = [None] * len(queries)
-        self._truncated: list[dict[str, int] | None] = [None] * len(queries)
+        self._inputs = [InputAnswer() for _ in queries]
+        self._left = [1] * len(queries)
         self._open = len(queries)
+        self._streams: list[deque[TaskAnswer]] = []
         self._wakeups: list[asyncio.Future[None]] = []
 
     @property
@@ -109,14 +118,38 @@ class Request:
         """Whether every input has its answers, or will not have them."""
         return not self._open
 
+    @property
+    def errors(self) -> Iterator[Exception]:
+        """Of its inputs and of tasks on them, as far as they are known."""
+        for said in self._inputs:
+            if said.error is not None:
+                yield said.error
+            yield from said.errors.values()
+
+    @property
+    def streams(self) -> bool:
+        """Whether somebody reads each answer as it comes."""
+        return bool(self._streams)
+
+    @property
+    def timing(self) -> Timing:
+        """Where the time went so far."""
+        ready = self.began if self.ready is None else self.ready
+        begun, trunk, done = self.computed or (ready, 0.0, ready)
+        return Timing(
+            tokenise=ready - self.began,
+            queue=begun - ready,
+            trunk=trunk,
+            branch=done - begun - trunk,
+        )
+
     async def __aiter__(self) -> AsyncIterator[TaskAnswer]:
         """Each answer, in the order in which they come."""
-        self.streams = True
-        read = 0
+        stream = deque(self._so_far())
+        self._streams.append(stream)
         while True:
-            while read < len(self._answers):
-                yield self._answers[read]
-                read += 1
+            while stream:
+                yield stream.popleft()
             if self.finished:
                 return
             await self._change()
@@ -125,55 +158,13 @@ class Request:
         """All answers, in the order of the inputs."""
         while not self.finished:
             await self._change()
-        inputs = [InputAnswer(truncated=truncated) for truncated in self._truncated]
-        for item in self._answers:
-            found = inputs[item.place]
-            if item.task is None:
-                found.error = item.error
-            elif item.error is not None:
-                found.errors[item.task] = item.error
-            elif item.answer is not None:
-                found.answers[item.task] = item.answer
-        return inputs
+        return self._inputs
 
     def cancel(self) -> None:
         """Give up: the client has gone, and what is not computed yet is dropped."""
         self.fail(CancelledError("the request was cancelled"))
 
-    def fail(self, error: Exception) -> None:
-        """End it now; inputs that still lack answers have this error instead."""
-        if self.finished:
-            return
-        self.failure = error
-        for place, missing in enumerate(self._missing):
-            if missing is None or missing:
-                self._answers.append(TaskAnswer(place=place, task=None, error=error))
-        self._end()
-
-    def tokenised(self, place: int, encoded: EncodedQuery | Exception) -> None:
-        """Note what tokenising an input gave; an error is its answer."""
-        if self.finished:
-            return
-        if isinstance(encoded, Exception):
-            self._missing[place] = set()
-            self._answers.append(TaskAnswer(place=place, task=None, error=encoded))
-            self._close_input()
-            return
-        self._missing[place] = set(encoded.tasks)
-        for row in encoded.rows.values():
-            cut = self._truncated[place]
-            if row.given and (cut is None or len(row.input_ids) < cut["kept"]):
-                self._truncated[place] = {"given": row.given, "kept": len(row.input_ids)}
-
-    def answered(self, answer: TaskAnswer) -> None:
-        """Note an answer of a task; one that comes too late is ignored."""
-        missing = self._missing[answer.place]
-        if self.finished or missing is None or answer.task not in missing:
-            return
-        missing.discard(answer.task)
-        self._answers.append(answer)
-        if not missing:
-            self._close_input()
+    # What follows is for the batcher.
 
     async def admission(self) -> None:
         """Wait until it is admitted.
@@ -183,8 +174,7 @@ class Request:
         """
         while not self.admitted and not self.finished:
             await self._change()
-        if not self.admitted:
-            assert self.failure is not None
+        if self.failure is not None and not self.admitted:
             raise self.failure
 
     def admit(self) -> None:
@@ -192,9 +182,53 @@ class Request:
         self.admitted = True
         self.wake()
 
-    def missing(self, place: int) -> list[str]:
-        """The tasks that have not answered an input."""
-        return sorted(self._missing[place] or ())
+    def tokenised(self, place: int, encoded: EncodedQuery | Exception) -> None:
+        """Note what tokenising an input gave; an error is its answer."""
+        if self.finished:
+            return
+        if isinstance(encoded, Exception):
+            self._say(TaskAnswer(place=place, task=None, error=encoded))
+            self._close(place)
+            return
+        self._left[place] = len(encoded.tasks)
+        for row in encoded.rows.values():
+            cut = self._inputs[place].truncated
+            if row.given and (cut is None or len(row.input_ids) < cut["kept"]):
+                cut = {"given": row.given, "kept": len(row.input_ids)}
+                self._inputs[place].truncated = cut
+
+    def answered(
+        self, place: int, task: str, answer: dict[str, Any] | None, error: Exception | None = None
+    ) -> None:
+        """Note what a task says, once; what comes too late is ignored."""
+        if self.finished:
+            return
+        if error is not None:
+            self._inputs[place].errors[task] = error
+        elif answer is not None:
+            self._inputs[place].answers[task] = answer
+        if self._streams:
+            self._say(TaskAnswer(place=place, task=task, answer=answer, error=error))
+        self._left[place] -= 1
+        if not self._left[place]:
+            self._close(place)
+
+    def missing(self, place: int, tasks: Sequence[str]) -> list[str]:
+        """Which of the tasks of an input have said nothing."""
+        if self.finished or not self._left[place]:
+            return []
+        said = self._inputs[place]
+        return [task for task in tasks if task not in said.answers and task not in said.errors]
+
+    def fail(self, error: Exception) -> None:
+        """End it now; inputs that still lack answers have this error."""
+        if self.finished:
+            return
+        self.failure = error
+        for place, left in enumerate(self._left):
+            if left:
+                self._say(TaskAnswer(place=place, task=None, error=error))
+        self._end()
 
     def wake(self) -> None:
         """Let those who wait look again."""
@@ -203,14 +237,29 @@ class Request:
             if not future.done():
                 future.set_result(None)
 
-    def _close_input(self) -> None:
+    def _say(self, answer: TaskAnswer) -> None:
+        if answer.task is None:
+            self._inputs[answer.place].error = answer.error
+        for stream in self._streams:
+            stream.append(answer)
+
+    def _so_far(self) -> Iterator[TaskAnswer]:
+        for place, said in enumerate(self._inputs):
+            for task, answer in said.answers.items():
+                yield TaskAnswer(place=place, task=task, answer=answer)
+            for task, error in said.errors.items():
+                yield TaskAnswer(place=place, task=task, error=error)
+            if said.error is not None:
+                yield TaskAnswer(place=place, task=None, error=said.error)
+
+    def _close(self, place: int) -> None:
+        self._left[place] = 0
         self._open -= 1
         if not self._open:
             self._end()
 
     def _end(self) -> None:
         self._open = 0
-        self._missing = [set() for _ in self._missing]
         self._done(self)
         self.wake()
 

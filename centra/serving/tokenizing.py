@@ -6,7 +6,7 @@ import logging
 import threading
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from centra.data.inputs import Input
 from centra.errors import CentraError
@@ -101,48 +101,35 @@ class TokenizerThreads:
 
     def _tokenise(self, work: Tokenization, places: range) -> None:
         if not work.unwanted():
-            todo: dict[int, Query] = {}
             for place in places:
-                try:
-                    todo[place] = self._checked(work.queries[place], place)
-                except CentraError as error:
-                    work.results[place] = error
-            encoded = _encode(work.release, [*todo.values()])
-            for place, result in zip(todo, encoded, strict=True):
-                work.results[place] = result
+                work.results[place] = self._encode(work, place)
         with self._changed:
             work.left -= len(places)
             ready = not work.left
         if ready:
             work.done(work.results)
 
-    def _checked(self, query: Query, place: int) -> Query:
-        """A query with its input parsed.
+    def _encode(self, work: Tokenization, place: int) -> EncodedQuery | Exception:
+        # One by one: of many at once the tokenizer makes work for threads of its own, which nobody
+        # here counts, and is no faster by that where all processors compute.
+        query, number = work.queries[place], place + 1
+        try:
+            item = Input.parse(query.input, f"input {number}")
+            self._check_length(item, place)
+            (encoded,) = work.release.encode([replace(query, input=item)], first=number)
+        except CentraError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - sent to whoever asked
+            _log.exception("tokenising failed")
+            return error
+        return encoded
 
-        Raises:
-            DataError: the input is malformed.
-            TooLargeError: it is too long.
-        """
-        where = f"input {place + 1}"
-        item = Input.parse(query.input, where)
+    def _check_length(self, item: Input, place: int) -> None:
         length = len(item.text) + len(item.text_pair or "")
         if length > self._most_characters:
             raise TooLargeError(
-                f"{where}: {length} characters; at most {self._most_characters} are taken",
+                f"input {place + 1} has {length} characters; at most {self._most_characters} are "
+                "taken",
                 field=f"inputs[{place}]",
                 limit=self._most_characters,
             )
-        return replace(query, input=item)
-
-
-def _encode(release: Any, queries: list[Query]) -> list[EncodedQuery | Exception]:
-    if not queries:
-        return []
-    try:
-        return list(release.encode(queries))
-    except Exception as error:  # noqa: BLE001 - sent to whoever asked
-        if len(queries) == 1:
-            _log.exception("tokenising failed")
-            return [error]
-    # Which of them it was is found out one by one.
-    return [result for query in queries for result in _encode(release, [query])]

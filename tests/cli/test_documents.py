@@ -19,6 +19,7 @@ import cli
 from registry.documents.base import SCHEMA_VERSION, Document
 from tests import json_page
 from tests.cli.helpers import centra
+from tests.serving.fake import FakeServer, running, whole
 from tests.support import ROOT, make_key
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ channel history production
 channel sync
 predict 'wake me up at seven'
 bench 2 --batch 1 --length 8 --rounds 1 --threads 1
+bench --url URL --rate 50 --clients 2 --for 1s --warm-up 0s
 export intent.tar --task intent
 import intent.tar
 store show
@@ -84,7 +86,7 @@ audit guard
 doctor
 store move moved
 """
-"""In this order, in the registry of the fixtures; every command that has ``--json``."""
+"""In this order, in the registry of the fixtures; every command that has ``--json``. URL is a server's."""
 
 RECIPE = """\
 task = "topic"
@@ -105,6 +107,8 @@ layers = [1]
 [select]
 threshold = 1
 """
+SHOWN = "http://127.0.0.1:8080"
+"""What stands for the server's address in the examples."""
 WITHOUT_JSON = {"init", "db upgrade", "db check", "db current", "demo"}
 
 
@@ -175,10 +179,18 @@ def test_every_document_has_a_schema_of_its_own() -> None:
     assert others == {"predict"}
 
 
-def test_every_command_prints_the_document_that_it_names(prepared: Path, encoder: Path) -> None:
+@pytest.fixture
+def url() -> Iterator[str]:
+    with running(FakeServer(whole)) as url:
+        yield url
+
+
+def test_every_command_prints_the_document_that_it_names(
+    prepared: Path, encoder: Path, url: str
+) -> None:
     examples: dict[str, Any] = {}
     for line in COMMANDS.splitlines():
-        words = shlex.split(line)
+        words = [word.replace("URL", url) for word in shlex.split(line)]
         entry = entries()[command_of(words)]
         found = documents(entry, centra(*words, "--json").stdout)
         assert found, line
@@ -190,6 +202,7 @@ def test_every_command_prints_the_document_that_it_names(prepared: Path, encoder
     if file := os.environ.get("RECORD_EXAMPLES"):
         text = json.dumps(examples, indent=1, ensure_ascii=False) + "\n"
         text = text.replace(str(prepared), "/srv/centra").replace(str(encoder), "/srv/models/bert")
+        text = text.replace(url, SHOWN).replace(" URL ", f" {SHOWN} ")
         (ROOT / file).write_text(text, encoding="utf-8")
 
 

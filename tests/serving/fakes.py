@@ -33,15 +33,20 @@ class FakeRelease:
     closed: bool = False
     go: threading.Event = field(default_factory=threading.Event)
     """While it is not set, batches wait before they are computed."""
+    end: threading.Event = field(default_factory=threading.Event)
+    """While it is not set, a batch waits before its last task."""
     begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     """Released once for each batch that begins."""
 
     def __post_init__(self) -> None:
         self.go.set()
+        self.end.set()
         self.digest = self.name.ljust(64, "0")
         self.manifest = SimpleNamespace(tasks={})
 
-    def encode(self, queries: Sequence[Query]) -> list[EncodedQuery | CentraError]:
+    def encode(
+        self, queries: Sequence[Query], *, first: int = 1
+    ) -> list[EncodedQuery | CentraError]:
         return [self._encode(query) for query in queries]
 
     def _encode(self, query: Query) -> EncodedQuery | CentraError:
@@ -62,6 +67,8 @@ class FakeRelease:
         if any("trunk fails" in text for text in texts):
             raise RuntimeError("the trunk failed")
         for task in self.tasks:
+            if task == self.tasks[-1]:
+                assert self.end.wait(30)
             places = tuple(i for i, one in enumerate(batch) if task in one.tasks)
             seconds: dict[str, Any] = {"trunk_seconds": 0.25, "branch_seconds": 0.5}
             if task in self.broken:

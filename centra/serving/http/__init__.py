@@ -1,0 +1,1 @@
+"""The HTTP server's application: what is asked and answered over HTTP."""

@@ -1,0 +1,103 @@
+"""The application: its doors, and what is around each of them."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+
+from centra.serving.http import drop_in, page, predict, release
+from centra.serving.http import metrics as observed
+from centra.serving.http.call import Serving
+from centra.serving.http.metrics import Counting
+from centra.serving.http.middleware import Envelope, Guard
+from centra.serving.http.problems import Problem
+from centra.serving.http.tracing import Spans
+from centra.serving.limits import Limits
+from centra.serving.metrics import Metrics
+from centra.serving.oip import http as oip
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from centra.serving.batcher import Batcher
+    from centra.serving.tokens import Tokens
+    from centra.serving.tracing import Tracing
+
+__all__ = ["create_app"]
+
+_DESCRIPTION = "Answers texts with a release: many task modules on one frozen backbone."
+
+
+def create_app(
+    batcher: Batcher,
+    *,
+    limits: Limits | None = None,
+    tokens: Tokens | None = None,
+    metrics: Metrics | None = None,
+    tracing: Tracing | None = None,
+) -> FastAPI:
+    """The application around a batcher that has begun.
+
+    Args:
+        batcher: answers.
+        limits: of bodies; the others are the batcher's.
+        tokens: who may call; default everybody.
+        metrics: the batcher's observer, which counts calls besides; default one of its own.
+        tracing: where traces go; default nowhere.
+    """
+    app = FastAPI(
+        title="Centra",
+        version=version("centra"),
+        description=_DESCRIPTION,
+        redirect_slashes=False,
+        # FastAPI's own records hold what exceptions say, which may be texts of a request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    serving = Serving(
+        batcher=batcher, limits=limits or Limits(), tokens=tokens, metrics=metrics or Metrics()
+    )
+    app.state.serving = serving
+    for part in (predict, drop_in, release, observed, page, oip):
+        app.include_router(part.router)
+    app.add_exception_handler(HTTPException, _refuse)
+    if tokens is not None:
+        app.add_middleware(Guard, tokens=tokens)
+    app.add_middleware(Counting, metrics=serving.metrics)
+    if tracing is not None:
+        app.add_middleware(Spans, tracing=tracing)
+    app.add_middleware(Envelope, serving=serving)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # as FastAPI's manual has it
+    return app
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """What the framework refuses: a path that there is not, or another method."""
+    assert isinstance(error, HTTPException)
+    code = {404: "no-such-path", 405: "method-not-allowed"}.get(error.status_code, "refused")
+    problem = Problem(
+        status=error.status_code,
+        code=code,
+        detail=f"{request.method} {request.url.path[:200]}: {error.detail}",
+        headers=error.headers or {},
+    )
+    return problem.response(request.url.path, request.scope["state"]["request_id"])
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The schema; the models of bodies that are read by hand stand where the others do."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes
+        )
+        models = schema.setdefault("components", {}).setdefault("schemas", {})
+        for path in schema["paths"].values():
+            for call in path.values():
+                for content in call.get("requestBody", {}).get("content", {}).values():
+                    models.update(content.get("schema", {}).pop("$defs", {}))
+        app.openapi_schema = schema
+    return app.openapi_schema

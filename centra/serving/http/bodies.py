@@ -1,0 +1,131 @@
+"""Bodies of calls: read within bounds of size and time, parsed strictly, checked by a model."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from centra.formats.strict_json import parse_json, too_deep
+from centra.serving.errors import TooLargeError
+from centra.serving.http.problems import BodyError, SlowBodyError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+__all__ = ["BODY_SECONDS", "check_body", "parse_body", "read_body"]
+
+BODY_SECONDS = 30.0
+"""How long the whole body of a call may take to arrive."""
+_KEY = re.compile(rb'"[ \t\r\n]*:')
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def read_body(request: Request, limit: int, seconds: float = BODY_SECONDS) -> bytes:
+    """The whole body of a call.
+
+    Args:
+        request: nothing of its body has been read.
+        limit: bytes that it may have.
+        seconds: how long it may take.
+
+    Raises:
+        TooLargeError: it is longer, or says that it is.
+        SlowBodyError: it did not end in time.
+        ClientDisconnect: the client went away.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limit:
+                    raise _too_large(limit)
+    except TimeoutError as error:
+        raise SlowBodyError(
+            f"the body did not end within {seconds:g} seconds; {size:,} bytes of it came"
+        ) from error
+    return b"".join(chunks)
+
+
+def parse_body(data: bytes) -> Any:
+    """The JSON value of a body.
+
+    Raises:
+        BodyError: it is no JSON in UTF-8, or can be read in two ways: a key that stands twice.
+    """
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise BodyError(f"the body is not JSON in UTF-8: {error}", code="not-json") from error
+    # Each key stands before a colon, so as many colons as keys mean that no key stands twice. More
+    # may stand in texts, which is rare: only then it is read again, by the reader that tells.
+    if len(_KEY.findall(data)) != _count_keys(value):
+        try:
+            parse_json(data.decode())
+        except ValueError as error:
+            raise BodyError(f"the body is ambiguous JSON: {error}", code="not-json") from error
+    if too_deep(value):
+        raise BodyError("the body is nested too deep", code="not-json")
+    return value
+
+
+def check_body(model: type[Model], value: Any) -> Model:
+    """A body as its model has it.
+
+    Raises:
+        BodyError: it is not as the model says; the first field that is wrong is named.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = _path(first["loc"])
+        named = f"{where}: " if where else "the body: "
+        raise BodyError(named + _explain(first, model), field=where or None) from error
+
+
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(
+        f"the body has more than {limit:,} bytes; send fewer inputs at once",
+        field="body",
+        limit=limit,
+    )
+
+
+def _count_keys(value: Any) -> int:
+    count, todo = 0, [value]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, dict):
+            count += len(part)
+            todo += part.values()
+        elif isinstance(part, list):
+            todo += [item for item in part if isinstance(item, dict | list)]
+    return count
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """``inputs[3].text``."""
+    path = ""
+    for part in location:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path[:200]
+
+
+def _explain(error: Any, model: type[BaseModel]) -> str:
+    if error["type"] == "extra_forbidden":
+        return f"there is no such field; expected {', '.join(sorted(model.model_fields))}"
+    if error["type"] == "model_type":
+        return "expected a JSON object"
+    text: str = error["msg"]
+    return text[0].lower() + text[1:]

@@ -1,0 +1,121 @@
+"""What is served: ``GET /v1/release``, and the probes of whoever runs the server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from fastapi import APIRouter
+from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotation
+from starlette.responses import Response
+
+from centra.serving.http.call import caller_of, serving_of
+from centra.serving.http.documents import ReleaseBody, answered_by
+from centra.serving.http.predict import modules_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from centra.serving.batcher import Batcher
+    from centra.serving.follower import Follower
+    from centra.serving.served import ServedRelease
+
+__all__ = ["is_ready", "release_document", "router"]
+
+router = APIRouter()
+
+_EXAMPLE = {
+    "release": 7,
+    "digest": "9f2c…",
+    "channel": "production",
+    "revision": 12,
+    "since": "2026-11-01T12:00:00Z",
+    "tasks": {
+        "intent": {
+            "version": "2.1",
+            "module": "4be1d1f1c0aa",
+            "kind": "classification",
+            "input": "single",
+            "labels": ["alarm", "music"],
+        }
+    },
+    "refused": None,
+}
+
+
+@router.get(
+    "/v1/release",
+    tags=["release"],
+    summary="What is served",
+    responses=answered_by(ReleaseBody, _EXAMPLE, statuses=(401,)),
+)
+async def release(request: Request) -> Response:
+    """What is served, since when, and what was refused and why."""
+    batcher, caller = serving_of(request).batcher, caller_of(request)
+    names = batcher.served.tasks if caller is None else caller.allowed(batcher.served.tasks)
+    return _json(release_document(batcher, names))
+
+
+@router.get("/livez", tags=["probes"], summary="Whether the process answers")
+async def live() -> Response:
+    """Always 200 while the process answers."""
+    return _json({"status": "alive"})
+
+
+@router.get("/readyz", tags=["probes"], summary="Whether calls are answered")
+async def ready(request: Request) -> Response:
+    """200 while calls are answered; 503 once the server ends."""
+    if is_ready(request):
+        return _json({"status": "ready"})
+    return _json({"status": "ending"}, status=503)
+
+
+@router.get("/health", include_in_schema=False)
+async def health(request: Request) -> Response:
+    """What other servers call ``/readyz``."""
+    return await ready(request)
+
+
+def is_ready(request: Request) -> bool:
+    """Whether the server answers calls, and does not end."""
+    return not serving_of(request).draining
+
+
+def release_document(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any]:
+    """What ``/v1/release`` says.
+
+    Args:
+        batcher: that serves.
+        tasks: those to name.
+    """
+    served = batcher.served
+    return {
+        "release": served.number,
+        "digest": served.digest,
+        "channel": served.channel,
+        "revision": served.revision,
+        "since": served.since.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "tasks": {name: _task(served, name) for name in tasks},
+        "refused": _refused(batcher.follower),
+    }
+
+
+def _refused(follower: Follower | None) -> dict[str, Any] | None:
+    refused = None if follower is None else follower.refused
+    if refused is None:
+        return None
+    return {"release": refused.release, "reason": refused.reason}
+
+
+def _task(served: ServedRelease, name: str) -> dict[str, Any]:
+    entry = served.release.manifest.tasks[name]
+    return {
+        **modules_of(served)[name],
+        "kind": entry.kind,
+        "input": entry.input,
+        "labels": list(entry.labels),
+    }
+
+
+def _json(value: Any, *, status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status_code=status, media_type="application/json")

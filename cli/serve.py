@@ -1,0 +1,136 @@
+"""``centra serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["serve"]
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("reference", required=False, metavar="[RELEASE]")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="0 takes any that is free, and says which.",
+)
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    help="Answer the Open Inference Protocol over gRPC here, too; 0 as above.",
+)
+@click.option("--task", "tasks", multiple=True, help="Only these; default all.")
+@click.option(
+    "--key", "keys", multiple=True, type=_FILE, help="Serve only what one of these keys has signed."
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Processors to compute on; default all."
+)
+@click.option("--tokens", "tokens_file", type=_FILE, help="Ask callers for one of these tokens.")
+@click.option("--tls-cert", type=_FILE, help="Certificate, as PEM, with its chain.")
+@click.option("--tls-key", type=_FILE, help="The certificate's key.")
+def serve(
+    *,
+    reference: str | None,
+    host: str,
+    port: int,
+    grpc_port: int | None,
+    tasks: tuple[str, ...],
+    keys: tuple[Path, ...],
+    threads: int | None,
+    tokens_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+) -> None:
+    """Answer over HTTP with a release, until it is asked to end.
+
+    RELEASE is a channel, which is followed: STORE#CHANNEL, or a channel's name alone in the store
+    that is configured; or what never moves: a release folder, STORE#DIGEST, a digest, a number.
+    Default what the channel production serves, or else latest.
+    """
+    _check_extra()
+    from centra.serving import Batcher, Limits
+    from centra.serving.server import Listener
+    from centra.serving.server import serve as run
+    from centra.serving.tokens import Tokens
+
+    limits = Limits()
+    source = _source(reference)
+    tokens = Tokens(tokens_file) if tokens_file else None
+    run(
+        lambda observer: Batcher(
+            source,
+            tasks=tasks or None,
+            keys=keys,
+            threads=threads,
+            limits=limits,
+            observer=observer,
+        ),
+        Listener(host=host, port=port, certificate=tls_cert, key=tls_key, grpc_port=grpc_port),
+        limits=limits,
+        tokens=tokens,
+    )
+
+
+def _check_extra() -> None:
+    from importlib.util import find_spec
+
+    from centra.errors import UsageError
+
+    if any(find_spec(name) is None for name in ("fastapi", "uvicorn", "orjson", "httptools")):
+        raise UsageError(
+            "serving needs more packages: pip install 'centra[serve]'",
+            code="extra-missing",
+            extra="serve",
+        )
+
+
+def _source(reference: str | None) -> str:
+    """The address that a name of a release stands for.
+
+    The store alone is asked where that is enough: the database only for a number, and for the start
+    of a digest.
+    """
+    from centra.errors import NotFoundError
+    from centra.formats.identities import is_digest
+    from centra.releases.find import find_release
+    from registry.settings import configured_store
+
+    if reference is not None and (
+        any(mark in reference for mark in "/#") or reference in (".", "..")
+    ):
+        return reference
+    store = configured_store(click.get_current_context().find_root().obj["store"])
+    if store is None:
+        raise NotFoundError(
+            "no store is configured: name one, as in STORE#production", code="no-store"
+        )
+    if reference is None:
+        return store
+    if is_digest(reference):
+        return f"{store}#{reference}"
+    if not reference.isdecimal():
+        try:
+            find_release(f"{store}#{reference}")
+        except NotFoundError as error:
+            if error.code != "no-channel":
+                raise
+        else:
+            return f"{store}#{reference}"
+    return f"{store}#{_digest(reference)}"
+
+
+def _digest(reference: str) -> str:
+    """The digest of a release that the database knows by this name."""
+    from cli.context import open_registry
+
+    registry = open_registry()
+    with registry.read() as uow:
+        return uow.release(reference).digest
