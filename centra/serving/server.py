@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from centra.serving.batcher import Batcher
-    from centra.serving.limits import Limits
     from centra.serving.tokens import Tokens
 
 __all__ = ["Listener", "serve"]
@@ -112,7 +111,6 @@ def serve(
     make_batcher: Callable[[], Batcher],
     listener: Listener,
     *,
-    limits: Limits,
     tokens: Tokens | None = None,
 ) -> None:
     """Serve until the process is asked to end (SIGTERM or SIGINT) and every call is answered.
@@ -120,7 +118,6 @@ def serve(
     Args:
         make_batcher: makes what answers; called when the port is taken.
         listener: where.
-        limits: of bodies.
         tokens: who may call; default everybody.
 
     Raises:
@@ -132,7 +129,7 @@ def serve(
     sockets = listener.bind()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(make_batcher, listener, sockets, limits, tokens))
+            runner.run(_serve(make_batcher, listener, sockets, tokens))
     finally:
         for each in sockets:
             each.close()
@@ -142,7 +139,6 @@ async def _serve(
     make_batcher: Callable[[], Batcher],
     listener: Listener,
     sockets: list[socket.socket],
-    limits: Limits,
     tokens: Tokens | None,
 ) -> None:
     loop, ending = asyncio.get_running_loop(), asyncio.Event()
@@ -161,7 +157,7 @@ async def _serve(
         if not await _first(loading, ending):
             return
         batcher = await loading
-        app = create_app(batcher, limits=limits, tokens=tokens)
+        app = create_app(batcher, tokens=tokens)
         server = _Server(_config(app, listener))
         serving = asyncio.ensure_future(server.serve(sockets))
         await server.listening.wait()

@@ -6,14 +6,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
-from centra.serving.http import drop_in, predict, release
+from centra.serving.http import docs, drop_in, predict, release
 from centra.serving.http.call import Serving
 from centra.serving.http.middleware import Envelope, Guard
-from centra.serving.http.problems import Problem
-from centra.serving.limits import Limits
+from centra.serving.http.problems import BodyError, Problem
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -27,14 +27,11 @@ __all__ = ["create_app"]
 _DESCRIPTION = "Answers texts with a release: many task modules on one frozen backbone."
 
 
-def create_app(
-    batcher: Batcher, *, limits: Limits | None = None, tokens: Tokens | None = None
-) -> FastAPI:
+def create_app(batcher: Batcher, *, tokens: Tokens | None = None) -> FastAPI:
     """The application around a batcher that has begun.
 
     Args:
         batcher: answers.
-        limits: of bodies; the others are the batcher's.
         tokens: who may call; default everybody.
     """
     app = FastAPI(
@@ -42,12 +39,15 @@ def create_app(
         version=version("centra"),
         description=_DESCRIPTION,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
-    serving = Serving(batcher=batcher, limits=limits or Limits(), tokens=tokens)
+    serving = Serving(batcher=batcher, tokens=tokens)
     app.state.serving = serving
-    for router in (predict.router, drop_in.router, release.router):
+    for router in (predict.router, drop_in.router, release.router, docs.router):
         app.include_router(router)
     app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_parameter)
     if tokens is not None:
         app.add_middleware(Guard, tokens=tokens)
     app.add_middleware(Envelope, serving=serving)
@@ -66,6 +66,14 @@ async def _refuse(request: Request, error: Exception) -> Response:
         headers=error.headers or {},
     )
     return problem.response(request.scope["state"]["request_id"])
+
+
+async def _refuse_parameter(_request: Request, error: Exception) -> Response:
+    """What stands in a path, a query or a header, and is not as it must be."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    raise BodyError(f"{name}: {first['msg']}", field=name, code="invalid-parameter")
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
