@@ -16,6 +16,7 @@ import orjson
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotation
+from starlette.responses import Response  # noqa: TC002 - likewise
 
 from centra.data.inputs import Input
 from centra.errors import CentraError, NotFoundError
@@ -27,8 +28,6 @@ from centra.serving.http.problems import BodyError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from starlette.responses import Response
 
     from centra.formats.manifest import TaskEntry
     from centra.serving.request import Request as Running
@@ -98,6 +97,14 @@ class Classification(_Body):
     num_classes: int
 
 
+class Usage(_Body):
+    """What was read."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: Literal[0] = 0
+
+
 class ClassifyAnswer(_Body):
     """The answers, in the order of the inputs."""
 
@@ -106,6 +113,7 @@ class ClassifyAnswer(_Body):
     created: int
     model: str
     data: list[Classification]
+    usage: Usage
     labels: dict[str, float] | None = None
     """Where one text was asked about: the score of each label."""
 
@@ -170,6 +178,7 @@ async def predict_default(request: Request, task: str | None = None) -> Response
             "created": 1767225600,
             "model": "intent",
             "data": [{"index": 0, "label": "alarm", "probs": [0.98, 0.02], "num_classes": 2}],
+            "usage": {"prompt_tokens": 6, "total_tokens": 6, "completion_tokens": 0},
         },
         statuses=_REFUSALS,
     ),
@@ -198,6 +207,11 @@ async def classify(request: Request) -> Response:
             }
             for place, scored in enumerate(found)
         ],
+        "usage": {
+            "prompt_tokens": running.tokens,
+            "total_tokens": running.tokens,
+            "completion_tokens": 0,
+        },
         **({"labels": found[0].by_label} if one else {}),
     }
     encoded = orjson.dumps(answer)
