@@ -75,7 +75,14 @@ def serve(
     source = _source(reference)
     tokens = Tokens(tokens_file) if tokens_file else None
     run(
-        lambda: Batcher(source, tasks=tasks or None, keys=keys, threads=threads, limits=limits),
+        lambda observer: Batcher(
+            source,
+            tasks=tasks or None,
+            keys=keys,
+            threads=threads,
+            limits=limits,
+            observer=observer,
+        ),
         Listener(host=host, port=port, certificate=tls_cert, key=tls_key),
         tokens=tokens,
     )

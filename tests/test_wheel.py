@@ -81,7 +81,7 @@ def test_the_wheel_holds_all_that_runs_and_nothing_else(wheel: Path) -> None:
         str(path.relative_to(ROOT))
         for package in ("centra", "registry", "cli", "migrations")
         for path in (ROOT / package).rglob("*")
-        if path.suffix in (".py", ".mako", ".typed")
+        if path.suffix in (".py", ".mako", ".typed", ".html", ".css", ".js", ".svg")
     }
     corpus = {
         str(Path("cli") / path.relative_to(ROOT / "examples"))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from centra.data.inputs import Input
     from centra.errors import CentraError
     from centra.formats.manifest import ReleaseManifest
+    from centra.formats.task_module import TaskSpec
     from centra.runtime.queries import EncodedQuery, Query, TaskResult
     from centra.store import BlobReader
     from centra.tokenization.text_encoder import TextEncoder
@@ -104,6 +105,11 @@ class Release:
     def tasks(self) -> list[str]:
         """The loaded tasks, sorted."""
         return sorted(self._parts.tasks)
+
+    @property
+    def specs(self) -> Mapping[str, TaskSpec]:
+        """What the modules of the loaded tasks say about themselves, by task."""
+        return {name: task.spec for name, task in self._parts.tasks.items()}
 
     @property
     def engine(self) -> str:

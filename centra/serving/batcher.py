@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,15 +19,15 @@ from typing import TYPE_CHECKING, Any, overload
 
 from centra.errors import UsageError
 from centra.formats.names import distinct_names
-from centra.releases.find import find_release
 from centra.runtime.queries import Query
-from centra.runtime.release import Release
 from centra.runtime.requests import is_one_input
 from centra.serving.compute import ComputeThread, Observer
 from centra.serving.errors import ClosedError, DeadlineError, ServingError, TooLargeError
+from centra.serving.follower import Follower
 from centra.serving.limits import Limits
 from centra.serving.mailbox import Mailbox
-from centra.serving.queue import InputQueue
+from centra.serving.preparing import LoadOptions
+from centra.serving.queue import BatchShape, InputQueue
 from centra.serving.request import QueuedInput, Request
 from centra.serving.served import ServedRelease
 from centra.serving.tokenizing import Tokenization, TokenizerThreads
@@ -39,14 +40,18 @@ if TYPE_CHECKING:
 
     from centra.data.inputs import Input
     from centra.runtime.queries import EncodedQuery
+    from centra.runtime.release import Release
 
 __all__ = ["Batcher", "Observer"]
 
 _log = logging.getLogger(__name__)
 
 _LIMITS = Limits()
-_BATCH_TOKENS = {"onnx": 1024, "torch": 4096}
-"""Tokens of a batch, by engine: more do not make a token cheaper, and keep others waiting."""
+_SHAPES = {
+    "onnx": BatchShape(tokens=1024),
+    "torch": BatchShape(tokens=4096, padded=True),
+}
+"""By engine: more tokens do not make one cheaper, and keep others waiting."""
 
 
 class Batcher:
@@ -57,6 +62,7 @@ class Batcher:
         source: str | os.PathLike[str] | Release,
         *,
         follow: bool = True,
+        interval: float = 5.0,
         tasks: Collection[str] | str | None = None,
         keys: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] = (),
         engine: str | None = None,
@@ -72,16 +78,24 @@ class Batcher:
             source: as for :func:`centra.load_release`; or a loaded release, which stays the
                 caller's to close.
             follow: where the source is a channel, serve what it names from now on.
+            interval: seconds between two looks at the channel.
             tasks, keys, engine, threads, device, dtype: as for :func:`centra.load_release`.
             limits: how much is taken at once.
             observer: is told of what happens.
         """
         self.limits = limits
         self.observer = observer
-        self._source, self._follow = source, follow
-        self._keys = [keys] if isinstance(keys, str | os.PathLike) else list(keys)
-        self._load_release = partial(
-            Release.load, tasks=tasks, engine=engine, threads=threads, device=device, dtype=dtype
+        self.follower: Follower | None = None
+        """What follows the channel, where one is followed."""
+        self._source, self._follow, self._interval = source, follow, interval
+        files = [keys] if isinstance(keys, str | os.PathLike) else keys
+        self._options = LoadOptions(
+            tasks=tasks,
+            keys=tuple(Path(key) for key in files),
+            engine=engine,
+            threads=threads,
+            device=device,
+            dtype=dtype,
         )
         self._served: ServedRelease | None = None
         self._users: dict[ServedRelease, int] = {}
@@ -107,9 +121,11 @@ class Batcher:
             max(1, processors() // 8), most_characters=self.limits.input_characters
         )
         self._compute = ComputeThread(
-            self._queue, self._mailbox, most_tokens=self._batch_tokens, observer=self.observer
+            self._queue, self._mailbox, shape=self._batch_shape, observer=self.observer
         )
         self._open = True
+        if self.follower is not None:
+            self.follower.start()
         return self
 
     async def __aexit__(
@@ -250,9 +266,12 @@ class Batcher:
         if self._served is None:
             return
         try:
-            if self.open_requests:
-                self._idle = self._loop.create_future()
-                await self._idle
+            if self.follower is not None:
+                await asyncio.to_thread(self.follower.close)
+            if self._requests:
+                self._idle = self._idle or self._loop.create_future()
+                # Somebody else may wait for it, too.
+                await asyncio.shield(self._idle)
         finally:
             await self._end()
 
@@ -260,8 +279,9 @@ class Batcher:
         for request in [*self._requests]:
             request.fail(ClosedError("the batcher ended before there was an answer"))
         await asyncio.to_thread(self._end_threads)
-        served, self._served = self.served, None
-        self._close_unused(served)
+        served, self._served = self._served, None
+        if served is not None:
+            self._close_unused(served)
         await asyncio.gather(*self._closing)
 
     async def _submit(self, queries: Sequence[Query], timeout: float | None) -> Request:
@@ -316,8 +336,9 @@ class Batcher:
         self._close_unused(request.served)
         if self.observer is not None and request.admitted:
             self.observer.request_done(request)
-        if self._idle is not None and not self._idle.done() and not self.open_requests:
+        if self._idle is not None and not self._requests:
             self._idle.set_result(None)
+            self._idle = None
 
     def _close_unused(self, served: ServedRelease) -> None:
         if served is self._served or self._users.get(served) != 0:
@@ -337,8 +358,9 @@ class Batcher:
         self._queue.close()
         self._compute.join()
 
-    def _batch_tokens(self, served: ServedRelease) -> int:
-        return self.limits.batch_tokens or _BATCH_TOKENS[served.release.engine]
+    def _batch_shape(self, served: ServedRelease) -> BatchShape:
+        usual = _SHAPES[served.release.engine]
+        return replace(usual, tokens=self.limits.batch_tokens or usual.tokens)
 
     def _load(self) -> ServedRelease:
         if not isinstance(self._source, str | os.PathLike):
@@ -350,13 +372,23 @@ class Batcher:
                 revision=None,
                 since=datetime.now(UTC),
             )
-        location = find_release(self._source)
-        if self._keys:
-            from centra.releases.signing import verify_release
+        follower = Follower(
+            self._source, options=self._options, on_ready=self._on_ready, interval=self._interval
+        )
+        served = follower.load()
+        if self._follow and follower.follows:
+            self.follower = follower
+        return served
 
-            verify_release(location.manifest, location.reader, [Path(key) for key in self._keys])
-        release = self._load_release(location.manifest, location.reader)
-        return ServedRelease.of(location, release)
+    def _on_ready(self, served: ServedRelease) -> None:
+        """In the follower's thread: let a release take over, if it is not too late for that."""
+        self._mailbox.post(partial(self._take_over, served))
+
+    def _take_over(self, served: ServedRelease) -> None:
+        if self._served is not None:
+            self.swap(served)
+        else:
+            served.release.close()
 
 
 def _note(request: Request, results: list[EncodedQuery | Exception], now: float) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from centra.runtime.queries import TaskResult
     from centra.serving.mailbox import Mailbox
-    from centra.serving.queue import InputQueue
+    from centra.serving.queue import BatchShape, InputQueue
     from centra.serving.request import QueuedInput, Request
     from centra.serving.served import ServedRelease
 
@@ -75,11 +75,11 @@ class ComputeThread:
         queue: InputQueue[QueuedInput],
         mailbox: Mailbox,
         *,
-        most_tokens: Callable[[ServedRelease], int],
+        shape: Callable[[ServedRelease], BatchShape],
         observer: Observer | None,
     ) -> None:
         self._queue, self._mailbox = queue, mailbox
-        self._most_tokens, self._observer = most_tokens, observer
+        self._shape, self._observer = shape, observer
         self._thread = threading.Thread(target=self._work, name="centra-batcher", daemon=True)
         self._thread.start()
 
@@ -88,7 +88,7 @@ class ComputeThread:
         self._thread.join()
 
     def _work(self) -> None:
-        while batch := self._queue.take(self._most_tokens):
+        while batch := self._queue.take(self._shape):
             self._run([item for item in batch if not item.request.finished])
 
     def _run(self, batch: list[QueuedInput]) -> None:
@@ -107,10 +107,10 @@ class ComputeThread:
         except Exception as error:  # noqa: BLE001 - sent to whoever asked
             _log.exception("a batch of %d inputs failed", len(batch))
             failure = error
-        self._mailbox.post(partial(_finish, batch, failure))
         tokens = sum(item.encoded.tokens for item in batch)
         seconds = time.monotonic() - start
-        self._queue.computed(tokens, seconds)
+        self._queue.computed(len(batch), tokens, seconds)
+        self._mailbox.post(partial(_finish, batch, failure))
         if self._observer is not None:
             record = BatchRecord(
                 served=served,
@@ -135,6 +135,9 @@ def _record(result: TaskResult) -> TaskRecord:
 
 def _deliver(batch: Sequence[QueuedInput], result: TaskResult, start: float, now: float) -> None:
     """On the event loop: give each request what a task says to it."""
+    took = (start, result.trunk_seconds, result.branch_seconds)
+    for request in {batch[place].request for place in result.places}:
+        request.took.setdefault(result.task, []).append(took)
     for i, place in enumerate(result.places):
         item = batch[place]
         item.request.computed = (start, result.trunk_seconds, now)

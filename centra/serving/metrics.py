@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from centra.serving.series import Histogram, counters, gauges, histograms, info
+from centra.errors import CentraError
+from centra.serving.series import Histogram, counters, histograms
+from centra.serving.standing import of_standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
-    from datetime import datetime
+    from collections.abc import Collection, Iterator, Sequence
 
     from prometheus_client.core import Metric
 
-__all__ = ["PARTS", "Metrics", "Standing"]
+    from centra.serving.compute import BatchRecord
+    from centra.serving.errors import ServingError
+    from centra.serving.request import Request
+    from centra.serving.standing import Standing
+
+__all__ = ["PARTS", "Metrics", "reason_of"]
 
 PARTS = ("tokenise", "queue", "trunk", "branch", "serialise")
 """What the time of a request is made of, in order."""
@@ -33,45 +39,13 @@ _TOKENS = tuple(2.0**n for n in range(3, 16))
 _INPUTS = tuple(2.0**n for n in range(10))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """How a server stands at the moment."""
-
-    release: int | None
-    digest: str
-    channel: str | None
-    revision: int | None
-    since: datetime
-    engine: str
-    modules: Mapping[str, str]
-    """Of each task that is served: the start of its module's digest."""
-    versions: Mapping[str, str]
-    """Of tasks, where they are known."""
-    queue_tokens: int = 0
-    queue_inputs: int = 0
-    queue_age: float = 0.0
-    """Seconds that the oldest has waited."""
-    store_reachable: bool | None = None
-    """None where no channel is followed, and nobody asks the store."""
-    swapped: int = 0
-    """How many releases took another's place."""
-    refused: int = 0
-    """How many were not taken."""
-    refusing: bool = False
-    """Whether the channel names one of these now."""
-    shadow: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    """Per task how many answers were compared with the shadow's, and how many of these differed."""
-
-
 class Metrics:
-    """The counts of one server. It counts from any thread, and shares nothing with another server.
+    """The counts of one server, told by its batcher and by whoever answers over the network.
 
-    Args:
-        standing: how the server stands; asked whenever the series are.
+    It counts from any thread, and shares nothing with another server of the process.
     """
 
-    def __init__(self, standing: Callable[[], Standing]) -> None:
-        self._standing = standing
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requests: Counter[tuple[str, str]] = Counter()
         self._request_seconds: dict[str, Histogram] = {}
@@ -80,6 +54,35 @@ class Metrics:
         self._batch_tokens, self._batch_inputs = Histogram(_TOKENS), Histogram(_INPUTS)
         self._tokens = self._inputs = 0
         self._tasks: dict[str, _TaskCounts] = {}
+
+    def batch_done(self, batch: BatchRecord) -> None:
+        """A batch was computed."""
+        with self._lock:
+            self._tokens += batch.tokens
+            self._inputs += batch.inputs
+            self._batch_tokens.observe(batch.tokens)
+            self._batch_inputs.observe(batch.inputs)
+            for task in batch.tasks:
+                counts = self._tasks.setdefault(task.task, _TaskCounts())
+                counts.answered += task.answered
+                counts.failed += task.failed
+                counts.seconds += task.seconds
+
+    def request_done(self, request: Request) -> None:
+        """A request has its answers, or was given up."""
+        timing = request.timing
+        with self._lock:
+            if request.failure is None:
+                self._part_seconds["tokenise"].observe(timing.tokenise)
+                self._part_seconds["queue"].observe(timing.queue)
+                self._part_seconds["trunk"].observe(timing.trunk)
+                self._part_seconds["branch"].observe(timing.branch)
+            for error in request.errors:
+                self._errors[reason_of(error)] += 1
+
+    def refused(self, error: ServingError) -> None:
+        """A request was not taken in."""
+        self.count_error(error)
 
     def count_request(self, route: str, outcome: str, seconds: float) -> None:
         """A request was answered, or refused.
@@ -95,67 +98,35 @@ class Metrics:
                 self._request_seconds[route] = Histogram(_SECONDS)
             self._request_seconds[route].observe(seconds)
 
-    def count_error(self, reason: str) -> None:
-        """A request, or a part of one, was refused or failed.
-
-        Args:
-            reason: the error's code, one of those in the source.
-        """
+    def count_error(self, error: Exception) -> None:
+        """A request was refused or failed, of which the batcher does not know."""
         with self._lock:
-            self._errors[reason] += 1
+            self._errors[reason_of(error)] += 1
 
-    def count_parts(self, seconds: Mapping[str, float]) -> None:
-        """What parts of a request took, by :data:`PARTS`."""
+    def count_serialised(self, seconds: float) -> None:
+        """Answers were written down for who asked, which took so long."""
         with self._lock:
-            for part, spent in seconds.items():
-                self._part_seconds[part].observe(spent)
+            self._part_seconds["serialise"].observe(seconds)
 
-    def count_batch(self, tokens: int, inputs: int) -> None:
-        """A batch was computed."""
-        with self._lock:
-            self._tokens += tokens
-            self._inputs += inputs
-            self._batch_tokens.observe(tokens)
-            self._batch_inputs.observe(inputs)
-
-    def count_answers(self, task: str, *, answered: int, failed: int, seconds: float) -> None:
-        """A branch ran on the inputs of a batch.
-
-        Args:
-            task: a loaded one.
-            answered, failed: how many inputs.
-            seconds: that it took.
-        """
-        with self._lock:
-            counts = self._tasks.setdefault(task, _TaskCounts())
-            counts.answered += answered
-            counts.failed += failed
-            counts.seconds += seconds
-
-    def text(self, accept: str = "") -> tuple[bytes, str]:
+    def text(self, standing: Standing, accept: str = "") -> tuple[bytes, str]:
         """All series, and the content type that they are in.
 
         Args:
+            standing: how the server stands.
             accept: the header of who asks: OpenMetrics, or the text that Prometheus has always read.
         """
         from prometheus_client import CollectorRegistry, ProcessCollector
         from prometheus_client.exposition import choose_encoder
 
         registry = CollectorRegistry()
-        registry.register(self)
+        registry.register(_Families([*of_standing(standing), *self._counted(standing.modules)]))
         ProcessCollector(registry=registry)
         encode, content_type = choose_encoder(accept)
         return encode(registry), content_type
 
-    def collect(self) -> Iterator[Metric]:
-        """All series, in the terms of Prometheus' library."""
-        standing = self._standing()
-        yield from _of_release(standing)
-        yield from _of_queue(standing)
-        yield from _of_shadow(standing)
+    def _counted(self, served: Collection[str]) -> list[Metric]:
         with self._lock:
-            counted = [*self._of_requests(), *self._of_batches(), *self._of_tasks(standing.modules)]
-        yield from counted
+            return [*self._of_requests(), *self._of_batches(), *self._of_tasks(served)]
 
     def _of_requests(self) -> Iterator[Metric]:
         yield counters(
@@ -210,78 +181,16 @@ class _TaskCounts:
     seconds: float = 0.0
 
 
-def _of_release(standing: Standing) -> Iterator[Metric]:
-    import platform
+class _Families:
+    """Series that were made already, as Prometheus' library asks for them."""
 
-    import centra
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
 
-    yield info(
-        "centra_build",
-        "The server itself.",
-        version=centra.__version__,
-        python=platform.python_version(),
-        engine=standing.engine,
-    )
-    yield info(
-        "centra_release",
-        "What is served now.",
-        release=_or_nothing(standing.release),
-        digest=standing.digest,
-        channel=_or_nothing(standing.channel),
-    )
-    yield gauges(
-        "centra_task_info",
-        "A task of the release that is served now: always 1.",
-        ("task", "version", "module"),
-        [
-            ((task, standing.versions.get(task, ""), module), 1)
-            for task, module in standing.modules.items()
-        ],
-    )
-    for name, help_text, value in (
-        ("release_number", "Of what is served now; none where it is not known.", standing.release),
-        ("channel_revision", "That the server has come to; none without one.", standing.revision),
-        ("release_since_seconds", "When it was taken, in Unix time.", standing.since.timestamp()),
-        (
-            "release_refused",
-            "1 while the channel names a release that is refused.",
-            standing.refusing,
-        ),
-        (
-            "store_up",
-            "1 where the store was reached when it was last asked.",
-            standing.store_reachable,
-        ),
-    ):
-        values = [] if value is None else [((), float(value))]
-        yield gauges(f"centra_{name}", help_text, (), values)
-    for name, help_text, count in (
-        ("releases_swapped", "Releases that took another's place.", standing.swapped),
-        ("releases_refused", "Releases that were not taken.", standing.refused),
-    ):
-        yield counters(f"centra_{name}", help_text, (), [((), count)])
+    def collect(self) -> Sequence[Metric]:
+        return self._families
 
 
-def _of_queue(standing: Standing) -> Iterator[Metric]:
-    for name, help_text, value in (
-        ("queue_tokens", "Tokens that wait to be computed.", standing.queue_tokens),
-        ("queue_inputs", "Inputs that wait to be computed.", standing.queue_inputs),
-        ("queue_age_seconds", "How long the oldest of them has waited.", standing.queue_age),
-    ):
-        yield gauges(f"centra_{name}", help_text, (), [((), value)])
-
-
-def _of_shadow(standing: Standing) -> Iterator[Metric]:
-    counts = {task: both for task, both in standing.shadow.items() if task in standing.modules}
-    for place, (name, help_text) in enumerate(
-        (
-            ("shadow_answers", "Answers that were compared with the shadow's."),
-            ("shadow_differences", "Answers that the shadow gives differently."),
-        )
-    ):
-        values = [((task,), both[place]) for task, both in counts.items()]
-        yield counters(f"centra_{name}", help_text, ("task",), values)
-
-
-def _or_nothing(value: object) -> str:
-    return "" if value is None else str(value)
+def reason_of(error: Exception) -> str:
+    """The code of an error: one of those in the source, so that they are few."""
+    return error.code if isinstance(error, CentraError) else "internal"

@@ -2,7 +2,7 @@
 
 A request enters with the number of its inputs, is filled once they are tokenised, and leaves in
 parts: each batch takes from the requests in turn, so that a large one keeps no small one waiting and
-none waits for ever. One rule bounds it for all: a request fits as a whole, or is refused as a whole.
+none waits for ever. A batch begins when the one before is done, unless more are sure to come at once. One rule bounds it for all: a request fits as a whole, or is refused as a whole.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from centra.runtime.packing import padded_length
 from centra.serving.errors import OverloadedError, TooLargeError
+from centra.serving.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["InputQueue", "Ticket"]
+__all__ = ["BatchShape", "InputQueue", "Ticket"]
 
 T = TypeVar("T")
 
 _LEAST = 16
 """Tokens that an input counts as in a batch at least: short inputs have a cost of their own."""
-_TURN = 4
+_TURNS = 4
 """Into so many turns a batch is cut: a request that fills more gives way to the others."""
 
 
@@ -45,6 +47,20 @@ class Ticket(Generic[T]):
     """Whether it is in the queue."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchShape:
+    """What the batches of a group are like."""
+
+    tokens: int
+    """At most so many are computed together; one input alone may have more."""
+    padded: bool = False
+    """Whether inputs are padded to the longest, so that those of like length belong together."""
+
+    def cost(self, tokens: int) -> int:
+        """What an input counts."""
+        return padded_length(tokens) if self.padded else max(_LEAST, tokens)
+
+
 class InputQueue(Generic[T]):
     """Inputs of many requests that wait to be computed. Any thread may use it."""
 
@@ -59,9 +75,10 @@ class InputQueue(Generic[T]):
         self._changed = threading.Condition()
         self._waiting: deque[Ticket[T]] = deque()
         self._arriving: dict[Ticket[T], None] = {}
-        self._inputs = self._tokens = 0
+        self._inputs = self._ready = self._tokens = self._enough = 0
         self._closed = False
         self._rate: float | None = None
+        self._pace = Pace()
 
     @property
     def inputs(self) -> int:
@@ -135,9 +152,14 @@ class InputQueue(Generic[T]):
                 return
             ticket.inputs.extend(inputs)
             self._inputs += len(inputs)
+            self._ready += len(inputs)
             self._tokens += tokens
             self._waiting.append(ticket)
-            self._changed.notify_all()
+            now = time.monotonic()
+            self._pace.arrived(len(inputs), now)
+            # Whoever waits for many is not woken for each.
+            if self._tokens >= self._enough or not self._pace.pause(self._ready, now):
+                self._changed.notify_all()
 
     def leave(self, ticket: Ticket[T]) -> None:
         """Drop what waits of a request; does nothing where nothing does."""
@@ -152,30 +174,37 @@ class InputQueue(Generic[T]):
                 self._forget(ticket)
             ticket.present = False
 
-    def take(self, most_tokens: Callable[[Any], int]) -> list[T]:
+    def take(self, shape: Callable[[Any], BatchShape]) -> list[T]:
         """Wait for inputs, and take what is computed together next.
 
         Args:
-            most_tokens: of a group, how many tokens a batch of it has; one input alone may have
-                more.
+            shape: what a batch of a group is to be like.
 
         Returns:
             Inputs of requests of one group; none once the queue is closed and empty.
         """
         with self._changed:
             while True:
-                while not self._waiting:
-                    if self._closed:
-                        return []
+                if self._waiting:
+                    self._enough = shape(self._waiting[0].group).tokens
+                    full = self._closed or self._tokens >= self._enough
+                    pause = 0.0 if full else self._pace.pause(self._ready, time.monotonic())
+                    if pause:
+                        self._changed.wait(pause)
+                    elif batch := self._pick(shape):
+                        return batch
+                elif self._closed:
+                    return []
+                else:
+                    self._enough = 0
                     self._changed.wait()
-                batch = self._pick(most_tokens)
-                if batch:
-                    return batch
 
-    def computed(self, tokens: int, seconds: float) -> None:
-        """Be told how long a batch took, for :attr:`tokens_per_second`."""
+    def computed(self, inputs: int, tokens: int, seconds: float) -> None:
+        """Be told how long the batch took that has just ended."""
         rate = tokens / max(seconds, 1e-6)
-        self._rate = rate if self._rate is None else self._rate + 0.2 * (rate - self._rate)
+        with self._changed:
+            self._rate = rate if self._rate is None else self._rate + 0.2 * (rate - self._rate)
+            self._pace.batch_done(inputs, seconds, time.monotonic())
 
     def close(self) -> None:
         """Let :meth:`take` end when nothing waits any more."""
@@ -183,54 +212,36 @@ class InputQueue(Generic[T]):
             self._closed = True
             self._changed.notify_all()
 
-    def _pick(self, most_tokens: Callable[[Any], int]) -> list[T]:
+    def _pick(self, shape: Callable[[Any], BatchShape]) -> list[T]:
+        """Take from the requests in turn, beginning with the one at the front."""
         now = time.monotonic()
-        batch: list[T] = []
+        batch: _Batch[T] | None = None
         passed: list[Ticket[T]] = []
-        group: object = None
-        room = turn = 0
-        while self._waiting:
+        while self._waiting and (batch is None or batch.open):
             ticket = self._waiting.popleft()
             if ticket.deadline is not None and ticket.deadline <= now:
                 ticket.present = False
                 self._forget(ticket)
                 continue
-            if not batch:
-                group = ticket.group
-                room = most_tokens(group)
-                turn = max(_LEAST, room // _TURN)
-            elif ticket.group is not group:
-                passed.append(ticket)
-                continue
-            took = self._take_turn(ticket, batch, room, turn)
-            room -= took
+            batch = batch or _Batch(ticket.group, shape(ticket.group))
+            before = len(ticket.inputs)
+            self._tokens -= batch.take_turn(ticket)
+            self._inputs -= before - len(ticket.inputs)
+            self._ready -= before - len(ticket.inputs)
             if not ticket.inputs:
                 ticket.present = False
-            elif took < turn and batch:
-                # Its next input does not fit any more.
+            elif not batch.open:
                 self._waiting.appendleft(ticket)
-                break
-            else:
+            elif batch.suits(ticket):
                 self._waiting.append(ticket)
+            else:
+                passed.append(ticket)
         self._waiting.extendleft(reversed(passed))
-        return batch
-
-    def _take_turn(self, ticket: Ticket[T], batch: list[T], room: int, turn: int) -> int:
-        took = 0
-        while ticket.inputs and took < turn:
-            item, tokens = ticket.inputs[0]
-            cost = max(_LEAST, tokens)
-            if batch and took + cost > room:
-                break
-            ticket.inputs.popleft()
-            batch.append(item)
-            self._inputs -= 1
-            self._tokens -= tokens
-            took += cost
-        return took
+        return batch.items if batch else []
 
     def _forget(self, ticket: Ticket[T]) -> None:
         self._inputs -= len(ticket.inputs)
+        self._ready -= len(ticket.inputs)
         self._tokens -= sum(tokens for _, tokens in ticket.inputs)
         ticket.inputs.clear()
 
@@ -241,3 +252,47 @@ class InputQueue(Generic[T]):
             f"{self._most_inputs} inputs and {self._most_tokens} tokens may",
             retry_after=min(60.0, max(0.05, seconds)),
         )
+
+
+class _Batch(Generic[T]):
+    """A batch while it is put together."""
+
+    def __init__(self, group: object, shape: BatchShape) -> None:
+        self.items: list[T] = []
+        self.open = True
+        """Whether it may take more."""
+        self._group, self._shape = group, shape
+        self._room = shape.tokens
+        self._turn = max(_LEAST, shape.tokens // _TURNS)
+        self._length: int | None = None
+
+    def suits(self, ticket: Ticket[T]) -> bool:
+        """Whether there is something for it in a request."""
+        return ticket.group is self._group and any(
+            self._length in (None, self._shape.cost(tokens)) for _, tokens in ticket.inputs
+        )
+
+    def take_turn(self, ticket: Ticket[T]) -> int:
+        """Take some of a request's inputs; how many tokens they have."""
+        if ticket.group is not self._group:
+            return 0
+        others: list[tuple[T, int]] = []
+        taken = cost = 0
+        while ticket.inputs and cost < self._turn:
+            item, tokens = ticket.inputs.popleft()
+            more = self._shape.cost(tokens)
+            if self._length not in (None, more):
+                others.append((item, tokens))
+                continue
+            if self.items and more > self._room:
+                others.append((item, tokens))
+                self.open = False
+                break
+            if self._shape.padded:
+                self._length = more
+            self.items.append(item)
+            self._room -= more
+            cost += more
+            taken += tokens
+        ticket.inputs.extendleft(reversed(others))
+        return taken

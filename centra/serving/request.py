@@ -94,6 +94,11 @@ class Request:
         """When all its inputs were tokenised."""
         self.computed: tuple[float, float, float] | None = None
         """Of the last answer: when its batch began, the trunk's seconds, and when it was there."""
+        self.took: dict[str, list[tuple[float, float, float]]] = {}
+        """Of each task, batch by batch: when the batch began, the seconds until the hidden states were
+        there that the task reads, and from then until its answers were."""
+        self.serialised = 0.0
+        """Seconds that writing the answers down took, as whoever sends them over a network says."""
         deadline = None if timeout is None else self.began + timeout
         self.ticket: Ticket[QueuedInput] = Ticket(served, len(queries), deadline)
         """Its place in the queue."""
@@ -114,6 +119,14 @@ class Request:
     def finished(self) -> bool:
         """Whether every input has its answers, or will not have them."""
         return not self._open
+
+    @property
+    def errors(self) -> Iterator[Exception]:
+        """Of its inputs and of tasks on them, as far as they are known."""
+        for said in self._inputs:
+            if said.error is not None:
+                yield said.error
+            yield from said.errors.values()
 
     @property
     def streams(self) -> bool:

@@ -18,6 +18,8 @@ import uvicorn
 from centra.errors import ConflictError, NotAllowedError, UsageError
 from centra.serving.http.app import create_app
 from centra.serving.http.connection import Connection
+from centra.serving.metrics import Metrics
+from centra.serving.tracing import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from centra.serving.batcher import Batcher
+    from centra.serving.batcher import Batcher, Observer
     from centra.serving.tokens import Tokens
 
 __all__ = ["Listener", "serve"]
@@ -108,7 +110,7 @@ class Listener:
 
 
 def serve(
-    make_batcher: Callable[[], Batcher],
+    make_batcher: Callable[[Observer], Batcher],
     listener: Listener,
     *,
     tokens: Tokens | None = None,
@@ -116,7 +118,7 @@ def serve(
     """Serve until the process is asked to end (SIGTERM or SIGINT) and every call is answered.
 
     Args:
-        make_batcher: makes what answers; called when the port is taken.
+        make_batcher: makes what answers, and tells an observer; called when the port is taken.
         listener: where.
         tokens: who may call; default everybody.
 
@@ -136,12 +138,13 @@ def serve(
 
 
 async def _serve(
-    make_batcher: Callable[[], Batcher],
+    make_batcher: Callable[[Observer], Batcher],
     listener: Listener,
     sockets: list[socket.socket],
     tokens: Tokens | None,
 ) -> None:
     loop, ending = asyncio.get_running_loop(), asyncio.Event()
+    metrics, tracing = Metrics(), Tracing.from_environment()
     server: _Server | None = None
 
     def end() -> None:
@@ -153,11 +156,13 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     async with contextlib.AsyncExitStack() as stack:
-        loading = asyncio.ensure_future(stack.enter_async_context(make_batcher()))
+        if tracing is not None:
+            stack.push_async_callback(asyncio.to_thread, tracing.close)
+        loading = asyncio.ensure_future(stack.enter_async_context(make_batcher(metrics)))
         if not await _first(loading, ending):
             return
         batcher = await loading
-        app = create_app(batcher, tokens=tokens)
+        app = create_app(batcher, tokens=tokens, metrics=metrics, tracing=tracing)
         server = _Server(_config(app, listener))
         serving = asyncio.ensure_future(server.serve(sockets))
         await server.listening.wait()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client.openmetrics.parser import (
@@ -11,7 +12,12 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from centra.serving.metrics import Metrics, Standing
+from centra.errors import DataError
+from centra.serving.compute import BatchRecord, TaskRecord
+from centra.serving.errors import CancelledError, OverloadedError
+from centra.serving.metrics import Metrics
+from centra.serving.request import Timing
+from centra.serving.standing import Standing
 
 STANDING = Standing(
     release=7,
@@ -30,14 +36,27 @@ class Server:
 
     def __init__(self) -> None:
         self.standing = STANDING
-        self.metrics = Metrics(lambda: self.standing)
+        self.metrics = Metrics()
 
     def change(self, **fields: object) -> None:
         self.standing = replace(self.standing, **fields)
 
+    def batch(self, *tasks: TaskRecord, tokens: int = 1, inputs: int = 1) -> None:
+        self.metrics.batch_done(
+            BatchRecord(
+                served=None,
+                inputs=inputs,
+                tokens=tokens,
+                seconds=0.01,
+                trunk_seconds=0.005,
+                tasks=tasks,
+                failed=False,
+            )
+        )
+
     def series(self) -> dict[tuple[str, frozenset[str]], float]:
         """The value of each series but those of the process, by its name and the values of its labels."""
-        text, _ = self.metrics.text()
+        text, _ = self.metrics.text(self.standing)
         return {
             (sample.name, frozenset(sample.labels.values())): sample.value
             for family in parse(text.decode())
@@ -58,7 +77,7 @@ def test_requests_count_by_route_and_outcome_with_how_long_they_took(server: Ser
     for seconds in (0.0004, 0.003, 99.0):
         server.metrics.count_request("/v1/predict", "ok", seconds)
     server.metrics.count_request("/v1/predict", "overloaded", 0.001)
-    server.metrics.count_error("overloaded")
+    server.metrics.refused(OverloadedError("full", retry_after=1))
     assert server.value("centra_requests_total", "/v1/predict", "ok") == 3
     assert server.value("centra_requests_total", "/v1/predict", "overloaded") == 1
     assert server.value("centra_errors_total", "overloaded") == 1
@@ -72,15 +91,11 @@ def test_requests_count_by_route_and_outcome_with_how_long_they_took(server: Ser
     assert server.value("centra_request_seconds_sum", "/v1/predict") == pytest.approx(99.0044)
 
 
-def test_parts_and_batches_and_answers_are_counted(server: Server) -> None:
-    server.metrics.count_parts({"tokenise": 0.0001, "queue": 0.002, "trunk": 0.004})
-    server.metrics.count_parts({"branch": 0.001, "serialise": 0.0003})
-    server.metrics.count_batch(tokens=40, inputs=3)
-    server.metrics.count_batch(tokens=2, inputs=1)
-    server.metrics.count_answers("intent", answered=3, failed=0, seconds=0.002)
-    server.metrics.count_answers("intent", answered=0, failed=1, seconds=0.001)
-    for part in ("tokenise", "queue", "trunk", "branch", "serialise"):
-        assert server.value("centra_part_seconds_count", part) == 1
+def test_batches_and_answers_are_counted(server: Server) -> None:
+    server.batch(
+        TaskRecord(task="intent", answered=3, failed=0, seconds=0.002), tokens=40, inputs=3
+    )
+    server.batch(TaskRecord(task="intent", answered=0, failed=1, seconds=0.001), tokens=2, inputs=1)
     assert server.value("centra_tokens_total") == 42
     assert server.value("centra_inputs_total") == 4
     assert server.value("centra_batch_tokens_sum") == 42
@@ -90,6 +105,22 @@ def test_parts_and_batches_and_answers_are_counted(server: Server) -> None:
     assert server.value("centra_branch_seconds_total", "intent") == pytest.approx(0.003)
     # A task that nobody asked is there from the beginning, so that its first answer is a growth.
     assert server.value("centra_answers_total", "slots") == 0
+
+
+def test_the_parts_of_a_request_are_counted_and_the_errors_of_its_inputs(server: Server) -> None:
+    timing = Timing(tokenise=0.0001, queue=0.002, trunk=0.004, branch=0.001)
+    errors = [DataError("empty"), KeyError("a bug")]
+    server.metrics.request_done(SimpleNamespace(timing=timing, failure=None, errors=errors))
+    server.metrics.count_serialised(0.0003)
+    for part in ("tokenise", "queue", "trunk", "branch", "serialise"):
+        assert server.value("centra_part_seconds_count", part) == 1
+    assert server.value("centra_errors_total", DataError("").code) == 1
+    assert server.value("centra_errors_total", "internal") == 1
+    # One that was given up says nothing of how long requests take.
+    gone = CancelledError("gone")
+    server.metrics.request_done(SimpleNamespace(timing=timing, failure=gone, errors=[gone]))
+    assert server.value("centra_part_seconds_count", "queue") == 1
+    assert server.value("centra_errors_total", "cancelled") == 1
 
 
 def test_what_is_served_is_one_series(server: Server) -> None:
@@ -132,7 +163,7 @@ def test_the_queue_is_read_when_it_is_asked_for(server: Server) -> None:
 def test_a_task_that_the_release_lacks_has_no_series(server: Server) -> None:
     server.change(shadow={"intent": (10, 2), "slots": (10, 1)})
     for task in ("intent", "slots", "weather"):
-        server.metrics.count_answers(task, answered=5, failed=1, seconds=0.1)
+        server.batch(TaskRecord(task=task, answered=5, failed=1, seconds=0.1))
     assert server.value("centra_answers_total", "intent") == 5
     assert not [labels for _, labels in server.series() if "weather" in labels]
     server.change(modules={"intent": "0123456789ab"})
@@ -152,16 +183,18 @@ def test_labels_are_data(server: Server) -> None:
 
 def test_who_asks_for_openmetrics_gets_it(server: Server) -> None:
     server.metrics.count_request("/v1/predict", "ok", 0.001)
-    text, content_type = server.metrics.text("application/openmetrics-text; version=1.0.0")
+    text, content_type = server.metrics.text(
+        STANDING, "application/openmetrics-text; version=1.0.0"
+    )
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     families = {family.name for family in parse_openmetrics(text.decode())}
     assert {"centra_requests", "centra_release", "centra_part_seconds"} <= families
-    text, content_type = server.metrics.text()
+    text, content_type = server.metrics.text(STANDING)
     assert content_type.startswith("text/plain; version=0.0.4")
 
 
 def test_two_servers_of_a_process_count_apart(server: Server) -> None:
     other = Server()
-    other.metrics.count_error("overloaded")
+    other.metrics.refused(OverloadedError("full", retry_after=1))
     assert other.value("centra_errors_total", "overloaded") == 1
     assert server.value("centra_errors_total", "overloaded") is None

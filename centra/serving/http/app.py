@@ -10,10 +10,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
-from centra.serving.http import docs, drop_in, predict, release
+from centra.serving.http import docs, drop_in, page, predict, release
+from centra.serving.http import metrics as observed
 from centra.serving.http.call import Serving
+from centra.serving.http.metrics import Counting
 from centra.serving.http.middleware import Envelope, Guard
 from centra.serving.http.problems import BodyError, Problem
+from centra.serving.http.tracing import Spans
+from centra.serving.metrics import Metrics
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -21,18 +25,27 @@ if TYPE_CHECKING:
 
     from centra.serving.batcher import Batcher
     from centra.serving.tokens import Tokens
+    from centra.serving.tracing import Tracing
 
 __all__ = ["create_app"]
 
 _DESCRIPTION = "Answers texts with a release: many task modules on one frozen backbone."
 
 
-def create_app(batcher: Batcher, *, tokens: Tokens | None = None) -> FastAPI:
+def create_app(
+    batcher: Batcher,
+    *,
+    tokens: Tokens | None = None,
+    metrics: Metrics | None = None,
+    tracing: Tracing | None = None,
+) -> FastAPI:
     """The application around a batcher that has begun.
 
     Args:
         batcher: answers.
         tokens: who may call; default everybody.
+        metrics: the batcher's observer, which counts calls besides; default one of its own.
+        tracing: where traces go; default nowhere.
     """
     app = FastAPI(
         title="Centra",
@@ -41,15 +54,20 @@ def create_app(batcher: Batcher, *, tokens: Tokens | None = None) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        # FastAPI's own records hold what exceptions say, which may be texts of a request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    serving = Serving(batcher=batcher, tokens=tokens)
+    serving = Serving(batcher=batcher, tokens=tokens, metrics=metrics or Metrics())
     app.state.serving = serving
-    for router in (predict.router, drop_in.router, release.router, docs.router):
-        app.include_router(router)
+    for part in (predict, drop_in, release, docs, observed, page):
+        app.include_router(part.router)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameter)
     if tokens is not None:
         app.add_middleware(Guard, tokens=tokens)
+    app.add_middleware(Counting, metrics=serving.metrics)
+    if tracing is not None:
+        app.add_middleware(Spans, tracing=tracing)
     app.add_middleware(Envelope, serving=serving)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # as FastAPI's manual has it
     return app

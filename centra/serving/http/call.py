@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from centra.runtime.queries import Query
     from centra.serving.batcher import Batcher
     from centra.serving.limits import Limits
+    from centra.serving.metrics import Metrics
     from centra.serving.request import InputAnswer, Request, Timing
     from centra.serving.tokens import Caller, Tokens
 
@@ -49,6 +50,7 @@ class Serving:
     """What an application answers with; ``app.state.serving``."""
 
     batcher: Batcher
+    metrics: Metrics
     tokens: Tokens | None = None
     """Who may call; None for everybody."""
     draining: bool = False
@@ -103,8 +105,9 @@ async def submit(
     if caller is not None:
         queries = [_restricted(query, caller, serving.batcher) for query in queries]
         caller.spend(len(queries))
+    request.scope["state"]["submitted"] = True
     running = await serving.batcher.submit(queries, timeout=seconds)
-    request.scope["state"]["release"] = running.served.digest[:12]
+    request.scope["state"] |= {"running": running, "release": running.served.digest[:12]}
     return running
 
 
@@ -196,6 +199,7 @@ def timed_response(
         serialise: the seconds that making the body took.
         headers: further ones.
     """
+    running.serialised = serialise
     timing = {"Server-Timing": timing_header(running.timing, serialise)}
     return Response(body, media_type="application/json", headers={**timing, **(headers or {})})
 

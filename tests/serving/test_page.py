@@ -1,0 +1,185 @@
+"""The page at /, in a browser: what people see first."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from tests.serving.servers import make_modules, make_store, running
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from playwright.sync_api import Browser, Page
+
+    from centra.formats.task_module import TaskModule
+    from tests import support
+    from tests.serving.servers import Server
+
+CHROMIUM = Path("/usr/bin/chromium")
+HOSTILE = ("<img src=x onerror=alert(1)>", "</script>&quot;", "\"'`${1}")
+SIZES = {"phone": (360, 740), "desk": (1440, 900)}
+
+at_both_sizes = pytest.mark.parametrize("visit", SIZES, indirect=True)
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(
+    make_module: Callable[..., TaskModule],
+    tiny_backbone: support.Backbone,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Server]:
+    """A server on a release one of whose tasks has labels that are markup."""
+    served = make_store(tmp_path_factory.mktemp("page"), tiny_backbone)
+    hostile = {"hostile": make_module(labels=HOSTILE, seed=5)}
+    served.publish(make_modules(make_module) | hostile, number=7, version="2.1")
+    with running(served.source) as running_server:
+        yield running_server
+
+
+class Visit:
+    """The page in a window, with what its console said."""
+
+    def __init__(self, page: Page, server: Server) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))
+        page.goto(server.url)
+        expect(page.locator(".branch")).not_to_have_count(0)
+
+    def ask(self, text: str, second: str = "") -> None:
+        self.page.get_by_label("Text", exact=True).fill(text)
+        self.page.get_by_label("Second text").fill(second)
+        self.page.get_by_role("button", name="Ask").click()
+
+    def answer(self, task: str):
+        return self.page.locator(f'.branch[data-task="{task}"]')
+
+    def choose(self, *tasks: str) -> None:
+        self.page.locator("#choose summary").click()
+        self.page.get_by_role("button", name="None").click()
+        for task in tasks:
+            self.page.locator("#tasks").get_by_label(task, exact=True).check(force=True)
+
+    def check_fits(self) -> None:
+        wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert self.page.evaluate(wider) == 0
+
+
+@pytest.fixture
+def visit(request: pytest.FixtureRequest, browser: Browser, server: Server) -> Iterator[Visit]:
+    width, height = SIZES[getattr(request, "param", "phone")]
+    context = browser.new_context(viewport={"width": width, "height": height})
+    yield Visit(context.new_page(), server)
+    context.close()
+
+
+@at_both_sizes
+def test_a_text_is_answered_by_every_task_and_the_way_there_is_marked(visit: Visit) -> None:
+    visit.ask("wake me at seven", "yes it is")
+    expect(visit.page.locator("#status")).to_contain_text("6 answers in")
+    expect(visit.page.locator(".branch.answered.taken")).to_have_count(6)
+    expect(visit.answer("stars").locator(".said")).to_have_text(re.compile(r"-?\d+\.\d+"))
+    expect(visit.answer("intent").locator(".time")).to_contain_text("ms")
+    for fact in ("7", "production"):
+        expect(visit.page.locator("#release")).to_contain_text(fact)
+    assert visit.page.locator(".stage.taken .layer").all_inner_texts()
+    visit.check_fits()
+    # An answer opens to the best labels, and says where it comes from.
+    visit.answer("intent").locator("summary").click()
+    expect(visit.answer("intent").locator("tr")).to_have_count(3)
+    expect(visit.answer("intent").locator(".facts")).to_contain_text("reads layer 1, adds 1 layer")
+    visit.check_fits()
+    assert visit.complaints == []
+    if folder := os.environ.get("SCREENSHOTS"):
+        size = visit.page.viewport_size
+        visit.page.screenshot(path=Path(folder, f"page-{size['width']}.png"), full_page=True)
+
+
+def test_only_the_layers_that_were_needed_are_marked(visit: Visit) -> None:
+    visit.choose("intent")
+    visit.page.get_by_label("Text", exact=True).fill("wake me at seven")
+    visit.page.keyboard.press("Control+Enter")
+    expect(visit.page.locator("#status")).to_contain_text("intent: ")
+    expect(visit.page.locator(".branch.answered")).to_have_count(1)
+    expect(visit.page.locator(".branch.idle")).to_have_count(5)
+    # Embeddings and layer 1 of the two that the release has.
+    expect(visit.page.locator(".stage.taken")).to_have_count(2)
+    expect(visit.page.locator(".stage.idle")).to_have_count(1)
+    expect(visit.page.locator("#saving")).to_contain_text("2 layers computed: 1 shared")
+
+
+def test_labels_are_text_whatever_they_say(visit: Visit) -> None:
+    visit.ask("wake me at seven")
+    said = visit.answer("hostile")
+    expect(said.locator(".said .label")).to_be_visible()
+    said.locator("summary").click()
+    assert set(said.locator("th").all_inner_texts()) == set(HOSTILE)
+    assert visit.page.locator("img").count() == 0
+    assert visit.complaints == []
+
+
+def test_spans_stand_where_they_are_in_a_text_beyond_the_basic_plane(visit: Visit) -> None:
+    visit.choose("slots")
+    text = "🎷 fly to new york 🎷 on monday"
+    visit.ask(text)
+    expect(visit.answer("slots")).to_have_class(re.compile("answered"))
+    tagged = visit.answer("slots").locator(".tagged")
+    if tagged.count():
+        shown = tagged.evaluate(
+            "e => { for (const t of e.querySelectorAll('.tag')) t.remove(); return e.textContent }"
+        )
+        assert shown == text
+        answer = httpx.post(
+            f"{visit.page.url}v1/predict", json={"inputs": [text], "tasks": ["slots"]}
+        ).json()["answers"][0]["tasks"]["slots"]
+        marks = [mark.evaluate("e => e.textContent") for mark in tagged.locator("mark").all()]
+        assert marks == [span["text"] for span in answer["spans"]]
+
+
+def test_what_was_cut_says_so(visit: Visit) -> None:
+    visit.choose("intent")
+    visit.ask("wake me at seven " * 40)
+    expect(visit.answer("intent").locator(".cut")).to_contain_text("64 of")
+    visit.check_fits()
+
+
+@at_both_sizes
+def test_what_cannot_be_asked_is_explained(visit: Visit) -> None:
+    visit.ask("   ")
+    expect(visit.page.get_by_role("alert").first).to_contain_text("empty")
+    visit.ask("a" * 200_000)
+    expect(visit.page.get_by_role("alert").first).to_contain_text("at most 100000 are taken")
+    visit.choose("same")
+    visit.ask("wake me at seven")
+    expect(visit.page.get_by_role("alert").first).to_contain_text("second text")
+    visit.check_fits()
+
+
+def test_the_page_is_its_own_and_nobody_elses(server: Server) -> None:
+    page = httpx.get(server.url)
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert page.headers["x-content-type-options"] == "nosniff"
+    assert not re.findall(r"(?:src|href)=\"(?:https?:)?//", page.text)
+    for name in re.findall(r'(?:src|href)="(static/[^"]+)"', page.text):
+        assert httpx.get(f"{server.url}/{name}").status_code == 200
+    assert httpx.get(f"{server.url}/static/..%2f__init__.py").status_code == 404
