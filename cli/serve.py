@@ -117,10 +117,6 @@ def _source(reference: str | None) -> str:
     ):
         return reference
     store = configured_store(click.get_current_context().find_root().obj["store"])
-    if store is None:
-        raise NotFoundError(
-            "no store is configured: name one, as in STORE#production", code="no-store"
-        )
     if reference is None:
         return store
     if is_digest(reference):

@@ -15,6 +15,7 @@ from centra.serving.http.predict import modules_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from datetime import datetime
 
     from centra.serving.batcher import Batcher
     from centra.serving.served import ServedRelease
@@ -39,6 +40,7 @@ _EXAMPLE = {
         }
     },
     "refused": None,
+    "store_error": None,
 }
 
 
@@ -87,16 +89,27 @@ def release_document(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any]
         batcher: that serves.
         tasks: those to name.
     """
-    served = batcher.served
+    served, follower = batcher.served, batcher.follower
+    refused = follower.refused if follower else None
+    fault = follower.store_error if follower else None
     return {
         "release": served.number,
         "digest": served.digest,
         "channel": served.channel,
         "revision": served.revision,
-        "since": served.since.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "since": _moment(served.since),
         "tasks": {name: _task(served, name) for name in tasks},
-        "refused": None,
+        "refused": None
+        if refused is None
+        else {"release": refused.release, "reason": refused.reason},
+        "store_error": None
+        if fault is None
+        else {"reason": fault.reason, "since": _moment(fault.since)},
     }
+
+
+def _moment(when: datetime) -> str:
+    return when.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _task(served: ServedRelease, name: str) -> dict[str, Any]:
