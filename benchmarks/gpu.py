@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -198,21 +199,27 @@ def _tokens(
     entries = setup.manifest.tasks
     taps = {entry.tap_layer for entry in entries.values()}
     trunk = engine.load_trunk(backbone, setup.store, depth=max(taps))
-    jobs = [
-        Job(
-            name=name,
-            tap=entry.tap_layer,
-            length=entry.depth,
-            run=engine.load_task(entry.digest, backbone, setup.store).branch.run,
-        )
+    branches = {
+        name: engine.load_task(entry.digest, backbone, setup.store).branch
         for name, entry in entries.items()
-    ]
+    }
     encoder = TextEncoder.of(backbone, setup.store)
     item = make_input([encoder], LENGTH, pair=False)
 
     def prepare(batch: int) -> Callable[[], object]:
         _, encoded = encoder.batch([item] * batch)
-        return lambda: [*compute(engine.pool, trunk.run(encoded, taps), jobs)]
+        every = np.arange(batch)
+        readers = {tap: [every] for tap in taps}
+        jobs = [
+            Job(
+                name=name,
+                tap=entry.tap_layer,
+                length=entry.depth,
+                run=partial(branches[name].run, inputs=every),
+            )
+            for name, entry in entries.items()
+        ]
+        return lambda: [*compute(engine.pool, trunk.run(encoded, readers), jobs)]
 
     return prepare
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from centra.formats.backbone import BackboneSpec
 from centra.formats.identities import VersionNumber
 from centra.formats.manifest import ReleaseManifest
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from centra.store import BlobReader
+    from centra.tokenization.text_encoder import Encoded
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
@@ -374,6 +377,11 @@ def put_release(
     )
     store.put(manifest.to_bytes())
     return manifest
+
+
+def read_by_all(batch: Encoded, taps: Iterable[int]) -> dict[int, list[np.ndarray]]:
+    """What one branch at each of some taps reads: every input."""
+    return {tap: [np.arange(len(batch.input_ids))] for tap in taps}
 
 
 # Data

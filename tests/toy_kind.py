@@ -30,6 +30,7 @@ class Rating(Kind):
     name = "rating"
     least_labels = 2
     expected_label = "'label', a text"
+    answer_fields = ("label", "value")
     metrics = ("closeness", "accuracy")
     activations = ("none",)
     color = "#b45309"
@@ -101,6 +102,10 @@ class Rating(Kind):
         self, answers: Sequence[Mapping[str, Any]], examples: Sequence[Example]
     ) -> list[Any]:
         return [answer["label"] for answer in answers]
+
+    def distance(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
+        same = one["label"] == other["label"]
+        return abs(one["value"] - other["value"]) if same else None
 
     def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
         return answer["label"], f"{answer['value']:.3f}"

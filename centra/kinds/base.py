@@ -8,7 +8,7 @@ the command line need no more.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from centra.data.reading import Reading, all_labels, name_numbers
 from centra.errors import DataError
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from centra.modeling.crf import LinearChain
     from centra.tokenization.text_encoder import Row
 
-__all__ = ["Kind", "label_index", "label_indices"]
+__all__ = ["Kind", "label_index", "label_indices", "largest_difference"]
+
+K = TypeVar("K")
 
 _SHOWN = 10
 """So many labels are named."""
@@ -48,6 +50,8 @@ class Kind(ABC):
     """How its data give labels."""
     expected_label: ClassVar[str]
     """The same in words, for errors."""
+    answer_fields: ClassVar[tuple[str, ...]]
+    """What each of its answers has, whatever is asked for besides; see :meth:`decode`."""
     metrics: ClassVar[tuple[str, ...]]
     """All better when higher; the first is the default for early stopping and for comparisons."""
     further_metrics: ClassVar[tuple[str, ...]] = ()
@@ -270,6 +274,13 @@ class Kind(ABC):
         return equal.count(True) / len(equal)
 
     @abstractmethod
+    def distance(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
+        """How far apart two answers to one input are that say the same; None where they do not.
+
+        Of labels and spans it is the largest difference of their scores, and of numbers their own.
+        """
+
+    @abstractmethod
     def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
         """An answer for people, and its score in words; nothing for the score where it has none."""
 
@@ -289,6 +300,13 @@ class Kind(ABC):
             threshold, rejection: of its decision, where they are known.
             crf: whether a CRF decodes.
         """
+
+
+def largest_difference(one: Mapping[K, float], other: Mapping[K, float]) -> float | None:
+    """The largest difference of two sets of scores for the same things; None where these differ."""
+    if one.keys() != other.keys():
+        return None
+    return max((abs(score - other[key]) for key, score in one.items()), default=0.0)
 
 
 def label_index(labels: Sequence[str], label: object, example: Example) -> int:

@@ -31,6 +31,7 @@ class Classification(Kind):
     name = "classification"
     least_labels = 2
     expected_label = "'label', a text or a whole number"
+    answer_fields = ("label", "score")
     metrics = ("accuracy", "macro_f1", "matthews")
     activations = ("softmax", "sigmoid", "none")
     takes_rejection = True
@@ -129,6 +130,11 @@ class Classification(Kind):
     ) -> list[Any]:
         """The labels."""
         return [answer["label"] for answer in answers]
+
+    def distance(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
+        """By the score of the label."""
+        same = one["label"] == other["label"]
+        return abs(one["score"] - other["score"]) if same else None
 
     def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
         """The label; ``-`` for none."""

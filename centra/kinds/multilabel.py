@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from centra.errors import DataError
-from centra.kinds.base import Kind, label_index, label_indices
+from centra.kinds.base import Kind, label_index, label_indices, largest_difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,6 +29,7 @@ class Multilabel(Kind):
     least_labels = 1
     label_form = "labels"
     expected_label = "'text' with 'labels', a list"
+    answer_fields = ("labels",)
     metrics = ("micro_f1", "macro_f1")
     activations = ("sigmoid", "softmax", "none")
     takes_threshold = True
@@ -134,6 +135,13 @@ class Multilabel(Kind):
     ) -> list[Any]:
         """The sets of labels."""
         return [{label["label"] for label in answer["labels"]} for answer in answers]
+
+    def distance(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
+        """By the scores of the labels that are named."""
+        first, second = (
+            {x["label"]: x["score"] for x in answer["labels"]} for answer in (one, other)
+        )
+        return largest_difference(first, second)
 
     def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
         """The labels; ``-`` for none."""

@@ -34,6 +34,7 @@ class Regression(Kind):
     name = "regression"
     least_labels = 0
     expected_label = "'label', a number"
+    answer_fields = ("value",)
     metrics = ("pearson", "spearman")
     activations = ("none", "sigmoid")
     problem_type = "regression"
@@ -147,6 +148,13 @@ class Regression(Kind):
         close = _CLOSE * (max(exact) - min(exact))
         equal = [abs(a - b) <= close for a, b in zip(exact, approximate, strict=True)]
         return equal.count(True) / len(equal)
+
+    def distance(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
+        """Numbers say the same that are close, for their size."""
+        first, second = one["value"], other["value"]
+        size = max(1.0, abs(first), abs(second))
+        difference: float = abs(first - second)
+        return difference if difference <= _CLOSE * size else None
 
     def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
         """The value."""

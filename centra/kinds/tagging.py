@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from centra.data.reading import all_labels, read_as_bio
 from centra.data.tags import TagError, bio_labels, detect_scheme, tagged_spans, to_bio
 from centra.errors import DataError
-from centra.kinds.base import Kind, label_index, label_indices
+from centra.kinds.base import Kind, label_index, label_indices, largest_difference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +49,7 @@ class Tagging(Kind):
     least_labels = 1
     label_form = "tags"
     expected_label = "'tokens' with 'labels', a tag for each"
+    answer_fields = ("spans",)
     metrics = ("entity_f1",)
     further_metrics = (ON_TOKENS,)
     activations = ("softmax",)
@@ -230,6 +231,14 @@ class Tagging(Kind):
         """Per token the label and the start of the span that covers its first character."""
         pairs = zip(answers, examples, strict=True)
         return [_span_at(answer, start) for answer, e in pairs for start, _ in e.input.token_spans]
+
+    def distance(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> float | None:
+        """By the scores of the spans, which are the same where label, start and end are."""
+        first, second = (
+            {(x["label"], x["start"], x["end"]): x["score"] for x in answer["spans"]}
+            for answer in (one, other)
+        )
+        return largest_difference(first, second)
 
     def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
         """The spans with their labels; ``-`` for none."""

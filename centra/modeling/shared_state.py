@@ -57,6 +57,10 @@ class SharedState:
         self._rotary: dict[Rotary, tuple[torch.Tensor, torch.Tensor]] = {}
         self._scores: dict[tuple[RelativeBias | None, int | None], torch.Tensor] = {}
 
+    def only(self, inputs: torch.Tensor) -> SharedState:
+        """The same for some inputs, by their places."""
+        return SharedState(self.attention_mask[inputs], self._tables)
+
     def rotary(self, rotary: Rotary) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines ``(seq, size)``."""
         if rotary not in self._rotary:

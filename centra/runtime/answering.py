@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from centra.kinds import kind_named
 from centra.runtime.queries import EncodedQuery, TaskResult
-from centra.runtime.schedule import Job, Profile, compute, compute_alone
+from centra.runtime.schedule import Job, Outcome, Profile, compute, compute_alone
 from centra.tokenization.text_encoder import Encoded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    import numpy as np
-
-    from centra.runtime.engine import LoadedTask
+    from centra.runtime.engine import Inputs, LoadedTask
     from centra.runtime.parts import Parts, TrunkKey
     from centra.tokenization.text_encoder import Row
 
@@ -28,11 +28,14 @@ __all__ = ["Batch", "Finish", "answer_batch", "answers_of", "logits_of"]
 class Batch:
     """Queries that are computed together, and how a backbone reads each."""
 
-    queries: list[EncodedQuery]
-    rows: list[Row]
+    queries: Sequence[EncodedQuery]
+    rows: Sequence[Row]
 
-    def at(self, places: Sequence[int]) -> Batch:
+    def only(self, inputs: Inputs) -> Batch:
         """Some of them."""
+        if len(inputs) == len(self.rows):
+            return self
+        places = inputs.tolist()
         return Batch(queries=[self.queries[i] for i in places], rows=[self.rows[i] for i in places])
 
 
@@ -55,38 +58,81 @@ def answer_batch(
         profile: run part by part, and add here what each takes.
     """
     start = time.perf_counter()
-    asked: dict[TrunkKey, dict[str, list[int]]] = {}
-    for place, one in enumerate(batch):
-        for name in one.tasks:
-            asked.setdefault(parts.trunk_of[name], {}).setdefault(name, []).append(place)
-    for key, places in asked.items():
-        digest, trunk = key[0], parts.trunks[key].engine
-        reading = sorted({place for found in places.values() for place in found})
-        index = {place: i for i, place in enumerate(reading)}
-        own = Batch(
-            queries=[batch[place] for place in reading],
-            rows=[batch[place].rows[digest] for place in reading],
-        )
-        encoded = Encoded.pad(own.rows, parts.encoders[digest].pad_token_id)
-        jobs = [
-            _job(name, parts.tasks[name], own, [index[place] for place in found], finish)
-            for name, found in places.items()
-        ]
-        steps = trunk.run(encoded, {job.tap for job in jobs})
-        outcomes = (
-            compute(parts.pool, steps, jobs)
-            if profile is None
-            else compute_alone(parts.pool, steps, jobs, profile)
-        )
-        for outcome in outcomes:
+    for key, asked in _asked(parts, batch).items():
+        for outcome in _run(parts, key, batch, asked, finish=finish, profile=profile):
+            name = outcome.job.name
             yield TaskResult(
-                task=outcome.job.name,
-                places=tuple(places[outcome.job.name]),
+                task=name,
+                places=tuple(asked[name]),
                 answers=outcome.value or [],
                 error=outcome.error,
                 trunk_seconds=outcome.reached - start,
                 branch_seconds=outcome.done - outcome.reached,
             )
+
+
+def _asked(parts: Parts, batch: Sequence[EncodedQuery]) -> dict[TrunkKey, dict[str, list[int]]]:
+    """By trunk and task, the places of the queries that ask for the task, ascending."""
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for place, one in enumerate(batch):
+        alike.setdefault(one.tasks, []).append(place)
+    asked: dict[TrunkKey, dict[str, list[int]]] = {}
+    for tasks, places in alike.items():
+        for name in tasks:
+            asked.setdefault(parts.trunk_of[name], {}).setdefault(name, []).extend(places)
+    if len(alike) > 1:
+        for by_task in asked.values():
+            for places in by_task.values():
+                places.sort()
+    return asked
+
+
+def _run(
+    parts: Parts,
+    key: TrunkKey,
+    batch: Sequence[EncodedQuery],
+    asked: Mapping[str, Sequence[int]],
+    *,
+    finish: Finish,
+    profile: Profile | None,
+) -> Iterator[Outcome[list[dict[str, Any]]]]:
+    """Run the tasks that stand on one trunk.
+
+    Args:
+        parts, batch, finish, profile: see :func:`answer_batch`.
+        key: of the trunk.
+        asked: by task, the places of the queries that ask for it, ascending.
+    """
+    digest, _ = key
+    present = sorted({place for places in asked.values() for place in places})
+    own = Batch(
+        queries=[batch[place] for place in present],
+        rows=[batch[place].rows[digest] for place in present],
+    )
+    readers: dict[int, list[Inputs]] = {}
+    jobs: list[Job[list[dict[str, Any]]]] = []
+    for name, places in asked.items():
+        inputs = np.searchsorted(present, places)
+        readers.setdefault(parts.tasks[name].spec.tap_layer, []).append(inputs)
+        jobs.append(_job(name, parts.tasks[name], own, inputs, finish))
+    encoded = Encoded.pad(own.rows, parts.encoders[digest].pad_token_id)
+    steps = parts.trunks[key].engine.run(encoded, readers)
+    if profile is None:
+        return compute(parts.pool, steps, jobs)
+    return compute_alone(parts.pool, steps, jobs, profile)
+
+
+def _job(
+    name: str, task: LoadedTask, batch: Batch, inputs: Inputs, finish: Finish
+) -> Job[list[dict[str, Any]]]:
+    """A task's branch on those of a batch that ask for it."""
+
+    def run(hidden_states: Any) -> list[dict[str, Any]]:
+        return finish(task, task.branch.run(hidden_states, inputs), batch.only(inputs))
+
+    # A layer on the first token alone is much shorter than one on all, and still no trifle.
+    length = task.spec.depth if task.spec.reads_every_token else task.spec.depth - 0.5
+    return Job(name=name, tap=task.spec.tap_layer, length=length, run=run)
 
 
 def answers_of(task: LoadedTask, logits: np.ndarray, batch: Batch) -> list[dict[str, Any]]:
@@ -119,17 +165,3 @@ def logits_of(task: LoadedTask, logits: np.ndarray, batch: Batch) -> list[dict[s
         {"logits": array[: len(row.input_ids)]}
         for array, row in zip(logits, batch.rows, strict=True)
     ]
-
-
-def _job(
-    name: str, task: LoadedTask, batch: Batch, places: Sequence[int], finish: Finish
-) -> Job[list[dict[str, Any]]]:
-    """A task's branch on those of a batch that ask for it."""
-    own = batch.at(places)
-
-    def run(hidden_states: Any) -> list[dict[str, Any]]:
-        return finish(task, task.branch.run(hidden_states)[places], own)
-
-    # A layer on the first token alone is much shorter than one on all, and still no trifle.
-    length = task.spec.depth if task.spec.reads_every_token else task.spec.depth - 0.5
-    return Job(name=name, tap=task.spec.tap_layer, length=length, run=run)

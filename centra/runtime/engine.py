@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from centra.formats.precision import Precision
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
-
-    import numpy as np
 
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import TaskSpec
@@ -24,23 +24,36 @@ __all__ = [
     "PROBE_INPUTS",
     "BranchEngine",
     "Engine",
+    "Inputs",
     "LoadedTask",
     "Probe",
     "TrunkEngine",
+    "deepest_taps",
 ]
 
 PROBE_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """The fields of a probe's batch, and the tensors under ``probe.`` that hold them."""
 
 
+Inputs = np.ndarray
+"""Some inputs of a batch, ``(n,)``: their places from 0, ascending."""
+
+
 class TrunkEngine(Protocol):
     """Computes the shared layers of one backbone."""
 
-    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, Any]]:
+    def run(
+        self, batch: Encoded, readers: Mapping[int, Sequence[Inputs]]
+    ) -> Iterator[tuple[int, Any]]:
         """Each tap with its hidden states, the lowest first, as soon as it is reached.
 
-        The states have whatever form the branches of this engine take. Layers above the deepest
-        tap are not computed, and none before it is asked for. Errors of the engine come through.
+        The states have whatever form the branches of this engine take. Nothing is computed before
+        it is asked for. Errors of the engine come through.
+
+        Args:
+            batch: the inputs.
+            readers: by tap, what each branch there reads; together they read every input. No input
+                needs to be computed above the deepest tap that reads it.
         """
         ...
 
@@ -48,12 +61,25 @@ class TrunkEngine(Protocol):
 class BranchEngine(Protocol):
     """Computes one task."""
 
-    def run(self, hidden_states: Any) -> np.ndarray:
-        """From what the trunk gives to logits ``(batch, outputs)`` or ``(batch, seq, outputs)``.
+    def run(self, hidden_states: Any, inputs: Inputs) -> np.ndarray:
+        """From what the trunk gives to logits ``(n, outputs)`` or ``(n, seq, outputs)``.
 
-        Logits of padding mean nothing. Errors of the engine come through.
+        Logits of padding mean nothing; ``seq`` is the batch's. Errors of the engine come through.
+
+        Args:
+            hidden_states: at the task's tap.
+            inputs: those of the batch that ask for the task, as the trunk was told.
         """
         ...
+
+
+def deepest_taps(inputs: int, readers: Mapping[int, Sequence[Inputs]]) -> np.ndarray:
+    """The deepest tap that reads each of so many inputs; see :meth:`TrunkEngine.run`."""
+    deepest = np.zeros(inputs, dtype=np.int64)
+    for tap in sorted(readers):
+        for places in readers[tap]:
+            deepest[places] = tap
+    return deepest
 
 
 @dataclass(frozen=True)
@@ -79,8 +105,9 @@ class LoadedTask:
 
         Padding is cut out of tagging logits. Equal up to rounding means parity.
         """
-        ((_, hidden),) = trunk.run(self.probe.batch, [self.spec.tap_layer])
-        own, recorded = self.branch.run(hidden), self.probe.logits
+        every = np.arange(len(self.probe.batch.input_ids))
+        ((_, hidden),) = trunk.run(self.probe.batch, {self.spec.tap_layer: [every]})
+        own, recorded = self.branch.run(hidden, every), self.probe.logits
         if self.spec.reads_every_token:
             tokens = self.probe.batch.attention_mask.astype(bool)
             return own[tokens], recorded[tokens]

@@ -77,15 +77,15 @@ class Packed:
     rows: np.ndarray
     """``(tokens,)``: each token's input, by its place in the batch as given."""
     order: np.ndarray
-    """``(batch,)``: the batch's inputs in packed order."""
+    """``(batch,)``: the inputs in packed order, by their places in the batch as given."""
     firsts: np.ndarray
     """``(batch,)``: the first token of each input, in packed order."""
     lengths: np.ndarray
     """``(batch,)``: how many tokens each input has, in packed order."""
     padded: np.ndarray
     """``(batch,)``: to how many tokens each is padded for attention, in packed order."""
-    shape: tuple[int, int]
-    """Of the padded batch."""
+    seq: int
+    """The length of the padded batch."""
     _parts: dict[int, list[Part]] = field(default_factory=dict)
 
     @classmethod
@@ -113,8 +113,33 @@ class Packed:
             firsts=lengths.cumsum() - lengths,
             lengths=lengths,
             padded=padded[order],
-            shape=mask.shape,
+            seq=mask.shape[1],
         )
+
+    def only(self, inputs: np.ndarray) -> tuple[Packed, np.ndarray]:
+        """Some of the inputs, in the same order.
+
+        Args:
+            inputs: by their places in the batch as given.
+
+        Returns:
+            They, and which tokens are theirs.
+        """
+        chosen = np.isin(self.order, inputs)
+        tokens = np.nonzero(np.repeat(chosen, self.lengths))[0]
+        lengths = self.lengths[chosen]
+        packed = Packed(
+            input_ids=self.input_ids[tokens],
+            token_type_ids=self.token_type_ids[tokens],
+            columns=self.columns[tokens],
+            rows=self.rows[tokens],
+            order=self.order[chosen],
+            firsts=lengths.cumsum() - lengths,
+            lengths=lengths,
+            padded=self.padded[chosen],
+            seq=self.seq,
+        )
+        return packed, tokens
 
     @cached_property
     def places(self) -> np.ndarray:
@@ -146,16 +171,22 @@ class Packed:
         return Part(rows=slice(start, start + int(lengths.sum())), buckets=tuple(buckets))
 
     def unpack_inputs(self, values: np.ndarray) -> np.ndarray:
-        """From one row per input in packed order to the batch's own order."""
+        """From one row per input in packed order to the order of the batch as given."""
         found = np.empty_like(values)
-        found[self.order] = values
+        found[self._ranks] = values
         return found
 
     def unpack_tokens(self, values: np.ndarray) -> np.ndarray:
-        """From one row per token to ``(batch, seq, …)``, with zeros for padding."""
-        found = np.zeros((*self.shape, *values.shape[1:]), dtype=values.dtype)
-        found[self.rows, self.columns] = values
+        """From one row per token to ``(batch, seq, …)``, with zeros for padding; likewise."""
+        shape = len(self.order), self.seq, *values.shape[1:]
+        found = np.zeros(shape, dtype=values.dtype)
+        found[np.repeat(self._ranks, self.lengths), self.columns] = values
         return found
+
+    @cached_property
+    def _ranks(self) -> np.ndarray:
+        """``(batch,)``: each input's place among these, in the order of the batch as given."""
+        return np.searchsorted(np.sort(self.order), self.order)
 
 
 def padded_length(length: int) -> int:

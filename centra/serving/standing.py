@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from centra.serving.series import counters, gauges, info
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from centra.serving.batcher import Batcher
+    from centra.serving.follower import Follower
 
 __all__ = ["Standing", "of_standing"]
 
@@ -37,7 +38,7 @@ class Standing:
     queue_age: float = 0.0
     """Seconds that the oldest has waited."""
     store_reachable: bool | None = None
-    """None where no channel is followed, and nobody asks the store."""
+    """Whether the channel could be read and followed when it was last looked at; None where no channel is followed, and nobody asks the store."""
     swapped: int = 0
     """How many releases took another's place."""
     refused: int = 0
@@ -63,7 +64,19 @@ class Standing:
             queue_tokens=queue.tokens,
             queue_inputs=queue.inputs,
             queue_age=queue.age,
+            swapped=batcher.swapped,
+            **_followed(batcher.follower),
         )
+
+
+def _followed(follower: Follower | None) -> dict[str, Any]:
+    if follower is None:
+        return {}
+    return {
+        "store_reachable": follower.store_error is None,
+        "refused": follower.refusals,
+        "refusing": follower.refused is not None,
+    }
 
 
 def of_standing(standing: Standing) -> Iterator[Metric]:
@@ -112,7 +125,7 @@ def _of_release(standing: Standing) -> Iterator[Metric]:
         ),
         (
             "store_up",
-            "1 where the store was reached when it was last asked.",
+            "1 where the channel could be followed when it was last looked at.",
             standing.store_reachable,
         ),
     ):

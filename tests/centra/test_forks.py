@@ -280,9 +280,9 @@ def test_whatever_computes_does_so_in_threads_of_the_pool(
     for task in release._parts.tasks.values():
         run = task.branch.run
 
-        def noted(states: object, run: Callable[[object], object] = run) -> object:
+        def noted(*given: object, run: Callable[..., object] = run) -> object:
             names.add(threading.current_thread().name)
-            return run(states)
+            return run(*given)
 
         monkeypatch.setattr(task.branch, "run", noted)
     release.predict(TEXTS)

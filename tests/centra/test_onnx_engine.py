@@ -126,7 +126,7 @@ def assert_same_bits(ours: dict[str, list[Any]], theirs: dict[str, list[Any]]) -
 def onnx_states(spec: BackboneSpec, reader: BlobReader, batch: Encoded) -> list[np.ndarray]:
     """Hidden states at every layer, ``(batch, seq, hidden)``."""
     trunk = open_engine("onnx", threads=1).load_trunk(spec, reader, depth=spec.num_layers)
-    steps = dict(trunk.run(batch, range(spec.num_layers + 1)))
+    steps = dict(trunk.run(batch, support.read_by_all(batch, range(spec.num_layers + 1))))
     return [hidden.packed.unpack_tokens(hidden.states) for hidden in steps.values()]
 
 

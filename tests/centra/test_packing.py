@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,6 +35,26 @@ def test_unpacking_gives_what_was_packed(lengths: list[int]) -> None:
         packed.unpack_inputs(packed.input_ids[packed.firsts]), given.input_ids[:, 0]
     )
     assert np.array_equal(packed.unpack_inputs(packed.order), np.arange(len(lengths)))
+
+
+@given(lengths, st.data())
+def test_some_inputs_are_packed_as_they_would_be_alone(lengths: list[int], data: Any) -> None:
+    given = batch(*lengths)
+    chosen = np.array(
+        sorted(data.draw(st.sets(st.sampled_from(range(len(lengths))), min_size=1))), np.int64
+    )
+
+    packed, tokens = Packed.of(given).only(chosen)
+
+    alone = Packed.of(Encoded(**{name: array[chosen] for name, array in vars(given).items()}))
+    assert np.array_equal(packed.order, chosen[alone.order])
+    for name in ("input_ids", "token_type_ids", "columns", "firsts", "lengths", "padded", "places"):
+        assert np.array_equal(getattr(packed, name), getattr(alone, name)), name
+    assert np.array_equal(Packed.of(given).input_ids[tokens], packed.input_ids)
+    assert np.array_equal(packed.unpack_tokens(packed.input_ids), given.input_ids[chosen])
+    assert np.array_equal(packed.unpack_inputs(packed.order), chosen)
+    again, _ = packed.only(chosen[:1])
+    assert np.array_equal(again.unpack_tokens(again.input_ids), given.input_ids[chosen[:1]])
 
 
 @given(lengths)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,19 +12,21 @@ import pytest
 from centra.errors import CentraError, DataError, FormatError, NotFoundError, UsageError
 from centra.runtime import Release
 from centra.runtime.engines import ENGINES
+from centra.runtime.onnx import blocks as onnx_blocks
 from centra.runtime.queries import EncodedQuery, Query, TaskResult
 from centra.tokenization.text_encoder import TextEncoder
 from tests import support
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from centra.data.inputs import Input
+    from centra.formats.task_module import TaskModule
     from centra.store import LocalStore
     from centra.tokenization.text_encoder import Row
 
 # Task: kind, tap, depth, form.
-TASKS = {
+TASKS: dict[str, tuple[Any, int, int, str]] = {
     "bare": ("classification", 0, 0, "single"),
     "low": ("multilabel", 1, 1, "single"),
     "value": ("regression", 2, 1, "single"),
@@ -46,15 +49,19 @@ def release(
     engine: str,
     store: LocalStore,
     tiny_backbone: support.Backbone,
-    make_module: Callable[..., Any],
 ) -> Release:
     support.copy_backbone(tiny_backbone, store)
-    modules = {
-        name: make_module(kind, tap=tap, depth=depth, form=form, seed=seed)
+    manifest = support.put_release(make_modules(tiny_backbone), [tiny_backbone.spec], store)
+    return Release.load(manifest, store, engine=engine, device="cpu")
+
+
+def make_modules(backbone: support.Backbone) -> dict[str, TaskModule]:
+    return {
+        name: support.make_module(
+            kind, backbone.spec, backbone.store, tap=tap, depth=depth, form=form, seed=seed
+        )
         for seed, (name, (kind, tap, depth, form)) in enumerate(TASKS.items())
     }
-    manifest = support.put_release(modules, [tiny_backbone.spec], store)
-    return Release.load(manifest, store, engine=engine, device="cpu")
 
 
 def encoded(release: Release, *queries: Query) -> list[EncodedQuery]:
@@ -221,6 +228,103 @@ def test_queries_of_one_batch_may_ask_for_different_tasks(release: Release) -> N
         for place, answer in zip(result.places, result.answers, strict=True):
             alone = release.predict([batch[place].input], [name])[0]
             assert near(answer, alone[name]), name
+
+
+@pytest.mark.parametrize("family", support.FAMILIES)
+def test_an_input_answers_the_same_bits_whatever_its_batch_is_asked(
+    family: str, imported: Callable[[str], support.Backbone], store: LocalStore
+) -> None:
+    """On the onnx engine, in float32, in int8, and with both in one release."""
+    backbone = imported(family)
+    support.copy_backbone(backbone, store)
+    modules = make_modules(backbone)
+    for threads, int8 in [(1, []), (2, [*TASKS]), (3, [*TASKS][::2])]:
+        manifest = support.put_release(modules, [backbone.spec], store, int8)
+        release = Release.load(manifest, store, engine="onnx", threads=threads)
+        assert_answered_as_alone(release, seed=threads)
+
+
+def assert_answered_as_alone(release: Release, seed: int = 0, batches: int = 8) -> None:
+    """Batches of random inputs with random sets of tasks give each what it gets alone."""
+    source = random.Random(seed)
+    words = " ".join((*TEXTS, *PAIR)).split()
+    texts = [" ".join(source.choices(words, k=k)) for k in (1, 5, 14, 15, 16, 30, 60)]
+    inputs: list[object] = [*texts, *((text, "no never") for text in texts[::2])]
+    forms = {name: entry.input for name, entry in release.manifest.tasks.items()}
+    alone = [
+        {
+            name: collected(
+                release, encoded(release, Query(input=item, tasks=(name,), logits=True))
+            )
+            for name, form in forms.items()
+            if (form == "pair") == isinstance(item, tuple)
+        }
+        for item in inputs
+    ]
+
+    for _ in range(batches):
+        chosen = source.choices(range(len(inputs)), k=source.randint(1, 12))
+        asked = [
+            tuple(source.sample(sorted(alone[i]), k=source.randint(1, len(alone[i]))))
+            for i in chosen
+        ]
+        found = collected(
+            release,
+            encoded(
+                release,
+                *(
+                    Query(input=inputs[i], tasks=tasks, logits=True)
+                    for i, tasks in zip(chosen, asked, strict=True)
+                ),
+            ),
+        )
+        for i, answers in zip(chosen, found, strict=True):
+            assert answers == {name: alone[i][name][0][name] for name in answers}
+
+
+def test_an_input_goes_no_further_up_than_its_tasks_need(
+    engine: str, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if engine == "torch":
+        pytest.skip("the reference computes all inputs as far as the deepest of them")
+    rows: list[int] = []
+    for layer in (onnx_blocks.Layer, onnx_blocks.FirstLayer):
+        original = layer.__call__
+
+        def counted(self: Any, *args: Any, original: Any = original) -> Any:
+            shared = getattr(args[0], "shared", args[-1])
+            rows.append(len(shared.packed.order))
+            return original(self, *args)
+
+        monkeypatch.setattr(layer, "__call__", counted)
+    batch = encoded(
+        release,
+        Query(input=TEXTS[0], tasks=("bare",)),
+        Query(input=TEXTS[1], tasks=("tags", "low")),
+        Query(input=TEXTS[2], tasks=("value", "low")),
+        Query(input=PAIR),
+        Query(input=TEXTS[1], tasks=("deep",)),
+    )
+
+    collected(release, batch)
+
+    trunk = [4, 3, 1]
+    branches = {"low": [2], "tags": [1, 1], "value": [1], "both": [1], "deep": [1]}
+    assert sorted(rows) == sorted(trunk + [n for own in branches.values() for n in own])
+
+
+def test_batches_of_several_threads_do_not_mix(release: Release) -> None:
+    batches = [
+        encoded(release, Query(input=text, tasks=tasks), Query(input=PAIR))
+        for text in TEXTS
+        for tasks in (("deep",), ("tags", "low"), SINGLE)
+    ]
+    expected = [collected(release, batch) for batch in batches]
+
+    with ThreadPoolExecutor(4) as executor:
+        found = list(executor.map(lambda batch: collected(release, batch), batches * 4))
+
+    assert found == expected * 4
 
 
 def test_an_empty_batch_has_no_results(release: Release) -> None:

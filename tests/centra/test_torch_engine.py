@@ -22,6 +22,7 @@ from centra.formats.backbone import BackboneSpec
 from centra.formats.task_module import HeadSpec
 from centra.runtime import Release, devices
 from centra.runtime.engines import default_engine, open_engine
+from centra.runtime.queries import EncodedQuery, Query
 from centra.runtime.torch import batched_engine
 from centra.runtime.torch.batched_engine import BatchedEngine
 from centra.runtime.torch.batched_layers import Branches
@@ -120,7 +121,7 @@ def states_of(
     trunk = engine.load_trunk(spec, backbone.store, depth=spec.num_layers)
     return [
         hidden.states[0, :inputs, :tokens].float().cpu().numpy()
-        for _, hidden in trunk.run(batch, range(spec.num_layers + 1))
+        for _, hidden in trunk.run(batch, support.read_by_all(batch, range(spec.num_layers + 1)))
     ]
 
 
@@ -212,8 +213,9 @@ def test_any_activation_of_transformers_is_taken(
 
     ours = states_of(BatchedEngine(device, "fp32"), spec, tiny_backbone, batch)
 
-    for own, (_, (theirs, _)) in zip(ours, trunk.run(batch, range(4)), strict=True):
-        assert np.abs(own - theirs.numpy())[tokens].max() <= NEAR["fp32"] * 10
+    reference = trunk.run(batch, support.read_by_all(batch, range(4)))
+    for own, (_, theirs) in zip(ours, reference, strict=True):
+        assert np.abs(own - theirs.states.numpy())[tokens].max() <= NEAR["fp32"] * 10
 
 
 # Groups
@@ -332,7 +334,42 @@ def test_tasks_of_both_precisions_of_a_release_are_computed_in_the_engine_s(
     assert_near(mixed.logits(INPUTS), fp32.logits(INPUTS), NEAR["fp32"])
 
 
+@every_dtype
+def test_inputs_of_one_batch_that_are_asked_different_things_answer_near_the_reference(
+    dtype: str, manifest: ReleaseManifest, store: LocalStore, load: Callable[..., Release]
+) -> None:
+    exact, release = reference(manifest, store), load(manifest, store, dtype)
+    tasks = [*[("bare", "many")] * 5, ("last",), ("tags", "crf", "few"), *[None] * 5]
+    queries = [Query(input=i, tasks=t, logits=True) for i, t in zip(INPUTS, tasks, strict=True)]
+    batch = [query for query in release.encode(queries) if isinstance(query, EncodedQuery)]
+
+    for result in release.answer(batch):
+        assert [result.task in batch[place].tasks for place in result.places]
+        theirs = exact.logits([INPUTS[place] for place in result.places], [result.task])
+        ours = [np.array(answer["logits"], np.float32) for answer in result.answers]
+        assert_near({result.task: ours}, theirs, NEAR[dtype])
+
+
 # Shapes
+
+
+def test_inputs_leave_at_their_deepest_tap_where_fewer_rows_are_enough_for_the_others(
+    device: torch.device, tiny_backbone: support.Backbone
+) -> None:
+    trunk = BatchedEngine(device, "fp32").load_trunk(
+        tiny_backbone.spec, tiny_backbone.store, depth=3
+    )
+    batch = encoded(tiny_backbone, (SINGLES * 5)[:5])
+    readers = {0: [np.array([0, 4])], 2: [np.array([1, 2, 3]), np.array([1])], 3: [np.array([2])]}
+
+    found = dict(trunk.run(batch, readers))
+
+    assert {tap: hidden.states.shape[1] for tap, hidden in found.items()} == {0: 8, 2: 4, 3: 1}
+    whole = dict(trunk.run(batch, support.read_by_all(batch, range(4))))
+    for tap, hidden in found.items():
+        own = hidden.states[0, : len(hidden.inputs)].cpu().numpy()
+        theirs = whole[tap].states[0, torch.from_numpy(hidden.inputs)].cpu().numpy()
+        assert np.abs(own - theirs).max() <= NEAR["fp32"] * 10
 
 
 @every_dtype
@@ -363,7 +400,7 @@ def test_batches_are_padded_to_few_shapes(
             batch = encoded(
                 tiny_backbone, SINGLES[:1] * (count - 1) + [type(SINGLES[0])("go " * longest)]
             )
-            ((_, hidden),) = trunk.run(batch, [0])
+            ((_, hidden),) = trunk.run(batch, support.read_by_all(batch, [0]))
             _, rows, length, _ = hidden.states.shape
             assert rows >= count
             assert length >= batch.input_ids.shape[1]
@@ -382,7 +419,9 @@ def test_a_length_that_the_backbone_has_no_positions_for_is_not_padded_to(
     batch = encoded(tiny_backbone, SINGLES)
     wide = {name: np.pad(a, ((0, 0), (0, 49 - a.shape[1]))) for name, a in vars(batch).items()}
 
-    ((_, hidden),) = trunk.run(type(batch)(**wide), [0])
+    batch = type(batch)(**wide)
+
+    ((_, hidden),) = trunk.run(batch, support.read_by_all(batch, [0]))
 
     assert hidden.states.shape[2] == 50
 
@@ -430,10 +469,11 @@ def test_members_of_a_group_that_ask_at_once_get_their_own_answers(
     names = ["many", "few", "also-one"]
     batch = encoded(tiny_backbone, SINGLES[:1])
     (trunk,) = release._parts.trunks.values()
-    ((_, hidden),) = trunk.engine.run(batch, [1])
+    ((_, hidden),) = trunk.engine.run(batch, support.read_by_all(batch, [1]))
 
     with ThreadPoolExecutor(3) as executor:
-        runs = [executor.submit(release._parts.tasks[name].branch.run, hidden) for name in names]
+        branches = [release._parts.tasks[name].branch for name in names]
+        runs = [executor.submit(branch.run, hidden, np.arange(1)) for branch in branches]
         found = {name: list(run.result()) for name, run in zip(names, runs, strict=True)}
 
     assert_near(found, {name: expected[name] for name in names}, 0)

@@ -31,6 +31,7 @@ from tests.centra.test_onnx_engine import (
     tensors,
     texts,
 )
+from tests.centra.test_queries import assert_answered_as_alone
 from tests.centra.test_torch_engine import NEAR, states_of
 from tests.toy_family import TOY
 
@@ -381,6 +382,15 @@ def test_an_input_answers_the_same_bits_whatever_its_batch(
         place = size // 2
         found = release.logits([*others[:place], text, *others[place + 1 :]])
         assert_same_bits({name: [arrays[place]] for name, arrays in found.items()}, alone)
+
+
+@pytest.mark.parametrize("int8", [[], [*TASKS][::2]], ids=["fp32", "mixed"])
+def test_an_input_answers_the_same_bits_whatever_its_batch_is_asked(
+    int8: list[str], toy: support.Backbone, modules: dict[str, TaskModule], store: LocalStore
+) -> None:
+    support.copy_backbone(toy, store)
+    manifest = support.put_release(modules, [toy.spec], store, int8)
+    assert_answered_as_alone(load(manifest, store, threads=2))
 
 
 def test_int8_is_close_to_fp32(

@@ -16,7 +16,7 @@ from tests.serving.servers import make_modules, make_store, running
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
     from centra.formats.task_module import TaskModule
     from tests import support
@@ -56,13 +56,16 @@ class Visit:
     """The page in a window, with what its console said."""
 
     def __init__(self, page: Page, server: Server) -> None:
-        self.page = page
+        self.page, self.server = page, server
         self.complaints: list[str] = []
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("dialog", lambda dialog: self.complaints.append(f"dialog: {dialog.message}"))
-        page.goto(server.url)
-        expect(page.locator(".branch")).not_to_have_count(0)
+        self.open()
+
+    def open(self) -> None:
+        self.page.goto(self.server.url)
+        expect(self.page.locator("#model")).to_have_attribute("aria-busy", "false")
 
     def ask(self, text: str, second: str = "") -> None:
         self.page.get_by_label("Text", exact=True).fill(text)
@@ -171,6 +174,48 @@ def test_what_cannot_be_asked_is_explained(visit: Visit) -> None:
     visit.ask("wake me at seven")
     expect(visit.page.get_by_role("alert").first).to_contain_text("second text")
     visit.check_fits()
+
+
+def test_a_release_that_was_refused_shows_with_its_reason(visit: Visit) -> None:
+    refused = {"release": 8, "reason": "task <b>intent</b>: parity failed"}
+    visit.page.route(
+        "**/v1/release",
+        lambda route: route.fulfill(json=route.fetch().json() | {"refused": refused}),
+    )
+    visit.open()
+    notice = visit.page.get_by_text("Release 8 was refused")
+    expect(notice).to_contain_text("task <b>intent</b>: parity failed")
+    visit.check_fits()
+
+
+def test_a_server_that_is_gone_is_said_to_be(visit: Visit) -> None:
+    visit.page.route("**/v1/predict", lambda route: route.abort())
+    visit.ask("wake me at seven")
+    expect(visit.page.get_by_role("alert").first).to_contain_text("cannot be reached")
+    expect(visit.page.locator(".branch.waiting")).to_have_count(0)
+
+
+def test_a_token_is_asked_for_where_the_server_wants_one(visit: Visit) -> None:
+    def guard(route: Route) -> None:
+        if route.request.headers.get("authorization") == "Bearer good":
+            route.continue_()
+        else:
+            route.fulfill(status=401, json={"detail": "the call bears no token"})
+
+    visit.page.route("**/v1/**", guard)
+    visit.page.goto(visit.server.url)
+    visit.page.get_by_label("Bearer token").fill("bad")
+    visit.page.keyboard.press("Enter")
+    expect(visit.page.locator("#login-problem")).to_contain_text("does not know this token")
+    visit.page.get_by_label("Bearer token").fill("good")
+    visit.page.get_by_role("button", name="Go on").click()
+    expect(visit.page.locator("#model")).to_have_attribute("aria-busy", "false")
+    visit.ask("wake me at seven")
+    expect(visit.page.locator("#status")).to_contain_text("answers in")
+    # This tab keeps it, until it is told to forget it.
+    visit.open()
+    visit.page.get_by_role("button", name="Forget token").click()
+    expect(visit.page.get_by_label("Bearer token")).to_be_visible()
 
 
 def test_the_page_is_its_own_and_nobody_elses(server: Server) -> None:

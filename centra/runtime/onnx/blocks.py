@@ -6,6 +6,7 @@ See :mod:`centra.runtime.onnx.layer_graphs` for what each session computes.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from centra.families.description import Layer as LayerDescription
     from centra.formats.precision import Precision
+    from centra.runtime.engine import Inputs
     from centra.runtime.onnx.layer_graphs import Head
     from centra.runtime.onnx.shared_state import SharedState
     from centra.runtime.packing import Bucket, Packed, Part
@@ -34,11 +36,21 @@ that reading the weights is not all it does."""
 class Hidden:
     """Hidden states at one layer, packed, and what all layers share of their batch."""
 
-    def __init__(self, states: np.ndarray, shared: SharedState) -> None:
+    def __init__(
+        self, states: np.ndarray, shared: SharedState, readers: Sequence[Inputs] = ()
+    ) -> None:
+        """Hold states.
+
+        Args:
+            states: ``(tokens, hidden)``.
+            shared: of the same inputs.
+            readers: what each branch will read of them, for :meth:`read`.
+        """
         self.states = states
-        """``(tokens, hidden)``."""
         self.shared = shared
         self._padded: list[np.ndarray] | None = None
+        self._waiting = Counter(inputs.tobytes() for inputs in readers)
+        self._read: dict[bytes, Hidden] = {}
         self._lock = threading.Lock()
 
     @property
@@ -46,8 +58,28 @@ class Hidden:
         """How the tokens are packed."""
         return self.shared.packed
 
+    def only(self, inputs: Inputs) -> Hidden:
+        """Those of some inputs."""
+        if len(inputs) == len(self.packed.order):
+            return self
+        packed, tokens = self.packed.only(inputs)
+        return Hidden(self.states[tokens], self.shared.of(packed))
+
+    def read(self, inputs: Inputs) -> Hidden:
+        """Those that a branch reads; made once for branches that read the same.
+
+        They are kept as long as there are readers to come.
+        """
+        key = inputs.tobytes()
+        with self._lock:
+            found = self._read.pop(key, None) or self.only(inputs)
+            self._waiting[key] -= 1
+            if self._waiting[key] > 0:
+                self._read[key] = found
+            return found
+
     def padded(self) -> list[np.ndarray]:
-        """Per bucket ``(n, length, hidden)``; made once for all branches that read this layer."""
+        """Per bucket ``(n, length, hidden)``; made once for all branches that read these states."""
         with self._lock:
             if self._padded is None:
                 self._padded = _padded(self.states, self.packed)

@@ -13,13 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from centra.families import family_named
 from centra.formats.backbone import check_shard
 from centra.formats.precision import Precision
 from centra.formats.task_module import check_stored
 from centra.formats.tensors import map_tensors, under
 from centra.kinds.chain import Chain
-from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe
+from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe, deepest_taps
 from centra.runtime.onnx import layer_graphs
 from centra.runtime.onnx.blocks import FirstLayer, Hidden, Layer
 from centra.runtime.onnx.layer_graphs import Head
@@ -31,15 +33,14 @@ from centra.runtime.units import UnitCache, UnitKey
 from centra.tokenization.text_encoder import Encoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
     from pathlib import Path
-
-    import numpy as np
 
     from centra.families.description import Embeddings
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import TaskSpec
+    from centra.runtime.engine import Inputs
     from centra.store import BlobReader
 
 __all__ = ["OnnxBranch", "OnnxEngine", "OnnxTrunk", "onnx_engine"]
@@ -160,7 +161,9 @@ class OnnxTrunk:
         self._embeddings = embeddings
         self._layers = layers
 
-    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, Hidden]]:
+    def run(
+        self, batch: Encoded, readers: Mapping[int, Sequence[Inputs]]
+    ) -> Iterator[tuple[int, Hidden]]:
         packed = Packed.of(batch)
         known = {
             "input_ids": packed.input_ids,
@@ -169,13 +172,16 @@ class OnnxTrunk:
         }
         program = self._embeddings.program
         (states,) = program(*(known[name] for name in program.inputs))
-        shared = SharedState(packed, self._embeddings.positions)
-        if 0 in taps:
-            yield 0, Hidden(states, shared)
-        for number, layer in enumerate(self._layers[: max(taps)], 1):
-            states = layer(states, shared)
-            if number in taps:
-                yield number, Hidden(states, shared)
+        hidden = Hidden(states, SharedState(packed, self._embeddings.positions))
+        deepest = deepest_taps(len(batch.input_ids), readers)
+        for number in range(max(readers) + 1):
+            if number:
+                own = hidden.only(np.nonzero(deepest >= number)[0])
+                states = self._layers[number - 1](own.states, own.shared)
+                hidden = Hidden(states, own.shared)
+            if number in readers:
+                hidden = Hidden(hidden.states, hidden.shared, readers[number])
+                yield number, hidden
 
     def _positions(self, batch: Encoded, packed: Packed) -> np.ndarray:
         """Each token's position, ``(tokens,)``, as its family counts."""
@@ -222,8 +228,8 @@ class OnnxBranch:
             self._layers = list(executor.map(layer, own[:-1], described[:-1]))
             self._last = compiled.result()
 
-    def run(self, hidden_states: Hidden) -> np.ndarray:
-        hidden = hidden_states
+    def run(self, hidden_states: Hidden, inputs: Inputs) -> np.ndarray:
+        hidden = hidden_states.read(inputs)
         for layer in self._layers:
             hidden = Hidden(layer(hidden.states, hidden.shared), hidden.shared)
         packed = hidden.packed

@@ -1,6 +1,7 @@
 """What all layers of a batch share in the onnx engine, the trunk's and the branches'.
 
-The trunk makes it once for a batch; hidden states carry it to each branch. All of it depends on the
+The trunk makes it once for the inputs that it computes together; hidden states carry it to each
+branch that reads all of these. All of it depends on the
 lengths of the inputs alone, so an answer cannot depend on its neighbours through it.
 """
 
@@ -75,6 +76,10 @@ class SharedState:
         self.packed = packed
         self._tables = tables
         self._turns: dict[Rotary, tuple[np.ndarray, np.ndarray]] = {}
+
+    def of(self, packed: Packed) -> SharedState:
+        """The same for some of the inputs."""
+        return SharedState(packed, self._tables)
 
     def turns(self, attention: Attention) -> tuple[np.ndarray, ...]:
         """Cosines and sines ``(tokens, head size)`` of the packed tokens; none where nothing turns.

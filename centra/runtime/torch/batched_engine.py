@@ -1,8 +1,8 @@
 """The torch engine for GPUs, and for bf16 and fp16 anywhere: tasks in groups, shapes in buckets.
 
 Branches with the same tap, depth and sort of head are a group. Their weights are stacked, and the
-group is computed in one go when the first of them is asked for, whether the others are or not. Batches
-are padded to few shapes, since on a GPU each embedding, layer and group is captured as a CUDA graph
+group is computed in one go when the first of them is asked for, whether the others are or not, and on
+all inputs that are there. Batches are padded to few shapes, since on a GPU each embedding, layer and group is captured as a CUDA graph
 for every shape. So the last digits of an answer may depend on its neighbours, in the batch and in the
 release, which the onnx engine and the reference rule out.
 
@@ -12,7 +12,7 @@ It computes in one number type whatever precision a release gives a task; heads 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,7 @@ from centra.formats.task_module import TaskModule, TaskSpec, check_stored
 from centra.modeling.branch import Branch
 from centra.modeling.shards import backbone_layer
 from centra.modeling.trunk import Trunk
+from centra.runtime.engine import deepest_taps
 from centra.runtime.packing import padded_length
 from centra.runtime.pool import Pool
 from centra.runtime.torch.batched_layers import Branches, BranchWeights, Layer, SharedLayout
@@ -32,11 +33,11 @@ from centra.runtime.torch.cuda_graphs import Graphs
 from centra.runtime.torch.loading import loaded_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from centra.formats.backbone import BackboneSpec
-    from centra.runtime.engine import LoadedTask
+    from centra.runtime.engine import Inputs, LoadedTask
     from centra.store import BlobReader
     from centra.tokenization.text_encoder import Encoded
 
@@ -113,7 +114,7 @@ class BatchedEngine:
             layers=[self._placed(layer.state_dict()) for layer in branch.layers],
             head={name: t.to(self._device) for name, t in branch.head.state_dict().items()},
         )
-        # Those of another precision or form are never asked for together with these.
+        # Those of another precision or form read other inputs than these.
         key = (
             backbone.digest,
             precision,
@@ -141,10 +142,23 @@ class _Hidden:
     """``(1, rows, length, hidden)``, with padding in both."""
     shared: tuple[torch.Tensor, ...]
     """What all layers share; see :class:`centra.runtime.torch.batched_layers.SharedLayout`."""
-    shape: tuple[int, int]
-    """Inputs and tokens without that padding."""
+    inputs: Inputs
+    """The inputs that are there, in the first rows."""
+    tokens: int
+    """The batch's length without padding to a bucket."""
     _answers: dict[_Group, torch.Tensor] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def only(self, inputs: Inputs) -> _Hidden:
+        """Those of some inputs, where these fill a smaller bucket."""
+        rows = _bucket(len(inputs))
+        if rows == self.states.shape[1]:
+            return self
+        chosen = np.zeros(rows, dtype=np.int64)
+        chosen[: len(inputs)] = np.searchsorted(self.inputs, inputs)
+        places = torch.from_numpy(chosen).to(self.states.device)
+        padding, *rest = self.shared
+        return _Hidden(self.states[:, places], (padding[places], *rest), inputs, self.tokens)
 
     def answers(self, group: _Group) -> torch.Tensor:
         """A group's logits, computed when they are first asked for."""
@@ -173,23 +187,26 @@ class BatchedTrunk:
         self._share = share
         self._device, self._dtype = device, dtype
 
-    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, _Hidden]]:
-        shape = batch.input_ids.shape
+    def run(
+        self, batch: Encoded, readers: Mapping[int, Sequence[Inputs]]
+    ) -> Iterator[tuple[int, _Hidden]]:
+        deepest = deepest_taps(len(batch.input_ids), readers)
         # Never across a yield: the mode is the thread's.
         with torch.inference_mode():
-            states, shared = self._begin(batch)
-        if 0 in taps:
-            yield 0, _Hidden(states, shared, shape)
-        for number, layer in enumerate(self._layers[: max(taps)], 1):
-            with torch.inference_mode():
-                states = layer(states, *shared)
-            if number in taps:
-                yield number, _Hidden(states, shared, shape)
+            hidden = self._begin(batch)
+        for number in range(max(readers) + 1):
+            if number:
+                with torch.inference_mode():
+                    below = hidden.only(np.nonzero(deepest >= number)[0])
+                    states = self._layers[number - 1](below.states, *below.shared)
+                    hidden = replace(below, states=states, _answers={}, _lock=threading.Lock())
+            if number in readers:
+                yield number, hidden
 
-    def _begin(self, batch: Encoded) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-        """The embeddings of a batch padded to its bucket, and what all layers share."""
+    def _begin(self, batch: Encoded) -> _Hidden:
+        """The embeddings of a batch padded to its bucket."""
         inputs, tokens = batch.input_ids.shape
-        rows = 1 << (inputs - 1).bit_length()
+        rows = _bucket(inputs)
         length = max(tokens, min(padded_length(tokens), self._spec.max_length))
         padded = np.zeros((3, rows, length), dtype=np.int64)
         padded[0] = self._spec.pad_token_id
@@ -203,7 +220,8 @@ class BatchedTrunk:
         least = torch.finfo(self._dtype).min
         bias = torch.zeros(rows, 1, 1, length, device=self._device, dtype=self._dtype)
         bias.masked_fill_(mask[:, None, None] == 0, least)
-        return self._embed(ids, types)[None], self._share(bias)
+        states = self._embed(ids, types)[None]
+        return _Hidden(states, self._share(bias), np.arange(inputs), tokens)
 
 
 class BatchedBranch:
@@ -214,12 +232,16 @@ class BatchedBranch:
         self._group, self._place, self._outputs = group, place, outputs
 
     @torch.inference_mode()
-    def run(self, hidden_states: _Hidden) -> np.ndarray:
+    def run(self, hidden_states: _Hidden, inputs: Inputs) -> np.ndarray:
         logits = hidden_states.answers(self._group)[self._place]
-        inputs, tokens = hidden_states.shape
-        own = logits[:inputs] if logits.ndim == 2 else logits[:inputs, :tokens]
+        own = logits if logits.ndim == 2 else logits[:, : hidden_states.tokens]
         array: np.ndarray = own[..., : self._outputs].cpu().numpy()
-        return array
+        return array[np.searchsorted(hidden_states.inputs, inputs)]
+
+
+def _bucket(inputs: int) -> int:
+    """To how many rows so many inputs are padded."""
+    return 1 << (inputs - 1).bit_length()
 
 
 class _Group:

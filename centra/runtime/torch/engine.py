@@ -7,6 +7,7 @@ are held against. On a GPU and in bf16 or fp16 the engine is another one; see
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -15,28 +16,24 @@ import torch
 from centra.formats.precision import Precision
 from centra.formats.task_module import TaskModule, check_stored
 from centra.modeling.branch import Branch
-from centra.modeling.shared_state import SharedState
 from centra.modeling.trunk import Trunk
 from centra.runtime.devices import choose_device
 from centra.runtime.pool import Pool
 from centra.runtime.torch.loading import loaded_task
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     import numpy as np
 
     from centra.formats.backbone import BackboneSpec
-    from centra.runtime.engine import Engine, LoadedTask
+    from centra.modeling.shared_state import SharedState
+    from centra.runtime.engine import Engine, Inputs, LoadedTask
     from centra.store import BlobReader
     from centra.tokenization.text_encoder import Encoded
 
-__all__ = ["TorchBranch", "TorchEngine", "TorchTrunk", "torch_engine"]
-
-
-_Hidden = tuple[torch.Tensor, SharedState]
-"""Hidden states ``(batch, seq, hidden)``, and what all layers share of the batch."""
+__all__ = ["Hidden", "TorchBranch", "TorchEngine", "TorchTrunk", "torch_engine"]
 
 
 def torch_engine(device: str | None = None, dtype: str | None = None) -> Engine:
@@ -103,19 +100,38 @@ class TorchTrunk:
     def __init__(self, trunk: Trunk) -> None:
         self._trunk = trunk
 
-    def run(self, batch: Encoded, taps: Collection[int]) -> Iterator[tuple[int, _Hidden]]:
-        # All layers in one go: this engine is for comparing, not for the first answer.
+    def run(
+        self, batch: Encoded, readers: Mapping[int, Sequence[Inputs]]
+    ) -> Iterator[tuple[int, Hidden]]:
+        # All layers in one go, on all inputs: this engine is for comparing, not for speed.
         mask = torch.from_numpy(batch.attention_mask)
         with torch.inference_mode():
             states: dict[int, torch.Tensor] = self._trunk(
                 torch.from_numpy(batch.input_ids),
                 mask,
                 torch.from_numpy(batch.token_type_ids),
-                taps,
+                [*readers],
             )
             shared = self._trunk.shared_state(mask)
         for tap in sorted(states):
-            yield tap, (states[tap], shared)
+            yield tap, Hidden(states[tap], shared)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Hidden states at a tap."""
+
+    states: torch.Tensor
+    """``(batch, seq, hidden)``."""
+    shared: SharedState
+    """What all layers share of the batch."""
+
+    def only(self, inputs: Inputs) -> Hidden:
+        """Those of some inputs."""
+        if len(inputs) == len(self.states):
+            return self
+        places = torch.from_numpy(inputs)
+        return Hidden(self.states[places], self.shared.only(places))
 
 
 class TorchBranch:
@@ -125,7 +141,8 @@ class TorchBranch:
         self._branch = branch.eval()
 
     @torch.inference_mode()
-    def run(self, hidden_states: _Hidden) -> np.ndarray:
-        logits: torch.Tensor = self._branch(*hidden_states)
+    def run(self, hidden_states: Hidden, inputs: Inputs) -> np.ndarray:
+        hidden = hidden_states.only(inputs)
+        logits: torch.Tensor = self._branch(hidden.states, hidden.shared)
         array: np.ndarray = logits.numpy()
         return array

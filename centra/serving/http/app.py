@@ -18,6 +18,7 @@ from centra.serving.http.middleware import Envelope, Guard
 from centra.serving.http.problems import BodyError, Problem
 from centra.serving.http.tracing import Spans
 from centra.serving.metrics import Metrics
+from centra.serving.oip import http as oip
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -59,7 +60,7 @@ def create_app(
     )
     serving = Serving(batcher=batcher, tokens=tokens, metrics=metrics or Metrics())
     app.state.serving = serving
-    for part in (predict, drop_in, release, docs, observed, page):
+    for part in (predict, drop_in, release, docs, observed, page, oip):
         app.include_router(part.router)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameter)
@@ -83,7 +84,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         detail=f"{request.method} {request.url.path[:200]}: {error.detail}",
         headers=error.headers or {},
     )
-    return problem.response(request.scope["state"]["request_id"])
+    return problem.response(request.url.path, request.scope["state"]["request_id"])
 
 
 async def _refuse_parameter(_request: Request, error: Exception) -> Response:

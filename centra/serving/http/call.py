@@ -61,6 +61,11 @@ class Serving:
         """How much is taken at once."""
         return self.batcher.limits
 
+    @property
+    def ready(self) -> bool:
+        """Whether calls are answered."""
+        return self.batcher.accepts and not self.draining
+
 
 def serving_of(request: HttpRequest) -> Serving:
     """What the call's application answers with."""

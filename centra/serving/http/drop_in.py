@@ -381,4 +381,4 @@ def _tei_refusal(request: Request, error: CentraError) -> Response:
     kinds = {413: "Validation", 422: "Validation", 404: "Validation", 429: "Overloaded"}
     extra = {"error": problem.detail, "error_type": kinds.get(problem.status, "Backend")}
     problem = Problem(**{**vars(problem), "extra": extra})
-    return problem.response(request.scope["state"]["request_id"])
+    return problem.response(request.url.path, request.scope["state"]["request_id"])

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from centra.serving.batcher import Batcher
+    from centra.serving.follower import Follower
     from centra.serving.served import ServedRelease
 
-__all__ = ["is_ready", "release_document", "router"]
+__all__ = ["release_document", "router"]
 
 router = APIRouter()
 
@@ -66,7 +67,7 @@ async def live() -> Response:
 @router.get("/readyz", tags=["probes"], summary="Whether calls are answered")
 async def ready(request: Request) -> Response:
     """200 while calls are answered; 503 once the server ends."""
-    if is_ready(request):
+    if serving_of(request).ready:
         return _json({"status": "ready"})
     return _json({"status": "ending"}, status=503)
 
@@ -77,11 +78,6 @@ async def health(request: Request) -> Response:
     return await ready(request)
 
 
-def is_ready(request: Request) -> bool:
-    """Whether the server answers calls, and does not end."""
-    return not serving_of(request).draining
-
-
 def release_document(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any]:
     """What ``/v1/release`` says.
 
@@ -89,9 +85,7 @@ def release_document(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any]
         batcher: that serves.
         tasks: those to name.
     """
-    served, follower = batcher.served, batcher.follower
-    refused = follower.refused if follower else None
-    fault = follower.store_error if follower else None
+    served = batcher.served
     return {
         "release": served.number,
         "digest": served.digest,
@@ -99,13 +93,21 @@ def release_document(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any]
         "revision": served.revision,
         "since": _moment(served.since),
         "tasks": {name: _task(served, name) for name in tasks},
-        "refused": None
-        if refused is None
-        else {"release": refused.release, "reason": refused.reason},
-        "store_error": None
-        if fault is None
-        else {"reason": fault.reason, "since": _moment(fault.since)},
+        "refused": _refused(batcher.follower),
+        "store_error": _store_error(batcher.follower),
     }
+
+
+def _refused(follower: Follower | None) -> dict[str, Any] | None:
+    refused = None if follower is None else follower.refused
+    if refused is None:
+        return None
+    return {"release": refused.release, "reason": refused.reason}
+
+
+def _store_error(follower: Follower | None) -> dict[str, Any] | None:
+    fault = None if follower is None else follower.store_error
+    return None if fault is None else {"reason": fault.reason, "since": _moment(fault.since)}
 
 
 def _moment(when: datetime) -> str:

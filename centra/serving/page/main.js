@@ -41,6 +41,8 @@ async function refresh() {
     }
     describe(release);
     byId("forget").hidden = !token.get();
+    // A link bears no token.
+    byId("metrics").hidden = Boolean(token.get());
     notice("gone", null);
   } catch (error) {
     notice("gone", error.message);
