@@ -27,9 +27,11 @@ from centra.serving.follower import Follower
 from centra.serving.limits import Limits
 from centra.serving.mailbox import Mailbox
 from centra.serving.preparing import LoadOptions
-from centra.serving.queue import BatchShape, InputQueue
+from centra.serving.queue import InputQueue
 from centra.serving.request import QueuedInput, Request
 from centra.serving.served import ServedRelease
+from centra.serving.shadow import Shadow
+from centra.serving.shape import BatchShape, usual_shape
 from centra.serving.tokenizing import Tokenization, TokenizerThreads
 from centra.system.processors import processors
 
@@ -47,11 +49,6 @@ __all__ = ["Batcher", "Observer"]
 _log = logging.getLogger(__name__)
 
 _LIMITS = Limits()
-_SHAPES = {
-    "onnx": BatchShape(tokens=1024),
-    "torch": BatchShape(tokens=4096, padded=True),
-}
-"""By engine: more tokens do not make one cheaper, and keep others waiting."""
 
 
 class Batcher:
@@ -63,6 +60,8 @@ class Batcher:
         *,
         follow: bool = True,
         interval: float = 5.0,
+        shadow: str | os.PathLike[str] | None = None,
+        share: float = 1.0,
         tasks: Collection[str] | str | None = None,
         keys: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] = (),
         engine: str | None = None,
@@ -79,7 +78,11 @@ class Batcher:
                 caller's to close.
             follow: where the source is a channel, serve what it names from now on.
             interval: seconds between two looks at the channel.
-            tasks, keys, engine, threads, device, dtype: as for :func:`centra.load_release`.
+            shadow: likewise a source, whose release answers a ``share`` of the inputs too when
+                there is time for it, to learn how its answers differ; see
+                :class:`centra.serving.shadow.Shadow`.
+            tasks, keys, engine, threads, device, dtype: as for :func:`centra.load_release`; threads
+                that this process has no processors for are not begun.
             limits: how much is taken at once.
             observer: is told of what happens.
         """
@@ -95,10 +98,20 @@ class Batcher:
             tasks=tasks,
             keys=tuple(Path(key) for key in files),
             engine=engine,
-            threads=threads,
+            threads=_bounded(threads),
             device=device,
             dtype=dtype,
         )
+        self.shadow: Shadow | None = None
+        """What compares with another release, where that is asked for."""
+        if shadow is not None:
+            self.shadow = Shadow(
+                shadow,
+                share=share,
+                options=self._options,
+                busy=lambda: self._queue.inputs > 0,
+                interval=interval,
+            )
         self._served: ServedRelease | None = None
         self._users: dict[ServedRelease, int] = {}
         self._closing: set[asyncio.Future[None]] = set()
@@ -128,6 +141,8 @@ class Batcher:
         self._open = True
         if self.follower is not None:
             self.follower.start()
+        if self.shadow is not None:
+            self.shadow.start()
         return self
 
     async def __aexit__(
@@ -281,6 +296,8 @@ class Batcher:
     async def _end(self) -> None:
         for request in [*self._requests]:
             request.fail(ClosedError("the batcher ended before there was an answer"))
+        if self.shadow is not None:
+            await asyncio.to_thread(self.shadow.close)
         await asyncio.to_thread(self._end_threads)
         served, self._served = self._served, None
         if served is not None:
@@ -339,6 +356,10 @@ class Batcher:
         self._close_unused(request.served)
         if self.observer is not None and request.admitted:
             self.observer.request_done(request)
+        if self.shadow is not None and request.failure is None:
+            for query, said in zip(request.queries, request.answers, strict=True):
+                if said.answers:
+                    self.shadow.offer(query, said.answers, request.served)
         if self._idle is not None and not self._requests:
             self._idle.set_result(None)
             self._idle = None
@@ -362,7 +383,11 @@ class Batcher:
         self._compute.join()
 
     def _batch_shape(self, served: ServedRelease) -> BatchShape:
-        usual = _SHAPES[served.release.engine]
+        usual = usual_shape(
+            served.release.engine,
+            threads=self._options.threads or processors(),
+            device=self._options.device,
+        )
         return replace(usual, tokens=self.limits.batch_tokens or usual.tokens)
 
     def _load(self) -> ServedRelease:
@@ -402,3 +427,11 @@ def _note(request: Request, results: list[EncodedQuery | Exception], now: float)
 
 def _expire(request: Request) -> None:
     request.fail(DeadlineError("the time that the caller gave is over"))
+
+
+def _bounded(threads: int | None) -> int | None:
+    if threads is None or threads <= processors():
+        return threads
+    text = "%d threads are asked for, and this process may use %d processors: so many are taken"
+    _log.warning(text, threads, processors())
+    return processors()

@@ -104,6 +104,8 @@ class Request:
         """Its place in the queue."""
         self.admitted = False
         """Whether its inputs were tokenised, and fit into the queue."""
+        self.tokens = 0
+        """That are computed for it, over all backbones."""
         self.failure: Exception | None = None
         """Why it ended before it was answered, where it did: late, cancelled, refused."""
         self._done = done
@@ -130,6 +132,11 @@ class Request:
     def streams(self) -> bool:
         """Whether somebody reads each answer as it comes."""
         return bool(self._streams)
+
+    @property
+    def answers(self) -> list[InputAnswer]:
+        """What was said so far, in the order of the inputs."""
+        return self._inputs
 
     @property
     def timing(self) -> Timing:
@@ -191,6 +198,7 @@ class Request:
             self._close(place)
             return
         self._left[place] = len(encoded.tasks)
+        self.tokens += encoded.tokens
         for row in encoded.rows.values():
             cut = self._inputs[place].truncated
             if row.given and (cut is None or len(row.input_ids) < cut["kept"]):

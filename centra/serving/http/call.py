@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -52,12 +52,15 @@ class Serving:
 
     batcher: Batcher
     metrics: Metrics
-    limits: Limits
     tokens: Tokens | None = None
     """Who may call; None for everybody."""
     draining: bool = False
     """Whether the server ends, and wants no new calls."""
-    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> Limits:
+        """How much is taken at once."""
+        return self.batcher.limits
 
     @property
     def ready(self) -> bool:

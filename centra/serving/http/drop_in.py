@@ -104,6 +104,14 @@ class Classification(_Body):
     num_classes: int
 
 
+class Usage(_Body):
+    """What was read."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: Literal[0] = 0
+
+
 class ClassifyAnswer(_Body):
     """The answers, in the order of the inputs."""
 
@@ -112,6 +120,7 @@ class ClassifyAnswer(_Body):
     created: int
     model: str
     data: list[Classification]
+    usage: Usage
     labels: dict[str, float] | None = None
     """Where one text was asked about: the score of each label."""
 
@@ -176,6 +185,7 @@ async def predict_default(request: Request, task: str | None = None) -> Response
             "created": 1767225600,
             "model": "intent",
             "data": [{"index": 0, "label": "alarm", "probs": [0.98, 0.02], "num_classes": 2}],
+            "usage": {"prompt_tokens": 6, "total_tokens": 6, "completion_tokens": 0},
         },
         statuses=_REFUSALS,
     ),
@@ -205,6 +215,11 @@ async def classify(request: Request) -> Response:
             }
             for place, scored in enumerate(found)
         ],
+        "usage": {
+            "prompt_tokens": running.tokens,
+            "total_tokens": running.tokens,
+            "completion_tokens": 0,
+        },
         **({"labels": found[0].by_label} if one else {}),
     }
     encoded = orjson.dumps(answer)
