@@ -47,6 +47,20 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="How often it is looked where the channel stands, more or less.",
 )
 @click.option("--tokens", "tokens_file", type=_FILE, help="Ask callers for one of these tokens.")
+@click.option(
+    "--max-queue",
+    type=click.IntRange(min=1),
+    default=2048,
+    show_default=True,
+    help="Inputs that may wait; beyond it callers are told to come back.",
+)
+@click.option(
+    "--max-inputs",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    help="Inputs of one request.",
+)
 @click.option("--tls-cert", type=_FILE, help="Certificate, as PEM, with its chain.")
 @click.option("--tls-key", type=_FILE, help="The certificate's key.")
 def serve(
@@ -60,6 +74,8 @@ def serve(
     threads: int | None,
     interval: timedelta,
     tokens_file: Path | None,
+    max_queue: int,
+    max_inputs: int,
     tls_cert: Path | None,
     tls_key: Path | None,
 ) -> None:
@@ -77,7 +93,7 @@ def serve(
     from centra.serving.server import serve as run
     from centra.serving.tokens import Tokens
 
-    limits = Limits()
+    limits = Limits(queue_inputs=max_queue, request_inputs=max_inputs)
     source = _source(reference)
     tokens = Tokens(tokens_file) if tokens_file else None
     run(
@@ -91,7 +107,6 @@ def serve(
             observer=observer,
         ),
         Listener(host=host, port=port, certificate=tls_cert, key=tls_key, grpc_port=grpc_port),
-        limits=limits,
         tokens=tokens,
     )
 
@@ -125,10 +140,6 @@ def _source(reference: str | None) -> str:
     ):
         return reference
     store = configured_store(click.get_current_context().find_root().obj["store"])
-    if store is None:
-        raise NotFoundError(
-            "no store is configured: name one, as in STORE#production", code="no-store"
-        )
     if reference is None:
         return store
     if is_digest(reference):
