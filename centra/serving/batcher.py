@@ -30,6 +30,7 @@ from centra.serving.preparing import LoadOptions
 from centra.serving.queue import InputQueue
 from centra.serving.request import QueuedInput, Request
 from centra.serving.served import ServedRelease
+from centra.serving.shadow import Shadow
 from centra.serving.shape import BatchShape, usual_shape
 from centra.serving.tokenizing import Tokenization, TokenizerThreads
 from centra.system.processors import processors
@@ -59,6 +60,8 @@ class Batcher:
         *,
         follow: bool = True,
         interval: float = 5.0,
+        shadow: str | os.PathLike[str] | None = None,
+        share: float = 1.0,
         tasks: Collection[str] | str | None = None,
         keys: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] = (),
         engine: str | None = None,
@@ -75,6 +78,9 @@ class Batcher:
                 caller's to close.
             follow: where the source is a channel, serve what it names from now on.
             interval: seconds between two looks at the channel.
+            shadow: likewise a source, whose release answers a ``share`` of the inputs too when
+                there is time for it, to learn how its answers differ; see
+                :class:`centra.serving.shadow.Shadow`.
             tasks, keys, engine, threads, device, dtype: as for :func:`centra.load_release`; threads
                 that this process has no processors for are not begun.
             limits: how much is taken at once.
@@ -100,6 +106,16 @@ class Batcher:
             inputs=limits.queue_inputs, tokens=limits.queue_tokens
         )
         """What waits."""
+        self.shadow: Shadow | None = None
+        """What compares with another release, where that is asked for."""
+        if shadow is not None:
+            self.shadow = Shadow(
+                shadow,
+                share=share,
+                options=self._options,
+                busy=lambda: self.queue.inputs > 0,
+                interval=interval,
+            )
         self._served: ServedRelease | None = None
         self._users: dict[ServedRelease, int] = {}
         self._closing: set[asyncio.Future[None]] = set()
@@ -126,6 +142,8 @@ class Batcher:
         self._open = True
         if self.follower is not None:
             self.follower.start()
+        if self.shadow is not None:
+            self.shadow.start()
         return self
 
     async def __aexit__(
@@ -274,6 +292,8 @@ class Batcher:
     async def _end(self) -> None:
         for request in [*self._requests]:
             request.fail(ClosedError("the batcher ended before there was an answer"))
+        if self.shadow is not None:
+            await asyncio.to_thread(self.shadow.close)
         await asyncio.to_thread(self._end_threads)
         served, self._served = self._served, None
         if served is not None:
@@ -335,6 +355,10 @@ class Batcher:
                 self.observer.request_done(request)
             except Exception:  # noqa: BLE001 - whatever it does, the client has its answer
                 _log.exception("an observer failed")
+        if self.shadow is not None and request.failure is None:
+            for query, said in zip(request.queries, request.answers, strict=True):
+                if said.answers:
+                    self.shadow.offer(query, said.answers, request.served)
         if self._idle is not None and not self._requests:
             self._idle.set_result(None)
             self._idle = None

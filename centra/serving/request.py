@@ -138,6 +138,11 @@ class Request:
         return bool(self._streams)
 
     @property
+    def answers(self) -> list[InputAnswer]:
+        """What was said so far, in the order of the inputs."""
+        return self._inputs
+
+    @property
     def timing(self) -> Timing:
         """Where the time went so far."""
         ready = self.began if self.ready is None else self.ready
