@@ -104,6 +104,8 @@ class Request:
         """Its place in the queue."""
         self.admitted = False
         """Whether its inputs were tokenised, and fit into the queue."""
+        self.tokens = 0
+        """That are computed for it, over all backbones."""
         self.failure: Exception | None = None
         """Why it ended before it was answered, where it did: late, cancelled, refused."""
         self._done = done
@@ -203,6 +205,7 @@ class Request:
             self._close(place)
             return
         self._left[place] = len(encoded.tasks)
+        self.tokens += encoded.tokens
         for row in encoded.rows.values():
             cut = self._inputs[place].truncated
             if row.given and (cut is None or len(row.input_ids) < cut["kept"]):
