@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from cli.options import DURATION
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 __all__ = ["serve"]
 
@@ -33,6 +39,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Processors to compute on; default all."
 )
+@click.option(
+    "--interval",
+    type=DURATION,
+    default="5s",
+    show_default=True,
+    help="How often it is looked where the channel stands, more or less.",
+)
 @click.option("--tokens", "tokens_file", type=_FILE, help="Ask callers for one of these tokens.")
 @click.option(
     "--max-queue",
@@ -59,6 +72,7 @@ def serve(
     tasks: tuple[str, ...],
     keys: tuple[Path, ...],
     threads: int | None,
+    interval: timedelta,
     tokens_file: Path | None,
     max_queue: int,
     max_inputs: int,
@@ -72,6 +86,8 @@ def serve(
     Default what the channel production serves, or else latest.
     """
     _check_extra()
+    if not interval:
+        raise click.UsageError("--interval: no store can be asked without a pause; give 1s or more")
     from centra.serving import Batcher, Limits
     from centra.serving.server import Listener
     from centra.serving.server import serve as run
@@ -86,6 +102,7 @@ def serve(
             tasks=tasks or None,
             keys=keys,
             threads=threads,
+            interval=interval.total_seconds(),
             limits=limits,
             observer=observer,
         ),
