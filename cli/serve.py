@@ -34,6 +34,25 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--threads", type=click.IntRange(min=1), help="Processors to compute on; default all."
 )
 @click.option("--tokens", "tokens_file", type=_FILE, help="Ask callers for one of these tokens.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=5.0,
+    show_default=True,
+    help="Seconds between two looks at the channel.",
+)
+@click.option(
+    "--shadow",
+    metavar="CHANNEL",
+    help="Ask this channel's release too, and report how its answers differ.",
+)
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Of the inputs, that --shadow is asked.",
+)
 @click.option("--tls-cert", type=_FILE, help="Certificate, as PEM, with its chain.")
 @click.option("--tls-key", type=_FILE, help="The certificate's key.")
 def serve(
@@ -46,6 +65,9 @@ def serve(
     keys: tuple[Path, ...],
     threads: int | None,
     tokens_file: Path | None,
+    interval: float,
+    shadow: str | None,
+    share: float,
     tls_cert: Path | None,
     tls_key: Path | None,
 ) -> None:
@@ -63,10 +85,14 @@ def serve(
 
     limits = Limits()
     source = _source(reference)
+    shadow = _shadow_source(shadow, source) if shadow else None
     tokens = Tokens(tokens_file) if tokens_file else None
     run(
         lambda observer: Batcher(
             source,
+            interval=interval,
+            shadow=shadow,
+            share=share,
             tasks=tasks or None,
             keys=keys,
             threads=threads,
@@ -125,6 +151,18 @@ def _source(reference: str | None) -> str:
         else:
             return f"{store}#{reference}"
     return f"{store}#{_digest(reference)}"
+
+
+def _shadow_source(channel: str, source: str) -> str:
+    """The address of a channel beside a source: in the same store, where it is named alone."""
+    from centra.releases.folder import is_begun
+
+    if any(mark in channel for mark in "/#"):
+        return channel
+    store, _, selected = source.rpartition("#")
+    if selected and store:
+        return f"{store}#{channel}"
+    return _source(channel) if is_begun(Path(source)) else f"{source}#{channel}"
 
 
 def _digest(reference: str) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from centra.serving.batcher import Batcher
     from centra.serving.follower import Follower
+    from centra.serving.shadow import Shadow
 
 __all__ = ["Standing", "of_standing"]
 
@@ -65,8 +66,16 @@ class Standing:
             queue_inputs=queue.inputs,
             queue_age=queue.age,
             swapped=batcher.swapped,
+            shadow=_compared(batcher.shadow),
             **_followed(batcher.follower),
         )
+
+
+def _compared(shadow: Shadow | None) -> dict[str, tuple[int, int]]:
+    if shadow is None:
+        return {}
+    tasks = shadow.report()["tasks"]
+    return {task: (found["compared"], found["different"]) for task, found in tasks.items()}
 
 
 def _followed(follower: Follower | None) -> dict[str, Any]:

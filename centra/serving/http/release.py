@@ -40,6 +40,7 @@ _EXAMPLE = {
         }
     },
     "refused": None,
+    "shadow": None,
 }
 
 
@@ -97,6 +98,7 @@ def release_document(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any]
         "since": served.since.isoformat(timespec="seconds").replace("+00:00", "Z"),
         "tasks": {name: _task(served, name) for name in tasks},
         "refused": _refused(batcher.follower),
+        "shadow": _shadow(batcher, tasks),
     }
 
 
@@ -105,6 +107,17 @@ def _refused(follower: Follower | None) -> dict[str, Any] | None:
     if refused is None:
         return None
     return {"release": refused.release, "reason": refused.reason}
+
+
+def _shadow(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any] | None:
+    """What the shadow found: of all tasks, its own too, unless some that are served stay unnamed."""
+    if batcher.shadow is None:
+        return None
+    report = batcher.shadow.report()
+    if len(tasks) < len(batcher.served.tasks):
+        known = {task: found for task, found in report["tasks"].items() if task in tasks}
+        return {**report, "tasks": known}
+    return report
 
 
 def _task(served: ServedRelease, name: str) -> dict[str, Any]:
