@@ -102,6 +102,10 @@ class Batcher:
             device=device,
             dtype=dtype,
         )
+        self.queue: InputQueue[QueuedInput] = InputQueue(
+            inputs=limits.queue_inputs, tokens=limits.queue_tokens
+        )
+        """What waits."""
         self.shadow: Shadow | None = None
         """What compares with another release, where that is asked for."""
         if shadow is not None:
@@ -109,7 +113,7 @@ class Batcher:
                 shadow,
                 share=share,
                 options=self._options,
-                busy=lambda: self._queue.inputs > 0,
+                busy=lambda: self.queue.inputs > 0,
                 interval=interval,
             )
         self._served: ServedRelease | None = None
@@ -129,14 +133,11 @@ class Batcher:
         self._served = await asyncio.to_thread(self._load)
         self._users[self._served] = 0
         self._mailbox = Mailbox(self._loop)
-        self._queue: InputQueue[QueuedInput] = InputQueue(
-            inputs=self.limits.queue_inputs, tokens=self.limits.queue_tokens
-        )
         self._tokenizers = TokenizerThreads(
             max(1, processors() // 8), most_characters=self.limits.input_characters
         )
         self._compute = ComputeThread(
-            self._queue, self._mailbox, shape=self._batch_shape, observer=self.observer
+            self.queue, self._mailbox, shape=self._batch_shape, observer=self.observer
         )
         self._open = True
         if self.follower is not None:
@@ -169,11 +170,6 @@ class Batcher:
     def accepts(self) -> bool:
         """Whether new requests are taken."""
         return self._open
-
-    @property
-    def queue(self) -> InputQueue[QueuedInput]:
-        """What waits."""
-        return self._queue
 
     @property
     def open_requests(self) -> int:
@@ -317,7 +313,7 @@ class Batcher:
         request = Request(self.served, queries, timeout=timeout, done=self._request_done)
         if not queries:
             return request
-        self._queue.enter(request.ticket)
+        self.queue.enter(request.ticket)
         self._users[request.served] += 1
         self._requests[request] = (
             None if timeout is None else self._loop.call_later(timeout, _expire, request)
@@ -341,21 +337,24 @@ class Batcher:
             if not isinstance(encoded, Exception)
         ]
         try:
-            self._queue.fill(request.ticket, inputs)
-        except ServingError as error:
+            self.queue.fill(request.ticket, inputs)
+        except Exception as error:  # noqa: BLE001 - raised again by who sends it
             self._mailbox.post(partial(request.fail, error))
         else:
             self._mailbox.post(request.admit)
 
     def _request_done(self, request: Request) -> None:
         if request.ticket.present:
-            self._queue.leave(request.ticket)
+            self.queue.leave(request.ticket)
         if timer := self._requests.pop(request):
             timer.cancel()
         self._users[request.served] -= 1
         self._close_unused(request.served)
-        if self.observer is not None and request.admitted:
-            self.observer.request_done(request)
+        if self.observer is not None and not request.refused:
+            try:
+                self.observer.request_done(request)
+            except Exception:  # noqa: BLE001 - whatever it does, the client has its answer
+                _log.exception("an observer failed")
         if self.shadow is not None and request.failure is None:
             for query, said in zip(request.queries, request.answers, strict=True):
                 if said.answers:
@@ -379,7 +378,7 @@ class Batcher:
 
     def _end_threads(self) -> None:
         self._tokenizers.close()
-        self._queue.close()
+        self.queue.close()
         self._compute.join()
 
     def _batch_shape(self, served: ServedRelease) -> BatchShape:

@@ -68,6 +68,7 @@ class Standing:
             swapped=batcher.swapped,
             shadow=_compared(batcher.shadow),
             **_followed(batcher.follower),
+            shadow=_compared(batcher.shadow),
         )
 
 
@@ -86,6 +87,13 @@ def _followed(follower: Follower | None) -> dict[str, Any]:
         "refused": follower.refusals,
         "refusing": follower.refused is not None,
     }
+
+
+def _compared(shadow: Shadow | None) -> dict[str, tuple[int, int]]:
+    if shadow is None:
+        return {}
+    tasks = shadow.report()["tasks"]
+    return {task: (found["compared"], found["different"]) for task, found in tasks.items()}
 
 
 def of_standing(standing: Standing) -> Iterator[Metric]:

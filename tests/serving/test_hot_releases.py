@@ -173,7 +173,7 @@ def test_the_installed_server_follows_its_channel_while_clients_ask(
 
     publish(merged(1), 1)
     publish(merged(4), 4, staging)
-    words = (production.source, "--interval", "0.1", "--shadow", "staging")
+    words = (production.source, "--interval", "1s", "--shadow", "staging")
     with running(*words) as server, ThreadPoolExecutor(3) as threads:
         done = threading.Event()
 

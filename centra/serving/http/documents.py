@@ -137,6 +137,13 @@ class RefusedBody(_Body):
     reason: str
 
 
+class StoreErrorBody(_Body):
+    """What keeps the server from its store."""
+
+    reason: str
+    since: str
+
+
 class NamedRelease(_Body):
     """A release."""
 
@@ -178,7 +185,7 @@ class ShadowBody(_Body):
     failure: str | None
     """Why it is not loaded."""
     refused: RefusedBody | None
-    store_error: str | None
+    store_error: StoreErrorBody | None
     against: NamedRelease | None
     """What it is compared with."""
     inputs: int
@@ -199,7 +206,11 @@ class ReleaseBody(_Body):
     """When it was ready to answer, in UTC."""
     tasks: dict[str, ServedTask]
     refused: RefusedBody | None
+    """What the channel names, where it could not be taken; the one before is served."""
+    store_error: StoreErrorBody | None
+    """Why it is not known what the channel names now; what it named before is served."""
     shadow: ShadowBody | None
+    """Where there is one."""
 
 
 class ProblemBody(_Body):
