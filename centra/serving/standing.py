@@ -66,17 +66,9 @@ class Standing:
             queue_inputs=queue.inputs,
             queue_age=queue.age,
             swapped=batcher.swapped,
-            shadow=_compared(batcher.shadow),
             **_followed(batcher.follower),
             shadow=_compared(batcher.shadow),
         )
-
-
-def _compared(shadow: Shadow | None) -> dict[str, tuple[int, int]]:
-    if shadow is None:
-        return {}
-    tasks = shadow.report()["tasks"]
-    return {task: (found["compared"], found["different"]) for task, found in tasks.items()}
 
 
 def _followed(follower: Follower | None) -> dict[str, Any]:
