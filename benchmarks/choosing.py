@@ -89,7 +89,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     if options.quick:
-        options.tasks, options.rows, options.dev_rows, options.epochs = ("trec",), 48, 32, 1
+        options.tasks, options.rows, options.dev_rows, options.epochs = ("trec",), 48, 16, 1
         options.layers = (1, 2)
     load = os.getloadavg()[0]
     try:

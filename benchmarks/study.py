@@ -112,7 +112,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.quick:
         options.work = options.work.with_name("study-quick")
-        options.tasks, options.rows, options.dev_rows = ("trec", "slots_restaurant"), 48, 32
+        options.tasks, options.rows, options.dev_rows = ("trec", "slots_restaurant"), 48, 16
         options.layers = (1, 2)
         options.epochs = options.joint_epochs = options.left_out_epochs = 1
     load = os.getloadavg()[0]

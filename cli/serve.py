@@ -21,6 +21,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="0 takes any that is free, and says which.",
 )
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    help="Answer the Open Inference Protocol over gRPC here, too; 0 as above.",
+)
 @click.option("--task", "tasks", multiple=True, help="Only these; default all.")
 @click.option(
     "--key", "keys", multiple=True, type=_FILE, help="Serve only what one of these keys has signed."
@@ -36,6 +41,7 @@ def serve(
     reference: str | None,
     host: str,
     port: int,
+    grpc_port: int | None,
     tasks: tuple[str, ...],
     keys: tuple[Path, ...],
     threads: int | None,
@@ -67,7 +73,7 @@ def serve(
             limits=limits,
             observer=observer,
         ),
-        Listener(host=host, port=port, certificate=tls_cert, key=tls_key),
+        Listener(host=host, port=port, certificate=tls_cert, key=tls_key, grpc_port=grpc_port),
         limits=limits,
         tokens=tokens,
     )

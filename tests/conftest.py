@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 
 # Before anything imports transformers or torch: tests reach no hub, and tiny tensors want one thread.
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
@@ -35,14 +36,20 @@ settings.register_profile(
 settings.load_profile("centra")
 
 
-def pytest_collection_finish() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def imports_kept() -> None:
     """Keep what has been imported out of later garbage collections.
 
     Each training begins with one, which takes as long as a tiny training where it looks at torch,
     transformers and thousands of tests.
     """
-    gc.collect()
-    gc.freeze()
+    if len(sys.modules) > _kept[-1] + 100:
+        gc.collect()
+        gc.freeze()
+        _kept.append(len(sys.modules))
+
+
+_kept = [0]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from centra.data.inputs import read_examples
 from tests.support import ROOT
 
 DATA = Path(os.environ.get("CENTRA_DATA", ROOT.parent / "shared" / "data"))
@@ -23,7 +24,7 @@ def test_five_real_tasks_stay_apart_bit_for_bit(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, str(ROOT / "examples" / "isolation.py")),
-            *("--data", str(DATA), "--work", str(tmp_path), "--rows", "48"),
+            *("--data", str(DATA), "--work", str(tmp_path), "--rows", "24"),
         ],
         check=False,
         capture_output=True,
@@ -35,16 +36,30 @@ def test_five_real_tasks_stay_apart_bit_for_bit(tmp_path: Path) -> None:
     after = re.findall(r"(\w+) before and after: (\d+) inputs, identical to the bit", done.stdout)
     assert {name for name, _ in merged} == {"intent", "slots_snips", "stsb", "mrpc", "emotion"}
     assert {name for name, _ in after} == {"intent", "stsb"}
-    assert all(int(count) > 48 for _, count in merged)
+    assert all(int(count) > 24 for _, count in merged)
     assert "mrpc: updated 1.0 → 1.1" in done.stdout
     assert "emotion: redefined 1.0 → 2.0" in done.stdout
     assert "slots_snips: removed 1.0 → None" in done.stdout
 
 
 def test_the_demo_runs_to_its_end(tmp_path: Path) -> None:
-    """With fewer epochs than a user sees; the corpus, weights and commands are the demo's own."""
+    """With fewer epochs and rows than a user sees; what they are of is the demo's own."""
+    corpus = tmp_path / "corpus"
+    for file in (ROOT / "examples" / "assistant").glob("*/*.jsonl"):
+        assert [*read_examples(file)]
+        few = corpus / file.parent.name / file.name
+        few.parent.mkdir(parents=True, exist_ok=True)
+        few.write_text("".join(file.read_text().splitlines(keepends=True)[::3]))
+    run = (
+        "import sys, pathlib, cli.demo, _centra_command; "
+        "cli.demo._corpus = lambda corpus=pathlib.Path(sys.argv.pop()): corpus; "
+        "_centra_command.run()"
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "cli", "demo", "--folder", str(tmp_path), "--epochs", "1"],
+        [
+            *(sys.executable, "-c", run),
+            *("demo", "--folder", str(tmp_path / "demo"), "--epochs", "1", str(corpus)),
+        ],
         check=False,
         capture_output=True,
         text=True,

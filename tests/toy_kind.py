@@ -30,6 +30,7 @@ class Rating(Kind):
     name = "rating"
     least_labels = 2
     expected_label = "'label', a text"
+    answer_fields = ("label", "value")
     metrics = ("closeness", "accuracy")
     activations = ("none",)
     color = "#b45309"

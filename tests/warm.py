@@ -38,23 +38,29 @@ _ROOT = Path(__file__).resolve().parents[1]
 _READY = b"ready\n"
 
 _HEAVY = (
+    "alembic.autogenerate",
     "boto3",
     "centra.runtime.release",
     "centra.runtime.onnx.engine",
     "centra.runtime.torch.engine",
     "centra.training.jobs",
     "cli",
+    "cli.audit",
     "cli.backbone",
     "cli.channel",
     "cli.compose",
     "cli.gates",
+    "cli.predict",
     "cli.promote",
     "cli.release",
     "cli.task",
     "cli.transfer",
     "psycopg",
+    "registry.documents",
     "registry.promotion",
     "registry.transfer",
+    "sqlalchemy.dialects.postgresql",
+    "sqlalchemy.dialects.sqlite",
     "transformers.models.bert.modeling_bert",
 )
 

@@ -50,6 +50,8 @@ class Kind(ABC):
     """How its data give labels."""
     expected_label: ClassVar[str]
     """The same in words, for errors."""
+    answer_fields: ClassVar[tuple[str, ...]]
+    """What each of its answers has, whatever is asked for besides; see :meth:`decode`."""
     metrics: ClassVar[tuple[str, ...]]
     """All better when higher; the first is the default for early stopping and for comparisons."""
     further_metrics: ClassVar[tuple[str, ...]] = ()

@@ -31,6 +31,7 @@ class Classification(Kind):
     name = "classification"
     least_labels = 2
     expected_label = "'label', a text or a whole number"
+    answer_fields = ("label", "score")
     metrics = ("accuracy", "macro_f1", "matthews")
     activations = ("softmax", "sigmoid", "none")
     takes_rejection = True

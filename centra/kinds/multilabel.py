@@ -29,6 +29,7 @@ class Multilabel(Kind):
     least_labels = 1
     label_form = "labels"
     expected_label = "'text' with 'labels', a list"
+    answer_fields = ("labels",)
     metrics = ("micro_f1", "macro_f1")
     activations = ("sigmoid", "softmax", "none")
     takes_threshold = True

@@ -34,6 +34,7 @@ class Regression(Kind):
     name = "regression"
     least_labels = 0
     expected_label = "'label', a number"
+    answer_fields = ("value",)
     metrics = ("pearson", "spearman")
     activations = ("none", "sigmoid")
     problem_type = "regression"

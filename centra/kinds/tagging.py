@@ -49,6 +49,7 @@ class Tagging(Kind):
     least_labels = 1
     label_form = "tags"
     expected_label = "'tokens' with 'labels', a tag for each"
+    answer_fields = ("spans",)
     metrics = ("entity_f1",)
     further_metrics = (ON_TOKENS,)
     activations = ("softmax",)

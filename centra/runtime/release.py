@@ -42,6 +42,12 @@ class Release:
 
     def __init__(self, manifest: ReleaseManifest, parts: Parts) -> None:
         self.manifest = manifest
+        self.specs: Mapping[str, TaskSpec] = {n: task.spec for n, task in parts.tasks.items()}
+        """What the modules of the loaded tasks say about themselves, by task."""
+        self.max_lengths: Mapping[str, int] = {
+            name: parts.trunks[parts.trunk_of[name]].spec.max_length for name in parts.tasks
+        }
+        """How many tokens of an input each loaded task reads."""
         self._open_parts: Parts | None = parts
         self._pool = parts.pool
 
@@ -105,11 +111,6 @@ class Release:
     def tasks(self) -> list[str]:
         """The loaded tasks, sorted."""
         return sorted(self._parts.tasks)
-
-    @property
-    def specs(self) -> Mapping[str, TaskSpec]:
-        """What the modules of the loaded tasks say about themselves, by task."""
-        return {name: task.spec for name, task in self._parts.tasks.items()}
 
     @property
     def engine(self) -> str:

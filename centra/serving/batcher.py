@@ -27,9 +27,10 @@ from centra.serving.follower import Follower
 from centra.serving.limits import Limits
 from centra.serving.mailbox import Mailbox
 from centra.serving.preparing import LoadOptions
-from centra.serving.queue import BatchShape, InputQueue
+from centra.serving.queue import InputQueue
 from centra.serving.request import QueuedInput, Request
 from centra.serving.served import ServedRelease
+from centra.serving.shape import BatchShape, usual_shape
 from centra.serving.tokenizing import Tokenization, TokenizerThreads
 from centra.system.processors import processors
 
@@ -47,11 +48,6 @@ __all__ = ["Batcher", "Observer"]
 _log = logging.getLogger(__name__)
 
 _LIMITS = Limits()
-_SHAPES = {
-    "onnx": BatchShape(tokens=1024),
-    "torch": BatchShape(tokens=4096, padded=True),
-}
-"""By engine: more tokens do not make one cheaper, and keep others waiting."""
 
 
 class Batcher:
@@ -79,7 +75,8 @@ class Batcher:
                 caller's to close.
             follow: where the source is a channel, serve what it names from now on.
             interval: seconds between two looks at the channel.
-            tasks, keys, engine, threads, device, dtype: as for :func:`centra.load_release`.
+            tasks, keys, engine, threads, device, dtype: as for :func:`centra.load_release`; threads
+                that this process has no processors for are not begun.
             limits: how much is taken at once.
             observer: is told of what happens.
         """
@@ -95,7 +92,7 @@ class Batcher:
             tasks=tasks,
             keys=tuple(Path(key) for key in files),
             engine=engine,
-            threads=threads,
+            threads=_bounded(threads),
             device=device,
             dtype=dtype,
         )
@@ -362,7 +359,11 @@ class Batcher:
         self._compute.join()
 
     def _batch_shape(self, served: ServedRelease) -> BatchShape:
-        usual = _SHAPES[served.release.engine]
+        usual = usual_shape(
+            served.release.engine,
+            threads=self._options.threads or processors(),
+            device=self._options.device,
+        )
         return replace(usual, tokens=self.limits.batch_tokens or usual.tokens)
 
     def _load(self) -> ServedRelease:
@@ -402,3 +403,11 @@ def _note(request: Request, results: list[EncodedQuery | Exception], now: float)
 
 def _expire(request: Request) -> None:
     request.fail(DeadlineError("the time that the caller gave is over"))
+
+
+def _bounded(threads: int | None) -> int | None:
+    if threads is None or threads <= processors():
+        return threads
+    text = "%d threads are asked for, and this process may use %d processors: so many are taken"
+    _log.warning(text, threads, processors())
+    return processors()

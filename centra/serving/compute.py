@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
     from centra.runtime.queries import TaskResult
     from centra.serving.mailbox import Mailbox
-    from centra.serving.queue import BatchShape, InputQueue
+    from centra.serving.queue import InputQueue
     from centra.serving.request import QueuedInput, Request
     from centra.serving.served import ServedRelease
+    from centra.serving.shape import BatchShape
 
 __all__ = ["BatchRecord", "ComputeThread", "Observer", "TaskRecord"]
 

@@ -13,19 +13,18 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from centra.runtime.packing import padded_length
 from centra.serving.errors import OverloadedError, TooLargeError
 from centra.serving.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["BatchShape", "InputQueue", "Ticket"]
+    from centra.serving.shape import BatchShape
+
+__all__ = ["InputQueue", "Ticket"]
 
 T = TypeVar("T")
 
-_LEAST = 16
-"""Tokens that an input counts as in a batch at least: short inputs have a cost of their own."""
 _TURNS = 4
 """Into so many turns a batch is cut: a request that fills more gives way to the others."""
 
@@ -45,20 +44,6 @@ class Ticket(Generic[T]):
     entered: float = field(default_factory=time.monotonic)
     present: bool = False
     """Whether it is in the queue."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchShape:
-    """What the batches of a group are like."""
-
-    tokens: int
-    """At most so many are computed together; one input alone may have more."""
-    padded: bool = False
-    """Whether inputs are padded to the longest, so that those of like length belong together."""
-
-    def cost(self, tokens: int) -> int:
-        """What an input counts."""
-        return padded_length(tokens) if self.padded else max(_LEAST, tokens)
 
 
 class InputQueue(Generic[T]):
@@ -263,7 +248,7 @@ class _Batch(Generic[T]):
         """Whether it may take more."""
         self._group, self._shape = group, shape
         self._room = shape.tokens
-        self._turn = max(_LEAST, shape.tokens // _TURNS)
+        self._turn = max(1, shape.tokens // _TURNS)
         self._length: int | None = None
 
     def suits(self, ticket: Ticket[T]) -> bool:

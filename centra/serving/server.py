@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    import grpc
     from fastapi import FastAPI
 
     from centra.serving.batcher import Batcher, Observer
+    from centra.serving.http.call import Serving
     from centra.serving.limits import Limits
     from centra.serving.tokens import Tokens
 
@@ -54,6 +56,8 @@ class Listener:
     certificate: Path | None = None
     """PEM, for TLS; with it ``key``."""
     key: Path | None = None
+    grpc_port: int | None = None
+    """For gRPC on the same host, likewise; None for no gRPC."""
 
     def check(self) -> None:
         """Refuse a certificate and key that cannot be used.
@@ -167,6 +171,7 @@ async def _serve(
             return
         batcher = await loading
         app = create_app(batcher, limits=limits, tokens=tokens, metrics=metrics, tracing=tracing)
+        grpc_server = await _start_grpc(app.state.serving, listener)
         server = _Server(_config(app, listener))
         serving = asyncio.ensure_future(server.serve(sockets))
         await server.listening.wait()
@@ -176,8 +181,39 @@ async def _serve(
         app.state.serving.draining = True
         await asyncio.sleep(0 if server.force_exit else _FAREWELL)
         server.should_exit = True
+        if grpc_server is not None:
+            await grpc_server.stop(0 if server.force_exit else _DRAIN)
         await serving
     _log.info("ended")
+
+
+async def _start_grpc(serving: Serving, listener: Listener) -> grpc.aio.Server | None:
+    """Listen for gRPC, too, where that is wanted.
+
+    Raises:
+        ConflictError: the port is in use.
+    """
+    if listener.grpc_port is None:
+        return None
+    from centra.serving.oip.grpc import start_grpc
+
+    certificate = None
+    if listener.certificate is not None and listener.key is not None:
+        certificate = listener.key.read_bytes(), listener.certificate.read_bytes()
+    host = f"[{listener.host}]" if ":" in listener.host else listener.host
+    try:
+        server, port = await start_grpc(
+            serving, host=host, port=listener.grpc_port, certificate=certificate
+        )
+    except RuntimeError as error:
+        raise ConflictError(
+            f"cannot listen for gRPC on {host}:{listener.grpc_port}; is the port in use?",
+            code="port-in-use",
+            port=listener.grpc_port,
+        ) from error
+    address = f"{host}:{port}"
+    _log.info("listening for gRPC on %s", address, extra={"grpc": address})
+    return server
 
 
 async def _first(task: asyncio.Future[Any], ending: asyncio.Event) -> bool:

@@ -91,33 +91,31 @@ def _of_release(standing: Standing) -> Iterator[Metric]:
 
     import centra
 
-    yield info(
-        "centra_build",
-        "The server itself.",
-        version=centra.__version__,
-        python=platform.python_version(),
-        engine=standing.engine,
-    )
-    yield info(
-        "centra_release",
-        "What is served now.",
-        release=_or_nothing(standing.release),
-        digest=standing.digest,
-        channel=_or_nothing(standing.channel),
-    )
-    yield gauges(
-        "centra_task_info",
-        "A task of the release that is served now: always 1.",
-        ("task", "version", "module"),
-        [
-            ((task, standing.versions.get(task, ""), module), 1)
-            for task, module in standing.modules.items()
-        ],
-    )
+    build = {
+        "version": centra.__version__,
+        "python": platform.python_version(),
+        "engine": standing.engine,
+    }
+    release = {
+        "release": _or_nothing(standing.release),
+        "digest": standing.digest,
+        "channel": _or_nothing(standing.channel),
+    }
+    tasks = [
+        {"task": task, "version": standing.versions.get(task, ""), "module": module}
+        for task, module in standing.modules.items()
+    ]
+    yield info("centra_build", "The server itself.", build)
+    yield info("centra_release", "What is served now.", release)
+    yield info("centra_task", "A task of what is served now.", *tasks)
     for name, help_text, value in (
         ("release_number", "Of what is served now; none where it is not known.", standing.release),
         ("channel_revision", "That the server has come to; none without one.", standing.revision),
-        ("release_since_seconds", "When it was taken, in Unix time.", standing.since.timestamp()),
+        (
+            "release_timestamp_seconds",
+            "Since when it is served, in Unix time.",
+            standing.since.timestamp(),
+        ),
         (
             "release_refused",
             "1 while the channel names a release that is refused.",

@@ -100,10 +100,12 @@ def edit(home: Path, statement: str) -> None:
         connection.execute(statement)
 
 
-def process(*args: Arg, stdin: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
+def process(
+    *args: Arg, stdin: str = "", python: Arg = sys.executable, **options: Any
+) -> subprocess.CompletedProcess[str]:
     """Run ``python -m cli`` as a process of its own, from the current folder."""
     return subprocess.run(
-        [sys.executable, "-m", "cli", *args],
+        [python, "-m", "cli", *args],
         check=False,
         capture_output=True,
         text=True,

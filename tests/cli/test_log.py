@@ -17,7 +17,9 @@ from cli.log import configure_logging
 from tests.cli.helpers import centra
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    Installed = Callable[..., subprocess.CompletedProcess[str]]
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (DEBUG|INFO) +[a-z][\w.]+: .+")
 
@@ -43,10 +45,15 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def installed(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run the installed command in the working folder."""
-    command = str(Path(sys.executable).with_name("centra"))
-    return subprocess.run([command, *words], capture_output=True, text=True, check=True)
+@pytest.fixture(scope="module")
+def installed(warm_python: Path) -> Installed:
+    """A call that runs the installed command in the working folder."""
+    command = [warm_python, Path(sys.executable).with_name("centra")]
+
+    def installed(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *words], capture_output=True, text=True, check=True)
+
+    return installed
 
 
 REMARK = "database is at migration "
@@ -57,14 +64,14 @@ def parsed(lines: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("registry")
-def test_by_default_nothing_is_said_of_what_went_well() -> None:
+def test_by_default_nothing_is_said_of_what_went_well(installed: Installed) -> None:
     (line,) = installed("db", "upgrade").stderr.splitlines()
     assert line.startswith(REMARK)
     assert installed("audit").stderr == ""
 
 
 @pytest.mark.usefixtures("registry")
-def test_verbose_says_what_was_done_and_in_how_long() -> None:
+def test_verbose_says_what_was_done_and_in_how_long(installed: Installed) -> None:
     done = installed("-v", "db", "upgrade")
     line, remark = done.stderr.splitlines()
     assert remark.startswith(REMARK)
@@ -74,7 +81,7 @@ def test_verbose_says_what_was_done_and_in_how_long() -> None:
 
 
 @pytest.mark.usefixtures("registry")
-def test_twice_verbose_says_each_step() -> None:
+def test_twice_verbose_says_each_step(installed: Installed) -> None:
     installed("db", "upgrade")
     lines = installed("-vv", "doctor").stderr.splitlines()
     assert all(LINE.fullmatch(line) for line in lines)
@@ -83,7 +90,9 @@ def test_twice_verbose_says_each_step() -> None:
 
 
 @pytest.mark.usefixtures("registry")
-def test_json_lines_hold_time_level_logger_message_and_what_was_measured() -> None:
+def test_json_lines_hold_time_level_logger_message_and_what_was_measured(
+    installed: Installed,
+) -> None:
     done = installed("-v", "--log-format", "json", "db", "upgrade")
     (record,) = parsed(done.stderr)
     assert list(record) == [
@@ -96,7 +105,7 @@ def test_json_lines_hold_time_level_logger_message_and_what_was_measured() -> No
 
 
 @pytest.mark.usefixtures("registry")
-def test_results_stay_on_standard_output_alone() -> None:
+def test_results_stay_on_standard_output_alone(installed: Installed) -> None:
     installed("db", "upgrade")
     plain = installed("task", "list", "--json")
     logged = installed("-vv", "--log-format", "json", "task", "list", "--json")

@@ -58,6 +58,9 @@ class Databases(Protocol):
     def migrated(self, folder: Path) -> Any:
         """The same with all tables, and the backbones ``tiny@1`` and ``other@1``."""
 
+    def copies_of(self, url: str) -> Databases:
+        """The same kind, where the migrated ones are copies of such a database, no longer in use."""
+
 
 class Sqlite:
     """SQLite: files, copied from one that was prepared once."""
@@ -76,6 +79,10 @@ class Sqlite:
         with self.empty(folder) as url:
             shutil.copyfile(self._template, url.removeprefix("sqlite:///"))
             yield url
+
+    def copies_of(self, url: str) -> Sqlite:
+        checkpoint(url)
+        return Sqlite(Path(url.removeprefix("sqlite:///")))
 
 
 class Postgres:
@@ -96,6 +103,9 @@ class Postgres:
     def migrated(self, _folder: Path) -> Iterator[str]:
         with fresh_postgres(self._server, self._template) as url:
             yield url
+
+    def copies_of(self, url: str) -> Postgres:
+        return Postgres(self._server, str(make_url(url).database))
 
 
 @contextmanager
@@ -121,9 +131,13 @@ def prepare(url: str, store: Path, tiny: Backbone, other: Backbone) -> None:
     finally:
         engine.dispose()
     if engine.dialect.name == "sqlite":
-        # What still lies in the write-ahead log must be in the file that is copied.
-        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        checkpoint(url)
+
+
+def checkpoint(url: str) -> None:
+    """What still lies in a SQLite database's write-ahead log must be in the file that is copied."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def belong_together(registry: Registry) -> None:

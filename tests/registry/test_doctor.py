@@ -103,17 +103,32 @@ def either(
     return bring("in use", lambda: in_use(registry, module))
 
 
+@pytest.fixture(scope="module")
+def healthy_once(
+    sqlite_databases: Sqlite,
+    template_store: Path,
+    module: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Sqlite, Path]:
+    """Such databases as :func:`healthy` has, and the store that its store is a copy of."""
+    folder = tmp_path_factory.mktemp("healthy")
+    shutil.copytree(template_store, folder / "store")
+    with sqlite_databases.migrated(folder) as url:
+        with opened(url, folder / "store") as registry:
+            in_use(registry, module)
+        return sqlite_databases.copies_of(url), folder / "store"
+
+
 @pytest.fixture
-def healthy(
-    sqlite_databases: Sqlite, template_store: Path, module: Callable[..., Path], tmp_path: Path
-) -> Iterator[Registry]:
+def healthy(healthy_once: tuple[Sqlite, Path], tmp_path: Path) -> Iterator[Registry]:
     """A healthy registry on SQLite, for what has little to do with the database."""
-    shutil.copytree(template_store, tmp_path / "healthy")
+    databases, store = healthy_once
+    shutil.copytree(store, tmp_path / "healthy")
     with (
-        sqlite_databases.migrated(tmp_path) as url,
+        databases.migrated(tmp_path) as url,
         opened(url, tmp_path / "healthy") as registry,
     ):
-        yield in_use(registry, module)
+        yield registry
 
 
 def examined(registry: Registry, **given: str | None) -> dict[str, doctor.Check]:

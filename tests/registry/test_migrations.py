@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,12 @@ from tests.registry.helpers import finish, opened, start_children
 from tests.support import ROOT, version_number
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection
+
+    from tests.registry.helpers import Databases
 
 START = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 REVISIONS = [
@@ -184,18 +188,36 @@ class Inserting:
         self._connection.execute(update(head).values(count=event.id, digest=own))
 
 
+@pytest.fixture(scope="module")
+def earlier_databases(
+    databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Databases]]:
+    """Databases at each earlier revision, with what Centra has written so far."""
+    folder = tmp_path_factory.mktemp("earlier")
+    made: dict[str, Databases] = {}
+    with ExitStack() as stack:
+        fresh = databases.empty(folder)
+        for reached in REVISIONS:
+            url = stack.enter_context(fresh)
+            engine = make_engine(url)
+            with writing(engine).begin() as connection:
+                command.upgrade(alembic_config(connection), reached)
+            with engine.begin() as connection:
+                assert revision(connection) == reached
+                FILL[reached](Inserting(connection))
+            engine.dispose()
+            made[reached] = databases.copies_of(url)
+            fresh = made[reached].migrated(folder)
+        yield made
+
+
 @pytest.fixture(params=REVISIONS)
-def earlier(request: pytest.FixtureRequest, empty_database: str) -> str:
+def earlier(
+    request: pytest.FixtureRequest, earlier_databases: dict[str, Databases], tmp_path: Path
+) -> Iterator[str]:
     """The address of a database at an earlier revision, with what Centra has written so far."""
-    engine = make_engine(empty_database)
-    for reached in REVISIONS[: REVISIONS.index(request.param) + 1]:
-        with writing(engine).begin() as connection:
-            command.upgrade(alembic_config(connection), reached)
-        with engine.begin() as connection:
-            assert revision(connection) == reached
-            FILL[reached](Inserting(connection))
-    engine.dispose()
-    return empty_database
+    with earlier_databases[request.param].migrated(tmp_path) as url:
+        yield url
 
 
 def check(url: str, store: Path) -> None:

@@ -47,15 +47,23 @@ KILLED = -9
 
 
 @pytest.fixture
-def used(registry: Registry, module: Callable[..., Path], tmp_path: Path) -> Registry:
+def used(
+    registry: Registry,
+    module: Callable[..., Path],
+    tmp_path: Path,
+    bring: Callable[..., Registry],
+) -> Registry:
     """A registry with two releases, the first of which is signed and served by ``production``."""
-    tasks.register(registry, "intent", module())
-    releases.compose(registry, publish=True)
-    signatures.sign(registry, "1", support.make_key(tmp_path / "release.pem"))
-    channels.move(registry, "production", "1")
-    tasks.update(registry, "intent", module(seed=1))
-    releases.compose(registry, publish=True)
-    return registry
+
+    def build() -> None:
+        tasks.register(registry, "intent", module())
+        releases.compose(registry, publish=True)
+        signatures.sign(registry, "1", support.make_key(tmp_path / "release.pem"))
+        channels.move(registry, "production", "1")
+        tasks.update(registry, "intent", module(seed=1))
+        releases.compose(registry, publish=True)
+
+    return bring("used, signed", build)
 
 
 def at(registry: Registry, store: BlobStore) -> Registry:

@@ -91,6 +91,8 @@ class Server:
     process: subprocess.Popen[str]
     url: str
     client: httpx.Client
+    grpc: str = ""
+    """Where it listens for gRPC."""
     log: list[dict[str, Any]] = field(default_factory=list)
     """What it has logged, a record each."""
     _lines: queue.SimpleQueue[dict[str, Any] | None] = field(default_factory=queue.SimpleQueue)
@@ -125,7 +127,7 @@ def running(*words: str | Path, **environment: str) -> Iterator[Server]:
     It logs as ``-v --log-format json`` says.
     """
     process = subprocess.Popen(
-        [CENTRA, "-v", "--log-format", "json", "serve", "--port", "0", *words],
+        [CENTRA, "-v", "--log-format", "json", "serve", "--port", "0", "--grpc-port", "0", *words],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -135,6 +137,7 @@ def running(*words: str | Path, **environment: str) -> Iterator[Server]:
     reader = threading.Thread(target=_read, args=(server,), daemon=True)
     reader.start()
     try:
+        server.grpc = server.wait_for("listening for gRPC on")["grpc"]
         server.url = server.wait_for("listening on")["url"]
         server.client = httpx.Client(base_url=server.url, timeout=30)
         yield server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -18,6 +19,7 @@ from centra.serving.errors import CancelledError, OverloadedError
 from centra.serving.metrics import Metrics
 from centra.serving.request import Timing
 from centra.serving.standing import Standing
+from tests.support import ROOT
 
 STANDING = Standing(
     release=7,
@@ -191,6 +193,17 @@ def test_who_asks_for_openmetrics_gets_it(server: Server) -> None:
     assert {"centra_requests", "centra_release", "centra_part_seconds"} <= families
     text, content_type = server.metrics.text(STANDING)
     assert content_type.startswith("text/plain; version=0.0.4")
+
+
+def test_the_guide_names_every_series(server: Server) -> None:
+    server.change(store_reachable=True, shadow={"intent": (1, 0)})
+    server.metrics.count_request("/v1/predict", "ok", 0.001)
+    server.metrics.count_error(DataError("empty"))
+    guide = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| (`.*?) \|", guide, re.MULTILINE))
+    named = {name for cell in named for name in re.findall(r"`(centra_\w+)`", cell)}
+    made = {re.sub(r"_(bucket|sum|count)$", "", name) for name, _ in server.series()}
+    assert made == named
 
 
 def test_two_servers_of_a_process_count_apart(server: Server) -> None:

@@ -18,6 +18,7 @@ from centra.serving.http.problems import Problem
 from centra.serving.http.tracing import Spans
 from centra.serving.limits import Limits
 from centra.serving.metrics import Metrics
+from centra.serving.oip import http as oip
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -61,7 +62,7 @@ def create_app(
         batcher=batcher, limits=limits or Limits(), tokens=tokens, metrics=metrics or Metrics()
     )
     app.state.serving = serving
-    for part in (predict, drop_in, release, observed, page):
+    for part in (predict, drop_in, release, observed, page, oip):
         app.include_router(part.router)
     app.add_exception_handler(HTTPException, _refuse)
     if tokens is not None:
@@ -84,7 +85,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         detail=f"{request.method} {request.url.path[:200]}: {error.detail}",
         headers=error.headers or {},
     )
-    return problem.response(request.scope["state"]["request_id"])
+    return problem.response(request.url.path, request.scope["state"]["request_id"])
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -58,6 +58,11 @@ class Serving:
     """Whether the server ends, and wants no new calls."""
     extra: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def ready(self) -> bool:
+        """Whether calls are answered."""
+        return self.batcher.accepts and not self.draining
+
 
 def serving_of(request: HttpRequest) -> Serving:
     """What the call's application answers with."""

@@ -16,6 +16,7 @@ import orjson
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotation
+from starlette.responses import Response  # noqa: TC002 - likewise
 
 from centra.data.inputs import Input
 from centra.errors import CentraError, NotFoundError
@@ -27,8 +28,6 @@ from centra.serving.http.problems import BodyError, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from starlette.responses import Response
 
     from centra.formats.manifest import TaskEntry
     from centra.serving.request import Request as Running
@@ -367,4 +366,4 @@ def _tei_refusal(request: Request, error: CentraError) -> Response:
     kinds = {413: "Validation", 422: "Validation", 404: "Validation", 429: "Overloaded"}
     extra = {"error": problem.detail, "error_type": kinds.get(problem.status, "Backend")}
     problem = Problem(**{**vars(problem), "extra": extra})
-    return problem.response(request.scope["state"]["request_id"])
+    return problem.response(request.url.path, request.scope["state"]["request_id"])

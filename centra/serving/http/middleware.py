@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from centra.serving.http.call import Serving
     from centra.serving.tokens import Tokens
 
-__all__ = ["OPEN_PATHS", "Envelope", "Guard"]
+__all__ = ["OPEN_PATHS", "Envelope", "Guard", "log_failure", "request_id_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        request_id = _request_id(Headers(scope=scope).get("x-request-id"))
+        request_id = request_id_of(Headers(scope=scope).get("x-request-id"))
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         status: int | None = None
@@ -70,10 +70,11 @@ class Envelope:
             _log.debug("%s %s: the client has gone", scope["method"], scope["path"][:200])
         except Exception as error:  # noqa: BLE001 - whatever it is, the call is answered
             if not isinstance(error, CentraError):
-                _log_failure(error, request_id)
+                log_failure(error, request_id)
             if status is not None:
                 raise _ConnectionLostError from None
-            await Problem.of(error).response(request_id)(scope, receive, answer)
+            response = Problem.of(error).response(scope["path"], request_id)
+            await response(scope, receive, answer)
         finally:
             if _log.isEnabledFor(logging.INFO):
                 _log_call(scope, status, time.perf_counter() - began)
@@ -106,8 +107,8 @@ def _is_open(path: str) -> bool:
     return path in OPEN_PATHS or path.startswith(_OPEN_PREFIXES)
 
 
-def _request_id(given: str | None) -> str:
-    """The id that a caller gave, where it is one that can stand in a header and in a log."""
+def request_id_of(given: str | None) -> str:
+    """The id that a caller gave, where it is one that can stand in a header and in a log; or a new one."""
     return given if given and _ID.fullmatch(given) else uuid.uuid4().hex
 
 
@@ -132,8 +133,8 @@ def _log_call(scope: Scope, status: int | None, seconds: float) -> None:
     )
 
 
-def _log_failure(error: Exception, request_id: str) -> None:
-    """Where it happened; what an exception says may be the text that it stumbled over."""
+def log_failure(error: Exception, request_id: str) -> None:
+    """Log where it happened; what an exception says may be the text that it stumbled over."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     _log.error(
         "%s at request %s:\n%s", type(error).__name__, request_id, frames,

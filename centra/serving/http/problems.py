@@ -101,13 +101,23 @@ class Problem:
         }
         return {name: value for name, value in members.items() if value is not None}
 
-    def response(self, request_id: str | None = None) -> Response:
-        """The document as an HTTP response."""
+    def response(self, path: str, request_id: str | None = None) -> Response:
+        """An HTTP response: the document, or what the protocol that the path belongs to says.
+
+        Args:
+            path: of the call.
+            request_id: the call's.
+        """
+        status, content, media_type = self.status, self.document(request_id), PROBLEM_JSON
+        if path == "/v2" or path.startswith("/v2/"):
+            # The Open Inference Protocol has a document of its own, and one status for bad requests.
+            status = 400 if status == 422 else status
+            content, media_type = {"error": self.detail}, "application/json"
         return Response(
-            orjson.dumps(self.document(request_id)),
-            status_code=self.status,
+            orjson.dumps(content),
+            status_code=status,
             headers=dict(self.headers),
-            media_type=PROBLEM_JSON,
+            media_type=media_type,
         )
 
 
