@@ -28,6 +28,7 @@ from centra.serving.limits import Limits
 from centra.serving.mailbox import Mailbox
 from centra.serving.preparing import LoadOptions
 from centra.serving.queue import InputQueue
+from centra.serving.releases import ServedReleases
 from centra.serving.request import QueuedInput, Request
 from centra.serving.served import ServedRelease
 from centra.serving.shadow import Shadow
@@ -49,6 +50,7 @@ __all__ = ["Batcher", "Observer"]
 _log = logging.getLogger(__name__)
 
 _LIMITS = Limits()
+_NOT_OPEN = "no new requests are taken: the batcher ends, or has not begun"
 
 
 class Batcher:
@@ -90,8 +92,6 @@ class Batcher:
         self.observer = observer
         self.follower: Follower | None = None
         """What follows the channel, where one is followed."""
-        self.swapped = 0
-        """How often a release took another's place."""
         self._source, self._follow, self._interval = source, follow, interval
         files = [keys] if isinstance(keys, str | os.PathLike) else keys
         self._options = LoadOptions(
@@ -103,7 +103,7 @@ class Batcher:
             dtype=dtype,
         )
         self.queue: InputQueue[QueuedInput] = InputQueue(
-            inputs=limits.queue_inputs, tokens=limits.queue_tokens
+            inputs=limits.queue_inputs, tokens=limits.queue_tokens, seconds=limits.queue_ms / 1000
         )
         """What waits."""
         self.shadow: Shadow | None = None
@@ -116,9 +116,7 @@ class Batcher:
                 busy=lambda: self.queue.inputs > 0,
                 interval=interval,
             )
-        self._served: ServedRelease | None = None
-        self._users: dict[ServedRelease, int] = {}
-        self._closing: set[asyncio.Future[None]] = set()
+        self._releases: ServedReleases | None = None
         self._open = False
         self._idle: asyncio.Future[None] | None = None
         self._requests: dict[Request, asyncio.TimerHandle | None] = {}
@@ -130,8 +128,7 @@ class Batcher:
             CentraError: see :func:`centra.load_release`.
         """
         self._loop = asyncio.get_running_loop()
-        self._served = await asyncio.to_thread(self._load)
-        self._users[self._served] = 0
+        self._releases = ServedReleases(await asyncio.to_thread(self._load), keep=self._source)
         self._mailbox = Mailbox(self._loop)
         self._tokenizers = TokenizerThreads(
             max(1, processors() // 8), most_characters=self.limits.input_characters
@@ -160,11 +157,14 @@ class Batcher:
         """What new requests are answered by.
 
         Raises:
-            ClosedError: the batcher has not begun.
+            ClosedError: the batcher has not begun, or has ended.
         """
-        if self._served is None:
-            raise ClosedError("the batcher has not begun: use it in an 'async with' block")
-        return self._served
+        return self._begun.current
+
+    @property
+    def swapped(self) -> int:
+        """How often a release took another's place."""
+        return self._begun.swapped
 
     @property
     def accepts(self) -> bool:
@@ -264,12 +264,7 @@ class Batcher:
 
         The one before is closed when the last of its requests is done.
         """
-        before = self.served
-        self._served = served
-        self._users.setdefault(served, 0)
-        self.swapped += served.release is not before.release
-        _log.info("release sha256:%s answers from now on", served.digest[:12])
-        self._close_unused(before)
+        self._begun.swap(served)
 
     async def aclose(self) -> None:
         """Take no new requests, answer those that were taken, and give everything back.
@@ -277,7 +272,7 @@ class Batcher:
         If it is cancelled meanwhile, what has no answer by then fails.
         """
         self._open = False
-        if self._served is None:
+        if self._releases is None:
             return
         try:
             if self.follower is not None:
@@ -295,14 +290,19 @@ class Batcher:
         if self.shadow is not None:
             await asyncio.to_thread(self.shadow.close)
         await asyncio.to_thread(self._end_threads)
-        served, self._served = self._served, None
-        if served is not None:
-            self._close_unused(served)
-        await asyncio.gather(*self._closing)
+        releases, self._releases = self._releases, None
+        if releases is not None:
+            await releases.close()
+
+    @property
+    def _begun(self) -> ServedReleases:
+        if self._releases is None:
+            raise ClosedError(_NOT_OPEN)
+        return self._releases
 
     async def _submit(self, queries: Sequence[Query], timeout: float | None) -> Request:
         if not self._open:
-            raise ClosedError("no new requests are taken: the batcher ends, or has not begun")
+            raise ClosedError(_NOT_OPEN)
         if len(queries) > self.limits.request_inputs:
             raise TooLargeError(
                 f"the request has {len(queries)} inputs; at most {self.limits.request_inputs} are "
@@ -314,7 +314,7 @@ class Batcher:
         if not queries:
             return request
         self.queue.enter(request.ticket)
-        self._users[request.served] += 1
+        self._begun.begin()
         self._requests[request] = (
             None if timeout is None else self._loop.call_later(timeout, _expire, request)
         )
@@ -348,8 +348,7 @@ class Batcher:
             self.queue.leave(request.ticket)
         if timer := self._requests.pop(request):
             timer.cancel()
-        self._users[request.served] -= 1
-        self._close_unused(request.served)
+        self._begun.end(request.served)
         if self.observer is not None and not request.refused:
             try:
                 self.observer.request_done(request)
@@ -362,19 +361,6 @@ class Batcher:
         if self._idle is not None and not self._requests:
             self._idle.set_result(None)
             self._idle = None
-
-    def _close_unused(self, served: ServedRelease) -> None:
-        if served is self._served or self._users.get(served) != 0:
-            return
-        del self._users[served]
-        release = served.release
-        # The same release may go on under another name, and the caller's own is the caller's.
-        if release is self._source or any(other.release is release for other in self._users):
-            return
-        _log.info("release sha256:%s has answered its last request", served.digest[:12])
-        closing = self._loop.run_in_executor(None, release.close)
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
 
     def _end_threads(self) -> None:
         self._tokenizers.close()
@@ -412,8 +398,8 @@ class Batcher:
         self._mailbox.post(partial(self._take_over, served))
 
     def _take_over(self, served: ServedRelease) -> None:
-        if self._served is not None:
-            self.swap(served)
+        if self._releases is not None:
+            self._releases.swap(served)
         else:
             served.release.close()
 
