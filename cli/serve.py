@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from cli.options import DURATION
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 __all__ = ["serve"]
 
@@ -33,7 +39,26 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Processors to compute on; default all."
 )
+@click.option(
+    "--interval",
+    type=DURATION,
+    default="5s",
+    show_default=True,
+    help="How often it is looked where the channel stands, more or less.",
+)
 @click.option("--tokens", "tokens_file", type=_FILE, help="Ask callers for one of these tokens.")
+@click.option(
+    "--shadow",
+    metavar="CHANNEL",
+    help="Ask this channel's release too, and report how its answers differ.",
+)
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Of the inputs, that --shadow is asked.",
+)
 @click.option(
     "--max-queue",
     type=click.IntRange(min=1),
@@ -59,7 +84,10 @@ def serve(
     tasks: tuple[str, ...],
     keys: tuple[Path, ...],
     threads: int | None,
+    interval: timedelta,
     tokens_file: Path | None,
+    shadow: str | None,
+    share: float,
     max_queue: int,
     max_inputs: int,
     tls_cert: Path | None,
@@ -72,6 +100,8 @@ def serve(
     Default what the channel production serves, or else latest.
     """
     _check_extra()
+    if not interval:
+        raise click.UsageError("--interval: no store can be asked without a pause; give 1s or more")
     from centra.serving import Batcher, Limits
     from centra.serving.server import Listener
     from centra.serving.server import serve as run
@@ -79,13 +109,17 @@ def serve(
 
     limits = Limits(queue_inputs=max_queue, request_inputs=max_inputs)
     source = _source(reference)
+    shadow = _shadow_source(shadow, source) if shadow else None
     tokens = Tokens(tokens_file) if tokens_file else None
     run(
         lambda observer: Batcher(
             source,
+            shadow=shadow,
+            share=share,
             tasks=tasks or None,
             keys=keys,
             threads=threads,
+            interval=interval.total_seconds(),
             limits=limits,
             observer=observer,
         ),
@@ -136,6 +170,18 @@ def _source(reference: str | None) -> str:
         else:
             return f"{store}#{reference}"
     return f"{store}#{_digest(reference)}"
+
+
+def _shadow_source(channel: str, source: str) -> str:
+    """The address of a channel beside a source: in the same store, where it is named alone."""
+    from centra.releases.folder import is_begun
+
+    if any(mark in channel for mark in "/#"):
+        return channel
+    store, _, selected = source.rpartition("#")
+    if selected and store:
+        return f"{store}#{channel}"
+    return _source(channel) if is_begun(Path(source)) else f"{source}#{channel}"
 
 
 def _digest(reference: str) -> str:

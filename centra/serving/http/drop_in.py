@@ -22,7 +22,14 @@ from centra.data.inputs import Input
 from centra.errors import CentraError, NotFoundError
 from centra.runtime.queries import Query
 from centra.serving.errors import TooLargeError
-from centra.serving.http.call import answer_all, clock, read_as, serving_of, timed_response
+from centra.serving.http.call import (
+    answer_all,
+    check_count,
+    clock,
+    read_as,
+    serving_of,
+    timed_response,
+)
 from centra.serving.http.documents import answered_by, request_body
 from centra.serving.http.problems import BodyError, Problem
 
@@ -189,6 +196,7 @@ async def classify(request: Request) -> Response:
     name, entry = _task(request, body.model, "model")
     one = isinstance(body.input, str)
     values = [body.input] if isinstance(body.input, str) else body.input
+    check_count(request, len(values), "input")
     inputs = [_input(value, entry, f"input[{i}]") for i, value in enumerate(values)]
     raw = body.use_activation is False
     running, found = await _scores(request, inputs, name, entry, raw=raw, field="input")
@@ -222,6 +230,8 @@ async def _tei(request: Request, task: str | None) -> Response:
     try:
         body = await read_as(request, TeiBody)
         name, entry = _task(request, task, "task")
+        if not isinstance(body.inputs, str):
+            check_count(request, len(body.inputs), "inputs")
         one, inputs = _tei_inputs(body.inputs, entry)
         running, found = await _scores(
             request, inputs, name, entry, raw=body.raw_scores, field="inputs"
