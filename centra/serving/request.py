@@ -129,6 +129,12 @@ class Request:
             yield from said.errors.values()
 
     @property
+    def refused(self) -> bool:
+        """Whether it ended before it was admitted, by no will of its sender."""
+        gone = isinstance(self.failure, CancelledError)
+        return not (self.failure is None or self.admitted or gone)
+
+    @property
     def streams(self) -> bool:
         """Whether somebody reads each answer as it comes."""
         return bool(self._streams)
@@ -181,12 +187,13 @@ class Request:
         """
         while not self.admitted and not self.finished:
             await self._change()
-        if self.failure is not None and not self.admitted:
+        if self.refused:
+            assert self.failure is not None
             raise self.failure
 
     def admit(self) -> None:
         """Let its sender go on."""
-        self.admitted = True
+        self.admitted = self.failure is None
         self.wake()
 
     def tokenised(self, place: int, encoded: EncodedQuery | Exception) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from centra.serving.batcher import Batcher
     from centra.serving.follower import Follower
+    from centra.serving.shadow import Shadow
 
 __all__ = ["Standing", "of_standing"]
 
@@ -66,6 +67,7 @@ class Standing:
             queue_age=queue.age,
             swapped=batcher.swapped,
             **_followed(batcher.follower),
+            shadow=_compared(batcher.shadow),
         )
 
 
@@ -77,6 +79,13 @@ def _followed(follower: Follower | None) -> dict[str, Any]:
         "refused": follower.refusals,
         "refusing": follower.refused is not None,
     }
+
+
+def _compared(shadow: Shadow | None) -> dict[str, tuple[int, int]]:
+    if shadow is None:
+        return {}
+    tasks = shadow.report()["tasks"]
+    return {task: (found["compared"], found["different"]) for task, found in tasks.items()}
 
 
 def of_standing(standing: Standing) -> Iterator[Metric]:
