@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from centra import serving
     from centra.errors import CentraError
     from centra.releases.find import ReleaseLocation, find_release
     from centra.runtime import Release, load_release
@@ -39,6 +40,7 @@ __all__ = [
     "finetune",
     "fit",
     "load_release",
+    "serving",
 ]
 
 _PLACES = {
@@ -65,6 +67,8 @@ def __getattr__(name: str) -> Any:
         return version("centra")
     if name in _PLACES:
         return getattr(import_module(_PLACES[name]), name)
+    if name == "serving":
+        return import_module("centra.serving")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -40,6 +40,7 @@ _COMMANDS = {
     "policy": "cli.policy:policy",
     "predict": "cli.predict:predict",
     "serve": "cli.serve:serve",
+    "token": "cli.token:token",
     "bench": "cli.bench:bench",
     "export": "cli.transfer:export",
     "import": "cli.transfer:import_command",

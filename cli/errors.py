@@ -159,6 +159,10 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "no-default-channel": "See: centra release list, or publish one: centra compose --release",
     "release-not-found": "See: centra release list, centra channel list",
     "separable": "Without it: centra compose --remove {task} --release",
+    # Serving
+    "no-tokens": "Make it: centra token add NAME FILE",
+    "port-in-use": "Take another: --port 0 takes any that is free, and says which.",
+    "tls-incomplete": "Give both: --tls-cert FILE --tls-key FILE",
     # Channels and their pointers
     "channel-has-rules": "Use: centra promote {release} --to {channel}, or centra rollback {channel}",
     "channel-moved": "Look again: centra channel history {channel}",

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from cli.options import DURATION
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 __all__ = ["serve"]
 
@@ -33,7 +39,28 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--threads", type=click.IntRange(min=1), help="Processors to compute on; default all."
 )
+@click.option(
+    "--interval",
+    type=DURATION,
+    default="5s",
+    show_default=True,
+    help="How often it is looked where the channel stands, more or less.",
+)
 @click.option("--tokens", "tokens_file", type=_FILE, help="Ask callers for one of these tokens.")
+@click.option(
+    "--max-queue",
+    type=click.IntRange(min=1),
+    default=2048,
+    show_default=True,
+    help="Inputs that may wait; beyond it callers are told to come back.",
+)
+@click.option(
+    "--max-inputs",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    help="Inputs of one request.",
+)
 @click.option("--tls-cert", type=_FILE, help="Certificate, as PEM, with its chain.")
 @click.option("--tls-key", type=_FILE, help="The certificate's key.")
 def serve(
@@ -45,7 +72,10 @@ def serve(
     tasks: tuple[str, ...],
     keys: tuple[Path, ...],
     threads: int | None,
+    interval: timedelta,
     tokens_file: Path | None,
+    max_queue: int,
+    max_inputs: int,
     tls_cert: Path | None,
     tls_key: Path | None,
 ) -> None:
@@ -56,12 +86,14 @@ def serve(
     Default what the channel production serves, or else latest.
     """
     _check_extra()
+    if not interval:
+        raise click.UsageError("--interval: no store can be asked without a pause; give 1s or more")
     from centra.serving import Batcher, Limits
     from centra.serving.server import Listener
     from centra.serving.server import serve as run
     from centra.serving.tokens import Tokens
 
-    limits = Limits()
+    limits = Limits(queue_inputs=max_queue, request_inputs=max_inputs)
     source = _source(reference)
     tokens = Tokens(tokens_file) if tokens_file else None
     run(
@@ -70,11 +102,11 @@ def serve(
             tasks=tasks or None,
             keys=keys,
             threads=threads,
+            interval=interval.total_seconds(),
             limits=limits,
             observer=observer,
         ),
         Listener(host=host, port=port, certificate=tls_cert, key=tls_key, grpc_port=grpc_port),
-        limits=limits,
         tokens=tokens,
     )
 
@@ -108,10 +140,6 @@ def _source(reference: str | None) -> str:
     ):
         return reference
     store = configured_store(click.get_current_context().find_root().obj["store"])
-    if store is None:
-        raise NotFoundError(
-            "no store is configured: name one, as in STORE#production", code="no-store"
-        )
     if reference is None:
         return store
     if is_digest(reference):

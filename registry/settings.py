@@ -96,13 +96,7 @@ class Settings:
         store = chosen["store"] or anchored_store(file.get("store", ""), home)
         actor = actor or os.environ.get("CENTRA_ACTOR") or file.get("actor")
         if not database or not store:
-            missing = "store" if database else "database"
-            where = f"{config} names none" if config else f"there is no {CONFIG} here or above"
-            raise NotFoundError(
-                f"no {missing} is configured: {where}",
-                code="registry-not-configured",
-                missing=missing,
-            )
+            raise _not_configured("store" if database else "database", config)
         return cls(
             database=database,
             store=store,
@@ -116,8 +110,8 @@ class Settings:
         )
 
 
-def configured_store(store: str | None = None) -> str | None:
-    """The address of the store alone, as :meth:`Settings.load` finds it; None where nothing says it.
+def configured_store(store: str | None = None) -> str:
+    """The address of the store alone, as :meth:`Settings.load` finds it.
 
     For processes that need no database: it imports none.
 
@@ -125,13 +119,16 @@ def configured_store(store: str | None = None) -> str | None:
         store: wins over everything else.
 
     Raises:
+        NotFoundError: nothing says where it is.
         UsageError: ``centra.toml`` is malformed.
     """
     address = store or os.environ.get(_ENVIRONMENT["store"])
     config = None if address else _find(Path.cwd())
     if config:
         address = anchored_store(_read(config).get("store", ""), config.parent)
-    return address or None
+    if not address:
+        raise _not_configured("store", config)
+    return address
 
 
 def write_config(folder: Path, *, database: str | None, store: str | None) -> Path:
@@ -174,6 +171,13 @@ def write_config(folder: Path, *, database: str | None, store: str | None) -> Pa
     except OSError as error:
         raise StoreNotWritableError(f"cannot write {path}: {error.strerror}") from error
     return path
+
+
+def _not_configured(missing: str, config: Path | None) -> NotFoundError:
+    where = f"{config} names none" if config else f"there is no {CONFIG} here or above"
+    return NotFoundError(
+        f"no {missing} is configured: {where}", code="registry-not-configured", missing=missing
+    )
 
 
 def _account() -> str:

@@ -231,6 +231,53 @@ def test_the_gpu_benchmark_takes_the_highest_rate_within_the_limit() -> None:
     assert gpu._best(loads[3:]).rate == 90
 
 
+def goals_of(script: str, tmp_path: Path, *options: str) -> tuple[dict[str, float], str]:
+    """The values that a trial of a benchmark finds, and what it prints."""
+    results = ROOT / "benchmarks" / f"{script.upper()}.md"
+    before = results.read_bytes() if results.is_file() else b""
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), "--trial", *options),
+            *("--work", str(tmp_path / "work"), "--json", str(tmp_path / "goals.json")),
+        ],
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (results.read_bytes() if results.is_file() else b"") == before
+    goals = json.loads((tmp_path / "goals.json").read_text())
+    assert all(goal.keys() == {"name", "value", "goal", "met"} for goal in goals)
+    return {goal["name"]: goal["value"] for goal in goals}, done.stdout
+
+
+def test_the_benchmark_of_servers_runs_all_that_it_reports(tmp_path: Path) -> None:
+    values, printed = goals_of("serving", tmp_path, "--no-peers")
+
+    assert len(values) == 4
+    assert values["tiny: saturated, share of the runtime's own rate"] > 0
+    assert values["tiny: saturated, times the rate of a full model per task"] > 0
+    for line in ("| ours, merged |", "| offline |", "| ours, a full model per task |"):
+        assert line in printed
+
+
+def test_a_short_soak_loses_no_request_and_gives_no_wrong_answer(tmp_path: Path) -> None:
+    values, printed = goals_of("soak", tmp_path)
+
+    failed, wrong, good, bad, _memory = values.values()
+    assert (failed, wrong, good, bad) == (0, 0, 3, 0), printed
+    for line in (
+        "corrupt | ",
+        "unsigned | ",
+        "it is not signed",
+        "is corrupt",
+        "the store is back",
+    ):
+        assert line in printed
+    assert "not noticed" not in printed
+
+
 def test_the_registry_benchmark_refuses_a_registry_smaller_than_its_live_set() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "registry.py"), "--tasks", "21"],

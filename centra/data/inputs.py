@@ -110,13 +110,17 @@ class Input:
         """Whether it is one text or two."""
         return "single" if self.text_pair is None else "pair"
 
-    def words(self, by: Segmentation = "unicode") -> list[Span]:
-        """The span of each word in the text: the caller's tokens, or as :func:`segment` cuts it."""
+    def words(self, by: Segmentation = "unicode", *, until: int | None = None) -> list[Span]:
+        """The span of each word in the text: the caller's tokens, or as :func:`segment` cuts it.
+
+        Args:
+            by, until: see :func:`segment`.
+        """
         if self.tokens is not None:
             return self.token_spans
-        if by not in self._segments:
-            self._segments[by] = segment(self.text, by)
-        return self._segments[by]
+        if (by, until) not in self._segments:
+            self._segments[by, until] = segment(self.text, by, until=until)
+        return self._segments[by, until]
 
     @cached_property
     def token_spans(self) -> list[Span]:
@@ -124,7 +128,7 @@ class Input:
         return locate_tokens(self.text, self.tokens or ()) or []
 
     @cached_property
-    def _segments(self) -> dict[Segmentation, list[Span]]:
+    def _segments(self) -> dict[tuple[Segmentation, int | None], list[Span]]:
         # Several tagging tasks ask for the words of one input.
         return {}
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import regex
 
@@ -56,33 +57,52 @@ def _compiled(pattern: str) -> regex.Pattern[str]:
     return regex.compile(pattern, regex.V1)
 
 
-def segment(text: str, by: Segmentation = "unicode") -> list[Span]:
+def segment(text: str, by: Segmentation = "unicode", *, until: int | None = None) -> list[Span]:
     """Cut a text into words; white space belongs to none, everything else to one.
 
     Args:
         text: any text.
+        until: only the words that begin before this character; the rest is not looked at.
         by: ``"unicode"`` cuts at the word boundaries of Unicode (UAX #29), which never part a
             character from its combining marks, joiners and selectors. Scripts without spaces have
             no such boundaries to find, so each of their characters is a word: Han, Kana, Thai, Lao,
             Khmer, Myanmar. ``"spaces"`` cuts at white space alone.
     """
     if by == "spaces":
-        return [match.span() for match in _compiled(_CHUNK).finditer(text)]
-    if by == "characters":
-        characters = (match.span() for match in _compiled(_CLUSTER).finditer(text))
-        return [span for each in characters if (span := _stripped(text, each))]
-    clusters = {match.start() for match in _compiled(_CLUSTER).finditer(text)}
-    edges = [
-        match.start() for match in _compiled(_BOUNDARY).finditer(text) if match.start() in clusters
-    ]
+        words = _matches(_CHUNK, text)
+    elif by == "characters":
+        words = _matches(_CLUSTER, text)
+    else:
+        words = _unicode_words(text)
     found: list[Span] = []
-    for start, end in zip([0, *edges], [*edges, len(text)], strict=True):
-        if _compiled(_KATAKANA).search(text, start, end):
-            parts = [match.span() for match in _compiled(_CLUSTER).finditer(text, start, end)]
+    for word in words:
+        if until is not None and word[0] >= until:
+            break
+        if span := _stripped(text, word):
+            found.append(span)
+    if until is None or not found or found[-1][0] < until:
+        return found
+    return found[:-1]
+
+
+def _unicode_words(text: str) -> Iterator[Span]:
+    """The pieces between word boundaries, one after the other, Kana in its characters."""
+    clusters = (start for start, _ in _matches(_CLUSTER, text))
+    cluster, start = next(clusters, len(text)), 0
+    for edge in chain((edge for edge, _ in _matches(_BOUNDARY, text)), [len(text)]):
+        while cluster < edge:
+            cluster = next(clusters, len(text))
+        if cluster != edge:
+            continue  # Inside a character.
+        if _compiled(_KATAKANA).search(text, start, edge):
+            yield from (match.span() for match in _compiled(_CLUSTER).finditer(text, start, edge))
         else:
-            parts = [(start, end)]
-        found += [span for part in parts if (span := _stripped(text, part))]
-    return found
+            yield start, edge
+        start = edge
+
+
+def _matches(pattern: str, text: str) -> Iterator[Span]:
+    return (match.span() for match in _compiled(pattern).finditer(text))
 
 
 def dictionary_script(text: str) -> bool:

@@ -265,7 +265,9 @@ def _spans(
 
     from centra.kinds.probabilities import softmax
 
-    words = item.words(spec.head.words)
+    # Of a text that was cut, what no token stands for is no word of an answer.
+    until = max(end for _, end in row.offsets) if row.given else None
+    words = item.words(spec.head.words, until=until)
     # Tokens are words already, whatever the tokenizer makes of them.
     by = spec.head.words if item.tokens is None else "unicode"
     groups = row.word_groups(words, by)

@@ -12,12 +12,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from centra.runtime.queries import Query
     from centra.serving.batcher import Batcher
     from centra.serving.limits import Limits
 
-__all__ = ["Batcher", "Limits"]
+__all__ = ["Batcher", "Limits", "Query"]
 
-_PLACES = {"Batcher": "centra.serving.batcher", "Limits": "centra.serving.limits"}
+_PLACES = {
+    "Batcher": "centra.serving.batcher",
+    "Limits": "centra.serving.limits",
+    "Query": "centra.runtime.queries",
+}
 
 
 def __getattr__(name: str) -> Any:

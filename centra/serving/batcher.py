@@ -28,8 +28,10 @@ from centra.serving.limits import Limits
 from centra.serving.mailbox import Mailbox
 from centra.serving.preparing import LoadOptions
 from centra.serving.queue import InputQueue
+from centra.serving.releases import ServedReleases
 from centra.serving.request import QueuedInput, Request
 from centra.serving.served import ServedRelease
+from centra.serving.shadow import Shadow
 from centra.serving.shape import BatchShape, usual_shape
 from centra.serving.tokenizing import Tokenization, TokenizerThreads
 from centra.system.processors import processors
@@ -48,6 +50,7 @@ __all__ = ["Batcher", "Observer"]
 _log = logging.getLogger(__name__)
 
 _LIMITS = Limits()
+_NOT_OPEN = "no new requests are taken: the batcher ends, or has not begun"
 
 
 class Batcher:
@@ -59,6 +62,8 @@ class Batcher:
         *,
         follow: bool = True,
         interval: float = 5.0,
+        shadow: str | os.PathLike[str] | None = None,
+        share: float = 1.0,
         tasks: Collection[str] | str | None = None,
         keys: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] = (),
         engine: str | None = None,
@@ -75,6 +80,9 @@ class Batcher:
                 caller's to close.
             follow: where the source is a channel, serve what it names from now on.
             interval: seconds between two looks at the channel.
+            shadow: likewise a source, whose release answers a ``share`` of the inputs too when
+                there is time for it, to learn how its answers differ; see
+                :class:`centra.serving.shadow.Shadow`.
             tasks, keys, engine, threads, device, dtype: as for :func:`centra.load_release`; threads
                 that this process has no processors for are not begun.
             limits: how much is taken at once.
@@ -84,8 +92,6 @@ class Batcher:
         self.observer = observer
         self.follower: Follower | None = None
         """What follows the channel, where one is followed."""
-        self.swapped = 0
-        """How often a release took another's place."""
         self._source, self._follow, self._interval = source, follow, interval
         files = [keys] if isinstance(keys, str | os.PathLike) else keys
         self._options = LoadOptions(
@@ -96,9 +102,21 @@ class Batcher:
             device=device,
             dtype=dtype,
         )
-        self._served: ServedRelease | None = None
-        self._users: dict[ServedRelease, int] = {}
-        self._closing: set[asyncio.Future[None]] = set()
+        self.queue: InputQueue[QueuedInput] = InputQueue(
+            inputs=limits.queue_inputs, tokens=limits.queue_tokens, seconds=limits.queue_ms / 1000
+        )
+        """What waits."""
+        self.shadow: Shadow | None = None
+        """What compares with another release, where that is asked for."""
+        if shadow is not None:
+            self.shadow = Shadow(
+                shadow,
+                share=share,
+                options=self._options,
+                busy=lambda: self.queue.inputs > 0,
+                interval=interval,
+            )
+        self._releases: ServedReleases | None = None
         self._open = False
         self._idle: asyncio.Future[None] | None = None
         self._requests: dict[Request, asyncio.TimerHandle | None] = {}
@@ -110,21 +128,19 @@ class Batcher:
             CentraError: see :func:`centra.load_release`.
         """
         self._loop = asyncio.get_running_loop()
-        self._served = await asyncio.to_thread(self._load)
-        self._users[self._served] = 0
+        self._releases = ServedReleases(await asyncio.to_thread(self._load), keep=self._source)
         self._mailbox = Mailbox(self._loop)
-        self._queue: InputQueue[QueuedInput] = InputQueue(
-            inputs=self.limits.queue_inputs, tokens=self.limits.queue_tokens
-        )
         self._tokenizers = TokenizerThreads(
             max(1, processors() // 8), most_characters=self.limits.input_characters
         )
         self._compute = ComputeThread(
-            self._queue, self._mailbox, shape=self._batch_shape, observer=self.observer
+            self.queue, self._mailbox, shape=self._batch_shape, observer=self.observer
         )
         self._open = True
         if self.follower is not None:
             self.follower.start()
+        if self.shadow is not None:
+            self.shadow.start()
         return self
 
     async def __aexit__(
@@ -141,21 +157,19 @@ class Batcher:
         """What new requests are answered by.
 
         Raises:
-            ClosedError: the batcher has not begun.
+            ClosedError: the batcher has not begun, or has ended.
         """
-        if self._served is None:
-            raise ClosedError("the batcher has not begun: use it in an 'async with' block")
-        return self._served
+        return self._begun.current
+
+    @property
+    def swapped(self) -> int:
+        """How often a release took another's place."""
+        return self._begun.swapped
 
     @property
     def accepts(self) -> bool:
         """Whether new requests are taken."""
         return self._open
-
-    @property
-    def queue(self) -> InputQueue[QueuedInput]:
-        """What waits."""
-        return self._queue
 
     @property
     def open_requests(self) -> int:
@@ -250,12 +264,7 @@ class Batcher:
 
         The one before is closed when the last of its requests is done.
         """
-        before = self.served
-        self._served = served
-        self._users.setdefault(served, 0)
-        self.swapped += served.release is not before.release
-        _log.info("release sha256:%s answers from now on", served.digest[:12])
-        self._close_unused(before)
+        self._begun.swap(served)
 
     async def aclose(self) -> None:
         """Take no new requests, answer those that were taken, and give everything back.
@@ -263,7 +272,7 @@ class Batcher:
         If it is cancelled meanwhile, what has no answer by then fails.
         """
         self._open = False
-        if self._served is None:
+        if self._releases is None:
             return
         try:
             if self.follower is not None:
@@ -278,15 +287,22 @@ class Batcher:
     async def _end(self) -> None:
         for request in [*self._requests]:
             request.fail(ClosedError("the batcher ended before there was an answer"))
+        if self.shadow is not None:
+            await asyncio.to_thread(self.shadow.close)
         await asyncio.to_thread(self._end_threads)
-        served, self._served = self._served, None
-        if served is not None:
-            self._close_unused(served)
-        await asyncio.gather(*self._closing)
+        releases, self._releases = self._releases, None
+        if releases is not None:
+            await releases.close()
+
+    @property
+    def _begun(self) -> ServedReleases:
+        if self._releases is None:
+            raise ClosedError(_NOT_OPEN)
+        return self._releases
 
     async def _submit(self, queries: Sequence[Query], timeout: float | None) -> Request:
         if not self._open:
-            raise ClosedError("no new requests are taken: the batcher ends, or has not begun")
+            raise ClosedError(_NOT_OPEN)
         if len(queries) > self.limits.request_inputs:
             raise TooLargeError(
                 f"the request has {len(queries)} inputs; at most {self.limits.request_inputs} are "
@@ -297,8 +313,8 @@ class Batcher:
         request = Request(self.served, queries, timeout=timeout, done=self._request_done)
         if not queries:
             return request
-        self._queue.enter(request.ticket)
-        self._users[request.served] += 1
+        self.queue.enter(request.ticket)
+        self._begun.begin()
         self._requests[request] = (
             None if timeout is None else self._loop.call_later(timeout, _expire, request)
         )
@@ -321,41 +337,34 @@ class Batcher:
             if not isinstance(encoded, Exception)
         ]
         try:
-            self._queue.fill(request.ticket, inputs)
-        except ServingError as error:
+            self.queue.fill(request.ticket, inputs)
+        except Exception as error:  # noqa: BLE001 - raised again by who sends it
             self._mailbox.post(partial(request.fail, error))
         else:
             self._mailbox.post(request.admit)
 
     def _request_done(self, request: Request) -> None:
         if request.ticket.present:
-            self._queue.leave(request.ticket)
+            self.queue.leave(request.ticket)
         if timer := self._requests.pop(request):
             timer.cancel()
-        self._users[request.served] -= 1
-        self._close_unused(request.served)
-        if self.observer is not None and request.admitted:
-            self.observer.request_done(request)
+        self._begun.end(request.served)
+        if self.observer is not None and not request.refused:
+            try:
+                self.observer.request_done(request)
+            except Exception:  # noqa: BLE001 - whatever it does, the client has its answer
+                _log.exception("an observer failed")
+        if self.shadow is not None and request.failure is None:
+            for query, said in zip(request.queries, request.answers, strict=True):
+                if said.answers:
+                    self.shadow.offer(query, said.answers, request.served)
         if self._idle is not None and not self._requests:
             self._idle.set_result(None)
             self._idle = None
 
-    def _close_unused(self, served: ServedRelease) -> None:
-        if served is self._served or self._users.get(served) != 0:
-            return
-        del self._users[served]
-        release = served.release
-        # The same release may go on under another name, and the caller's own is the caller's.
-        if release is self._source or any(other.release is release for other in self._users):
-            return
-        _log.info("release sha256:%s has answered its last request", served.digest[:12])
-        closing = self._loop.run_in_executor(None, release.close)
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
-
     def _end_threads(self) -> None:
         self._tokenizers.close()
-        self._queue.close()
+        self.queue.close()
         self._compute.join()
 
     def _batch_shape(self, served: ServedRelease) -> BatchShape:
@@ -389,8 +398,8 @@ class Batcher:
         self._mailbox.post(partial(self._take_over, served))
 
     def _take_over(self, served: ServedRelease) -> None:
-        if self._served is not None:
-            self.swap(served)
+        if self._releases is not None:
+            self._releases.swap(served)
         else:
             served.release.close()
 

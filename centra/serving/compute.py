@@ -122,7 +122,10 @@ class ComputeThread:
                 tasks=tasks,
                 failed=failure is not None,
             )
-            self._observer.batch_done(record)
+            try:
+                self._observer.batch_done(record)
+            except Exception:  # noqa: BLE001 - whatever it does, the thread goes on
+                _log.exception("an observer failed")
 
 
 def _record(result: TaskResult) -> TaskRecord:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from centra.formats.manifest import ChannelPointer
 
-__all__ = ["Follower", "RefusedRelease", "StoreFault"]
+__all__ = ["TO_END", "Follower", "RefusedRelease", "StoreFault"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _JITTER = 0.2
 """Servers that were started together do not ask together: so much earlier or later, as a share."""
 _LONGEST_PAUSE = 300.0
 """Seconds between two attempts at a release whose files may be mended meanwhile, at most."""
-_TO_END = 2.0
+TO_END = 2.0
 """Seconds that closing waits for the thread, which may be in the middle of a request to the store."""
 
 
@@ -155,7 +155,7 @@ class Follower:
         """Follow no more. What is served stays with whom it was handed to."""
         self._closing.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join(_TO_END)
+            self._thread.join(TO_END)
 
     def _run(self) -> None:
         while not self._closing.wait(self._pause()):
@@ -246,6 +246,8 @@ class Follower:
             self._store_failed(first_line(error), error.code)
             return
         except Exception as error:  # noqa: BLE001 - no release may end what is served
+            if self._closing.is_set():
+                return  # What it was to replace may be closed already.
             self._store_answers()
             self._refuse(pointer, error)
             return

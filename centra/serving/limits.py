@@ -21,6 +21,8 @@ class Limits:
     """Inputs that wait; a request that would be one too many is refused as a whole."""
     queue_tokens: int = 65_536
     """Tokens that wait, as for :attr:`queue_inputs`."""
+    queue_ms: int = 10_000
+    """Milliseconds that what waits takes, as measured: while it takes longer, all are refused."""
     batch_tokens: int | None = None
     """Tokens that are computed together; None for what suits the engine."""
     request_inputs: int = 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Mailbox"]
+
+_log = logging.getLogger(__name__)
 
 
 class Mailbox:
@@ -24,7 +27,7 @@ class Mailbox:
         """Leave a call.
 
         Args:
-            call: must not raise.
+            call: one that raises is logged, and keeps no other from being made.
             wake: make it soon; otherwise with the next one for which this is set.
         """
         self._calls.append(call)
@@ -40,4 +43,8 @@ class Mailbox:
         # In this order: what comes while they are made is either among them or wakes the loop again.
         self._woken = False
         while self._calls:
-            self._calls.popleft()()
+            call = self._calls.popleft()
+            try:
+                call()
+            except Exception:  # noqa: BLE001 - whoever comes next is not to blame
+                _log.exception("a call on the event loop failed")

@@ -7,6 +7,7 @@ none waits for ever. A batch begins when the one before is done, unless more are
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -49,20 +50,22 @@ class Ticket(Generic[T]):
 class InputQueue(Generic[T]):
     """Inputs of many requests that wait to be computed. Any thread may use it."""
 
-    def __init__(self, *, inputs: int, tokens: int) -> None:
+    def __init__(self, *, inputs: int, tokens: int, seconds: float = math.inf) -> None:
         """Make an empty queue.
 
         Args:
             inputs: how many it holds, those that are being tokenised included.
             tokens: how many tokens it holds.
+            seconds: it takes no more while what waits takes longer than this.
         """
-        self._most_inputs, self._most_tokens = inputs, tokens
+        self._most_inputs, self._most_tokens, self._most_seconds = inputs, tokens, seconds
         self._changed = threading.Condition()
         self._waiting: deque[Ticket[T]] = deque()
         self._arriving: dict[Ticket[T], None] = {}
         self._inputs = self._ready = self._tokens = self._enough = 0
         self._closed = False
-        self._rate: float | None = None
+        self._rate = self._full_rate = 0.0
+        self._usual = 0
         self._pace = Pace()
 
     @property
@@ -78,7 +81,12 @@ class InputQueue(Generic[T]):
     @property
     def tokens_per_second(self) -> float | None:
         """How many are computed while there is something to compute; None before the first."""
-        return self._rate
+        return self._rate or None
+
+    @property
+    def seconds(self) -> float:
+        """How long what waits will take, by the pace of large batches; 0 before the first of them."""
+        return self._tokens / self._full_rate if self._full_rate else 0.0
 
     @property
     def age(self) -> float:
@@ -101,7 +109,7 @@ class InputQueue(Generic[T]):
                 limit=self._most_inputs,
             )
         with self._changed:
-            full = self._tokens >= self._most_tokens
+            full = self._tokens >= self._most_tokens or self.seconds > self._most_seconds
             if full or self._inputs + ticket.count > self._most_inputs:
                 raise self._overloaded()
             self._inputs += ticket.count
@@ -171,7 +179,7 @@ class InputQueue(Generic[T]):
         with self._changed:
             while True:
                 if self._waiting:
-                    self._enough = shape(self._waiting[0].group).tokens
+                    self._enough = self._usual = shape(self._waiting[0].group).tokens
                     full = self._closed or self._tokens >= self._enough
                     pause = 0.0 if full else self._pace.pause(self._ready, time.monotonic())
                     if pause:
@@ -188,7 +196,10 @@ class InputQueue(Generic[T]):
         """Be told how long the batch took that has just ended."""
         rate = tokens / max(seconds, 1e-6)
         with self._changed:
-            self._rate = rate if self._rate is None else self._rate + 0.2 * (rate - self._rate)
+            self._rate = _smoothed(self._rate, rate)
+            if 2 * tokens >= self._usual:
+                # Small ones are slower by the token, and say nothing about a long queue.
+                self._full_rate = _smoothed(self._full_rate, rate)
             self._pace.batch_done(inputs, seconds, time.monotonic())
 
     def close(self) -> None:
@@ -231,12 +242,18 @@ class InputQueue(Generic[T]):
         ticket.inputs.clear()
 
     def _overloaded(self) -> OverloadedError:
-        seconds = self._tokens / self._rate if self._rate else 1.0
+        rate = self._full_rate or self._rate
+        seconds = self._tokens / rate if rate else 1.0
         return OverloadedError(
-            f"{self._inputs} inputs of {self._tokens} tokens wait already; at most "
-            f"{self._most_inputs} inputs and {self._most_tokens} tokens may",
+            f"{self._inputs} inputs of {self._tokens} tokens wait already, for about {seconds:.1f} "
+            f"s; at most {self._most_inputs} inputs, {self._most_tokens} tokens and "
+            f"{self._most_seconds:g} s may",
             retry_after=min(60.0, max(0.05, seconds)),
         )
+
+
+def _smoothed(before: float, now: float) -> float:
+    return before + 0.2 * (now - before) if before else now
 
 
 class _Batch(Generic[T]):

@@ -104,6 +104,8 @@ class Request:
         """Its place in the queue."""
         self.admitted = False
         """Whether its inputs were tokenised, and fit into the queue."""
+        self.tokens = 0
+        """That are computed for it, over all backbones."""
         self.failure: Exception | None = None
         """Why it ended before it was answered, where it did: late, cancelled, refused."""
         self._done = done
@@ -127,9 +129,20 @@ class Request:
             yield from said.errors.values()
 
     @property
+    def refused(self) -> bool:
+        """Whether it ended before it was admitted, by no will of its sender."""
+        gone = isinstance(self.failure, CancelledError)
+        return not (self.failure is None or self.admitted or gone)
+
+    @property
     def streams(self) -> bool:
         """Whether somebody reads each answer as it comes."""
         return bool(self._streams)
+
+    @property
+    def answers(self) -> list[InputAnswer]:
+        """What was said so far, in the order of the inputs."""
+        return self._inputs
 
     @property
     def timing(self) -> Timing:
@@ -174,12 +187,13 @@ class Request:
         """
         while not self.admitted and not self.finished:
             await self._change()
-        if self.failure is not None and not self.admitted:
+        if self.refused:
+            assert self.failure is not None
             raise self.failure
 
     def admit(self) -> None:
         """Let its sender go on."""
-        self.admitted = True
+        self.admitted = self.failure is None
         self.wake()
 
     def tokenised(self, place: int, encoded: EncodedQuery | Exception) -> None:
@@ -191,6 +205,7 @@ class Request:
             self._close(place)
             return
         self._left[place] = len(encoded.tasks)
+        self.tokens += encoded.tokens
         for row in encoded.rows.values():
             cut = self._inputs[place].truncated
             if row.given and (cut is None or len(row.input_ids) < cut["kept"]):

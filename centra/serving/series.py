@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
@@ -101,8 +101,17 @@ def histograms(
     return family
 
 
-def info(name: str, help_text: str, **labels: str) -> Metric:
-    """A series that is always 1, for what its labels say."""
+def info(name: str, help_text: str, *described: Mapping[str, str]) -> Metric:
+    """Series that are always 1, for what their labels say.
+
+    Args:
+        name: without ``_info``, which is added.
+        help_text: what they describe.
+        described: the labels of each.
+    """
     from prometheus_client.core import InfoMetricFamily
 
-    return InfoMetricFamily(name, help_text, labels)
+    family = InfoMetricFamily(name, help_text, labels=())
+    for labels in described:
+        family.add_metric((), dict(labels))
+    return family

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from centra.serving.batcher import Batcher, Observer
     from centra.serving.http.call import Serving
-    from centra.serving.limits import Limits
     from centra.serving.tokens import Tokens
 
 __all__ = ["Listener", "serve"]
@@ -118,7 +117,6 @@ def serve(
     make_batcher: Callable[[Observer], Batcher],
     listener: Listener,
     *,
-    limits: Limits,
     tokens: Tokens | None = None,
 ) -> None:
     """Serve until the process is asked to end (SIGTERM or SIGINT) and every call is answered.
@@ -126,7 +124,6 @@ def serve(
     Args:
         make_batcher: makes what answers, and tells an observer; called when the port is taken.
         listener: where.
-        limits: of bodies.
         tokens: who may call; default everybody.
 
     Raises:
@@ -138,7 +135,7 @@ def serve(
     sockets = listener.bind()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(_serve(make_batcher, listener, sockets, limits, tokens))
+            runner.run(_serve(make_batcher, listener, sockets, tokens))
     finally:
         for each in sockets:
             each.close()
@@ -148,7 +145,6 @@ async def _serve(
     make_batcher: Callable[[Observer], Batcher],
     listener: Listener,
     sockets: list[socket.socket],
-    limits: Limits,
     tokens: Tokens | None,
 ) -> None:
     loop, ending = asyncio.get_running_loop(), asyncio.Event()
@@ -170,7 +166,7 @@ async def _serve(
         if not await _first(loading, ending):
             return
         batcher = await loading
-        app = create_app(batcher, limits=limits, tokens=tokens, metrics=metrics, tracing=tracing)
+        app = create_app(batcher, tokens=tokens, metrics=metrics, tracing=tracing)
         grpc_server = await _start_grpc(app.state.serving, listener)
         server = _Server(_config(app, listener))
         serving = asyncio.ensure_future(server.serve(sockets))

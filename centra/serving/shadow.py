@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from centra.errors import first_line
 from centra.kinds import kind_named
-from centra.serving.follower import Follower
+from centra.serving.follower import TO_END, Follower
 from centra.serving.preparing import LoadOptions
 
 if TYPE_CHECKING:
@@ -120,6 +120,8 @@ class Shadow:
         """Inputs that there was no time for."""
         self.failure: str | None = None
         """Why its first release could not be loaded; it is tried again."""
+        self.loaded = threading.Event()
+        """Set once there is a release to compare with."""
         self.follower = Follower(
             source, options=options, on_ready=self._take_over, interval=interval
         )
@@ -143,7 +145,7 @@ class Shadow:
         self._closing.set()
         self.follower.close()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(TO_END)
 
     @property
     def served(self) -> ServedRelease | None:
@@ -235,6 +237,7 @@ class Shadow:
                 self._closing.wait(self._interval)
             else:
                 self.failure = None
+                self.loaded.set()
                 self.follower.start()
                 return True
         return False

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from centra.serving.batcher import Batcher
     from centra.serving.follower import Follower
+    from centra.serving.shadow import Shadow
 
 __all__ = ["Standing", "of_standing"]
 
@@ -66,6 +67,7 @@ class Standing:
             queue_age=queue.age,
             swapped=batcher.swapped,
             **_followed(batcher.follower),
+            shadow=_compared(batcher.shadow),
         )
 
 
@@ -77,6 +79,13 @@ def _followed(follower: Follower | None) -> dict[str, Any]:
         "refused": follower.refusals,
         "refusing": follower.refused is not None,
     }
+
+
+def _compared(shadow: Shadow | None) -> dict[str, tuple[int, int]]:
+    if shadow is None:
+        return {}
+    tasks = shadow.report()["tasks"]
+    return {task: (found["compared"], found["different"]) for task, found in tasks.items()}
 
 
 def of_standing(standing: Standing) -> Iterator[Metric]:
@@ -91,33 +100,31 @@ def _of_release(standing: Standing) -> Iterator[Metric]:
 
     import centra
 
-    yield info(
-        "centra_build",
-        "The server itself.",
-        version=centra.__version__,
-        python=platform.python_version(),
-        engine=standing.engine,
-    )
-    yield info(
-        "centra_release",
-        "What is served now.",
-        release=_or_nothing(standing.release),
-        digest=standing.digest,
-        channel=_or_nothing(standing.channel),
-    )
-    yield gauges(
-        "centra_task_info",
-        "A task of the release that is served now: always 1.",
-        ("task", "version", "module"),
-        [
-            ((task, standing.versions.get(task, ""), module), 1)
-            for task, module in standing.modules.items()
-        ],
-    )
+    build = {
+        "version": centra.__version__,
+        "python": platform.python_version(),
+        "engine": standing.engine,
+    }
+    release = {
+        "release": _or_nothing(standing.release),
+        "digest": standing.digest,
+        "channel": _or_nothing(standing.channel),
+    }
+    tasks = [
+        {"task": task, "version": standing.versions.get(task, ""), "module": module}
+        for task, module in standing.modules.items()
+    ]
+    yield info("centra_build", "The server itself.", build)
+    yield info("centra_release", "What is served now.", release)
+    yield info("centra_task", "A task of what is served now.", *tasks)
     for name, help_text, value in (
         ("release_number", "Of what is served now; none where it is not known.", standing.release),
         ("channel_revision", "That the server has come to; none without one.", standing.revision),
-        ("release_since_seconds", "When it was taken, in Unix time.", standing.since.timestamp()),
+        (
+            "release_timestamp_seconds",
+            "Since when it is served, in Unix time.",
+            standing.since.timestamp(),
+        ),
         (
             "release_refused",
             "1 while the channel names a release that is refused.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -22,8 +23,8 @@ __all__ = ["Tokenization", "TokenizerThreads"]
 
 _log = logging.getLogger(__name__)
 
-_AT_ONCE = 32
-"""Inputs that a thread takes at a time."""
+_TURN_SECONDS = 0.002
+"""After so long another request has its turn: by inputs, many long ones would hold up all others."""
 
 
 @dataclass(eq=False)
@@ -81,33 +82,45 @@ class TokenizerThreads:
             thread.join()
 
     def _work(self) -> None:
-        while part := self._take():
-            self._tokenise(*part)
+        while work := self._take():
+            self._turn(work)
 
-    def _take(self) -> tuple[Tokenization, range] | None:
-        """Some inputs of a request; None at the end."""
+    def _take(self) -> Tokenization | None:
+        """The request whose turn it is; None at the end."""
         with self._changed:
-            while not self._waiting:
+            while True:
+                while self._waiting:
+                    work = self._waiting.popleft()
+                    if work.next < len(work.queries):
+                        self._waiting.append(work)
+                        self._changed.notify()
+                        return work
                 if self._closed:
                     return None
                 self._changed.wait()
-            work = self._waiting.popleft()
-            places = range(work.next, min(work.next + _AT_ONCE, len(work.queries)))
-            work.next = places.stop
-            if work.next < len(work.queries):
-                self._waiting.append(work)
-                self._changed.notify()
-        return work, places
 
-    def _tokenise(self, work: Tokenization, places: range) -> None:
-        if not work.unwanted():
-            for place in places:
+    def _turn(self, work: Tokenization) -> None:
+        """Tokenise inputs of a request until its turn is over."""
+        ends, done = time.monotonic() + _TURN_SECONDS, 0
+        while (place := self._claim(work)) is not None:
+            if not work.unwanted():
                 work.results[place] = self._encode(work, place)
+            done += 1
+            if time.monotonic() >= ends:
+                break
         with self._changed:
-            work.left -= len(places)
-            ready = not work.left
+            work.left -= done
+            ready = done > 0 and not work.left
         if ready:
             work.done(work.results)
+
+    def _claim(self, work: Tokenization) -> int | None:
+        """The next input that no thread has taken."""
+        with self._changed:
+            if work.next == len(work.queries):
+                return None
+            work.next += 1
+            return work.next - 1
 
     def _encode(self, work: Tokenization, place: int) -> EncodedQuery | Exception:
         # One by one: of many at once the tokenizer makes work for threads of its own, which nobody

@@ -20,6 +20,8 @@ from tests import support
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from centra.data.words import Segmentation
+
 TOKENS = st.lists(st.text(min_size=1, max_size=6).filter(str.strip), min_size=1, max_size=8)
 
 
@@ -76,6 +78,17 @@ def test_words_cover_all_but_white_space_and_part_no_character(text: str) -> Non
     starts = {match.start() for match in regex.finditer(r"\X", text)}
     inside = {start for start, _ in words if start not in starts}
     assert all(text[start - 1].isspace() for start in inside)
+
+
+@given(
+    text=st.text(st.sampled_from("aé1 .'-\u0301\u200d雪カﾞ👩🇩🇪\u0e01\r\n") | st.characters()),
+    until=st.integers(0, 20),
+    by=st.sampled_from(["unicode", "characters", "tokenizer", "spaces"]),
+)
+def test_the_first_words_of_a_text_are_found_without_the_others(
+    text: str, until: int, by: Segmentation
+) -> None:
+    assert segment(text, by, until=until) == [w for w in segment(text, by) if w[0] < until]
 
 
 def test_words_between_spaces_are_left_whole() -> None:

@@ -121,16 +121,22 @@ class Server:
 
 
 @contextmanager
-def running(*words: str | Path, **environment: str) -> Iterator[Server]:
+def running(*words: str | Path, folder: Path | None = None, **environment: str) -> Iterator[Server]:
     """``centra serve`` with these words, on a free port, until the block ends.
 
     It logs as ``-v --log-format json`` says.
+
+    Args:
+        words: behind the command.
+        folder: where it runs.
+        environment: what is set besides.
     """
     process = subprocess.Popen(
         [CENTRA, "-v", "--log-format", "json", "serve", "--port", "0", "--grpc-port", "0", *words],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
+        cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
     server = Server(process, "", httpx.Client())

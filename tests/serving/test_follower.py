@@ -502,7 +502,7 @@ def test_a_follower_that_is_closed_while_it_loads_hands_nothing_over(
             return load(*arguments, **options)
 
         monkeypatch.setattr(Release, "load", slow)
-        monkeypatch.setattr("centra.serving.follower._TO_END", 0)
+        monkeypatch.setattr("centra.serving.follower.TO_END", 0)
         channel.publish(changed)
         follower.start()
         assert loading.wait(60)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.openmetrics.parser import (
@@ -13,11 +16,21 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from centra.errors import DataError
+from centra.serving import Batcher
 from centra.serving.compute import BatchRecord, TaskRecord
 from centra.serving.errors import CancelledError, OverloadedError
 from centra.serving.metrics import Metrics
 from centra.serving.request import Timing
 from centra.serving.standing import Standing
+from tests.serving.channels import Channel
+from tests.support import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from centra.formats.task_module import TaskModule
+    from centra.store import LocalStore
+    from tests import support
 
 STANDING = Standing(
     release=7,
@@ -191,6 +204,68 @@ def test_who_asks_for_openmetrics_gets_it(server: Server) -> None:
     assert {"centra_requests", "centra_release", "centra_part_seconds"} <= families
     text, content_type = server.metrics.text(STANDING)
     assert content_type.startswith("text/plain; version=0.0.4")
+
+
+def test_a_server_that_follows_a_channel_tells_of_what_happens_to_it(
+    backbone_store: LocalStore,
+    tiny_backbone: support.Backbone,
+    make_module: Callable[..., TaskModule],
+) -> None:
+    channel = Channel(backbone_store, tiny_backbone.spec)
+    staging = Channel(backbone_store, tiny_backbone.spec, name="staging")
+    channel.publish({"intent": make_module(seed=1), "slots": make_module("tagging")})
+    staging.publish({"intent": make_module(seed=2)})
+    server = Server()
+
+    async def main() -> None:
+        options = {"engine": "onnx", "threads": 1, "interval": 3600}
+        async with Batcher(
+            channel.source, shadow=staging.source, observer=server.metrics, **options
+        ) as batcher:
+            assert await asyncio.to_thread(batcher.shadow.loaded.wait, 60)
+            await batcher.predict(["wake me", "now"], "intent")
+            await asyncio.to_thread(batcher.shadow._answered.join)
+            server.standing = Standing.of(batcher)
+            assert server.value("centra_release_number") == 1
+            assert server.value("centra_answers_total", "intent") == 2
+            assert server.value("centra_shadow_answers_total", "intent") == 2
+            assert server.value("centra_part_seconds_count", "branch") == 1
+            assert server.value("centra_answers_total", "slots") == 0
+
+            channel.publish({"intent": make_module(seed=2)})
+            await asyncio.to_thread(batcher.follower.check_now)
+            server.standing = Standing.of(batcher)
+            assert server.value("centra_release_number") == 2
+            assert server.value("centra_channel_revision") == 2
+            assert server.value("centra_releases_swapped_total") == 1
+            assert server.value("centra_answers_total", "slots") is None
+
+            bad = channel.publish({"intent": make_module(seed=3)})
+            channel.store.remove(bad.tasks["intent"].digest)
+            await asyncio.to_thread(batcher.follower.check_now)
+            server.standing = Standing.of(batcher)
+            assert server.value("centra_release_refused") == 1
+            assert server.value("centra_releases_refused_total") == 1
+            assert server.value("centra_store_up") == 1
+
+            channel.store.root.joinpath("channels").rename(channel.store.root / "gone")
+            await asyncio.to_thread(batcher.follower.check_now)
+            server.standing = Standing.of(batcher)
+            assert server.value("centra_store_up") == 0
+            assert server.value("centra_release_number") == 2
+
+    asyncio.run(main())
+
+
+def test_the_guide_names_every_series(server: Server) -> None:
+    server.change(store_reachable=True, shadow={"intent": (1, 0)})
+    server.metrics.count_request("/v1/predict", "ok", 0.001)
+    server.metrics.count_error(DataError("empty"))
+    guide = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| (`.*?) \|", guide, re.MULTILINE))
+    named = {name for cell in named for name in re.findall(r"`(centra_\w+)`", cell)}
+    made = {re.sub(r"_(bucket|sum|count)$", "", name) for name, _ in server.series()}
+    assert made == named
 
 
 def test_two_servers_of_a_process_count_apart(server: Server) -> None:

@@ -130,6 +130,23 @@ def test_a_request_fits_as_a_whole_or_is_refused_as_a_whole() -> None:
         queue.enter(Ticket("one", 1))
 
 
+def test_nothing_more_is_taken_while_what_waits_takes_too_long() -> None:
+    queue = Queue(inputs=1000, tokens=100_000, seconds=2)
+    sent(queue, "large", count=200, tokens=10)
+    taken(queue, 160)
+    queue.computed(1, 10, 1.0)
+    sent(queue, "while only a small batch was seen", tokens=10)
+
+    queue.computed(50, 500, 1.0)
+    with pytest.raises(OverloadedError) as refused:
+        queue.enter(Ticket("one", 1))
+    assert refused.value.retry_after == queue.seconds == held(queue)[1] / 500
+
+    while queue.seconds > 2:
+        taken(queue, 160)
+    sent(queue, "later")
+
+
 def test_what_never_fits_is_too_large() -> None:
     queue = Queue(inputs=10, tokens=100)
 

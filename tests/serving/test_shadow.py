@@ -73,18 +73,8 @@ def serving(channel: Channel) -> Iterator[ServedRelease]:
 @contextmanager
 def shadowing(channel: Channel, **options: Any) -> Iterator[Shadow]:
     shadow = Shadow(channel.source, options=ONE_THREAD, **options)
-    loaded = threading.Event()
-    load = shadow.follower.load
-
-    def noted() -> ServedRelease:
-        found = load()
-        loaded.set()
-        return found
-
-    shadow.follower.load = noted  # type: ignore[method-assign]
     shadow.start()
-    assert loaded.wait(60)
-    shadow.follower.check_now()  # When this returns, it is compared with.
+    assert shadow.loaded.wait(60)
     try:
         yield shadow
     finally:
@@ -269,15 +259,13 @@ def test_a_shadow_that_cannot_be_loaded_keeps_nobody_from_serving_and_comes_late
     served: ServedRelease, staging: Channel, make_module: Callable[..., TaskModule]
 ) -> None:
     shadow = Shadow(staging.source, options=ONE_THREAD, interval=0.01)
-    failed, loaded = threading.Event(), threading.Event()
+    failed = threading.Event()
     load = shadow.follower.load
 
     def noted() -> ServedRelease:
         if shadow.failure is not None:
             failed.set()
-        found = load()
-        loaded.set()
-        return found
+        return load()
 
     shadow.follower.load = noted  # type: ignore[method-assign]
     shadow.start()
@@ -286,7 +274,7 @@ def test_a_shadow_that_cannot_be_loaded_keeps_nobody_from_serving_and_comes_late
         assert "no channel 'staging'" in shadow.report()["failure"]
         shadow.offer(Query(input=TEXTS[0]), {}, served)
         staging.publish({"intent": make_module(seed=7)})
-        assert loaded.wait(60)
+        assert shadow.loaded.wait(60)
     finally:
         shadow.close()
     assert shadow.report()["failure"] is None

@@ -6,17 +6,17 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
-from centra.serving.http import drop_in, page, predict, release
+from centra.serving.http import docs, drop_in, page, predict, release
 from centra.serving.http import metrics as observed
 from centra.serving.http.call import Serving
 from centra.serving.http.metrics import Counting
 from centra.serving.http.middleware import Envelope, Guard
-from centra.serving.http.problems import Problem
+from centra.serving.http.problems import BodyError, Problem
 from centra.serving.http.tracing import Spans
-from centra.serving.limits import Limits
 from centra.serving.metrics import Metrics
 from centra.serving.oip import http as oip
 
@@ -36,7 +36,6 @@ _DESCRIPTION = "Answers texts with a release: many task modules on one frozen ba
 def create_app(
     batcher: Batcher,
     *,
-    limits: Limits | None = None,
     tokens: Tokens | None = None,
     metrics: Metrics | None = None,
     tracing: Tracing | None = None,
@@ -45,7 +44,6 @@ def create_app(
 
     Args:
         batcher: answers.
-        limits: of bodies; the others are the batcher's.
         tokens: who may call; default everybody.
         metrics: the batcher's observer, which counts calls besides; default one of its own.
         tracing: where traces go; default nowhere.
@@ -55,16 +53,17 @@ def create_app(
         version=version("centra"),
         description=_DESCRIPTION,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
         # FastAPI's own records hold what exceptions say, which may be texts of a request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    serving = Serving(
-        batcher=batcher, limits=limits or Limits(), tokens=tokens, metrics=metrics or Metrics()
-    )
+    serving = Serving(batcher=batcher, tokens=tokens, metrics=metrics or Metrics())
     app.state.serving = serving
-    for part in (predict, drop_in, release, observed, page, oip):
+    for part in (predict, drop_in, release, docs, observed, page, oip):
         app.include_router(part.router)
     app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_parameter)
     if tokens is not None:
         app.add_middleware(Guard, tokens=tokens)
     app.add_middleware(Counting, metrics=serving.metrics)
@@ -86,6 +85,14 @@ async def _refuse(request: Request, error: Exception) -> Response:
         headers=error.headers or {},
     )
     return problem.response(request.url.path, request.scope["state"]["request_id"])
+
+
+async def _refuse_parameter(_request: Request, error: Exception) -> Response:
+    """What stands in a path, a query or a header, and is not as it must be."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = str(first["loc"][-1])
+    raise BodyError(f"{name}: {first['msg']}", field=name, code="invalid-parameter")
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from centra.serving.http.problems import BodyError, SlowBodyError
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-__all__ = ["BODY_SECONDS", "check_body", "parse_body", "read_body"]
+__all__ = ["check_body", "parse_body", "read_body"]
 
 BODY_SECONDS = 30.0
 """How long the whole body of a call may take to arrive."""
@@ -25,13 +25,12 @@ _KEY = re.compile(rb'"[ \t\r\n]*:')
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def read_body(request: Request, limit: int, seconds: float = BODY_SECONDS) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
     """The whole body of a call.
 
     Args:
         request: nothing of its body has been read.
         limit: bytes that it may have.
-        seconds: how long it may take.
 
     Raises:
         TooLargeError: it is longer, or says that it is.
@@ -44,7 +43,7 @@ async def read_body(request: Request, limit: int, seconds: float = BODY_SECONDS)
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
                 chunks.append(chunk)
                 size += len(chunk)
@@ -52,7 +51,7 @@ async def read_body(request: Request, limit: int, seconds: float = BODY_SECONDS)
                     raise _too_large(limit)
     except TimeoutError as error:
         raise SlowBodyError(
-            f"the body did not end within {seconds:g} seconds; {size:,} bytes of it came"
+            f"the body did not end within {BODY_SECONDS:g} seconds; {size:,} bytes of it came"
         ) from error
     return b"".join(chunks)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from centra.data.inputs import Input
 from centra.errors import CentraError
-from centra.serving.errors import CancelledError
+from centra.serving.errors import CancelledError, TooLargeError
 from centra.serving.http.bodies import check_body, parse_body, read_body
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = [
     "Serving",
     "answer_all",
     "caller_of",
+    "check_count",
     "read_as",
     "reason",
     "serving_of",
@@ -51,12 +52,15 @@ class Serving:
 
     batcher: Batcher
     metrics: Metrics
-    limits: Limits
     tokens: Tokens | None = None
     """Who may call; None for everybody."""
     draining: bool = False
     """Whether the server ends, and wants no new calls."""
-    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> Limits:
+        """How much is taken at once."""
+        return self.batcher.limits
 
     @property
     def ready(self) -> bool:
@@ -86,6 +90,19 @@ async def read_as(request: HttpRequest, model: type[Model]) -> Model:
     return check_body(
         model, parse_body(await read_body(request, serving_of(request).limits.body_bytes))
     )
+
+
+def check_count(request: HttpRequest, count: int, field: str) -> None:
+    """Refuse more inputs than are ever taken, before any of them is looked at.
+
+    Raises:
+        TooLargeError: there are more.
+    """
+    most = serving_of(request).batcher.limits.request_inputs
+    if count > most:
+        raise TooLargeError(
+            f"{field}: {count} inputs; at most {most} are taken at once", field=field, limit=most
+        )
 
 
 async def submit(

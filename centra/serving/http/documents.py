@@ -137,6 +137,13 @@ class RefusedBody(_Body):
     reason: str
 
 
+class StoreErrorBody(_Body):
+    """What keeps the server from its store."""
+
+    reason: str
+    since: str
+
+
 class ReleaseBody(_Body):
     """What is served."""
 
@@ -148,6 +155,9 @@ class ReleaseBody(_Body):
     """When it was ready to answer, in UTC."""
     tasks: dict[str, ServedTask]
     refused: RefusedBody | None
+    """What the channel names, where it could not be taken; the one before is served."""
+    store_error: StoreErrorBody | None
+    """Why it is not known what the channel names now; what it named before is served."""
 
 
 class ProblemBody(_Body):

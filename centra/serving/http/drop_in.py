@@ -22,7 +22,14 @@ from centra.data.inputs import Input
 from centra.errors import CentraError, NotFoundError
 from centra.runtime.queries import Query
 from centra.serving.errors import TooLargeError
-from centra.serving.http.call import answer_all, clock, read_as, serving_of, timed_response
+from centra.serving.http.call import (
+    answer_all,
+    check_count,
+    clock,
+    read_as,
+    serving_of,
+    timed_response,
+)
 from centra.serving.http.documents import answered_by, request_body
 from centra.serving.http.problems import BodyError, Problem
 
@@ -97,6 +104,14 @@ class Classification(_Body):
     num_classes: int
 
 
+class Usage(_Body):
+    """What was read."""
+
+    prompt_tokens: int
+    total_tokens: int
+    completion_tokens: Literal[0] = 0
+
+
 class ClassifyAnswer(_Body):
     """The answers, in the order of the inputs."""
 
@@ -105,6 +120,7 @@ class ClassifyAnswer(_Body):
     created: int
     model: str
     data: list[Classification]
+    usage: Usage
     labels: dict[str, float] | None = None
     """Where one text was asked about: the score of each label."""
 
@@ -169,6 +185,7 @@ async def predict_default(request: Request, task: str | None = None) -> Response
             "created": 1767225600,
             "model": "intent",
             "data": [{"index": 0, "label": "alarm", "probs": [0.98, 0.02], "num_classes": 2}],
+            "usage": {"prompt_tokens": 6, "total_tokens": 6, "completion_tokens": 0},
         },
         statuses=_REFUSALS,
     ),
@@ -179,6 +196,7 @@ async def classify(request: Request) -> Response:
     name, entry = _task(request, body.model, "model")
     one = isinstance(body.input, str)
     values = [body.input] if isinstance(body.input, str) else body.input
+    check_count(request, len(values), "input")
     inputs = [_input(value, entry, f"input[{i}]") for i, value in enumerate(values)]
     raw = body.use_activation is False
     running, found = await _scores(request, inputs, name, entry, raw=raw, field="input")
@@ -197,6 +215,11 @@ async def classify(request: Request) -> Response:
             }
             for place, scored in enumerate(found)
         ],
+        "usage": {
+            "prompt_tokens": running.tokens,
+            "total_tokens": running.tokens,
+            "completion_tokens": 0,
+        },
         **({"labels": found[0].by_label} if one else {}),
     }
     encoded = orjson.dumps(answer)
@@ -207,6 +230,8 @@ async def _tei(request: Request, task: str | None) -> Response:
     try:
         body = await read_as(request, TeiBody)
         name, entry = _task(request, task, "task")
+        if not isinstance(body.inputs, str):
+            check_count(request, len(body.inputs), "inputs")
         one, inputs = _tei_inputs(body.inputs, entry)
         running, found = await _scores(
             request, inputs, name, entry, raw=body.raw_scores, field="inputs"

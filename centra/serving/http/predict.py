@@ -15,6 +15,7 @@ from centra.errors import CentraError, DataError
 from centra.runtime.queries import Query
 from centra.serving.http.call import (
     answer_all,
+    check_count,
     clock,
     read_as,
     reason,
@@ -98,6 +99,7 @@ async def predict(request: Request) -> Response:
     a line: first the release, then answers as they come, then `{"end": true}`.
     """
     body = await read_as(request, PredictBody)
+    check_count(request, len(body.inputs), "inputs")
     check_tasks(body.tasks, serving_of(request).batcher.served)
     items = [_read(value, place, body) for place, value in enumerate(body.inputs)]
     wants_lines = NDJSON in request.headers.get("accept", "")
@@ -135,11 +137,11 @@ def check_tasks(tasks: Sequence[str] | None, served: ServedRelease) -> None:
         return
     if not tasks:
         raise BodyError("tasks: expected at least one; leave it out for all", field="tasks")
+    known = served.tasks
     for place, task in enumerate(tasks):
-        if task not in served.tasks:
+        if task not in known:
             raise BodyError(
-                f"tasks[{place}]: this release holds no task {task!r}; it holds "
-                f"{', '.join(served.tasks)}",
+                f"tasks[{place}]: this release holds no task {task!r}; it holds {', '.join(known)}",
                 field=f"tasks[{place}]",
                 code="no-such-task",
             )

@@ -15,12 +15,13 @@ from centra.serving.http.predict import modules_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from datetime import datetime
 
     from centra.serving.batcher import Batcher
     from centra.serving.follower import Follower
     from centra.serving.served import ServedRelease
 
-__all__ = ["is_ready", "release_document", "router"]
+__all__ = ["release_document", "router"]
 
 router = APIRouter()
 
@@ -40,6 +41,7 @@ _EXAMPLE = {
         }
     },
     "refused": None,
+    "store_error": None,
 }
 
 
@@ -65,7 +67,7 @@ async def live() -> Response:
 @router.get("/readyz", tags=["probes"], summary="Whether calls are answered")
 async def ready(request: Request) -> Response:
     """200 while calls are answered; 503 once the server ends."""
-    if is_ready(request):
+    if serving_of(request).ready:
         return _json({"status": "ready"})
     return _json({"status": "ending"}, status=503)
 
@@ -74,11 +76,6 @@ async def ready(request: Request) -> Response:
 async def health(request: Request) -> Response:
     """What other servers call ``/readyz``."""
     return await ready(request)
-
-
-def is_ready(request: Request) -> bool:
-    """Whether the server answers calls, and does not end."""
-    return not serving_of(request).draining
 
 
 def release_document(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any]:
@@ -94,9 +91,10 @@ def release_document(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any]
         "digest": served.digest,
         "channel": served.channel,
         "revision": served.revision,
-        "since": served.since.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "since": _moment(served.since),
         "tasks": {name: _task(served, name) for name in tasks},
         "refused": _refused(batcher.follower),
+        "store_error": _store_error(batcher.follower),
     }
 
 
@@ -105,6 +103,15 @@ def _refused(follower: Follower | None) -> dict[str, Any] | None:
     if refused is None:
         return None
     return {"release": refused.release, "reason": refused.reason}
+
+
+def _store_error(follower: Follower | None) -> dict[str, Any] | None:
+    fault = None if follower is None else follower.store_error
+    return None if fault is None else {"reason": fault.reason, "since": _moment(fault.since)}
+
+
+def _moment(when: datetime) -> str:
+    return when.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _task(served: ServedRelease, name: str) -> dict[str, Any]:

@@ -31,10 +31,12 @@ from centra.serving.oip.metadata import (
 from centra.serving.oip.tensors import BYTES, InputTensor
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from centra.runtime.queries import Query
     from centra.serving.http.call import Serving
     from centra.serving.oip.inference import InferResponse
+    from centra.serving.request import Request as Running
     from centra.serving.tokens import Caller
 
     Handler = Callable[[Any, "Call"], Awaitable[Any]]
@@ -55,6 +57,19 @@ _CODES = {
     504: "DEADLINE_EXCEEDED",
 }
 """What gRPC calls a problem, by its HTTP status."""
+_OUTCOMES = {
+    "OK": "ok",
+    "CANCELLED": "cancelled",
+    "DEADLINE_EXCEEDED": "late",
+    "INTERNAL": "failed",
+    "INVALID_ARGUMENT": "refused",
+    "NOT_FOUND": "refused",
+    "PERMISSION_DENIED": "forbidden",
+    "RESOURCE_EXHAUSTED": "overloaded",
+    "UNAUTHENTICATED": "unauthorized",
+    "UNAVAILABLE": "failed",
+}
+"""What metrics call them, as of calls over HTTP."""
 _SERVING, _NOT_SERVING = 1, 2
 """Of ``grpc.health.v1.HealthCheckResponse``."""
 _KEEPALIVE_MS = 30_000
@@ -107,7 +122,7 @@ async def start_grpc(
     return server, bound
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Call:
     """One call: who made it, and how long it may take."""
 
@@ -116,6 +131,19 @@ class Call:
     """None where everybody may call."""
     seconds: float | None
     """Until its deadline; None without one."""
+    submitted: bool = False
+    """Whether the batcher knows of it."""
+
+    async def submit(self, queries: Sequence[Query], *, seconds: float | None) -> Running:
+        """Send queries to be answered, within what the caller may.
+
+        Raises:
+            OverloadedError, TooLargeError, ClosedError: see :meth:`centra.serving.Batcher.submit`.
+        """
+        if self.caller is not None:
+            self.caller.spend(len(queries))
+        self.submitted = True
+        return await self.serving.batcher.submit(queries, timeout=seconds)
 
 
 async def _server_live(_request: Any, _call: Call) -> dict[str, Any]:
@@ -155,9 +183,17 @@ async def _repository_index(_request: Any, call: Call) -> dict[str, Any]:
 
 async def _model_infer(request: Any, call: Call) -> Any:
     response = await infer(
-        call.serving.batcher, _infer_request(request), caller=call.caller, seconds=call.seconds
+        call.serving.batcher,
+        _infer_request(request),
+        call.submit,
+        caller=call.caller,
+        seconds=call.seconds,
     )
-    return _infer_response(response, raw=bool(request.raw_input_contents))
+    began = time.perf_counter()
+    answer = _infer_response(response, raw=bool(request.raw_input_contents))
+    response.running.serialised = time.perf_counter() - began
+    call.serving.metrics.count_serialised(response.running.serialised)
+    return answer
 
 
 async def _health_check(request: Any, call: Call) -> dict[str, Any]:
@@ -205,14 +241,13 @@ class _Service:
         """A method whose errors become statuses."""
 
         async def method(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            began = time.perf_counter()
+            began, code = time.perf_counter(), "OK"
             given = dict(context.invocation_metadata() or ())
             request_id = request_id_of(given.get("x-request-id"))
-            code, caller = "OK", None
+            call = Call(serving=self.serving, caller=None, seconds=context.time_remaining())
             try:
                 if self.serving.tokens is not None and name not in _FOR_EVERYBODY:
-                    caller = self.serving.tokens.caller(given.get("authorization"))
-                call = Call(serving=self.serving, caller=caller, seconds=context.time_remaining())
+                    call.caller = self.serving.tokens.caller(given.get("authorization"))
                 answer = await handler(request, call)
                 return ParseDict(answer, response()) if isinstance(answer, dict) else answer
             except asyncio.CancelledError:
@@ -223,11 +258,14 @@ class _Service:
                 code = _CODES.get(problem.status, "INTERNAL")
                 if code == "INTERNAL":
                     log_failure(error, request_id)
-                await context.abort(
-                    getattr(grpc.StatusCode, code), problem.detail, _pushback(error)
-                )
+                if not call.submitted:
+                    self.serving.metrics.count_error(error)
+                status = getattr(grpc.StatusCode, code)
+                await context.abort(status, problem.detail, _pushback(error))
             finally:
-                _log_call(name, code, time.perf_counter() - began, request_id, caller)
+                seconds = time.perf_counter() - began
+                self.serving.metrics.count_request(f"grpc {name}", _OUTCOMES[code], seconds)
+                _log_call(name, code, seconds, request_id, call.caller)
 
         return method
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Path
 from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotation
 from starlette.responses import Response
 
 from centra.errors import UsageError
 from centra.serving.errors import TooLargeError
 from centra.serving.http.bodies import check_body, parse_body, read_body
-from centra.serving.http.call import caller_of, serving_of, timing_header, while_connected
+from centra.serving.http.call import (
+    caller_of,
+    clock,
+    serving_of,
+    submit,
+    timing_header,
+    while_connected,
+)
 from centra.serving.http.documents import request_body
 from centra.serving.http.problems import BodyError
 from centra.serving.oip.documents import (
@@ -37,6 +45,8 @@ from centra.serving.oip.tensors import InputTensor, join_body, shown, split_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pydantic import BaseModel
 
     from centra.serving.oip.inference import InferResponse
 
@@ -72,6 +82,36 @@ _EXAMPLES = {
     },
 }
 
+
+def _example(model: type[BaseModel], example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """What ``/docs`` shows of an answer."""
+    content = {"application/json": {"example": example}}
+    return {200: {"model": model, "description": "The answer.", "content": content}}
+
+
+_METADATA_EXAMPLE = {
+    "name": "intent",
+    "versions": ["2.1"],
+    "platform": "centra",
+    "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
+    "outputs": [
+        {"name": "label", "datatype": "BYTES", "shape": [-1]},
+        {"name": "score", "datatype": "FP32", "shape": [-1]},
+    ],
+    "parameters": {"kind": "classification", "labels": ["alarm", "music"], "max_length": 128},
+}
+_INFER_EXAMPLE = {
+    "model_name": "intent",
+    "model_version": "2.1",
+    "parameters": {"release": 7, "digest": "9f2c…", "module": "4be1d1f1c0aa"},
+    "outputs": [
+        {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["alarm", "weather"]},
+        {"name": "score", "datatype": "FP32", "shape": [2], "data": [0.98, 0.91]},
+    ],
+}
+
+Name = Annotated[str, Path(description="A task.", examples=["intent"])]
+
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], responses=_ERRORS)
 
 
@@ -100,25 +140,27 @@ async def index(request: Request) -> Response:
     return _json(repository_index(serving_of(request).batcher.served, caller_of(request)))
 
 
-@router.get("/models/{model}", summary="A task", response_model=MetadataBody)
+@router.get(
+    "/models/{model}", summary="A task", responses=_example(MetadataBody, _METADATA_EXAMPLE)
+)
 @router.get("/models/{model}/versions/{version}", include_in_schema=False)
-async def metadata(request: Request, model: str, version: str = "") -> Response:
+async def metadata(request: Request, model: Name) -> Response:
     """Its version, tensors, labels and decision."""
-    return _json(model_metadata(_found(request, model, version)))
+    return _json(model_metadata(_found(request, model)))
 
 
 @router.get("/models/{model}/config", summary="A task, as Triton describes it")
 @router.get("/models/{model}/versions/{version}/config", include_in_schema=False)
-async def config(request: Request, model: str, version: str = "") -> Response:
+async def config(request: Request, model: Name) -> Response:
     """The same as a model configuration, whose parameters are texts."""
-    return _json(model_config(_found(request, model, version)))
+    return _json(model_config(_found(request, model)))
 
 
 @router.get("/models/{model}/ready", summary="Whether a task is ready")
 @router.get("/models/{model}/versions/{version}/ready", include_in_schema=False)
-async def model_ready(request: Request, model: str, version: str = "") -> Response:
+async def model_ready(request: Request, model: Name) -> Response:
     """Whether it is served, in this version."""
-    found = _found(request, model, version)
+    found = _found(request, model)
     is_ready = serving_of(request).ready
     return _json({"name": found.name, "ready": is_ready}, 200 if is_ready else 503)
 
@@ -126,11 +168,11 @@ async def model_ready(request: Request, model: str, version: str = "") -> Respon
 @router.post(
     "/models/{model}/infer",
     summary="Ask a task",
-    response_model=InferResponseBody,
+    responses=_example(InferResponseBody, _INFER_EXAMPLE),
     openapi_extra=request_body(InferBody, _EXAMPLES),
 )
 @router.post("/models/{model}/versions/{version}/infer", include_in_schema=False)
-async def infer(request: Request, model: str, version: str = "") -> Response:
+async def infer(request: Request, model: Name) -> Response:
     """Texts to answers.
 
     By kind the outputs are `label` and `score`, with `top_k` also `labels` and `scores` of shape
@@ -138,21 +180,33 @@ async def infer(request: Request, model: str, version: str = "") -> Response:
     an input. With the header `Inference-Header-Content-Length` tensors may stand behind the JSON,
     as the binary tensor data extension says.
     """
-    asked, binary = await _read(request, model, version)
+    asked, binary = await _read(request, model)
     async with while_connected(request):
-        answered = await infer_from(serving_of(request).batcher, asked, caller=caller_of(request))
+        answered = await infer_from(
+            serving_of(request).batcher,
+            asked,
+            partial(submit, request),
+            caller=caller_of(request),
+        )
+    running, began = answered.running, clock()
     response = _infer_response(answered, binary)
-    response.headers["Server-Timing"] = timing_header(answered.timing)
+    running.serialised = clock() - began
+    response.headers["Server-Timing"] = timing_header(running.timing, running.serialised)
     return response
 
 
-def _found(request: Request, model: str, version: str) -> Model:
-    return find_model(serving_of(request).batcher.served, model, version, caller_of(request))
+def _found(request: Request, model: str) -> Model:
+    served = serving_of(request).batcher.served
+    return find_model(served, model, _version(request), caller_of(request))
 
 
-async def _read(
-    request: Request, model: str, version: str
-) -> tuple[InferRequest, Mapping[str, bool]]:
+def _version(request: Request) -> str:
+    """The version in the path; empty where there is none."""
+    version: str = request.path_params.get("version", "")
+    return version
+
+
+async def _read(request: Request, model: str) -> tuple[InferRequest, Mapping[str, bool]]:
     """What is asked, and which outputs are to be binary: by name, and ``""`` for all others."""
     limit = serving_of(request).limits.body_bytes
     encoded = await read_body(request, limit)
@@ -171,7 +225,7 @@ async def _read(
         )
     return InferRequest(
         model=model,
-        version=version,
+        version=_version(request),
         id=asked.id or "",
         parameters=parameters,
         inputs=_tensors(asked, binary),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from centra.errors import DataError, UsageError
 from centra.runtime.queries import Query
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from centra.serving.oip.metadata import Model
     from centra.serving.oip.outputs import Output
     from centra.serving.oip.tensors import InputTensor, OutputTensor
-    from centra.serving.request import InputAnswer, Timing
+    from centra.serving.request import InputAnswer
+    from centra.serving.request import Request as Running
     from centra.serving.tokens import Caller
 
 __all__ = ["InferRequest", "InferResponse", "infer"]
@@ -67,12 +68,20 @@ class InferResponse:
     """``digest`` and ``release`` of the release that answered, ``module`` of the task's module; and
     ``truncated``, a JSON list of ``{"input", "tokens", "kept"}``, where inputs were cut."""
     outputs: list[OutputTensor]
-    timing: Timing
+    running: Running
+    """Knows where the time went."""
+
+
+class Submit(Protocol):
+    """Sends queries to be answered, within what the caller may."""
+
+    async def __call__(self, queries: Sequence[Query], *, seconds: float | None) -> Running: ...
 
 
 async def infer(
     batcher: Batcher,
     request: InferRequest,
+    submit: Submit,
     *,
     caller: Caller | None = None,
     seconds: float | None = None,
@@ -82,6 +91,7 @@ async def infer(
     Args:
         batcher: what computes.
         request: the request.
+        submit: sends it to the batcher.
         caller: who asks; None where everybody may.
         seconds: how long the client waits, where its transport says so; the request's parameter
             ``timeout`` may be shorter.
@@ -96,9 +106,7 @@ async def infer(
     """
     model = find_model(batcher.served, request.model, request.version, caller)
     queries = _queries(model, request, batcher.limits.request_inputs)
-    if caller is not None:
-        caller.spend(len(queries))
-    running = await batcher.submit(queries, timeout=_shortest(seconds, _timeout(request)))
+    running = await submit(queries, seconds=_shortest(seconds, _timeout(request)))
     try:
         # Another release may have been swapped in meanwhile; the one that answers counts.
         model = find_model(running.served, request.model, request.version, caller)
@@ -116,7 +124,7 @@ async def infer(
         id=request.id,
         parameters=model.identity | _truncated(answers),
         outputs=[output.tensor(answers) for output in wanted],
-        timing=running.timing,
+        running=running,
     )
 
 

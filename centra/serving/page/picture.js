@@ -143,7 +143,7 @@ export class Branch {
         make(
           "div",
           { class: "who" },
-          make("span", { class: "task" }, task.name),
+          make("span", { class: "task" }, ...breakable(task.name)),
           make("span", { class: "version" }, version),
           make("span", { class: "gives" }, task.gives.split(",")[0] + (task.input === "pair" ? ", of pairs" : "")),
         ),
@@ -171,6 +171,11 @@ export class Branch {
     this.answer.replaceChildren();
     this.row.classList.add("waiting");
   }
+}
+
+/** A name that may go on in the next line after a mark in it. */
+function breakable(name) {
+  return name.split(/(?<=[_.-])/).flatMap((part, place) => (place ? [make("wbr"), part] : [part]));
 }
 
 function ownLayers(depth) {
