@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from centra.serving.http import docs, drop_in, page, predict, release
 from centra.serving.http import metrics as observed
 from centra.serving.http.call import Serving
+from centra.serving.http.documents import ProblemBody
 from centra.serving.http.metrics import Counting
 from centra.serving.http.middleware import Envelope, Guard
 from centra.serving.http.problems import BodyError, Problem
@@ -102,6 +103,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         models = schema.setdefault("components", {}).setdefault("schemas", {})
+        models["ProblemBody"] = ProblemBody.model_json_schema()
         for path in schema["paths"].values():
             for call in path.values():
                 for content in call.get("requestBody", {}).get("content", {}).values():

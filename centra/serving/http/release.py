@@ -42,6 +42,7 @@ _EXAMPLE = {
     },
     "refused": None,
     "store_error": None,
+    "shadow": None,
 }
 
 
@@ -98,6 +99,7 @@ def release_document(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any]
         "tasks": {name: _task(served, name) for name in tasks},
         "refused": _refused(batcher.follower),
         "store_error": _store_error(batcher.follower),
+        "shadow": _shadow(batcher, tasks),
     }
 
 
@@ -106,6 +108,17 @@ def _refused(follower: Follower | None) -> dict[str, Any] | None:
     if refused is None:
         return None
     return {"release": refused.release, "reason": refused.reason}
+
+
+def _shadow(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any] | None:
+    """What the shadow found: of all tasks, its own too, unless some that are served stay unnamed."""
+    if batcher.shadow is None:
+        return None
+    report = batcher.shadow.report() | {"store_error": _store_error(batcher.shadow.follower)}
+    if len(tasks) < len(batcher.served.tasks):
+        known = {task: found for task, found in report["tasks"].items() if task in tasks}
+        return {**report, "tasks": known}
+    return report
 
 
 def _store_error(follower: Follower | None) -> dict[str, Any] | None:
