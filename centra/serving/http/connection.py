@@ -72,6 +72,9 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A call has come in whole."""
         self._in_head = self._moved_on = True
+        if self._timer is not None:
+            # It was answered before, so the connection is idle now.
+            self._set_timer(self.timeout_keep_alive)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
