@@ -56,6 +56,12 @@ class _Row:
     help="Lines of text, or of JSON objects with 'text' (and 'text_pair') or 'tokens', and perhaps "
     "an 'id'.",
 )
+@click.option(
+    "--top-k",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Besides its answer the N best labels of each task that ranks labels.",
+)
 @device_options
 @json_option("centra.formats.answers:Prediction", "lines")
 def predict(
@@ -65,6 +71,7 @@ def predict(
     tasks: tuple[str, ...],
     text_pair: str | None,
     file: str | None,
+    top_k: int | None,
     device: str | None,
     dtype: str | None,
     as_json: bool,
@@ -99,7 +106,7 @@ def predict(
     for row in rows[: len(texts)]:
         if row.error is not None:  # What was typed can be typed again; a file's other rows count.
             raise DataError(row.error)
-    _answer(loaded, rows, tasks)
+    _answer(loaded, rows, tasks, top_k)
     if as_json:
         from centra.formats.answers import prediction
 
@@ -173,10 +180,12 @@ def _check_forms(release: Release, rows: Sequence[_Row], tasks: Sequence[str]) -
             row.error = f"{row.where}: task {unfit[0]} takes {takes}"
 
 
-def _answer(release: Release, rows: Sequence[_Row], tasks: Sequence[str]) -> None:
+def _answer(
+    release: Release, rows: Sequence[_Row], tasks: Sequence[str], top_k: int | None
+) -> None:
     """Answer what can be answered, all of it together."""
     good = [(row, row.input) for row in rows if row.input is not None and row.error is None]
-    answers = release.predict([item for _, item in good], tasks or None)
+    answers = release.predict([item for _, item in good], tasks or None, top_k=top_k)
     for (row, _), answer in zip(good, answers, strict=True):
         row.answers = answer
 
@@ -191,10 +200,14 @@ def _table(row: _Row, kinds: Mapping[str, str]) -> list[tuple[str, ...]]:
     shown = row.shown if len(row.shown) <= _WIDTH else row.shown[: _WIDTH - 1] + "…"
     if row.error is not None:
         return [(shown, "-", row.error, "")]
-    return [
-        ("" if number else shown, task, *kind_named(kinds[task]).answer_text(answer))
-        for number, (task, answer) in enumerate(row.answers.items())
-    ]
+    lines: list[tuple[str, ...]] = []
+    for task, answer in row.answers.items():
+        lines.append(("" if lines else shown, task, *kind_named(kinds[task]).answer_text(answer)))
+        lines += [
+            ("", "", f"{place}. {best['label']}", f"{best['score']:.3f}")
+            for place, best in enumerate(answer.get("top", ()), 1)
+        ]
+    return lines
 
 
 def _remark_cuts(rows: Sequence[_Row]) -> None:

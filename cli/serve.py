@@ -48,6 +48,18 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--tokens", "tokens_file", type=_FILE, help="Ask callers for one of these tokens.")
 @click.option(
+    "--shadow",
+    metavar="CHANNEL",
+    help="Ask this channel's release too, and report how its answers differ.",
+)
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1),
+    default=1.0,
+    show_default=True,
+    help="Of the inputs, that --shadow is asked.",
+)
+@click.option(
     "--max-queue",
     type=click.IntRange(min=1),
     default=2048,
@@ -74,6 +86,8 @@ def serve(
     threads: int | None,
     interval: timedelta,
     tokens_file: Path | None,
+    shadow: str | None,
+    share: float,
     max_queue: int,
     max_inputs: int,
     tls_cert: Path | None,
@@ -95,10 +109,13 @@ def serve(
 
     limits = Limits(queue_inputs=max_queue, request_inputs=max_inputs)
     source = _source(reference)
+    shadow = _shadow_source(shadow, source) if shadow else None
     tokens = Tokens(tokens_file) if tokens_file else None
     run(
         lambda observer: Batcher(
             source,
+            shadow=shadow,
+            share=share,
             tasks=tasks or None,
             keys=keys,
             threads=threads,
@@ -153,6 +170,18 @@ def _source(reference: str | None) -> str:
         else:
             return f"{store}#{reference}"
     return f"{store}#{_digest(reference)}"
+
+
+def _shadow_source(channel: str, source: str) -> str:
+    """The address of a channel beside a source: in the same store, where it is named alone."""
+    from centra.releases.folder import is_begun
+
+    if any(mark in channel for mark in "/#"):
+        return channel
+    store, _, selected = source.rpartition("#")
+    if selected and store:
+        return f"{store}#{channel}"
+    return _source(channel) if is_begun(Path(source)) else f"{source}#{channel}"
 
 
 def _digest(reference: str) -> str:

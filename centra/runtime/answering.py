@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from centra.tokenization.text_encoder import Encoded
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from centra.data.inputs import Input
     from centra.runtime.engine import Inputs, LoadedTask
     from centra.runtime.parts import Parts, TrunkKey
     from centra.tokenization.text_encoder import Row
@@ -37,6 +39,28 @@ class Batch:
             return self
         places = inputs.tolist()
         return Batch(queries=[self.queries[i] for i in places], rows=[self.rows[i] for i in places])
+
+    # What follows is the same for all tasks that all queries ask for.
+
+    @cached_property
+    def inputs(self) -> list[Input]:
+        """The queries' inputs."""
+        return [one.input for one in self.queries]
+
+    @cached_property
+    def cut(self) -> list[int]:
+        """The places of those that are longer than the backbone reads."""
+        return [i for i, row in enumerate(self.rows) if row.given]
+
+    @cached_property
+    def counts(self) -> list[int]:
+        """How many labels each wants besides its answer."""
+        return [one.query.top_k or 0 for one in self.queries]
+
+    @cached_property
+    def wanting_logits(self) -> list[int]:
+        """The places of those that want logits besides their answer."""
+        return [i for i, one in enumerate(self.queries) if one.query.logits]
 
 
 Finish = Callable[["LoadedTask", "np.ndarray", Batch], list[dict[str, Any]]]
@@ -104,15 +128,17 @@ def _run(
         asked: by task, the places of the queries that ask for it, ascending.
     """
     digest, _ = key
-    present = sorted({place for places in asked.values() for place in places})
+    present = sorted(set().union(*asked.values()))
     own = Batch(
         queries=[batch[place] for place in present],
         rows=[batch[place].rows[digest] for place in present],
     )
+    every = np.arange(len(present))
     readers: dict[int, list[Inputs]] = {}
     jobs: list[Job[list[dict[str, Any]]]] = []
     for name, places in asked.items():
-        inputs = np.searchsorted(present, places)
+        # Most often a task is asked by all or none.
+        inputs = every if len(places) == len(present) else np.searchsorted(present, places)
         readers.setdefault(parts.tasks[name].spec.tap_layer, []).append(inputs)
         jobs.append(_job(name, parts.tasks[name], own, inputs, finish))
     encoded = Encoded.pad(own.rows, parts.encoders[digest].pad_token_id)
@@ -137,23 +163,20 @@ def _job(
 
 def answers_of(task: LoadedTask, logits: np.ndarray, batch: Batch) -> list[dict[str, Any]]:
     """A task's answers; see :class:`centra.runtime.queries.TaskResult`."""
-    kind, spec, queries = kind_named(task.spec.kind), task.spec, batch.queries
-    inputs = [one.input for one in queries]
-    answers = kind.decode(spec, logits, inputs, batch.rows, task.chain)
-    for answer, row in zip(answers, batch.rows, strict=True):
-        if row.given:
-            answer["truncated"] = {"tokens": row.given, "kept": len(row.input_ids)}
-    counts = [one.query.top_k or 0 for one in queries]
-    if kind.ranks_labels and any(counts):
-        ranked = kind.best_labels(spec, logits, counts)
-        for answer, count, labels in zip(answers, counts, ranked, strict=True):
-            if count:
+    kind, spec = kind_named(task.spec.kind), task.spec
+    answers = kind.decode(spec, logits, batch.inputs, batch.rows, task.chain)
+    for i in batch.cut:
+        row = batch.rows[i]
+        answers[i]["truncated"] = {"tokens": row.given, "kept": len(row.input_ids)}
+    if kind.ranks_labels and any(batch.counts):
+        best = kind.best_labels(spec, logits, batch.counts)
+        for answer, labels in zip(answers, best, strict=True):
+            if labels:
                 answer["top"] = labels
-    if any(one.query.logits for one in queries):
+    if batch.wanting_logits:
         raw = logits_of(task, logits, batch)
-        for answer, one, given in zip(answers, queries, raw, strict=True):
-            if one.query.logits:
-                answer["logits"] = given["logits"].tolist()
+        for i in batch.wanting_logits:
+            answers[i]["logits"] = raw[i]["logits"].tolist()
     return answers
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from centra.data.inputs import Input
 from centra.errors import UsageError
 from centra.runtime.answering import answer_batch
 from centra.runtime.encoding import check_top_k, chosen_tasks, encode_queries, tasks_for
-from centra.runtime.queries import EncodedQuery, Query, TaskResult
+from centra.runtime.queries import EncodedQuery, Query
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -19,9 +18,19 @@ if TYPE_CHECKING:
     from centra.runtime.parts import Parts
     from centra.runtime.schedule import Profile
 
-__all__ = ["is_one_input", "parse_inputs", "run_request"]
+__all__ = ["Found", "is_one_input", "parse_inputs", "run_request"]
 
 _BATCH_SIZE = 32
+
+
+class Found(NamedTuple):
+    """What a task says to some inputs of a request."""
+
+    task: str
+    places: tuple[int, ...]
+    """Of the inputs in the request, from 0."""
+    answers: list[dict[str, Any]]
+    """One for each."""
 
 
 def is_one_input(inputs: object) -> bool:
@@ -55,7 +64,7 @@ def run_request(
     *,
     top_k: int | None = None,
     profile: Profile | None = None,
-) -> Iterator[TaskResult]:
+) -> Iterator[Found]:
     """Run a request in batches.
 
     Args:
@@ -66,7 +75,7 @@ def run_request(
         profile: run part by part, and add here what each takes.
 
     Returns:
-        What each task says to some of the inputs, by their places in the request.
+        What each task says to some of the inputs.
 
     Raises:
         DataError, NotFoundError, UsageError: at once; see
@@ -88,7 +97,7 @@ def run_request(
 
 def _run(
     parts: Parts, queries: Mapping[int, Query], finish: Finish, profile: Profile | None
-) -> Iterator[TaskResult]:
+) -> Iterator[Found]:
     places = [*queries]
     for start in range(0, len(places), _BATCH_SIZE):
         own = places[start : start + _BATCH_SIZE]
@@ -100,7 +109,8 @@ def _run(
         failure: Exception | None = None
         for result in answer_batch(parts, batch, finish, profile):
             if result.error is None:
-                yield replace(result, places=tuple(own[i] for i in result.places))
+                found_at = tuple(own[i] for i in result.places)
+                yield Found(result.task, found_at, result.answers)
             elif failure is None:
                 failure = result.error
                 failure.add_note(f"task {result.task}")

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from centra.errors import UsageError
 
@@ -34,14 +34,13 @@ class Job(Generic[T]):
     run: Callable[[Any], T]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome(Generic[T]):
+class Outcome(NamedTuple, Generic[T]):
     """What came of a job."""
 
     job: Job[T]
-    value: T | None = None
+    value: T | None
     """None where there is an error."""
-    error: Exception | None = None
+    error: Exception | None
     """Of the job; or of a step, before the job's tap was there."""
     reached: float
     """When its tap was there, on the clock of :func:`time.perf_counter`."""
@@ -128,7 +127,7 @@ def compute_alone(
             if job.tap == tap:
                 value, seconds = timed(partial(job.run, hidden_states))
                 profile.tasks[job.name] = profile.tasks.get(job.name, 0.0) + seconds
-                yield Outcome(job=job, value=value, reached=reached, done=time.perf_counter())
+                yield Outcome(job, value, None, reached, time.perf_counter())
 
 
 class _RunningBatch(Generic[T]):
@@ -163,7 +162,7 @@ class _RunningBatch(Generic[T]):
         except Exception as error:  # noqa: BLE001 - for who waits for it
             now = time.perf_counter()
             for job in (job for jobs in self._waiting.values() for job in jobs):
-                self.outcomes.put(Outcome(job=job, error=error, reached=now, done=now))
+                self.outcomes.put(Outcome(job, None, error, now, now))
             return
         now = time.perf_counter()
         reached = self._waiting.pop(tap)
@@ -188,5 +187,5 @@ def _outcome(job: Job[T], hidden_states: Any, reached: float) -> Outcome[T]:
     try:
         value = job.run(hidden_states)
     except Exception as error:  # noqa: BLE001 - for who waits for it
-        return Outcome(job=job, error=error, reached=reached, done=time.perf_counter())
-    return Outcome(job=job, value=value, reached=reached, done=time.perf_counter())
+        return Outcome(job, None, error, reached, time.perf_counter())
+    return Outcome(job, value, None, reached, time.perf_counter())

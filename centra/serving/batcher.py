@@ -21,7 +21,7 @@ from centra.errors import UsageError
 from centra.formats.names import distinct_names
 from centra.runtime.queries import Query
 from centra.runtime.requests import is_one_input
-from centra.serving.compute import ComputeThread, Observer
+from centra.serving.compute import ComputeThread, Observer, tell
 from centra.serving.errors import ClosedError, DeadlineError, ServingError, TooLargeError
 from centra.serving.follower import Follower
 from centra.serving.limits import Limits
@@ -256,7 +256,7 @@ class Batcher:
             return await self._submit(queries, timeout)
         except ServingError as error:
             if self.observer is not None:
-                self.observer.refused(error)
+                tell(self.observer.refused, error)
             raise
 
     def swap(self, served: ServedRelease) -> None:
@@ -350,10 +350,7 @@ class Batcher:
             timer.cancel()
         self._begun.end(request.served)
         if self.observer is not None and not request.refused:
-            try:
-                self.observer.request_done(request)
-            except Exception:  # noqa: BLE001 - whatever it does, the client has its answer
-                _log.exception("an observer failed")
+            tell(self.observer.request_done, request)
         if self.shadow is not None and request.failure is None:
             for query, said in zip(request.queries, request.answers, strict=True):
                 if said.answers:

@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from centra.serving.errors import ServingError
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from centra.serving.served import ServedRelease
     from centra.serving.shape import BatchShape
 
-__all__ = ["BatchRecord", "ComputeThread", "Observer", "TaskRecord"]
+__all__ = ["BatchRecord", "ComputeThread", "Observer", "TaskRecord", "tell"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ class BatchRecord:
 
 
 class Observer(Protocol):
-    """Is told of what happens in a batcher. It must not raise, and must be quick."""
+    """Is told of what happens in a batcher. It must be quick; what it raises is logged."""
 
     def batch_done(self, batch: BatchRecord) -> None:
         """A batch was computed; told in the thread that did."""
@@ -122,10 +124,15 @@ class ComputeThread:
                 tasks=tasks,
                 failed=failure is not None,
             )
-            try:
-                self._observer.batch_done(record)
-            except Exception:  # noqa: BLE001 - whatever it does, the thread goes on
-                _log.exception("an observer failed")
+            tell(self._observer.batch_done, record)
+
+
+def tell(observe: Callable[[T], None], what: T) -> None:
+    """Tell an observer; whatever it does, others go on."""
+    try:
+        observe(what)
+    except Exception:  # noqa: BLE001 - of any sort
+        _log.exception("an observer failed")
 
 
 def _record(result: TaskResult) -> TaskRecord:

@@ -2,7 +2,9 @@
 
 A request enters with the number of its inputs, is filled once they are tokenised, and leaves in
 parts: each batch takes from the requests in turn, so that a large one keeps no small one waiting and
-none waits for ever. A batch begins when the one before is done, unless more are sure to come at once. One rule bounds it for all: a request fits as a whole, or is refused as a whole.
+none waits for ever. One rule bounds it for all: a request fits as a whole, or is refused as a whole.
+
+A batch is taken when the one before is done, unless more inputs are as good as there.
 """
 
 from __future__ import annotations

@@ -912,6 +912,21 @@ def test_answers_are_shown_as_a_table_to_people(home: Path) -> None:
     assert "…  intent" in lines[2]
 
 
+def test_the_best_labels_stand_beside_an_answer_where_they_are_asked_for(home: Path) -> None:
+    words = ("predict", TEXTS[0], "--top-k", "2")
+    (answer,) = (json.loads(line) for line in centra(*words, "--json").stdout.splitlines())
+    best = answer["intent"]["top"]
+    assert len(best) == 2
+    assert best[0] == {name: answer["intent"][name] for name in ("label", "score")}
+    assert "top" not in answer["slots"]
+
+    lines = [line.split() for line in centra(*words).stdout.splitlines()]
+    assert [line[:3] for line in lines[2:4]] == [
+        [f"{place}.", label["label"], f"{label['score']:.3f}"]
+        for place, label in enumerate(best, 1)
+    ]
+
+
 def test_a_module_read_back_is_the_one_that_was_registered(
     home: Path, modules: dict[str, Path]
 ) -> None:

@@ -381,6 +381,30 @@ def test_cancelling_says_so_to_whoever_still_reads() -> None:
     asyncio.run(main())
 
 
+def test_an_observer_that_fails_keeps_nobody_from_an_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken:
+        def batch_done(self, batch: object) -> None:
+            raise RuntimeError("batch")
+
+        def request_done(self, request: object) -> None:
+            raise RuntimeError("request")
+
+        def refused(self, error: object) -> None:
+            raise RuntimeError("refused")
+
+    async def main() -> None:
+        async with batcher(FakeRelease(), observer=Broken()) as one:
+            for _ in range(3):
+                assert await one.predict("hello", "mood")
+            with pytest.raises(DeadlineError):
+                await one.predict("late", timeout=0)
+
+    asyncio.run(main())
+    assert "an observer failed" in caplog.text
+
+
 def test_no_more_threads_than_processors(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "centra"):
         batcher(FakeRelease(), threads=processors() + 1)

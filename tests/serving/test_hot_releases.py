@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +17,7 @@ from centra.runtime.release import Release
 from centra.serving import Batcher
 from tests import support
 from tests.serving.channels import Channel
+from tests.serving.servers import alike, make_store, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from centra.formats.manifest import ReleaseManifest
     from centra.formats.task_module import TaskModule
     from centra.store import LocalStore
+    from tests.serving.servers import ServedStore
 
 TEXTS = ["wake me at seven", "play some jazz in new york, please", "is there snow", "go to rome"]
 CLIENTS, EACH = 6, 3
@@ -54,7 +58,7 @@ class Clients:
                 assert (answer.error, answer.errors) == (None, {})
                 expected = self.offline[digest][i]
                 names = expected.keys() if tasks is None else tasks
-                assert answer.answers == close({n: expected[n] for n in names})
+                assert alike(answer.answers, {name: expected[name] for name in names})
             async with self.changed:
                 self.heard[client, digest] += 1
                 self.changed.notify_all()
@@ -65,18 +69,6 @@ class Clients:
 
         async with self.changed:
             await asyncio.wait_for(self.changed.wait_for(all_heard), 60)
-
-
-def close(value: Any) -> Any:
-    """The same, but for the rounding of batches that are put together in other ways."""
-    match value:
-        case float():
-            return pytest.approx(value, abs=1e-5)
-        case dict():
-            return {key: close(item) for key, item in value.items()}
-        case list() | tuple():
-            return type(value)(close(item) for item in value)
-    return value
 
 
 @pytest.fixture
@@ -160,3 +152,69 @@ def test_a_shadow_compares_what_clients_were_answered(
     assert report["inputs"] == len(TEXTS)
     assert report["tasks"]["intent"]["compared"] == len(TEXTS)
     assert report["tasks"]["slots"]["different"] == 0
+
+
+def test_the_installed_server_follows_its_channel_while_clients_ask(
+    make_module: Callable[..., TaskModule], tiny_backbone: support.Backbone, tmp_path: Path
+) -> None:
+    production = make_store(tmp_path / "store", tiny_backbone)
+    staging = replace(production, channel="staging")
+    sets = [{"intent": make_module(seed=n), "slots": make_module("tagging")} for n in range(4)]
+    expected: dict[int, list[dict[str, Any]]] = {}
+
+    def merged(number: int) -> ReleaseManifest:
+        manifest = support.put_release(sets[number - 1], [tiny_backbone.spec], production.store)
+        with Release.load(manifest, production.store, engine="onnx", threads=1) as alone:
+            expected[number] = alone.predict(TEXTS)
+        return manifest
+
+    def publish(manifest: ReleaseManifest, number: int, store: ServedStore = production) -> None:
+        store.move(manifest, number=number, version=f"1.{number}")
+
+    publish(merged(1), 1)
+    publish(merged(4), 4, staging)
+    words = (production.source, "--interval", "1s", "--shadow", "staging")
+    with running(*words) as server, ThreadPoolExecutor(3) as threads:
+        done = threading.Event()
+
+        def ask() -> Counter[int]:
+            heard: Counter[int] = Counter()
+            while not done.is_set():
+                response = server.client.post("/v1/predict", json={"inputs": TEXTS})
+                assert response.status_code == 200, response.text
+                found = response.json()
+                number = found["release"]["release"]
+                for answer, alone in zip(found["answers"], expected[number], strict=True):
+                    assert {task["version"] for task in answer["tasks"].values()} == {f"1.{number}"}
+                    assert alike(
+                        {
+                            name: {k: v for k, v in task.items() if k not in ("version", "module")}
+                            for name, task in answer["tasks"].items()
+                        },
+                        alone,
+                    )
+                heard[number] += 1
+            return heard
+
+        clients = [threads.submit(ask) for _ in range(3)]
+        try:
+            publish(merged(2), 2)
+            server.wait_for("answers from now on")
+            bad = merged(3)
+            blob = production.store.fetch(bad.tasks["intent"].digest)
+            support.flip(blob, 4321)
+            publish(bad, 3)
+            server.wait_for("is refused")
+            says = server.client.get("/v1/release").json()
+            assert (says["release"], says["revision"], says["refused"]["release"]) == (2, 2, 3)
+            assert "is corrupt" in says["refused"]["reason"]
+            support.flip(blob, 4321)  # It is mended, and taken by itself.
+            server.wait_for("answers from now on")
+            says = server.client.get("/v1/release").json()
+            assert (says["release"], says["revision"], says["refused"]) == (3, 3, None)
+            assert says["shadow"]["release"]["release"] == 4
+        finally:
+            done.set()
+        heard = sum((client.result() for client in clients), Counter())
+        assert heard.keys() <= {1, 2, 3}
+        assert heard

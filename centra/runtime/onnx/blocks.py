@@ -49,7 +49,8 @@ class Hidden:
         self.states = states
         self.shared = shared
         self._padded: list[np.ndarray] | None = None
-        self._waiting = Counter(inputs.tobytes() for inputs in readers)
+        self._readers = readers
+        self._waiting: Counter[bytes] | None = None
         self._read: dict[bytes, Hidden] = {}
         self._lock = threading.Lock()
 
@@ -70,8 +71,12 @@ class Hidden:
 
         They are kept as long as there are readers to come.
         """
+        if len(inputs) == len(self.packed.order):
+            return self
         key = inputs.tobytes()
         with self._lock:
+            if self._waiting is None:
+                self._waiting = Counter(reader.tobytes() for reader in self._readers)
             found = self._read.pop(key, None) or self.only(inputs)
             self._waiting[key] -= 1
             if self._waiting[key] > 0:

@@ -172,15 +172,16 @@ class OnnxTrunk:
         }
         program = self._embeddings.program
         (states,) = program(*(known[name] for name in program.inputs))
-        hidden = Hidden(states, SharedState(packed, self._embeddings.positions))
+        shared = SharedState(packed, self._embeddings.positions)
+        hidden = Hidden(states, shared, readers.get(0, ()))
         deepest = deepest_taps(len(batch.input_ids), readers)
-        for number in range(max(readers) + 1):
-            if number:
-                own = hidden.only(np.nonzero(deepest >= number)[0])
-                states = self._layers[number - 1](own.states, own.shared)
-                hidden = Hidden(states, own.shared)
+        if 0 in readers:
+            yield 0, hidden
+        for number, layer in enumerate(self._layers[: max(readers)], 1):
+            hidden = hidden.only(np.nonzero(deepest >= number)[0])
+            states = layer(hidden.states, hidden.shared)
+            hidden = Hidden(states, hidden.shared, readers.get(number, ()))
             if number in readers:
-                hidden = Hidden(hidden.states, hidden.shared, readers[number])
                 yield number, hidden
 
     def _positions(self, batch: Encoded, packed: Packed) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StrictBool, StrictInt
 
 from centra.formats.answers import LabelAnswer, LabelsAnswer, SpansAnswer, ValueAnswer
+from centra.serving.http.problems import PROBLEM_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -144,6 +145,57 @@ class StoreErrorBody(_Body):
     since: str
 
 
+class NamedRelease(_Body):
+    """A release."""
+
+    release: int | None
+    digest: str
+
+
+class ScoreDifference(_Body):
+    """How far the scores of the same answers are apart."""
+
+    mean: float
+    largest: float
+
+
+class ComparedTask(_Body):
+    """How a task's answers differ in the shadow's release."""
+
+    compared: int
+    """Answers; each of them says the same or something different."""
+    same: int
+    different: int
+    errors: int
+    """Inputs that the shadow has no answer to."""
+    only_served: int
+    """Inputs whose task the shadow's release does not hold."""
+    only_shadow: int
+    """Inputs whose task it holds alone."""
+    score_difference: ScoreDifference | None
+
+
+class ShadowBody(_Body):
+    """The release that answers a share of the inputs too, and how it differs."""
+
+    release: NamedRelease | None
+    """None until it is loaded."""
+    channel: str | None
+    revision: int | None
+    share: float
+    failure: str | None
+    """Why it is not loaded."""
+    refused: RefusedBody | None
+    store_error: StoreErrorBody | None
+    against: NamedRelease | None
+    """What it is compared with."""
+    inputs: int
+    """That were compared."""
+    dropped: int
+    """That there was no time for."""
+    tasks: dict[str, ComparedTask]
+
+
 class ReleaseBody(_Body):
     """What is served."""
 
@@ -158,10 +210,14 @@ class ReleaseBody(_Body):
     """What the channel names, where it could not be taken; the one before is served."""
     store_error: StoreErrorBody | None
     """Why it is not known what the channel names now; what it named before is served."""
+    shadow: ShadowBody | None
+    """Where there is one."""
 
 
-class ProblemBody(_Body):
-    """A refusal (RFC 9457)."""
+class ProblemBody(BaseModel):
+    """A refusal (RFC 9457); further members may stand beside these."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
     type: str
     title: str
@@ -202,8 +258,9 @@ def answered_by(
     answers: dict[int | str, dict[str, Any]] = {
         200: {**({"model": model} if model else {}), "description": "The answer.", **shown}
     }
+    problem = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
     for status in statuses:
-        answers[status] = {"model": ProblemBody, "description": _REFUSALS[status]}
+        answers[status] = {"content": problem, "description": _REFUSALS[status]}
     return answers
 
 

@@ -42,6 +42,7 @@ _EXAMPLE = {
     },
     "refused": None,
     "store_error": None,
+    "shadow": None,
 }
 
 
@@ -59,12 +60,14 @@ async def release(request: Request) -> Response:
 
 
 @router.get("/livez", tags=["probes"], summary="Whether the process answers")
+@router.head("/livez", include_in_schema=False)
 async def live() -> Response:
     """Always 200 while the process answers."""
     return _json({"status": "alive"})
 
 
 @router.get("/readyz", tags=["probes"], summary="Whether calls are answered")
+@router.head("/readyz", include_in_schema=False)
 async def ready(request: Request) -> Response:
     """200 while calls are answered; 503 once the server ends."""
     if serving_of(request).ready:
@@ -73,6 +76,7 @@ async def ready(request: Request) -> Response:
 
 
 @router.get("/health", include_in_schema=False)
+@router.head("/health", include_in_schema=False)
 async def health(request: Request) -> Response:
     """What other servers call ``/readyz``."""
     return await ready(request)
@@ -95,6 +99,7 @@ def release_document(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any]
         "tasks": {name: _task(served, name) for name in tasks},
         "refused": _refused(batcher.follower),
         "store_error": _store_error(batcher.follower),
+        "shadow": _shadow(batcher, tasks),
     }
 
 
@@ -103,6 +108,17 @@ def _refused(follower: Follower | None) -> dict[str, Any] | None:
     if refused is None:
         return None
     return {"release": refused.release, "reason": refused.reason}
+
+
+def _shadow(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any] | None:
+    """What the shadow found: of all tasks, its own too, unless some that are served stay unnamed."""
+    if batcher.shadow is None:
+        return None
+    report = batcher.shadow.report() | {"store_error": _store_error(batcher.shadow.follower)}
+    if len(tasks) < len(batcher.served.tasks):
+        known = {task: found for task, found in report["tasks"].items() if task in tasks}
+        return {**report, "tasks": known}
+    return report
 
 
 def _store_error(follower: Follower | None) -> dict[str, Any] | None:
