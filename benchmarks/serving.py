@@ -220,25 +220,25 @@ class Bench:
         """All ways beside each other."""
         found = Findings(name=self._name)
         release = load_release(self._merged.address, engine="onnx", threads=self._threads)
-        with ExitStack() as stack:
-            ours = stack.enter_context(self._centra(OURS, self._merged))
-            ways = [ours]
-            if self._python:
-                ways.append(stack.enter_context(self._litserve()))
-                if self._encoder is not BASE:
-                    ways.append(stack.enter_context(self._infinity()))
-            self._take_turns(found, ways, release)
-        # These take gigabytes.
-        full = self._setups.release(self._setups.full(self._size.tasks))
-        with self._centra(OURS, self._merged) as ours, self._centra(SINGLES, full) as singles:
-            beside = Findings(name=self._name)
-            self._take_turns(beside, [ours, singles], None)
-        found.seconds[SINGLES] = beside.seconds[SINGLES]
-        found.seconds[f"{OURS}, beside {SINGLES}"] = beside.seconds[OURS]
-        found.alone[SINGLES] = beside.alone[SINGLES]
-        found.half[SINGLES] = beside.half[SINGLES]
-        found.memory[SINGLES] = beside.memory[SINGLES]
-        found.ready[SINGLES] = beside.ready[SINGLES]
+        with self._centra(OURS, self._merged) as ours:
+            with ExitStack() as stack:
+                ways = [ours]
+                if self._python:
+                    ways.append(stack.enter_context(self._litserve()))
+                    if self._encoder is not BASE:
+                        ways.append(stack.enter_context(self._infinity()))
+                self._take_turns(found, ways, release)
+                for way in ways:
+                    self._at_half_load(found, way)
+            # These take gigabytes, and so the others have gone.
+            full = self._setups.release(self._setups.full(self._size.tasks))
+            with self._centra(SINGLES, full) as singles:
+                beside = Findings(name=self._name)
+                self._take_turns(beside, [ours, singles], None)
+                found.seconds[SINGLES] = beside.seconds[SINGLES]
+                found.alone[SINGLES] = beside.alone[SINGLES]
+                found.seconds[f"{OURS}, beside {SINGLES}"] = beside.seconds[OURS]
+                self._at_half_load(found, singles)
         return found
 
     def costs(self) -> dict[str, dict[int, float]]:
@@ -291,14 +291,13 @@ class Bench:
                     )
                     found.batches.append(mean)
                     self._offline(found, release, max(1, round(mean)))
-        for way in ways:
-            say(f"{self._name}: {way.name}, half load")
-            rate = way.requests / median(found.seconds[way.name])
-            found.half[way.name] = way.ask(
-                size.half, size.warm_up, rate=rate / 2, clients=4 * CLIENTS
-            )
-            found.memory[way.name] = way.server.memory()
-            found.ready[way.name] = way.server.seconds
+
+    def _at_half_load(self, found: Findings, way: Way) -> None:
+        say(f"{self._name}: {way.name}, half load")
+        size, rate = self._size, way.requests / median(found.seconds[way.name])
+        found.half[way.name] = way.ask(size.half, size.warm_up, rate=rate / 2, clients=4 * CLIENTS)
+        found.memory[way.name] = way.server.memory()
+        found.ready[way.name] = way.server.seconds
 
     def _offline(self, found: Findings, release: Release, batch: int) -> None:
         """The runtime alone, in batches as large as the server's."""

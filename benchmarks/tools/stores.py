@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["FolderStore", "FragileStore", "S3Store", "find_s3"]
 
 _BUCKET = "soak"
+_READY = 120
+"""Seconds that an S3 server has to find its buckets again."""
 _OWNER = {
     "AWS_ACCESS_KEY_ID": "test:tester",
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -86,7 +89,7 @@ class S3Store:
         self._script = script
         self._folder = folder
         self._port = free_port()
-        self.come_back()
+        self._start()
         endpoint = f"http://127.0.0.1:{self._port}"
         os.environ |= _OWNER
         import boto3
@@ -114,6 +117,21 @@ class S3Store:
 
     def come_back(self) -> None:
         """See :class:`FragileStore`."""
+        self._start()
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        # It answers before all of its parts do, and remembers for a while what it did not find then.
+        deadline = time.monotonic() + _READY
+        while time.monotonic() < deadline:
+            try:
+                self._client.put_object(Bucket=_BUCKET, Key="ready", Body=b"")
+            except (BotoCoreError, ClientError):
+                time.sleep(0.5)
+            else:
+                return
+        raise BenchmarkError("the S3 server did not come back")
+
+    def _start(self) -> None:
         self._run("s3-up", str(self._port))
 
     def _run(self, script: str, *arguments: str) -> None:
