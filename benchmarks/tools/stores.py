@@ -15,7 +15,7 @@ from benchmarks.tools.servers import free_port
 from centra.store.layout import blob_path, pointer_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["FolderStore", "FragileStore", "S3Store", "find_s3"]
 
@@ -98,8 +98,11 @@ class S3Store:
         self._client = boto3.Session().client(
             "s3", endpoint_url=endpoint, config=Config(s3={"addressing_style": "path"})
         )
-        self._client.create_bucket(Bucket=_BUCKET)
         self.address = f"s3://{_BUCKET}/centra?endpoint_url={endpoint}"
+
+    def make_bucket(self) -> None:
+        """Make the bucket, once the server can."""
+        self._insist(lambda: self._client.create_bucket(Bucket=_BUCKET))
 
     def damage(self, digest: str) -> None:
         """See :class:`FragileStore`."""
@@ -118,18 +121,24 @@ class S3Store:
     def come_back(self) -> None:
         """See :class:`FragileStore`."""
         self._start()
+        self._insist(lambda: self._client.put_object(Bucket=_BUCKET, Key="ready", Body=b""))
+
+    def _insist(self, ask: Callable[[], object]) -> None:
+        """Ask until it works.
+
+        The server answers before all of its parts do, and remembers for a while what it did not find.
+        """
         from botocore.exceptions import BotoCoreError, ClientError
 
-        # It answers before all of its parts do, and remembers for a while what it did not find then.
         deadline = time.monotonic() + _READY
         while time.monotonic() < deadline:
             try:
-                self._client.put_object(Bucket=_BUCKET, Key="ready", Body=b"")
+                ask()
             except (BotoCoreError, ClientError):
                 time.sleep(0.5)
             else:
                 return
-        raise BenchmarkError("the S3 server did not come back")
+        raise BenchmarkError("the S3 server does not find its bucket")
 
     def _start(self) -> None:
         self._run("s3-up", str(self._port))
@@ -160,6 +169,7 @@ def find_s3(folder: Path) -> Iterator[S3Store | None]:
     shutil.rmtree(folder, ignore_errors=True)
     store = S3Store(script, folder)
     try:
+        store.make_bucket()
         yield store
     finally:
         store.leave()
