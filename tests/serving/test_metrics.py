@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -257,15 +258,18 @@ def test_a_server_that_follows_a_channel_tells_of_what_happens_to_it(
     asyncio.run(main())
 
 
-def test_the_guide_names_every_series(server: Server) -> None:
+def test_the_guide_and_the_dashboard_name_what_there_is(server: Server) -> None:
     server.change(store_reachable=True, shadow={"intent": (1, 0)})
     server.metrics.count_request("/v1/predict", "ok", 0.001)
     server.metrics.count_error(DataError("empty"))
-    guide = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"^\| (`.*?) \|", guide, re.MULTILINE))
-    named = {name for cell in named for name in re.findall(r"`(centra_\w+)`", cell)}
     made = {re.sub(r"_(bucket|sum|count)$", "", name) for name, _ in server.series()}
-    assert made == named
+    guide = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`.*?) \|", guide, re.MULTILINE)
+    assert {name for cell in cells for name in re.findall(r"`(centra_\w+)`", cell)} == made
+    dashboard = (ROOT / "examples" / "grafana" / "centra.json").read_text(encoding="utf-8")
+    drawn = {re.sub(r"_(bucket|sum|count)$", "", n) for n in re.findall(r"centra_\w+", dashboard)}
+    assert drawn <= made
+    assert json.loads(dashboard)["panels"]
 
 
 def test_two_servers_of_a_process_count_apart(server: Server) -> None:
