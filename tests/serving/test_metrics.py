@@ -124,15 +124,17 @@ def test_batches_and_answers_are_counted(server: Server) -> None:
 def test_the_parts_of_a_request_are_counted_and_the_errors_of_its_inputs(server: Server) -> None:
     timing = Timing(tokenise=0.0001, queue=0.002, trunk=0.004, branch=0.001)
     errors = [DataError("empty"), KeyError("a bug")]
-    server.metrics.request_done(SimpleNamespace(timing=timing, failure=None, errors=errors))
+    done = {"timing": timing, "failure": None, "errors": (), "computed": (0.0, 0.004, 0.005)}
+    server.metrics.request_done(SimpleNamespace(**done | {"errors": errors}))
     server.metrics.count_serialised(0.0003)
     for part in ("tokenise", "queue", "trunk", "branch", "serialise"):
         assert server.value("centra_part_seconds_count", part) == 1
     assert server.value("centra_errors_total", DataError("").code) == 1
     assert server.value("centra_errors_total", "internal") == 1
-    # One that was given up says nothing of how long requests take.
+    # One that was not computed, or was given up, says nothing of how long requests take.
     gone = CancelledError("gone")
-    server.metrics.request_done(SimpleNamespace(timing=timing, failure=gone, errors=[gone]))
+    server.metrics.request_done(SimpleNamespace(**done | {"failure": gone, "errors": [gone]}))
+    server.metrics.request_done(SimpleNamespace(**done | {"computed": None}))
     assert server.value("centra_part_seconds_count", "queue") == 1
     assert server.value("centra_errors_total", "cancelled") == 1
 
