@@ -325,8 +325,9 @@ def _infer_request(request: Any) -> InferRequest:
         version=request.model_version,
         id=request.id,
         parameters={
-            name: getattr(value, value.WhichOneof("parameter_choice") or "", None)
+            name: getattr(value, choice)
             for name, value in request.parameters.items()
+            if (choice := value.WhichOneof("parameter_choice")) is not None
         },
         inputs=[
             InputTensor(
