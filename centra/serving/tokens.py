@@ -85,8 +85,8 @@ class Caller:
     def spend(self, inputs: int) -> None:
         """Count inputs against the rate.
 
-        Whoever is within it may send as many at once as a request holds, and waits afterwards until
-        they are paid for: many single requests and one of many inputs cost the same.
+        A second's worth may come at once. One request may hold more, when nothing is owed, and is paid
+        for afterwards: so many single requests and one of as many inputs cost the same.
 
         Raises:
             RateLimitedError: earlier inputs are not paid for yet.
@@ -96,12 +96,12 @@ class Caller:
         now = time.monotonic()
         self._spent = max(0.0, self._spent - (now - self._at) * self.rate)
         self._at = now
-        # A second's worth may come at once.
-        over = self._spent - max(1.0, self.rate) + 1e-9
-        if over >= 0:
+        most = max(1.0, self.rate)
+        over = self._spent + min(inputs, most) - most
+        if over > 1e-9:
             raise RateLimitedError(
                 f"the token {self.name!r} may ask for {self.rate:g} inputs a second",
-                retry_after=(over + 1) / self.rate,
+                retry_after=over / self.rate,
             )
         self._spent += inputs
 

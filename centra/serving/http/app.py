@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from centra.serving.http import docs, drop_in, page, predict, release
 from centra.serving.http import metrics as observed
 from centra.serving.http.call import Serving
+from centra.serving.http.documents import ProblemBody
 from centra.serving.http.metrics import Counting
 from centra.serving.http.middleware import Envelope, Guard
 from centra.serving.http.problems import BodyError, Problem
@@ -58,7 +59,7 @@ def create_app(
         # FastAPI's own records hold what exceptions say, which may be texts of a request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    serving = Serving(batcher=batcher, tokens=tokens, metrics=metrics or Metrics())
+    serving = Serving(batcher=batcher, tokens=tokens, metrics=metrics or Metrics(), tracing=tracing)
     app.state.serving = serving
     for part in (predict, drop_in, release, docs, observed, page, oip):
         app.include_router(part.router)
@@ -102,6 +103,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes
         )
         models = schema.setdefault("components", {}).setdefault("schemas", {})
+        models["ProblemBody"] = ProblemBody.model_json_schema()
         for path in schema["paths"].values():
             for call in path.values():
                 for content in call.get("requestBody", {}).get("content", {}).values():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StrictBool, StrictInt
 
 from centra.formats.answers import LabelAnswer, LabelsAnswer, SpansAnswer, ValueAnswer
+from centra.serving.http.problems import PROBLEM_JSON
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -213,8 +214,10 @@ class ReleaseBody(_Body):
     """Where there is one."""
 
 
-class ProblemBody(_Body):
-    """A refusal (RFC 9457)."""
+class ProblemBody(BaseModel):
+    """A refusal (RFC 9457); further members may stand beside these."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
     type: str
     title: str
@@ -255,8 +258,9 @@ def answered_by(
     answers: dict[int | str, dict[str, Any]] = {
         200: {**({"model": model} if model else {}), "description": "The answer.", **shown}
     }
+    problem = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ProblemBody"}}}
     for status in statuses:
-        answers[status] = {"model": ProblemBody, "description": _REFUSALS[status]}
+        answers[status] = {"content": problem, "description": _REFUSALS[status]}
     return answers
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from centra.serving.errors import CancelledError
 from centra.serving.http.call import serving_of
@@ -28,7 +28,7 @@ _UNKNOWN = "other"
 """The route of paths that there are not: what callers make up is no label."""
 
 
-@router.get("/metrics", tags=["probes"], summary="For Prometheus")
+@router.get("/metrics", tags=["probes"], summary="For Prometheus", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """What the server has counted, and how it stands; OpenMetrics where that is asked for."""
     serving = serving_of(request)
