@@ -268,7 +268,7 @@ def _make_peers(folder: Path, pins: Path) -> None:
 def _pinned(pins: Path) -> dict[str, str]:
     lines = pins.read_text(encoding="utf-8").splitlines()
     pairs = (line.split("==") for line in lines if "==" in line)
-    return {name.strip(): number.strip() for name, number in pairs}
+    return {name.partition("[")[0].strip(): number.strip() for name, number in pairs}
 
 
 # Child processes

