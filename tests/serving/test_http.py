@@ -287,3 +287,15 @@ def test_the_page_of_calls_needs_no_network(server: Server) -> None:
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.search(r"(src|href)=.?(https?:)?//", page.text)
+
+
+def test_a_client_that_offers_another_protocol_is_answered_in_this_one(server: Server) -> None:
+    body = json.dumps({"inputs": [TEXT + "\nupgrade: no head"], "tasks": ["intent"]})
+    headers = {
+        "Connection": "Upgrade, HTTP2-Settings",
+        "Upgrade": "h2c",
+        "HTTP2-Settings": "AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA",
+    }
+    for _ in range(2):
+        response = server.client.post("/v1/predict", content=body, headers=headers)
+        assert response.json()["answers"][0]["tasks"].keys() == {"intent"}

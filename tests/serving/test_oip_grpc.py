@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 import centra
 from centra.formats.decision import Decision
 from centra.releases.folder_writing import write_folder
-from centra.serving import Batcher, Limits
+from centra.serving import Batcher
 from centra.serving.http.call import Serving
 from centra.serving.metrics import Metrics
 from centra.serving.oip.grpc import start_grpc
@@ -148,7 +148,7 @@ async def served(
     """A server in TLS; what it serves, its port and its certificate."""
     key, certificate = certify()
     async with Batcher(release) as batcher:
-        serving = Serving(batcher=batcher, metrics=Metrics(), limits=Limits(), tokens=tokens)
+        serving = Serving(batcher=batcher, metrics=Metrics(), tokens=tokens)
         server, port = await start_grpc(
             serving, host="127.0.0.1", port=0, certificate=(key, certificate)
         )

@@ -55,6 +55,12 @@ def test_json_is_answered_by_json(http: httpx.Client) -> None:
     assert len(label["data"]) == len(score["data"]) == 2
 
 
+def test_what_is_null_is_not_given(http: httpx.Client) -> None:
+    body = {"id": None, "parameters": {"top_k": None, "timeout": None}, "outputs": None}
+    answer = infer(http, {**body, "inputs": [TENSOR | {"parameters": None}]}).json()
+    assert [output["name"] for output in answer["outputs"]] == ["label", "score"]
+
+
 def test_binary_and_json_tensors_go_together(http: httpx.Client) -> None:
     body = {"inputs": [BEHIND], "outputs": [
         {"name": "score", "parameters": {"binary_data": True}}, {"name": "label"}

@@ -16,7 +16,9 @@ from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 from centra.errors import DataError
 from centra.serving.errors import TooLargeError
 from centra.serving.oip.messages import message
+from centra.serving.oip.outputs import outputs_of
 from centra.serving.oip.tensors import InputTensor, OutputTensor, split_body, texts_of
+from tests.toy_kind import Rating
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
@@ -101,6 +103,14 @@ def test_a_body_is_cut_where_its_header_says() -> None:
 def test_a_header_that_is_no_length_within_the_body_is_refused(header: str) -> None:
     with pytest.raises(DataError, match="Inference-Header-Content-Length"):
         split_body(b"{}", header)
+
+
+def test_a_kind_of_its_own_has_outputs_too() -> None:
+    label, value = outputs_of(Rating()).values()
+    answers = [{"label": "good", "value": 1.5}, {"label": None, "value": -1}]
+    assert label.tensor(answers).values == ["good", ""]
+    assert (value.name, value.datatype, value.shape) == ("value", "FP32", [-1])
+    assert value.tensor(answers).values == [1.5, -1]
 
 
 def messages_of(descriptor: Descriptor) -> dict[str, DescriptorProto]:

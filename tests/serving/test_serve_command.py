@@ -89,6 +89,7 @@ def test_it_says_what_it_serves(server: Server) -> None:
 def test_probes_are_answered(server: Server) -> None:
     for path in ("/livez", "/readyz", "/health"):
         assert server.client.get(path).status_code == 200
+        assert server.client.head(path).status_code == 200
 
 
 def test_logs_hold_no_text_of_a_call(server: Server) -> None:

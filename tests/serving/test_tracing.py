@@ -6,16 +6,20 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+import grpc
 import httpx
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families as parse
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from centra.serving import Batcher
 from centra.serving.http.app import create_app
+from centra.serving.http.call import Serving
 from centra.serving.metrics import Metrics
+from centra.serving.oip.grpc import start_grpc
 from centra.serving.tracing import Tracing
 from tests.support import imported_by
 
@@ -94,6 +98,30 @@ def test_a_request_is_a_span_over_its_parts_in_the_callers_trace(
         assert part.parent.span_id == request.context.span_id
         assert part.start_time <= part.end_time
     # Nobody reads in a trace what was asked.
+    assert "secret" not in "".join(span.to_json() for span in traced.spans)
+
+
+def test_a_call_over_grpc_is_traced_alike(traced: Traced) -> None:
+    request = service_pb2.ModelInferRequest(model_name="intent")
+    tensor = request.inputs.add(name="text", datatype="BYTES", shape=[1])
+    tensor.contents.bytes_contents.append(b"secret words")
+
+    async def call() -> None:
+        async with Batcher(traced.source, follow=False) as batcher:
+            serving = Serving(batcher=batcher, metrics=traced.metrics, tracing=traced.tracing)
+            server, port = await start_grpc(serving, host="127.0.0.1", port=0)
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+                given = [("traceparent", f"00-{TRACE}-{PARENT}-01")]
+                await stub.ModelInfer(request, metadata=given)
+            await server.stop(None)
+
+    asyncio.run(call())
+    *parts, request = traced.spans
+    assert request.name == "inference.GRPCInferenceService/ModelInfer"
+    assert format(request.context.trace_id, "032x") == TRACE
+    assert request.attributes["rpc.response.status_code"] == "OK"
+    assert [part.name for part in parts] == ["tokenise", "queue", "trunk", "branch", "serialise"]
     assert "secret" not in "".join(span.to_json() for span in traced.spans)
 
 

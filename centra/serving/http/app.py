@@ -59,7 +59,7 @@ def create_app(
         # FastAPI's own records hold what exceptions say, which may be texts of a request.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    serving = Serving(batcher=batcher, tokens=tokens, metrics=metrics or Metrics())
+    serving = Serving(batcher=batcher, tokens=tokens, metrics=metrics or Metrics(), tracing=tracing)
     app.state.serving = serving
     for part in (predict, drop_in, release, docs, observed, page, oip):
         app.include_router(part.router)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from centra.serving.metrics import Metrics
     from centra.serving.request import InputAnswer, Request, Timing
     from centra.serving.tokens import Caller, Tokens
+    from centra.serving.tracing import Tracing
 
 __all__ = [
     "Serving",
@@ -55,6 +56,8 @@ class Serving:
     metrics: Metrics
     tokens: Tokens | None = None
     """Who may call; None for everybody."""
+    tracing: Tracing | None = None
+    """Where traces of calls go; None for nowhere."""
     draining: bool = False
     """Whether the server ends, and wants no new calls."""
 

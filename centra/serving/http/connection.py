@@ -6,6 +6,7 @@ client to read. The bounds of bodies are in :mod:`centra.serving.http.bodies`.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -23,6 +24,7 @@ _READ_SECONDS = 30.0
 _LINGER_SECONDS = 2.0
 """How long the rest of a body is thrown away that was answered before its end: closed at once, the
 answer could be lost on its way."""
+_OFFER = re.compile(rb"\nupgrade[ \t]*:", re.IGNORECASE)
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -51,7 +53,7 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take in some bytes; those of a head are counted."""
         was_in_head, self._moved_on = self._in_head, False
-        super().data_received(data)
+        super().data_received(_without_offers(data) if was_in_head else data)
         if not self._in_head:
             return
         if was_in_head and not self._moved_on:
@@ -110,3 +112,13 @@ class Connection(HttpToolsProtocol):
             self._set_timer(HEAD_SECONDS)
         elif not self.transport.is_closing():
             self.transport.close()
+
+
+def _without_offers(data: bytes) -> bytes:
+    """A head without the offer to speak another protocol, which a server is free to pass over.
+
+    Some clients offer HTTP/2 with every first call (Java's, ``curl --http2``), and the parser takes
+    the body of such a call for that other protocol and loses it.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _OFFER.sub(b"\nx-offer:", head) + end + rest

@@ -58,12 +58,14 @@ async def release(request: Request) -> Response:
 
 
 @router.get("/livez", tags=["probes"], summary="Whether the process answers")
+@router.head("/livez", include_in_schema=False)
 async def live() -> Response:
     """Always 200 while the process answers."""
     return _json({"status": "alive"})
 
 
 @router.get("/readyz", tags=["probes"], summary="Whether calls are answered")
+@router.head("/readyz", include_in_schema=False)
 async def ready(request: Request) -> Response:
     """200 while calls are answered; 503 once the server ends."""
     if serving_of(request).ready:
@@ -72,6 +74,7 @@ async def ready(request: Request) -> Response:
 
 
 @router.get("/health", include_in_schema=False)
+@router.head("/health", include_in_schema=False)
 async def health(request: Request) -> Response:
     """What other servers call ``/readyz``."""
     return await ready(request)

@@ -133,6 +133,8 @@ class Call:
     """Until its deadline; None without one."""
     submitted: bool = False
     """Whether the batcher knows of it."""
+    running: Running | None = None
+    """What the batcher has taken in of it."""
 
     async def submit(self, queries: Sequence[Query], *, seconds: float | None) -> Running:
         """Send queries to be answered, within what the caller may.
@@ -143,7 +145,8 @@ class Call:
         if self.caller is not None:
             self.caller.spend(len(queries))
         self.submitted = True
-        return await self.serving.batcher.submit(queries, timeout=seconds)
+        self.running = await self.serving.batcher.submit(queries, timeout=seconds)
+        return self.running
 
 
 async def _server_live(_request: Any, _call: Call) -> dict[str, Any]:
@@ -245,6 +248,8 @@ class _Service:
             given = dict(context.invocation_metadata() or ())
             request_id = request_id_of(given.get("x-request-id"))
             call = Call(serving=self.serving, caller=None, seconds=context.time_remaining())
+            tracing = self.serving.tracing
+            span = None if tracing is None else tracing.begin(given, f"{SERVICE}/{name}")
             try:
                 if self.serving.tokens is not None and name not in _FOR_EVERYBODY:
                     call.caller = self.serving.tokens.caller(given.get("authorization"))
@@ -266,6 +271,15 @@ class _Service:
                 seconds = time.perf_counter() - began
                 self.serving.metrics.count_request(f"grpc {name}", _OUTCOMES[code], seconds)
                 _log_call(name, code, seconds, request_id, call.caller)
+                if tracing is not None and span is not None:
+                    attributes = {
+                        "rpc.system.name": "grpc",
+                        "rpc.method": f"{SERVICE}/{name}",
+                        "rpc.response.status_code": code,
+                        "centra.request_id": request_id,
+                    }
+                    failed = _OUTCOMES[code] == "failed"
+                    tracing.end(span, attributes, call.running, failed=failed)
 
         return method
 
@@ -311,8 +325,9 @@ def _infer_request(request: Any) -> InferRequest:
         version=request.model_version,
         id=request.id,
         parameters={
-            name: getattr(value, value.WhichOneof("parameter_choice") or "", None)
+            name: getattr(value, choice)
             for name, value in request.parameters.items()
+            if (choice := value.WhichOneof("parameter_choice")) is not None
         },
         inputs=[
             InputTensor(

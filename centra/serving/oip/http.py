@@ -227,7 +227,7 @@ async def _read(request: Request, model: str) -> tuple[InferRequest, Mapping[str
         model=model,
         version=_version(request),
         id=asked.id or "",
-        parameters=parameters,
+        parameters={name: value for name, value in parameters.items() if value is not None},
         inputs=_tensors(asked, binary),
         outputs=[output.name for output in outputs],
     ), wanted_binary
