@@ -26,6 +26,7 @@ from benchmarks.tools.common import (
     BenchmarkError,
     Comparison,
     Goal,
+    absolute_path,
     add_options,
     find_peers,
     goal_table,
@@ -145,9 +146,12 @@ def main() -> int:
     """Measure; 0 where everything could be measured."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
     add_options(parser, RESULTS, "MiniLM's size alone, one round", pins=PINS)
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "serving")
+    parser.add_argument("--work", type=absolute_path, default=ROOT / "build" / "serving")
     parser.add_argument(
-        "--base", type=Path, default=ROOT / "build" / "runtime", help="the folder of runtime.py"
+        "--base",
+        type=absolute_path,
+        default=ROOT / "build" / "runtime",
+        help="the folder of runtime.py",
     )
     parser.add_argument("--no-peers", action="store_true", help="leave Infinity and LitServe out")
     parser.add_argument("--trial", action="store_true", help="a tiny encoder, to show that it runs")

@@ -28,6 +28,7 @@ from benchmarks.tools.common import (
     ROOT,
     BenchmarkError,
     Goal,
+    absolute_path,
     add_options,
     goal_table,
     our_versions,
@@ -116,6 +117,8 @@ class Noticed:
     after: float
     """Seconds until the server had taken or refused it, or said that the store was gone."""
     said: str
+    memory: int
+    """Bytes of the server then."""
 
 
 @dataclass(kw_only=True)
@@ -152,7 +155,7 @@ def main() -> int:
     """Measure; 0 where everything could be measured."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
     add_options(parser, RESULTS, "one minute and eight releases", pins=None)
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "soak")
+    parser.add_argument("--work", type=absolute_path, default=ROOT / "build" / "soak")
     parser.add_argument("--minutes", type=float, help="default 5")
     parser.add_argument("--releases", type=int, help="default 20; at least 4")
     parser.add_argument(
@@ -296,6 +299,7 @@ class Soak:
             say(f"{size.seconds:g} s at {size.share:.0%} of {capacity:.0f} texts per second")
             load = Load(seconds=size.seconds, warm_up=0, clients=4 * CLIENTS, rate=rate)
             found = asyncio.run(self._soak(target, calls, load, server, steps))
+            time.sleep(2 * size.interval)  # Then it has given back what it can.
             after = server.memory()
         return Findings(
             capacity=capacity,
@@ -404,7 +408,13 @@ class Soak:
         after = time.perf_counter() - acted
         say(f"{what}: {text or 'not noticed'} after {after:.1f} s")
         self._noticed.append(
-            Noticed(what=what, at=at - begun, after=after, said=text or "not noticed")
+            Noticed(
+                what=what,
+                at=at - begun,
+                after=after,
+                said=text or "not noticed",
+                memory=server.memory(),
+            )
         )
 
 
@@ -469,9 +479,15 @@ def _report(found: Findings, settings: Sequence[str]) -> str:
         ),
         "",
         *table(
-            ("what happened", "at, s", "noticed after, s", "the server"),
+            ("what happened", "at, s", "noticed after, s", "memory then, MB", "the server"),
             [
-                [one.what, f"{one.at:.0f}", f"{one.after:.1f}", one.said.replace("|", "\\|")]
+                [
+                    one.what,
+                    f"{one.at:.0f}",
+                    f"{one.after:.1f}",
+                    f"{one.memory / 1e6:.0f}",
+                    one.said.replace("|", "\\|"),
+                ]
                 for one in found.noticed
             ],
         ),

@@ -24,11 +24,13 @@ __all__ = ["pin", "redefine", "register", "restore", "retire", "update"]
 _FORCE = click.option("--force", is_flag=True, help="Act for another team; the audit log shows it.")
 
 
+_NAME = click.argument("name")
+_FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE_OR_CHECKPOINT")
+
+
 def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The arguments of the three commands that take weights."""
+    """What the three commands that take weights have in common, but for the weights."""
     options = (
-        click.argument("name"),
-        click.argument("file", type=click.Path(path_type=Path), metavar="FILE_OR_CHECKPOINT"),
         click.option("--backbone", help="A checkpoint's backbone; default the one it matches."),
         click.option("--tap", type=int, help="A checkpoint's tap; default the highest that fits."),
         click.option(
@@ -62,6 +64,8 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
+@_NAME
+@_FILE
 @_source_options
 @click.option("--team", help="The owner; default the actor's team.")
 def register(
@@ -88,16 +92,45 @@ def register(
 
 
 @click.command()
+@_NAME
+@click.argument(
+    "file", type=click.Path(path_type=Path), metavar="[FILE_OR_CHECKPOINT]", required=False
+)
+@click.option(
+    "--thresholds",
+    "thresholds_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="TOML or JSON with 'threshold', a number or an object from label to number, and "
+    "'rejection', the score below which no label is given; without FILE_OR_CHECKPOINT for the "
+    "weights that the task has.",
+)
 @_source_options
-def update(name: str, file: Path, *, force: bool, as_json: bool, **checkpoint: Any) -> None:
-    """Give a task new weights under the same labels, kind and input: the next minor version."""
+def update(
+    name: str,
+    file: Path | None,
+    *,
+    thresholds_file: Path | None,
+    force: bool,
+    as_json: bool,
+    **checkpoint: Any,
+) -> None:
+    """Give a task new weights under the same labels, kind and input: the next minor version.
+
+    So are other thresholds, which decide how scores become answers.
+    """
+    from centra.formats.thresholds import read_thresholds
     from registry import tasks
 
+    if file is None and thresholds_file is None:
+        raise click.UsageError("give FILE_OR_CHECKPOINT, or --thresholds FILE, or both")
+    thresholds = read_thresholds(thresholds_file) if thresholds_file else None
     with reporting() as progress:
         outcome = tasks.update(
             open_registry(),
             name,
             file,
+            thresholds=thresholds,
             checkpoint=_checkpoint(**checkpoint),
             force=force,
             progress=progress,
@@ -106,6 +139,8 @@ def update(name: str, file: Path, *, force: bool, as_json: bool, **checkpoint: A
 
 
 @click.command()
+@_NAME
+@_FILE
 @_source_options
 def redefine(name: str, file: Path, *, force: bool, as_json: bool, **checkpoint: Any) -> None:
     """Give a task another label set, kind or input: the next major version."""

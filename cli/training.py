@@ -99,10 +99,18 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
         labels: Path | None,
         tags: Scheme | None,
         words: Segmentation | None,
+        thresholds: Path | None,
         **options: Any,
     ) -> Any:
-        names = read_labels(labels) if labels else ()
-        labelling = Labelling(kind=kind, labels=names, tags=tags, words=words)
+        from centra.formats.thresholds import read_thresholds
+
+        labelling = Labelling(
+            kind=kind,
+            labels=read_labels(labels) if labels else (),
+            tags=tags,
+            words=words,
+            thresholds=read_thresholds(thresholds) if thresholds else None,
+        )
         return command(*args, labelling=labelling, **options)
 
     return _add(
@@ -127,6 +135,13 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "they look like.",
         ),
         words_option,
+        click.option(
+            "--thresholds",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            help="TOML or JSON with 'threshold', a number or an object from label to number, and "
+            "'rejection', the score below which no label is given; a part of the module.",
+        ),
     )
 
 

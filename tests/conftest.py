@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import TaskModule
+    from centra.store import BlobReader
+    from centra.tokenization.text_encoder import TextEncoder
 
 pytest_plugins = ["tests.shared", "tests.services", "tests.warm"]
 
@@ -140,9 +143,37 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     return cache(lambda kind: support.tiny_data(kind, root / kind))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def tokenizers_checked_once() -> Iterator[None]:
+    """Check once that a tokenizer suits its backbone, and not in each release that is loaded."""
+    from centra.tokenization.checks import checked_text_encoder
+
+    checked: dict[str, TextEncoder] = {}
+
+    def once(spec: BackboneSpec, reader: BlobReader) -> TextEncoder:
+        if found := checked.get(spec.digest):
+            for digest in spec.tokenizer.values():  # A file that cannot be had is still refused.
+                reader.fetch(digest)
+            return found
+        return checked.setdefault(spec.digest, checked_text_encoder(spec, reader))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("centra.runtime.parts.checked_text_encoder", once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def memory_kept() -> Iterator[None]:
+    """Keep freed memory: to look for what could be given back takes longer than a tiny release does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("centra.runtime.parts.trim_memory", lambda: None)
+        yield
+
+
 @pytest.fixture
 def small_floor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure what this machine can do at best on little: any floor will do."""
+    """Measure little, and what this machine can do at best on little: any figures will do."""
+    monkeypatch.setattr("centra.bench.timing._SECONDS", 0)
     monkeypatch.setattr("centra.bench.floor._SIZE", 32)
     monkeypatch.setattr("centra.bench.floor._READ", 2**16)
 

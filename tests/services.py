@@ -28,6 +28,7 @@ import uuid
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -90,7 +91,13 @@ def start_postgres(shared: Shared) -> str:
     # The shell stops it; the package's own exit handler would only make the folder again.
     atexit.unregister(server._cleanup)
     url = _postgres(server.get_uri())
-    _execute(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+    off = (
+        "fsync",
+        "full_page_writes",
+        "autovacuum",
+        "jit",
+    )  # All that small databases of a day can spare.
+    _execute(url, *(f"ALTER SYSTEM SET {each} = off" for each in off), "SELECT pg_reload_conf()")
     return url
 
 
@@ -121,6 +128,7 @@ class S3Server:
 @pytest.fixture(scope="session")
 def s3_server(shared: Shared) -> S3Server:
     """A real S3 server."""
+    _describe_services_once()
     return S3Server(**shared.once("s3", lambda: dataclasses.asdict(start_s3(shared))))
 
 
@@ -192,6 +200,27 @@ def s3_client(url: str) -> Any:
             s3={"addressing_style": "path"},
         ),
     )
+
+
+@cache
+def _describe_services_once() -> None:
+    """Keep in this process what boto3 otherwise reads for each client: all services that there are."""
+    from botocore.loaders import JSONFileLoader, Loader
+
+    for owner, name in ((JSONFileLoader, "load_file"), (Loader, "list_available_services")):
+        setattr(owner, name, _once(getattr(owner, name)))
+
+
+def _once(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, which gives any object what it gave the first one for such arguments."""
+    made: dict[tuple[Any, ...], Any] = {}
+
+    def once(self: object, *arguments: Any) -> Any:
+        if arguments not in made:
+            made[arguments] = method(self, *arguments)
+        return made[arguments]
+
+    return once
 
 
 def _pgserver(runtime: Path) -> Any:

@@ -7,8 +7,11 @@ the functions that need them, so that tests of the registry and the command line
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import shutil
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -564,3 +567,32 @@ def chinese_data(folder: Path, rows: int = 600) -> Path:
     write_jsonl(folder / "train.jsonl", found[rows // 4 :])
     write_jsonl(folder / "dev.jsonl", found[: rows // 4])
     return folder
+
+
+def mirror(source: Path, target: Path) -> None:
+    """Make a folder the same as another one, which takes little where little differs."""
+    target.mkdir(exist_ok=True)
+    wanted = {entry.name: entry for entry in os.scandir(source)}
+    for old in os.scandir(target):
+        new = wanted.get(old.name)
+        if new is None or not _alike(new, old):
+            shutil.rmtree(old) if old.is_dir(follow_symlinks=False) else Path(old).unlink()
+        elif new.is_file():
+            del wanted[old.name]
+    for new in wanted.values():
+        copy = target / new.name
+        if new.is_dir():
+            mirror(Path(new), copy)
+        else:
+            found = new.stat()
+            copy.write_bytes(Path(new).read_bytes())
+            copy.chmod(stat.S_IMODE(found.st_mode))
+            os.utime(copy, ns=(found.st_atime_ns, found.st_mtime_ns))
+
+
+def _alike(one: os.DirEntry[str], other: os.DirEntry[str]) -> bool:
+    """Whether both are folders, or files of which one is a copy of the other."""
+    a, b = one.stat(follow_symlinks=False), other.stat(follow_symlinks=False)
+    if stat.S_ISDIR(a.st_mode):
+        return a.st_mode == b.st_mode
+    return (a.st_mode, a.st_size, a.st_mtime_ns) == (b.st_mode, b.st_size, b.st_mtime_ns)

@@ -25,6 +25,7 @@ __all__ = [
     "BenchmarkError",
     "Comparison",
     "Goal",
+    "absolute_path",
     "add_options",
     "clean_environment",
     "find_peers",
@@ -127,6 +128,11 @@ def add_options(
                 "if need be"
             ),
         )
+
+
+def absolute_path(text: str) -> Path:
+    """A folder that is also named so to processes which run elsewhere."""
+    return Path(text).absolute()
 
 
 def publish(options: argparse.Namespace, results: Path, text: str, goals: Sequence[Goal]) -> None:

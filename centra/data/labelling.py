@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
     from centra.formats.task_module import TaskSpec
+    from centra.formats.thresholds import Thresholds
 
 __all__ = ["Labelling", "read_as", "read_for"]
 
@@ -38,6 +39,8 @@ class Labelling:
     """The scheme of a tagging task's tags; None to find it."""
     words: Segmentation | None = None
     """How a tagging task's texts are cut into words; None for Unicode's, or a teacher's."""
+    thresholds: Thresholds | None = None
+    """From which scores labels are named; None for the kind's usual ones, or a teacher's."""
 
 
 def read_as(

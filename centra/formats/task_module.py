@@ -16,7 +16,7 @@ import operator
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
@@ -48,7 +48,7 @@ from centra.kinds import KINDS, kind_named
 from centra.system.files import file_digest, make_folder, replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -153,6 +153,12 @@ class TaskSpec(FormattedDocument):
     def effective_decision(self) -> Decision:
         """How logits become an answer, with what kind and head say of it."""
         return self.decision.completed(self, kind_named(self.kind))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """See pydantic; what was worked out for this spec is worked out anew for the copy."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("effective_decision", None)
+        return copied
 
     @property
     def logit_names(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
+    from centra.formats.thresholds import Thresholds
     from centra.training.backbone import Backbone
     from centra.training.features import FeatureCache
     from centra.training.train import TrainedModule
@@ -51,6 +52,7 @@ def distill(
     labels: Sequence[str] | str | os.PathLike[str] = (),
     tags: Scheme | None = None,
     words: Segmentation | None = None,
+    thresholds: Thresholds | str | os.PathLike[str] | None = None,
     cache: FeatureCache | str | os.PathLike[str] | None = None,
     report_to: Sequence[str] = (),
     progress: Progress = silent,
@@ -66,8 +68,8 @@ def distill(
         output: the student's file.
         temperature, weight, start: see :class:`centra.training.recipe.Distillation`.
         epochs, learning_rate, batch_size, warmup, weight_decay, dropout, patience, metric,
-            max_length, seed, kind, labels, tags, words, cache, report_to, progress, remark: as for
-            :func:`centra.finetune`.
+            max_length, seed, kind, labels, tags, words, thresholds, cache, report_to, progress,
+            remark: as for :func:`centra.finetune`.
 
     Returns:
         The student with the best dev metric; its spec names the teacher's digest.
@@ -107,7 +109,7 @@ def distill(
         recipe,
         teacher=Path(teacher),
         distillation=Distillation(temperature=temperature, weight=weight, start=start),
-        labelling=labelling_of(kind, labels, tags, words),
+        labelling=labelling_of(kind, labels, tags, words, thresholds),
         cache=open_cache(cache),
         report_to=report_to,
         progress=progress,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
+    from centra.formats.thresholds import Thresholds
     from centra.training.backbone import Backbone
     from centra.training.features import FeatureCache
     from centra.training.train import TrainedModule
@@ -46,6 +47,7 @@ def finetune(
     labels: Sequence[str] | str | os.PathLike[str] = (),
     tags: Scheme | None = None,
     words: Segmentation | None = None,
+    thresholds: Thresholds | str | os.PathLike[str] | None = None,
     cache: FeatureCache | str | os.PathLike[str] | None = None,
     report_to: Sequence[str] = (),
     progress: Progress = silent,
@@ -69,6 +71,8 @@ def finetune(
             data, sorted.
         tags: the scheme of a tagging task's tags; by default what they look like.
         words: how a tagging task's texts are cut into words.
+        thresholds: from which scores labels are named, or a file of them; see
+            :func:`centra.formats.thresholds.read_thresholds`.
         cache: a folder in which frozen hidden states are kept from run to run; without one the
             frozen layers run in every epoch.
         report_to: ``"tensorboard"``, ``"mlflow"``, ``"wandb"``.
@@ -107,7 +111,7 @@ def finetune(
         data,
         output,
         recipe,
-        labelling=labelling_of(kind, labels, tags, words),
+        labelling=labelling_of(kind, labels, tags, words, thresholds),
         cache=open_cache(cache),
         report_to=report_to,
         progress=progress,

@@ -14,6 +14,7 @@ from centra.data.words import Segmentation  # noqa: TC001
 from centra.errors import UsageError
 from centra.formats.documents import Document
 from centra.formats.task_module import KindName  # noqa: TC001
+from centra.formats.thresholds import read_thresholds
 from centra.formats.toml import read_toml
 from centra.formats.validation import explain
 from centra.training.recipe import Distillation, Recipe, SearchSpace
@@ -92,6 +93,9 @@ class Plan(Document):
     """The scheme of a tagging task's tags; None to find it."""
     words: Segmentation | None = None
     """How a tagging task's texts are cut into words; None for Unicode's."""
+    thresholds: str | None = None
+    """A file of thresholds; see :func:`centra.formats.thresholds.read_thresholds`. A relative one counts
+    from the recipe's folder."""
     search: _Search
     training: _Training = _Training()
     distill: _Distill = _Distill()
@@ -133,10 +137,18 @@ class Plan(Document):
             folder: the recipe's own.
 
         Raises:
-            DataError: see :func:`centra.data.labels.read_labels`.
+            DataError: see :func:`centra.data.labels.read_labels` and
+                :func:`centra.formats.thresholds.read_thresholds`.
         """
         labels = () if self.labels is None else read_labels(folder / self.labels)
-        return Labelling(kind=self.kind, labels=labels, tags=self.tags, words=self.words)
+        thresholds = None if self.thresholds is None else read_thresholds(folder / self.thresholds)
+        return Labelling(
+            kind=self.kind,
+            labels=labels,
+            tags=self.tags,
+            words=self.words,
+            thresholds=thresholds,
+        )
 
     @property
     def recipe(self) -> Recipe:

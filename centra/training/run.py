@@ -130,6 +130,8 @@ class Run:
                 "teacher": None if teacher is None else file_digest(teacher),
             }
         )
+        if data.thresholds is not None:
+            self.spec = data.thresholds.decide(self.spec)
 
     def train(self, until: int | None = None, progress: Progress = silent) -> History:
         """Train to the end of an epoch, from wherever an earlier call or process got to.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from centra.data.labelling import Labelling
     from centra.data.tags import Scheme
     from centra.formats.backbone import BackboneSpec
+    from centra.formats.thresholds import Thresholds
     from centra.store import BlobReader
     from centra.tokenization.text_encoder import Row
 
@@ -52,6 +53,8 @@ class TaskData:
     pad_token_id: int
     scheme: Scheme = "bio"
     """The scheme of a tagging task's tags before they were converted to BIO."""
+    thresholds: Thresholds | None = None
+    """That the module gets, its teacher's decision aside."""
     remarks: tuple[str, ...] = ()
     """What the labels were taken for, what is odd about them, and what truncation cuts off."""
 
@@ -102,6 +105,9 @@ class TaskData:
             spec.check(str(files[0]))
         except FormatError as error:
             raise DataError(str(error)) from error
+        thresholds = labelling.thresholds if labelling else None
+        if thresholds is not None:
+            thresholds.decide(spec)  # Refused here, before anything is computed.
         encoder = TextEncoder.of(backbone, reader, max_length=max_length)
         splits = [_encode(spec, examples, encoder) for examples in (inferred.train, inferred.dev)]
         remarks = [*inferred.remarks]
@@ -115,6 +121,7 @@ class TaskData:
             fingerprint=fingerprint(contents),
             pad_token_id=encoder.pad_token_id,
             scheme=inferred.scheme,
+            thresholds=thresholds,
             remarks=(*remarks, *(text for texts in cut for text in texts)),
         )
 

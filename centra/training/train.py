@@ -13,6 +13,7 @@ from centra.data.labelling import Labelling
 from centra.data.labels import read_labels
 from centra.errors import UsageError
 from centra.formats.task_module import check_fits, check_module
+from centra.formats.thresholds import read_thresholds
 from centra.progress import Progress, Remark, silent, unheard
 from centra.training.backbone import opened_backbone
 from centra.training.recipe import Distillation
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from centra.data.words import Segmentation
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import TaskModule, TaskSpec
+    from centra.formats.thresholds import Thresholds
     from centra.store import BlobReader
     from centra.training.backbone import Backbone
     from centra.training.features import FeatureCache
@@ -184,15 +186,19 @@ def labelling_of(
     labels: Sequence[str] | str | os.PathLike[str],
     tags: Scheme | None,
     words: Segmentation | None,
+    thresholds: Thresholds | str | os.PathLike[str] | None,
 ) -> Labelling:
-    """What a caller says of the labels, where they may lie in a file.
+    """What a caller says of the labels, where they and thresholds may lie in files.
 
     Raises:
-        DataError: see :func:`centra.data.labels.read_labels`.
+        DataError: see :func:`centra.data.labels.read_labels` and
+            :func:`centra.formats.thresholds.read_thresholds`.
     """
     if isinstance(labels, str | os.PathLike):
         labels = read_labels(Path(labels))
-    return Labelling(kind=kind, labels=tuple(labels), tags=tags, words=words)
+    if isinstance(thresholds, str | os.PathLike):
+        thresholds = read_thresholds(Path(thresholds))
+    return Labelling(kind=kind, labels=tuple(labels), tags=tags, words=words, thresholds=thresholds)
 
 
 def _teacher_spec(teacher: Path, backbone: BackboneSpec) -> TaskSpec:

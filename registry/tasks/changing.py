@@ -30,6 +30,7 @@ from registry.tasks.versioning import (
 )
 
 if TYPE_CHECKING:
+    from centra.formats.thresholds import Thresholds
     from registry.connection import Registry
 
 __all__ = ["redefine", "register", "update"]
@@ -85,24 +86,41 @@ def register(
 def update(
     registry: Registry,
     name: str,
-    source: str | Path,
+    source: str | Path | None = None,
     *,
+    thresholds: Thresholds | None = None,
     checkpoint: Checkpoint | None = None,
     force: bool = False,
     progress: Progress = silent,
 ) -> TaskOutcome:
-    """Give a task new weights under the same contract: the next minor version.
+    """Give a task new weights under the same contract, or other thresholds: the next minor version.
 
     Args and errors are those of :func:`register`, and:
+
+    Args:
+        source: None for the weights of the current version.
+        thresholds: become part of the module's decision. Metrics that it brings from before are left
+            out: they were measured on other answers.
 
     Raises:
         TaskNotFoundError: there is no such task.
         ContractChangedError: kind, input or labels differ; it says how.
-        ConflictError: the task is retired, or these bytes are a version that is not current.
+        ConflictError: the task is retired, or these bytes are a version that is not current; or the
+            current version, of which other thresholds were to be set, is not that any more.
+        DataError: the thresholds do not suit the task.
+        UsageError: neither weights nor thresholds are given.
     """
     task = TaskName(parse_name(name, "task name"))
-    request = VersionRequest(task=task, change=VersionChange.UPDATE, force=force)
-    return _make_version(registry, request, Path(source), checkpoint, progress)
+    current = None
+    if source is None:
+        if thresholds is None:
+            raise UsageError(f"task {task}: neither a module nor thresholds are given")
+        current = _current_digest(registry, task)
+        source = registry.store.fetch(current)
+    request = VersionRequest(task=task, change=VersionChange.UPDATE, force=force, made_from=current)
+    return _make_version(
+        registry, request, Path(source), checkpoint, progress, thresholds=thresholds
+    )
 
 
 def redefine(
@@ -134,13 +152,17 @@ def _make_version(
     source: Path,
     checkpoint: Checkpoint | None,
     progress: Progress,
+    *,
+    thresholds: Thresholds | None = None,
 ) -> TaskOutcome:
     """The road of all three: check, take in, decide, store, write."""
     since = time.monotonic()
     registry.check_store()
     with registry.read() as uow:
         check_owner(uow, request)
-    with checked_module(registry, request.task, source, checkpoint, progress) as module:
+    with checked_module(
+        registry, request.task, source, checkpoint, progress, thresholds=thresholds
+    ) as module:
         with registry.read() as uow:
             planned = plan_version(uow, request, module)
         problem = registry.store.find_problem(module.digest) if planned.existing else None
@@ -166,3 +188,9 @@ def _make_version(
                 time.monotonic() - since,
             )
     return outcome
+
+
+def _current_digest(registry: Registry, name: TaskName) -> str:
+    registry.check_store()
+    with registry.read() as uow:
+        return uow.current(uow.task(name)).digest

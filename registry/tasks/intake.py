@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from centra.data.words import Segmentation
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import ModuleFile
+    from centra.formats.thresholds import Thresholds
     from registry.connection import Registry
     from registry.database.models import Backbone
 
@@ -52,7 +53,13 @@ class Checkpoint:
 
 @contextmanager
 def checked_module(
-    registry: Registry, task: str, source: Path, checkpoint: Checkpoint | None, progress: Progress
+    registry: Registry,
+    task: str,
+    source: Path,
+    checkpoint: Checkpoint | None,
+    progress: Progress,
+    *,
+    thresholds: Thresholds | None = None,
 ) -> Iterator[ModuleFile]:
     """A module that has been checked throughout, and run on its registered backbone.
 
@@ -63,11 +70,12 @@ def checked_module(
             with a private copy, so a file that is replaced meanwhile changes nothing.
         checkpoint: how to read a folder.
         progress: told of a checkpoint's conversion.
+        thresholds: become part of the module's decision.
 
     Raises:
         NotFoundError: there is no such file, or its backbone is not registered.
         UsageError: something is declared of a file, or contradicts the checkpoint.
-        DataError: the labels file cannot be used.
+        DataError: the labels file cannot be used, or the thresholds do not suit the module.
         FormatError, IncompatibleError: it cannot be used.
         ComposeError: on its probe it does not give the logits that it recorded.
         ConflictError: its backbone is retired.
@@ -78,6 +86,8 @@ def checked_module(
     from centra.system.snapshot import called
 
     with _private_copy(registry, source, checkpoint, progress) as path, called(path, source):
+        if thresholds is not None:
+            _decide(path, thresholds)
         module = check_module(path)
         backbone, name = _backbone_of(registry, module, source)
         check_fits(module, backbone, name)
@@ -122,6 +132,16 @@ def _private_copy(
             else:
                 copy_file(source, path)
         yield path
+
+
+def _decide(path: Path, thresholds: Thresholds) -> None:
+    """Write a module again with thresholds, where they change anything."""
+    from centra.formats.task_module import TaskModule, check_module
+
+    before = check_module(path).spec
+    after = thresholds.decide(before)
+    if after is not before:
+        TaskModule(after, TaskModule.read(path).tensors).write(path)
 
 
 def _backbone_of(registry: Registry, module: ModuleFile, source: Path) -> tuple[BackboneSpec, str]:

@@ -49,6 +49,9 @@ class VersionRequest:
     """The owner of a new task; None where the task must be there."""
     force: bool = False
     """Act for another team."""
+    made_from: str | None = None
+    """The digest of the version that the module is the current one's successor of; None for whatever is
+    current."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,8 @@ def plan_version(uow: UnitOfWork, request: VersionRequest, module: ModuleFile) -
         TaskNotFoundError: there is no such task to update or redefine.
         TaskExistsError: the name of a new task is taken by other bytes, or by another team.
         ContractChangedError: an update has another contract.
-        ConflictError: a redefinition has the same; or the task or the module's backbone is retired.
+        ConflictError: a redefinition has the same; the task or the module's backbone is retired; or
+            the version that the module was made from is not current any more.
     """
     task = _requested_task(uow, request)
     existing = None if task is None else uow.version_by_digest(task, module.digest)
@@ -105,6 +109,8 @@ def plan_version(uow: UnitOfWork, request: VersionRequest, module: ModuleFile) -
         _check_same_task(uow, request, task, existing)
     if existing is not None:
         return VersionPlan(change=None, existing=existing)
+    if task is not None and request.made_from is not None:
+        _check_still_current(uow, task, request.made_from)
     backbone = uow.backbone_by_digest(module.spec.backbone)
     if backbone is not None:
         check_open(backbone)
@@ -171,6 +177,18 @@ def make_current(uow: UnitOfWork, version: TaskVersion, before: TaskVersion | No
     uow.session.flush()
     version.current_of = version.task_id
     uow.session.flush()
+
+
+def _check_still_current(uow: UnitOfWork, task: Task, digest: str) -> None:
+    """Refuse what was made from a version that others have replaced meanwhile."""
+    current = uow.current(task)
+    if current.digest != digest:
+        raise ConflictError(
+            f"task {task.name} has become {current.number} meanwhile; nothing was changed",
+            code="task-changed-meanwhile",
+            task=task.name,
+            current=str(current.number),
+        )
 
 
 def _requested_task(uow: UnitOfWork, request: VersionRequest) -> Task | None:

@@ -70,7 +70,7 @@ def survives(read: Callable[[], Any]) -> bool:
     return True
 
 
-@pytest.mark.usefixtures("in_time")
+@pytest.mark.usefixtures("in_time", "few_samples")
 @pytest.mark.parametrize("kind", ["encoder", "checkpoint"])
 def test_no_config_leads_to_a_traceback_or_to_a_large_allocation(
     kind: str, encoder: Path, checkpoint: Path, tiny_backbone: support.Backbone, store: LocalStore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -72,6 +73,24 @@ class Watched:
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     return tmp_path / "work"
+
+
+@pytest.fixture(scope="module")
+def tiny_data(
+    tiny_data: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Every other row: what is searched here need not be learnt."""
+    root = tmp_path_factory.mktemp("fewer")
+
+    @functools.cache
+    def fewer(kind: str) -> Path:
+        for file in tiny_data(kind).glob("*.jsonl"):
+            target = root / kind / file.name
+            target.parent.mkdir(exist_ok=True)
+            target.write_text("".join(file.read_text().splitlines(keepends=True)[::2]))
+        return root / kind
+
+    return fewer
 
 
 @pytest.fixture

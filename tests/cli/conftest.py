@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -90,6 +89,6 @@ def template(
 def home(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, a registry: intent, slots and same are released as release 1."""
     folder = tmp_path / "home"
-    shutil.copytree(template, folder)
+    support.mirror(template, folder)
     monkeypatch.chdir(folder)
     return folder

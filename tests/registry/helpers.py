@@ -32,6 +32,7 @@ from registry.database.models import (
 from registry.rules.lifecycle import Actor
 from registry.settings import Rules
 from registry.storage import identity
+from tests import support
 from tests.services import _execute as execute
 
 if TYPE_CHECKING:
@@ -170,8 +171,7 @@ class State:
 
     def restore(self, registry: Registry) -> None:
         """Make it the state of another registry."""
-        shutil.rmtree(root_of(registry))
-        shutil.copytree(self.store, root_of(registry))
+        support.mirror(self.store, root_of(registry))
         with registry.engine.begin() as connection, unguarded(connection):
             postgresql = connection.dialect.name == "postgresql"
             if not postgresql:
@@ -223,7 +223,7 @@ class Registries:
         engine = self._free.pop() if self._free else self._make()
         empty(engine)
         store = folder / f"store-{uuid.uuid4().hex}"
-        shutil.copytree(self._store, store)
+        support.mirror(self._store, store)
         registry = Registry(engine=engine, store=LocalStore(store), actor=Actor.parse(ADA))
         belong_together(registry)
         try:

@@ -23,6 +23,7 @@ from registry.database.engine import make_engine
 from registry.database.migrations import SCHEMA, upgrade
 from registry.rules.lifecycle import Actor
 from registry.storage import scrub
+from tests import support
 from tests.registry.helpers import (
     ADA,
     blob_path,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from centra.store import BlobProblem
-    from tests import support
     from tests.registry.helpers import Sqlite
 
 NAMES = [
@@ -123,7 +123,7 @@ def healthy_once(
 def healthy(healthy_once: tuple[Sqlite, Path], tmp_path: Path) -> Iterator[Registry]:
     """A healthy registry on SQLite, for what has little to do with the database."""
     databases, store = healthy_once
-    shutil.copytree(store, tmp_path / "healthy")
+    support.mirror(store, tmp_path / "healthy")
     with (
         databases.migrated(tmp_path) as url,
         opened(url, tmp_path / "healthy") as registry,

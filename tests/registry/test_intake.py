@@ -390,7 +390,7 @@ def test_where_onnxruntime_finds_another_answer_the_reference_decides(
 
     monkeypatch.setattr("centra.releases.parity._MODULE_PARITY", {})
     hit = OnnxBranch.run
-    monkeypatch.setattr(OnnxBranch, "run", lambda self, hidden: hit(self, hidden) + 1)
+    monkeypatch.setattr(OnnxBranch, "run", lambda self, *given: hit(self, *given) + 1)
     tasks.register(registry, "intent", module(seed=8))
     assert recorded(registry, "intent")
 

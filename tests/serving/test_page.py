@@ -195,6 +195,23 @@ def test_a_server_that_is_gone_is_said_to_be(visit: Visit) -> None:
     expect(visit.page.locator(".branch.waiting")).to_have_count(0)
 
 
+def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(visit: Visit) -> None:
+    def cut(route: Route) -> None:
+        body = route.fetch().body()
+        route.fulfill(body=body[: body.rindex(b'{"end"') + 3], content_type="application/x-ndjson")
+
+    visit.page.route("**/v1/predict", cut)
+    visit.ask("wake me at seven")
+    expect(visit.page.get_by_role("alert").first).to_contain_text("broke off")
+    expect(visit.page.locator(".branch.answered")).to_have_count(5)
+
+
+def test_a_bad_pair_keeps_no_single_text_from_its_answers(visit: Visit) -> None:
+    visit.ask("wake me at seven", "a" * 200_000)
+    expect(visit.page.locator("#status")).to_contain_text("5 answers in")
+    expect(visit.page.get_by_role("alert").first).to_contain_text("at most 100000 are taken")
+
+
 def test_a_token_is_asked_for_where_the_server_wants_one(visit: Visit) -> None:
     def guard(route: Route) -> None:
         if route.request.headers.get("authorization") == "Bearer good":
