@@ -44,7 +44,7 @@ def encode_queries(
     return [
         one
         if isinstance(one, CentraError)
-        else EncodedQuery(query=query, input=one[0], tasks=one[1], rows=own)
+        else EncodedQuery(query=query, input=one[0], tasks=one[1], rows=own, encoded_by=parts)
         for query, one, own in zip(queries, found, rows, strict=True)
     ]
 

@@ -327,6 +327,15 @@ def test_batches_of_several_threads_do_not_mix(release: Release) -> None:
     assert found == expected * 4
 
 
+def test_a_query_is_answered_by_the_release_that_encoded_it_alone(
+    release: Release, store: LocalStore, engine: str
+) -> None:
+    other = Release.load(release.manifest, store, engine=engine, device="cpu")
+
+    with pytest.raises(UsageError, match="encoded by another loaded release"):
+        other.answer(encoded(release, Query(input=TEXTS[0])))
+
+
 def test_an_empty_batch_has_no_results(release: Release) -> None:
     assert list(release.answer([])) == []
 

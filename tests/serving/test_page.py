@@ -176,15 +176,18 @@ def test_what_cannot_be_asked_is_explained(visit: Visit) -> None:
     visit.check_fits()
 
 
-def test_a_release_that_was_refused_shows_with_its_reason(visit: Visit) -> None:
-    refused = {"release": 8, "reason": "task <b>intent</b>: parity failed"}
+def test_what_is_amiss_with_the_channel_shows_with_its_reason(visit: Visit) -> None:
+    amiss = {
+        "refused": {"release": 8, "reason": "task <b>intent</b>: parity failed"},
+        "store_error": {"reason": "no answer from the store", "since": "2026-11-01T12:00:00Z"},
+    }
     visit.page.route(
-        "**/v1/release",
-        lambda route: route.fulfill(json=route.fetch().json() | {"refused": refused}),
+        "**/v1/release", lambda route: route.fulfill(json=route.fetch().json() | amiss)
     )
     visit.open()
-    notice = visit.page.get_by_text("Release 8 was refused")
-    expect(notice).to_contain_text("task <b>intent</b>: parity failed")
+    notices = visit.page.locator("#notices")
+    expect(notices).to_contain_text("Release 8 was refused, and this one goes on: task <b>intent")
+    expect(notices).to_contain_text("this release goes on: no answer from the store")
     visit.check_fits()
 
 

@@ -80,6 +80,9 @@ function describe(release) {
   const refused = release.refused;
   const which = refused?.release == null ? "A newer release" : `Release ${refused.release}`;
   notice("refused", refused && `${which} was refused, and this one goes on: ${refused.reason}`);
+  const fault = release.store_error;
+  const when = fault && new Date(fault.since).toLocaleTimeString();
+  notice("store", fault && `The channel cannot be followed since ${when}, and this release goes on: ${fault.reason}`);
 }
 
 function notice(kind, text) {
