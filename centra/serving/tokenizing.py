@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from centra.data.inputs import Input
 from centra.errors import CentraError
 from centra.serving.errors import TooLargeError
+from centra.serving.failures import log_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -133,7 +134,7 @@ class TokenizerThreads:
         except CentraError as error:
             return error
         except Exception as error:  # noqa: BLE001 - sent to whoever asked
-            _log.exception("tokenising failed")
+            log_failure(_log, "tokenising failed", error)
             return error
         return encoded
 

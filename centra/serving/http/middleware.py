@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-import traceback
 import uuid
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from centra.errors import CentraError
 from centra.serving.errors import CancelledError
+from centra.serving.failures import log_failure as log_call_failure
 from centra.serving.http.problems import Problem
 
 if TYPE_CHECKING:
@@ -140,10 +140,5 @@ def _log_call(scope: Scope, status: int | None, seconds: float) -> None:
 
 
 def log_failure(error: Exception, request_id: str) -> None:
-    """Log where it happened; what an exception says may be the text that it stumbled over."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    _log.error(
-        "%s at request %s:\n%s", type(error).__name__, request_id, frames,
-        extra={"request_id": request_id},
-    )  # fmt: skip
-    _log.debug("what it said: %s", error)
+    """Log that a call failed, and where."""
+    log_call_failure(_log, f"request {request_id} failed", error, request_id=request_id)
