@@ -25,11 +25,13 @@ from centra.serving.http.call import (
 from centra.serving.http.documents import request_body
 from centra.serving.http.problems import BodyError
 from centra.serving.oip.documents import (
+    INFER_EXAMPLES,
     ErrorBody,
     InferBody,
     InferResponseBody,
     MetadataBody,
     ServerBody,
+    answered,
 )
 from centra.serving.oip.inference import InferRequest
 from centra.serving.oip.inference import infer as infer_from
@@ -46,8 +48,6 @@ from centra.serving.oip.tensors import InputTensor, join_body, shown, split_body
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pydantic import BaseModel
-
     from centra.serving.oip.inference import InferResponse
 
 __all__ = ["router"]
@@ -61,55 +61,6 @@ _WINDOWS = {"gzip": 31, "deflate": 15}
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 401, 403, 404, 408, 413, 429, 500, 503, 504)
 }
-_EXAMPLES = {
-    "texts": {
-        "inputs": [
-            {
-                "name": "text",
-                "datatype": "BYTES",
-                "shape": [2],
-                "data": ["wake me at seven", "is it cold?"],
-            }
-        ]
-    },
-    "best labels": {
-        "id": "42",
-        "parameters": {"top_k": 3, "timeout": 500_000},
-        "inputs": [
-            {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["wake me at seven"]}
-        ],
-        "outputs": [{"name": "labels"}, {"name": "scores"}],
-    },
-}
-
-
-def _example(model: type[BaseModel], example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """What ``/docs`` shows of an answer."""
-    content = {"application/json": {"example": example}}
-    return {200: {"model": model, "description": "The answer.", "content": content}}
-
-
-_METADATA_EXAMPLE = {
-    "name": "intent",
-    "versions": ["2.1"],
-    "platform": "centra",
-    "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
-    "outputs": [
-        {"name": "label", "datatype": "BYTES", "shape": [-1]},
-        {"name": "score", "datatype": "FP32", "shape": [-1]},
-    ],
-    "parameters": {"kind": "classification", "labels": ["alarm", "music"], "max_length": 128},
-}
-_INFER_EXAMPLE = {
-    "model_name": "intent",
-    "model_version": "2.1",
-    "parameters": {"release": 7, "digest": "9f2c…", "module": "4be1d1f1c0aa"},
-    "outputs": [
-        {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["alarm", "weather"]},
-        {"name": "score", "datatype": "FP32", "shape": [2], "data": [0.98, 0.91]},
-    ],
-}
-
 Name = Annotated[str, Path(description="A task.", examples=["intent"])]
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], responses=_ERRORS)
@@ -140,9 +91,7 @@ async def index(request: Request) -> Response:
     return _json(repository_index(serving_of(request).batcher.served, caller_of(request)))
 
 
-@router.get(
-    "/models/{model}", summary="A task", responses=_example(MetadataBody, _METADATA_EXAMPLE)
-)
+@router.get("/models/{model}", summary="A task", responses=answered(MetadataBody))
 @router.get("/models/{model}/versions/{version}", include_in_schema=False)
 async def metadata(request: Request, model: Name) -> Response:
     """Its version, tensors, labels and decision."""
@@ -168,8 +117,8 @@ async def model_ready(request: Request, model: Name) -> Response:
 @router.post(
     "/models/{model}/infer",
     summary="Ask a task",
-    responses=_example(InferResponseBody, _INFER_EXAMPLE),
-    openapi_extra=request_body(InferBody, _EXAMPLES),
+    responses=answered(InferResponseBody),
+    openapi_extra=request_body(InferBody, INFER_EXAMPLES),
 )
 @router.post("/models/{model}/versions/{version}/infer", include_in_schema=False)
 async def infer(request: Request, model: Name) -> Response:
