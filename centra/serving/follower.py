@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from centra.errors import (
     CentraError,
     CorruptBlobError,
-    FormatError,
     NotFoundError,
     StoreError,
     first_line,
@@ -125,8 +124,8 @@ class Follower:
             pointer = location.read()
             self._channel, location = location, location.locate(pointer)
         release = prepare_release(location, self._options)
-        self._served = ServedRelease.of(location, release)
-        return self._served
+        self._settle_on(ServedRelease.of(location, release))
+        return self.served
 
     def start(self) -> None:
         """Follow from now on, in a thread of its own; what has been loaded does not change before."""
@@ -180,8 +179,8 @@ class Follower:
             self._give_memory_back()
             try:
                 pointer = channel.read()
-            except (StoreError, NotFoundError, FormatError) as error:
-                self._store_failed(first_line(error), error.code)
+            except Exception as error:  # noqa: BLE001 - what is served goes on, whatever it is
+                self._store_failed(first_line(error), _code(error))
                 return
             if reason := self._earlier(pointer):
                 self._store_failed(reason, "earlier-revision")
@@ -243,7 +242,7 @@ class Follower:
             location = channel.locate(pointer)
             release = prepare_release(location, self._options, base=self.served.release)
         except StoreError as error:
-            self._store_failed(first_line(error), error.code)
+            self._store_failed(first_line(error), _code(error))
             return
         except Exception as error:  # noqa: BLE001 - no release may end what is served
             if self._closing.is_set():
@@ -259,13 +258,16 @@ class Follower:
         self._untrimmed = True
         self._hand_over(ServedRelease.of(location, release))
 
-    def _hand_over(self, served: ServedRelease) -> None:
+    def _settle_on(self, served: ServedRelease) -> None:
         self._served = served
         if self._channel is not None:
             # One that has served production does not fall back to latest.
             names = self._channel.names
             kept = names[: names.index(str(served.channel)) + 1]
             self._channel = dataclasses.replace(self._channel, names=kept)
+
+    def _hand_over(self, served: ServedRelease) -> None:
+        self._settle_on(served)
         _log.info(
             "channel %s, revision %s: release %s (sha256:%s) is ready",
             served.channel,
@@ -340,4 +342,10 @@ def _may_be_mended(error: Exception) -> bool:
     """Whether a release can become good although its digest stays: by a file or a signature."""
     from centra.releases.signing import SignatureError
 
-    return isinstance(error, NotFoundError | CorruptBlobError | SignatureError)
+    if isinstance(error, NotFoundError):
+        return error.code != "no-such-task"
+    return isinstance(error, CorruptBlobError | SignatureError)
+
+
+def _code(error: Exception) -> str:
+    return error.code if isinstance(error, CentraError) else type(error).__name__

@@ -72,7 +72,7 @@ class Metrics:
         """A request has its answers, or was given up."""
         timing = request.timing
         with self._lock:
-            if request.failure is None:
+            if request.failure is None and request.computed is not None:
                 self._part_seconds["tokenise"].observe(timing.tokenise)
                 self._part_seconds["queue"].observe(timing.queue)
                 self._part_seconds["trunk"].observe(timing.trunk)

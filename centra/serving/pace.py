@@ -26,7 +26,7 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self._seconds = 0.0
+        self._cost = _BatchCost()
         self._returning = 0.0
         self._size = self._arrived = 0
         self._until = 0.0
@@ -36,8 +36,7 @@ class Pace:
         if self._size:
             share = self._arrived / self._size
             self._returning += _NEWEST * (share - self._returning)
-        known = self._seconds or seconds
-        self._seconds = known + _NEWEST * (seconds - known)
+        self._cost.observe(inputs, seconds)
         self._size, self._arrived = inputs, 0
         self._until = now + min(_SHARE * seconds, _LONGEST)
 
@@ -49,7 +48,8 @@ class Pace:
     def pause(self, waiting: int, now: float) -> float:
         """For how long more inputs are worth waiting for.
 
-        Each that comes in time is spared a whole batch, and each that is there waits for it.
+        Each that comes in time spares what a batch of its own would cost beside it, and each that is
+        there waits for it.
 
         Args:
             waiting: inputs that are there.
@@ -57,4 +57,30 @@ class Pace:
         """
         left = self._until - now
         expected = self._returning * self._size - self._arrived
-        return left if left > 0 and expected * self._seconds > waiting * left else 0.0
+        return left if left > 0 and expected * self._cost.of_none > waiting * left else 0.0
+
+
+class _BatchCost:
+    """How long batches take by their inputs: a line through those that were seen last."""
+
+    def __init__(self) -> None:
+        self._inputs = self._seconds = 0.0
+        self._variance = self._covariance = 0.0
+        self._seen = False
+
+    def observe(self, inputs: int, seconds: float) -> None:
+        if not self._seen:
+            self._inputs, self._seconds, self._seen = inputs, seconds, True
+            return
+        more, longer = inputs - self._inputs, seconds - self._seconds
+        self._inputs += _NEWEST * more
+        self._seconds += _NEWEST * longer
+        self._variance = (1 - _NEWEST) * (self._variance + _NEWEST * more * more)
+        self._covariance = (1 - _NEWEST) * (self._covariance + _NEWEST * more * longer)
+
+    @property
+    def of_none(self) -> float:
+        """What a batch costs before its first input; all of it, while all are of one size."""
+        # Sizes that hardly differ tell nothing of it.
+        slope = self._covariance / (self._variance + 1)
+        return min(self._seconds, max(0.0, self._seconds - slope * self._inputs))

@@ -109,7 +109,7 @@ threshold = 1
 """
 SHOWN = "http://127.0.0.1:8080"
 """What stands for the server's address in the examples."""
-WITHOUT_JSON = {"init", "db upgrade", "db check", "db current", "demo"}
+WITHOUT_JSON = {"init", "db upgrade", "db check", "db current", "demo", "serve", "token add"}
 
 
 @pytest.fixture

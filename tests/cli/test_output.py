@@ -109,6 +109,8 @@ ELSEWHERE = {
     "search": "as train",
     "fit": "as train",
     "demo": "it is made of the others",
+    "serve": "test_serve_command",
+    "token add": "serving/test_tokens",
 }
 READS = [
     "--help",

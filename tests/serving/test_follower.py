@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -168,6 +169,7 @@ def test_where_no_channel_is_named_production_takes_over_from_latest_and_stays(
         channel.publish(changed)
         follower.check_now()
         assert (ready[-1].channel, ready[-1].revision) == ("production", 1)
+    with following(channel.store.url) as (follower, ready):
         pointer_file(channel).unlink()
         follower.check_now()
         assert ready[-1].channel == "production"
@@ -458,6 +460,26 @@ def test_a_store_that_is_not_there_at_the_start_is_an_error(tmp_path: Path) -> N
 
 
 # In the background
+
+
+def test_what_is_loaded_while_another_release_answers_takes_a_quarter_of_the_threads(
+    channel: Channel, modules: Modules, changed: Modules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+
+    def executor(workers: int) -> ThreadPoolExecutor:
+        used.append(workers)
+        return ThreadPoolExecutor(workers)
+
+    for module in ("centra.runtime.parts", "centra.runtime.onnx.engine"):
+        monkeypatch.setattr(f"{module}.ThreadPoolExecutor", executor)
+    channel.publish(modules)
+    with following(channel.source, LoadOptions(engine="onnx", threads=8)) as (follower, _):
+        assert {*used} == {8}
+        used.clear()
+        channel.publish(changed)
+        follower.check_now()
+        assert {*used} == {2}
 
 
 def test_two_servers_on_one_channel_converge(

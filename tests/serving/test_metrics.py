@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -123,15 +124,17 @@ def test_batches_and_answers_are_counted(server: Server) -> None:
 def test_the_parts_of_a_request_are_counted_and_the_errors_of_its_inputs(server: Server) -> None:
     timing = Timing(tokenise=0.0001, queue=0.002, trunk=0.004, branch=0.001)
     errors = [DataError("empty"), KeyError("a bug")]
-    server.metrics.request_done(SimpleNamespace(timing=timing, failure=None, errors=errors))
+    done = {"timing": timing, "failure": None, "errors": (), "computed": (0.0, 0.004, 0.005)}
+    server.metrics.request_done(SimpleNamespace(**done | {"errors": errors}))
     server.metrics.count_serialised(0.0003)
     for part in ("tokenise", "queue", "trunk", "branch", "serialise"):
         assert server.value("centra_part_seconds_count", part) == 1
     assert server.value("centra_errors_total", DataError("").code) == 1
     assert server.value("centra_errors_total", "internal") == 1
-    # One that was given up says nothing of how long requests take.
+    # One that was not computed, or was given up, says nothing of how long requests take.
     gone = CancelledError("gone")
-    server.metrics.request_done(SimpleNamespace(timing=timing, failure=gone, errors=[gone]))
+    server.metrics.request_done(SimpleNamespace(**done | {"failure": gone, "errors": [gone]}))
+    server.metrics.request_done(SimpleNamespace(**done | {"computed": None}))
     assert server.value("centra_part_seconds_count", "queue") == 1
     assert server.value("centra_errors_total", "cancelled") == 1
 
@@ -257,15 +260,18 @@ def test_a_server_that_follows_a_channel_tells_of_what_happens_to_it(
     asyncio.run(main())
 
 
-def test_the_guide_names_every_series(server: Server) -> None:
+def test_the_guide_and_the_dashboard_name_what_there_is(server: Server) -> None:
     server.change(store_reachable=True, shadow={"intent": (1, 0)})
     server.metrics.count_request("/v1/predict", "ok", 0.001)
     server.metrics.count_error(DataError("empty"))
-    guide = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"^\| (`.*?) \|", guide, re.MULTILINE))
-    named = {name for cell in named for name in re.findall(r"`(centra_\w+)`", cell)}
     made = {re.sub(r"_(bucket|sum|count)$", "", name) for name, _ in server.series()}
-    assert made == named
+    guide = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| (`.*?) \|", guide, re.MULTILINE)
+    assert {name for cell in cells for name in re.findall(r"`(centra_\w+)`", cell)} == made
+    dashboard = (ROOT / "examples" / "grafana" / "centra.json").read_text(encoding="utf-8")
+    drawn = {re.sub(r"_(bucket|sum|count)$", "", n) for n in re.findall(r"centra_\w+", dashboard)}
+    assert drawn <= made
+    assert json.loads(dashboard)["panels"]
 
 
 def test_two_servers_of_a_process_count_apart(server: Server) -> None:

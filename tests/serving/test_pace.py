@@ -57,3 +57,19 @@ def test_it_learns_when_clients_change() -> None:
         pace.batch_done(8, 0.1, now)
 
     assert pace.pause(1, now) == 0
+
+
+def test_where_a_batch_costs_nothing_but_its_inputs_nobody_waits() -> None:
+    def pause(fixed: float) -> float:
+        pace, now = Pace(), 0.0
+        for i in range(40):
+            size = 2 + i % 13
+            seconds = fixed + 0.02 * size
+            now += seconds
+            pace.batch_done(size, seconds, now)
+            pace.arrived(size, now + 0.001)
+        pace.batch_done(8, fixed + 0.16, now + 1)
+        return pace.pause(20, now + 1)
+
+    assert pause(0.1) > 0
+    assert pause(0.0) == 0

@@ -176,15 +176,18 @@ def test_what_cannot_be_asked_is_explained(visit: Visit) -> None:
     visit.check_fits()
 
 
-def test_a_release_that_was_refused_shows_with_its_reason(visit: Visit) -> None:
-    refused = {"release": 8, "reason": "task <b>intent</b>: parity failed"}
+def test_what_is_amiss_with_the_channel_shows_with_its_reason(visit: Visit) -> None:
+    amiss = {
+        "refused": {"release": 8, "reason": "task <b>intent</b>: parity failed"},
+        "store_error": {"reason": "no answer from the store", "since": "2026-11-01T12:00:00Z"},
+    }
     visit.page.route(
-        "**/v1/release",
-        lambda route: route.fulfill(json=route.fetch().json() | {"refused": refused}),
+        "**/v1/release", lambda route: route.fulfill(json=route.fetch().json() | amiss)
     )
     visit.open()
-    notice = visit.page.get_by_text("Release 8 was refused")
-    expect(notice).to_contain_text("task <b>intent</b>: parity failed")
+    notices = visit.page.locator("#notices")
+    expect(notices).to_contain_text("Release 8 was refused, and this one goes on: task <b>intent")
+    expect(notices).to_contain_text("this release goes on: no answer from the store")
     visit.check_fits()
 
 
@@ -193,6 +196,23 @@ def test_a_server_that_is_gone_is_said_to_be(visit: Visit) -> None:
     visit.ask("wake me at seven")
     expect(visit.page.get_by_role("alert").first).to_contain_text("cannot be reached")
     expect(visit.page.locator(".branch.waiting")).to_have_count(0)
+
+
+def test_an_answer_that_breaks_off_is_not_taken_for_a_whole_one(visit: Visit) -> None:
+    def cut(route: Route) -> None:
+        body = route.fetch().body()
+        route.fulfill(body=body[: body.rindex(b'{"end"') + 3], content_type="application/x-ndjson")
+
+    visit.page.route("**/v1/predict", cut)
+    visit.ask("wake me at seven")
+    expect(visit.page.get_by_role("alert").first).to_contain_text("broke off")
+    expect(visit.page.locator(".branch.answered")).to_have_count(5)
+
+
+def test_a_bad_pair_keeps_no_single_text_from_its_answers(visit: Visit) -> None:
+    visit.ask("wake me at seven", "a" * 200_000)
+    expect(visit.page.locator("#status")).to_contain_text("5 answers in")
+    expect(visit.page.get_by_role("alert").first).to_contain_text("at most 100000 are taken")
 
 
 def test_a_token_is_asked_for_where_the_server_wants_one(visit: Visit) -> None:

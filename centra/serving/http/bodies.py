@@ -10,7 +10,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from centra.formats.strict_json import parse_json, too_deep
-from centra.serving.errors import TooLargeError
+from centra.serving.errors import OverloadedError, TooLargeError
 from centra.serving.http.problems import BodyError, SlowBodyError
 
 if TYPE_CHECKING:
@@ -20,13 +20,48 @@ __all__ = ["check_body", "parse_body", "read_body"]
 
 BODY_SECONDS = 30.0
 """How long the whole body of a call may take to arrive."""
+_SMALL = 64 * 2**10
+"""Bytes of a body that are always read."""
+_TOGETHER = 32
+"""So many bodies of the largest size are read at once."""
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class _Shared:
+    """Memory for the large bodies that are on their way, all together."""
+
+    def __init__(self) -> None:
+        self._taken = 0
+
+    def take(self, size: int, most: int) -> None:
+        """Take so many bytes.
+
+        Raises:
+            OverloadedError: that would be more than there may be.
+        """
+        if self._taken + size > most:
+            raise OverloadedError(
+                "the large bodies of other calls are on their way; try again, or send fewer inputs "
+                "at once",
+                retry_after=1.0,
+            )
+        self._taken += size
+
+    def give_back(self, size: int) -> None:
+        """Give back what was taken."""
+        self._taken -= size
+
+
+_shared = _Shared()
+
+
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body of a call.
+
+    A small one is always read. Large ones share the memory of some, so that no number of clients
+    who begin one and never end it takes all that there is.
 
     Args:
         request: nothing of its body has been read.
@@ -34,6 +69,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
     Raises:
         TooLargeError: it is longer, or says that it is.
+        OverloadedError: it is large, and too many large ones are on their way.
         SlowBodyError: it did not end in time.
         ClientDisconnect: the client went away.
     """
@@ -41,7 +77,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
     chunks: list[bytes] = []
-    size = 0
+    size = taken = 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for chunk in request.stream():
@@ -49,10 +85,15 @@ async def read_body(request: Request, limit: int) -> bytes:
                 size += len(chunk)
                 if size > limit:
                     raise _too_large(limit)
+                if size > _SMALL:
+                    _shared.take(size - _SMALL - taken, _TOGETHER * limit)
+                    taken = size - _SMALL
     except TimeoutError as error:
         raise SlowBodyError(
             f"the body did not end within {BODY_SECONDS:g} seconds; {size:,} bytes of it came"
         ) from error
+    finally:
+        _shared.give_back(taken)
     return b"".join(chunks)
 
 

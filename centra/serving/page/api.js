@@ -1,6 +1,7 @@
 // What the page asks of the server.
 
 const KEY = "centra-token";
+const BROKEN = "The server broke off before it had said everything.";
 
 /** The server refused, or cannot be reached. */
 export class Refusal extends Error {
@@ -35,7 +36,7 @@ export async function readLayers() {
  * Ask, and read the answers as they come.
  * @param {object} body As POST /v1/predict takes it.
  * @param {AbortSignal} signal Ends it.
- * @returns {AsyncGenerator<object>} One object a line.
+ * @returns {AsyncGenerator<object>} One object a line; the last has "end".
  */
 export async function* predict(body, signal) {
   const response = await call("v1/predict", {
@@ -79,11 +80,16 @@ async function* lines(stream) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch((error) => {
+      throw error.name === "AbortError" ? error : new Refusal(BROKEN);
+    });
     const parts = (rest + (value ?? "")).split("\n");
     rest = parts.pop();
-    for (const part of parts) if (part) yield JSON.parse(part);
-    if (done) break;
+    for (const part of parts) {
+      const line = JSON.parse(part);
+      yield line;
+      if (line.end) return;
+    }
+    if (done) throw new Refusal(BROKEN);
   }
-  if (rest) yield JSON.parse(rest);
 }

@@ -80,6 +80,9 @@ function describe(release) {
   const refused = release.refused;
   const which = refused?.release == null ? "A newer release" : `Release ${refused.release}`;
   notice("refused", refused && `${which} was refused, and this one goes on: ${refused.reason}`);
+  const fault = release.store_error;
+  const when = fault && new Date(fault.since).toLocaleTimeString();
+  notice("store", fault && `The channel cannot be followed since ${when}, and this release goes on: ${fault.reason}`);
 }
 
 function notice(kind, text) {
@@ -117,6 +120,8 @@ async function ask() {
   const text = byId("text").value;
   const asked = inputs(text, byId("pair").hidden ? "" : byId("text_pair").value);
   problem(null);
+  byId("status").textContent = "";
+  byId("sum").hidden = true;
   if (!asked.length) {
     problem(new Refusal("No task is chosen that takes this. Tasks on pairs need a second text."));
     return;
@@ -132,6 +137,7 @@ async function ask() {
   try {
     const told = await withToken(() => read(asked, text, asking.signal));
     summarise(told, names, performance.now() - began);
+    if (told.refused) problem(new Refusal(told.refused));
   } catch (error) {
     if (error.name !== "AbortError") problem(error);
   } finally {
@@ -144,7 +150,7 @@ async function ask() {
 }
 
 async function read(asked, text, signal) {
-  const told = { answers: 0, errors: 0, last: "", timing: null, digest: page.digest };
+  const told = { answers: 0, errors: 0, last: "", timing: null, digest: page.digest, refused: null };
   for await (const line of predict({ inputs: asked, top_k: BEST, timing: true }, signal)) {
     const branch = page.picture.branches.get(line.task);
     if (line.release) told.digest = line.release.digest;
@@ -156,13 +162,14 @@ async function read(asked, text, signal) {
     } else if (branch) {
       fail(branch, line.error);
       told.errors += 1;
-    } else if (line.error) throw new Refusal(line.error);
+    } else if (line.error) told.refused ??= line.error;
   }
   return told;
 }
 
 function summarise(told, names, elapsed) {
   scaleTimes();
+  if (!told.answers && !told.errors) return;
   const answers = told.answers === 1 ? told.last : count(told.answers, "answer");
   const failed = told.errors ? `, ${told.errors} failed` : "";
   byId("status").textContent = `${answers}${failed} in ${milliseconds(elapsed)}`;
