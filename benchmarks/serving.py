@@ -51,6 +51,7 @@ from benchmarks.tools.serving_peers import (
 )
 from centra.bench.load import Call, Load, LoadReport, Target, predict_calls, run_load
 from centra.runtime import Release, load_release
+from centra.system.memory import available_memory
 from centra.system.processors import processors
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ PINS = ROOT / "benchmarks" / "peers-serving.txt"
 CLIENTS = 32
 """Of a saturated server, with one text each."""
 TOKENS = 16
+_LOADED = 2
+"""Times its layers' bytes, that loading full models may take in memory."""
 NUMBERS = (1, 2, 5, 10, 21, 50, 100)
 """Tasks, where it is measured what another costs."""
 OURS = "ours, merged"
@@ -88,7 +91,7 @@ class Size:
     numbers: tuple[int, ...]
 
 
-FULL = Size(tasks=TASKS, rounds=5, seconds=6, warm_up=2, half=30, numbers=NUMBERS)
+FULL = Size(tasks=TASKS, rounds=3, seconds=6, warm_up=2, half=30, numbers=NUMBERS)
 QUICK = Size(tasks=TASKS, rounds=1, seconds=3, warm_up=1, half=5, numbers=(1, 5, 21))
 TRIAL = Size(tasks=3, rounds=1, seconds=0.3, warm_up=0, half=0.5, numbers=(1, 2))
 """That shows that it runs."""
@@ -101,7 +104,7 @@ class Way:
     name: str
     server: Server
     calls: Sequence[Call]
-    requests: int = 1
+    requests: float = 1
     """So many answer one text for all tasks."""
 
     def ask(
@@ -127,6 +130,7 @@ class Findings:
     """What was measured of one size of encoder."""
 
     name: str
+    tasks: int
     seconds: dict[str, list[float]] = field(default_factory=dict)
     """Per text for all tasks, saturated, by way and round."""
     alone: dict[str, list[float]] = field(default_factory=dict)
@@ -138,6 +142,8 @@ class Findings:
     """Seconds from the start of the process."""
     batches: list[float] = field(default_factory=list)
     """Inputs of our server's batches, saturated; the mean of each round."""
+    models: int = 0
+    """How many full models were served; what they took is scaled up to as many as there are tasks."""
     share: float = 0
     """Of a processor, that the load generator took while our server was saturated; the most."""
 
@@ -218,28 +224,39 @@ class Bench:
 
     def run(self) -> Findings:
         """All ways beside each other."""
-        found = Findings(name=self._name)
+        found = Findings(name=self._name, tasks=self._size.tasks)
         release = load_release(self._merged.address, engine="onnx", threads=self._threads)
-        with ExitStack() as stack:
-            ours = stack.enter_context(self._centra(OURS, self._merged))
-            ways = [ours]
-            if self._python:
-                ways.append(stack.enter_context(self._litserve()))
-                if self._encoder is not BASE:
-                    ways.append(stack.enter_context(self._infinity()))
-            self._take_turns(found, ways, release)
-        # These take gigabytes.
-        full = self._setups.release(self._setups.full(self._size.tasks))
-        with self._centra(OURS, self._merged) as ours, self._centra(SINGLES, full) as singles:
-            beside = Findings(name=self._name)
-            self._take_turns(beside, [ours, singles], None)
-        found.seconds[SINGLES] = beside.seconds[SINGLES]
-        found.seconds[f"{OURS}, beside {SINGLES}"] = beside.seconds[OURS]
-        found.alone[SINGLES] = beside.alone[SINGLES]
-        found.half[SINGLES] = beside.half[SINGLES]
-        found.memory[SINGLES] = beside.memory[SINGLES]
-        found.ready[SINGLES] = beside.ready[SINGLES]
+        with self._centra(OURS, self._merged) as ours:
+            with ExitStack() as stack:
+                ways = [ours]
+                if self._python:
+                    ways.append(stack.enter_context(self._litserve()))
+                    if self._encoder is not BASE:
+                        ways.append(stack.enter_context(self._infinity()))
+                self._take_turns(found, ways, release)
+                for way in ways:
+                    self._at_half_load(found, way)
+            # These take gigabytes, and so the others have gone.
+            del release
+            full, number = self._full_models()
+            with self._centra(SINGLES, full, self._size.tasks / number) as singles:
+                found.models = number
+                beside = Findings(name=self._name, tasks=self._size.tasks)
+                self._take_turns(beside, [ours, singles], None)
+                found.seconds[SINGLES] = beside.seconds[SINGLES]
+                found.alone[SINGLES] = beside.alone[SINGLES]
+                found.seconds[f"{OURS}, beside {SINGLES}"] = beside.seconds[OURS]
+                self._at_half_load(found, singles)
         return found
+
+    def _full_models(self) -> tuple[Setup, int]:
+        """A release of full models, and of how many: all of them, or as many as fit in memory."""
+        number = self._size.tasks
+        layers = number * self._encoder.layers * 12 * self._encoder.hidden**2 * 4
+        available = available_memory()
+        if available is not None and _LOADED * layers > available:
+            number = -(-number // 3)
+        return self._setups.release(self._setups.full(number)), number
 
     def costs(self) -> dict[str, dict[int, float]]:
         """Seconds of a text, saturated, by way and number of tasks."""
@@ -291,14 +308,13 @@ class Bench:
                     )
                     found.batches.append(mean)
                     self._offline(found, release, max(1, round(mean)))
-        for way in ways:
-            say(f"{self._name}: {way.name}, half load")
-            rate = way.requests / median(found.seconds[way.name])
-            found.half[way.name] = way.ask(
-                size.half, size.warm_up, rate=rate / 2, clients=4 * CLIENTS
-            )
-            found.memory[way.name] = way.server.memory()
-            found.ready[way.name] = way.server.seconds
+
+    def _at_half_load(self, found: Findings, way: Way) -> None:
+        say(f"{self._name}: {way.name}, half load")
+        size, rate = self._size, way.requests / median(found.seconds[way.name])
+        found.half[way.name] = way.ask(size.half, size.warm_up, rate=rate / 2, clients=4 * CLIENTS)
+        found.memory[way.name] = way.server.memory()
+        found.ready[way.name] = way.server.seconds
 
     def _offline(self, found: Findings, release: Release, batch: int) -> None:
         """The runtime alone, in batches as large as the server's."""
@@ -318,7 +334,7 @@ class Bench:
             kept.setdefault(OFFLINE, []).append(summed)
 
     @contextmanager
-    def _centra(self, name: str, setup: Setup) -> Iterator[Way]:
+    def _centra(self, name: str, setup: Setup, requests: float = 1) -> Iterator[Way]:
         port = free_port()
         command = centra_command(setup.address, port, "--threads", str(self._threads))
         folder = self._folder / "servers" / name.replace(" ", "-").replace(",", "")
@@ -326,7 +342,8 @@ class Bench:
         with running_server(
             command, port, ready="/v1/release", folder=folder, environment=environment
         ) as server:
-            yield Way(name=name, server=server, calls=predict_calls(inputs=self._texts))
+            calls = predict_calls(inputs=self._texts)
+            yield Way(name=name, server=server, calls=calls, requests=requests)
 
     @contextmanager
     def _litserve(self) -> Iterator[Way]:
@@ -418,11 +435,14 @@ def _report(
             "ready after, s",
         )
         mean = sum(one.batches) / len(one.batches)
+        scaled = one.models < one.tasks
         body += [
             "",
             (
                 f"{one.name}: a text is answered for all tasks; saturated, our server's batches held "
-                f"{mean:.0f} inputs in the mean, and the runtime was timed with as many."
+                f"{mean:.0f} inputs in the mean, and the runtime was timed with as many. Of the full "
+                f"models {one.models} were served at once"
+                + (", as many as fit in memory, and their times are scaled up." if scaled else ".")
             ),
             "",
             *table(headers, rows),

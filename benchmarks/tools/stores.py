@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -14,11 +15,13 @@ from benchmarks.tools.servers import free_port
 from centra.store.layout import blob_path, pointer_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["FolderStore", "FragileStore", "S3Store", "find_s3"]
 
 _BUCKET = "soak"
+_READY = 120
+"""Seconds that an S3 server has to find its buckets again."""
 _OWNER = {
     "AWS_ACCESS_KEY_ID": "test:tester",
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -86,7 +89,7 @@ class S3Store:
         self._script = script
         self._folder = folder
         self._port = free_port()
-        self.come_back()
+        self._start()
         endpoint = f"http://127.0.0.1:{self._port}"
         os.environ |= _OWNER
         import boto3
@@ -95,8 +98,11 @@ class S3Store:
         self._client = boto3.Session().client(
             "s3", endpoint_url=endpoint, config=Config(s3={"addressing_style": "path"})
         )
-        self._client.create_bucket(Bucket=_BUCKET)
         self.address = f"s3://{_BUCKET}/centra?endpoint_url={endpoint}"
+
+    def make_bucket(self) -> None:
+        """Make the bucket, once the server can."""
+        self._insist(lambda: self._client.create_bucket(Bucket=_BUCKET))
 
     def damage(self, digest: str) -> None:
         """See :class:`FragileStore`."""
@@ -114,6 +120,27 @@ class S3Store:
 
     def come_back(self) -> None:
         """See :class:`FragileStore`."""
+        self._start()
+        self._insist(lambda: self._client.put_object(Bucket=_BUCKET, Key="ready", Body=b""))
+
+    def _insist(self, ask: Callable[[], object]) -> None:
+        """Ask until it works.
+
+        The server answers before all of its parts do, and remembers for a while what it did not find.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        deadline = time.monotonic() + _READY
+        while time.monotonic() < deadline:
+            try:
+                ask()
+            except (BotoCoreError, ClientError):
+                time.sleep(0.5)
+            else:
+                return
+        raise BenchmarkError("the S3 server does not find its bucket")
+
+    def _start(self) -> None:
         self._run("s3-up", str(self._port))
 
     def _run(self, script: str, *arguments: str) -> None:
@@ -142,6 +169,7 @@ def find_s3(folder: Path) -> Iterator[S3Store | None]:
     shutil.rmtree(folder, ignore_errors=True)
     store = S3Store(script, folder)
     try:
+        store.make_bucket()
         yield store
     finally:
         store.leave()

@@ -30,7 +30,7 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EncodedQuery:
-    """A query that was checked and tokenised, for the release that did so."""
+    """A query that was checked and tokenised, for the loaded release that did so."""
 
     query: Query
     input: Input
@@ -38,6 +38,8 @@ class EncodedQuery:
     """The tasks to answer, each once; at least one."""
     rows: Mapping[str, Row]
     """The input as each backbone that its tasks stand on reads it, by the backbones' digests."""
+    encoded_by: object
+    """What the release that encoded it is made of; no other answers it."""
 
     @property
     def tokens(self) -> int:

@@ -240,7 +240,7 @@ class Release:
         Raises:
             UsageError: the release is closed.
         """
-        return encode_queries(self._parts, queries, first)
+        return encode_queries(self._parts, queries, range(first, first + len(queries)))
 
     def answer(self, batch: Sequence[EncodedQuery]) -> Iterator[TaskResult]:
         """Answer queries that this release has encoded, in one batch.
@@ -256,11 +256,18 @@ class Release:
             fails is a result with an error, and keeps no other task from its answers.
 
         Raises:
-            UsageError: the release is closed, or it is on a GPU and was loaded before this process
-                was forked; or, when it is iterated over, this process was forked since.
+            UsageError: the release is closed, another encoded one of the queries, or it is on a GPU
+                and was loaded before this process was forked; or, when it is iterated over, this
+                process was forked since.
         """
         parts = self._parts
         parts.check_process()
+        if any(one.encoded_by is not parts for one in batch):
+            raise UsageError(
+                "a query was encoded by another loaded release, whose tasks and tokens may be "
+                "others; encode it again with the release that is to answer it",
+                code="encoded-by-another-release",
+            )
         return answer_batch(parts, batch, answers_of)
 
     def logits(

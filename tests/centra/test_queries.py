@@ -197,8 +197,9 @@ def test_a_text_that_the_tokenizer_fails_on_fails_alone(
     assert isinstance(first, EncodedQuery)
     assert isinstance(third, EncodedQuery)
     assert collected(release, [first, third]) == expected
-    with pytest.raises(FormatError, match="input 2"):
-        release.predict([TEXTS[0], "go"])
+    for before in (1, 40):
+        with pytest.raises(FormatError, match=f"^input {before + 2}: "):
+            release.predict([PAIR, *TEXTS[:1] * before, "go"])
 
 
 # Batches
@@ -325,6 +326,15 @@ def test_batches_of_several_threads_do_not_mix(release: Release) -> None:
         found = list(executor.map(lambda batch: collected(release, batch), batches * 4))
 
     assert found == expected * 4
+
+
+def test_a_query_is_answered_by_the_release_that_encoded_it_alone(
+    release: Release, store: LocalStore, engine: str
+) -> None:
+    other = Release.load(release.manifest, store, engine=engine, device="cpu")
+
+    with pytest.raises(UsageError, match="encoded by another loaded release"):
+        other.answer(encoded(release, Query(input=TEXTS[0])))
 
 
 def test_an_empty_batch_has_no_results(release: Release) -> None:

@@ -489,6 +489,8 @@ def test_a_closed_release_says_so_and_those_beside_it_go_on(
         lambda: other.stream(TEXTS),
         lambda: other.logits(TEXTS),
         lambda: other.profile(TEXTS),
+        lambda: other.encode([]),
+        lambda: other.answer([]),
         lambda: other.probe_logits("tags"),
         lambda: other.tasks,
         lambda: load(release.manifest, backbone_store, base=other),

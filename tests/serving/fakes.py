@@ -56,7 +56,11 @@ class FakeRelease:
         ids = [1] * len(item.text.split())
         row = Row(input_ids=ids, token_type_ids=ids, offsets=[])
         return EncodedQuery(
-            query=query, input=item, tasks=query.tasks or tuple(self.tasks), rows={"": row}
+            query=query,
+            input=item,
+            tasks=query.tasks or tuple(self.tasks),
+            rows={"": row},
+            encoded_by=self,
         )
 
     def answer(self, batch: Sequence[EncodedQuery]) -> Iterator[TaskResult]:

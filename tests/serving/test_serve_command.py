@@ -106,6 +106,7 @@ def test_logs_hold_no_text_of_a_call(server: Server) -> None:
         server.client.post("/v1/predict", json=body, headers={"X-Request-Id": "one-of-these"})
     server.client.post("/v1/predict", content=f'{{"inputs": [{secret}]}}')
     server.client.post("/v1/predict?text=" + secret, json={"inputs": ["snow"]})
+    server.client.get("/nope%0Aa line of its own")
     server.client.get("/livez", headers={"X-Request-Id": "the-last"})
     while server.wait_for("GET /livez")["request_id"] != "the-last":
         pass
@@ -113,6 +114,7 @@ def test_logs_hold_no_text_of_a_call(server: Server) -> None:
     assert [call["status"] for call in calls] == [200, 422, 422]
     assert calls[0].items() >= {"method": "POST", "path": "/v1/predict", "inputs": 1}.items()
     assert not [record for record in server.log if secret in str(record)]
+    assert [record for record in server.log if "GET /nope%0Aa%20line" in record["message"]]
 
 
 def test_it_needs_the_store_alone_and_ends_when_all_is_answered(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from centra.runtime.queries import Query
 from centra.serving.errors import TooLargeError
 from centra.serving.tokenizing import Tokenization, TokenizerThreads
@@ -54,7 +56,9 @@ class Done:
             assert self._told.acquire(timeout=30)
 
 
-def test_a_large_request_takes_turns_with_small_ones() -> None:
+def test_a_large_request_takes_turns_with_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Any input is a turn.
+    monkeypatch.setattr("centra.serving.tokenizing._TURN_SECONDS", 0.0)
     release, done = GatedRelease(), Done()
     release.go.clear()
     threads = TokenizerThreads(1, most_characters=100)
