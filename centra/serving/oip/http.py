@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,6 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annota
 from starlette.responses import Response
 
 from centra.errors import UsageError
-from centra.serving.errors import TooLargeError
 from centra.serving.http.bodies import check_body, parse_body, read_body
 from centra.serving.http.call import (
     caller_of,
@@ -55,8 +53,6 @@ __all__ = ["router"]
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _UNSUPPORTED = ("shared_memory_region", "classification")
 """Parameters of tensors that ask for extensions which this server does not have."""
-_WINDOWS = {"gzip": 31, "deflate": 15}
-"""How zlib is told the two encodings of HTTP."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 401, 403, 404, 408, 413, 429, 500, 503, 504)
@@ -158,8 +154,7 @@ def _version(request: Request) -> str:
 async def _read(request: Request, model: str) -> tuple[InferRequest, Mapping[str, bool]]:
     """What is asked, and which outputs are to be binary: by name, and ``""`` for all others."""
     limit = serving_of(request).limits.body_bytes
-    encoded = await read_body(request, limit)
-    body = _decompressed(encoded, request.headers.get("content-encoding", ""), limit)
+    body = await read_body(request, limit)
     document, binary = split_body(body, request.headers.get(HEADER_LENGTH))
     asked = check_body(InferBody, parse_body(document))
     parameters = asked.parameters or {}
@@ -243,28 +238,6 @@ def _infer_response(answered: InferResponse, binary: Mapping[str, bool]) -> Resp
         media_type="application/octet-stream",
         headers={HEADER_LENGTH: str(len(document))},
     )
-
-
-def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
-    """A body as it was before it was compressed, within the same limit."""
-    if encoding in ("", "identity"):
-        return body
-    if encoding not in _WINDOWS:
-        raise BodyError(f"header Content-Encoding is {shown(encoding)}; expected gzip or deflate")
-    decompressor = zlib.decompressobj(_WINDOWS[encoding])
-    try:
-        data = decompressor.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise BodyError(f"the body is not compressed with {encoding}: {error}") from error
-    if len(data) > limit:
-        raise TooLargeError(
-            f"the body has more than {limit:,} bytes; send fewer inputs at once",
-            field="body",
-            limit=limit,
-        )
-    if not decompressor.eof or decompressor.unused_data:
-        raise BodyError(f"the body is not one whole stream of {encoding}")
-    return data
 
 
 def _check_extensions(name: str, parameters: Mapping[str, Any]) -> None:
