@@ -67,7 +67,7 @@ class Envelope:
         try:
             await self._app(scope, receive, answer)
         except (ClientDisconnect, CancelledError):
-            _log.debug("%s %s: the client has gone", scope["method"], scope["path"][:200])
+            _log.debug("%s %s: the client has gone", scope["method"], _path(scope))
         except Exception as error:  # noqa: BLE001 - whatever it is, the call is answered
             if not isinstance(error, CentraError):
                 log_failure(error, request_id)
@@ -112,9 +112,15 @@ def request_id_of(given: str | None) -> str:
     return given if given and _ID.fullmatch(given) else uuid.uuid4().hex
 
 
+def _path(scope: Scope) -> str:
+    """As it was sent, in ASCII: a line feed in it is no line of the log."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode("unicode_escape")
+    return path[:200].decode("latin-1")
+
+
 def _log_call(scope: Scope, status: int | None, seconds: float) -> None:
     state, caller = scope["state"], scope["state"].get("caller")
-    path = scope["path"][:200]
+    path = _path(scope)
     _log.info(
         "%s %s %s in %.1f ms",
         scope["method"],

@@ -21,6 +21,7 @@ from centra.serving.http.call import (
     reason,
     serving_of,
     submit,
+    tasks_of,
     timed_response,
     timing_header,
     timing_parts,
@@ -100,7 +101,7 @@ async def predict(request: Request) -> Response:
     """
     body = await read_as(request, PredictBody)
     check_count(request, len(body.inputs), "inputs")
-    check_tasks(body.tasks, serving_of(request).batcher.served)
+    _check_tasks(body.tasks, request)
     items = [_read(value, place, body) for place, value in enumerate(body.inputs)]
     wants_lines = NDJSON in request.headers.get("accept", "")
     for _, item in items:
@@ -127,7 +128,7 @@ async def predict(request: Request) -> Response:
     return _response(running, encoded, clock() - began, timing=body.timing)
 
 
-def check_tasks(tasks: Sequence[str] | None, served: ServedRelease) -> None:
+def _check_tasks(tasks: Sequence[str] | None, request: Request) -> None:
     """Refuse tasks of a whole request that the release does not hold.
 
     Raises:
@@ -137,11 +138,12 @@ def check_tasks(tasks: Sequence[str] | None, served: ServedRelease) -> None:
         return
     if not tasks:
         raise BodyError("tasks: expected at least one; leave it out for all", field="tasks")
-    known = served.tasks
+    known = serving_of(request).batcher.served.tasks
     for place, task in enumerate(tasks):
         if task not in known:
             raise BodyError(
-                f"tasks[{place}]: this release holds no task {task!r}; it holds {', '.join(known)}",
+                f"tasks[{place}]: this release holds no task {task[:80]!r}; it holds "
+                f"{', '.join(tasks_of(request))}",
                 field=f"tasks[{place}]",
                 code="no-such-task",
             )
