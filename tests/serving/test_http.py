@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -200,10 +201,22 @@ def test_ids_of_calls_come_back(server: Server) -> None:
 
 
 def test_other_paths_and_methods_are_refused(server: Server) -> None:
-    assert problem(server.client.get("/nope"), 404)["code"] == "no-such-path"
+    found = problem(server.client.get("/nope"), 404)
+    assert (found["code"], "/docs" in found["detail"]) == ("no-such-path", True)
     refused = server.client.get("/v1/predict")
-    assert problem(refused, 405)["code"] == "method-not-allowed"
+    found = problem(refused, 405)
+    assert found["code"] == "method-not-allowed"
+    assert "/v1/predict takes POST, not GET" in found["detail"]
     assert refused.headers["allow"] == "POST"
+
+
+def test_a_compressed_body_is_read(server: Server) -> None:
+    body = json.dumps({"inputs": [TEXT], "tasks": ["intent"]}).encode()
+    sent = {"content": gzip.compress(body), "headers": {"Content-Encoding": "gzip"}}
+    packed = server.client.post("/v1/predict", **sent)
+    assert packed.json() == server.client.post("/v1/predict", content=body).json()
+    sent["headers"] = {"Content-Encoding": "zstd"}
+    assert "expected gzip" in problem(server.client.post("/v1/predict", **sent), 422)["detail"]
 
 
 def test_tei_is_answered_in_its_shape(server: Server) -> None:

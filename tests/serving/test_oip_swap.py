@@ -12,7 +12,7 @@ import centra
 from centra.errors import NotFoundError
 from centra.releases.folder_writing import write_folder
 from centra.serving import Batcher
-from centra.serving.oip.inference import InferRequest, infer
+from centra.serving.oip.inference import InferRequest, InferResponse, infer
 from centra.serving.oip.tensors import InputTensor
 from tests import support
 
@@ -45,26 +45,45 @@ def load(
     return load
 
 
-def test_the_release_that_answers_says_version_and_outputs(load: Callable[[str], Release]) -> None:
-    async def main() -> None:
-        first, second = load("classification"), load("multilabel")
-        with first, second:
+@pytest.fixture
+def ask(load: Callable[[str], Release]) -> Callable[..., InferResponse]:
+    """Asks the task intent while another release takes over, in which it has several labels."""
+
+    def ask(**options: Any) -> InferResponse:
+        async def main() -> InferResponse:
+            first = load("classification")
             async with Batcher(first) as batcher:
                 before = batcher.served
-                after = replace(before, release=second, versions={"intent": "2.0"})
+                after = replace(before, release=load("multilabel"), versions={"intent": "2.0"})
 
                 async def swap_and_submit(queries: Any, *, seconds: float | None) -> Any:
-                    batcher.swap(after)
+                    if batcher.served is before:
+                        batcher.swap(after)
                     return await batcher.submit(queries, timeout=seconds)
 
-                request = InferRequest(model="intent", inputs=[TEXT])
-                answer = await infer(batcher, request, swap_and_submit)
-                assert (answer.version, answer.parameters["digest"]) == ("2.0", second.digest)
-                assert [output.name for output in answer.outputs] == ["labels", "scores"]
+                pinned = options.pop("pinned", False)
+                version = before.module("intent") if pinned else ""
+                request = InferRequest(model="intent", version=version, inputs=[TEXT], **options)
+                try:
+                    return await infer(batcher, request, swap_and_submit)
+                finally:
+                    first.close()
 
-                batcher.swap(before)
-                pinned = replace(request, version=before.module("intent"))
-                with pytest.raises(NotFoundError, match=r"served in version 2\.0"):
-                    await infer(batcher, pinned, swap_and_submit)
+        return asyncio.run(main())
 
-    asyncio.run(main())
+    return ask
+
+
+@pytest.mark.parametrize("outputs", [(), ("labels", "scores")])
+def test_the_release_that_answers_says_version_and_outputs(
+    ask: Callable[..., InferResponse], outputs: tuple[str, ...]
+) -> None:
+    answer = ask(outputs=outputs)
+    assert answer.version == "2.0"
+    assert [output.name for output in answer.outputs] == ["labels", "scores"]
+    assert [output.shape for output in answer.outputs] == [(1,), (1,)]
+
+
+def test_a_version_that_has_gone_meanwhile_is_not_found(ask: Callable[..., InferResponse]) -> None:
+    with pytest.raises(NotFoundError, match=r"served in version 2\.0"):
+        ask(pinned=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import zlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -24,6 +25,8 @@ _SMALL = 64 * 2**10
 """Bytes of a body that are always read."""
 _TOGETHER = 32
 """So many bodies of the largest size are read at once."""
+_WINDOWS = {"gzip": 31, "deflate": 15}
+"""How zlib is told the two encodings of HTTP."""
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -94,7 +97,8 @@ async def read_body(request: Request, limit: int) -> bytes:
         ) from error
     finally:
         _shared.give_back(taken)
-    return b"".join(chunks)
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    return _decompressed(b"".join(chunks), encoding, limit)
 
 
 def parse_body(data: bytes) -> Any:
@@ -132,6 +136,26 @@ def check_body(model: type[Model], value: Any) -> Model:
         where = _path(first["loc"])
         named = f"{where}: " if where else "the body: "
         raise BodyError(named + _explain(first, model), field=where or None) from error
+
+
+def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
+    """A body as it was before it was compressed, within the same limit."""
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in _WINDOWS:
+        raise BodyError(
+            f"header Content-Encoding is {encoding[:60]!r}; expected gzip or deflate, or none"
+        )
+    decompressor = zlib.decompressobj(_WINDOWS[encoding])
+    try:
+        data = decompressor.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise BodyError(f"the body is not compressed with {encoding}: {error}") from error
+    if len(data) > limit:
+        raise _too_large(limit)
+    if not decompressor.eof or decompressor.unused_data:
+        raise BodyError(f"the body is not one whole stream of {encoding}")
+    return data
 
 
 def _too_large(limit: int) -> TooLargeError:
