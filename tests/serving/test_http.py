@@ -194,6 +194,38 @@ def test_too_much_is_refused_by_field(server: Server) -> None:
     assert (found["code"], found["field"]) == ("too-large", "body")
 
 
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b'{"inputs": [' + b"[]," * 200_000 + b"[]]}", 413, "more than 200,000 lists"),
+        (b"{" + b",".join(b'"k%d": 1' % i for i in range(200_001)) + b"}", 413, "keys"),
+        (b"{" + b",".join(b'"k%d": 1' % i for i in range(9)) + b"}", 422, "k0: there is no such"),
+        (b'{"inputs": [' + b"[" * 70 + b"]" * 70 + b"]}", 422, "nested too deep"),
+        (b'{"inputs": [{"text": "a", "id": 36893488147419103233}]}', 422, "64 bits"),
+        (b'{"inputs": [{"text": "36893488147419103233", "id": 9223372036854775807}]}', 200, "5807"),
+    ],
+    ids=["lists", "keys", "unknown", "deep", "long number", "long digits"],
+)
+def test_bodies_are_bounded_in_their_parts(
+    server: Server, body: bytes, status: int, words: str
+) -> None:
+    found = server.client.post("/v1/predict", content=body)
+    assert found.status_code == status
+    assert words in found.text
+
+
+def test_an_error_names_the_place_of_its_input(server: Server) -> None:
+    inputs = ["", "", {"text": "snow", "tasks": ["same"]}, TEXT]
+    body = {"inputs": inputs, "tasks": ["intent"]}
+    answers = predict(server, **body)["answers"]
+    assert answers[2]["error"] == "inputs[2]: task same takes a pair of texts"
+    lines = server.client.post(
+        "/v1/predict", json=body, headers={"Accept": "application/x-ndjson"}
+    ).text.splitlines()
+    told = [json.loads(line) for line in lines]
+    assert [one["error"] for one in told if one.get("input") == 2] == [answers[2]["error"]]
+
+
 def test_ids_of_calls_come_back(server: Server) -> None:
     for given, kept in (("abc-1", True), ("x" * 200, False), ("two words", False)):
         response = server.client.get("/livez", headers={"X-Request-Id": given})

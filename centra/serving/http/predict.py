@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["router"]
 
 NDJSON = "application/x-ndjson"
+_NUMBERED = re.compile(r"^input \d+\b")
 _FIELDS = InputBody.model_fields.keys()
 
 router = APIRouter()
@@ -119,10 +121,10 @@ async def predict(request: Request) -> Response:
     answered = iter(answers)
     encoded = orjson.dumps(
         [
-            _refused(given, item)
+            _refused(given, item, place)
             if isinstance(item, Exception)
-            else _answer(given, next(answered), modules)
-            for given, item in items
+            else _answer(given, next(answered), modules, place)
+            for place, (given, item) in enumerate(items)
         ]
     )
     return _response(running, encoded, clock() - began, timing=body.timing)
@@ -200,10 +202,10 @@ def _own_tasks(value: dict[str, Any], where: str) -> list[str] | None:
 
 
 def _answer(
-    given: Any, answer: InputAnswer, modules: Mapping[str, dict[str, Any]]
+    given: Any, answer: InputAnswer, modules: Mapping[str, dict[str, Any]], place: int
 ) -> dict[str, Any]:
     if answer.error is not None:
-        return {"id": given, "error": reason(answer.error)}
+        return _refused(given, answer.error, place)
     return {
         "id": given,
         "truncated": answer.truncated,
@@ -212,8 +214,13 @@ def _answer(
     }
 
 
-def _refused(given: Any, error: Exception) -> dict[str, Any]:
-    return {"id": given, "error": reason(error)}
+def _refused(given: Any, error: Exception, place: int) -> dict[str, Any]:
+    return {"id": given, "error": _reason(error, place)}
+
+
+def _reason(error: Exception, place: int) -> str:
+    """What is told of an error; of inputs the batcher counts those alone that it was given."""
+    return _NUMBERED.sub(f"inputs[{place}]", reason(error))
 
 
 def _name(served: ServedRelease) -> dict[str, Any]:
@@ -232,7 +239,11 @@ def _response(running: Running, answers: bytes, seconds: float, *, timing: bool)
 def _unasked(request: Request, items: Sequence[_Item]) -> Response:
     """What is said where no input can be asked about."""
     served = serving_of(request).batcher.served
-    answers = [_refused(given, error) for given, error in items if isinstance(error, Exception)]
+    answers = [
+        _refused(given, error, place)
+        for place, (given, error) in enumerate(items)
+        if isinstance(error, Exception)
+    ]
     if NDJSON in request.headers.get("accept", ""):
         lines: list[dict[str, Any]] = [{"release": _name(served)}]
         lines += [{"input": place, **answer} for place, answer in enumerate(answers)]
@@ -263,7 +274,7 @@ async def _lines(
             yield _line({"release": _name(running.served)})
             for place, (given, item) in enumerate(items):
                 if isinstance(item, Exception):
-                    yield _line({"input": place, **_refused(given, item)})
+                    yield _line({"input": place, **_refused(given, item, place)})
             answer = first
             while True:
                 began, place = clock(), places[answer.place]
@@ -292,7 +303,7 @@ def _answer_line(
     if answer.task is not None:
         line["task"] = answer.task
     if answer.error is not None or answer.task is None:
-        return {**line, "error": reason(answer.error or CentraError("no answer"))}
+        return {**line, "error": _reason(answer.error or CentraError("no answer"), place)}
     return {**line, "answer": modules[answer.task] | (answer.answer or {})}
 
 
