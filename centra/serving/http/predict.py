@@ -174,7 +174,7 @@ def _read(value: Any, place: int, body: PredictBody) -> _Item:
     given, tasks = None, body.tasks
     try:
         if isinstance(value, dict):
-            given = value.get("id")
+            given = _own_id(value, where)
             tasks = _own_tasks(value, where) or tasks
             value = {name: part for name, part in value.items() if name not in ("id", "tasks")}
         return given, Query(
@@ -185,6 +185,17 @@ def _read(value: Any, place: int, body: PredictBody) -> _Item:
         )
     except DataError as error:
         return given, error
+
+
+def _own_id(value: dict[str, Any], where: str) -> Any:
+    given = value.get("id")
+    try:
+        orjson.dumps(given)
+    except orjson.JSONEncodeError as error:
+        raise DataError(
+            f"{where}: 'id' cannot be sent back: {error}; write it as a text"
+        ) from error
+    return given
 
 
 def _own_tasks(value: dict[str, Any], where: str) -> list[str] | None:
