@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import DURATION
+from cli.options import DURATION, device_options
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -46,6 +46,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="How often it is looked where the channel stands, more or less.",
 )
+@device_options
 @click.option("--tokens", "tokens_file", type=_FILE, help="Ask callers for one of these tokens.")
 @click.option(
     "--shadow",
@@ -84,6 +85,8 @@ def serve(
     tasks: tuple[str, ...],
     keys: tuple[Path, ...],
     threads: int | None,
+    device: str | None,
+    dtype: str | None,
     interval: timedelta,
     tokens_file: Path | None,
     shadow: str | None,
@@ -119,6 +122,8 @@ def serve(
             tasks=tasks or None,
             keys=keys,
             threads=threads,
+            device=device,
+            dtype=dtype,
             interval=interval.total_seconds(),
             limits=limits,
             observer=observer,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.cli.helpers import centra, read
+from tests.serving.servers import running
 from tests.support import ROOT
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ ELSEWHERE = {
     "make test": "what is running now",
     "make check": "continuous integration",
     "make bench": "test_benchmarks.py",
+    'curl -s localhost:8080/v1/predict -d {"inputs": ["wake me at seven"]}': "beside the server",
     "make torture": "tests/torture/, an hour of it; shorter ones are among the tests",
 }
 """Commands that are run in another place."""
@@ -140,6 +142,12 @@ def test_a_newcomer_who_follows_it_gets_there(
                     assert read("channel", "show", "production")["release"] == 4
                     assert answered_from_python() == ["intent"]
                 monkeypatch.setenv(name, given.get(name, value))
+            case ["centra", "serve", *args]:
+                with running(*args) as server:
+                    answer = server.client.post(
+                        "/v1/predict", json={"inputs": ["wake me at seven"]}
+                    )
+                    assert answer.json()["answers"][0]["tasks"]["intent"]["version"]
             case ["centra", *args]:
                 centra(*scaled(args))
     monkeypatch.undo()

@@ -67,6 +67,10 @@ class ChannelSource:
             data = self.store.read_pointer(name)
             if data is not None:
                 return ChannelPointer.of_channel(data, name, f"{self.address} channel {name}")
+        if isinstance(self.store, LocalStore) and not self.store.root.is_dir():
+            raise NotFoundError(
+                f"{self.address}: there is no such folder", code="no-store", address=self.address
+            )
         named = " or ".join(repr(name) for name in self.names)
         raise NotFoundError(
             f"{self.address}: there is no release here and no channel {named}",

@@ -24,10 +24,16 @@ _TAKES = {"single": "a single text", "pair": "a pair of texts"}
 
 
 def encode_queries(
-    parts: Parts, queries: Sequence[Query], first: int = 1
+    parts: Parts, queries: Sequence[Query], numbers: Sequence[int]
 ) -> list[EncodedQuery | CentraError]:
-    """Check queries and tokenise them; see :meth:`centra.runtime.release.Release.encode`."""
-    found = [_checked(parts, query, number) for number, query in enumerate(queries, first)]
+    """Check queries and tokenise them; see :meth:`centra.runtime.release.Release.encode`.
+
+    Args:
+        parts: of the release.
+        queries: of a request.
+        numbers: what errors call each.
+    """
+    found = [_checked(parts, query, number) for query, number in zip(queries, numbers, strict=True)]
     rows: list[dict[str, Row]] = [{} for _ in queries]
     for digest, encoder in parts.encoders.items():
         inputs = {
@@ -38,7 +44,7 @@ def encode_queries(
         }
         for i, row in zip(inputs, _rows(encoder, [*inputs.values()]), strict=True):
             if isinstance(row, FormatError):
-                found[i] = FormatError(f"input {i + first}: {row}", input=i + first)
+                found[i] = FormatError(f"input {numbers[i]}: {row}", input=numbers[i])
             else:
                 rows[i][digest] = row
     return [

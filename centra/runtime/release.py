@@ -240,7 +240,7 @@ class Release:
         Raises:
             UsageError: the release is closed.
         """
-        return encode_queries(self._parts, queries, first)
+        return encode_queries(self._parts, queries, range(first, first + len(queries)))
 
     def answer(self, batch: Sequence[EncodedQuery]) -> Iterator[TaskResult]:
         """Answer queries that this release has encoded, in one batch.

@@ -102,7 +102,8 @@ def _run(
     for start in range(0, len(places), _BATCH_SIZE):
         own = places[start : start + _BATCH_SIZE]
         batch: list[EncodedQuery] = []
-        for found in encode_queries(parts, [queries[place] for place in own]):
+        numbers = [place + 1 for place in own]
+        for found in encode_queries(parts, [queries[place] for place in own], numbers):
             if not isinstance(found, EncodedQuery):
                 raise found
             batch.append(found)
@@ -113,6 +114,5 @@ def _run(
                 yield Found(result.task, found_at, result.answers)
             elif failure is None:
                 failure = result.error
-                failure.add_note(f"task {result.task}")
         if failure is not None:
             raise failure

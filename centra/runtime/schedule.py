@@ -187,5 +187,6 @@ def _outcome(job: Job[T], hidden_states: Any, reached: float) -> Outcome[T]:
     try:
         value = job.run(hidden_states)
     except Exception as error:  # noqa: BLE001 - for who waits for it
+        error.add_note(f"task {job.name}")
         return Outcome(job, None, error, reached, time.perf_counter())
     return Outcome(job, value, None, reached, time.perf_counter())

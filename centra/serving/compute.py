@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from centra.serving.errors import ServingError
+from centra.serving.failures import log_failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -105,10 +106,12 @@ class ComputeThread:
             for result in served.release.answer([item.encoded for item in batch]):
                 trunk = max(trunk, result.trunk_seconds)
                 tasks.append(_record(result))
+                if result.error is not None:
+                    log_failure(_log, f"task {result.task} failed", result.error)
                 deliver = partial(_deliver, batch, result, start, time.monotonic())
                 self._mailbox.post(deliver, wake=any(item.request.streams for item in batch))
         except Exception as error:  # noqa: BLE001 - sent to whoever asked
-            _log.exception("a batch of %d inputs failed", len(batch))
+            log_failure(_log, f"a batch of {len(batch)} inputs failed", error)
             failure = error
         tokens = sum(item.encoded.tokens for item in batch)
         seconds = time.monotonic() - start

@@ -6,6 +6,8 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING
 
+from centra.serving.failures import log_failure
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -46,5 +48,5 @@ class Mailbox:
             call = self._calls.popleft()
             try:
                 call()
-            except Exception:  # noqa: BLE001 - whoever comes next is not to blame
-                _log.exception("a call on the event loop failed")
+            except Exception as error:  # noqa: BLE001 - whoever comes next is not to blame
+                log_failure(_log, "a call on the event loop failed", error)

@@ -43,6 +43,8 @@ _FAREWELL = 1.0
 """Seconds for which a server that ends still takes calls, and says on each answer that it ends."""
 _DRAIN = 30
 """Seconds after which calls that are not answered then are given up."""
+_BACKLOG = 2048
+"""Connections that may wait to be taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,21 @@ class Listener:
             raise _unbound(self, failure) from failure
         return sockets
 
+    def listen(self, sockets: list[socket.socket]) -> None:
+        """Let callers connect.
+
+        Args:
+            sockets: as :meth:`bind` gave them.
+
+        Raises:
+            ConflictError: another process has listened there meanwhile.
+        """
+        for each in sockets:
+            try:
+                each.listen(_BACKLOG)
+            except OSError as error:
+                raise _unbound(self, error) from error
+
     def url(self, port: int) -> str:
         """The address that callers use."""
         scheme = "https" if self.certificate else "http"
@@ -167,6 +184,7 @@ async def _serve(
             return
         batcher = await loading
         app = create_app(batcher, tokens=tokens, metrics=metrics, tracing=tracing)
+        listener.listen(sockets)
         grpc_server = await _start_grpc(app.state.serving, listener)
         server = _Server(_config(app, listener))
         serving = asyncio.ensure_future(server.serve(sockets))

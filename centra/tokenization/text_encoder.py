@@ -126,6 +126,7 @@ class TextEncoder:
 
         self.pad_token_id = pad_token_id
         self._token_types = token_types
+        self._long = 16 * max_length
         try:
             with no_panic(lambda error: ValueError(str(error))):
                 self.tokenizer = Tokenizer.from_file(str(tokenizer))
@@ -160,12 +161,9 @@ class TextEncoder:
             FormatError: the tokenizer fails on a text.
         """
         items = list(inputs)
-        texts: list[Any] = [
-            item.text if item.text_pair is None else (item.text, item.text_pair) for item in items
-        ]
         try:
             with no_panic(lambda error: ValueError(str(error))):
-                encodings = self.tokenizer.encode_batch(texts)
+                encodings = self.tokenizer.encode_batch([self._texts(item) for item in items])
         except Exception as error:  # The library's own are of no other class.
             raise FormatError(f"the backbone's tokenizer fails on a text ({error})") from error
         return [self._row(*pair) for pair in zip(encodings, items, strict=True)]
@@ -174,6 +172,25 @@ class TextEncoder:
         """Encode inputs and pad them into one batch."""
         rows = self.encode(inputs)
         return rows, Encoded.pad(rows, self.pad_token_id)
+
+    def _texts(self, item: Input) -> Any:
+        """What the tokenizer is given of an input.
+
+        Of a pair it makes a piece of each piece of one text with each of the other: of two long ones
+        millions. So of a long one it gets no more than surely has all tokens that are kept.
+        """
+        if item.text_pair is None:
+            return item.text
+        if len(item.text) + len(item.text_pair) <= self._long:
+            return item.text, item.text_pair
+        return self._beginning(item.text), self._beginning(item.text_pair)
+
+    def _beginning(self, text: str) -> str:
+        """A text up to three times as many tokens as are kept."""
+        (encoding,) = self.tokenizer.encode_batch([text], add_special_tokens=False)
+        pieces = encoding.overflowing[:2]
+        ends = [end for piece in pieces for _, end in piece.offsets]
+        return text[: max(ends)] if ends else text
 
     def _row(self, encoding: Encoding, item: Input) -> Row:
         ids, offsets = encoding.ids, encoding.offsets
@@ -187,7 +204,7 @@ class TextEncoder:
             input_ids=ids,
             token_type_ids=encoding.type_ids if self._token_types else [0] * len(ids),
             offsets=offsets,
-            given=self._count(item) if encoding.overflowing else 0,
+            given=self._count(encoding, item),
             continuing=self._continuing(encoding, item.text),
         )
 
@@ -201,13 +218,22 @@ class TextEncoder:
             if name.startswith(self._continues) and dictionary_script(text[start : start + 1])
         )
 
-    def _count(self, item: Input) -> int:
-        """How many tokens an input would have if nothing were cut off."""
-        texts = [text for text in (item.text, item.text_pair) if text is not None]
+    def _count(self, encoding: Encoding, item: Input) -> int:
+        """How many tokens an input would have if nothing were cut off; 0 where nothing was."""
+        cut = encoding.overflowing
+        if not cut:
+            return 0
+        if item.text_pair is None:
+            # Each piece has the special tokens again.
+            special = self.tokenizer.num_special_tokens_to_add(is_pair=False)
+            return special + sum(len(piece) - special for piece in (encoding, *cut))
+        # Of a pair the pieces of one text are combined with those of the other.
         parts = [
             part
-            for whole in self.tokenizer.encode_batch(texts, add_special_tokens=False)
+            for whole in self.tokenizer.encode_batch(
+                [item.text, item.text_pair], add_special_tokens=False
+            )
             for part in (whole, *whole.overflowing)
         ]
-        special = self.tokenizer.num_special_tokens_to_add(is_pair=len(texts) == 2)
-        return special + sum(len(part.ids) for part in parts)
+        special = self.tokenizer.num_special_tokens_to_add(is_pair=True)
+        return special + sum(map(len, parts))

@@ -456,6 +456,25 @@ def test_tokenizer_from_the_store_gives_transformers_ids_for_pairs(
     assert_same_ids(imported(family), [*zip(TEXTS, reversed(TEXTS), strict=True)])
 
 
+@pytest.mark.parametrize("family", support.FAMILIES)
+def test_of_long_pairs_only_what_is_kept_is_tokenised_together(
+    family: str, imported: Callable[[str], support.Backbone]
+) -> None:
+    """The tokenizer makes a piece of each piece of one text with each of the other."""
+    backbone = imported(family)
+    long, other = ("wake me at noon " * 50, "play jazz in the Köln kitchen, " * 40)
+    assert_same_ids(backbone, [(long, other), (long, "noon"), ("noon", long)])
+    encoder = TextEncoder.of(backbone.spec, backbone.store)
+    once, (pair,) = (
+        encoder.encode([Input(long), Input(other)]),
+        encoder.encode([Input(long, other)]),
+    )
+    specials = [encoder.tokenizer.num_special_tokens_to_add(is_pair=pair) for pair in (False, True)]
+    assert pair.given - specials[1] == sum(row.given - specials[0] for row in once)
+    (huge,) = encoder.encode([Input(long * 40, other * 40)])  # Takes gigabytes otherwise.
+    assert huge.input_ids == pair.input_ids
+
+
 def test_tokenizer_of_minilm_gives_transformers_ids(minilm: support.Backbone) -> None:
     assert_same_ids(minilm, TEXTS)
     assert_same_ids(minilm, [*zip(TEXTS, reversed(TEXTS), strict=True)])

@@ -197,8 +197,9 @@ def test_a_text_that_the_tokenizer_fails_on_fails_alone(
     assert isinstance(first, EncodedQuery)
     assert isinstance(third, EncodedQuery)
     assert collected(release, [first, third]) == expected
-    with pytest.raises(FormatError, match="input 2"):
-        release.predict([TEXTS[0], "go"])
+    for before in (1, 40):
+        with pytest.raises(FormatError, match=f"^input {before + 2}: "):
+            release.predict([PAIR, *TEXTS[:1] * before, "go"])
 
 
 # Batches

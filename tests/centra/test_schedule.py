@@ -226,6 +226,7 @@ def test_a_failing_job_keeps_no_other_from_its_answer(workers: int) -> None:
 
     assert [found[name].value for name in "ab"] == ["a of states 1", "b of states 2"]
     assert str(found["x"].error) == "x broke"
+    assert getattr(found["x"].error, "__notes__", []) == ["task x"]
     assert found["a"].error is None
 
 

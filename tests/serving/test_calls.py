@@ -84,7 +84,9 @@ def test_lines_come_as_soon_as_branches_are_done(server: HeldServer) -> None:
         server.release.end.set()
 
 
-def test_a_branch_that_fails_fails_alone(server: HeldServer) -> None:
+def test_a_branch_that_fails_fails_alone(
+    server: HeldServer, caplog: pytest.LogCaptureFixture
+) -> None:
     server.release.broken.add("mood")
     try:
         response = server.client.post("/v1/predict", json={"inputs": ["hello"]})
@@ -93,6 +95,9 @@ def test_a_branch_that_fails_fails_alone(server: HeldServer) -> None:
         assert [*answer["tasks"]] == ["intent"]
         assert [*answer["errors"]] == ["mood"]
         assert "mood failed" not in response.text
+        # Where, and not what it says, which may be a text.
+        (record,) = [r for r in caplog.records if r.name == "centra.serving.compute"]
+        assert record.getMessage().startswith("task mood failed: RuntimeError")
         response = server.client.post("/predict/mood", json={"inputs": "hello"})
         assert response.status_code in (422, 500)
     finally:

@@ -388,6 +388,21 @@ def test_a_revision_that_goes_back_is_not_followed_and_said_once(
         assert follower.store_error is None
 
 
+def test_a_folder_that_is_gone_is_said_and_followed_again(
+    channel: Channel, modules: Modules
+) -> None:
+    channel.publish(modules)
+    folder = pointer_file(channel).parents[1]
+    with following(channel.source) as (follower, _):
+        away = folder.rename(folder.with_name("away"))
+        follower.check_now()
+        assert follower.store_error is not None
+        assert "no such folder" in follower.store_error.reason
+        away.rename(folder)
+        follower.check_now()
+        assert follower.store_error is None
+
+
 @pytest.mark.parametrize(
     "data", [b"", b"{}", b'{"format":"centra/channel","format_version":"9.0"}']
 )

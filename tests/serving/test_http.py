@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -193,6 +194,39 @@ def test_too_much_is_refused_by_field(server: Server) -> None:
     assert (found["code"], found["field"]) == ("too-large", "body")
 
 
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b'{"inputs": [' + b"[]," * 200_000 + b"[]]}", 413, "more than 200,000 lists"),
+        (b"{" + b",".join(b'"k%d": 1' % i for i in range(200_001)) + b"}", 413, "keys"),
+        (b"{" + b",".join(b'"k%d": 1' % i for i in range(9)) + b"}", 422, "k0: there is no such"),
+        (b'{"inputs": [' + b"[" * 70 + b"]" * 70 + b"]}", 422, "nested too deep"),
+        (b'{"inputs": [{"text": "a", "id": 36893488147419103233}]}', 200, "write it as a text"),
+        (b'{"inputs": ["a"], "top_k": 36893488147419103233}', 422, "top_k: input should be"),
+        (b'{"inputs": [{"text": "36893488147419103233", "id": 9223372036854775807}]}', 200, "5807"),
+    ],
+    ids=["lists", "keys", "unknown", "deep", "long id", "long number", "digits"],
+)
+def test_bodies_are_bounded_in_their_parts(
+    server: Server, body: bytes, status: int, words: str
+) -> None:
+    found = server.client.post("/v1/predict", content=body)
+    assert found.status_code == status
+    assert words in found.text
+
+
+def test_an_error_names_the_place_of_its_input(server: Server) -> None:
+    inputs = ["", "", {"text": "snow", "tasks": ["same"]}, TEXT]
+    body = {"inputs": inputs, "tasks": ["intent"]}
+    answers = predict(server, **body)["answers"]
+    assert answers[2]["error"] == "inputs[2]: task same takes a pair of texts"
+    lines = server.client.post(
+        "/v1/predict", json=body, headers={"Accept": "application/x-ndjson"}
+    ).text.splitlines()
+    told = [json.loads(line) for line in lines]
+    assert [one["error"] for one in told if one.get("input") == 2] == [answers[2]["error"]]
+
+
 def test_ids_of_calls_come_back(server: Server) -> None:
     for given, kept in (("abc-1", True), ("x" * 200, False), ("two words", False)):
         response = server.client.get("/livez", headers={"X-Request-Id": given})
@@ -200,10 +234,22 @@ def test_ids_of_calls_come_back(server: Server) -> None:
 
 
 def test_other_paths_and_methods_are_refused(server: Server) -> None:
-    assert problem(server.client.get("/nope"), 404)["code"] == "no-such-path"
+    found = problem(server.client.get("/nope"), 404)
+    assert (found["code"], "/docs" in found["detail"]) == ("no-such-path", True)
     refused = server.client.get("/v1/predict")
-    assert problem(refused, 405)["code"] == "method-not-allowed"
+    found = problem(refused, 405)
+    assert found["code"] == "method-not-allowed"
+    assert "/v1/predict takes POST, not GET" in found["detail"]
     assert refused.headers["allow"] == "POST"
+
+
+def test_a_compressed_body_is_read(server: Server) -> None:
+    body = json.dumps({"inputs": [TEXT], "tasks": ["intent"]}).encode()
+    sent = {"content": gzip.compress(body), "headers": {"Content-Encoding": "gzip"}}
+    packed = server.client.post("/v1/predict", **sent)
+    assert packed.json() == server.client.post("/v1/predict", content=body).json()
+    sent["headers"] = {"Content-Encoding": "zstd"}
+    assert "expected gzip" in problem(server.client.post("/v1/predict", **sent), 422)["detail"]
 
 
 def test_tei_is_answered_in_its_shape(server: Server) -> None:

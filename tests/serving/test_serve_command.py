@@ -6,11 +6,14 @@ import socket
 import ssl
 import subprocess
 import threading
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
+from centra.errors import ConflictError
+from centra.serving.server import Listener
 from tests.serving.servers import CENTRA, ServedStore, Server, running
 
 if TYPE_CHECKING:
@@ -103,6 +106,7 @@ def test_logs_hold_no_text_of_a_call(server: Server) -> None:
         server.client.post("/v1/predict", json=body, headers={"X-Request-Id": "one-of-these"})
     server.client.post("/v1/predict", content=f'{{"inputs": [{secret}]}}')
     server.client.post("/v1/predict?text=" + secret, json={"inputs": ["snow"]})
+    server.client.get("/nope%0Aa line of its own")
     server.client.get("/livez", headers={"X-Request-Id": "the-last"})
     while server.wait_for("GET /livez")["request_id"] != "the-last":
         pass
@@ -110,6 +114,7 @@ def test_logs_hold_no_text_of_a_call(server: Server) -> None:
     assert [call["status"] for call in calls] == [200, 422, 422]
     assert calls[0].items() >= {"method": "POST", "path": "/v1/predict", "inputs": 1}.items()
     assert not [record for record in server.log if secret in str(record)]
+    assert [record for record in server.log if "GET /nope%0Aa%20line" in record["message"]]
 
 
 def test_it_needs_the_store_alone_and_ends_when_all_is_answered(
@@ -170,6 +175,25 @@ def test_a_port_in_use_is_said(served_store: ServedStore) -> None:
         port = taken.getsockname()[1]
         message = refused(served_store.source, "--port", str(port), code=5)
     assert f"127.0.0.1:{port} is in use" in message
+
+
+def test_of_two_servers_that_begin_together_one_is_told_of_the_other() -> None:
+    first = Listener(port=0)
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(each) for each in first.bind()]
+        second = Listener(port=sockets[0].getsockname()[1])
+        others = [stack.enter_context(each) for each in second.bind()]
+        first.listen(sockets)
+        with pytest.raises(ConflictError, match=f"{second.port} is in use"):
+            second.listen(others)
+
+
+def test_http_and_grpc_do_not_share_a_port(served_store: ServedStore) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    message = refused(served_store.source, "--port", port, "--grpc-port", port, code=5)
+    assert f"gRPC on 127.0.0.1:{port}" in message
 
 
 def test_what_cannot_be_served_is_said(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from centra.runtime.queries import Query
 from centra.serving.errors import TooLargeError
 from centra.serving.tokenizing import Tokenization, TokenizerThreads
@@ -54,7 +56,9 @@ class Done:
             assert self._told.acquire(timeout=30)
 
 
-def test_a_large_request_takes_turns_with_small_ones() -> None:
+def test_a_large_request_takes_turns_with_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Any input is a turn.
+    monkeypatch.setattr("centra.serving.tokenizing._TURN_SECONDS", 0.0)
     release, done = GatedRelease(), Done()
     release.go.clear()
     threads = TokenizerThreads(1, most_characters=100)
@@ -80,6 +84,29 @@ def test_threads_share_a_large_request() -> None:
     for name in "abc":
         texts = [one.input.text for one in done.results[name]]
         assert texts == [f"{name} {i}" for i in range(200)]
+
+
+def test_nobody_waits_for_long_inputs_of_others() -> None:
+    class SlowAtLongRelease(FakeRelease):
+        def encode(
+            self, queries: Sequence[Query], *, first: int = 1
+        ) -> list[EncodedQuery | CentraError]:
+            if len(queries[0].input.text) > 20_000:  # type: ignore[attr-defined]
+                assert self.go.wait(30)
+            return super().encode(queries, first=first)
+
+    release, done = SlowAtLongRelease(), Done()
+    release.go.clear()
+    threads = TokenizerThreads(1, most_characters=100_000)
+    threads.submit(done.work("long", release, *["x" * 50_000] * 5, "short"))
+    threads.submit(done.work("small", release, "small"))
+    done.wait(1)
+    assert done.order == ["small"]
+    release.go.set()
+    threads.close()
+
+    assert done.order == ["small", "long"]
+    assert [len(one.input.text) for one in done.results["long"]] == [50_000] * 5 + [5]
 
 
 def test_each_input_has_its_own_error() -> None:

@@ -36,6 +36,7 @@ from centra.errors import CentraError
 from centra.families.settings import read_family
 from centra.formats.backbone import BackboneSpec
 from centra.formats.documents import canonical_json, sha256
+from centra.formats.identities import VersionNumber
 from centra.formats.manifest import ChannelPointer, ReleaseManifest
 from centra.formats.task_module import check_module, read_spec
 from centra.formats.tensors import RawTensor, content_checksum, map_tensors, read_raw
@@ -282,7 +283,13 @@ def seeds() -> dict[str, list[bytes]]:
         "manifest": [manifest.to_bytes()],
         "backbone": [spec.to_bytes()],
         "pointer": [
-            ChannelPointer(name="a", revision=1, release=1, manifest=manifest.digest).to_bytes()
+            ChannelPointer(
+                name="a",
+                revision=1,
+                release=1,
+                manifest=manifest.digest,
+                versions={"intent": VersionNumber(2, 1)},
+            ).to_bytes()
         ],
         "signature": [_signature(manifest)],
         "export": [_exported()],

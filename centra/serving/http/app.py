@@ -82,10 +82,20 @@ async def _refuse(request: Request, error: Exception) -> Response:
     problem = Problem(
         status=error.status_code,
         code=code,
-        detail=f"{request.method} {request.url.path[:200]}: {error.detail}",
+        detail=_explained(request, error),
         headers=error.headers or {},
     )
     return problem.response(request.url.path, request.scope["state"]["request_id"])
+
+
+def _explained(request: Request, error: HTTPException) -> str:
+    method, path = request.method, request.url.path[:200]
+    if error.status_code == 404:
+        return f"there is no path {path}; every call is explained at /docs"
+    allowed = (error.headers or {}).get("Allow")
+    if error.status_code == 405 and allowed:
+        return f"{path} takes {allowed}, not {method}; every call is explained at /docs"
+    return f"{method} {path}: {error.detail}"
 
 
 async def _refuse_parameter(_request: Request, error: Exception) -> Response:

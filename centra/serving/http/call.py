@@ -38,6 +38,7 @@ __all__ = [
     "reason",
     "serving_of",
     "submit",
+    "tasks_of",
     "timed_response",
     "timing_header",
     "timing_parts",
@@ -81,6 +82,12 @@ def caller_of(request: HttpRequest) -> Caller | None:
     """Who calls; None where anybody may."""
     caller: Caller | None = request.scope["state"].get("caller")
     return caller
+
+
+def tasks_of(request: HttpRequest) -> list[str]:
+    """The tasks that the caller may know of: those that are served and that its token has."""
+    served, caller = serving_of(request).batcher.served, caller_of(request)
+    return served.tasks if caller is None else caller.allowed(served.tasks)
 
 
 async def read_as(request: HttpRequest, model: type[Model]) -> Model:

@@ -28,6 +28,7 @@ from centra.serving.http.call import (
     clock,
     read_as,
     serving_of,
+    tasks_of,
     timed_response,
 )
 from centra.serving.http.documents import answered_by, request_body
@@ -268,18 +269,17 @@ def _task(request: Request, name: str | None, field: str) -> tuple[str, TaskEntr
         NotFoundError: the release does not hold it.
         BodyError: none is named of several, or it gives no scores of labels.
     """
-    served = serving_of(request).batcher.served
+    served, known = serving_of(request).batcher.served, tasks_of(request)
     if name is None:
-        if len(served.tasks) != 1:
+        if len(known) != 1:
             raise BodyError(
-                f"{field}: this release holds {len(served.tasks)} tasks; name one of "
-                f"{', '.join(served.tasks)}",
+                f"{field}: this release holds {len(known)} tasks; name one of {', '.join(known)}",
                 field=field,
             )
-        (name,) = served.tasks
+        (name,) = known
     if name not in served.tasks:
         raise NotFoundError(
-            f"this release holds no task {name[:80]!r}; it holds {', '.join(served.tasks)}",
+            f"this release holds no task {name[:80]!r}; it holds {', '.join(known)}",
             code="no-such-task",
             field=field,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import time
-import traceback
 import uuid
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from centra.errors import CentraError
 from centra.serving.errors import CancelledError
+from centra.serving.failures import log_failure as log_call_failure
 from centra.serving.http.problems import Problem
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Envelope:
         try:
             await self._app(scope, receive, answer)
         except (ClientDisconnect, CancelledError):
-            _log.debug("%s %s: the client has gone", scope["method"], scope["path"][:200])
+            _log.debug("%s %s: the client has gone", scope["method"], _path(scope))
         except Exception as error:  # noqa: BLE001 - whatever it is, the call is answered
             if not isinstance(error, CentraError):
                 log_failure(error, request_id)
@@ -112,9 +112,15 @@ def request_id_of(given: str | None) -> str:
     return given if given and _ID.fullmatch(given) else uuid.uuid4().hex
 
 
+def _path(scope: Scope) -> str:
+    """As it was sent, in ASCII: a line feed in it is no line of the log."""
+    path: bytes = scope.get("raw_path") or scope["path"].encode("unicode_escape")
+    return path[:200].decode("latin-1")
+
+
 def _log_call(scope: Scope, status: int | None, seconds: float) -> None:
     state, caller = scope["state"], scope["state"].get("caller")
-    path = scope["path"][:200]
+    path = _path(scope)
     _log.info(
         "%s %s %s in %.1f ms",
         scope["method"],
@@ -134,10 +140,5 @@ def _log_call(scope: Scope, status: int | None, seconds: float) -> None:
 
 
 def log_failure(error: Exception, request_id: str) -> None:
-    """Log where it happened; what an exception says may be the text that it stumbled over."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    _log.error(
-        "%s at request %s:\n%s", type(error).__name__, request_id, frames,
-        extra={"request_id": request_id},
-    )  # fmt: skip
-    _log.debug("what it said: %s", error)
+    """Log that a call failed, and where."""
+    log_call_failure(_log, f"request {request_id} failed", error, request_id=request_id)

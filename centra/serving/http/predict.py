@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -21,6 +22,7 @@ from centra.serving.http.call import (
     reason,
     serving_of,
     submit,
+    tasks_of,
     timed_response,
     timing_header,
     timing_parts,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["router"]
 
 NDJSON = "application/x-ndjson"
+_NUMBERED = re.compile(r"^input \d+\b")
 _FIELDS = InputBody.model_fields.keys()
 
 router = APIRouter()
@@ -100,7 +103,7 @@ async def predict(request: Request) -> Response:
     """
     body = await read_as(request, PredictBody)
     check_count(request, len(body.inputs), "inputs")
-    check_tasks(body.tasks, serving_of(request).batcher.served)
+    _check_tasks(body.tasks, request)
     items = [_read(value, place, body) for place, value in enumerate(body.inputs)]
     wants_lines = NDJSON in request.headers.get("accept", "")
     for _, item in items:
@@ -118,16 +121,16 @@ async def predict(request: Request) -> Response:
     answered = iter(answers)
     encoded = orjson.dumps(
         [
-            _refused(given, item)
+            _refused(given, item, place)
             if isinstance(item, Exception)
-            else _answer(given, next(answered), modules)
-            for given, item in items
+            else _answer(given, next(answered), modules, place)
+            for place, (given, item) in enumerate(items)
         ]
     )
     return _response(running, encoded, clock() - began, timing=body.timing)
 
 
-def check_tasks(tasks: Sequence[str] | None, served: ServedRelease) -> None:
+def _check_tasks(tasks: Sequence[str] | None, request: Request) -> None:
     """Refuse tasks of a whole request that the release does not hold.
 
     Raises:
@@ -137,11 +140,12 @@ def check_tasks(tasks: Sequence[str] | None, served: ServedRelease) -> None:
         return
     if not tasks:
         raise BodyError("tasks: expected at least one; leave it out for all", field="tasks")
-    known = served.tasks
+    known = serving_of(request).batcher.served.tasks
     for place, task in enumerate(tasks):
         if task not in known:
             raise BodyError(
-                f"tasks[{place}]: this release holds no task {task!r}; it holds {', '.join(known)}",
+                f"tasks[{place}]: this release holds no task {task[:80]!r}; it holds "
+                f"{', '.join(tasks_of(request))}",
                 field=f"tasks[{place}]",
                 code="no-such-task",
             )
@@ -170,7 +174,7 @@ def _read(value: Any, place: int, body: PredictBody) -> _Item:
     given, tasks = None, body.tasks
     try:
         if isinstance(value, dict):
-            given = value.get("id")
+            given = _own_id(value, where)
             tasks = _own_tasks(value, where) or tasks
             value = {name: part for name, part in value.items() if name not in ("id", "tasks")}
         return given, Query(
@@ -181,6 +185,17 @@ def _read(value: Any, place: int, body: PredictBody) -> _Item:
         )
     except DataError as error:
         return given, error
+
+
+def _own_id(value: dict[str, Any], where: str) -> Any:
+    given = value.get("id")
+    try:
+        orjson.dumps(given)
+    except orjson.JSONEncodeError as error:
+        raise DataError(
+            f"{where}: 'id' cannot be sent back: {error}; write it as a text"
+        ) from error
+    return given
 
 
 def _own_tasks(value: dict[str, Any], where: str) -> list[str] | None:
@@ -198,10 +213,10 @@ def _own_tasks(value: dict[str, Any], where: str) -> list[str] | None:
 
 
 def _answer(
-    given: Any, answer: InputAnswer, modules: Mapping[str, dict[str, Any]]
+    given: Any, answer: InputAnswer, modules: Mapping[str, dict[str, Any]], place: int
 ) -> dict[str, Any]:
     if answer.error is not None:
-        return {"id": given, "error": reason(answer.error)}
+        return _refused(given, answer.error, place)
     return {
         "id": given,
         "truncated": answer.truncated,
@@ -210,8 +225,13 @@ def _answer(
     }
 
 
-def _refused(given: Any, error: Exception) -> dict[str, Any]:
-    return {"id": given, "error": reason(error)}
+def _refused(given: Any, error: Exception, place: int) -> dict[str, Any]:
+    return {"id": given, "error": _reason(error, place)}
+
+
+def _reason(error: Exception, place: int) -> str:
+    """What is told of an error; of inputs the batcher counts those alone that it was given."""
+    return _NUMBERED.sub(f"inputs[{place}]", reason(error))
 
 
 def _name(served: ServedRelease) -> dict[str, Any]:
@@ -230,7 +250,11 @@ def _response(running: Running, answers: bytes, seconds: float, *, timing: bool)
 def _unasked(request: Request, items: Sequence[_Item]) -> Response:
     """What is said where no input can be asked about."""
     served = serving_of(request).batcher.served
-    answers = [_refused(given, error) for given, error in items if isinstance(error, Exception)]
+    answers = [
+        _refused(given, error, place)
+        for place, (given, error) in enumerate(items)
+        if isinstance(error, Exception)
+    ]
     if NDJSON in request.headers.get("accept", ""):
         lines: list[dict[str, Any]] = [{"release": _name(served)}]
         lines += [{"input": place, **answer} for place, answer in enumerate(answers)]
@@ -261,7 +285,7 @@ async def _lines(
             yield _line({"release": _name(running.served)})
             for place, (given, item) in enumerate(items):
                 if isinstance(item, Exception):
-                    yield _line({"input": place, **_refused(given, item)})
+                    yield _line({"input": place, **_refused(given, item, place)})
             answer = first
             while True:
                 began, place = clock(), places[answer.place]
@@ -290,7 +314,7 @@ def _answer_line(
     if answer.task is not None:
         line["task"] = answer.task
     if answer.error is not None or answer.task is None:
-        return {**line, "error": reason(answer.error or CentraError("no answer"))}
+        return {**line, "error": _reason(answer.error or CentraError("no answer"), place)}
     return {**line, "answer": modules[answer.task] | (answer.answer or {})}
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotation
 from starlette.responses import Response
 
-from centra.serving.http.call import caller_of, serving_of
+from centra.serving.http.call import serving_of, tasks_of
 from centra.serving.http.documents import ReleaseBody, answered_by
 from centra.serving.http.predict import modules_of
 
@@ -54,9 +54,7 @@ _EXAMPLE = {
 )
 async def release(request: Request) -> Response:
     """What is served, since when, and what was refused and why."""
-    batcher, caller = serving_of(request).batcher, caller_of(request)
-    names = batcher.served.tasks if caller is None else caller.allowed(batcher.served.tasks)
-    return _json(release_document(batcher, names))
+    return _json(release_document(serving_of(request).batcher, tasks_of(request)))
 
 
 @router.get("/livez", tags=["probes"], summary="Whether the process answers")

@@ -10,11 +10,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, StrictInt
 
 __all__ = [
+    "INFER_EXAMPLES",
     "ErrorBody",
     "InferBody",
     "InferResponseBody",
     "MetadataBody",
     "ServerBody",
+    "answered",
 ]
 
 _MOST = 16
@@ -115,3 +117,54 @@ class ErrorBody(_Body):
     """Why a request failed."""
 
     error: str
+
+
+INFER_EXAMPLES = {
+    "texts": {
+        "inputs": [
+            {
+                "name": "text",
+                "datatype": "BYTES",
+                "shape": [2],
+                "data": ["wake me at seven", "is it cold?"],
+            }
+        ]
+    },
+    "best labels": {
+        "id": "42",
+        "parameters": {"top_k": 3, "timeout": 500_000},
+        "inputs": [
+            {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["wake me at seven"]}
+        ],
+        "outputs": [{"name": "labels"}, {"name": "scores"}],
+    },
+}
+"""Requests for inference."""
+_ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
+    MetadataBody: {
+        "name": "intent",
+        "versions": ["2.1"],
+        "platform": "centra",
+        "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [
+            {"name": "label", "datatype": "BYTES", "shape": [-1]},
+            {"name": "score", "datatype": "FP32", "shape": [-1]},
+        ],
+        "parameters": {"kind": "classification", "labels": ["alarm", "music"], "max_length": 128},
+    },
+    InferResponseBody: {
+        "model_name": "intent",
+        "model_version": "2.1",
+        "parameters": {"release": 7, "digest": "9f2c…", "module": "4be1d1f1c0aa"},
+        "outputs": [
+            {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["alarm", "weather"]},
+            {"name": "score", "datatype": "FP32", "shape": [2], "data": [0.98, 0.91]},
+        ],
+    },
+}
+
+
+def answered(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """What ``/docs`` shows of an answer, with an example."""
+    content = {"application/json": {"example": _ANSWERS[model]}}
+    return {200: {"model": model, "description": "The answer.", "content": content}}

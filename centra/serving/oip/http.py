@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,6 @@ from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annota
 from starlette.responses import Response
 
 from centra.errors import UsageError
-from centra.serving.errors import TooLargeError
 from centra.serving.http.bodies import check_body, parse_body, read_body
 from centra.serving.http.call import (
     caller_of,
@@ -25,11 +23,13 @@ from centra.serving.http.call import (
 from centra.serving.http.documents import request_body
 from centra.serving.http.problems import BodyError
 from centra.serving.oip.documents import (
+    INFER_EXAMPLES,
     ErrorBody,
     InferBody,
     InferResponseBody,
     MetadataBody,
     ServerBody,
+    answered,
 )
 from centra.serving.oip.inference import InferRequest
 from centra.serving.oip.inference import infer as infer_from
@@ -46,8 +46,6 @@ from centra.serving.oip.tensors import InputTensor, join_body, shown, split_body
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pydantic import BaseModel
-
     from centra.serving.oip.inference import InferResponse
 
 __all__ = ["router"]
@@ -55,61 +53,10 @@ __all__ = ["router"]
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _UNSUPPORTED = ("shared_memory_region", "classification")
 """Parameters of tensors that ask for extensions which this server does not have."""
-_WINDOWS = {"gzip": 31, "deflate": 15}
-"""How zlib is told the two encodings of HTTP."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody} for status in (400, 401, 403, 404, 408, 413, 429, 500, 503, 504)
 }
-_EXAMPLES = {
-    "texts": {
-        "inputs": [
-            {
-                "name": "text",
-                "datatype": "BYTES",
-                "shape": [2],
-                "data": ["wake me at seven", "is it cold?"],
-            }
-        ]
-    },
-    "best labels": {
-        "id": "42",
-        "parameters": {"top_k": 3, "timeout": 500_000},
-        "inputs": [
-            {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["wake me at seven"]}
-        ],
-        "outputs": [{"name": "labels"}, {"name": "scores"}],
-    },
-}
-
-
-def _example(model: type[BaseModel], example: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """What ``/docs`` shows of an answer."""
-    content = {"application/json": {"example": example}}
-    return {200: {"model": model, "description": "The answer.", "content": content}}
-
-
-_METADATA_EXAMPLE = {
-    "name": "intent",
-    "versions": ["2.1"],
-    "platform": "centra",
-    "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
-    "outputs": [
-        {"name": "label", "datatype": "BYTES", "shape": [-1]},
-        {"name": "score", "datatype": "FP32", "shape": [-1]},
-    ],
-    "parameters": {"kind": "classification", "labels": ["alarm", "music"], "max_length": 128},
-}
-_INFER_EXAMPLE = {
-    "model_name": "intent",
-    "model_version": "2.1",
-    "parameters": {"release": 7, "digest": "9f2c…", "module": "4be1d1f1c0aa"},
-    "outputs": [
-        {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["alarm", "weather"]},
-        {"name": "score", "datatype": "FP32", "shape": [2], "data": [0.98, 0.91]},
-    ],
-}
-
 Name = Annotated[str, Path(description="A task.", examples=["intent"])]
 
 router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], responses=_ERRORS)
@@ -140,9 +87,7 @@ async def index(request: Request) -> Response:
     return _json(repository_index(serving_of(request).batcher.served, caller_of(request)))
 
 
-@router.get(
-    "/models/{model}", summary="A task", responses=_example(MetadataBody, _METADATA_EXAMPLE)
-)
+@router.get("/models/{model}", summary="A task", responses=answered(MetadataBody))
 @router.get("/models/{model}/versions/{version}", include_in_schema=False)
 async def metadata(request: Request, model: Name) -> Response:
     """Its version, tensors, labels and decision."""
@@ -168,8 +113,8 @@ async def model_ready(request: Request, model: Name) -> Response:
 @router.post(
     "/models/{model}/infer",
     summary="Ask a task",
-    responses=_example(InferResponseBody, _INFER_EXAMPLE),
-    openapi_extra=request_body(InferBody, _EXAMPLES),
+    responses=answered(InferResponseBody),
+    openapi_extra=request_body(InferBody, INFER_EXAMPLES),
 )
 @router.post("/models/{model}/versions/{version}/infer", include_in_schema=False)
 async def infer(request: Request, model: Name) -> Response:
@@ -209,8 +154,7 @@ def _version(request: Request) -> str:
 async def _read(request: Request, model: str) -> tuple[InferRequest, Mapping[str, bool]]:
     """What is asked, and which outputs are to be binary: by name, and ``""`` for all others."""
     limit = serving_of(request).limits.body_bytes
-    encoded = await read_body(request, limit)
-    body = _decompressed(encoded, request.headers.get("content-encoding", ""), limit)
+    body = await read_body(request, limit)
     document, binary = split_body(body, request.headers.get(HEADER_LENGTH))
     asked = check_body(InferBody, parse_body(document))
     parameters = asked.parameters or {}
@@ -294,28 +238,6 @@ def _infer_response(answered: InferResponse, binary: Mapping[str, bool]) -> Resp
         media_type="application/octet-stream",
         headers={HEADER_LENGTH: str(len(document))},
     )
-
-
-def _decompressed(body: bytes, encoding: str, limit: int) -> bytes:
-    """A body as it was before it was compressed, within the same limit."""
-    if encoding in ("", "identity"):
-        return body
-    if encoding not in _WINDOWS:
-        raise BodyError(f"header Content-Encoding is {shown(encoding)}; expected gzip or deflate")
-    decompressor = zlib.decompressobj(_WINDOWS[encoding])
-    try:
-        data = decompressor.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise BodyError(f"the body is not compressed with {encoding}: {error}") from error
-    if len(data) > limit:
-        raise TooLargeError(
-            f"the body has more than {limit:,} bytes; send fewer inputs at once",
-            field="body",
-            limit=limit,
-        )
-    if not decompressor.eof or decompressor.unused_data:
-        raise BodyError(f"the body is not one whole stream of {encoding}")
-    return data
 
 
 def _check_extensions(name: str, parameters: Mapping[str, Any]) -> None:

@@ -104,16 +104,21 @@ async def infer(
         OverloadedError, TooLargeError, DeadlineError, ClosedError: see :meth:`Batcher.submit`.
         Exception: the task failed.
     """
-    model = find_model(batcher.served, request.model, request.version, caller)
-    queries = _queries(model, request, batcher.limits.request_inputs)
-    running = await submit(queries, seconds=_shortest(seconds, _timeout(request)))
-    try:
-        # Another release may have been swapped in meanwhile; the one that answers counts.
-        model = find_model(running.served, request.model, request.version, caller)
-        wanted = _wanted_outputs(model, request)
-    except Exception:
+    timeout = _shortest(seconds, _timeout(request))
+    while True:
+        asked = find_model(batcher.served, request.model, request.version, caller)
+        queries = _queries(asked, request, batcher.limits.request_inputs)
+        running = await submit(queries, seconds=timeout)
+        try:
+            model = find_model(running.served, request.model, request.version, caller)
+        except Exception:
+            running.cancel()
+            raise
+        # Another release may have taken over meanwhile, in which the task is another one.
+        if model.spec.contract == asked.spec.contract:
+            break
         running.cancel()
-        raise
+    wanted = _wanted_outputs(model, request)
     inputs = await running.collect()
     if running.failure is not None:
         raise running.failure

@@ -1,0 +1,53 @@
+"""What the name of a release stands for that ``centra serve`` is given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.cli.helpers import centra, read, refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any]]:
+    """The sources of what would be served, and of its shadow."""
+    found: list[tuple[Any, Any]] = []
+    monkeypatch.setattr(
+        "centra.serving.batcher.Batcher", lambda source, shadow, **_: found.append((source, shadow))
+    )
+    monkeypatch.setattr("centra.serving.server.serve", lambda make, _listener, tokens: make(None))
+    return found
+
+
+def test_names_lead_to_the_store(home: Path, served: list[tuple[Any, Any]]) -> None:
+    centra("channel", "move", "production", "1")
+    store, digest = home / ".centra" / "store", read("release", "show", "1")["digest"]
+    names = {
+        "production": f"{store}#production",
+        "1": f"{store}#{digest}",
+        digest[:8]: f"{store}#{digest}",
+        digest: f"{store}#{digest}",
+        "s3://bucket/prefix#staging": "s3://bucket/prefix#staging",
+        ".": ".",
+    }
+    for name in names:
+        centra("serve", name)
+    centra("serve")
+    assert [source for source, _ in served] == [*names.values(), str(store)]
+
+
+def test_what_there_is_not_is_refused(home: Path, served: list[tuple[Any, Any]]) -> None:
+    refused("serve", "99", code=3, says="99")
+    refused("serve", "nope", code=3, says="nope")
+    assert served == []
+
+
+def test_no_registry_is_needed_but_for_a_name(served: list[tuple[Any, Any]]) -> None:
+    refused("serve", code=3, says="no store is configured")
+    refused("serve", "production", code=3, says="no store is configured")
+    centra("--store", "s3://bucket/prefix", "serve")
+    assert served == [("s3://bucket/prefix", None)]
