@@ -34,6 +34,7 @@ kind = "tagging"
 labels = "tags.txt"
 tags = "iob1"
 words = "spaces"
+thresholds = "thresholds.toml"
 
 [search]
 layers = [1, 4]
@@ -174,6 +175,7 @@ BAD = {
     "labels": ["7", '["a"]'],
     "tags": ['"iob"', "true"],
     "words": ['"word"', "7"],
+    "thresholds": ["7", "0.5", "{}"],
     "task": ["7", "[]"],
     "backbone": ["7", "true"],
     "data": ["7", "{}"],
