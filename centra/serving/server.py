@@ -284,11 +284,11 @@ def _tell(batcher: Batcher, listener: Listener, port: int, tokens: Tokens | None
     number = f"release {served.number}, " if served.number is not None else ""
     channel = f" of channel {served.channel}, revision {served.revision}" if served.channel else ""
     _log.info(
-        "serving %ssha256:%s%s: %d tasks with engine %s",
+        "serving %ssha256:%s%s: %s with engine %s",
         number,
         served.digest[:12],
         channel,
-        len(served.tasks),
+        "1 task" if len(served.tasks) == 1 else f"{len(served.tasks)} tasks",
         served.release.engine,
         extra={"release": served.number, "digest": served.digest},
     )

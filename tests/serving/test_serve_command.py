@@ -130,12 +130,16 @@ def test_it_needs_the_store_alone_and_ends_when_all_is_answered(
                 while not responses or "connection" not in responses[-1].headers:
                     responses.append(client.post("/v1/predict", json={"inputs": [TEXT] * 50}))
 
+        unfinished = socket.create_connection(("127.0.0.1", server.port), timeout=60)
+        unfinished.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
         callers = [threading.Thread(target=call, args=(responses,)) for responses in answered]
         for caller in callers:
             caller.start()
         assert server.terminate() == 0
         for caller in callers:
             caller.join()
+        assert unfinished.recv(1) == b""
+        unfinished.close()
     for responses in answered:
         assert {response.status_code for response in responses} == {200}
         assert responses[-1].headers["connection"] == "close"

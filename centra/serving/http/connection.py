@@ -25,6 +25,9 @@ _LINGER_SECONDS = 2.0
 """How long the rest of a body is thrown away that was answered before its end: closed at once, the
 answer could be lost on its way."""
 _OFFER = re.compile(rb"\nupgrade[ \t]*:", re.IGNORECASE)
+_LAST_SECONDS = 2.0
+"""How long the rest of a body may still take once the server ends: its end need not wait for a client
+that sends none."""
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -84,6 +87,16 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if not self._in_head:
             self._set_timer(_LINGER_SECONDS)
+
+    def shutdown(self) -> None:
+        """The server ends: what has come in whole is answered."""
+        super().shutdown()
+        if not self._in_head:
+            self.loop.call_later(_LAST_SECONDS, self._give_up_body)
+
+    def _give_up_body(self) -> None:
+        if not self._in_head and not self.transport.is_closing():
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """The client does not read as fast as answers are written."""
