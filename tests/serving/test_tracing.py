@@ -183,7 +183,7 @@ def test_an_endpoint_turns_traces_on_and_the_log_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:hidden@127.0.0.1:9")
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="centra")
     tracing = Tracing.from_environment()
     assert tracing is not None
     tracing.close()
