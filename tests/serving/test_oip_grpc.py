@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import struct
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -21,6 +20,7 @@ from centra.serving.metrics import Metrics
 from centra.serving.oip.grpc import start_grpc
 from centra.serving.tokens import Tokens, add_token
 from tests import support
+from tests.serving.servers import self_signed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -146,7 +146,7 @@ async def served(
     release: centra.Release, tokens: Tokens | None = None
 ) -> AsyncIterator[tuple[Serving, int, bytes]]:
     """A server in TLS; what it serves, its port and its certificate."""
-    key, certificate = certify()
+    key, certificate = self_signed()
     async with Batcher(release) as batcher:
         serving = Serving(batcher=batcher, metrics=Metrics(), tokens=tokens)
         server, port = await start_grpc(
@@ -154,34 +154,6 @@ async def served(
         )
         yield serving, port, certificate
         await server.stop(0)
-
-
-def certify() -> tuple[bytes, bytes]:
-    """A key, and a certificate of localhost that it has signed itself."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    form = serialization.PrivateFormat.PKCS8
-    return (
-        key.private_bytes(pem, form, serialization.NoEncryption()),
-        certificate.public_bytes(pem),
-    )
 
 
 def asked(task: str, *texts: bytes) -> Any:

@@ -20,6 +20,7 @@ from starlette.responses import Response  # noqa: TC002 - likewise
 
 from centra.data.inputs import Input
 from centra.errors import CentraError, NotFoundError
+from centra.kinds import kind_named
 from centra.runtime.queries import Query
 from centra.serving.errors import TooLargeError
 from centra.serving.http.call import (
@@ -284,7 +285,7 @@ def _task(request: Request, name: str | None, field: str) -> tuple[str, TaskEntr
             field=field,
         )
     entry = served.release.manifest.tasks[name]
-    if entry.kind == "tagging":
+    if kind_named(entry.kind).reads_every_token:
         raise BodyError(
             f"{field}: task {name} labels parts of a text; ask for it at /v1/predict", field=field
         )
