@@ -475,6 +475,7 @@ def _half_columns(found: LoadReport | None) -> tuple[str, str]:
 def _plot(found: Sequence[Findings], costs: Mapping[str, Mapping[int, float]]) -> None:
     """Rates by way; what a text costs by the number of its tasks."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -490,6 +491,8 @@ def _plot(found: Sequence[Findings], costs: Mapping[str, Mapping[int, float]]) -
     left.set_yticks([i + 0.19 for i in range(len(ways))], ways)
     left.invert_yaxis()
     left.set_xscale("log")
+    # Between 1 and 100 a log scale names its minor ticks too, one over another.
+    left.xaxis.set_minor_formatter(NullFormatter())
     left.set_xlabel(f"texts per second for all {TASKS} tasks, saturated")
     left.legend()
     for way, by_number in costs.items():
