@@ -67,6 +67,8 @@ _SLOW = 0.4
 _TURNS = 2
 """Times that each client of a slow way is answered, at least."""
 TOKENS = 16
+_BLOCKS = 6
+"""Of one client's turn, in which our server and the runtime alternate: what differs is not the moment."""
 _LOADED = 2
 """Times its layers' bytes, that loading full models may take in memory."""
 NUMBERS = (1, 2, 5, 10, 21, 50, 100)
@@ -138,7 +140,7 @@ class Findings:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     """Per text for all tasks, saturated, by way and round."""
     alone: dict[str, list[float]] = field(default_factory=dict)
-    """Of one text at one client, likewise."""
+    """Of one text at one client, by way, round and block."""
     half: dict[str, LoadReport] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)
     """Bytes, after all that."""
@@ -299,13 +301,11 @@ class Bench:
             for way in [*ways][:: -1 if number % 2 else 1]:
                 say(f"{self._name}: {way.name}, round {number + 1}")
                 is_merged = way.name == OURS and release is not None
-                alone = way.ask(size.seconds / 2, size.warm_up / 2, clients=1)
-                assert alone.latency
-                found.alone.setdefault(way.name, []).append(alone.latency.median * way.requests)
+                alone = self._alone(found, way, release if is_merged else None)
                 before = _batches(way.server) if is_merged else (0, 0)
                 # What takes seconds for a text is asked by fewer, and until each has had its turns.
-                clients = CLIENTS if alone.latency.median < _SLOW else CLIENTS // 4
-                turns = _TURNS * clients * alone.latency.median if clients < CLIENTS else 0
+                clients = CLIENTS if alone < _SLOW else CLIENTS // 4
+                turns = _TURNS * clients * alone if clients < CLIENTS else 0
                 answered = way.ask(max(size.seconds, turns), size.warm_up, clients=clients)
                 rate = answered.inputs_per_second / way.requests
                 found.seconds.setdefault(way.name, []).append(1 / rate)
@@ -316,6 +316,21 @@ class Bench:
                     found.batches.append(mean)
                     self._offline(found, release, max(1, round(mean)))
 
+    def _alone(self, found: Findings, way: Way, release: Release | None) -> float:
+        """Ask a way by one client, in turn with the runtime where that is given; seconds of a request."""
+        blocks = _BLOCKS if release else 1
+        seconds, warm_up = self._size.seconds / 2 / blocks, self._size.warm_up / 2 / blocks
+        medians = []
+        for _ in range(blocks):
+            latency = way.ask(seconds, warm_up, clients=1).latency
+            assert latency
+            medians.append(latency.median)
+            found.alone.setdefault(way.name, []).append(latency.median * way.requests)
+            if release:
+                alone = median(self._predict(release, 1, seconds))
+                found.alone.setdefault(OFFLINE, []).append(alone)
+        return median(medians)
+
     def _at_half_load(self, found: Findings, way: Way) -> None:
         say(f"{self._name}: {way.name}, half load")
         size, rate = self._size, way.requests / median(found.seconds[way.name])
@@ -325,20 +340,20 @@ class Bench:
 
     def _offline(self, found: Findings, release: Release, batch: int) -> None:
         """The runtime alone, in batches as large as the server's."""
+        times = self._predict(release, batch, self._size.seconds)
+        found.seconds.setdefault(OFFLINE, []).append(sum(times) / len(times) / batch)
+
+    def _predict(self, release: Release, batch: int, seconds: float) -> list[float]:
+        """Seconds of each call of the runtime, for some seconds."""
         chance = random.Random(0)  # noqa: S311 - any fixed choice
-        for inputs, kept, seconds in (
-            (batch, found.seconds, self._size.seconds),
-            (1, found.alone, self._size.seconds / 2),
-        ):
-            times = []
-            end = time.perf_counter() + seconds
-            while time.perf_counter() < end:
-                texts = chance.choices(self._texts, k=inputs)
-                start = time.perf_counter()
-                release.predict(texts)
-                times.append(time.perf_counter() - start)
-            summed = sum(times) / len(times) / inputs if kept is found.seconds else median(times)
-            kept.setdefault(OFFLINE, []).append(summed)
+        times = []
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            texts = chance.choices(self._texts, k=batch)
+            start = time.perf_counter()
+            release.predict(texts)
+            times.append(time.perf_counter() - start)
+        return times
 
     @contextmanager
     def _centra(self, name: str, setup: Setup, requests: float = 1) -> Iterator[Way]:
@@ -396,7 +411,8 @@ def _goals(found: Findings) -> list[Goal]:
     to_offline = 1 / Comparison.of(ours, found.seconds[OFFLINE]).worse
     beside = found.seconds[f"{OURS}, beside {SINGLES}"]
     to_singles = 1 / Comparison.of(beside, found.seconds[SINGLES]).worse
-    added = 1000 * (median(found.alone[OURS]) - median(found.alone[OFFLINE]))
+    pairs = zip(found.alone[OURS], found.alone[OFFLINE], strict=True)
+    added = 1000 * median(server - runtime for server, runtime in pairs)
     latency = found.half[OURS].latency
     assert latency
     return [
