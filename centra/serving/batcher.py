@@ -23,31 +23,31 @@ from centra.errors import UsageError
 from centra.formats.names import distinct_names
 from centra.runtime.queries import Query
 from centra.runtime.requests import is_one_input
-from centra.serving.channel import NOT_OPEN
 from centra.serving.channels import ServedChannels
 from centra.serving.compute import ComputeThread, Observer, tell
 from centra.serving.errors import ClosedError, DeadlineError, ServingError, TooLargeError
+from centra.serving.follower import Follower, Following
 from centra.serving.limits import Limits
 from centra.serving.mailbox import Mailbox
 from centra.serving.preparing import LoadOptions
 from centra.serving.queue import InputQueue
 from centra.serving.request import QueuedInput, Request
+from centra.serving.served_channel import NOT_OPEN
 from centra.serving.shadow import Shadow
 from centra.serving.shape import BatchShape, usual_shape
 from centra.serving.tokenizing import Tokenization, TokenizerThreads
 from centra.system.processors import processors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
     from centra.data.inputs import Input
     from centra.runtime.queries import EncodedQuery
-    from centra.serving.channel import ServedChannel
     from centra.serving.channels import Source
-    from centra.serving.follower import Follower
     from centra.serving.served import ServedRelease
+    from centra.serving.served_channel import ServedChannel
 
 __all__ = ["Batcher", "Observer"]
 
@@ -75,6 +75,7 @@ class Batcher:
         dtype: str | None = None,
         limits: Limits = _LIMITS,
         observer: Observer | None = None,
+        make_follower: Callable[..., Following] = Follower,
     ) -> None:
         """Say what is to be served; it is loaded when the ``async with`` block begins.
 
@@ -91,6 +92,7 @@ class Batcher:
                 that this process has no processors for are not begun.
             limits: how much is taken at once.
             observer: is told of what happens.
+            make_follower: makes what follows a source, from what :class:`Follower` takes.
 
         Raises:
             UsageError: no source or a bad name among several, or a shadow of them.
@@ -116,7 +118,12 @@ class Batcher:
                 interval=interval,
             )
         self.channels = ServedChannels(
-            source, options=self._options, follow=follow, interval=interval, shadow=comparing
+            source,
+            options=self._options,
+            follow=follow,
+            interval=interval,
+            make_follower=make_follower,
+            shadow=comparing,
         )
         """What is served, by name."""
         self.queue: InputQueue[QueuedInput] = InputQueue(
@@ -173,7 +180,7 @@ class Batcher:
         return self.channels.choose().swapped
 
     @property
-    def follower(self) -> Follower | None:
+    def follower(self) -> Following | None:
         """What follows the default channel, where it is followed."""
         return self.channels.choose().follower
 
@@ -291,7 +298,7 @@ class Batcher:
     def swap(self, served: ServedRelease) -> None:
         """Let another release answer who chooses no channel; call it on the event loop.
 
-        See :meth:`centra.serving.channel.ServedChannel.swap`.
+        See :meth:`centra.serving.served_channel.ServedChannel.swap`.
         """
         self.channels.choose().swap(served)
 

@@ -1,165 +1,127 @@
-"""One source that a server answers from: its release, what follows it, and what compares with it."""
+"""A channel as whoever follows it reads it: what of its pointer is followed, and what is amiss."""
 
 from __future__ import annotations
 
-import asyncio
-import os
+import dataclasses
+import logging
+import random
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
-from centra.errors import CentraError
-from centra.serving.errors import ClosedError
-from centra.serving.follower import Follower
-from centra.serving.releases import ServedReleases
-from centra.serving.served import ServedRelease
+from centra.errors import first_line
+from centra.serving.refusals import error_code
 
 if TYPE_CHECKING:
-    from centra.runtime.release import Release
-    from centra.serving.mailbox import Mailbox
-    from centra.serving.preparing import LoadOptions
-    from centra.serving.request import Request
-    from centra.serving.shadow import Shadow
+    from centra.formats.manifest import ChannelPointer
+    from centra.releases.find import ChannelSource, ReleaseLocation
 
-__all__ = ["NOT_OPEN", "ServedChannel"]
+__all__ = ["FollowedChannel", "StoreFault", "jittered"]
 
-NOT_OPEN = "no new requests are taken: the batcher ends, or has not begun"
+_log = logging.getLogger(__name__)
+
+_JITTER = 0.2
+"""Servers that were started together do not ask together: so much earlier or later, as a share."""
 
 
-class ServedChannel:
-    """Answers with what a source names, from when it is opened until it is closed.
+@dataclass(frozen=True, kw_only=True)
+class StoreFault:
+    """Why it is not known, or cannot be followed, what the channel names."""
 
-    It belongs to the event loop that opens it.
-    """
+    reason: str
+    code: str
+    """What sort of fault it is, for programs."""
+    since: datetime
+    """In UTC."""
 
-    def __init__(
-        self,
-        name: str,
-        source: str | os.PathLike[str] | Release,
-        *,
-        options: LoadOptions,
-        follow: bool = True,
-        interval: float = 5.0,
-        shadow: Shadow | None = None,
-    ) -> None:
-        """Say what is served; nothing is read yet.
 
-        Args:
-            name: what callers choose it by; empty where it is the only one and has none.
-            source, follow, interval: as for :class:`centra.serving.Batcher`.
-            options: how its releases are loaded.
-            shadow: what is told of its answers.
-        """
-        self.name = name
-        self.shadow = shadow
-        """What compares with another release, where that is asked for."""
-        self.follower: Follower | None = None
-        """What follows the source, where it is a channel and is followed."""
-        self._source, self._options = source, options
-        self._follow, self._interval = follow, interval
-        self._releases: ServedReleases | None = None
+class FollowedChannel:
+    """Reads a channel's pointer. Revisions only grow, so an earlier one is not followed."""
 
-    @property
-    def served(self) -> ServedRelease:
-        """What new requests are answered by.
-
-        Raises:
-            ClosedError: it is not open.
-        """
-        return self._open.current
-
-    @property
-    def swapped(self) -> int:
-        """How often a release took another's place."""
-        return self._open.swapped
-
-    async def open(self, mailbox: Mailbox) -> None:
-        """Load what the source names.
+    def __init__(self, source: ChannelSource) -> None:
+        """Nothing is read yet.
 
         Args:
-            mailbox: of the event loop.
+            source: where the channel is.
+        """
+        self.store_error: StoreFault | None = None
+        """What keeps it from knowing better: see :class:`StoreFault`."""
+        self.taken: ChannelPointer | None = None
+        """What was taken over last."""
+        self._source = source
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The channel; where it is not settled yet, of several the first that there is."""
+        return self._source.names
+
+    def first(self) -> ChannelPointer:
+        """The pointer, for who has nothing else to serve.
 
         Raises:
-            CentraError: see :func:`centra.load_release`; the text begins with the channel's name.
+            CentraError: see :meth:`ChannelSource.read`.
         """
+        return self._source.read()
+
+    def locate(self, pointer: ChannelPointer) -> ReleaseLocation:
+        """The release that a pointer names.
+
+        Raises:
+            CentraError: see :meth:`ChannelSource.locate`.
+        """
+        return self._source.locate(pointer)
+
+    def read(self) -> ChannelPointer | None:
+        """The pointer as it is now; None where ``store_error`` says why it is not followed."""
         try:
-            first = await asyncio.to_thread(self._load, mailbox)
-        except CentraError as error:
-            if self.name:
-                error.args = (f"channel {self.name}: {error}",)
-            raise
-        self._releases = ServedReleases(first, keep=self._source)
+            pointer = self._source.read()
+        except Exception as error:  # noqa: BLE001 - what is served goes on, whatever it is
+            self.failed(first_line(error), error_code(error))
+            return None
+        if reason := self._earlier(pointer):
+            self.failed(reason, "earlier-revision")
+            return None
+        return pointer
 
-    def start(self) -> None:
-        """Follow the source from now on, and compare."""
-        if self.follower is not None:
-            self.follower.start()
-        if self.shadow is not None:
-            self.shadow.start()
+    def take(self, pointer: ChannelPointer) -> None:
+        """Note what is taken over: from now on no earlier one is followed."""
+        self.taken = pointer
+        # One that has served production does not fall back to latest.
+        names = self.names
+        if pointer.name in names:
+            kept = names[: names.index(pointer.name) + 1]
+            self._source = dataclasses.replace(self._source, names=kept)
 
-    def begin(self) -> None:
-        """A request begins, and is for the current release."""
-        self._open.begin()
+    def failed(self, reason: str, code: str) -> None:
+        """The channel cannot be followed for now."""
+        before = self.store_error
+        since = before.since if before else datetime.now(UTC)
+        self.store_error = StoreFault(reason=reason, code=code, since=since)
+        if before is None or before.code != code:
+            _log.warning("the channel cannot be followed for now: %s", reason)
 
-    def end(self, request: Request) -> None:
-        """A request of this channel is done."""
-        self._open.end(request.served)
-        if self.shadow is not None and request.failure is None:
-            for query, said in zip(request.queries, request.answers, strict=True):
-                if said.answers:
-                    self.shadow.offer(query, said.answers, request.served)
+    def answers(self) -> None:
+        """The channel can be followed."""
+        if self.store_error is not None:
+            seconds = (datetime.now(UTC) - self.store_error.since).total_seconds()
+            _log.info("the channel is followed again, after %.0f s", seconds)
+            self.store_error = None
 
-    def swap(self, served: ServedRelease) -> None:
-        """Let another release answer all requests from now on.
-
-        The one before is closed when the last of its requests is done.
-        """
-        self._open.swap(served)
-
-    async def follow_no_more(self) -> None:
-        """Let what is served stay."""
-        if self.follower is not None:
-            await asyncio.to_thread(self.follower.close)
-
-    async def close(self) -> None:
-        """Close its releases, when no request is left."""
-        if self.shadow is not None:
-            await asyncio.to_thread(self.shadow.close)
-        releases, self._releases = self._releases, None
-        if releases is not None:
-            await releases.close()
-
-    @property
-    def _open(self) -> ServedReleases:
-        if self._releases is None:
-            raise ClosedError(NOT_OPEN)
-        return self._releases
-
-    def _load(self, mailbox: Mailbox) -> ServedRelease:
-        if not isinstance(self._source, str | os.PathLike):
-            return ServedRelease(
-                release=self._source,
-                number=None,
-                versions={},
-                channel=None,
-                revision=None,
-                since=datetime.now(UTC),
-            )
-        follower = Follower(
-            self._source,
-            options=self._options,
-            # In the follower's thread.
-            on_ready=lambda served: mailbox.post(partial(self._take_over, served)),
-            interval=self._interval,
+    def _earlier(self, pointer: ChannelPointer) -> str | None:
+        """Why a pointer is not followed: it is of before what is served. None where it may be."""
+        taken = self.taken
+        if taken is None or pointer.name != taken.name or pointer.revision > taken.revision:
+            return None
+        if (pointer.revision, pointer.manifest) == (taken.revision, taken.manifest):
+            return None
+        return (
+            f"channel {pointer.name} is at revision {pointer.revision} and names release "
+            f"{pointer.release}, but revision {taken.revision} has been served, which named release "
+            f"{taken.release}: revisions only grow, so the store holds an older copy. The channel is "
+            "followed again from a later revision on, or from a restart"
         )
-        served = follower.load()
-        if self._follow and follower.follows:
-            self.follower = follower
-        return served
 
-    def _take_over(self, served: ServedRelease) -> None:
-        """Let a release answer from now on, if it is not too late for that."""
-        if self._releases is not None:
-            self._releases.swap(served)
-        else:
-            served.release.close()
+
+def jittered(interval: float) -> float:
+    """A pause of about this long, in seconds."""
+    return interval * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311

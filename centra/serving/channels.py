@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from centra.errors import NotFoundError, UsageError
 from centra.formats.names import parse_name
-from centra.serving.channel import ServedChannel
+from centra.serving.served_channel import ServedChannel
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     from centra.runtime.release import Release
+    from centra.serving.follower import Following
     from centra.serving.mailbox import Mailbox
     from centra.serving.preparing import LoadOptions
     from centra.serving.shadow import Shadow
@@ -33,12 +35,13 @@ class ServedChannels(Mapping[str, ServedChannel]):
         options: LoadOptions,
         follow: bool,
         interval: float,
+        make_follower: Callable[..., Following],
         shadow: Shadow | None,
     ) -> None:
         """Say what is served; nothing is read yet.
 
         Args:
-            source, follow, interval: as for :class:`centra.serving.Batcher`.
+            source, follow, interval, make_follower: as for :class:`centra.serving.Batcher`.
             options: how releases are loaded.
             shadow: what compares with the one source.
 
@@ -50,7 +53,13 @@ class ServedChannels(Mapping[str, ServedChannel]):
             _check(source, shadow)
         self._channels = {
             name: ServedChannel(
-                name, one, options=options, follow=follow, interval=interval, shadow=shadow
+                name,
+                one,
+                options=options,
+                follow=follow,
+                interval=interval,
+                make_follower=make_follower,
+                shadow=shadow,
             )
             for name, one in sources.items()
         }
