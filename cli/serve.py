@@ -106,7 +106,7 @@ def serve(
     if not interval:
         raise click.UsageError("--interval: no store can be asked without a pause; give 1s or more")
     from centra.serving import Batcher, Limits
-    from centra.serving.server import Listener
+    from centra.serving.listener import Listener
     from centra.serving.server import serve as run
     from centra.serving.tokens import Tokens
 

@@ -23,7 +23,7 @@ from centra.runtime.queries import Query
 from centra.runtime.requests import is_one_input
 from centra.serving.compute import ComputeThread, Observer, tell
 from centra.serving.errors import ClosedError, DeadlineError, ServingError, TooLargeError
-from centra.serving.follower import Follower
+from centra.serving.follower import Follower, Following
 from centra.serving.limits import Limits
 from centra.serving.mailbox import Mailbox
 from centra.serving.preparing import LoadOptions
@@ -37,7 +37,7 @@ from centra.serving.tokenizing import Tokenization, TokenizerThreads
 from centra.system.processors import processors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -72,6 +72,7 @@ class Batcher:
         dtype: str | None = None,
         limits: Limits = _LIMITS,
         observer: Observer | None = None,
+        make_follower: Callable[..., Following] = Follower,
     ) -> None:
         """Say what is to be served; it is loaded when the ``async with`` block begins.
 
@@ -87,12 +88,14 @@ class Batcher:
                 that this process has no processors for are not begun.
             limits: how much is taken at once.
             observer: is told of what happens.
+            make_follower: makes what follows a source, from what :class:`Follower` takes.
         """
         self.limits = limits
         self.observer = observer
-        self.follower: Follower | None = None
+        self.follower: Following | None = None
         """What follows the channel, where one is followed."""
         self._source, self._follow, self._interval = source, follow, interval
+        self._make_follower = make_follower
         files = [keys] if isinstance(keys, str | os.PathLike) else keys
         self._options = LoadOptions(
             tasks=tasks,
@@ -382,7 +385,7 @@ class Batcher:
                 revision=None,
                 since=datetime.now(UTC),
             )
-        follower = Follower(
+        follower = self._make_follower(
             self._source, options=self._options, on_ready=self._on_ready, interval=self._interval
         )
         served = follower.load()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from centra.serving.batcher import Batcher
-    from centra.serving.follower import Follower
+    from centra.serving.follower import Following
     from centra.serving.shadow import Shadow
 
 __all__ = ["Standing", "of_standing"]
@@ -71,7 +71,7 @@ class Standing:
         )
 
 
-def _followed(follower: Follower | None) -> dict[str, Any]:
+def _followed(follower: Following | None) -> dict[str, Any]:
     if follower is None:
         return {}
     return {

@@ -7,20 +7,18 @@ machine.
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
-import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from centra.errors import CentraError, UsageError
+from centra.system.processes import PROGRAM, apart, is_program
 from centra.system.processors import processors
-from centra.system.redaction import redacted
+from centra.system.ray import connect_to_ray
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +29,6 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 ENGINES = ("local", "ray")
-_PROGRAM = "_centra_command"
-"""What settles, in a process of the program, where the package ``centra`` is; see there."""
 
 
 class Engine(Protocol):
@@ -83,7 +79,7 @@ class LocalEngine:
         # Fewer jobs than processes have more cores each.
         threads = max(1, _limit() // min(self.processes, max(len(jobs), 1)))
         environment = {**os.environ}
-        with _apart():
+        with apart():
             self._pool = self._pool or _start_pool(self.processes, environment)
             waiting = {
                 self._pool.submit(_with_threads, threads, function, job): i
@@ -113,33 +109,8 @@ class RayEngine:
         Raises:
             UsageError: Ray is not installed, or the cluster of ``RAY_ADDRESS`` is not there.
         """
-        try:
-            import ray
-        except ImportError as error:
-            raise UsageError(
-                "the engine 'ray' needs Ray: pip install 'centra[ray]'",
-                code="extra-missing",
-                extra="ray",
-            ) from error
-        try:
-            with _apart():
-                ray.init(
-                    ignore_reinit_error=True,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    # Ray puts this process's folder first where its workers look for modules.
-                    runtime_env={"worker_process_setup_hook": f"{_PROGRAM}.prepare_worker"}
-                    if _PROGRAM in sys.modules
-                    else None,
-                )
-        except ConnectionError as error:
-            address = os.environ.get("RAY_ADDRESS")
-            raise UsageError(
-                redacted(f"no Ray cluster answers at RAY_ADDRESS={address}"),
-                code="no-ray-cluster",
-            ) from error
-        self._ray = ray
-        self._resources: Callable[[], dict[str, float]] = ray.cluster_resources
+        self._ray = connect_to_ray()
+        self._resources: Callable[[], dict[str, float]] = self._ray.cluster_resources
 
     def map(
         self, function: Callable[[Job], Result], jobs: Sequence[Job]
@@ -191,7 +162,7 @@ def _start_pool(processes: int, environment: dict[str, str]) -> ProcessPoolExecu
     # may not use it. Without GPUs workers are forks of a process that has imported all and run
     # nothing: the import, seconds long, happens once and not in each.
     context = multiprocessing.get_context("spawn" if _gpus() else "forkserver")
-    program = [_PROGRAM] if _PROGRAM in sys.modules else []
+    program = [PROGRAM] if is_program() else []
     context.set_forkserver_preload([*program, "centra.training.jobs"])
     places = context.SimpleQueue()
     for place in range(processes):
@@ -202,27 +173,6 @@ def _start_pool(processes: int, environment: dict[str, str]) -> ProcessPoolExecu
         initializer=_start_worker,
         initargs=(places, environment),
     )
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Start processes that do not look for Python's own modules in the working folder.
-
-    Nor on PYTHONPATH, where this is the program: they are told its search path in another way.
-    """
-    changed = {"PYTHONSAFEPATH": "1"}
-    if _PROGRAM in sys.modules and "PYTHONPATH" in os.environ:
-        changed["PYTHONPATH"] = ""  # As good as none.
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _start_worker(places: multiprocessing.SimpleQueue[int], environment: dict[str, str]) -> None:

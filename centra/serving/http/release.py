@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from centra.serving.batcher import Batcher
-    from centra.serving.follower import Follower
+    from centra.serving.follower import Following
     from centra.serving.served import ServedRelease
 
 __all__ = ["release_document", "router"]
@@ -101,7 +101,7 @@ def release_document(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any]
     }
 
 
-def _refused(follower: Follower | None) -> dict[str, Any] | None:
+def _refused(follower: Following | None) -> dict[str, Any] | None:
     refused = None if follower is None else follower.refused
     if refused is None:
         return None
@@ -119,7 +119,7 @@ def _shadow(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any] | None:
     return report
 
 
-def _store_error(follower: Follower | None) -> dict[str, Any] | None:
+def _store_error(follower: Following | None) -> dict[str, Any] | None:
     fault = None if follower is None else follower.store_error
     return None if fault is None else {"reason": fault.reason, "since": _moment(fault.since)}
 

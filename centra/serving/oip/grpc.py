@@ -82,6 +82,7 @@ async def start_grpc(
     host: str,
     port: int,
     certificate: tuple[bytes, bytes] | None = None,
+    shared: bool = False,
 ) -> tuple[grpc.aio.Server, int]:
     """Answer gRPC; its ``stop(grace)`` ends it.
 
@@ -90,6 +91,7 @@ async def start_grpc(
         host: an address, or ``[::1]`` of one in IPv6.
         port: 0 for a free one.
         certificate: private key and certificate chain in PEM, for TLS.
+        shared: whether other processes may listen there, too.
 
     Returns:
         The server, and its port.
@@ -103,8 +105,8 @@ async def start_grpc(
         options=[
             ("grpc.max_receive_message_length", limits.body_bytes),
             ("grpc.max_send_message_length", -1),
-            # A second server on the same port is an error, and not a server that gets every other call.
-            ("grpc.so_reuseport", 0),
+            # Unasked, a second server on the same port is an error, and gets no call of the first.
+            ("grpc.so_reuseport", int(shared)),
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.http2.min_ping_interval_without_data_ms", _KEEPALIVE_MS // 3),
         ],
