@@ -45,6 +45,8 @@ class BatchRecord:
     """A batch that has been computed."""
 
     served: ServedRelease
+    channel: str = ""
+    """The name of the channel that was asked; empty where it has none."""
     inputs: int
     tokens: int
     seconds: float
@@ -120,6 +122,7 @@ class ComputeThread:
         if self._observer is not None:
             record = BatchRecord(
                 served=served,
+                channel=batch[0].request.channel,
                 inputs=len(batch),
                 tokens=tokens,
                 seconds=seconds,
