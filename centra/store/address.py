@@ -45,7 +45,7 @@ def open_store(url: str, *, cache: Path | None = None) -> BlobStore:
     if scheme and scheme[0].lower() == "s3://":
         from centra.store.s3 import S3Store
 
-        return S3Store(url, cache=LocalStore(cache or cache_folder()))
+        return S3Store(url, cache=LocalStore(cache) if cache else None)
     if (file := _FILE.fullmatch(url)) and not _SLASH.search(url):
         return LocalStore(Path(unquote(file[1])))
     raise UsageError(

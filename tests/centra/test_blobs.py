@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import pickle
 import random
 import signal
 import socket
@@ -487,6 +488,33 @@ def test_putting_twice_uploads_once_to_s3(s3_url: str, tmp_path: Path, size: int
     store.put(source.read_bytes())
 
     assert set(requests) == {"GET"}
+
+
+# Read once.
+
+
+def test_whoever_wants_a_blob_of_s3_at_once_asks_once(s3_url: str) -> None:
+    store = open_store(s3_url)
+    digest = store.put(DATA)
+    requests = requests_of(store)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [*pool.map(store.fetch, [digest] * 8)]
+
+    assert {path.read_bytes() for path in found} == {DATA}
+    assert requests == ["GET"]
+
+
+def test_a_store_of_s3_uses_the_cache_of_the_machine_that_it_is_sent_to(
+    s3_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = [pickle.dumps(open_store(s3_url, cache=cache)) for cache in (None, tmp_path / "named")]
+
+    monkeypatch.setenv("CENTRA_CACHE", str(tmp_path / "another machine's"))
+    default, named = (pickle.loads(each) for each in sent)
+
+    assert default.cache.root == tmp_path / "another machine's"
+    assert named.cache.root == tmp_path / "named"
 
 
 # A folder.
