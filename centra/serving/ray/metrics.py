@@ -73,8 +73,7 @@ def _labelled(sample: str, replica: str) -> str:
     """A sample with the label of its replica before its own."""
     place = min(place for mark in "{ " if (place := sample.find(mark)) >= 0)
     name, rest = sample[:place], sample[place:]
-    if rest.startswith("{}"):
-        rest = rest[2:]
+    rest = rest.removeprefix("{}")
     if rest.startswith("{"):
         return f'{name}{{replica="{replica}",{rest[1:]}'
     return f'{name}{{replica="{replica}"}}{rest}'

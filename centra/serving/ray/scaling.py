@@ -32,4 +32,5 @@ def wanted_replicas(context: AutoscalingContext) -> tuple[float, dict[str, objec
     taken_in = sum(reported.values()) + (context.total_queued_requests or 0.0)
     # Serve's own count knows of requests that a replica has not taken in yet.
     requests = max(taken_in, context.total_num_requests)
+    assert context.config is not None
     return requests / context.config.get_target_ongoing_requests(), {}
