@@ -195,6 +195,11 @@ class Batcher:
         return self._open
 
     @property
+    def alive(self) -> bool:
+        """Whether requests are taken, and the thread is there that computes them."""
+        return self._open and self._compute.alive
+
+    @property
     def open_requests(self) -> int:
         """How many requests have been taken in and not been answered yet."""
         return len(self._requests)

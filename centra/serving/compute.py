@@ -89,6 +89,11 @@ class ComputeThread:
         self._thread = threading.Thread(target=self._work, name="centra-batcher", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._thread.is_alive()
+
     def join(self) -> None:
         """Wait for the end."""
         self._thread.join()

@@ -17,7 +17,7 @@ from centra.serving.errors import CancelledError, TooLargeError
 from centra.serving.http.bodies import check_body, parse_body, read_body
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from starlette.requests import Request as HttpRequest
 
@@ -63,6 +63,8 @@ class Serving:
     """Where traces of calls go; None for nowhere."""
     draining: bool = False
     """Whether the server ends, and wants no new calls."""
+    all_metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None
+    """Where other servers answer for the same application: the metrics of all, for a header Accept."""
 
     @property
     def limits(self) -> Limits:

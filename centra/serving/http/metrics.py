@@ -32,10 +32,11 @@ _UNKNOWN = "other"
 @router.get("/metrics", tags=["probes"], summary="For Prometheus", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """What the server has counted, and how it stands; OpenMetrics where that is asked for."""
-    serving = serving_of(request)
-    text, content_type = serving.metrics.text(
-        standings_of(serving.batcher), request.headers.get("accept", "")
-    )
+    serving, accept = serving_of(request), request.headers.get("accept", "")
+    if serving.all_metrics is not None:
+        text, content_type = await serving.all_metrics(accept)
+    else:
+        text, content_type = serving.metrics.text(standings_of(serving.batcher), accept)
     return Response(text, headers={"Content-Type": content_type})
 
 
