@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.options import DURATION, device_options
+from cli.serve_ray import absolute, check_local, ray_options, serve_with_ray
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -76,6 +77,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--tls-cert", type=_FILE, help="Certificate, as PEM, with its chain.")
 @click.option("--tls-key", type=_FILE, help="The certificate's key.")
+@ray_options
 def serve(
     *,
     reference: str | None,
@@ -95,6 +97,8 @@ def serve(
     max_inputs: int,
     tls_cert: Path | None,
     tls_key: Path | None,
+    engine: str,
+    **cluster: Any,
 ) -> None:
     """Answer over HTTP with a release, until it is asked to end.
 
@@ -113,6 +117,28 @@ def serve(
     limits = Limits(queue_inputs=max_queue, request_inputs=max_inputs)
     source = _source(reference)
     shadow = _shadow_source(shadow, source) if shadow else None
+    if engine == "ray":
+        if tls_cert or tls_key:
+            raise click.UsageError(
+                "--tls-cert is the server's own: with Ray, whatever is before its proxies ends TLS"
+            )
+        args = {
+            "source": absolute(source),
+            "tasks": list(tasks) or None,
+            "keys": [key.absolute() for key in keys],
+            "threads": threads,
+            "device": device,
+            "dtype": dtype,
+            "interval": interval.total_seconds(),
+            "shadow": absolute(shadow) if shadow else None,
+            "share": share,
+            "tokens": tokens_file.absolute() if tokens_file else None,
+            "limits": limits,
+            "grpc_port": grpc_port,
+        }
+        serve_with_ray(args, cluster, host=host, port=_given("port", port))
+        return
+    check_local(cluster)
     tokens = Tokens(tokens_file) if tokens_file else None
     run(
         lambda observer: Batcher(
@@ -131,6 +157,12 @@ def serve(
         Listener(host=host, port=port, certificate=tls_cert, key=tls_key, grpc_port=grpc_port),
         tokens=tokens,
     )
+
+
+def _given(name: str, value: int) -> int | None:
+    """What was given for an option; None for its default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return None if source is click.core.ParameterSource.DEFAULT else value
 
 
 def _check_extra() -> None:

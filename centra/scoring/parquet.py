@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from centra.errors import DataError, UsageError
 from centra.scoring.readers import (
@@ -132,6 +132,8 @@ class ParquetWriter:
     Until all are there each chunk is a stream of Arrow by itself, with its length before it; nothing
     can be added to a Parquet file that has been ended.
     """
+
+    whole: ClassVar[bool] = False
 
     def __init__(self, schema: pa.Schema, columns: AnswerColumns) -> None:
         pa, _ = _pyarrow()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol
 
 from centra.scoring.csv_rows import CsvReader, csv_line
 
@@ -24,6 +24,9 @@ __all__ = ["Writer", "make_writer"]
 
 class Writer(Protocol):
     """Makes the bytes of a file of answers."""
+
+    whole: ClassVar[bool]
+    """Whether the head and the chunks, one after the other, are the file already."""
 
     def head(self) -> bytes:
         """What comes before the first chunk."""
@@ -67,6 +70,8 @@ def make_writer(reader: Reader, columns: AnswerColumns) -> Writer:
 
 class _TextWriter:
     """A writer of a format in which the chunks one after the other are the file."""
+
+    whole: ClassVar[bool] = True
 
     def finish(self, source: BinaryIO, target: BinaryIO) -> None:
         """Copy it."""
