@@ -112,6 +112,7 @@ def score_files(
             "columns": named,
             "release": release.digest,
             "engine": release.engine,
+            "dtype": release.dtype,
             "tasks": tuple(scorer.kinds),
             "top_k": top_k,
             "flat": flat,
