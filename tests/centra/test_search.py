@@ -48,6 +48,8 @@ Steps = list[tuple[str, int]]
 class Watched:
     """One process; notes what it is asked for, and may answer with scores of the test's own."""
 
+    one_machine = True
+
     def __init__(self, scores: Mapping[Any, Sequence[float]] | None = None, *by: str) -> None:
         """Scores of each epoch, by the recipe's settings of these names; by default its depth."""
         self.asked: Steps = []
