@@ -10,7 +10,8 @@ from collections import Counter
 import pytest
 
 from centra.serving.errors import OverloadedError, TooLargeError
-from centra.serving.queue import InputQueue, Ticket
+from centra.serving.lane import Ticket
+from centra.serving.queue import InputQueue
 from centra.serving.shape import BatchShape
 
 Queue = InputQueue[tuple[str, int]]
