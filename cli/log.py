@@ -26,7 +26,12 @@ FORMATS = ("text", "json")
 _PACKAGES = ("centra", "registry")
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 """By how often ``-v`` is given."""
-_ALWAYS_TOLD = ("centra.releases.find", "centra.serving.endpoint", "centra.serving.server")
+_ALWAYS_TOLD = (
+    "centra.releases.find",
+    "centra.serving.endpoint",
+    "centra.serving.ray.running",
+    "centra.serving.server",
+)
 """These loggers' INFO is a remark, too: which release was taken where none is named; where a server
 listens and what it serves."""
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}

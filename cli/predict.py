@@ -13,11 +13,10 @@ from centra.kinds import kind_named
 from cli.context import json_option, release_or_default
 from cli.options import device_options
 from cli.output import json_text, print_table, remark, reporting
-from cli.predict_files import INPUT, check_printed, file_options, predict_files
+from cli.predict_files import check_printed, file_options, predict_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from centra.data.inputs import Input
     from centra.runtime import Release
@@ -55,11 +54,10 @@ class _Row:
 @click.option(
     "--input",
     "files",
-    type=INPUT,
     multiple=True,
     metavar="FILE",
     help="Lines of text, or of JSON objects with 'text' (and 'text_pair') or 'tokens', and perhaps "
-    "an 'id'; with --output also tables, and several.",
+    "an 'id'. With --output also tables, and several; folders, patterns, and s3://BUCKET/PREFIX.",
 )
 @file_options
 @click.option(
@@ -79,7 +77,7 @@ def predict(
     tasks: tuple[str, ...],
     text_pair: str | None,
     files: tuple[str, ...],
-    output: Path | None,
+    output: str | None,
     flat: bool,
     columns: tuple[str, ...],
     top_k: int | None,

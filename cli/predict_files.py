@@ -17,31 +17,20 @@ if TYPE_CHECKING:
     from centra.runtime import Release
     from centra.scoring import ScoredFile
 
-__all__ = ["INPUT", "check_printed", "file_options", "predict_files"]
+__all__ = ["check_printed", "file_options", "predict_files"]
 
 _TABLES = ("csv", "tsv", "parquet")
-
-
-class _InputPath(click.Path):
-    """A file that is there, or an address, which is looked at where it is read."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """See :class:`click.Path`."""
-        return value if "://" in str(value) else super().convert(value, param, ctx)
-
-
-INPUT = _InputPath(exists=True, dir_okay=False, allow_dash=True)
-"""The type of ``--input``."""
+_PRINTED = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 
 def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What can be said of files of answers."""
     output = click.option(
         "--output",
-        type=click.Path(file_okay=False, path_type=Path),
         metavar="DIR",
         help="Write the answers to each --input to a file of its name and format (.jsonl, .csv, .tsv, "
-        ".parquet; of .txt JSONL) in this folder. Repeated after a kill, it goes on where it stopped.",
+        ".parquet; of .txt JSONL) in this folder, or under s3://BUCKET/PREFIX. Repeated after a kill, "
+        "it goes on where it stopped.",
     )
     flat = click.option(
         "--flat",
@@ -63,13 +52,14 @@ def check_printed(files: Sequence[str], *, flat: bool, columns: Sequence[str]) -
     """Refuse what cannot be answered on standard output.
 
     Raises:
-        UsageError: naming the option.
+        UsageError: naming the option, or a file that is not there.
     """
     if flat or columns:
         raise click.UsageError(f"{'--flat' if flat else '--column'} belongs to --output DIR")
     if len(files) > 1:
         raise click.UsageError("several files of --input need --output DIR")
     for file in files:
+        _PRINTED.convert(file, None, click.get_current_context())
         if Path(file).suffix.removeprefix(".").lower() in _TABLES:
             raise click.UsageError(
                 f"--input {file} is a table, and without --output DIR lines are read"
@@ -79,7 +69,7 @@ def check_printed(files: Sequence[str], *, flat: bool, columns: Sequence[str]) -
 def predict_files(
     load: Callable[[], Release],
     files: Sequence[str],
-    output: Path,
+    output: str,
     *,
     tasks: Sequence[str],
     top_k: int | None,
@@ -97,7 +87,7 @@ def predict_files(
         as_json: print documents.
     """
     from centra.scoring import score_files
-    from centra.scoring.files import plan_outputs
+    from centra.scoring.plan import plan_outputs
 
     if "-" in files:
         raise click.UsageError("--output DIR needs files with names; standard input has none")

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from centra.serving.http.call import Serving
     from centra.serving.listener import Listener
 
-__all__ = ["Endpoint"]
+__all__ = ["KEEP_ALIVE", "Endpoint"]
 
 _log = logging.getLogger(__name__)
 
-_KEEP_ALIVE = 75
+KEEP_ALIVE = 75
 """Seconds that an idle connection is kept: longer than load balancers keep theirs, so that it is they
 who close it, and no call is lost between the two."""
 _FAREWELL = 1.0
@@ -139,7 +139,7 @@ def _config(app: FastAPI, listener: Listener) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=_DRAIN,
         ssl_certfile=listener.certificate,
         ssl_keyfile=listener.key,

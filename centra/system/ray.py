@@ -10,7 +10,7 @@ from centra.errors import UsageError
 from centra.system.processes import PROGRAM, apart, is_program
 from centra.system.redaction import redacted
 
-__all__ = ["connect_to_ray"]
+__all__ = ["connect_to_ray", "is_own_cluster"]
 
 
 def connect_to_ray(**options: Any) -> Any:
@@ -53,3 +53,11 @@ def connect_to_ray(**options: Any) -> Any:
             redacted(f"no Ray cluster answers at RAY_ADDRESS={address}"), code="no-ray-cluster"
         ) from error
     return ray
+
+
+def is_own_cluster() -> bool:
+    """Whether this process has started the cluster that it is connected to, which ends with it."""
+    import ray
+
+    node: Any = ray._private.worker._global_node  # noqa: SLF001 - Ray says it nowhere else
+    return node is not None and bool(node.is_head())

@@ -17,9 +17,9 @@ class ScoredFile(Document):
 
     schema_: str = schema("scored-file")
     input: str
-    """The file of inputs."""
+    """The file of inputs: its path, or its address in S3."""
     output: str
-    """The file of answers."""
+    """The file of answers, likewise."""
     digest: str
     """Of the file of answers."""
     size: int
@@ -38,8 +38,8 @@ class ScoredFile(Document):
     def of(cls, scored: scoring.ScoredFile) -> ScoredFile:
         """The document of a file that is done."""
         return cls(
-            input=str(scored.input),
-            output=str(scored.output),
+            input=scored.input,
+            output=scored.output,
             digest=scored.digest,
             size=scored.size,
             rows=scored.rows,

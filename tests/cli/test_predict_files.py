@@ -32,8 +32,8 @@ def test_files_get_answers_and_are_not_answered_twice(calls: Path) -> None:
     done = centra("predict", "--release", "1", *inputs, "--output", "out")
     assert [line.split() for line in done.stdout.splitlines()] == [
         ["OUTPUT", "ROWS", "FAILED", "TRUNCATED"],
-        ["out/calls.jsonl", "2", "0", "0"],
-        ["out/calls.csv", "2", "0", "0"],
+        [str(calls / "out" / "calls.jsonl"), "2", "0", "0"],
+        [str(calls / "out" / "calls.csv"), "2", "0", "0"],
     ]
     assert "calls.csv: 2 rows, " in done.stderr
     printed = centra("predict", "--release", "1", "--input", "calls.jsonl", "--json").stdout
@@ -48,7 +48,7 @@ def test_files_get_answers_and_are_not_answered_twice(calls: Path) -> None:
         code=5,
         says="was made from something else: flat was False, and is True",
     )
-    assert "remove out/calls.jsonl" in message
+    assert f"remove {calls / 'out' / 'calls.jsonl'}" in message
 
 
 def test_flat_and_columns(calls: Path) -> None:
@@ -72,7 +72,7 @@ def test_rows_that_fail_end_the_command_with_1(calls: Path) -> None:
         assert (
             "1 of 4 rows could not be answered; each says why in its column 'error'" in ended.stderr
         )
-        assert "out/calls.jsonl: truncated: 1 of 4 rows" in ended.stderr
+        assert "calls.jsonl: truncated: 1 of 4 rows" in ended.stderr
     (document,) = map(json.loads, centra(*words, "--json", code=1).stdout.splitlines())
     assert (document["rows"], document["failed"], document["changed"]) == (4, 1, False)
     assert lines(calls / "out" / "calls.jsonl")[2]["error"] == "calls.jsonl:3: the text is empty"
@@ -89,7 +89,7 @@ def test_rows_that_fail_end_the_command_with_1(calls: Path) -> None:
         ("hello --column text=a", "--column belongs to --output DIR"),
         ("--input calls.csv --output out --column text", "expected FIELD=NAME"),
         ("--input centra.toml --output out", "the suffix .toml stands for no format that is read"),
-        ("--input none.csv --output out", "File 'none.csv' does not exist"),
+        ("--input none.txt", "File 'none.txt' does not exist"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_a_release_is_loaded(
