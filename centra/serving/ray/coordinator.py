@@ -155,7 +155,8 @@ class Coordinator:
             if self._long_unused(key, used=roll.used):
                 del self._rolls[key]
                 self._following.pop(key).cancel()
-        if self._long_unused("", used=bool(self._present or self._rolls)):
+        used = self._present or any(roll.used for roll in self._rolls.values())
+        if self._long_unused("", used=bool(used)):
             self._end()
 
     def _long_unused(self, key: str, *, used: bool) -> bool:
