@@ -56,7 +56,8 @@ class Refusals:
         """How many releases were refused."""
         self._interval, self._clock = interval, clock
         self._attempts = 0
-        self._next_attempt = 0.0
+        self.next_attempt = 0.0
+        """On the clock; infinite where none can help."""
 
     def worth_an_attempt(self, pointer: ChannelPointer, *, patient: bool = True) -> bool:
         """Whether to try what a pointer names.
@@ -66,9 +67,9 @@ class Refusals:
             patient: let a release alone whose next attempt is not due.
         """
         if not self.concern(pointer):
-            self._attempts, self._next_attempt = 0, 0.0
+            self._attempts, self.next_attempt = 0, 0.0
             return True
-        return self._clock() >= self._next_attempt if patient else self._next_attempt < _NEVER
+        return self._clock() >= self.next_attempt if patient else self.next_attempt < _NEVER
 
     def concern(self, pointer: ChannelPointer) -> bool:
         """Whether it is this pointer whose release is refused."""
@@ -97,10 +98,10 @@ class Refusals:
             at=datetime.now(UTC),
         )
         self._attempts += 1
-        self._next_attempt = _NEVER
+        self.next_attempt = _NEVER
         if mendable:
             pause = min(_LONGEST_PAUSE, self._interval * 2**self._attempts)
-            self._next_attempt = self._clock() + pause
+            self.next_attempt = self._clock() + pause
         if self.refused is not None and _same(self.refused, refused):
             return False
         if self.refused is None or self.refused.revision != refused.revision:
@@ -110,10 +111,10 @@ class Refusals:
 
     def clear(self) -> None:
         """Nothing is refused any more."""
-        self.refused, self._attempts, self._next_attempt = None, 0, 0.0
+        self.refused, self._attempts, self.next_attempt = None, 0, 0.0
 
 
-def may_be_mended(error: Exception) -> bool:
+def may_be_mended(error: BaseException) -> bool:
     """Whether a release can become good although its digest stays: by a file or a signature."""
     from centra.releases.signing import SignatureError
 
@@ -122,7 +123,7 @@ def may_be_mended(error: Exception) -> bool:
     return isinstance(error, CorruptBlobError | SignatureError)
 
 
-def error_code(error: Exception) -> str:
+def error_code(error: BaseException) -> str:
     """What sort of fault an error is, for programs."""
     return error.code if isinstance(error, CentraError) else type(error).__name__
 
