@@ -72,6 +72,8 @@ class Parts:
     """The shared layers that each task stands on."""
     engine: str
     """The name of what computes them."""
+    dtype: str | None
+    """What it computes in; None where each task's precision says it."""
     pool: Pool
     taking: Mapping[InputForm, tuple[str, ...]]
     """The tasks that take single texts and those that take pairs, sorted."""
@@ -145,6 +147,7 @@ def load_parts(
         tasks=loaded,
         trunk_of={name: (entry.backbone, entry.precision) for name, entry in entries.items()},
         engine=engine_name,
+        dtype=opened.dtype,
         pool=opened.pool,
         taking={
             form: tuple(name for name in sorted(loaded) if loaded[name].spec.input == form)

@@ -60,6 +60,7 @@ class OnnxEngine:
     """The onnx engine: it loads trunks and branches as ONNX Runtime sessions."""
 
     forks = True
+    dtype = None
 
     def __init__(self, threads: int) -> None:
         self.pool = Pool(threads)

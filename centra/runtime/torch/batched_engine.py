@@ -66,6 +66,7 @@ class BatchedEngine:
         self.pool = _pool(device)
         """The threads that trunks and branches run on, the same for all releases on a device."""
         self.forks = device.type == "cpu"
+        self.dtype = dtype
         self._device, self._dtype = device, _DTYPES[dtype]
         self._graphs = Graphs(device)
         self._groups: dict[Hashable, _Group] = {}

@@ -63,6 +63,7 @@ class TorchEngine:
     """The reference engine on the CPU, in float32."""
 
     forks = True
+    dtype = "fp32"
 
     def __init__(self) -> None:
         self.pool = Pool(1)
