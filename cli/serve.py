@@ -20,6 +20,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("reference", required=False, metavar="[RELEASE]")
+@click.option(
+    "--channel",
+    "channels",
+    multiple=True,
+    metavar="NAME=RELEASE",
+    help="Serve several, in place of RELEASE: callers choose one by NAME, and get the first "
+    "unasked; they share in memory what they have in common.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option(
     "--port",
@@ -81,6 +89,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 def serve(
     *,
     reference: str | None,
+    channels: tuple[str, ...],
     host: str,
     port: int,
     grpc_port: int | None,
@@ -115,15 +124,20 @@ def serve(
     from centra.serving.tokens import Tokens
 
     limits = Limits(queue_inputs=max_queue, request_inputs=max_inputs)
-    source = _source(reference)
-    shadow = _shadow_source(shadow, source) if shadow else None
+    source: str | dict[str, str]
+    if channels:
+        _check_alone(reference, shadow)
+        source = _sources(channels)
+    else:
+        source = _source(reference)
+        shadow = _shadow_source(shadow, source) if shadow else None
     if engine == "ray":
         if tls_cert or tls_key:
             raise click.UsageError(
                 "--tls-cert is the server's own: with Ray, whatever is before its proxies ends TLS"
             )
         args = {
-            "source": absolute(source),
+            **_absolute(source),
             "tasks": list(tasks) or None,
             "keys": [key.absolute() for key in keys],
             "threads": threads,
@@ -176,6 +190,43 @@ def _check_extra() -> None:
             code="extra-missing",
             extra="serve",
         )
+
+
+def _check_alone(reference: str | None, shadow: str | None) -> None:
+    if reference is not None:
+        raise click.UsageError(
+            f"RELEASE is one and --channel names several; give {reference} a name, too: "
+            f"--channel NAME={reference}"
+        )
+    if shadow is not None:
+        raise click.UsageError(
+            "--shadow compares with one release; compare in a server of that channel alone"
+        )
+
+
+def _absolute(source: str | dict[str, str]) -> dict[str, Any]:
+    """What an application on a cluster is told of its sources."""
+    if isinstance(source, str):
+        return {"source": absolute(source)}
+    return {"channels": {name: absolute(one) for name, one in source.items()}}
+
+
+def _sources(channels: tuple[str, ...]) -> dict[str, str]:
+    """The addresses of channels, by the names that callers choose them by."""
+    from centra.formats.names import parse_name
+
+    found: dict[str, str] = {}
+    for given in channels:
+        name, equals, reference = given.partition("=")
+        if not equals or not reference:
+            raise click.UsageError(
+                f"--channel {given}: expected NAME=RELEASE, for example "
+                "en=s3://models/centra#production"
+            )
+        if parse_name(name, "channel name") in found:
+            raise click.UsageError(f"--channel {given}: {name} is named twice")
+        found[name] = _source(reference)
+    return found
 
 
 def _source(reference: str | None) -> str:

@@ -7,10 +7,12 @@ from typing import Literal, cast, get_args
 
 from centra.errors import UsageError
 
-__all__ = ["FileFormat", "format_of", "output_name"]
+__all__ = ["SUFFIXES", "FileFormat", "format_of", "output_name"]
 
 FileFormat = Literal["jsonl", "csv", "tsv", "parquet", "txt"]
 _OTHER_NAMES = {"ndjson": "jsonl", "pq": "parquet", "text": "txt"}
+SUFFIXES = tuple(f".{suffix}" for suffix in (*get_args(FileFormat), *_OTHER_NAMES))
+"""How the names of files end that are read."""
 _PACKED = ("gz", "bz2", "xz", "zst", "zip")
 
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from centra.errors import ConflictError, StoreNotWritableError, VerificationError
-from centra.formats.documents import Count, DigestField, Document, FormattedDocument
+from centra.formats.documents import Count, DigestField, Document, FormattedDocument, sha256
 from centra.system.files import file_digest, make_folder, replacing, sync_folder
 
 if TYPE_CHECKING:
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 
     from centra.scoring.readers import Position
 
-__all__ = ["Journal", "MadeFrom", "Rows", "WorkFolder"]
+__all__ = ["WORK_FOLDER", "Journal", "MadeFrom", "Rows", "WorkFolder", "check_made_from"]
 
 Finish = Callable[["BinaryIO", "BinaryIO"], None]
 """See :meth:`centra.scoring.writers.Writer.finish`."""
 
-_FOLDER = ".centra-scoring"
+WORK_FOLDER = ".centra-scoring"
+"""Beside the files of answers: what is kept of them."""
 
 
 class MadeFrom(Document):
@@ -47,6 +48,7 @@ class MadeFrom(Document):
     columns: dict[str, str]
     release: DigestField
     engine: str
+    dtype: str | None
     tasks: tuple[str, ...]
     top_k: int | None
     flat: bool
@@ -73,6 +75,22 @@ class Journal(FormattedDocument):
     output: DigestField | None = None
     """Of the file, once all of it is there."""
 
+    @classmethod
+    def begun(cls, made_from: MadeFrom, start: Position) -> Self:
+        """Of a file that is begun.
+
+        Args:
+            made_from: what it is made from.
+            start: before the first row of its input.
+        """
+        return cls(
+            made_from=made_from,
+            offset=start.offset,
+            line=start.line,
+            written=0,
+            written_digest=sha256(b""),
+        )
+
 
 class WorkFolder:
     """What is kept of one file of answers."""
@@ -84,7 +102,7 @@ class WorkFolder:
             target: the file of answers.
         """
         self.target = target
-        self.folder = target.parent / _FOLDER / target.name
+        self.folder = target.parent / WORK_FOLDER / target.name
         self._journal = self.folder / "journal.json"
         self._rows = self.folder / "rows"
         self._output = self.folder / "output"
@@ -150,11 +168,11 @@ class WorkFolder:
                     path=str(self.target),
                 )
             if journal is not None:
-                self._check_same(journal, made_from, f"remove {self.folder} to begin again")
+                check_made_from(journal, made_from, self.target, self.folder)
             return journal
         if not there and self._made(journal) is None:
             return None  # It was taken away, so it is wanted again.
-        self._check_same(journal, made_from, f"remove {self.target} to make it again")
+        check_made_from(journal, made_from, self.target, self.target)
         if there and file_digest(self.target) != journal.output:
             raise VerificationError(
                 f"{self.target}: was changed after it was made; remove it to make it again, or give "
@@ -192,8 +210,14 @@ class WorkFolder:
         """
         with self.writing():
             self._output.unlink(missing_ok=True)
-            rows = Rows(self, self._rows.open("wb"), _begun(made_from, start), hashlib.sha256())
-        rows.add(head, start)
+            rows = Rows(
+                self, self._rows.open("wb"), Journal.begun(made_from, start), hashlib.sha256()
+            )
+        try:
+            rows.add(head, start)
+        except BaseException:
+            rows.close()
+            raise
         return rows
 
     def go_on(self, journal: Journal) -> Rows:
@@ -212,7 +236,11 @@ class WorkFolder:
         with self.writing():
             self._rows.touch()
             file = self._rows.open("r+b")
-        return Rows(self, file, journal, self._hashed(file, journal))
+        try:
+            return Rows(self, file, journal, self._hashed(file, journal))
+        except BaseException:
+            file.close()
+            raise
 
     def _hashed(self, file: BinaryIO, journal: Journal) -> hashlib._Hash:
         """What was hashed of the rows so far; what lies beyond is cut off."""
@@ -256,23 +284,32 @@ class WorkFolder:
             self.write(journal)
         return journal
 
-    def publish(self, journal: Journal) -> None:
+    def publish(self, journal: Journal) -> bool:
         """Put the file, all of which is there, in its place. Doing it again does no harm.
 
         Args:
             journal: of its end.
 
+        Returns:
+            Whether it was not there yet.
+
         Raises:
             StoreNotWritableError: it cannot be put there.
         """
         with self.writing():
-            if not self.target.exists():
+            missing = not self.target.exists()
+            if missing:
                 made = self._made(journal)
                 assert made is not None
                 made.rename(self.target)
                 sync_folder(self.target.parent)
             self._output.unlink(missing_ok=True)
             self._rows.unlink(missing_ok=True)
+        return missing
+
+    def size(self) -> int:
+        """Bytes of the file of answers."""
+        return self.target.stat().st_size
 
     def _made(self, journal: Journal) -> Path | None:
         """Where the file is before it is in its place."""
@@ -280,20 +317,6 @@ class WorkFolder:
             if path.exists() and file_digest(path) == journal.output:
                 return path
         return None
-
-    def _check_same(self, journal: Journal, made_from: MadeFrom, mend: str) -> None:
-        before, now = journal.made_from.model_dump(), made_from.model_dump()
-        changed = [name for name, value in now.items() if before[name] != value]
-        if not changed:
-            return
-        verb = "begun" if journal.output is None else "made"
-        shown = "; ".join(_difference(name, before[name], now[name]) for name in changed)
-        raise ConflictError(
-            f"{self.target}: was {verb} from something else: {shown}. Give another folder, or {mend}",
-            code="made-from-other",
-            path=str(self.target),
-            changed=changed,
-        )
 
 
 class Rows:
@@ -310,7 +333,12 @@ class Rows:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._folder.writing():
+            self._file.close()
 
     def add(
         self, data: bytes, end: Position, *, rows: int = 0, failed: int = 0, truncated: int = 0
@@ -346,16 +374,32 @@ class Rows:
             self._folder.write(self.journal)
 
 
-def _begun(made_from: MadeFrom, start: Position) -> Journal:
-    nothing = hashlib.sha256().hexdigest()
-    return Journal.model_validate(
-        {
-            "made_from": made_from,
-            "offset": start.offset,
-            "line": start.line,
-            "written": 0,
-            "written_digest": nothing,
-        }
+def check_made_from(
+    journal: Journal, made_from: MadeFrom, target: Path | str, removed: Path | str
+) -> None:
+    """Refuse to go on with what was made from something else.
+
+    Args:
+        journal: of what is there.
+        made_from: what it is to be made from.
+        target: the file of answers, for people.
+        removed: what can be removed to begin again.
+
+    Raises:
+        ConflictError: they differ.
+    """
+    before, now = journal.made_from.model_dump(), made_from.model_dump()
+    changed = [name for name, value in now.items() if before[name] != value]
+    if not changed:
+        return
+    verb, again = ("begun", "begin") if journal.output is None else ("made", "make it")
+    shown = "; ".join(_difference(name, before[name], now[name]) for name in changed)
+    raise ConflictError(
+        f"{target}: was {verb} from something else: {shown}. Give another folder, or remove {removed} "
+        f"to {again} again",
+        code="made-from-other",
+        path=str(target),
+        changed=changed,
     )
 
 

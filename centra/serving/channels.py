@@ -12,7 +12,7 @@ from centra.serving.served_channel import ServedChannel
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from centra.runtime.release import Release
     from centra.serving.follower import Following
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Source = str | os.PathLike[str] | Release
 
-__all__ = ["ServedChannels"]
+__all__ = ["ServedChannels", "no_such_channel"]
 
 
 class ServedChannels(Mapping[str, ServedChannel]):
@@ -89,11 +89,8 @@ class ServedChannels(Mapping[str, ServedChannel]):
         """
         if name is None:
             return next(iter(self.values()))
-        if name not in self.names:
-            known = f"served are {', '.join(self.names)}" if self.names else "none are named here"
-            raise NotFoundError(
-                f"there is no channel {name[:80]!r}; {known}", code="no-such-channel"
-            )
+        if name not in self._channels:
+            raise no_such_channel(name, self.names)
         return self[name]
 
     async def open(self, mailbox: Mailbox) -> None:
@@ -109,6 +106,7 @@ class ServedChannels(Mapping[str, ServedChannel]):
             for channel in self.values():
                 await channel.open(mailbox)
         except BaseException:
+            await self.follow_no_more()
             await self.close()
             raise
 
@@ -124,6 +122,17 @@ class ServedChannels(Mapping[str, ServedChannel]):
     async def close(self) -> None:
         """Close all releases, when no request is left."""
         await asyncio.gather(*(channel.close() for channel in self.values()))
+
+
+def no_such_channel(name: str, known: Collection[str]) -> NotFoundError:
+    """The error that there is no channel of a name.
+
+    Args:
+        name: which was asked for.
+        known: those that there are, as far as whoever asks may know.
+    """
+    those = f"there are {', '.join(known)}" if known else "there is none to choose"
+    return NotFoundError(f"there is no channel {name[:80]!r}; {those}", code="no-such-channel")
 
 
 def _check(sources: Mapping[str, Source], shadow: Shadow | None) -> None:

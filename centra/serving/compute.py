@@ -45,6 +45,8 @@ class BatchRecord:
     """A batch that has been computed."""
 
     served: ServedRelease
+    channel: str = ""
+    """The name of the channel that was asked; empty where it has none."""
     inputs: int
     tokens: int
     seconds: float
@@ -125,6 +127,7 @@ class ComputeThread:
         if self._observer is not None:
             record = BatchRecord(
                 served=served,
+                channel=batch[0].request.channel,
                 inputs=len(batch),
                 tokens=tokens,
                 seconds=seconds,

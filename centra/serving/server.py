@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from centra.serving.batcher import Batcher, Observer
     from centra.serving.listener import Listener
+    from centra.serving.served_channel import ServedChannel
     from centra.serving.tokens import Tokens
 
 __all__ = ["raise_open_files", "serve"]
@@ -103,21 +104,27 @@ async def _first(task: asyncio.Future[Any], ending: asyncio.Event) -> bool:
 
 
 def _tell(batcher: Batcher, listener: Listener, url: str, tokens: Tokens | None) -> None:
-    served = batcher.served
+    for channel in batcher.channels.values():
+        _tell_of(channel)
+    _log.info("listening on %s, with its calls explained at %s/docs", url, url, extra={"url": url})
+    if tokens is None and listener.host not in ("localhost", "127.0.0.1", "::1"):
+        _log.warning("no tokens are asked for: whoever reaches %s may call", url)
+
+
+def _tell_of(channel: ServedChannel) -> None:
+    served = channel.served
     number = f"release {served.number}, " if served.number is not None else ""
-    channel = f" of channel {served.channel}, revision {served.revision}" if served.channel else ""
+    source = f" of channel {served.channel}, revision {served.revision}" if served.channel else ""
     _log.info(
-        "serving %ssha256:%s%s: %s with engine %s",
+        "serving %s%ssha256:%s%s: %s with engine %s",
+        f"{channel.name}: " if channel.name else "",
         number,
         served.digest[:12],
-        channel,
+        source,
         "1 task" if len(served.tasks) == 1 else f"{len(served.tasks)} tasks",
         served.release.engine,
         extra={"release": served.number, "digest": served.digest},
     )
-    _log.info("listening on %s, with its calls explained at %s/docs", url, url, extra={"url": url})
-    if tokens is None and listener.host not in ("localhost", "127.0.0.1", "::1"):
-        _log.warning("no tokens are asked for: whoever reaches %s may call", url)
 
 
 def raise_open_files() -> None:

@@ -90,7 +90,7 @@ class Folder(Protocol):
         ...
 
     def replacing(self, name: str) -> AbstractContextManager[BinaryIO]:
-        """A file to write, which takes its place whole when the block ends, and not where it fails.
+        """A file to write, and to read again, which takes its place whole when the block ends, and not where it fails.
 
         Raises:
             StoreNotWritableError, StoreError: it cannot be written.
@@ -168,7 +168,7 @@ class LocalFolder:
         path = self._path(name)
         with _writing(path):
             make_folder(path.parent)
-            with replacing(path) as temporary, temporary.open("wb") as file:
+            with replacing(path) as temporary, temporary.open("w+b") as file:
                 yield file
 
     def remove(self, name: str) -> None:

@@ -54,6 +54,34 @@ def test_no_registry_is_needed_but_for_a_name(served: list[tuple[Any, Any]]) -> 
     assert served == [("s3://bucket/prefix", None)]
 
 
+def test_channels_have_names(home: Path, served: list[tuple[Any, Any]]) -> None:
+    centra("channel", "move", "production", "1")
+    centra("serve", "--channel", "en=production", "--channel", "zh=s3://bucket/zh#staging")
+    store = home / ".centra" / "store"
+    sources = {"en": f"{store}#production", "zh": "s3://bucket/zh#staging"}
+    assert served == [(sources, None)]
+    assert [*served[0][0]] == ["en", "zh"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--channel", "en"), "NAME=RELEASE"),
+        (("--channel", "en="), "NAME=RELEASE"),
+        (("--channel", "EN=a#b"), "'EN' is not a valid channel name"),
+        (("--channel", "a/b=a#b"), "'a/b' is not a valid channel name"),
+        (("--channel", "en=a#b", "--channel", "en=c#d"), "en is named twice"),
+        (("a#b", "--channel", "en=a#b"), "--channel NAME=a#b"),
+        (("--channel", "en=a#b", "--shadow", "staging"), "--shadow compares with one"),
+    ],
+)
+def test_channels_that_are_not_clear_are_refused(
+    served: list[tuple[Any, Any]], words: tuple[str, ...], says: str
+) -> None:
+    refused("serve", *words, code=2, says=says)
+    assert served == []
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -21,7 +21,7 @@ from centra.serving.ray.proxied import Proxied
 from centra.serving.ray.replicas import Replicas
 from centra.serving.ray.scaling import OPEN_REQUESTS
 from centra.serving.server import raise_open_files
-from centra.serving.standing import Standing
+from centra.serving.standing import standings_of
 from centra.serving.tokens import Tokens
 from centra.serving.tracing import Tracing
 
@@ -132,7 +132,7 @@ class Replica:
         return merged_metrics({**told, self._id: self._own_metrics()}, accept)
 
     def _own_metrics(self) -> str:
-        return self._metrics.text(Standing.of(self._batcher), OPENMETRICS)[0].decode()
+        return self._metrics.text(standings_of(self._batcher), OPENMETRICS)[0].decode()
 
     def _report(self) -> ReplicaReport:
         """What the other replicas, and who deploys, may know of it."""

@@ -41,6 +41,8 @@ class RolledChannel:
     """The channel; of several, the first that there is."""
     interval: float
     """Seconds between two looks at the pointer, more or less."""
+    place: int = 0
+    """Among those of a replica that follow the same source."""
 
 
 @dataclass(frozen=True, kw_only=True)
