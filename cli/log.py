@@ -26,7 +26,12 @@ FORMATS = ("text", "json")
 _PACKAGES = ("centra", "registry")
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 """By how often ``-v`` is given."""
-_ALWAYS_TOLD = ("centra.releases.find", "centra.serving.server")
+_ALWAYS_TOLD = (
+    "centra.releases.find",
+    "centra.serving.endpoint",
+    "centra.serving.ray.running",
+    "centra.serving.server",
+)
 """These loggers' INFO is a remark, too: which release was taken where none is named; where a server
 listens and what it serves."""
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
@@ -101,7 +106,7 @@ class _JsonLines(_Remarks):
             "message": self.hidden(record.getMessage()),
         }
         for name, value in vars(record).items():
-            if name not in _STANDARD:
+            if name not in _STANDARD and not name.startswith("_"):  # Ray adds to every record.
                 plain = isinstance(value, bool | int | float) or value is None
                 content[name] = value if plain else self.hidden(str(value))
         if traceback := self.traceback(record):

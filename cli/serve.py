@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.options import DURATION, device_options
+from cli.serve_ray import absolute, check_local, ray_options, serve_with_ray
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -19,6 +20,14 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("reference", required=False, metavar="[RELEASE]")
+@click.option(
+    "--channel",
+    "channels",
+    multiple=True,
+    metavar="NAME=RELEASE",
+    help="Serve several, in place of RELEASE: callers choose one by NAME, and get the first "
+    "unasked; they share in memory what they have in common.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option(
     "--port",
@@ -76,9 +85,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--tls-cert", type=_FILE, help="Certificate, as PEM, with its chain.")
 @click.option("--tls-key", type=_FILE, help="The certificate's key.")
+@ray_options
 def serve(
     *,
     reference: str | None,
+    channels: tuple[str, ...],
     host: str,
     port: int,
     grpc_port: int | None,
@@ -95,6 +106,8 @@ def serve(
     max_inputs: int,
     tls_cert: Path | None,
     tls_key: Path | None,
+    engine: str,
+    **cluster: Any,
 ) -> None:
     """Answer over HTTP with a release, until it is asked to end.
 
@@ -106,13 +119,40 @@ def serve(
     if not interval:
         raise click.UsageError("--interval: no store can be asked without a pause; give 1s or more")
     from centra.serving import Batcher, Limits
-    from centra.serving.server import Listener
+    from centra.serving.listener import Listener
     from centra.serving.server import serve as run
     from centra.serving.tokens import Tokens
 
     limits = Limits(queue_inputs=max_queue, request_inputs=max_inputs)
-    source = _source(reference)
-    shadow = _shadow_source(shadow, source) if shadow else None
+    source: str | dict[str, str]
+    if channels:
+        _check_alone(reference, shadow)
+        source = _sources(channels)
+    else:
+        source = _source(reference)
+        shadow = _shadow_source(shadow, source) if shadow else None
+    if engine == "ray":
+        if tls_cert or tls_key:
+            raise click.UsageError(
+                "--tls-cert is the server's own: with Ray, whatever is before its proxies ends TLS"
+            )
+        args = {
+            **_absolute(source),
+            "tasks": list(tasks) or None,
+            "keys": [key.absolute() for key in keys],
+            "threads": threads,
+            "device": device,
+            "dtype": dtype,
+            "interval": interval.total_seconds(),
+            "shadow": absolute(shadow) if shadow else None,
+            "share": share,
+            "tokens": tokens_file.absolute() if tokens_file else None,
+            "limits": limits,
+            "grpc_port": grpc_port,
+        }
+        serve_with_ray(args, cluster, host=host, port=_given("port", port))
+        return
+    check_local(cluster)
     tokens = Tokens(tokens_file) if tokens_file else None
     run(
         lambda observer: Batcher(
@@ -133,6 +173,12 @@ def serve(
     )
 
 
+def _given(name: str, value: int) -> int | None:
+    """What was given for an option; None for its default."""
+    source = click.get_current_context().get_parameter_source(name)
+    return None if source is click.core.ParameterSource.DEFAULT else value
+
+
 def _check_extra() -> None:
     from importlib.util import find_spec
 
@@ -144,6 +190,43 @@ def _check_extra() -> None:
             code="extra-missing",
             extra="serve",
         )
+
+
+def _check_alone(reference: str | None, shadow: str | None) -> None:
+    if reference is not None:
+        raise click.UsageError(
+            f"RELEASE is one and --channel names several; give {reference} a name, too: "
+            f"--channel NAME={reference}"
+        )
+    if shadow is not None:
+        raise click.UsageError(
+            "--shadow compares with one release; compare in a server of that channel alone"
+        )
+
+
+def _absolute(source: str | dict[str, str]) -> dict[str, Any]:
+    """What an application on a cluster is told of its sources."""
+    if isinstance(source, str):
+        return {"source": absolute(source)}
+    return {"channels": {name: absolute(one) for name, one in source.items()}}
+
+
+def _sources(channels: tuple[str, ...]) -> dict[str, str]:
+    """The addresses of channels, by the names that callers choose them by."""
+    from centra.formats.names import parse_name
+
+    found: dict[str, str] = {}
+    for given in channels:
+        name, equals, reference = given.partition("=")
+        if not equals or not reference:
+            raise click.UsageError(
+                f"--channel {given}: expected NAME=RELEASE, for example "
+                "en=s3://models/centra#production"
+            )
+        if parse_name(name, "channel name") in found:
+            raise click.UsageError(f"--channel {given}: {name} is named twice")
+        found[name] = _source(reference)
+    return found
 
 
 def _source(reference: str | None) -> str:

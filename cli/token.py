@@ -20,8 +20,21 @@ def token() -> None:
 @click.argument("name")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--task", "tasks", multiple=True, help="It may ask for these alone; default all.")
+@click.option(
+    "--channel",
+    "channels",
+    multiple=True,
+    help="Where several are served, it may ask these alone; default all.",
+)
 @click.option("--rate", type=float, metavar="N", help="Inputs a second; default without limit.")
-def add(*, name: str, file: Path, tasks: tuple[str, ...], rate: float | None) -> None:
+def add(
+    *,
+    name: str,
+    file: Path,
+    tasks: tuple[str, ...],
+    channels: tuple[str, ...],
+    rate: float | None,
+) -> None:
     """Make a token, print it, and add its digest to FILE.
 
     The token is printed this once and kept nowhere. NAME is what logs call its bearer. A server that
@@ -29,6 +42,6 @@ def add(*, name: str, file: Path, tasks: tuple[str, ...], rate: float | None) ->
     """
     from centra.serving.tokens import add_token
 
-    made = add_token(file, name, tasks=tasks, rate=rate)
+    made = add_token(file, name, tasks=tasks, channels=channels, rate=rate)
     click.echo(made)
     remark(f"{file} holds its digest; whoever calls sends: Authorization: Bearer TOKEN")

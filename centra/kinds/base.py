@@ -28,9 +28,13 @@ if TYPE_CHECKING:
     from centra.modeling.crf import LinearChain
     from centra.tokenization.text_encoder import Row
 
-__all__ = ["Kind", "label_index", "label_indices", "largest_difference"]
+__all__ = ["ColumnType", "Kind", "label_index", "label_indices", "largest_difference"]
 
 K = TypeVar("K")
+
+ColumnType = Literal["text", "number", "count", "texts", "numbers", "spans", "json"]
+"""What a column of answers holds: a text, a number, a whole number, lists of texts or numbers, spans,
+or any plain value."""
 
 _SHOWN = 10
 """So many labels are named."""
@@ -283,6 +287,14 @@ class Kind(ABC):
     @abstractmethod
     def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
         """An answer for people, and its score in words; nothing for the score where it has none."""
+
+    def columns(self) -> dict[str, ColumnType]:
+        """The columns that its answers have in a table, in their order."""
+        return dict.fromkeys(self.answer_fields, "json")
+
+    def cells(self, answer: Mapping[str, Any]) -> list[Any]:
+        """What an answer has in each of :meth:`columns`."""
+        return [answer[field] for field in self.answer_fields]
 
     @abstractmethod
     def describe(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from centra.data.inputs import Example, Input
     from centra.formats.task_module import TaskSpec
+    from centra.kinds.base import ColumnType
     from centra.kinds.chain import Chain
     from centra.modeling.crf import LinearChain
     from centra.tokenization.text_encoder import Row
@@ -135,6 +136,10 @@ class Classification(Kind):
         """By the score of the label."""
         same = one["label"] == other["label"]
         return abs(one["score"] - other["score"]) if same else None
+
+    def columns(self) -> dict[str, ColumnType]:
+        """``label`` and ``score``."""
+        return {"label": "text", "score": "number"}
 
     def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
         """The label; ``-`` for none."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from centra.data.inputs import Example, Input
     from centra.formats.task_module import TaskSpec
+    from centra.kinds.base import ColumnType
     from centra.kinds.chain import Chain
     from centra.modeling.crf import LinearChain
     from centra.tokenization.text_encoder import Row
@@ -142,6 +143,14 @@ class Multilabel(Kind):
             {x["label"]: x["score"] for x in answer["labels"]} for answer in (one, other)
         )
         return largest_difference(first, second)
+
+    def columns(self) -> dict[str, ColumnType]:
+        """``labels``, the best first, and ``scores``, one for each."""
+        return {"labels": "texts", "scores": "numbers"}
+
+    def cells(self, answer: Mapping[str, Any]) -> list[Any]:
+        """A list of names, and one of scores."""
+        return [[found[field] for found in answer["labels"]] for field in ("label", "score")]
 
     def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
         """The labels; ``-`` for none."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from centra.data.inputs import Example, Input
     from centra.data.tags import Scheme
     from centra.formats.task_module import TaskSpec
+    from centra.kinds.base import ColumnType
     from centra.kinds.chain import Chain
     from centra.modeling.crf import LinearChain
     from centra.tokenization.text_encoder import Row
@@ -155,6 +156,10 @@ class Regression(Kind):
         size = max(1.0, abs(first), abs(second))
         difference: float = abs(first - second)
         return difference if difference <= _CLOSE * size else None
+
+    def columns(self) -> dict[str, ColumnType]:
+        """``value``."""
+        return {"value": "number"}
 
     def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
         """The value."""

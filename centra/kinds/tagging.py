@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from centra.data.reading import Reading
     from centra.data.tags import Scheme
     from centra.formats.task_module import TaskSpec
+    from centra.kinds.base import ColumnType
     from centra.kinds.chain import Chain
     from centra.modeling.crf import LinearChain
     from centra.tokenization.text_encoder import Row
@@ -239,6 +240,10 @@ class Tagging(Kind):
             for answer in (one, other)
         )
         return largest_difference(first, second)
+
+    def columns(self) -> dict[str, ColumnType]:
+        """``spans``."""
+        return {"spans": "spans"}
 
     def answer_text(self, answer: Mapping[str, Any]) -> tuple[str, str]:
         """The spans with their labels; ``-`` for none."""

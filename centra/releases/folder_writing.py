@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +30,7 @@ from centra.system.files import (
     sync_folder,
     temporary_for,
 )
+from centra.system.locking import locked
 from centra.system.reading import check_links
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def write_folder(
     written = 0
     try:
         make_folder(root)
-        with _locked(root):
+        with locked(root):
             earlier = check_target(root)
             _remove_temporaries(root, {*earlier, *sums})
             to_write = [path for path, digest in sums.items() if not _is_right(root / path, digest)]
@@ -186,23 +186,6 @@ def _is_of_begun_write(entry: tuple[Path, bool]) -> bool:
         return path.parts[0] in _FOLDERS
     ours = len(path.parts) > 1 or temporary_for(path.name) in (SUMS, MANIFEST)
     return ours and temporary_for(path.name) is not None
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Let no other process write a folder meanwhile; one that is killed lets go of it."""
-    handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _log.warning("%s: another process writes it; waiting", root)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            pass  # Some network file systems have no such locks.
-        yield
-    finally:
-        os.close(handle)
 
 
 def _withdraw_manifest(root: Path, earlier: dict[str, str], sums: dict[str, str]) -> None:

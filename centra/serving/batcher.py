@@ -1,8 +1,11 @@
-"""Requests of many clients, answered together: the one way from an event loop to a release.
+"""Requests of many clients, answered together: the one way from an event loop to releases.
 
 A request is checked and enters the queue; its inputs are tokenised beside the event loop; a thread
 takes batches from the queue and computes them; answers go back to whoever asked. Another release can
 take over between two requests: each is answered by the one that was there when it came.
+
+There may be several channels, each with a release of its own: a batch is of one of them, and they
+take turns. What their releases have in common is in memory once.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ import logging
 import os
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -21,36 +23,37 @@ from centra.errors import UsageError
 from centra.formats.names import distinct_names
 from centra.runtime.queries import Query
 from centra.runtime.requests import is_one_input
+from centra.serving.channels import ServedChannels
 from centra.serving.compute import ComputeThread, Observer, tell
 from centra.serving.errors import ClosedError, DeadlineError, ServingError, TooLargeError
-from centra.serving.follower import Follower
+from centra.serving.follower import Follower, Following
 from centra.serving.limits import Limits
 from centra.serving.mailbox import Mailbox
 from centra.serving.preparing import LoadOptions
 from centra.serving.queue import InputQueue
-from centra.serving.releases import ServedReleases
 from centra.serving.request import QueuedInput, Request
-from centra.serving.served import ServedRelease
+from centra.serving.served_channel import NOT_OPEN
 from centra.serving.shadow import Shadow
 from centra.serving.shape import BatchShape, usual_shape
 from centra.serving.tokenizing import Tokenization, TokenizerThreads
 from centra.system.processors import processors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
     from centra.data.inputs import Input
     from centra.runtime.queries import EncodedQuery
-    from centra.runtime.release import Release
+    from centra.serving.channels import Source
+    from centra.serving.served import ServedRelease
+    from centra.serving.served_channel import ServedChannel
 
 __all__ = ["Batcher", "Observer"]
 
 _log = logging.getLogger(__name__)
 
 _LIMITS = Limits()
-_NOT_OPEN = "no new requests are taken: the batcher ends, or has not begun"
 
 
 class Batcher:
@@ -58,7 +61,7 @@ class Batcher:
 
     def __init__(
         self,
-        source: str | os.PathLike[str] | Release,
+        source: Source | Mapping[str, Source],
         *,
         follow: bool = True,
         interval: float = 5.0,
@@ -72,27 +75,30 @@ class Batcher:
         dtype: str | None = None,
         limits: Limits = _LIMITS,
         observer: Observer | None = None,
+        make_follower: Callable[..., Following] = Follower,
     ) -> None:
         """Say what is to be served; it is loaded when the ``async with`` block begins.
 
         Args:
             source: as for :func:`centra.load_release`; or a loaded release, which stays the
-                caller's to close.
-            follow: where the source is a channel, serve what it names from now on.
-            interval: seconds between two looks at the channel.
+                caller's to close. Or several of these, each by the name that callers choose it by;
+                the first answers those who choose none.
+            follow: where a source is a channel, serve what it names from now on.
+            interval: seconds between two looks at a channel.
             shadow: likewise a source, whose release answers a ``share`` of the inputs too when
                 there is time for it, to learn how its answers differ; see
-                :class:`centra.serving.shadow.Shadow`.
+                :class:`centra.serving.shadow.Shadow`. Not with several sources.
             tasks, keys, engine, threads, device, dtype: as for :func:`centra.load_release`; threads
                 that this process has no processors for are not begun.
             limits: how much is taken at once.
             observer: is told of what happens.
+            make_follower: makes what follows a source, from what :class:`Follower` takes.
+
+        Raises:
+            UsageError: no source or a bad name among several, or a shadow of them.
         """
         self.limits = limits
         self.observer = observer
-        self.follower: Follower | None = None
-        """What follows the channel, where one is followed."""
-        self._source, self._follow, self._interval = source, follow, interval
         files = [keys] if isinstance(keys, str | os.PathLike) else keys
         self._options = LoadOptions(
             tasks=tasks,
@@ -102,45 +108,52 @@ class Batcher:
             device=device,
             dtype=dtype,
         )
-        self.queue: InputQueue[QueuedInput] = InputQueue(
-            inputs=limits.queue_inputs, tokens=limits.queue_tokens, seconds=limits.queue_ms / 1000
-        )
-        """What waits."""
-        self.shadow: Shadow | None = None
-        """What compares with another release, where that is asked for."""
+        comparing = None
         if shadow is not None:
-            self.shadow = Shadow(
+            comparing = Shadow(
                 shadow,
                 share=share,
                 options=self._options,
                 busy=lambda: self.queue.inputs > 0,
                 interval=interval,
             )
-        self._releases: ServedReleases | None = None
-        self._open = False
+        self.channels = ServedChannels(
+            source,
+            options=self._options,
+            follow=follow,
+            interval=interval,
+            make_follower=make_follower,
+            shadow=comparing,
+        )
+        """What is served, by name."""
+        self.queue: InputQueue[QueuedInput] = InputQueue(
+            inputs=limits.queue_inputs,
+            tokens=limits.queue_tokens,
+            seconds=limits.queue_ms / 1000,
+            lanes=self.channels,
+        )
+        """What waits."""
+        self._begun = self._open = False
         self._idle: asyncio.Future[None] | None = None
         self._requests: dict[Request, asyncio.TimerHandle | None] = {}
 
     async def __aenter__(self) -> Self:
-        """Load the release and begin.
+        """Load the releases, one after the other, and begin.
 
         Raises:
-            CentraError: see :func:`centra.load_release`.
+            CentraError: see :func:`centra.load_release`; of several, the text names which.
         """
         self._loop = asyncio.get_running_loop()
-        self._releases = ServedReleases(await asyncio.to_thread(self._load), keep=self._source)
         self._mailbox = Mailbox(self._loop)
+        await self.channels.open(self._mailbox)
         self._tokenizers = TokenizerThreads(
             max(1, processors() // 8), most_characters=self.limits.input_characters
         )
         self._compute = ComputeThread(
             self.queue, self._mailbox, shape=self._batch_shape, observer=self.observer
         )
-        self._open = True
-        if self.follower is not None:
-            self.follower.start()
-        if self.shadow is not None:
-            self.shadow.start()
+        self._begun = self._open = True
+        self.channels.start()
         return self
 
     async def __aexit__(
@@ -154,22 +167,37 @@ class Batcher:
 
     @property
     def served(self) -> ServedRelease:
-        """What new requests are answered by.
+        """What new requests are answered by that choose no channel.
 
         Raises:
             ClosedError: the batcher has not begun, or has ended.
         """
-        return self._begun.current
+        return self.channels.choose().served
 
     @property
     def swapped(self) -> int:
-        """How often a release took another's place."""
-        return self._begun.swapped
+        """How often a release of the default channel took another's place."""
+        return self.channels.choose().swapped
+
+    @property
+    def follower(self) -> Following | None:
+        """What follows the default channel, where it is followed."""
+        return self.channels.choose().follower
+
+    @property
+    def shadow(self) -> Shadow | None:
+        """What compares with another release, where that is asked for."""
+        return self.channels.choose().shadow
 
     @property
     def accepts(self) -> bool:
         """Whether new requests are taken."""
         return self._open
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests are taken, and the thread is there that computes them."""
+        return self._open and self._compute.alive
 
     @property
     def open_requests(self) -> int:
@@ -182,6 +210,7 @@ class Batcher:
         inputs: str | Mapping[str, Any] | Input,
         tasks: Collection[str] | str | None = None,
         *,
+        channel: str | None = None,
         top_k: int | None = None,
         logits: bool = False,
         timeout: float | None = None,
@@ -193,6 +222,7 @@ class Batcher:
         inputs: Iterable[object],
         tasks: Collection[str] | str | None = None,
         *,
+        channel: str | None = None,
         top_k: int | None = None,
         logits: bool = False,
         timeout: float | None = None,
@@ -203,6 +233,7 @@ class Batcher:
         inputs: object,
         tasks: Collection[str] | str | None = None,
         *,
+        channel: str | None = None,
         top_k: int | None = None,
         logits: bool = False,
         timeout: float | None = None,
@@ -211,12 +242,13 @@ class Batcher:
 
         Args:
             inputs, tasks: as there.
+            channel: which of several answers; default the first.
             top_k: so many best labels besides, of tasks whose kind ranks labels.
             logits: whether raw logits are given besides.
             timeout: seconds after which there is no use for the answers.
 
         Raises:
-            DataError, NotFoundError, UsageError: as there.
+            DataError, NotFoundError, UsageError: as there; or there is no such channel.
             ServingError: as of :meth:`submit`, or the time is over.
             Exception: a branch failed.
         """
@@ -230,7 +262,8 @@ class Batcher:
         names = None if tasks is None else tuple(distinct_names(tasks))
         items: Iterable[object] = [inputs] if one else inputs  # type: ignore[assignment]
         queries = [Query(input=item, tasks=names, top_k=top_k, logits=logits) for item in items]
-        answers = await (await self.submit(queries, timeout=timeout)).collect()
+        request = await self.submit(queries, channel=channel, timeout=timeout)
+        answers = await request.collect()
         for answer in answers:
             for error in (answer.error, *answer.errors.values()):
                 if error is not None:
@@ -238,33 +271,41 @@ class Batcher:
         in_order = [dict(sorted(answer.answers.items())) for answer in answers]
         return in_order[0] if one else in_order
 
-    async def submit(self, queries: Sequence[Query], *, timeout: float | None = None) -> Request:
+    async def submit(
+        self,
+        queries: Sequence[Query],
+        *,
+        channel: str | None = None,
+        timeout: float | None = None,
+    ) -> Request:
         """Send a request; it returns when it is tokenised and waits for its batch.
 
         Args:
             queries: of the request.
+            channel: which of several answers; default the first.
             timeout: seconds after which there is no use for answers; what lacks them then has a
                 :class:`DeadlineError` instead.
 
         Raises:
+            NotFoundError: there is no such channel.
             OverloadedError: too much waits already.
             TooLargeError: the request is larger than is ever taken.
             DeadlineError: the time was over before it was tokenised.
             ClosedError: the batcher ends, or has not begun.
         """
         try:
-            return await self._submit(queries, timeout)
+            return await self._submit(queries, self.channels.choose(channel), timeout)
         except ServingError as error:
             if self.observer is not None:
                 tell(self.observer.refused, error)
             raise
 
     def swap(self, served: ServedRelease) -> None:
-        """Let another release answer all requests from now on; call it on the event loop.
+        """Let another release answer who chooses no channel; call it on the event loop.
 
-        The one before is closed when the last of its requests is done.
+        See :meth:`centra.serving.served_channel.ServedChannel.swap`.
         """
-        self._begun.swap(served)
+        self.channels.choose().swap(served)
 
     async def aclose(self) -> None:
         """Take no new requests, answer those that were taken, and give everything back.
@@ -272,11 +313,10 @@ class Batcher:
         If it is cancelled meanwhile, what has no answer by then fails.
         """
         self._open = False
-        if self._releases is None:
+        if not self._begun:
             return
         try:
-            if self.follower is not None:
-                await asyncio.to_thread(self.follower.close)
+            await self.channels.follow_no_more()
             if self._requests:
                 self._idle = self._idle or self._loop.create_future()
                 # Somebody else may wait for it, too.
@@ -287,22 +327,15 @@ class Batcher:
     async def _end(self) -> None:
         for request in [*self._requests]:
             request.fail(ClosedError("the batcher ended before there was an answer"))
-        if self.shadow is not None:
-            await asyncio.to_thread(self.shadow.close)
         await asyncio.to_thread(self._end_threads)
-        releases, self._releases = self._releases, None
-        if releases is not None:
-            await releases.close()
+        await self.channels.close()
+        self._begun = False
 
-    @property
-    def _begun(self) -> ServedReleases:
-        if self._releases is None:
-            raise ClosedError(_NOT_OPEN)
-        return self._releases
-
-    async def _submit(self, queries: Sequence[Query], timeout: float | None) -> Request:
+    async def _submit(
+        self, queries: Sequence[Query], channel: ServedChannel, timeout: float | None
+    ) -> Request:
         if not self._open:
-            raise ClosedError(_NOT_OPEN)
+            raise ClosedError(NOT_OPEN)
         if len(queries) > self.limits.request_inputs:
             raise TooLargeError(
                 f"the request has {len(queries)} inputs; at most {self.limits.request_inputs} are "
@@ -310,11 +343,17 @@ class Batcher:
                 field="inputs",
                 limit=self.limits.request_inputs,
             )
-        request = Request(self.served, queries, timeout=timeout, done=self._request_done)
+        request = Request(
+            channel.served,
+            queries,
+            channel=channel.name,
+            timeout=timeout,
+            done=self._request_done,
+        )
         if not queries:
             return request
         self.queue.enter(request.ticket)
-        self._begun.begin()
+        channel.begin()
         self._requests[request] = (
             None if timeout is None else self._loop.call_later(timeout, _expire, request)
         )
@@ -348,13 +387,9 @@ class Batcher:
             self.queue.leave(request.ticket)
         if timer := self._requests.pop(request):
             timer.cancel()
-        self._begun.end(request.served)
+        self.channels[request.channel].end(request)
         if self.observer is not None and not request.refused:
             tell(self.observer.request_done, request)
-        if self.shadow is not None and request.failure is None:
-            for query, said in zip(request.queries, request.answers, strict=True):
-                if said.answers:
-                    self.shadow.offer(query, said.answers, request.served)
         if self._idle is not None and not self._requests:
             self._idle.set_result(None)
             self._idle = None
@@ -371,34 +406,6 @@ class Batcher:
             device=self._options.device,
         )
         return replace(usual, tokens=self.limits.batch_tokens or usual.tokens)
-
-    def _load(self) -> ServedRelease:
-        if not isinstance(self._source, str | os.PathLike):
-            return ServedRelease(
-                release=self._source,
-                number=None,
-                versions={},
-                channel=None,
-                revision=None,
-                since=datetime.now(UTC),
-            )
-        follower = Follower(
-            self._source, options=self._options, on_ready=self._on_ready, interval=self._interval
-        )
-        served = follower.load()
-        if self._follow and follower.follows:
-            self.follower = follower
-        return served
-
-    def _on_ready(self, served: ServedRelease) -> None:
-        """In the follower's thread: let a release take over, if it is not too late for that."""
-        self._mailbox.post(partial(self._take_over, served))
-
-    def _take_over(self, served: ServedRelease) -> None:
-        if self._releases is not None:
-            self._releases.swap(served)
-        else:
-            served.release.close()
 
 
 def _note(request: Request, results: list[EncodedQuery | Exception], now: float) -> None:

@@ -45,6 +45,8 @@ class BatchRecord:
     """A batch that has been computed."""
 
     served: ServedRelease
+    channel: str = ""
+    """The name of the channel that was asked; empty where it has none."""
     inputs: int
     tokens: int
     seconds: float
@@ -87,6 +89,11 @@ class ComputeThread:
         self._thread = threading.Thread(target=self._work, name="centra-batcher", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._thread.is_alive()
+
     def join(self) -> None:
         """Wait for the end."""
         self._thread.join()
@@ -120,6 +127,7 @@ class ComputeThread:
         if self._observer is not None:
             record = BatchRecord(
                 served=served,
+                channel=batch[0].request.channel,
                 inputs=len(batch),
                 tokens=tokens,
                 seconds=seconds,

@@ -8,13 +8,13 @@ gone, and no request can make one.
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from centra.errors import CentraError
-from centra.serving.series import Histogram, counters, histograms
-from centra.serving.standing import of_standing
+from centra.serving.series import ByChannel, Histogram, counters, histograms
+from centra.serving.standing import of_standings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -42,28 +42,26 @@ _INPUTS = tuple(2.0**n for n in range(10))
 class Metrics:
     """The counts of one server, told by its batcher and by whoever answers over the network.
 
-    It counts from any thread, and shares nothing with another server of the process.
+    It counts from any thread, and shares nothing with another server of the process. Channels are
+    told apart by their names; a server of one that has none, and calls that are of none, say ``""``.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._requests: Counter[tuple[str, str]] = Counter()
-        self._request_seconds: dict[str, Histogram] = {}
+        self._channels: defaultdict[str, _ChannelCounts] = defaultdict(_ChannelCounts)
         self._errors: Counter[str] = Counter()
-        self._part_seconds = {part: Histogram(_SECONDS) for part in PARTS}
         self._batch_tokens, self._batch_inputs = Histogram(_TOKENS), Histogram(_INPUTS)
-        self._tokens = self._inputs = 0
-        self._tasks: dict[str, _TaskCounts] = {}
 
     def batch_done(self, batch: BatchRecord) -> None:
         """A batch was computed."""
         with self._lock:
-            self._tokens += batch.tokens
-            self._inputs += batch.inputs
             self._batch_tokens.observe(batch.tokens)
             self._batch_inputs.observe(batch.inputs)
+            channel = self._channels[batch.channel]
+            channel.tokens += batch.tokens
+            channel.inputs += batch.inputs
             for task in batch.tasks:
-                counts = self._tasks.setdefault(task.task, _TaskCounts())
+                counts = channel.tasks.setdefault(task.task, _TaskCounts())
                 counts.answered += task.answered
                 counts.failed += task.failed
                 counts.seconds += task.seconds
@@ -73,10 +71,11 @@ class Metrics:
         timing = request.timing
         with self._lock:
             if request.failure is None and request.computed is not None:
-                self._part_seconds["tokenise"].observe(timing.tokenise)
-                self._part_seconds["queue"].observe(timing.queue)
-                self._part_seconds["trunk"].observe(timing.trunk)
-                self._part_seconds["branch"].observe(timing.branch)
+                parts = self._channels[request.channel].part_seconds
+                parts["tokenise"].observe(timing.tokenise)
+                parts["queue"].observe(timing.queue)
+                parts["trunk"].observe(timing.trunk)
+                parts["branch"].observe(timing.branch)
             for error in request.errors:
                 self._errors[reason_of(error)] += 1
 
@@ -84,62 +83,79 @@ class Metrics:
         """A request was not taken in."""
         self.count_error(error)
 
-    def count_request(self, route: str, outcome: str, seconds: float) -> None:
+    def count_request(self, route: str, outcome: str, seconds: float, *, channel: str = "") -> None:
         """A request was answered, or refused.
 
         Args:
             route: as the server declares it: what callers write makes no series.
             outcome: one of a few words.
             seconds: until the last byte of the answer went.
+            channel: that it was about; of those that are served.
         """
         with self._lock:
-            self._requests[route, outcome] += 1
-            if route not in self._request_seconds:
-                self._request_seconds[route] = Histogram(_SECONDS)
-            self._request_seconds[route].observe(seconds)
+            counts = self._channels[channel]
+            counts.requests[route, outcome] += 1
+            if route not in counts.request_seconds:
+                counts.request_seconds[route] = Histogram(_SECONDS)
+            counts.request_seconds[route].observe(seconds)
 
     def count_error(self, error: Exception) -> None:
         """A request was refused or failed, of which the batcher does not know."""
         with self._lock:
             self._errors[reason_of(error)] += 1
 
-    def count_serialised(self, seconds: float) -> None:
+    def count_serialised(self, seconds: float, *, channel: str = "") -> None:
         """Answers were written down for who asked, which took so long."""
         with self._lock:
-            self._part_seconds["serialise"].observe(seconds)
+            self._channels[channel].part_seconds["serialise"].observe(seconds)
 
-    def text(self, standing: Standing, accept: str = "") -> tuple[bytes, str]:
+    def text(self, standings: Sequence[Standing], accept: str = "") -> tuple[bytes, str]:
         """All series, and the content type that they are in.
 
         Args:
-            standing: how the server stands.
+            standings: how the channels of the server stand.
             accept: the header of who asks: OpenMetrics, or the text that Prometheus has always read.
         """
         from prometheus_client import CollectorRegistry, ProcessCollector
         from prometheus_client.exposition import choose_encoder
 
         registry = CollectorRegistry()
-        registry.register(_Families([*of_standing(standing), *self._counted(standing.modules)]))
+        registry.register(_Families([*of_standings(standings), *self._counted(standings)]))
         ProcessCollector(registry=registry)
         encode, content_type = choose_encoder(accept)
         return encode(registry), content_type
 
-    def _counted(self, served: Collection[str]) -> list[Metric]:
+    def _counted(self, standings: Sequence[Standing]) -> list[Metric]:
+        labels = ByChannel(named=any(standing.name for standing in standings))
         with self._lock:
-            return [*self._of_requests(), *self._of_batches(), *self._of_tasks(served)]
+            for standing in standings:
+                self._channels[standing.name].keep(standing.modules)
+            return [
+                *self._of_requests(labels),
+                *self._of_batches([standing.name for standing in standings], labels),
+                *self._of_tasks(labels),
+            ]
 
-    def _of_requests(self) -> Iterator[Metric]:
+    def _of_requests(self, labels: ByChannel) -> Iterator[Metric]:
         yield counters(
             "centra_requests",
             "Requests that were answered or refused.",
-            ("route", "outcome"),
-            self._requests.items(),
+            labels.names("route", "outcome"),
+            [
+                (labels.key(name, *key), count)
+                for name, channel in self._channels.items()
+                for key, count in channel.requests.items()
+            ],
         )
         yield histograms(
             "centra_request_seconds",
             "From a request's arrival to the last byte of its answer.",
-            ("route",),
-            [((route,), seconds) for route, seconds in self._request_seconds.items()],
+            labels.names("route"),
+            [
+                (labels.key(name, route), seconds)
+                for name, channel in self._channels.items()
+                for route, seconds in channel.request_seconds.items()
+            ],
         )
         yield counters(
             "centra_errors",
@@ -147,31 +163,43 @@ class Metrics:
             ("reason",),
             [((reason,), count) for reason, count in self._errors.items()],
         )
+
+    def _of_batches(self, served: Sequence[str], labels: ByChannel) -> Iterator[Metric]:
+        channels = {name: self._channels[name] for name in served}
         yield histograms(
             "centra_part_seconds",
             "What the parts of a request took; trunk and branch of the batch that it was in.",
-            ("part",),
-            [((part,), seconds) for part, seconds in self._part_seconds.items()],
+            labels.names("part"),
+            [
+                (labels.key(name, part), seconds)
+                for name, channel in channels.items()
+                for part, seconds in channel.part_seconds.items()
+            ],
         )
-
-    def _of_batches(self) -> Iterator[Metric]:
-        yield counters("centra_tokens", "Tokens that were computed.", (), [((), self._tokens)])
-        yield counters("centra_inputs", "Inputs that were computed.", (), [((), self._inputs)])
+        for unit in ("tokens", "inputs"):
+            yield counters(
+                f"centra_{unit}",
+                f"{unit.capitalize()} that were computed.",
+                labels.names(),
+                [(labels.key(name), getattr(one, unit)) for name, one in channels.items()],
+            )
         for unit, histogram in (("tokens", self._batch_tokens), ("inputs", self._batch_inputs)):
             yield histograms(
                 f"centra_batch_{unit}", f"The {unit} of a batch.", (), [((), histogram)]
             )
 
-    def _of_tasks(self, served: Collection[str]) -> Iterator[Metric]:
-        """The series of the tasks that are served; what was counted for others is forgotten."""
-        self._tasks = {task: self._tasks.get(task) or _TaskCounts() for task in served}
+    def _of_tasks(self, labels: ByChannel) -> Iterator[Metric]:
         for name, help_text, counts in (
             ("answers", "Inputs that a task answered.", "answered"),
             ("answer_errors", "Inputs that a task failed to answer.", "failed"),
             ("branch_seconds", "Time in a task's branch, over all its batches.", "seconds"),
         ):
-            values = [((task,), getattr(found, counts)) for task, found in self._tasks.items()]
-            yield counters(f"centra_{name}", help_text, ("task",), values)
+            values = [
+                (labels.key(channel_name, task), getattr(found, counts))
+                for channel_name, channel in self._channels.items()
+                for task, found in channel.tasks.items()
+            ]
+            yield counters(f"centra_{name}", help_text, labels.names("task"), values)
 
 
 @dataclass
@@ -179,6 +207,26 @@ class _TaskCounts:
     answered: int = 0
     failed: int = 0
     seconds: float = 0.0
+
+
+@dataclass
+class _ChannelCounts:
+    """What is counted for one channel."""
+
+    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By route and outcome."""
+    request_seconds: dict[str, Histogram] = field(default_factory=dict)
+    """By route."""
+    part_seconds: dict[str, Histogram] = field(
+        default_factory=lambda: {part: Histogram(_SECONDS) for part in PARTS}
+    )
+    tokens: int = 0
+    inputs: int = 0
+    tasks: dict[str, _TaskCounts] = field(default_factory=dict)
+
+    def keep(self, served: Collection[str]) -> None:
+        """Have counts of the tasks that are served; what was counted for others is forgotten."""
+        self.tasks = {task: self.tasks.get(task) or _TaskCounts() for task in served}
 
 
 class _Families:

@@ -5,6 +5,9 @@ parts: each batch takes from the requests in turn, so that a large one keeps no 
 none waits for ever. One rule bounds it for all: a request fits as a whole, or is refused as a whole.
 
 A batch is taken when the one before is done, unless more inputs are as good as there.
+
+Each channel has a lane. The lanes take turns, a batch each; and a lane that holds less than its share
+of the queue is let in although others have filled it. So none keeps another from being answered.
 """
 
 from __future__ import annotations
@@ -13,58 +16,61 @@ import math
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from centra.serving.errors import OverloadedError, TooLargeError
+from centra.serving.lane import Lane
 from centra.serving.pace import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
+    from centra.serving.lane import Ticket
     from centra.serving.shape import BatchShape
 
-__all__ = ["InputQueue", "Ticket"]
+__all__ = ["InputQueue", "Waiting"]
 
 T = TypeVar("T")
 
-_TURNS = 4
-"""Into so many turns a batch is cut: a request that fills more gives way to the others."""
 
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """What waits of one channel."""
 
-@dataclass(eq=False)
-class Ticket(Generic[T]):
-    """One request in the queue."""
-
-    group: object
-    """A batch holds requests of one group."""
-    count: int
-    """Inputs that it entered with."""
-    deadline: float | None = None
-    """After this moment of :func:`time.monotonic` it is not computed any more."""
-    inputs: deque[tuple[T, int]] = field(default_factory=deque)
-    """What waits of it, each with its tokens."""
-    entered: float = field(default_factory=time.monotonic)
-    present: bool = False
-    """Whether it is in the queue."""
+    inputs: int
+    """Those that are being tokenised included."""
+    tokens: int
+    age: float
+    """For how many seconds the oldest request has waited; 0 where none does."""
 
 
 class InputQueue(Generic[T]):
     """Inputs of many requests that wait to be computed. Any thread may use it."""
 
-    def __init__(self, *, inputs: int, tokens: int, seconds: float = math.inf) -> None:
+    def __init__(
+        self,
+        *,
+        inputs: int,
+        tokens: int,
+        seconds: float = math.inf,
+        lanes: Collection[str] = ("",),
+    ) -> None:
         """Make an empty queue.
 
         Args:
             inputs: how many it holds, those that are being tokenised included.
             tokens: how many tokens it holds.
             seconds: it takes no more while what waits takes longer than this.
+            lanes: the channels that requests are for. One of several may have its share of each
+                bound waiting, or one request, whatever the others have.
         """
         self._most_inputs, self._most_tokens, self._most_seconds = inputs, tokens, seconds
         self._changed = threading.Condition()
-        self._waiting: deque[Ticket[T]] = deque()
-        self._arriving: dict[Ticket[T], None] = {}
-        self._inputs = self._ready = self._tokens = self._enough = 0
+        self._lanes: dict[str, Lane[T]] = {name: Lane() for name in lanes}
+        self._turns = deque(self._lanes.values())
+        self._share = 1 / len(self._lanes)
+        self._enough = 0
         self._closed = False
         self._rate = self._full_rate = 0.0
         self._usual = 0
@@ -73,12 +79,12 @@ class InputQueue(Generic[T]):
     @property
     def inputs(self) -> int:
         """How many wait, those that are being tokenised included."""
-        return self._inputs
+        return sum(lane.inputs for lane in self._lanes.values())
 
     @property
     def tokens(self) -> int:
         """How many tokens wait."""
-        return self._tokens
+        return sum(lane.tokens for lane in self._lanes.values())
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -88,14 +94,20 @@ class InputQueue(Generic[T]):
     @property
     def seconds(self) -> float:
         """How long what waits will take, by the pace of large batches; 0 before the first of them."""
-        return self._tokens / self._full_rate if self._full_rate else 0.0
+        return self._seconds(self.tokens)
 
     @property
     def age(self) -> float:
         """For how many seconds the oldest request has waited; 0 where none does."""
+        return max(self.waiting(lane).age for lane in self._lanes)
+
+    def waiting(self, lane: str) -> Waiting:
+        """What waits in a lane."""
+        found = self._lanes[lane]
         with self._changed:
-            entered = [t.entered for t in (*self._waiting, *self._arriving)]
-        return time.monotonic() - min(entered) if entered else 0.0
+            entered = [ticket.entered for ticket in found.tickets]
+        age = time.monotonic() - min(entered) if entered else 0.0
+        return Waiting(inputs=found.inputs, tokens=found.tokens, age=age)
 
     def enter(self, ticket: Ticket[T]) -> None:
         """Take a request in, before its inputs are tokenised.
@@ -110,13 +122,15 @@ class InputQueue(Generic[T]):
                 field="inputs",
                 limit=self._most_inputs,
             )
+        lane = self._lanes[ticket.lane]
         with self._changed:
-            full = self._tokens >= self._most_tokens or self.seconds > self._most_seconds
-            if full or self._inputs + ticket.count > self._most_inputs:
+            if not (
+                self._may_enter(self.inputs + ticket.count, self.tokens)
+                or self._may_enter(lane.inputs + ticket.count, lane.tokens, self._share)
+                or not lane.inputs
+            ):
                 raise self._overloaded()
-            self._inputs += ticket.count
-            self._arriving[ticket] = None
-            ticket.present = True
+            lane.arrive(ticket)
 
     def fill(self, ticket: Ticket[T], inputs: Sequence[tuple[T, int]]) -> None:
         """Give a request its tokenised inputs, which may be fewer than it entered with.
@@ -128,13 +142,17 @@ class InputQueue(Generic[T]):
             OverloadedError: they have more than fit now; the request has left.
         """
         tokens = sum(count for _, count in inputs)
+        lane = self._lanes[ticket.lane]
         with self._changed:
             if not ticket.present:
                 return
-            del self._arriving[ticket]
-            self._inputs -= ticket.count
-            if tokens + self._tokens > self._most_tokens or not inputs:
-                ticket.present = False
+            fits = (
+                self.tokens + tokens <= self._most_tokens
+                or lane.tokens + tokens <= self._share * self._most_tokens
+                or (not lane.tokens and tokens <= self._most_tokens)
+            )
+            if not fits or not inputs:
+                lane.turn_away(ticket)
                 self._changed.notify_all()
                 if tokens > self._most_tokens:
                     raise TooLargeError(
@@ -145,29 +163,18 @@ class InputQueue(Generic[T]):
                 if inputs:
                     raise self._overloaded()
                 return
-            ticket.inputs.extend(inputs)
-            self._inputs += len(inputs)
-            self._ready += len(inputs)
-            self._tokens += tokens
-            self._waiting.append(ticket)
+            lane.admit(ticket, inputs)
             now = time.monotonic()
             self._pace.arrived(len(inputs), now)
             # Whoever waits for many is not woken for each.
-            if self._tokens >= self._enough or not self._pace.pause(self._ready, now):
+            if not self._pause(now):
                 self._changed.notify_all()
 
     def leave(self, ticket: Ticket[T]) -> None:
         """Drop what waits of a request; does nothing where nothing does."""
         with self._changed:
-            if not ticket.present:
-                return
-            if ticket in self._arriving:
-                del self._arriving[ticket]
-                self._inputs -= ticket.count
-            else:
-                self._waiting.remove(ticket)
-                self._forget(ticket)
-            ticket.present = False
+            if ticket.present:
+                self._lanes[ticket.lane].leave(ticket)
 
     def take(self, shape: Callable[[Any], BatchShape]) -> list[T]:
         """Wait for inputs, and take what is computed together next.
@@ -180,13 +187,15 @@ class InputQueue(Generic[T]):
         """
         with self._changed:
             while True:
-                if self._waiting:
-                    self._enough = self._usual = shape(self._waiting[0].group).tokens
-                    full = self._closed or self._tokens >= self._enough
-                    pause = 0.0 if full else self._pace.pause(self._ready, time.monotonic())
-                    if pause:
+                lane = next((lane for lane in self._turns if lane.waiting), None)
+                if lane is not None:
+                    self._enough = self._usual = shape(lane.waiting[0].group).tokens
+                    now = time.monotonic()
+                    if pause := self._pause(now):
                         self._changed.wait(pause)
-                    elif batch := self._pick(shape):
+                    elif batch := lane.pick(shape, now):
+                        self._turns.remove(lane)
+                        self._turns.append(lane)
                         return batch
                 elif self._closed:
                     return []
@@ -210,44 +219,29 @@ class InputQueue(Generic[T]):
             self._closed = True
             self._changed.notify_all()
 
-    def _pick(self, shape: Callable[[Any], BatchShape]) -> list[T]:
-        """Take from the requests in turn, beginning with the one at the front."""
-        now = time.monotonic()
-        batch: _Batch[T] | None = None
-        passed: list[Ticket[T]] = []
-        while self._waiting and (batch is None or batch.open):
-            ticket = self._waiting.popleft()
-            if ticket.deadline is not None and ticket.deadline <= now:
-                ticket.present = False
-                self._forget(ticket)
-                continue
-            batch = batch or _Batch(ticket.group, shape(ticket.group))
-            before = len(ticket.inputs)
-            self._tokens -= batch.take_turn(ticket)
-            self._inputs -= before - len(ticket.inputs)
-            self._ready -= before - len(ticket.inputs)
-            if not ticket.inputs:
-                ticket.present = False
-            elif not batch.open:
-                self._waiting.appendleft(ticket)
-            elif batch.suits(ticket):
-                self._waiting.append(ticket)
-            else:
-                passed.append(ticket)
-        self._waiting.extendleft(reversed(passed))
-        return batch.items if batch else []
+    def _pause(self, now: float) -> float:
+        """For how long the next batch waits for more: not while another lane waits for its own."""
+        lanes = [lane for lane in self._lanes.values() if lane.waiting]
+        if self._closed or len(lanes) > 1 or self.tokens >= self._enough:
+            return 0.0
+        return self._pace.pause(sum(lane.ready for lane in lanes), now)
 
-    def _forget(self, ticket: Ticket[T]) -> None:
-        self._inputs -= len(ticket.inputs)
-        self._ready -= len(ticket.inputs)
-        self._tokens -= sum(tokens for _, tokens in ticket.inputs)
-        ticket.inputs.clear()
+    def _may_enter(self, inputs: int, tokens: int, share: float = 1.0) -> bool:
+        """Whether so many inputs may wait, and more tokens than there are, within a share."""
+        return (
+            inputs <= share * self._most_inputs
+            and tokens < share * self._most_tokens
+            and self._seconds(tokens) <= share * self._most_seconds
+        )
+
+    def _seconds(self, tokens: int) -> float:
+        return tokens / self._full_rate if self._full_rate else 0.0
 
     def _overloaded(self) -> OverloadedError:
-        rate = self._full_rate or self._rate
-        seconds = self._tokens / rate if rate else 1.0
+        rate, tokens = self._full_rate or self._rate, self.tokens
+        seconds = tokens / rate if rate else 1.0
         return OverloadedError(
-            f"{self._inputs} inputs of {self._tokens} tokens wait already, for about {seconds:.1f} "
+            f"{self.inputs} inputs of {tokens} tokens wait already, for about {seconds:.1f} "
             f"s; at most {self._most_inputs} inputs, {self._most_tokens} tokens and "
             f"{self._most_seconds:g} s may",
             retry_after=min(60.0, max(0.05, seconds)),
@@ -256,47 +250,3 @@ class InputQueue(Generic[T]):
 
 def _smoothed(before: float, now: float) -> float:
     return before + 0.2 * (now - before) if before else now
-
-
-class _Batch(Generic[T]):
-    """A batch while it is put together."""
-
-    def __init__(self, group: object, shape: BatchShape) -> None:
-        self.items: list[T] = []
-        self.open = True
-        """Whether it may take more."""
-        self._group, self._shape = group, shape
-        self._room = shape.tokens
-        self._turn = max(1, shape.tokens // _TURNS)
-        self._length: int | None = None
-
-    def suits(self, ticket: Ticket[T]) -> bool:
-        """Whether there is something for it in a request."""
-        return ticket.group is self._group and any(
-            self._length in (None, self._shape.cost(tokens)) for _, tokens in ticket.inputs
-        )
-
-    def take_turn(self, ticket: Ticket[T]) -> int:
-        """Take some of a request's inputs; how many tokens they have."""
-        if ticket.group is not self._group:
-            return 0
-        others: list[tuple[T, int]] = []
-        taken = cost = 0
-        while ticket.inputs and cost < self._turn:
-            item, tokens = ticket.inputs.popleft()
-            more = self._shape.cost(tokens)
-            if self._length not in (None, more):
-                others.append((item, tokens))
-                continue
-            if self.items and more > self._room:
-                others.append((item, tokens))
-                self.open = False
-                break
-            if self._shape.padded:
-                self._length = more
-            self.items.append(item)
-            self._room -= more
-            cost += more
-            taken += tokens
-        ticket.inputs.extendleft(reversed(others))
-        return taken

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from centra.serving.errors import CancelledError
-from centra.serving.queue import Ticket
+from centra.serving.lane import Ticket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -84,9 +84,12 @@ class Request:
         *,
         timeout: float | None,
         done: Callable[[Request], None],
+        channel: str = "",
     ) -> None:
         self.served = served
         """The release that answers it."""
+        self.channel = channel
+        """The name of the channel that it is for; empty where there is one, which has no name."""
         self.queries = queries
         self.began = time.monotonic()
         """When it was sent, by :func:`time.monotonic`; so are the times below."""
@@ -100,7 +103,7 @@ class Request:
         self.serialised = 0.0
         """Seconds that writing the answers down took, as whoever sends them over a network says."""
         deadline = None if timeout is None else self.began + timeout
-        self.ticket: Ticket[QueuedInput] = Ticket(served, len(queries), deadline)
+        self.ticket: Ticket[QueuedInput] = Ticket(served, len(queries), deadline, channel)
         """Its place in the queue."""
         self.admitted = False
         """Whether its inputs were tokenised, and fit into the queue."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,26 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-__all__ = ["Histogram", "counters", "gauges", "histograms", "info"]
+__all__ = ["ByChannel", "Histogram", "counters", "gauges", "histograms", "info"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByChannel:
+    """The labels of series that are of a channel: its name first, where channels have names."""
+
+    named: bool
+
+    def names(self, *labels: str) -> tuple[str, ...]:
+        """The names of the labels."""
+        return ("channel", *labels) if self.named else labels
+
+    def key(self, channel: str, *values: str) -> tuple[str, ...]:
+        """The values of the labels, for a channel."""
+        return (channel, *values) if self.named else values
+
+    def of(self, channel: str) -> dict[str, str]:
+        """The label of a channel alone."""
+        return {"channel": channel} if self.named else {}
 
 
 class Histogram:

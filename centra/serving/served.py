@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from centra.formats.manifest import ChannelPointer
     from centra.releases.find import ReleaseLocation
     from centra.runtime.release import Release
 
@@ -50,6 +51,24 @@ class ServedRelease:
             channel=location.channel,
             revision=location.revision,
             since=datetime.now(UTC),
+        )
+
+    def named_by(self, pointer: ChannelPointer) -> Self:
+        """The same loaded release under the names that another pointer gives it.
+
+        Args:
+            pointer: that names it; of this or another channel.
+        """
+        return replace(
+            self,
+            number=pointer.release,
+            versions={
+                task: str(version)
+                for task, version in pointer.versions.items()
+                if task in self.tasks
+            },
+            channel=pointer.name,
+            revision=pointer.revision,
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Bearer tokens: who may call, which tasks, how often.
+"""Bearer tokens: who may call, which tasks and channels, how often.
 
 The file holds digests alone, so that whoever reads it can call nothing. A token is 32 random bytes:
 there is nothing to guess, so that SHA-256 by itself keeps it.
@@ -29,7 +29,7 @@ __all__ = ["Caller", "RateLimitedError", "Tokens", "UnauthorizedError", "add_tok
 _log = logging.getLogger(__name__)
 
 _DIGEST = re.compile("[0-9a-f]{64}")
-_FIELDS = {"sha256", "tasks", "rate"}
+_FIELDS = {"sha256", "tasks", "channels", "rate"}
 _RECHECK = 1.0
 """Seconds after which the file is looked at again."""
 
@@ -54,6 +54,8 @@ class Caller:
     sha256: str = field(repr=False)
     tasks: frozenset[str] | None = None
     """Those that may be asked for; None for all."""
+    channels: frozenset[str] | None = None
+    """Likewise, of several that are served."""
     rate: float | None = None
     """Inputs a second; None without limit."""
     _spent: float = 0.0
@@ -62,6 +64,29 @@ class Caller:
     def allowed(self, tasks: Iterable[str]) -> list[str]:
         """Those of some tasks that may be asked for."""
         return [task for task in tasks if self.tasks is None or task in self.tasks]
+
+    def allowed_channels(self, channels: Iterable[str]) -> list[str]:
+        """Those of some channels that may be asked; one without a name may be."""
+        return [
+            name for name in channels if not name or self.channels is None or name in self.channels
+        ]
+
+    def check_channel(self, channel: str) -> None:
+        """Refuse a channel that may not be asked.
+
+        Args:
+            channel: its name; empty where it has none.
+
+        Raises:
+            NotAllowedError: it is not on the token's list.
+        """
+        if not self.allowed_channels([channel]):
+            raise NotAllowedError(
+                f"the token {self.name!r} may not ask channel {channel!r}; it may ask "
+                f"{', '.join(sorted(self.channels or ())) or 'none'}",
+                code="channel-not-allowed",
+                channel=channel,
+            )
 
     def check(self, tasks: Iterable[str], field: str = "tasks") -> None:
         """Refuse tasks that may not be asked for.
@@ -169,7 +194,12 @@ class Tokens:
 
 
 def add_token(
-    path: Path, name: str, *, tasks: Collection[str] = (), rate: float | None = None
+    path: Path,
+    name: str,
+    *,
+    tasks: Collection[str] = (),
+    channels: Collection[str] = (),
+    rate: float | None = None,
 ) -> str:
     """Make a token, and add its digest to a file.
 
@@ -177,6 +207,7 @@ def add_token(
         path: of the file; made where there is none.
         name: what logs call its bearer.
         tasks: those that it may ask for; default all.
+        channels: those of a server of several that it may ask; default all.
         rate: inputs a second; default without limit.
 
     Returns:
@@ -189,6 +220,8 @@ def add_token(
     parse_name(name, "token name")
     for task in tasks:
         parse_name(task, "task name")
+    for channel in channels:
+        parse_name(channel, "channel name")
     if rate is not None and not 0 < rate < 1e9:
         raise UsageError(f"a rate is a number of inputs a second above 0, not {rate:g}")
     if path.exists() and any(caller.name == name for caller in _read(path)):
@@ -199,9 +232,10 @@ def add_token(
         )
     token = f"centra_{secrets.token_urlsafe(32)}"
     lines = [f'["{name}"]', f'sha256 = "{_digest(token)}"']
-    if tasks:
-        quoted = ", ".join(f'"{task}"' for task in sorted(tasks))
-        lines.append(f"tasks = [{quoted}]")
+    for field_name, names in (("tasks", tasks), ("channels", channels)):
+        if names:
+            quoted = ", ".join(f'"{each}"' for each in sorted(names))
+            lines.append(f"{field_name} = [{quoted}]")
     if rate is not None:
         lines.append(f"rate = {rate:g}")
     try:
@@ -241,13 +275,9 @@ def _read(path: Path) -> list[Caller]:
 def _caller(where: str, name: str, entry: Any) -> Caller:
     if not isinstance(entry, dict) or not entry.keys() <= _FIELDS:
         raise UsageError(f"{where}: expected a table of {', '.join(sorted(_FIELDS))}")
-    digest, tasks, rate = entry.get("sha256"), entry.get("tasks"), entry.get("rate")
+    digest, rate = entry.get("sha256"), entry.get("rate")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         raise UsageError(f"{where}: sha256 must be 64 hexadecimal digits, and not the token itself")
-    if tasks is not None and not (
-        isinstance(tasks, list) and all(isinstance(task, str) for task in tasks)
-    ):
-        raise UsageError(f"{where}: tasks must be a list of names")
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float)):
         raise UsageError(f"{where}: rate must be a number of inputs a second")
     if rate is not None and not 0 < rate < float("inf"):
@@ -255,6 +285,16 @@ def _caller(where: str, name: str, entry: Any) -> Caller:
     return Caller(
         name=name,
         sha256=digest,
-        tasks=None if tasks is None else frozenset(tasks),
+        tasks=_names(where, "tasks", entry),
+        channels=_names(where, "channels", entry),
         rate=rate,
     )
+
+
+def _names(where: str, field: str, entry: dict[str, Any]) -> frozenset[str] | None:
+    names = entry.get(field)
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{where}: {field} must be a list of names")
+    return frozenset(names)

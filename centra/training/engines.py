@@ -1,8 +1,8 @@
 """Where training runs are carried out: processes of this machine, or a Ray cluster.
 
 An engine maps a function over jobs and yields each result as it comes. Jobs share nothing but
-files: on a cluster, the data, the work folder and a local store must be at the same path on every
-machine.
+files: on a cluster they are in a bucket, or at the same path on every machine. Each job has one
+process, and that one GPU where there are any.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import sys
 import threading
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from centra.errors import CentraError, UsageError
+from centra.system.processes import PROGRAM, apart, is_program
 from centra.system.processors import processors
-from centra.system.redaction import redacted
+from centra.system.ray import connect_to_ray
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -31,12 +31,20 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 ENGINES = ("local", "ray")
-_PROGRAM = "_centra_command"
-"""What settles, in a process of the program, where the package ``centra`` is; see there."""
+
+_log = logging.getLogger(__name__)
+
+_LOSSES = 4
+"""So often a job is carried out again."""
 
 
 class Engine(Protocol):
     """Carries out jobs, several at a time."""
+
+    @property
+    def one_machine(self) -> bool:
+        """Whether all jobs are carried out on this machine."""
+        ...
 
     def map(
         self, function: Callable[[Job], Result], jobs: Sequence[Job]
@@ -48,7 +56,7 @@ class Engine(Protocol):
             jobs: picklable.
 
         Raises:
-            CentraError: a worker was killed.
+            CentraError: a worker was killed; on a cluster, those of one job again and again.
             Exception: whatever the function raised; jobs that have not begun are given up.
         """
         ...
@@ -56,6 +64,8 @@ class Engine(Protocol):
 
 class LocalEngine:
     """This machine. With one process the jobs run in the caller's own, one after the other."""
+
+    one_machine = True
 
     def __init__(self, processes: int | None = None) -> None:
         """Choose how many processes.
@@ -83,7 +93,7 @@ class LocalEngine:
         # Fewer jobs than processes have more cores each.
         threads = max(1, _limit() // min(self.processes, max(len(jobs), 1)))
         environment = {**os.environ}
-        with _apart():
+        with apart():
             self._pool = self._pool or _start_pool(self.processes, environment)
             waiting = {
                 self._pool.submit(_with_threads, threads, function, job): i
@@ -107,47 +117,27 @@ class LocalEngine:
 class RayEngine:
     """A Ray cluster: the one of ``RAY_ADDRESS``, or one that is started on this machine."""
 
+    one_machine = False
+
     def __init__(self) -> None:
         """Connect.
 
         Raises:
             UsageError: Ray is not installed, or the cluster of ``RAY_ADDRESS`` is not there.
         """
-        try:
-            import ray
-        except ImportError as error:
-            raise UsageError(
-                "the engine 'ray' needs Ray: pip install 'centra[ray]'",
-                code="extra-missing",
-                extra="ray",
-            ) from error
-        try:
-            with _apart():
-                ray.init(
-                    ignore_reinit_error=True,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    # Ray puts this process's folder first where its workers look for modules.
-                    runtime_env={"worker_process_setup_hook": f"{_PROGRAM}.prepare_worker"}
-                    if _PROGRAM in sys.modules
-                    else None,
-                )
-        except ConnectionError as error:
-            address = os.environ.get("RAY_ADDRESS")
-            raise UsageError(
-                redacted(f"no Ray cluster answers at RAY_ADDRESS={address}"),
-                code="no-ray-cluster",
-            ) from error
-        self._ray = ray
-        self._resources: Callable[[], dict[str, float]] = ray.cluster_resources
+        self._ray = connect_to_ray()
+        self._resources: Callable[[], dict[str, float]] = self._ray.cluster_resources
 
     def map(
         self, function: Callable[[Job], Result], jobs: Sequence[Job]
     ) -> Iterator[tuple[int, Result]]:
-        # Each job has one core, or one GPU where the cluster has any.
+        """A job whose worker is lost is carried out again; see :class:`Engine`."""
+        # Each job has one core, or one GPU where the cluster has any. Ray would make losses good by
+        # itself, but without a word, and a worker without memory for ever.
         gpus = 1 if self._resources().get("GPU") else 0
-        remote = self._ray.remote(num_cpus=1, num_gpus=gpus)(function)
+        remote = self._ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(function)
         waiting = {remote.remote(job): i for i, job in enumerate(jobs)}
+        losses = Counter[int]()
         try:
             while waiting:
                 (done, *_), _ = self._ray.wait([*waiting])
@@ -158,10 +148,38 @@ class RayEngine:
                 except self._ray.exceptions.RayTaskError as error:
                     # Its own text is the worker's traceback.
                     raise error.cause from error
-                yield place, result
+                except self._ray.exceptions.RayError as error:
+                    losses[place] += 1
+                    self._check_loss(error, losses[place])
+                    waiting[remote.remote(jobs[place])] = place
+                else:
+                    yield place, result
         finally:
             for reference in waiting:
                 self._ray.cancel(reference)
+
+    def _check_loss(self, error: Exception, count: int) -> None:
+        """Refuse to carry out once more what is lost again and again, or has never begun."""
+        kinds = self._ray.exceptions
+        lost = (
+            kinds.NodeDiedError,
+            kinds.ObjectLostError,
+            kinds.OutOfMemoryError,
+            kinds.WorkerCrashedError,
+        )
+        reason = str(error).strip().partition("\n")[0]
+        if not isinstance(error, lost):
+            raise CentraError(
+                f"Ray could not carry out a training run: {reason}", code="ray-failed"
+            ) from error
+        if count > _LOSSES:
+            raise CentraError(
+                f"a training run lost its worker {count} times, and is given up. The last time Ray "
+                f"said: {reason} Repeated, it goes on where it stopped.",
+                code="worker-lost",
+                losses=count,
+            ) from error
+        _log.warning("a training run lost its worker and is carried out again: %s", reason)
 
 
 def open_engine(name: str, processes: int | None = None) -> Engine:
@@ -191,7 +209,7 @@ def _start_pool(processes: int, environment: dict[str, str]) -> ProcessPoolExecu
     # may not use it. Without GPUs workers are forks of a process that has imported all and run
     # nothing: the import, seconds long, happens once and not in each.
     context = multiprocessing.get_context("spawn" if _gpus() else "forkserver")
-    program = [_PROGRAM] if _PROGRAM in sys.modules else []
+    program = [PROGRAM] if is_program() else []
     context.set_forkserver_preload([*program, "centra.training.jobs"])
     places = context.SimpleQueue()
     for place in range(processes):
@@ -202,27 +220,6 @@ def _start_pool(processes: int, environment: dict[str, str]) -> ProcessPoolExecu
         initializer=_start_worker,
         initargs=(places, environment),
     )
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Start processes that do not look for Python's own modules in the working folder.
-
-    Nor on PYTHONPATH, where this is the program: they are told its search path in another way.
-    """
-    changed = {"PYTHONSAFEPATH": "1"}
-    if _PROGRAM in sys.modules and "PYTHONPATH" in os.environ:
-        changed["PYTHONPATH"] = ""  # As good as none.
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _start_worker(places: multiprocessing.SimpleQueue[int], environment: dict[str, str]) -> None:

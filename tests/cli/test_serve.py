@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from centra.serving.ray.settings import Settings
 from tests.cli.helpers import centra, read, refused
 
 if TYPE_CHECKING:
@@ -51,3 +52,76 @@ def test_no_registry_is_needed_but_for_a_name(served: list[tuple[Any, Any]]) -> 
     refused("serve", "production", code=3, says="no store is configured")
     centra("--store", "s3://bucket/prefix", "serve")
     assert served == [("s3://bucket/prefix", None)]
+
+
+def test_channels_have_names(home: Path, served: list[tuple[Any, Any]]) -> None:
+    centra("channel", "move", "production", "1")
+    centra("serve", "--channel", "en=production", "--channel", "zh=s3://bucket/zh#staging")
+    store = home / ".centra" / "store"
+    sources = {"en": f"{store}#production", "zh": "s3://bucket/zh#staging"}
+    assert served == [(sources, None)]
+    assert [*served[0][0]] == ["en", "zh"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--channel", "en"), "NAME=RELEASE"),
+        (("--channel", "en="), "NAME=RELEASE"),
+        (("--channel", "EN=a#b"), "'EN' is not a valid channel name"),
+        (("--channel", "a/b=a#b"), "'a/b' is not a valid channel name"),
+        (("--channel", "en=a#b", "--channel", "en=c#d"), "en is named twice"),
+        (("a#b", "--channel", "en=a#b"), "--channel NAME=a#b"),
+        (("--channel", "en=a#b", "--shadow", "staging"), "--shadow compares with one"),
+    ],
+)
+def test_channels_that_are_not_clear_are_refused(
+    served: list[tuple[Any, Any]], words: tuple[str, ...], says: str
+) -> None:
+    refused("serve", *words, code=2, says=says)
+    assert served == []
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--replicas", "2"), "--replicas is for a cluster: give --engine ray, too"),
+        (("--replica-port", "8081"), "--replica-port is for a cluster"),
+        (("--engine", "ray", "--replicas", "2", "--max-replicas", "4"), "--replicas says how many"),
+        (("--engine", "ray", "--min-replicas", "2"), "--min-replicas takes --max-replicas"),
+        (
+            ("--engine", "ray", "--min-replicas", "3", "--max-replicas", "2"),
+            "--min-replicas is more than --max-replicas",
+        ),
+        (("--engine", "ray", "--port", "0"), "--port 0"),
+        (("--engine", "ray", "--grpc-port", "9001"), "--grpc-port takes --replica-port"),
+    ],
+)
+def test_options_of_a_cluster_that_make_no_sense_are_refused(
+    home: Path, words: tuple[str, ...], says: str
+) -> None:
+    pytest.importorskip("ray")
+    centra("channel", "move", "production", "1")
+    refused("serve", *words, code=2, says=says)
+
+
+def test_a_cluster_is_told_where_things_are(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "centra.serving.ray.running.serve_on_ray",
+        lambda args, proxy, **named: told.update(args, proxy=proxy, **named),
+    )
+    centra("channel", "move", "production", "1")
+    key = tmp_path / "team.pub"
+    key.write_text("")
+    words = ("--max-replicas", "4", "--target-requests", "8", "--replica-gpus", "0.25")
+    centra("serve", "--engine", "ray", "--key", str(key), *words)
+    assert told["source"] == str(home / ".centra" / "store")
+    assert told["keys"] == [key]
+    assert told["autoscaling"] == {"max_replicas": 4, "target_ongoing_requests": 8}
+    assert told["num_gpus"] == 0.25
+    assert (told["name"], told["proxy"].port) == ("centra", None)
+    Settings.of({name: told[name] for name in told.keys() & Settings.model_fields.keys()})

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from centra.serving import Batcher, Limits
+from centra.serving.endpoint import Endpoint
 from centra.serving.http.app import create_app
-from centra.serving.server import Listener, _config, _Server
+from centra.serving.listener import Listener
 from tests.serving.fakes import FakeRelease
 
 if TYPE_CHECKING:
@@ -73,13 +74,13 @@ def held(**limits: int) -> Iterator[HeldServer]:
         source: Any = found.release
         async with Batcher(source, limits=Limits(**limits)) as found.batcher:
             found.app = create_app(found.batcher)
-            found.server = _Server(_config(found.app, Listener()))
-            serving = asyncio.create_task(found.server.serve([bound]))
-            await found.server.listening.wait()
+            endpoint = Endpoint(found.app, Listener(), [bound])
+            await endpoint.open()
+            found.server = endpoint._server
             begun.set()
             await ended.wait()
-            found.server.should_exit = found.server.force_exit = True
-            await serving
+            endpoint.hurry()
+            await endpoint.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(main()))
     thread.start()

@@ -456,7 +456,8 @@ def test_a_store_that_is_gone_for_a_while_stops_nothing(
             proxy.script = None
             follower.check_now()
             assert (follower.store_error, ready[-1].number) == (None, 2)
-    said = [r.getMessage() for r in caplog.records if r.name == "centra.serving.follower"]
+    loggers = ("centra.serving.follower", "centra.serving.channel")
+    said = [r.getMessage() for r in caplog.records if r.name in loggers]
     assert [text.split(",")[0].split(":")[0] for text in said] == [
         "the channel cannot be followed for now",
         "the channel is followed again",

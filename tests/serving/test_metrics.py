@@ -22,7 +22,7 @@ from centra.serving.compute import BatchRecord, TaskRecord
 from centra.serving.errors import CancelledError, OverloadedError
 from centra.serving.metrics import Metrics
 from centra.serving.request import Timing
-from centra.serving.standing import Standing
+from centra.serving.standing import Standing, standings_of
 from tests.serving.channels import Channel
 from tests.support import ROOT
 
@@ -49,11 +49,11 @@ class Server:
     """Metrics of a server that stands as it is told."""
 
     def __init__(self) -> None:
-        self.standing = STANDING
+        self.standings = [STANDING]
         self.metrics = Metrics()
 
     def change(self, **fields: object) -> None:
-        self.standing = replace(self.standing, **fields)
+        self.standings = [replace(one, **fields) for one in self.standings]
 
     def batch(self, *tasks: TaskRecord, tokens: int = 1, inputs: int = 1) -> None:
         self.metrics.batch_done(
@@ -70,7 +70,7 @@ class Server:
 
     def series(self) -> dict[tuple[str, frozenset[str]], float]:
         """The value of each series but those of the process, by its name and the values of its labels."""
-        text, _ = self.metrics.text(self.standing)
+        text, _ = self.metrics.text(self.standings)
         return {
             (sample.name, frozenset(sample.labels.values())): sample.value
             for family in parse(text.decode())
@@ -124,7 +124,13 @@ def test_batches_and_answers_are_counted(server: Server) -> None:
 def test_the_parts_of_a_request_are_counted_and_the_errors_of_its_inputs(server: Server) -> None:
     timing = Timing(tokenise=0.0001, queue=0.002, trunk=0.004, branch=0.001)
     errors = [DataError("empty"), KeyError("a bug")]
-    done = {"timing": timing, "failure": None, "errors": (), "computed": (0.0, 0.004, 0.005)}
+    done = {
+        "timing": timing,
+        "failure": None,
+        "errors": (),
+        "channel": "",
+        "computed": (0.0, 0.004, 0.005),
+    }
     server.metrics.request_done(SimpleNamespace(**done | {"errors": errors}))
     server.metrics.count_serialised(0.0003)
     for part in ("tokenise", "queue", "trunk", "branch", "serialise"):
@@ -200,12 +206,12 @@ def test_labels_are_data(server: Server) -> None:
 def test_who_asks_for_openmetrics_gets_it(server: Server) -> None:
     server.metrics.count_request("/v1/predict", "ok", 0.001)
     text, content_type = server.metrics.text(
-        STANDING, "application/openmetrics-text; version=1.0.0"
+        [STANDING], "application/openmetrics-text; version=1.0.0"
     )
     assert content_type.startswith("application/openmetrics-text; version=1.0.0")
     families = {family.name for family in parse_openmetrics(text.decode())}
     assert {"centra_requests", "centra_release", "centra_part_seconds"} <= families
-    text, content_type = server.metrics.text(STANDING)
+    text, content_type = server.metrics.text([STANDING])
     assert content_type.startswith("text/plain; version=0.0.4")
 
 
@@ -228,7 +234,7 @@ def test_a_server_that_follows_a_channel_tells_of_what_happens_to_it(
             assert await asyncio.to_thread(batcher.shadow.loaded.wait, 60)
             await batcher.predict(["wake me", "now"], "intent")
             await asyncio.to_thread(batcher.shadow._answered.join)
-            server.standing = Standing.of(batcher)
+            server.standings = standings_of(batcher)
             assert server.value("centra_release_number") == 1
             assert server.value("centra_answers_total", "intent") == 2
             assert server.value("centra_shadow_answers_total", "intent") == 2
@@ -237,7 +243,7 @@ def test_a_server_that_follows_a_channel_tells_of_what_happens_to_it(
 
             channel.publish({"intent": make_module(seed=2)})
             await asyncio.to_thread(batcher.follower.check_now)
-            server.standing = Standing.of(batcher)
+            server.standings = standings_of(batcher)
             assert server.value("centra_release_number") == 2
             assert server.value("centra_channel_revision") == 2
             assert server.value("centra_releases_swapped_total") == 1
@@ -246,14 +252,14 @@ def test_a_server_that_follows_a_channel_tells_of_what_happens_to_it(
             bad = channel.publish({"intent": make_module(seed=3)})
             channel.store.remove(bad.tasks["intent"].digest)
             await asyncio.to_thread(batcher.follower.check_now)
-            server.standing = Standing.of(batcher)
+            server.standings = standings_of(batcher)
             assert server.value("centra_release_refused") == 1
             assert server.value("centra_releases_refused_total") == 1
             assert server.value("centra_store_up") == 1
 
             channel.store.root.joinpath("channels").rename(channel.store.root / "gone")
             await asyncio.to_thread(batcher.follower.check_now)
-            server.standing = Standing.of(batcher)
+            server.standings = standings_of(batcher)
             assert server.value("centra_store_up") == 0
             assert server.value("centra_release_number") == 2
 

@@ -65,7 +65,8 @@ def ask(load: Callable[[str], Release]) -> Callable[..., InferResponse]:
                 version = before.module("intent") if pinned else ""
                 request = InferRequest(model="intent", version=version, inputs=[TEXT], **options)
                 try:
-                    return await infer(batcher, request, swap_and_submit)
+                    channel = batcher.channels.choose()
+                    return await infer(channel, request, swap_and_submit, most_inputs=10)
                 finally:
                     first.close()
 

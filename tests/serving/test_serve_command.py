@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from centra.errors import ConflictError
-from centra.serving.server import Listener
+from centra.serving.listener import Listener
 from tests.serving.servers import CENTRA, ServedStore, Server, running, self_signed
 
 if TYPE_CHECKING:

@@ -10,18 +10,22 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
-from centra.serving.http import docs, drop_in, page, predict, release
+from centra.serving.http import channels, docs, drop_in, page, predict, release
 from centra.serving.http import metrics as observed
 from centra.serving.http.call import Serving
+from centra.serving.http.channels import HEADER, Choosing
 from centra.serving.http.documents import ProblemBody
 from centra.serving.http.metrics import Counting
 from centra.serving.http.middleware import Envelope, Guard
+from centra.serving.http.paths import route_of
 from centra.serving.http.problems import BodyError, Problem
 from centra.serving.http.tracing import Spans
 from centra.serving.metrics import Metrics
 from centra.serving.oip import http as oip
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -44,7 +48,8 @@ def create_app(
     """The application around a batcher that has begun.
 
     Args:
-        batcher: answers.
+        batcher: answers. Where it serves several channels, the header ``Centra-Channel: NAME`` or
+            the prefix ``/channels/NAME`` of a path chooses one.
         tokens: who may call; default everybody.
         metrics: the batcher's observer, which counts calls besides; default one of its own.
         tracing: where traces go; default nowhere.
@@ -61,17 +66,18 @@ def create_app(
     )
     serving = Serving(batcher=batcher, tokens=tokens, metrics=metrics or Metrics(), tracing=tracing)
     app.state.serving = serving
-    for part in (predict, drop_in, release, docs, observed, page, oip):
+    for part in (predict, drop_in, release, channels, docs, observed, page, oip):
         app.include_router(part.router)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_parameter)
+    app.add_middleware(Choosing, serving=serving)
     if tokens is not None:
         app.add_middleware(Guard, tokens=tokens)
     app.add_middleware(Counting, metrics=serving.metrics)
     if tracing is not None:
         app.add_middleware(Spans, tracing=tracing)
     app.add_middleware(Envelope, serving=serving)
-    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign] # as FastAPI's manual has it
+    app.openapi = lambda: _openapi(app, batcher.channels.names)  # type: ignore[method-assign] # as FastAPI's manual has it
     return app
 
 
@@ -85,7 +91,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         detail=_explained(request, error),
         headers=error.headers or {},
     )
-    return problem.response(request.url.path, request.scope["state"]["request_id"])
+    return problem.response(route_of(request.scope), request.scope["state"]["request_id"])
 
 
 def _explained(request: Request, error: HTTPException) -> str:
@@ -106,8 +112,11 @@ async def _refuse_parameter(_request: Request, error: Exception) -> Response:
     raise BodyError(f"{name}: {first['msg']}", field=name, code="invalid-parameter")
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The schema; the models of bodies that are read by hand stand where the others do."""
+def _openapi(app: FastAPI, channels: Sequence[str]) -> dict[str, Any]:
+    """The schema; the models of bodies that are read by hand stand where the others do.
+
+    Where there are channels to choose, each call has the header that does.
+    """
     if app.openapi_schema is None:
         schema = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes
@@ -116,7 +125,19 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         models["ProblemBody"] = ProblemBody.model_json_schema()
         for path in schema["paths"].values():
             for call in path.values():
+                if channels:
+                    call.setdefault("parameters", []).append(_channel_parameter(channels))
                 for content in call.get("requestBody", {}).get("content", {}).values():
                     models.update(content.get("schema", {}).pop("$defs", {}))
         app.openapi_schema = schema
     return app.openapi_schema
+
+
+def _channel_parameter(channels: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": HEADER,
+        "in": "header",
+        "required": False,
+        "description": f"The channel; default {channels[0]}.",
+        "schema": {"type": "string", "enum": [*channels]},
+    }

@@ -17,7 +17,7 @@ from centra.serving.errors import CancelledError, TooLargeError
 from centra.serving.http.bodies import check_body, parse_body, read_body
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from starlette.requests import Request as HttpRequest
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from centra.serving.limits import Limits
     from centra.serving.metrics import Metrics
     from centra.serving.request import InputAnswer, Request, Timing
+    from centra.serving.served import ServedRelease
+    from centra.serving.served_channel import ServedChannel
     from centra.serving.tokens import Caller, Tokens
     from centra.serving.tracing import Tracing
 
@@ -33,6 +35,7 @@ __all__ = [
     "Serving",
     "answer_all",
     "caller_of",
+    "channel_of",
     "check_count",
     "read_as",
     "reason",
@@ -60,6 +63,8 @@ class Serving:
     """Where traces of calls go; None for nowhere."""
     draining: bool = False
     """Whether the server ends, and wants no new calls."""
+    all_metrics: Callable[[str], Awaitable[tuple[bytes, str]]] | None = None
+    """Where other servers answer for the same application: the metrics of all, for a header Accept."""
 
     @property
     def limits(self) -> Limits:
@@ -84,9 +89,24 @@ def caller_of(request: HttpRequest) -> Caller | None:
     return caller
 
 
+def channel_of(request: HttpRequest) -> ServedChannel:
+    """The channel that the call is for.
+
+    Raises:
+        NotAllowedError: the caller's token does not have it.
+    """
+    state = request.scope["state"]
+    channel: ServedChannel = state["channel"]
+    state["channel_name"] = channel.name
+    caller = caller_of(request)
+    if caller is not None:
+        caller.check_channel(channel.name)
+    return channel
+
+
 def tasks_of(request: HttpRequest) -> list[str]:
     """The tasks that the caller may know of: those that are served and that its token has."""
-    served, caller = serving_of(request).batcher.served, caller_of(request)
+    served, caller = channel_of(request).served, caller_of(request)
     return served.tasks if caller is None else caller.allowed(served.tasks)
 
 
@@ -126,16 +146,16 @@ async def submit(
         seconds: after which nobody waits for the answers.
 
     Raises:
-        NotAllowedError: the caller's token does not have a task.
+        NotAllowedError: the caller's token does not have a task, or the channel.
         OverloadedError, TooLargeError, ClosedError: see :meth:`centra.serving.Batcher.submit`.
     """
-    serving, caller = serving_of(request), caller_of(request)
+    serving, channel, caller = serving_of(request), channel_of(request), caller_of(request)
     request.scope["state"]["inputs"] = len(queries)
     if caller is not None:
-        queries = [_restricted(query, caller, serving.batcher) for query in queries]
+        queries = [_restricted(query, caller, channel.served) for query in queries]
         caller.spend(len(queries))
     request.scope["state"]["submitted"] = True
-    running = await serving.batcher.submit(queries, timeout=seconds)
+    running = await serving.batcher.submit(queries, channel=channel.name, timeout=seconds)
     request.scope["state"] |= {"running": running, "release": running.served.digest[:12]}
     return running
 
@@ -245,14 +265,13 @@ def clock() -> float:
     return time.perf_counter()
 
 
-def _restricted(query: Query, caller: Caller, batcher: Batcher) -> Query:
+def _restricted(query: Query, caller: Caller, served: ServedRelease) -> Query:
     """A query for no other tasks than the caller may ask for."""
     if caller.tasks is None:
         return query
     if query.tasks is not None:
         caller.check(query.tasks)
         return query
-    served = batcher.served
     entries = served.release.manifest.tasks
     form = query.input.form if isinstance(query.input, Input) else "single"
     tasks = [name for name in caller.allowed(served.tasks) if entries[name].input == form]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = [
+    "ChannelsBody",
     "InputBody",
     "PredictBody",
     "PredictionBody",
@@ -212,6 +213,29 @@ class ReleaseBody(_Body):
     """Why it is not known what the channel names now; what it named before is served."""
     shadow: ShadowBody | None
     """Where there is one."""
+
+
+class ChannelBody(_Body):
+    """A channel of this server."""
+
+    name: str | None
+    """What calls choose it by; null where there is one, and nothing to choose."""
+    release: int | None
+    digest: str
+    channel: str | None
+    """Whose pointer named the release."""
+    revision: int | None
+    since: str
+    """When the release was ready to answer, in UTC."""
+    refused: RefusedBody | None
+    store_error: StoreErrorBody | None
+
+
+class ChannelsBody(_Body):
+    """The channels that are served."""
+
+    channels: list[ChannelBody]
+    """The first answers calls that choose none."""
 
 
 class ProblemBody(BaseModel):

@@ -25,14 +25,15 @@ from centra.runtime.queries import Query
 from centra.serving.errors import TooLargeError
 from centra.serving.http.call import (
     answer_all,
+    channel_of,
     check_count,
     clock,
     read_as,
-    serving_of,
     tasks_of,
     timed_response,
 )
 from centra.serving.http.documents import answered_by, request_body
+from centra.serving.http.paths import route_of
 from centra.serving.http.problems import BodyError, Problem
 
 if TYPE_CHECKING:
@@ -270,7 +271,7 @@ def _task(request: Request, name: str | None, field: str) -> tuple[str, TaskEntr
         NotFoundError: the release does not hold it.
         BodyError: none is named of several, or it gives no scores of labels.
     """
-    served, known = serving_of(request).batcher.served, tasks_of(request)
+    served, known = channel_of(request).served, tasks_of(request)
     if name is None:
         if len(known) != 1:
             raise BodyError(
@@ -392,4 +393,4 @@ def _tei_refusal(request: Request, error: CentraError) -> Response:
     kinds = {413: "Validation", 422: "Validation", 404: "Validation", 429: "Overloaded"}
     extra = {"error": problem.detail, "error_type": kinds.get(problem.status, "Backend")}
     problem = Problem(**{**vars(problem), "extra": extra})
-    return problem.response(request.url.path, request.scope["state"]["request_id"])
+    return problem.response(route_of(request.scope), request.scope["state"]["request_id"])

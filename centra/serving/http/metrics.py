@@ -11,8 +11,9 @@ from starlette.responses import PlainTextResponse, Response
 
 from centra.serving.errors import CancelledError
 from centra.serving.http.call import serving_of
+from centra.serving.http.middleware import channel_name
 from centra.serving.http.problems import Problem
-from centra.serving.standing import Standing
+from centra.serving.standing import standings_of
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,10 +32,11 @@ _UNKNOWN = "other"
 @router.get("/metrics", tags=["probes"], summary="For Prometheus", response_class=PlainTextResponse)
 async def metrics(request: Request) -> Response:
     """What the server has counted, and how it stands; OpenMetrics where that is asked for."""
-    serving = serving_of(request)
-    text, content_type = serving.metrics.text(
-        Standing.of(serving.batcher), request.headers.get("accept", "")
-    )
+    serving, accept = serving_of(request), request.headers.get("accept", "")
+    if serving.all_metrics is not None:
+        text, content_type = await serving.all_metrics(accept)
+    else:
+        text, content_type = serving.metrics.text(standings_of(serving.batcher), accept)
     return Response(text, headers={"Content-Type": content_type})
 
 
@@ -71,10 +73,12 @@ class Counting:
             raise
         finally:
             route = getattr(scope.get("route"), "path", _UNKNOWN)
-            self._metrics.count_request(route, outcome, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            channel = channel_name(scope)
+            self._metrics.count_request(route, outcome, seconds, channel=channel)
             running = scope["state"].get("running")
             if running is not None and running.failure is None:
-                self._metrics.count_serialised(running.serialised)
+                self._metrics.count_serialised(running.serialised, channel=channel)
 
 
 def _outcome(status: int) -> str:

@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from centra.errors import CentraError
 from centra.serving.errors import CancelledError
 from centra.serving.failures import log_failure as log_call_failure
+from centra.serving.http.paths import route_of
 from centra.serving.http.problems import Problem
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from centra.serving.http.call import Serving
     from centra.serving.tokens import Tokens
 
-__all__ = ["OPEN_PATHS", "Envelope", "Guard", "log_failure", "request_id_of"]
+__all__ = ["OPEN_PATHS", "Envelope", "Guard", "channel_name", "log_failure", "request_id_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Envelope:
     """Gives each call an id, writes its line in the log, and turns errors into problem documents.
 
     A call's line has no text of what was asked: method, path, status, seconds, number of inputs,
-    the token's name, the release.
+    the token's name, the release, the channel.
     """
 
     def __init__(self, app: ASGIApp, serving: Serving) -> None:
@@ -73,7 +74,7 @@ class Envelope:
                 log_failure(error, request_id)
             if status is not None:
                 raise _ConnectionLostError from None
-            response = Problem.of(error).response(scope["path"], request_id)
+            response = Problem.of(error).response(route_of(scope), request_id)
             await response(scope, receive, answer)
         finally:
             if _log.isEnabledFor(logging.INFO):
@@ -93,7 +94,7 @@ class Guard:
         Raises:
             UnauthorizedError: it bears none.
         """
-        if scope["type"] == "http" and not _is_open(scope["path"]):
+        if scope["type"] == "http" and not _is_open(route_of(scope)):
             given = Headers(scope=scope).get("authorization")
             scope["state"]["caller"] = self._tokens.caller(given)
         await self._app(scope, receive, send)
@@ -112,6 +113,12 @@ def request_id_of(given: str | None) -> str:
     return given if given and _ID.fullmatch(given) else uuid.uuid4().hex
 
 
+def channel_name(scope: Scope) -> str:
+    """The name of the channel that a call was about; empty where it has none, or of other calls."""
+    name: str = scope["state"].get("channel_name", "")
+    return name
+
+
 def _path(scope: Scope) -> str:
     """As it was sent, in ASCII: a line feed in it is no line of the log."""
     path: bytes = scope.get("raw_path") or scope["path"].encode("unicode_escape")
@@ -120,6 +127,7 @@ def _path(scope: Scope) -> str:
 
 def _log_call(scope: Scope, status: int | None, seconds: float) -> None:
     state, caller = scope["state"], scope["state"].get("caller")
+    channel = channel_name(scope)
     path = _path(scope)
     _log.info(
         "%s %s %s in %.1f ms",
@@ -134,6 +142,7 @@ def _log_call(scope: Scope, status: int | None, seconds: float) -> None:
             "status": status,
             "seconds": round(seconds, 6),
             **{name: state[name] for name in ("inputs", "release") if name in state},
+            **({"channel": channel} if channel else {}),
             **({"token": caller.name} if caller else {}),
         },
     )

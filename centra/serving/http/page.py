@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from centra.formats.precision import Precision  # noqa: TC001 - pydantic reads it
 from centra.kinds import kind_named
-from centra.serving.http.call import caller_of, serving_of
+from centra.serving.http.call import caller_of, channel_of
 from centra.serving.http.documents import answered_by
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class LayersBody(_Body):
 )
 async def layers(request: Request) -> LayersBody:
     """Which layers the tasks share, where each task's branch leaves them, and what it adds."""
-    served, caller = serving_of(request).batcher.served, caller_of(request)
+    served, caller = channel_of(request).served, caller_of(request)
     names = served.tasks if caller is None else caller.allowed(served.tasks)
     return layers_of(served.release, names)
 

@@ -16,6 +16,7 @@ from centra.errors import CentraError, DataError
 from centra.runtime.queries import Query
 from centra.serving.http.call import (
     answer_all,
+    channel_of,
     check_count,
     clock,
     read_as,
@@ -140,7 +141,7 @@ def _check_tasks(tasks: Sequence[str] | None, request: Request) -> None:
         return
     if not tasks:
         raise BodyError("tasks: expected at least one; leave it out for all", field="tasks")
-    known = serving_of(request).batcher.served.tasks
+    known = channel_of(request).served.tasks
     for place, task in enumerate(tasks):
         if task not in known:
             raise BodyError(
@@ -249,7 +250,7 @@ def _response(running: Running, answers: bytes, seconds: float, *, timing: bool)
 
 def _unasked(request: Request, items: Sequence[_Item]) -> Response:
     """What is said where no input can be asked about."""
-    served = serving_of(request).batcher.served
+    served = channel_of(request).served
     answers = [
         _refused(given, error, place)
         for place, (given, error) in enumerate(items)

@@ -41,7 +41,7 @@ _STATUS: tuple[tuple[type[CentraError], int], ...] = (
     (DataError, 422),
     (UsageError, 422),
 )
-_BY_CODE = {"release-closed": 503}
+_BY_CODE = {"release-closed": 503, "several-channels": 400}
 _SECRET = "the server failed at this call; its log says more under the request's id"  # noqa: S105 - no password
 
 

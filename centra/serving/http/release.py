@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.requests import Request  # noqa: TC002 - FastAPI reads the annotation
 from starlette.responses import Response
 
-from centra.serving.http.call import serving_of, tasks_of
+from centra.serving.http.call import channel_of, serving_of, tasks_of
 from centra.serving.http.documents import ReleaseBody, answered_by
 from centra.serving.http.predict import modules_of
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import datetime
 
-    from centra.serving.batcher import Batcher
-    from centra.serving.follower import Follower
+    from centra.serving.follower import Following
     from centra.serving.served import ServedRelease
+    from centra.serving.served_channel import ServedChannel
 
-__all__ = ["release_document", "router"]
+__all__ = ["follower_document", "moment", "release_document", "router"]
 
 router = APIRouter()
 
@@ -54,7 +54,7 @@ _EXAMPLE = {
 )
 async def release(request: Request) -> Response:
     """What is served, since when, and what was refused and why."""
-    return _json(release_document(serving_of(request).batcher, tasks_of(request)))
+    return _json(release_document(channel_of(request), tasks_of(request)))
 
 
 @router.get("/livez", tags=["probes"], summary="Whether the process answers")
@@ -80,52 +80,57 @@ async def health(request: Request) -> Response:
     return await ready(request)
 
 
-def release_document(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any]:
+def release_document(channel: ServedChannel, tasks: Collection[str]) -> dict[str, Any]:
     """What ``/v1/release`` says.
 
     Args:
-        batcher: that serves.
+        channel: that is served.
         tasks: those to name.
     """
-    served = batcher.served
+    served = channel.served
     return {
         "release": served.number,
         "digest": served.digest,
         "channel": served.channel,
         "revision": served.revision,
-        "since": _moment(served.since),
+        "since": moment(served.since),
         "tasks": {name: _task(served, name) for name in tasks},
-        "refused": _refused(batcher.follower),
-        "store_error": _store_error(batcher.follower),
-        "shadow": _shadow(batcher, tasks),
+        **follower_document(channel.follower),
+        "shadow": _shadow(channel, tasks),
     }
 
 
-def _refused(follower: Follower | None) -> dict[str, Any] | None:
+def follower_document(follower: Following | None) -> dict[str, Any]:
+    """What is amiss with following a channel: ``refused`` and ``store_error``."""
+    return {"refused": _refused(follower), "store_error": _store_error(follower)}
+
+
+def moment(when: datetime) -> str:
+    """A time, in UTC."""
+    return when.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _refused(follower: Following | None) -> dict[str, Any] | None:
     refused = None if follower is None else follower.refused
     if refused is None:
         return None
     return {"release": refused.release, "reason": refused.reason}
 
 
-def _shadow(batcher: Batcher, tasks: Collection[str]) -> dict[str, Any] | None:
+def _shadow(channel: ServedChannel, tasks: Collection[str]) -> dict[str, Any] | None:
     """What the shadow found: of all tasks, its own too, unless some that are served stay unnamed."""
-    if batcher.shadow is None:
+    if channel.shadow is None:
         return None
-    report = batcher.shadow.report() | {"store_error": _store_error(batcher.shadow.follower)}
-    if len(tasks) < len(batcher.served.tasks):
+    report = channel.shadow.report() | {"store_error": _store_error(channel.shadow.follower)}
+    if len(tasks) < len(channel.served.tasks):
         known = {task: found for task, found in report["tasks"].items() if task in tasks}
         return {**report, "tasks": known}
     return report
 
 
-def _store_error(follower: Follower | None) -> dict[str, Any] | None:
+def _store_error(follower: Following | None) -> dict[str, Any] | None:
     fault = None if follower is None else follower.store_error
-    return None if fault is None else {"reason": fault.reason, "since": _moment(fault.since)}
-
-
-def _moment(when: datetime) -> str:
-    return when.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return None if fault is None else {"reason": fault.reason, "since": moment(fault.since)}
 
 
 def _task(served: ServedRelease, name: str) -> dict[str, Any]:

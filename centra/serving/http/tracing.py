@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 
+from centra.serving.http.middleware import channel_name
 from centra.serving.http.problems import Problem
 
 if TYPE_CHECKING:
@@ -51,5 +52,7 @@ class Spans:
                 "http.response.status_code": status,
                 "centra.request_id": scope["state"]["request_id"],
             }
+            if channel := channel_name(scope):
+                attributes["centra.channel"] = channel
             running = scope["state"].get("running")
             self._tracing.end(span, attributes, running, failed=status >= 500)

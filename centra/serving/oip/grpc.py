@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,6 +18,7 @@ from google.protobuf.json_format import ParseDict
 
 from centra.errors import DataError, NotFoundError
 from centra.serving.errors import OverloadedError
+from centra.serving.http.channels import HEADER, chosen
 from centra.serving.http.middleware import log_failure, request_id_of
 from centra.serving.http.problems import Problem
 from centra.serving.oip.inference import InferRequest, infer
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from centra.serving.http.call import Serving
     from centra.serving.oip.inference import InferResponse
     from centra.serving.request import Request as Running
+    from centra.serving.served_channel import ServedChannel
     from centra.serving.tokens import Caller
 
     Handler = Callable[[Any, "Call"], Awaitable[Any]]
@@ -82,6 +85,7 @@ async def start_grpc(
     host: str,
     port: int,
     certificate: tuple[bytes, bytes] | None = None,
+    shared: bool = False,
 ) -> tuple[grpc.aio.Server, int]:
     """Answer gRPC; its ``stop(grace)`` ends it.
 
@@ -90,6 +94,7 @@ async def start_grpc(
         host: an address, or ``[::1]`` of one in IPv6.
         port: 0 for a free one.
         certificate: private key and certificate chain in PEM, for TLS.
+        shared: whether other processes may listen there, too.
 
     Returns:
         The server, and its port.
@@ -103,8 +108,8 @@ async def start_grpc(
         options=[
             ("grpc.max_receive_message_length", limits.body_bytes),
             ("grpc.max_send_message_length", -1),
-            # A second server on the same port is an error, and not a server that gets every other call.
-            ("grpc.so_reuseport", 0),
+            # Unasked, a second server on the same port is an error, and gets no call of the first.
+            ("grpc.so_reuseport", int(shared)),
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
             ("grpc.http2.min_ping_interval_without_data_ms", _KEEPALIVE_MS // 3),
         ],
@@ -131,10 +136,29 @@ class Call:
     """None where everybody may call."""
     seconds: float | None
     """Until its deadline; None without one."""
+    channels: list[str]
+    """The names in its metadata."""
+    channel_name: str = ""
+    """Of the channel, once it is looked at and where it has one."""
     submitted: bool = False
     """Whether the batcher knows of it."""
     running: Running | None = None
     """What the batcher has taken in of it."""
+
+    @cached_property
+    def channel(self) -> ServedChannel:
+        """The channel that it is for.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            UsageError: it names several.
+            NotAllowedError: the caller's token does not have it.
+        """
+        channel = chosen(self.serving, self.caller, self.channels)
+        self.channel_name = channel.name
+        if self.caller is not None:
+            self.caller.check_channel(channel.name)
+        return channel
 
     async def submit(self, queries: Sequence[Query], *, seconds: float | None) -> Running:
         """Send queries to be answered, within what the caller may.
@@ -145,7 +169,9 @@ class Call:
         if self.caller is not None:
             self.caller.spend(len(queries))
         self.submitted = True
-        self.running = await self.serving.batcher.submit(queries, timeout=seconds)
+        self.running = await self.serving.batcher.submit(
+            queries, channel=self.channel.name, timeout=seconds
+        )
         return self.running
 
 
@@ -159,7 +185,7 @@ async def _server_ready(_request: Any, call: Call) -> dict[str, Any]:
 
 async def _model_ready(request: Any, call: Call) -> dict[str, Any]:
     try:
-        find_model(call.serving.batcher.served, request.name, request.version, call.caller)
+        find_model(call.channel.served, request.name, request.version, call.caller)
     except NotFoundError:
         return {"ready": False}
     return {"ready": call.serving.ready}
@@ -170,32 +196,33 @@ async def _server_metadata(_request: Any, _call: Call) -> dict[str, Any]:
 
 
 async def _model_metadata(request: Any, call: Call) -> dict[str, Any]:
-    model = find_model(call.serving.batcher.served, request.name, request.version, call.caller)
+    model = find_model(call.channel.served, request.name, request.version, call.caller)
     # The protocol's message has no place for parameters: they are in the configuration.
     return {name: value for name, value in model_metadata(model).items() if name != "parameters"}
 
 
 async def _model_config(request: Any, call: Call) -> dict[str, Any]:
-    model = find_model(call.serving.batcher.served, request.name, request.version, call.caller)
+    model = find_model(call.channel.served, request.name, request.version, call.caller)
     return {"config": model_config(model)}
 
 
 async def _repository_index(_request: Any, call: Call) -> dict[str, Any]:
-    return {"models": repository_index(call.serving.batcher.served, call.caller)}
+    return {"models": repository_index(call.channel.served, call.caller)}
 
 
 async def _model_infer(request: Any, call: Call) -> Any:
     response = await infer(
-        call.serving.batcher,
+        call.channel,
         _infer_request(request),
         call.submit,
+        most_inputs=call.serving.limits.request_inputs,
         caller=call.caller,
         seconds=call.seconds,
     )
     began = time.perf_counter()
     answer = _infer_response(response, raw=bool(request.raw_input_contents))
     response.running.serialised = time.perf_counter() - began
-    call.serving.metrics.count_serialised(response.running.serialised)
+    call.serving.metrics.count_serialised(response.running.serialised, channel=call.channel_name)
     return answer
 
 
@@ -245,9 +272,15 @@ class _Service:
 
         async def method(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             began, code = time.perf_counter(), "OK"
-            given = dict(context.invocation_metadata() or ())
+            metadata = [*(context.invocation_metadata() or ())]
+            given = dict(metadata)
             request_id = request_id_of(given.get("x-request-id"))
-            call = Call(serving=self.serving, caller=None, seconds=context.time_remaining())
+            call = Call(
+                serving=self.serving,
+                caller=None,
+                seconds=context.time_remaining(),
+                channels=[value for key, value in metadata if key == HEADER.lower()],
+            )
             tracing = self.serving.tracing
             span = None if tracing is None else tracing.begin(given, f"{SERVICE}/{name}")
             try:
@@ -269,8 +302,10 @@ class _Service:
                 await context.abort(status, problem.detail, _pushback(error))
             finally:
                 seconds = time.perf_counter() - began
-                self.serving.metrics.count_request(f"grpc {name}", _OUTCOMES[code], seconds)
-                _log_call(name, code, seconds, request_id, call.caller)
+                self.serving.metrics.count_request(
+                    f"grpc {name}", _OUTCOMES[code], seconds, channel=call.channel_name
+                )
+                _log_call(name, code, seconds, request_id, call)
                 if tracing is not None and span is not None:
                     attributes = {
                         "rpc.system.name": "grpc",
@@ -278,6 +313,8 @@ class _Service:
                         "rpc.response.status_code": code,
                         "centra.request_id": request_id,
                     }
+                    if call.channel_name:
+                        attributes["centra.channel"] = call.channel_name
                     failed = _OUTCOMES[code] == "failed"
                     tracing.end(span, attributes, call.running, failed=failed)
 
@@ -291,7 +328,8 @@ def _pushback(error: Exception) -> tuple[tuple[str, str], ...]:
     return (("grpc-retry-pushback-ms", str(round(error.retry_after * 1000))),)
 
 
-def _log_call(name: str, code: str, seconds: float, request_id: str, caller: Caller | None) -> None:
+def _log_call(name: str, code: str, seconds: float, request_id: str, call: Call) -> None:
+    caller = call.caller
     _log.info(
         "gRPC %s %s in %.1f ms",
         name,
@@ -302,6 +340,7 @@ def _log_call(name: str, code: str, seconds: float, request_id: str, caller: Cal
             "method": name,
             "status": code,
             "seconds": round(seconds, 6),
+            **({"channel": call.channel_name} if call.channel_name else {}),
             **({"token": caller.name} if caller else {}),
         },
     )

@@ -14,6 +14,7 @@ from centra.errors import UsageError
 from centra.serving.http.bodies import check_body, parse_body, read_body
 from centra.serving.http.call import (
     caller_of,
+    channel_of,
     clock,
     serving_of,
     submit,
@@ -84,7 +85,7 @@ async def ready(request: Request) -> Response:
 @router.post("/repository/index", summary="All tasks", response_model=list[dict[str, str]])
 async def index(request: Request) -> Response:
     """Every task that the caller may ask for, with its version. The body may be empty."""
-    return _json(repository_index(serving_of(request).batcher.served, caller_of(request)))
+    return _json(repository_index(channel_of(request).served, caller_of(request)))
 
 
 @router.get("/models/{model}", summary="A task", responses=answered(MetadataBody))
@@ -128,9 +129,10 @@ async def infer(request: Request, model: Name) -> Response:
     asked, binary = await _read(request, model)
     async with while_connected(request):
         answered = await infer_from(
-            serving_of(request).batcher,
+            channel_of(request),
             asked,
             partial(submit, request),
+            most_inputs=serving_of(request).limits.request_inputs,
             caller=caller_of(request),
         )
     running, began = answered.running, clock()
@@ -141,7 +143,7 @@ async def infer(request: Request, model: Name) -> Response:
 
 
 def _found(request: Request, model: str) -> Model:
-    served = serving_of(request).batcher.served
+    served = channel_of(request).served
     return find_model(served, model, _version(request), caller_of(request))
 
 

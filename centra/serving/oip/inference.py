@@ -18,12 +18,12 @@ from centra.serving.oip.tensors import shown, texts_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from centra.serving.batcher import Batcher
     from centra.serving.oip.metadata import Model
     from centra.serving.oip.outputs import Output
     from centra.serving.oip.tensors import InputTensor, OutputTensor
     from centra.serving.request import InputAnswer
     from centra.serving.request import Request as Running
+    from centra.serving.served_channel import ServedChannel
     from centra.serving.tokens import Caller
 
 __all__ = ["InferRequest", "InferResponse", "infer"]
@@ -79,19 +79,21 @@ class Submit(Protocol):
 
 
 async def infer(
-    batcher: Batcher,
+    channel: ServedChannel,
     request: InferRequest,
     submit: Submit,
     *,
+    most_inputs: int,
     caller: Caller | None = None,
     seconds: float | None = None,
 ) -> InferResponse:
     """Answer a request.
 
     Args:
-        batcher: what computes.
+        channel: whose release is asked.
         request: the request.
         submit: sends it to the batcher.
+        most_inputs: of one request.
         caller: who asks; None where everybody may.
         seconds: how long the client waits, where its transport says so; the request's parameter
             ``timeout`` may be shorter.
@@ -106,8 +108,8 @@ async def infer(
     """
     timeout = _shortest(seconds, _timeout(request))
     while True:
-        asked = find_model(batcher.served, request.model, request.version, caller)
-        queries = _queries(asked, request, batcher.limits.request_inputs)
+        asked = find_model(channel.served, request.model, request.version, caller)
+        queries = _queries(asked, request, most_inputs)
         running = await submit(queries, seconds=timeout)
         try:
             model = find_model(running.served, request.model, request.version, caller)

@@ -6,23 +6,25 @@ import io
 import logging
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from centra.errors import BlobNotFoundError, CorruptBlobError, StoreError
 from centra.formats.identities import is_digest
 from centra.store import layout
+from centra.store.address import cache_folder
+from centra.store.local import LocalStore
 from centra.store.protocol import StoredBlob
 from centra.store.s3.address import S3Address
 from centra.store.s3.client import S3Client
 from centra.store.s3.transfers import download, read_small, upload, write_small
 from centra.system.files import content_digest, make_folder, replacing
+from centra.system.locking import locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from centra.formats.identities import Digest
-    from centra.store.local import LocalStore
     from centra.store.protocol import BlobProblem, Witness
 
 __all__ = ["S3Store"]
@@ -31,36 +33,54 @@ _log = logging.getLogger(__name__)
 
 
 class S3Store:
-    """A store in an S3 bucket under a prefix, with verified local copies of what was read.
+    """A store in an S3 bucket under a prefix, with verified local copies of what was read."""
 
-    Raises:
-        UsageError: see :meth:`S3Address.parse`.
-    """
+    def __init__(self, url: str, *, cache: LocalStore | None = None) -> None:
+        """Name it; nothing is asked of it yet.
 
-    def __init__(self, url: str, *, cache: LocalStore) -> None:
+        Args:
+            url: see :func:`centra.store.open_store`.
+            cache: of the copies; None for :func:`centra.store.cache_folder`, on each machine that
+                this is sent to its own.
+
+        Raises:
+            UsageError: see :meth:`S3Address.parse`.
+        """
         self.url = url
-        self.cache = cache
+        self._own_cache = cache is None
+        self.cache = cache or LocalStore(cache_folder())
         self.client = S3Client(url, S3Address.parse(url))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the cache, where that is each machine's own."""
+        return vars(self) | ({"cache": None} if self._own_cache else {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As it was made, there."""
+        vars(self).update(state)
+        if self._own_cache:
+            self.cache = LocalStore(cache_folder())
 
     def has(self, digest: str) -> bool:
         return self.stat(digest) is not None
 
     def fetch(self, digest: str) -> Path:
-        """A verified copy in the cache is used without a request."""
-        try:
-            return self.cache.fetch(digest)
-        except (BlobNotFoundError, CorruptBlobError):
-            pass  # The cache is only a copy: take the original.
+        """A verified copy in the cache is used without a request; of several who want it, one asks."""
+        if (copy := self._cached(digest)) is not None:
+            return copy
         path, shown = self.cache.path(digest), self.client.address.redacted
         try:
             make_folder(path.parent)
-            with replacing(path) as temporary, temporary.open("wb") as file:
-                with self.client.translated():
-                    actual = download(self.client, self._key(digest), digest, file)
-                if actual is None:
-                    raise BlobNotFoundError(digest, shown)
-                if actual != digest:
-                    raise CorruptBlobError(digest, actual, f"{shown} blob {digest}")
+            with locked(path.parent, logging.DEBUG):
+                if (copy := self._cached(digest)) is not None:
+                    return copy
+                with replacing(path) as temporary, temporary.open("wb") as file:
+                    with self.client.translated():
+                        actual = download(self.client, self._key(digest), digest, file)
+                    if actual is None:
+                        raise BlobNotFoundError(digest, shown)
+                    if actual != digest:
+                        raise CorruptBlobError(digest, actual, f"{shown} blob {digest}")
         except OSError as error:
             raise StoreError(
                 f"cannot write to the cache {self.cache.root}: {error.strerror}. "
@@ -184,6 +204,13 @@ class S3Store:
         name, data = layout.witness_file(witness)
         with self.client.translated(writing=True):
             write_small(self.client, self._path(f"{layout.WITNESSES}/{name}"), data)
+
+    def _cached(self, digest: str) -> Path | None:
+        """The copy in the cache; None where that has none, or a damaged one."""
+        try:
+            return self.cache.fetch(digest)
+        except (BlobNotFoundError, CorruptBlobError):
+            return None
 
     def _read(self, path: str) -> bytes | None:
         with self.client.translated():

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from centra.errors import StoreError
+from centra.system.parallel import in_parallel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from concurrent.futures import Future
+    from collections.abc import Iterator, Mapping
 
     from centra.formats.identities import Digest
     from centra.store.s3.client import S3Client
@@ -31,9 +29,6 @@ _STREAMS = 4
 """How many parts are on the way at once."""
 _READINGS = 5
 """How often a file is read that is another one each time."""
-
-_T = TypeVar("_T")
-_Item = TypeVar("_Item")
 
 
 def read_small(client: S3Client, key: str, *, attempts: int = 1) -> bytes | None:
@@ -138,7 +133,7 @@ def _download_once(client: S3Client, key: str, file: BinaryIO | None, attempts: 
         file.truncate()
     data, size = first
     starts = range(_PART, size, _PART)
-    rest = _in_parallel(lambda start: _download_part(client, key, start)[0], starts)
+    rest = in_parallel(lambda start: _download_part(client, key, start)[0], starts, _STREAMS)
     hasher = hashlib.sha256()
     for part in chain([data], rest):
         hasher.update(part)
@@ -188,7 +183,7 @@ def _upload_parts(
         sent = client.request("PUT", key, client.boto.upload_part, **options, **upload)
         return {"PartNumber": number, "ETag": sent["ETag"]}
 
-    sent = list(_in_parallel(send, numbered()))
+    sent = list(in_parallel(send, numbered(), _STREAMS))
     if digest is not None:
         _check_unchanged(digest, hasher.hexdigest())
     return size, sent
@@ -209,22 +204,6 @@ def _complete(
 def _read_parts(file: BinaryIO) -> Iterator[bytes]:
     while data := file.read(_PART):
         yield data
-
-
-def _in_parallel(function: Callable[[_Item], _T], items: Iterable[_Item]) -> Iterator[_T]:
-    """What a function makes of each item, in order; a few are made at once, in threads."""
-    with ThreadPoolExecutor(_STREAMS) as pool:
-        pending: deque[Future[_T]] = deque()
-        try:
-            for item in items:
-                pending.append(pool.submit(function, item))
-                if len(pending) == _STREAMS:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
 
 
 def _check_unchanged(digest: str, actual: str) -> None:

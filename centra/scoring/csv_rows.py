@@ -1,0 +1,213 @@
+"""Comma-separated values, and those that tabs or semicolons separate."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING
+
+from centra.errors import DataError
+from centra.scoring.lines import LARGEST_ROW, LineFile, fault_of
+from centra.scoring.readers import (
+    CHUNK_BYTES,
+    CHUNK_ROWS,
+    Position,
+    Rows,
+    check_columns,
+    parse_fields,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from io import BufferedReader
+
+    from centra.data.inputs import Input
+
+__all__ = ["CsvReader", "csv_line"]
+
+_DELIMITERS = (",", ";", "\t", "|")
+
+
+class CsvReader:
+    """A table as text: the first row names the columns.
+
+    A row goes on as it was written, byte for byte. Of one that is not as CSV should be goes on what
+    can be read of its first line. An empty cell is no text. Cells hold no lists, so that a column
+    ``tokens`` is like any other.
+    """
+
+    def __init__(
+        self,
+        file: BufferedReader,
+        name: str,
+        named: Mapping[str, str],
+        reserved: Sequence[str],
+        *,
+        delimiter: str,
+    ) -> None:
+        """Open it; see :func:`centra.scoring.readers.open_reader`.
+
+        Args:
+            file, name, named, reserved: as there.
+            delimiter: what most probably separates cells.
+        """
+        # A limit of the process, which is lower; no row of a file has more.
+        csv.field_size_limit(max(csv.field_size_limit(), LARGEST_ROW))
+        self._lines = LineFile(file, name)
+        self._name = name
+        header = self._lines.next()
+        data = b"" if header is None else header.data
+        if (fault := fault_of(data)) is not None or data is None:
+            raise DataError(f"{name}:1: {fault}; expected the names of the columns")
+        if not data.strip():
+            raise DataError(f"{name}:1: is empty; expected the names of the columns")
+        self.line_end = "\r\n" if data.endswith(b"\r\n") else "\n"
+        self.delimiter, self.columns = _header(data.decode(), named["text"], delimiter)
+        self.header = self._lines.mark + data.rstrip(b"\r\n")
+        """The first row, with the byte-order mark that tells Excel of UTF-8."""
+        check_columns(name, self.columns, {**named, "tokens": named["text"]}, reserved)
+        self._places = {
+            field: self.columns.index(named[field])
+            for field in ("text", "text_pair")
+            if named[field] in self.columns
+        }
+        for field in self._places:
+            if self.columns.count(named[field]) > 1:
+                raise DataError(f"{name}: has two columns {named[field]!r}")
+        self.start = Position(offset=self._lines.offset, line=1)
+
+    def read(self, start: Position | None = None) -> Iterator[Rows]:
+        """See :class:`centra.scoring.readers.Reader`."""
+        start = start or self.start
+        self._lines.go_to(start.offset, start.line)
+        inputs: list[Input | str] = []
+        given: list[bytes] = []
+        places: list[str] = []
+        begun = start.offset
+        for number, cells, data in self._records():
+            places.append(f"{self._name}:{number}")
+            value, row = self._row(cells, data, places[-1])
+            inputs.append(value)
+            given.append(row)
+            if len(inputs) >= CHUNK_ROWS or self._lines.offset - begun >= CHUNK_BYTES:
+                yield self._chunk(inputs, given, places)
+                inputs, given, places, begun = [], [], [], self._lines.offset
+        if inputs:
+            yield self._chunk(inputs, given, places)
+
+    def _chunk(self, inputs: list[Input | str], given: list[bytes], places: list[str]) -> Rows:
+        end = Position(offset=self._lines.offset, line=self._lines.number)
+        return Rows(inputs=inputs, given=given, places=places, end=end, bytes_read=end.offset)
+
+    def _records(self) -> Iterator[tuple[int, list[str] | str, bytes | None]]:
+        """Each record's first line, its cells or what is wrong with it, and its bytes."""
+        record = _Record(self._lines)
+        reader = self._reader(record)
+        while True:
+            record.begin()
+            try:
+                cells = next(reader, None)
+            except (csv.Error, _TooLongError) as error:
+                first = record.lines[0]
+                # A quotation mark that nothing closes costs its own line, and no other.
+                record.go_back()
+                reader = self._reader(record)
+                yield first.number, f"not CSV ({error})", first.data
+                continue
+            if cells is None:
+                return
+            if cells:  # A blank line has none.
+                data = b"".join(line.data or b"" for line in record.lines)
+                yield record.lines[0].number, cells, data
+
+    def _reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
+        return csv.reader(lines, delimiter=self.delimiter, strict=True)
+
+    def _row(
+        self, cells: list[str] | str, data: bytes | None, where: str
+    ) -> tuple[Input | str, bytes]:
+        """A record's input or error, and what goes on of it."""
+        fault = fault_of(data) or (cells if isinstance(cells, str) else None)
+        if fault is None and len(cells) != len(self.columns):
+            fault = f"has {len(cells)} cells, and the header has {len(self.columns)}"
+        if fault is not None or isinstance(cells, str) or data is None:
+            return f"{where}: {fault}", self._mended(data)
+        fields = {field: cells[place] or None for field, place in self._places.items()}
+        return parse_fields(fields, where), data.rstrip(b"\r\n")
+
+    def _mended(self, data: bytes | None) -> bytes:
+        """A row with as many cells as the header has, of whatever can be read."""
+        text = (data or b"").replace(b"\0", b"").decode(errors="backslashreplace")
+        try:
+            cells = next(csv.reader([text.rstrip("\r\n")], delimiter=self.delimiter), [])
+        except csv.Error:
+            cells = []
+        cells = (cells + [""] * len(self.columns))[: len(self.columns)]
+        return csv_line(cells, self.delimiter)
+
+
+class _TooLongError(Exception):
+    """A record has no end within the bytes that are read of one."""
+
+
+class _Record:
+    """Lines for a reader of CSV, which takes as many as a record has."""
+
+    def __init__(self, source: LineFile) -> None:
+        self._source = source
+        self.begin()
+
+    def begin(self) -> None:
+        """Let a record begin."""
+        self.lines: list[_Line] = []
+        self._size = 0
+
+    def go_back(self) -> None:
+        """Let the record end with its first line."""
+        first = self.lines[0]
+        self._source.go_to(first.end, first.number)
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._source.next()
+        if line is None:
+            raise StopIteration
+        self.lines.append(_Line(line.number, line.data, self._source.offset))
+        self._size += len(line.data or b"")
+        if line.data is None or self._size > LARGEST_ROW:
+            raise _TooLongError(f"no end within {LARGEST_ROW:,} bytes")
+        return line.data.decode(errors="surrogateescape")
+
+
+class _Line:
+    def __init__(self, number: int, data: bytes | None, end: int) -> None:
+        self.number, self.data, self.end = number, data, end
+
+
+def csv_line(cells: Sequence[str], delimiter: str) -> bytes:
+    """A row of CSV, without a line end."""
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator="").writerow(cells)
+    return text.getvalue().encode()
+
+
+def _header(text: str, column: str, usual: str) -> tuple[str, list[str]]:
+    """What separates cells, and the columns.
+
+    Spreadsheets in half of the world write semicolons. It is what makes a column of the name of the
+    texts, or else what is usual.
+    """
+    for delimiter in dict.fromkeys((usual, *_DELIMITERS)):
+        names = _cells(text, delimiter)
+        if column in names:
+            return delimiter, names
+    return usual, _cells(text, usual)
+
+
+def _cells(text: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([text.rstrip("\r\n")], delimiter=delimiter), [])
+    except csv.Error:
+        return []

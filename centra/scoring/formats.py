@@ -1,0 +1,53 @@
+"""The formats that files of inputs are in: each is told by the file's suffix, and by nothing else."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Literal, cast, get_args
+
+from centra.errors import UsageError
+
+__all__ = ["SUFFIXES", "FileFormat", "format_of", "output_name"]
+
+FileFormat = Literal["jsonl", "csv", "tsv", "parquet", "txt"]
+_OTHER_NAMES = {"ndjson": "jsonl", "pq": "parquet", "text": "txt"}
+SUFFIXES = tuple(f".{suffix}" for suffix in (*get_args(FileFormat), *_OTHER_NAMES))
+"""How the names of files end that are read."""
+_PACKED = ("gz", "bz2", "xz", "zst", "zip")
+
+
+def format_of(name: str) -> FileFormat:
+    """The format of a file.
+
+    Args:
+        name: the file's, or a path or address that ends in it.
+
+    Raises:
+        UsageError: its suffix stands for none that is read.
+    """
+    suffix = PurePath(name).suffix.removeprefix(".").lower()
+    suffix = _OTHER_NAMES.get(suffix, suffix)
+    if suffix in get_args(FileFormat):
+        return cast("FileFormat", suffix)
+    what = f"the suffix .{suffix} stands for no format that is read"
+    if suffix in _PACKED:
+        what = "it is compressed; unpack it first"
+    elif not suffix:
+        what = "its name has no suffix, which tells the format"
+    raise UsageError(
+        f"{name}: {what}; expected .jsonl, .csv, .tsv, .parquet, or .txt for lines of text",
+        code="unknown-file-format",
+        file=name,
+    )
+
+
+def output_name(name: str) -> str:
+    """What the file of answers to a file of inputs is called.
+
+    Args:
+        name: of the file of inputs, without its folder.
+
+    Returns:
+        The same; of lines of text, which have no columns, ``NAME.jsonl``.
+    """
+    return f"{PurePath(name).stem}.jsonl" if format_of(name) == "txt" else name

@@ -1,0 +1,185 @@
+"""Files of inputs, read in bounded chunks: their rows as they are given, and the input of each.
+
+A row that cannot be read, or is no input, is a text that says so, and the rows after it go on. What
+holds for the whole file is refused when it is opened: another encoding, no column with texts, a
+column that the answers would need.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
+
+from centra.data.inputs import Input
+from centra.errors import ConflictError, DataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from centra.scoring.formats import FileFormat
+
+__all__ = [
+    "CHUNK_BYTES",
+    "CHUNK_ROWS",
+    "FIELDS",
+    "Position",
+    "Reader",
+    "Rows",
+    "check_columns",
+    "open_reader",
+    "parse_fields",
+]
+
+CHUNK_ROWS = 1024
+"""Rows of a chunk."""
+CHUNK_BYTES = 4 * 2**20
+"""A chunk ends with the row that takes it beyond so many bytes."""
+FIELDS = ("text", "text_pair", "tokens")
+"""What makes an input; each is a column of this name, where no other is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """A place between two rows of a file, from which reading can go on."""
+
+    offset: int
+    """Bytes before it; in Parquet rows."""
+    line: int
+    """Lines before it; in Parquet rows."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """Some rows that follow each other in a file."""
+
+    inputs: Sequence[Input | str]
+    """Of each row its input, or what is wrong with the row; the text names file and line."""
+    places: Sequence[str]
+    """What errors call each row: ``calls.csv:17``."""
+    given: Any
+    """The rows as they were given: of text formats a list of bytes, without line ends; of Parquet a
+    table."""
+    end: Position
+    """After the last of them."""
+    bytes_read: int
+    """How much of the file was read by then."""
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+class Reader(Protocol):
+    """A file that has been opened and found readable."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns, in their order; of JSONL the keys of the first rows."""
+
+    @property
+    def start(self) -> Position:
+        """Before the first row."""
+
+    def read(self, start: Position | None = None) -> Iterator[Rows]:
+        """The rows from a position on, by default from the first, in chunks.
+
+        From the end of a chunk the same chunks follow as would have without a break.
+        """
+
+
+def open_reader(
+    file: BinaryIO,
+    form: FileFormat,
+    name: str,
+    *,
+    columns: Mapping[str, str] | None = None,
+    reserved: Sequence[str] = (),
+) -> Reader:
+    """Open a file of inputs.
+
+    Args:
+        file: it is open for reading and can seek: a file of Python, or of a file system of pyarrow.
+        form: its format.
+        name: what errors call it.
+        columns: the column of a field (see :data:`FIELDS`), where it has another name.
+        reserved: the columns that the answers will have.
+
+    Raises:
+        DataError: the file is in another encoding, has no column of texts, or is no such file.
+        ConflictError: it has a column that the answers will have.
+        UsageError: ``columns`` names another field.
+    """
+    unknown = {*(columns or {})} - {*FIELDS}
+    if unknown:
+        raise UsageError(
+            f"{min(unknown)!r} is no field of an input; expected one of {', '.join(FIELDS)}",
+            code="unknown-field",
+        )
+    named = {field: (columns or {}).get(field, field) for field in FIELDS}
+    if form == "parquet":
+        from centra.scoring.parquet import ParquetReader
+
+        return ParquetReader(file, name, named, reserved)
+    # pyarrow's files have no lines.
+    lines: Any = (
+        file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast("Any", file))
+    )
+    if form in ("csv", "tsv"):
+        from centra.scoring.csv_rows import CsvReader
+
+        return CsvReader(lines, name, named, reserved, delimiter="\t" if form == "tsv" else ",")
+    from centra.scoring.json_rows import JsonReader
+
+    return JsonReader(lines, name, named, reserved, plain=form == "txt")
+
+
+def check_columns(
+    name: str, columns: Sequence[str], named: Mapping[str, str], reserved: Sequence[str]
+) -> None:
+    """Refuse a file for its columns.
+
+    Args:
+        name: the file's.
+        columns: those that it has.
+        named, reserved: see :func:`open_reader`.
+
+    Raises:
+        DataError: there is no text.
+        ConflictError: a column is also one of the answers.
+    """
+    shown = ", ".join(columns[:10]) + (" …" if len(columns) > 10 else "")
+    for field, column in named.items():
+        if column != field and column not in columns:
+            raise DataError(f"{name}: has no column {column!r}; it has {shown or 'none'}")
+    if not {named["text"], named["tokens"]} & {*columns}:
+        raise DataError(
+            f"{name}: has no column {named['text']!r}, nor {named['tokens']!r}; it has "
+            f"{shown or 'none'}",
+            code="no-text-column",
+            file=name,
+        )
+    taken = [column for column in columns if column in {*reserved}]
+    if taken:
+        raise ConflictError(
+            f"{name}: has a column {taken[0]!r}, which the answers have, too; rename it or leave it "
+            "out",
+            code="column-taken",
+            file=name,
+            columns=taken,
+        )
+
+
+def parse_fields(fields: Mapping[str, Any], where: str) -> Input | str:
+    """A row's input, or what is wrong with it.
+
+    Args:
+        fields: by field what the row has in its column; None counts as nothing.
+        where: what to call the row.
+    """
+    found = {field: value for field, value in fields.items() if value is not None}
+    if not {"text", "tokens"} & found.keys():
+        return f"{where}: has no text"
+    try:
+        return Input.parse(found, where)
+    except DataError as error:
+        return str(error)

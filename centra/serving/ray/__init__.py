@@ -1,0 +1,1 @@
+"""Serving on a Ray cluster: replicas behind Ray Serve's proxy, and at endpoints of their own."""

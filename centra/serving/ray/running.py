@@ -1,0 +1,239 @@
+"""``centra serve`` on a Ray cluster: deploy the application, say how it stands, take it down."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from centra.errors import CentraError, ConflictError
+from centra.releases.find import find_release
+from centra.serving.endpoint import KEEP_ALIVE
+from centra.serving.listener import Listener
+from centra.serving.ray.settings import Settings
+from centra.serving.ray_app import app
+from centra.system.ray import connect_to_ray, is_own_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ray.serve import Application
+
+__all__ = ["Proxy", "serve_on_ray"]
+
+_log = logging.getLogger(__name__)
+
+_PORT = 8080
+_LOOK_SECONDS = 1.0
+"""How often it is looked how the application stands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proxy:
+    """Where Ray Serve's proxies listen, on each node that has a replica."""
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    """None for where they listen already, or else 8080."""
+
+
+def serve_on_ray(
+    args: Mapping[str, Any], proxy: Proxy, *, name: str, logging_config: Mapping[str, Any]
+) -> None:
+    """Serve as an application of a Ray cluster until the process is asked to end (SIGTERM or SIGINT).
+
+    The cluster is that of ``RAY_ADDRESS``, or one that is started here: then it ends here too, when every
+    call is answered. On a cluster that was there before, the application goes on.
+
+    Args:
+        args: of the application; see :func:`centra.serving.ray_app.app`.
+        proxy: where callers connect.
+        name: the application's; one of that name is updated, replica by replica.
+        logging_config: of the application, as Ray Serve has it.
+
+    Raises:
+        UsageError: an argument is wrong, Ray is not installed, or its cluster is not there.
+        ConflictError: Ray Serve listens elsewhere already, or somebody else where it is to.
+        CentraError: the release cannot be loaded, or the application not be deployed.
+    """
+    application, settings = app(dict(args)), Settings.of(args)
+    for source in (settings.channels or {"": str(settings.source)}).values():
+        # What is not there need not be told by a replica that fails again and again.
+        find_release(source)
+    ray = connect_to_ray()
+    own, asked = is_own_cluster(), threading.Event()
+    address = ray.get_runtime_context().gcs_address
+    if own:
+        _log.info(
+            "a Ray cluster begins here: RAY_ADDRESS=%s RAY_AUTH_MODE=%s reaches it",
+            address,
+            os.environ.get("RAY_AUTH_MODE", ""),
+            extra={"ray_address": address},
+        )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: _ask(asked))
+    try:
+        url = _start_serve(proxy, own=own)
+        deploying = _Deploying(application, name, logging_config)
+        standing = _Standing(name)
+        standing.follow(until=lambda: deploying.done or asked.is_set())
+        if deploying.done:
+            deploying.check()
+            _tell(url, settings, name)
+            standing.follow(until=asked.is_set)
+        _end(name, own=own)
+    finally:
+        ray.shutdown()
+
+
+def _ask(asked: threading.Event) -> None:
+    if asked.is_set():
+        _log.warning("asked to end again: calls that are not answered are given up")
+        raise SystemExit(1)
+    asked.set()
+
+
+def _start_serve(proxy: Proxy, *, own: bool) -> str:
+    """Start Ray Serve where it does not run yet; the address of its proxies.
+
+    Raises:
+        ConflictError: it listens elsewhere, or somebody else there.
+    """
+    from ray import serve
+    from ray.serve.context import _get_global_client
+
+    # What it says is said here, once.
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        port = proxy.port or _PORT
+        if own:
+            # Ray's proxy would share the port with a proxy of another cluster.
+            for each in Listener(host=proxy.host, port=port).bind():
+                each.close()
+        serve.start(
+            http_options={"host": proxy.host, "port": port, "keep_alive_timeout_s": KEEP_ALIVE}
+        )
+        client = _get_global_client()
+    assert client is not None
+    running = client.http_config
+    if proxy.port not in (None, running.port):
+        raise ConflictError(
+            f"Ray Serve listens on port {running.port} in this cluster already, not on {proxy.port}",
+            code="port-in-use",
+            port=running.port,
+        )
+    return Listener(host=str(running.host), port=running.port).url(running.port)
+
+
+class _Deploying:
+    """An application on its way into the cluster, which may wait for processors for ever."""
+
+    def __init__(
+        self, application: Application, name: str, logging_config: Mapping[str, Any]
+    ) -> None:
+        self.done = False
+        self._failure: Exception | None = None
+        self._name = name
+        work = (application, dict(logging_config))
+        threading.Thread(target=self._run, args=work, daemon=True).start()
+
+    def check(self) -> None:
+        """Whether it has come to answer calls.
+
+        Raises:
+            CentraError: it has not.
+        """
+        if self._failure is not None:
+            reason = _last_line(str(self._failure))
+            raise CentraError(
+                f"Ray Serve cannot deploy the application {self._name}: {reason}",
+                code="not-deployed",
+            ) from self._failure
+
+    def _run(self, application: Application, logging_config: dict[str, Any]) -> None:
+        from ray import serve
+
+        try:
+            serve.run(application, name=self._name, logging_config=logging_config)
+        except Exception as error:  # noqa: BLE001 - raised again by who waits
+            self._failure = error
+        self.done = True
+
+
+class _Standing:
+    """How an application stands, in Ray Serve's words, logged whenever that changes."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._told: dict[str, str] = {}
+
+    def follow(self, *, until: Callable[[], bool]) -> None:
+        """Look again and again."""
+        while not until():
+            self._look()
+            time.sleep(_LOOK_SECONDS)
+
+    def _look(self) -> None:
+        from ray import serve
+
+        found = serve.status().applications.get(self._name)
+        if found is None:
+            return
+        deployments = found.deployments.values()
+        replicas = sum((Counter(each.replica_states) for each in deployments), Counter[str]())
+        counts = [f"{count} {state.lower()}" for state, count in sorted(replicas.items()) if count]
+        state = f"{found.status.value.lower()}, replicas: {', '.join(counts) or 'none'}"
+        self._tell("state", logging.INFO, state)
+        messages = (found.message, *(each.message for each in deployments))
+        trouble = "; ".join(line for message in messages if (line := _last_line(message)))
+        self._tell("trouble", logging.WARNING, trouble)
+
+    def _tell(self, what: str, level: int, text: str) -> None:
+        if text != self._told.get(what, ""):
+            self._told[what] = text
+            if text:
+                _log.log(level, "application %s: %s", self._name, text)
+
+
+def _tell(url: str, settings: Settings, name: str) -> None:
+    _log.info("listening on %s, with its calls explained at %s/docs", url, url, extra={"url": url})
+    listener = settings.listener
+    for what, port in (("HTTP", settings.replica_port), ("gRPC", settings.grpc_port)):
+        if listener is not None and port:
+            address = f"{listener.host}:{port}"
+            _log.info("replicas answer %s themselves on %s of their node", what, address)
+    public = {url, listener.url(0) if listener else url}
+    if settings.tokens is None and not all(_is_local(each) for each in public):
+        _log.warning("no tokens are asked for: whoever reaches application %s may call", name)
+
+
+def _is_local(url: str) -> bool:
+    return any(f"//{host}:" in url for host in ("localhost", "127.0.0.1", "[::1]"))
+
+
+def _end(name: str, *, own: bool) -> None:
+    from ray import serve
+
+    if not own:
+        _log.warning(
+            "the application %s goes on in the cluster: only a cluster that was started here ends here. "
+            "Ray Serve's own command deletes it: serve delete %s",
+            name,
+            name,
+        )
+        return
+    _log.info("ending: calls that have begun are answered")
+    serve.delete(name)
+    _log.info("ended")
+
+
+def _last_line(text: str) -> str:
+    """Of a traceback, what was raised."""
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    return lines[-1] if lines else ""
