@@ -142,7 +142,10 @@ def test_the_registry_benchmark_measures_both_databases_and_counts_bytes(
 def test_a_benchmark_run_as_a_script_finds_our_packages(script: Path) -> None:
     """Those that run below are started where the packages have been imported already."""
     path, *rest = re.split(
-        r"^from (?:benchmarks|centra|registry)\b", script.read_text(), maxsplit=1, flags=re.MULTILINE
+        r"^from (?:benchmarks|centra|registry)\b",
+        script.read_text(),
+        maxsplit=1,
+        flags=re.MULTILINE,
     )
     assert "sys.path.insert(0, str(Path(__file__).resolve().parents[1]))\n" in path
     assert rest[0].endswith('if __name__ == "__main__":\n    sys.exit(main())\n')
