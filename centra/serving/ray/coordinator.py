@@ -181,8 +181,11 @@ def open_coordinator(application: str) -> Any:
     """
     import ray
 
+    import centra
+
     actor = ray.remote(Coordinator).options(
-        name=f"coordinator of {application}",
+        # Replicas of another Centra have their own, and roll apart until they are replaced.
+        name=f"coordinator of {application} by Centra {centra.__version__}",
         namespace=_NAMESPACE,
         lifetime="detached",
         get_if_exists=True,
