@@ -188,7 +188,7 @@ def main() -> int:
             tiny if options.trial else Bench("MiniLM", MINILM, options.work / "minilm", size)
         )
         benches = [tiny] if options.trial else [tiny, main_bench]
-        served = [bench.serve(with_ray=not options.no_ray) for bench in benches]
+        served = [] if options.no_ray else [bench.serve() for bench in benches]
         rates = main_bench.shares()
         if not options.quick:
             rates += Bench("S", BASE, options.base, replace(size, rounds=2)).shares()
@@ -232,13 +232,11 @@ class Bench:
 
     # Servers
 
-    def serve(self, *, with_ray: bool) -> Served:
+    def serve(self) -> Served:
         """A plain server, and one and two replicas by both of their doors."""
         found = Served(name=self.name)
         with self._plain() as plain:
-            if not with_ray:
-                take_turns(found, [plain], self._size)
-            for number in (1, 2) if with_ray else ():
+            for number in (1, 2):
                 say(f"{self.name}: Ray Serve, replicas: {number}")
                 folder = self._folder / "servers" / f"ray-{number}"
                 with ray_server(self._release.address, self._texts, number, folder) as doors:

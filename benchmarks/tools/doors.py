@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.tools.servers import Server
     from centra.bench.load import Call, Latencies, LoadReport
 
-__all__ = ["CLIENTS", "PLAIN", "Asked", "Door", "plain_server", "ray_server"]
+__all__ = ["CLIENTS", "PLAIN", "Asked", "Door", "plain_server", "ray_command", "ray_server"]
 
 CLIENTS = 32
 """Of a saturated server, with one text each."""
@@ -141,13 +141,7 @@ def ray_server(
         Ray's proxy, and the replicas' own port.
     """
     port, own = free_port(), free_port()
-    threads = max(1, processors() // replicas)
-    command = centra_command(
-        release,
-        port,
-        *("--engine", "ray", "--replicas", str(replicas), "--replica-port", str(own)),
-        *("--threads", str(threads), "--replica-cpus", "0.1"),
-    )
+    command = ray_command(release, port, own, replicas)
     name = f"{replicas} replica{'s' * (replicas > 1)}"
     with running_server(
         command, port, ready="/v1/release", folder=folder, environment=_environment()
@@ -162,6 +156,24 @@ def ray_server(
                 server=server,
             ),
         )
+
+
+def ray_command(release: str, port: int, own: int, replicas: int) -> list[str]:
+    """Our own server on a cluster of its own, whose replicas share the processors.
+
+    Args:
+        release: its address.
+        port: of Ray's proxy.
+        own: of the replicas.
+        replicas: how many.
+    """
+    return centra_command(
+        release,
+        port,
+        *("--engine", "ray", "--replicas", str(replicas), "--replica-port", str(own)),
+        # Ray places by what replicas say that they need, and would give the proxy's to nobody.
+        *("--threads", str(max(1, processors() // replicas)), "--replica-cpus", "0.1"),
+    )
 
 
 def _environment() -> dict[str, str]:
