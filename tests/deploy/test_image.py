@@ -59,6 +59,8 @@ def test_the_larger_images_are_made_and_have_torch(file: str, target: str) -> No
         made.run(["python", "-c", code]), capture_output=True, text=True, check=True
     )
     assert done.stdout.partition("+")[0].strip() == CONSTRAINTS["torch"]
+    done = subprocess.run(made.run(["stat", "-c", "%u", "."]), capture_output=True, check=True)
+    assert done.stdout.strip() == (b"65532" if target == "registry" else b"0")
     shutil.rmtree(work)
 
 
