@@ -43,11 +43,11 @@ from centra.training.jobs import Job, advance
 from centra.training.pipeline import run_pipeline
 from centra.training.plan import Plan
 from centra.training.recipe import Distillation, Recipe, SearchSpace
+from centra.training.remote_work import discard_checkpoints
 from centra.training.search import search
 from centra.training.select import read_scores, select
 from centra.training.task_data import TaskData
 from centra.training.trials import best_trial
-from centra.training.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -268,7 +268,7 @@ def _from_backbone(
     ]
     found = dict(engine.map(advance, jobs))
     for job in jobs:
-        WorkFolder(job.work).discard_checkpoints()
+        discard_checkpoints(job.work)
     return [job.as_trial(found[i]) for i, job in enumerate(jobs)]
 
 

@@ -12,6 +12,7 @@ import click
 from centra.errors import NotFoundError, StoreNotWritableError, UsageError
 from centra.system.files import replacing
 from cli.context import json_option, open_registry
+from cli.options import FOLDER
 from cli.output import print_json, print_table, remark, reporting, trial_table
 from cli.plots import draw, write_png
 from cli.streams import mark_done
@@ -20,7 +21,8 @@ from cli.training import engine_options, feature_cache_option, require_extra
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from centra.training.features import FeatureCache
+    from centra.store.s3.path import S3Path
+    from centra.training.features import MachineCache
     from centra.training.pipeline import PipelineResult
     from centra.training.plan import Plan
     from centra.training.trials import Trial
@@ -30,9 +32,9 @@ if TYPE_CHECKING:
 @click.argument("recipe", type=click.Path(path_type=Path), metavar="RECIPE.toml")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     metavar="DIR",
-    help="Folder; default TASK-fit.",
+    help="Folder, also s3://BUCKET/KEY; default TASK-fit.",
 )
 @feature_cache_option
 @engine_options
@@ -40,8 +42,8 @@ if TYPE_CHECKING:
 def fit(
     recipe: Path,
     *,
-    output: Path | None,
-    cache: FeatureCache | None,
+    output: Path | S3Path | None,
+    cache: MachineCache | None,
     engine: str,
     jobs: int | None,
     as_json: bool,
@@ -67,35 +69,32 @@ def fit(
         backbone = backbones.show(registry, plan.backbone).reference
     spec = backbones.spec(registry, backbone)
     labelling = plan.labelling(recipe.parent)
-    folder = output or Path(f"{name}-fit")
 
     from centra.training.engines import open_engine
+    from centra.training.output import opened_output
     from centra.training.pipeline import run_pipeline
 
     workers = open_engine(engine, jobs)
-    with reporting() as progress, _errors_naming(str(recipe)):
-        result = run_pipeline(
-            spec,
-            registry.store,
-            recipe.parent / plan.data,
-            plan,
-            output=folder,
-            engine=workers,
-            labelling=labelling,
-            cache=cache,
-            progress=progress,
-            remark=remark,
-        )
-    files = {
-        "module": folder / f"{name}.safetensors",
-        "teacher": folder / "teacher.safetensors",
-        "scores": folder / "scores.csv",
-        "picture": folder / "scores.png",
-        "card": folder / "card.md",
-    }
-    result.module.write(files["module"])
-    write_png(files["picture"], name, result.trials, result.chosen)
-    _write_card(files, plan, backbone, result)
+    with opened_output(output or Path(f"{name}-fit")) as results:
+        with reporting() as progress, _errors_naming(str(recipe)):
+            result = run_pipeline(
+                spec,
+                registry.store,
+                plan.data_folder(recipe.parent),
+                plan,
+                output=results.folder,
+                work=results.work,
+                engine=workers,
+                labelling=labelling,
+                cache=cache,
+                progress=progress,
+                remark=remark,
+            )
+        written = {part: results.folder / file for part, file in _files(name).items()}
+        result.module.write(written["module"])
+        write_png(written["picture"], name, result.trials, result.chosen)
+        _write_card(written, plan, backbone, result)
+    files = {part: results.place / file for part, file in _files(name).items()}
     mark_done()
     if as_json:
         from registry.documents import training as documents
@@ -104,7 +103,19 @@ def fit(
     else:
         _print(result, name)
         click.echo(str(files["module"]))
-    remark(f"register it with: centra task register {name} {files['module']}")
+    if isinstance(files["module"], Path):
+        remark(f"register it with: centra task register {name} {files['module']}")
+
+
+def _files(name: str) -> dict[str, str]:
+    """What a fit ends in, by what it is."""
+    return {
+        "module": f"{name}.safetensors",
+        "teacher": "teacher.safetensors",
+        "scores": "scores.csv",
+        "picture": "scores.png",
+        "card": "card.md",
+    }
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,14 +16,17 @@ import click
 from centra.formats.sizes import parse_size
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
-    from centra.training.features import FeatureCache
+    from centra.training.features import MachineCache
 
 __all__ = [
     "DURATION",
     "FEATURE_CACHE",
+    "FOLDER",
     "NUMBERS",
+    "PLACE",
     "TIME",
     "change_options",
     "device_options",
@@ -91,33 +95,50 @@ class _Time(click.ParamType):  # type: ignore[type-arg]
             )
 
 
+class _Place(click.Path):
+    """A path of this machine, or ``s3://BUCKET/KEY`` as :class:`centra.store.s3.path.S3Path`."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Read either."""
+        from centra.store import open_path
+
+        place = open_path(value)
+        return super().convert(place, param, ctx) if isinstance(place, Path) else place
+
+
 class _FeatureCache(click.ParamType):  # type: ignore[type-arg]
-    """Where frozen hidden states are kept, as :class:`centra.training.features.FeatureCache`."""
+    """Where frozen hidden states are kept, as :class:`centra.training.features.MachineCache`."""
 
     name = "size"
 
     def convert(
         self,
-        value: str | FeatureCache,
+        value: str | MachineCache,
         param: click.Parameter | None,
         ctx: click.Context | None,
-    ) -> FeatureCache | None:
+    ) -> MachineCache | None:
         """Read ``20GB``, ``auto`` or ``off``."""
-        from centra.store import cache_folder
-        from centra.training.features import FeatureCache, default_budget
+        from centra.training.features import MachineCache
 
-        if isinstance(value, FeatureCache):
+        if isinstance(value, MachineCache):
             return value
         if value == "off":
             return None
-        budget = default_budget() if value == "auto" else parse_size(value)
+        if value == "auto":
+            return MachineCache()
+        budget = parse_size(value)
         if budget is None:
             self.fail(
                 f"{value!r} is no size: expected for example 20GB, '500 MB', auto, or off",
                 param,
                 ctx,
             )
-        return FeatureCache(cache_folder() / "features", budget)
+        return MachineCache(budget)
 
 
 class _Numbers(click.ParamType):  # type: ignore[type-arg]
@@ -146,6 +167,10 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 DURATION = _Duration()
 """``0s``, ``30m``, ``12h``, ``7d``, ``2w``: a :class:`datetime.timedelta`."""
 FEATURE_CACHE = _FeatureCache()
+FOLDER = _Place(path_type=Path, file_okay=False)
+"""A folder of this machine or in a bucket."""
+PLACE = _Place(path_type=Path)
+"""Anything of this machine or in a bucket."""
 """``20GB``, ``500 MB``, ``auto``: a :class:`centra.training.features.FeatureCache`; ``off``: None."""
 NUMBERS = _Numbers()
 """``1,8,32``: a tuple of whole numbers from 1."""

@@ -10,6 +10,7 @@ import click
 from centra.errors import UsageError
 from centra.training.recipe import Recipe, SearchSpace
 from cli.context import json_option, open_registry
+from cli.options import FOLDER
 from cli.output import print_json, print_table, remark, reporting, trial_table
 from cli.streams import mark_done
 from cli.training import (
@@ -23,7 +24,11 @@ from cli.training import (
 
 if TYPE_CHECKING:
     from centra.data.labelling import Labelling
-    from centra.training.features import FeatureCache
+    from centra.store.s3.path import S3Path
+    from centra.training.features import MachineCache
+
+_TEACHER = "teacher.safetensors"
+_SCORES = "trials.csv"
 
 
 @click.command()
@@ -53,9 +58,9 @@ if TYPE_CHECKING:
 @click.option("--exhaustive", is_flag=True, help="Train every trial to its end.")
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     metavar="DIR",
-    help="Folder; default TASK-search.",
+    help="Folder, also s3://BUCKET/KEY; default TASK-search.",
 )
 @crf_option
 @label_options
@@ -66,15 +71,15 @@ def search(
     *,
     task: str,
     backbone: str,
-    data: Path,
+    data: Path | S3Path,
     min_layers: int | None,
     max_layers: int | None,
     learning_rates: tuple[float, ...],
     seeds: tuple[int, ...],
     exhaustive: bool,
-    output: Path | None,
+    output: Path | S3Path | None,
     labelling: Labelling,
-    cache: FeatureCache | None,
+    cache: MachineCache | None,
     report_to: tuple[str, ...],
     engine: str,
     jobs: int | None,
@@ -91,34 +96,35 @@ def search(
 
     require_extra()
     name = parse_task_name(task)
-    folder = output or Path(f"{name}-search")
     registry = open_registry()
     spec = backbones.spec(registry, backbone)
     layers = _layers(spec.num_layers, min_layers, max_layers)
 
     from centra.training.engines import open_engine
+    from centra.training.output import opened_output
     from centra.training.search import search as find
     from centra.training.trials import write_trials
 
-    with reporting() as progress:
-        result = find(
-            spec,
-            registry.store,
-            data,
-            Recipe(tap=0, depth=0, **settings),
-            SearchSpace(layers=layers, learning_rates=learning_rates, seeds=seeds),
-            work=folder / "work",
-            engine=open_engine(engine, jobs),
-            labelling=labelling,
-            cache=cache,
-            exhaustive=exhaustive,
-            report_to=report_to,
-            progress=progress,
-            remark=remark,
-        )
-    teacher, scores = folder / "teacher.safetensors", folder / "trials.csv"
-    result.module.write(teacher)
-    write_trials(scores, name, result.trials)
+    with opened_output(output or Path(f"{name}-search")) as results:
+        with reporting() as progress:
+            result = find(
+                spec,
+                registry.store,
+                data,
+                Recipe(tap=0, depth=0, **settings),
+                SearchSpace(layers=layers, learning_rates=learning_rates, seeds=seeds),
+                work=results.work,
+                engine=open_engine(engine, jobs),
+                labelling=labelling,
+                cache=cache,
+                exhaustive=exhaustive,
+                report_to=report_to,
+                progress=progress,
+                remark=remark,
+            )
+        result.module.write(results.folder / _TEACHER)
+        write_trials(results.folder / _SCORES, name, result.trials)
+    teacher, scores = results.place / _TEACHER, results.place / _SCORES
     mark_done()
     if as_json:
         from registry.documents.training import Search

@@ -22,7 +22,8 @@ from cli.training import (
 
 if TYPE_CHECKING:
     from centra.data.labelling import Labelling
-    from centra.training.features import FeatureCache
+    from centra.store.s3.path import S3Path
+    from centra.training.features import MachineCache
 
 
 @click.command()
@@ -44,10 +45,10 @@ def train(
     *,
     task: str,
     backbone: str,
-    data: Path,
+    data: Path | S3Path,
     output: Path | None,
     labelling: Labelling,
-    cache: FeatureCache | None,
+    cache: MachineCache | None,
     report_to: tuple[str, ...],
     as_json: bool,
     **settings: Any,

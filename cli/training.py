@@ -15,7 +15,7 @@ from centra.data.tags import SCHEMES
 from centra.errors import UsageError
 from centra.kinds import KINDS
 from centra.training.recipe import REPORTERS, Recipe, meaning_of
-from cli.options import FEATURE_CACHE, words_option
+from cli.options import FEATURE_CACHE, PLACE, words_option
 from cli.output import metrics_text, print_json, remark
 from cli.streams import mark_done
 
@@ -83,8 +83,8 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--data",
             required=True,
-            type=click.Path(path_type=Path),
-            help="Folder with train.jsonl and dev.jsonl.",
+            type=PLACE,
+            help="Folder with train.jsonl and dev.jsonl, also s3://BUCKET/KEY.",
         ),
     )
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from centra.store import BlobReader
     from centra.tokenization.text_encoder import TextEncoder
 
-pytest_plugins = ["tests.shared", "tests.services", "tests.warm"]
+pytest_plugins = ["tests.shared", "tests.services", "tests.ray_cluster", "tests.warm"]
 
 settings.register_profile(
     "centra",

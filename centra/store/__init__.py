@@ -1,6 +1,6 @@
 """Where blobs and pointers lie: one small protocol, a local folder, S3."""
 
-from centra.store.address import anchored_store, cache_folder, open_store
+from centra.store.address import anchored_store, cache_folder, open_path, open_store
 from centra.store.local import LocalStore
 from centra.store.protocol import (
     BlobProblem,
@@ -21,5 +21,6 @@ __all__ = [
     "Witness",
     "anchored_store",
     "cache_folder",
+    "open_path",
     "open_store",
 ]

@@ -14,8 +14,9 @@ from centra.system.redaction import redacted
 
 if TYPE_CHECKING:
     from centra.store.protocol import BlobStore
+    from centra.store.s3.path import S3Path
 
-__all__ = ["anchored_store", "cache_folder", "open_store"]
+__all__ = ["anchored_store", "cache_folder", "open_path", "open_store"]
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(//)?", re.IGNORECASE)
 _USER = re.compile(r"[^/.:@][^:@]*:[^/@]*@")
@@ -52,6 +53,23 @@ def open_store(url: str, *, cache: Path | None = None) -> BlobStore:
         f"store {redacted(url, url)!r}: expected a folder or s3://BUCKET/PREFIX, or file:///FOLDER, "
         "percent-encoded; a folder whose name begins like an address is written ./NAME"
     )
+
+
+def open_path(path: str | os.PathLike[str] | S3Path) -> Path | S3Path:
+    """A file or folder of this machine, or in a bucket, by its address.
+
+    Args:
+        path: of this machine, or ``s3://BUCKET/KEY`` with the options of :func:`open_store`. What is
+            one already stays as it is.
+
+    Raises:
+        UsageError: an address in a bucket that has none, or with options that mean nothing.
+    """
+    if isinstance(path, str) and path.lower().startswith("s3://"):
+        from centra.store.s3.path import S3Path
+
+        return S3Path(path)
+    return Path(path) if isinstance(path, str | os.PathLike) else path
 
 
 def anchored_store(url: str, folder: Path) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["locked"]
+__all__ = ["is_locked", "locked"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,3 +45,19 @@ def locked(folder: Path, level: int = logging.WARNING) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_UN)
     finally:
         os.close(handle)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether somebody has a folder locked, or could: on a file system without locks nobody knows.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False

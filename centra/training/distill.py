@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
     from centra.formats.thresholds import Thresholds
+    from centra.store.s3.path import S3Path
     from centra.training.backbone import Backbone
-    from centra.training.features import FeatureCache
+    from centra.training.features import FeatureCache, MachineCache
     from centra.training.train import TrainedModule
 
 __all__ = ["distill"]
@@ -30,7 +31,7 @@ __all__ = ["distill"]
 
 def distill(
     backbone: Backbone | str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    data: str | os.PathLike[str] | S3Path,
     *,
     teacher: str | os.PathLike[str],
     layers: int,
@@ -53,7 +54,7 @@ def distill(
     tags: Scheme | None = None,
     words: Segmentation | None = None,
     thresholds: Thresholds | str | os.PathLike[str] | None = None,
-    cache: FeatureCache | str | os.PathLike[str] | None = None,
+    cache: FeatureCache | MachineCache | str | os.PathLike[str] | None = None,
     report_to: Sequence[str] = (),
     progress: Progress = silent,
     remark: Remark = unheard,

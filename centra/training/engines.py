@@ -1,15 +1,17 @@
 """Where training runs are carried out: processes of this machine, or a Ray cluster.
 
 An engine maps a function over jobs and yields each result as it comes. Jobs share nothing but
-files: on a cluster, the data, the work folder and a local store must be at the same path on every
-machine.
+files: on a cluster they are in a bucket, or at the same path on every machine. Each job has one
+process, and that one GPU where there are any.
 """
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import threading
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -30,9 +32,19 @@ Result = TypeVar("Result")
 
 ENGINES = ("local", "ray")
 
+_log = logging.getLogger(__name__)
+
+_LOSSES = 4
+"""So often a job is carried out again."""
+
 
 class Engine(Protocol):
     """Carries out jobs, several at a time."""
+
+    @property
+    def one_machine(self) -> bool:
+        """Whether all jobs are carried out on this machine."""
+        ...
 
     def map(
         self, function: Callable[[Job], Result], jobs: Sequence[Job]
@@ -44,7 +56,7 @@ class Engine(Protocol):
             jobs: picklable.
 
         Raises:
-            CentraError: a worker was killed.
+            CentraError: a worker was killed; on a cluster, those of one job again and again.
             Exception: whatever the function raised; jobs that have not begun are given up.
         """
         ...
@@ -52,6 +64,8 @@ class Engine(Protocol):
 
 class LocalEngine:
     """This machine. With one process the jobs run in the caller's own, one after the other."""
+
+    one_machine = True
 
     def __init__(self, processes: int | None = None) -> None:
         """Choose how many processes.
@@ -103,6 +117,8 @@ class LocalEngine:
 class RayEngine:
     """A Ray cluster: the one of ``RAY_ADDRESS``, or one that is started on this machine."""
 
+    one_machine = False
+
     def __init__(self) -> None:
         """Connect.
 
@@ -115,10 +131,13 @@ class RayEngine:
     def map(
         self, function: Callable[[Job], Result], jobs: Sequence[Job]
     ) -> Iterator[tuple[int, Result]]:
-        # Each job has one core, or one GPU where the cluster has any.
+        """A job whose worker is lost is carried out again; see :class:`Engine`."""
+        # Each job has one core, or one GPU where the cluster has any. Ray would make losses good by
+        # itself, but without a word, and a worker without memory for ever.
         gpus = 1 if self._resources().get("GPU") else 0
-        remote = self._ray.remote(num_cpus=1, num_gpus=gpus)(function)
+        remote = self._ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(function)
         waiting = {remote.remote(job): i for i, job in enumerate(jobs)}
+        losses = Counter[int]()
         try:
             while waiting:
                 (done, *_), _ = self._ray.wait([*waiting])
@@ -129,10 +148,38 @@ class RayEngine:
                 except self._ray.exceptions.RayTaskError as error:
                     # Its own text is the worker's traceback.
                     raise error.cause from error
-                yield place, result
+                except self._ray.exceptions.RayError as error:
+                    losses[place] += 1
+                    self._check_loss(error, losses[place])
+                    waiting[remote.remote(jobs[place])] = place
+                else:
+                    yield place, result
         finally:
             for reference in waiting:
                 self._ray.cancel(reference)
+
+    def _check_loss(self, error: Exception, count: int) -> None:
+        """Refuse to carry out once more what is lost again and again, or has never begun."""
+        kinds = self._ray.exceptions
+        lost = (
+            kinds.NodeDiedError,
+            kinds.ObjectLostError,
+            kinds.OutOfMemoryError,
+            kinds.WorkerCrashedError,
+        )
+        reason = str(error).strip().partition("\n")[0]
+        if not isinstance(error, lost):
+            raise CentraError(
+                f"Ray could not carry out a training run: {reason}", code="ray-failed"
+            ) from error
+        if count > _LOSSES:
+            raise CentraError(
+                f"a training run lost its worker {count} times, and is given up. The last time Ray "
+                f"said: {reason} Repeated, it goes on where it stopped.",
+                code="worker-lost",
+                losses=count,
+            ) from error
+        _log.warning("a training run lost its worker and is carried out again: %s", reason)
 
 
 def open_engine(name: str, processes: int | None = None) -> Engine:

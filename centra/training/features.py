@@ -7,6 +7,7 @@ appear in one step, and removing one leaves the maps of those who read it.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from contextlib import suppress
@@ -19,7 +20,9 @@ import numpy as np
 from centra.errors import StoreNotWritableError
 from centra.formats.documents import canonical_json, sha256
 from centra.progress import Progress, silent
+from centra.store import cache_folder
 from centra.system.files import replacing
+from centra.system.locking import locked
 from centra.system.memory import available_memory
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from centra.store import BlobReader
     from centra.tokenization.text_encoder import Row
 
-__all__ = ["FeatureCache", "Features", "default_budget", "open_cache"]
+__all__ = ["FeatureCache", "Features", "MachineCache", "default_budget", "open_cache"]
 
 _MOST = 20 * 10**9
 _BATCH_TOKENS = 8192
@@ -81,6 +84,8 @@ class FeatureCache:
     ) -> None:
         """Compute, in one pass over the frozen layers, what the cache lacks and has room for.
 
+        What another process is about to compute is waited for.
+
         Args:
             backbone: the frozen encoder.
             reader: where its blobs are.
@@ -95,13 +100,15 @@ class FeatureCache:
         size = 4 * backbone.hidden_size * sum(len(row.input_ids) for row in rows)
         wanted = {tap: self._path(backbone, rows, tap) for tap in sorted(taps, reverse=True)}
         fitting = dict(list(wanted.items())[: self.budget // size])
-        missing = {tap: path for tap, path in fitting.items() if not path.is_file()}
-        if not missing:
+        if not _missing(fitting):
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._make_room(size * len(missing), keep={path.name for path in fitting.values()})
-            _compute(backbone, reader, rows, missing, progress)
+            with locked(self.folder, logging.INFO):
+                if missing := _missing(fitting):
+                    keep = {path.name for path in fitting.values()}
+                    self._make_room(size * len(missing), keep=keep)
+                    _compute(backbone, reader, rows, missing, progress)
         except FileNotFoundError:
             return  # Another process made room for its own: this one goes on without.
         except OSError as error:
@@ -142,11 +149,28 @@ class FeatureCache:
                 held -= stat.st_size
 
 
-def open_cache(cache: FeatureCache | str | os.PathLike[str] | None) -> FeatureCache | None:
-    """A cache as it is, or one in a folder with room for :func:`default_budget`."""
+@dataclass(frozen=True)
+class MachineCache:
+    """The cache of whichever machine needs it, in that one's :func:`centra.store.cache_folder`."""
+
+    budget: int | None = None
+    """Bytes on each machine; None for its :func:`default_budget`."""
+
+
+def open_cache(
+    cache: FeatureCache | MachineCache | str | os.PathLike[str] | None,
+) -> FeatureCache | None:
+    """A cache as it is, this machine's, or one in a folder with room for :func:`default_budget`."""
     if cache is None or isinstance(cache, FeatureCache):
         return cache
+    if isinstance(cache, MachineCache):
+        return FeatureCache(cache_folder() / "features", cache.budget or default_budget())
     return FeatureCache(Path(cache), default_budget())
+
+
+def _missing(paths: dict[int, Path]) -> dict[int, Path]:
+    """Those of some taps' files that are not there."""
+    return {tap: path for tap, path in paths.items() if not path.is_file()}
 
 
 def _compute(

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
     from centra.formats.thresholds import Thresholds
+    from centra.store.s3.path import S3Path
     from centra.training.backbone import Backbone
-    from centra.training.features import FeatureCache
+    from centra.training.features import FeatureCache, MachineCache
     from centra.training.train import TrainedModule
 
 __all__ = ["finetune"]
@@ -27,7 +28,7 @@ __all__ = ["finetune"]
 
 def finetune(
     backbone: Backbone | str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    data: str | os.PathLike[str] | S3Path,
     *,
     output: str | os.PathLike[str],
     tap: int,
@@ -48,7 +49,7 @@ def finetune(
     tags: Scheme | None = None,
     words: Segmentation | None = None,
     thresholds: Thresholds | str | os.PathLike[str] | None = None,
-    cache: FeatureCache | str | os.PathLike[str] | None = None,
+    cache: FeatureCache | MachineCache | str | os.PathLike[str] | None = None,
     report_to: Sequence[str] = (),
     progress: Progress = silent,
     remark: Remark = unheard,
@@ -60,7 +61,7 @@ def finetune(
     Args:
         backbone: a folder that ``save_pretrained`` wrote or a name of the Hugging Face hub, which
             is imported for this run alone; or a :class:`centra.Backbone`.
-        data: a folder with ``train.jsonl`` and ``dev.jsonl``.
+        data: a folder with ``train.jsonl`` and ``dev.jsonl``, also ``s3://BUCKET/KEY``.
         output: the module's file.
         tap: the frozen layer to read; 0 is the embeddings.
         depth: how many layers learn, above the tap.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from centra.formats.names import parse_task_name
 from centra.progress import Progress, Remark, silent, unheard
-from centra.training.features import open_cache
+from centra.store import open_path
+from centra.training.features import MachineCache, open_cache
 from centra.training.plan import Plan
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def fit(
     output: str | os.PathLike[str] | None = None,
     engine: str = "local",
     jobs: int | None = None,
-    cache: FeatureCache | str | os.PathLike[str] | None = None,
+    cache: FeatureCache | MachineCache | str | os.PathLike[str] | None = None,
     progress: Progress = silent,
     remark: Remark = unheard,
 ) -> TrainedModule:
@@ -43,8 +44,8 @@ def fit(
         recipe: a TOML file; ``docs/fit.md`` has all of it. Paths in it count from its folder.
         backbone: as for :func:`centra.finetune`; by default what the recipe names, as a folder
             beside it or a name of the Hugging Face hub.
-        output: a folder for the module, ``TASK.safetensors``, the teacher's and the scores; by
-            default ``TASK-fit``.
+        output: a folder for the module, ``TASK.safetensors``, the teacher's and the scores, also
+            ``s3://BUCKET/KEY``; by default ``TASK-fit``.
         engine: where runs are carried out: ``"local"``, or ``"ray"`` for a Ray cluster.
         jobs: runs at the same time on this machine; by default one per GPU, or else one per core,
             to eight. With more than one, a script needs ``if __name__ == "__main__":``.
@@ -59,30 +60,35 @@ def fit(
     """
     from centra.training.backbone import opened_backbone
     from centra.training.engines import open_engine
+    from centra.training.output import opened_output
     from centra.training.pipeline import run_pipeline
     from centra.training.train import TrainedModule
 
     start = time.perf_counter()
     plan, beside = Plan.read(Path(recipe)), Path(recipe).parent
     task = parse_task_name(plan.task)
-    folder = Path(output or f"{task}-fit")
     if backbone is None:
         local = beside / plan.backbone
         backbone = local if local.is_dir() else plan.backbone
-    with opened_backbone(backbone, progress) as encoder:
+    module = f"{task}.safetensors"
+    with (
+        opened_output(open_path(output or f"{task}-fit")) as results,
+        opened_backbone(backbone, progress) as encoder,
+    ):
         result = run_pipeline(
             encoder.spec,
             encoder.reader,
-            beside / plan.data,
+            plan.data_folder(beside),
             plan,
-            output=folder,
+            output=results.folder,
+            work=results.work,
             engine=open_engine(engine, jobs),
             labelling=plan.labelling(beside),
-            cache=open_cache(cache),
+            cache=cache if isinstance(cache, MachineCache) else open_cache(cache),
             progress=progress,
             remark=remark,
         )
-    path = folder / f"{task}.safetensors"
-    result.module.write(path)
+        result.module.write(results.folder / module)
+    path = results.place / module
     _log.info("fitted %s from %s in %.1f s", path, recipe, time.perf_counter() - start)
     return TrainedModule(path=path, spec=result.module.spec, trials=tuple(result.trials))

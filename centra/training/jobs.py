@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from centra.formats.task_module import TaskModule
+from centra.training.features import open_cache
+from centra.training.inputs import Blob
+from centra.training.remote_work import opened_work
 from centra.training.run import Run
 from centra.training.task_data import TaskData
 from centra.training.trials import Trial
@@ -17,8 +20,10 @@ if TYPE_CHECKING:
     from centra.data.labelling import Labelling
     from centra.formats.backbone import BackboneSpec
     from centra.store import BlobReader
-    from centra.training.features import FeatureCache
+    from centra.store.s3.path import S3Path
+    from centra.training.features import FeatureCache, MachineCache
     from centra.training.history import History
+    from centra.training.inputs import DataBlobs
     from centra.training.recipe import Distillation, Recipe
 
 __all__ = ["Job", "advance", "take_module"]
@@ -32,12 +37,14 @@ class Job:
 
     backbone: BackboneSpec
     reader: BlobReader
-    data: Path
+    data: Path | DataBlobs
     recipe: Recipe
-    work: Path
+    work: Path | S3Path
     labelling: Labelling | None = None
-    cache: FeatureCache | None = None
-    teacher: Path | None = None
+    cache: FeatureCache | MachineCache | None = None
+    taps: tuple[int, ...] = ()
+    """That the cache is to have, for the runs beside this one too; empty for its own."""
+    teacher: Path | Blob | None = None
     distillation: Distillation | None = None
     report_to: tuple[str, ...] = ()
     until: int | None = None
@@ -57,8 +64,12 @@ class Job:
             pruned=pruned,
         )
 
-    def run(self) -> Run:
-        """The run itself, with its data read."""
+    def run(self, work: Path) -> Run:
+        """The run itself, with its data read.
+
+        Args:
+            work: its folder, on this machine.
+        """
         data = TaskData.load(
             self.backbone,
             self.reader,
@@ -71,9 +82,10 @@ class Job:
             self.reader,
             data,
             self.recipe,
-            work=self.work,
-            cache=self.cache,
-            teacher=self.teacher,
+            work=work,
+            cache=open_cache(self.cache),
+            taps=self.taps,
+            teacher=self.teacher.fetch() if isinstance(self.teacher, Blob) else self.teacher,
             distillation=self.distillation,
             report_to=self.report_to,
         )
@@ -81,7 +93,10 @@ class Job:
 
 def advance(job: Job) -> History:
     """Carry a job out: train its run to the epoch it names."""
-    return job.run().train(job.until)
+    with opened_work(job.work) as work:
+        history = job.run(work.path).train(job.until, saved=work.save)
+        work.save()
+        return history
 
 
 def take_module(job: Job) -> TaskModule:
@@ -93,10 +108,12 @@ def take_module(job: Job) -> TaskModule:
         TrainingDivergedError: the weights became NaN or infinite.
         StoreNotWritableError: the folder cannot be written.
     """
-    path = job.work / _MODULE
-    if path.is_file():
-        return TaskModule.read(path)
-    module = job.run().module()
-    module.write(path)
-    WorkFolder(job.work).discard_checkpoints()
-    return module
+    with opened_work(job.work) as work:
+        path = work.path / _MODULE
+        if path.is_file():
+            return TaskModule.read(path)
+        module = job.run(work.path).module()
+        module.write(path)
+        WorkFolder(work.path).discard_checkpoints()
+        work.save()
+        return module

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.progress import Progress, Remark, silent, unheard
+from centra.training.features import open_cache
+from centra.training.inputs import Blob, input_store, shared_inputs
 from centra.training.jobs import Job, advance, take_module
 from centra.training.recipe import SearchSpace
 from centra.training.search import search
@@ -15,14 +18,14 @@ from centra.training.select import read_scores, select
 from centra.training.trials import best_trial, write_trials
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from centra.data.labelling import Labelling
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import TaskModule
     from centra.store import BlobReader
+    from centra.store.s3.path import S3Path
     from centra.training.engines import Engine
-    from centra.training.features import FeatureCache
+    from centra.training.features import FeatureCache, MachineCache
+    from centra.training.inputs import DataBlobs
     from centra.training.plan import Plan
     from centra.training.select import Choice
     from centra.training.trials import Trial
@@ -48,13 +51,14 @@ class PipelineResult:
 def run_pipeline(
     backbone: BackboneSpec,
     reader: BlobReader,
-    data: Path,
+    data: Path | S3Path,
     plan: Plan,
     *,
     output: Path,
+    work: Path | S3Path | None = None,
     engine: Engine,
     labelling: Labelling | None = None,
-    cache: FeatureCache | None = None,
+    cache: FeatureCache | MachineCache | None = None,
     exhaustive: bool = False,
     progress: Progress = silent,
     remark: Remark = unheard,
@@ -67,8 +71,10 @@ def run_pipeline(
         data: a folder with ``train.jsonl`` and ``dev.jsonl``.
         plan: the recipe.
         output: a folder. It gets ``teacher.safetensors`` and ``scores.csv``, which
-            :func:`centra.training.select.read_scores` reads, too; under ``work`` each run keeps its epochs, so that a fit
-            that was killed goes on, and one that is repeated ends at once.
+            :func:`centra.training.select.read_scores` reads, too.
+        work: a folder, by default the ``work`` in the output. There each run keeps its epochs, so that a
+            fit that was killed goes on, and one that is repeated ends at once. Where machines share no
+            disk, it is in a bucket.
         engine: carries the runs out.
         labelling: what the labels mean, where the data do not say it.
         cache: where frozen hidden states are kept; None runs the frozen layers in every epoch.
@@ -80,21 +86,27 @@ def run_pipeline(
         UsageError: a setting that does not suit the backbone or the kind.
         DataError: missing, empty or malformed data; a dev label that is not in train.
         TrainingDivergedError: the weights of the best run became NaN or infinite.
-        StoreNotWritableError: ``output`` or the cache cannot be written.
+        StoreNotWritableError: ``output``, ``work`` or the cache cannot be written.
+        StoreError: what is in a bucket cannot be reached.
     """
     plan.distillation.check()
+    work = work or output / "work"
+    shared_reader, shared_data = shared_inputs(
+        backbone, reader, data, work=work, one_machine=engine.one_machine
+    )
+    cache = open_cache(cache) if engine.one_machine else cache
     fewest, most = plan.search.layers
     found = search(
         backbone,
         reader,
-        data,
+        shared_data,
         plan.recipe,
         SearchSpace(
             layers=range(fewest, most + 1),
             learning_rates=plan.search.learning_rates,
             seeds=plan.search.seeds,
         ),
-        work=output / "work",
+        work=work,
         engine=engine,
         labelling=labelling,
         cache=cache,
@@ -107,11 +119,12 @@ def run_pipeline(
     found.module.write(teacher)
     students = _students(
         backbone,
-        reader,
-        data,
+        shared_reader,
+        shared_data,
         plan,
         teacher=found.best,
-        output=output,
+        module=teacher if isinstance(work, Path) else _as_blob(found.module, work),
+        work=work,
         labelling=labelling,
         cache=cache,
     )
@@ -124,7 +137,8 @@ def run_pipeline(
     if choice.role == "student":
         depth = choice.task_layers
         chosen = best_trial(t for t in trials if (t.role, t.task_layers) == ("student", depth))
-        module = take_module(students[trials.index(chosen) - len(found.trials)])
+        job = students[trials.index(chosen) - len(found.trials)]
+        module = take_module(replace(job, reader=reader))
     return PipelineResult(
         trials=trials, teacher=found.best, choice=choice, chosen=chosen, module=module
     )
@@ -133,13 +147,14 @@ def run_pipeline(
 def _students(
     backbone: BackboneSpec,
     reader: BlobReader,
-    data: Path,
+    data: Path | DataBlobs,
     plan: Plan,
     *,
     teacher: Trial,
-    output: Path,
+    module: Path | Blob,
+    work: Path | S3Path,
     labelling: Labelling | None,
-    cache: FeatureCache | None,
+    cache: FeatureCache | MachineCache | None,
 ) -> list[Job]:
     """The runs of all students that are smaller than their teacher."""
     jobs = []
@@ -157,15 +172,20 @@ def _students(
                 reader=reader,
                 data=data,
                 recipe=recipe,
-                work=output / "work" / f"student-{layers}-rate-{rate!r}-seed-{seed}",
+                work=work / f"student-{layers}-rate-{rate!r}-seed-{seed}",
                 labelling=labelling,
                 cache=cache,
-                teacher=output / "teacher.safetensors",
+                teacher=module,
                 distillation=plan.distillation,
                 report_to=plan.report_to,
             )
         )
     return jobs
+
+
+def _as_blob(module: TaskModule, work: S3Path) -> Blob:
+    store = input_store(work)
+    return Blob(reader=store, digest=store.put(module.to_bytes()))
 
 
 def _distil(jobs: list[Job], engine: Engine, progress: Progress) -> list[Trial]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -17,10 +18,11 @@ from centra.formats.task_module import KindName  # noqa: TC001
 from centra.formats.thresholds import read_thresholds
 from centra.formats.toml import read_toml
 from centra.formats.validation import explain
+from centra.store import open_path
 from centra.training.recipe import Distillation, Recipe, SearchSpace
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from centra.store.s3.path import S3Path
 
 __all__ = ["Plan"]
 
@@ -84,7 +86,7 @@ class Plan(Document):
     backbone: str
     """NAME or NAME@VERSION."""
     data: str
-    """A folder; a relative one counts from the recipe's own."""
+    """A folder; a relative one counts from the recipe's own. Or ``s3://BUCKET/KEY``."""
     kind: KindName | None = None
     """None for what the labels look like; see :func:`centra.training.contract_inference.infer_contract`."""
     labels: str | None = None
@@ -129,6 +131,18 @@ class Plan(Document):
                 code="bad-recipe",
                 recipe=str(path),
             ) from error
+
+    def data_folder(self, folder: Path) -> Path | S3Path:
+        """Where the data are.
+
+        Args:
+            folder: the recipe's own.
+
+        Raises:
+            UsageError: see :func:`centra.store.open_path`.
+        """
+        data = open_path(self.data)
+        return folder / data if isinstance(data, Path) else data
 
     def labelling(self, folder: Path) -> Labelling:
         """What the data's labels mean.

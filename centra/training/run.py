@@ -33,7 +33,7 @@ from centra.training.trainer import make_trainer, transformers_silenced
 from centra.training.work_folder import WorkFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from transformers import Trainer
@@ -63,6 +63,7 @@ class Run:
         *,
         work: Path,
         cache: FeatureCache | None = None,
+        taps: Collection[int] = (),
         teacher: Path | None = None,
         distillation: Distillation | None = None,
         report_to: Sequence[str] = (),
@@ -76,6 +77,7 @@ class Run:
             recipe: the settings.
             work: a folder of this run's own, for its checkpoints.
             cache: where hidden states are kept; None runs the frozen layers in every epoch.
+            taps: those that the cache is to have after it was needed here; by default the recipe's.
             teacher: the module to distil from.
             distillation: how; by default as :class:`centra.training.recipe.Distillation`.
             report_to: what Trainer reports to, of :data:`centra.training.recipe.REPORTERS`.
@@ -92,6 +94,7 @@ class Run:
         self.recipe = recipe
         self.folder = WorkFolder(work)
         self.cache = cache
+        self.taps = tuple(taps) or (recipe.tap,)
         self.teacher = None if teacher is None else TaskModule.read(teacher)
         self.distillation = distillation or Distillation()
         self.reporters = tuple(report_to)
@@ -133,7 +136,12 @@ class Run:
         if data.thresholds is not None:
             self.spec = data.thresholds.decide(self.spec)
 
-    def train(self, until: int | None = None, progress: Progress = silent) -> History:
+    def train(
+        self,
+        until: int | None = None,
+        progress: Progress = silent,
+        saved: Callable[[], None] | None = None,
+    ) -> History:
         """Train to the end of an epoch, from wherever an earlier call or process got to.
 
         The learning rate falls over the whole recipe, wherever the run pauses, so that a run with
@@ -142,6 +150,7 @@ class Run:
         Args:
             until: the epoch to stop after; None for the recipe's last.
             progress: told of each step, and of the dev metric after each epoch.
+            saved: called after each epoch, when its checkpoint is written.
 
         Returns:
             All epochs so far.
@@ -154,7 +163,7 @@ class Run:
         history = self._known_history()
         if history is not None and (history.finished or len(history.epochs) >= until):
             return history.up_to(until)
-        trainer = self._trainer(until, progress)
+        trainer = self._trainer(until, progress, saved)
         with transformers_silenced():
             trainer.train(resume_from_checkpoint=self.folder.has_checkpoint())
         history = self._history(trainer.state.log_history)
@@ -197,7 +206,7 @@ class Run:
             nn.init.constant_(branch.head.get_parameter("out.bias"), bias)
         return branch
 
-    def _trainer(self, until: int, progress: Progress) -> Trainer:
+    def _trainer(self, until: int, progress: Progress, saved: Callable[[], None] | None) -> Trainer:
         data, spec = self.data, self.spec
         features = [self._features(split, progress) for split in (data.train, data.dev)]
         trunk = None
@@ -218,13 +227,13 @@ class Run:
             until=until,
             reporters=self.reporters,
             progress=progress,
+            saved=saved,
         )
 
     def _features(self, split: Split, progress: Progress) -> Features | None:
         if self.cache is None:
             return None
-        taps = [self.spec.tap_layer]
-        self.cache.ensure(self.backbone, self.reader, split.rows, taps, progress)
+        self.cache.ensure(self.backbone, self.reader, split.rows, self.taps, progress)
         return self.cache.find(self.backbone, split.rows, self.spec.tap_layer)
 
     def _teacher_logits(

@@ -11,26 +11,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.progress import Progress, Remark, silent, unheard
+from centra.training.features import open_cache
+from centra.training.inputs import shared_inputs
 from centra.training.jobs import Job, advance, take_module
+from centra.training.remote_work import discard_checkpoints
 from centra.training.run import Run
 from centra.training.task_data import TaskData
 from centra.training.trials import Trial, best_trial
-from centra.training.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from centra.data.labelling import Labelling
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import TaskModule
     from centra.store import BlobReader
+    from centra.store.s3.path import S3Path
     from centra.training.engines import Engine
-    from centra.training.features import FeatureCache
+    from centra.training.features import FeatureCache, MachineCache
     from centra.training.history import History
+    from centra.training.inputs import DataBlobs
     from centra.training.recipe import Recipe, SearchSpace
 
 __all__ = ["Search", "search"]
@@ -52,14 +56,14 @@ class Search:
 def search(
     backbone: BackboneSpec,
     reader: BlobReader,
-    data: Path,
+    data: Path | S3Path | DataBlobs,
     recipe: Recipe,
     space: SearchSpace,
     *,
-    work: Path,
+    work: Path | S3Path,
     engine: Engine,
     labelling: Labelling | None = None,
-    cache: FeatureCache | None = None,
+    cache: FeatureCache | MachineCache | None = None,
     exhaustive: bool = False,
     report_to: Sequence[str] = (),
     progress: Progress = silent,
@@ -74,7 +78,7 @@ def search(
         recipe: what all trials share; its tap, depth, learning rate and seed come from the space.
         space: the trials.
         work: a folder of this search's own. It keeps the trials' epochs, so that the same search
-            again ends at once, until it is removed.
+            again ends at once, until it is removed. Where machines share no disk, it is in a bucket.
         engine: carries the trials out.
         labelling: what the labels mean, where the data do not say it.
         cache: where frozen hidden states are kept; None runs the frozen layers in every epoch.
@@ -88,30 +92,35 @@ def search(
         DataError: missing, empty or malformed data; a dev label that is not in train.
         TrainingDivergedError: the best trial's weights became NaN or infinite.
         StoreNotWritableError: ``work`` or the cache cannot be written.
+        StoreError: what is in a bucket cannot be reached.
     """
     recipes = space.recipes(recipe, backbone)
     for each in recipes:
         each.check(backbone)
+    shared_reader, shared_data = shared_inputs(
+        backbone, reader, data, work=work, one_machine=engine.one_machine
+    )
     examples = TaskData.load(
-        backbone, reader, data, max_length=recipe.max_length, labelling=labelling
+        backbone, reader, shared_data, max_length=recipe.max_length, labelling=labelling
     )
     for text in examples.remarks:
         remark(text)
     # What the data's kind does not allow is refused here, before anything is computed.
-    Run(backbone, reader, examples, recipes[0], work=work, report_to=report_to)
-    if cache is not None:
-        taps = {each.tap for each in recipes}
+    Run(backbone, reader, examples, recipes[0], work=Path(work.name), report_to=report_to)
+    taps = {each.tap for each in recipes}
+    if engine.one_machine and (cache := open_cache(cache)) is not None:
         for split in (examples.train, examples.dev):
             cache.ensure(backbone, reader, split.rows, taps, progress)
     jobs = [
         Job(
             backbone=backbone,
-            reader=reader,
-            data=data,
+            reader=shared_reader,
+            data=shared_data,
             recipe=each,
             work=work / f"layers-{each.depth}-rate-{each.learning_rate!r}-seed-{each.seed}",
             labelling=labelling,
             cache=cache,
+            taps=() if engine.one_machine else tuple(sorted(taps)),
             report_to=tuple(report_to),
         )
         for each in recipes
@@ -123,7 +132,11 @@ def search(
         for i, (job, history) in enumerate(zip(jobs, histories, strict=True))
     ]
     best = best_trial(trial for trial in trials if not trial.pruned)
-    return Search(trials=trials, best=best, module=take_module(jobs[trials.index(best)]))
+    return Search(
+        trials=trials,
+        best=best,
+        module=take_module(replace(jobs[trials.index(best)], reader=reader)),
+    )
 
 
 def _halve(
@@ -143,7 +156,7 @@ def _halve(
             break
         given_up = _given_up({i: job.as_trial(histories[i]).score for i, job in alive.items()})
         for i in given_up:
-            WorkFolder(jobs[i].work).discard_checkpoints()
+            discard_checkpoints(jobs[i].work)
         pruned |= given_up
     return [histories[i] for i in range(len(jobs))], pruned
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.data.inputs import fingerprint, read_examples
 from centra.data.tags import tagged_spans
 from centra.data.words import are_characters
 from centra.errors import DataError, FormatError
-from centra.formats.jsonl import read_data
 from centra.formats.task_module import HeadSpec, TaskSpec
 from centra.kinds import kind_named
 from centra.tokenization.text_encoder import TextEncoder
 from centra.training.contract_inference import InferredContract, infer_contract
+from centra.training.inputs import DATA_FILES, read_split
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
 
     from centra.data.inputs import Example
@@ -26,7 +25,9 @@ if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
     from centra.formats.thresholds import Thresholds
     from centra.store import BlobReader
+    from centra.store.s3.path import S3Path
     from centra.tokenization.text_encoder import Row
+    from centra.training.inputs import DataBlobs
 
 __all__ = ["Split", "TaskData"]
 
@@ -63,7 +64,7 @@ class TaskData:
         cls,
         backbone: BackboneSpec,
         reader: BlobReader,
-        folder: Path,
+        folder: Path | S3Path | DataBlobs,
         *,
         max_length: int = 0,
         labelling: Labelling | None = None,
@@ -82,14 +83,14 @@ class TaskData:
         Raises:
             DataError: missing, empty or malformed data; a label that is not in train, or not in the
                 set that was given.
+            StoreError: data in a bucket cannot be reached.
         """
-        if folder.is_file():
+        if isinstance(folder, Path) and folder.is_file():
             raise DataError(
                 f"{folder}: is a file; expected a folder with train.jsonl and dev.jsonl"
             )
-        files = [folder / "train.jsonl", folder / "dev.jsonl"]
         # Read once: what is learnt is what the fingerprint names.
-        contents = [read_data(path) for path in files]
+        files, contents = zip(*(read_split(folder, name) for name in DATA_FILES), strict=True)
         train, dev = (
             read_examples(path, data=data) for path, data in zip(files, contents, strict=True)
         )
@@ -150,7 +151,7 @@ def _encode(spec: TaskSpec, examples: list[Example], encoder: TextEncoder) -> Sp
     return Split(rows, [kind.target(spec, *pair) for pair in pairs], examples)
 
 
-def _cut_remark(file: Path, split: Split) -> list[str]:
+def _cut_remark(file: Path | S3Path, split: Split) -> list[str]:
     """How much of a file truncation cuts off, in a sentence; nothing where it cuts nothing."""
     cut = [(e, row) for e, row in zip(split.examples, split.rows, strict=True) if row.given]
     if not cut:

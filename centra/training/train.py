@@ -15,6 +15,7 @@ from centra.errors import UsageError
 from centra.formats.task_module import check_fits, check_module
 from centra.formats.thresholds import read_thresholds
 from centra.progress import Progress, Remark, silent, unheard
+from centra.store import open_path
 from centra.training.backbone import opened_backbone
 from centra.training.recipe import Distillation
 from centra.training.run import Run
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from centra.formats.task_module import TaskModule, TaskSpec
     from centra.formats.thresholds import Thresholds
     from centra.store import BlobReader
+    from centra.store.s3.path import S3Path
     from centra.training.backbone import Backbone
     from centra.training.features import FeatureCache
     from centra.training.recipe import Recipe
@@ -43,7 +45,7 @@ _log = logging.getLogger(__name__)
 class TrainedModule:
     """A task module that was trained and written."""
 
-    path: Path
+    path: Path | S3Path
     spec: TaskSpec
     """What the module says of itself."""
     trials: tuple[Trial, ...] = ()
@@ -57,7 +59,7 @@ class TrainedModule:
 
 def train_to_file(
     backbone: Backbone | str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    data: str | os.PathLike[str] | S3Path,
     output: str | os.PathLike[str],
     recipe: Recipe,
     *,
@@ -82,7 +84,7 @@ def train_to_file(
         module = train_module(
             encoder.spec,
             encoder.reader,
-            Path(data),
+            open_path(data),
             recipe,
             work=path.with_name(f".{path.name}.work"),
             teacher=teacher,
@@ -107,7 +109,7 @@ def train_to_file(
 def train_module(
     backbone: BackboneSpec,
     reader: BlobReader,
-    data: Path,
+    data: Path | S3Path,
     recipe: Recipe,
     *,
     work: Path,

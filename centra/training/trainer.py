@@ -1,6 +1,6 @@
 """The loop itself: Hugging Face's ``Trainer``, with what Centra adds to it.
 
-Mixed precision, several GPUs and reports to TensorBoard, MLflow or Weights & Biases come from it.
+Mixed precision and reports to TensorBoard, MLflow or Weights & Biases come from it. A run has one GPU.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def make_trainer(
     until: int,
     reporters: Sequence[str],
     progress: Progress,
+    saved: Callable[[], None] | None = None,
 ) -> Trainer:
     """A trainer that keeps each epoch's checkpoint and can pause after any.
 
@@ -60,6 +61,7 @@ def make_trainer(
         reporters: of :data:`centra.training.recipe.REPORTERS`. TensorBoard's files go to ``runs``
             beside the folder.
         progress: told of each step, and of the dev metric after each epoch.
+        saved: called when a checkpoint is written.
     """
     spec, branch = network.spec, network.branch
     cuda = torch.cuda.is_available()
@@ -92,6 +94,8 @@ def make_trainer(
         report_to=[name for name in reporters if name != "tensorboard"],
         run_name=folder.run_name,
     )
+    # All that are visible would each take a batch: the result would be another on each machine.
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # noqa: SLF001 - there is no other way to say it
     trainer = Trainer(
         model=network,
         args=arguments,
@@ -108,6 +112,7 @@ def make_trainer(
         callbacks=[
             _Stop(read_log, until),
             _Report(progress, metric),
+            *([_Saved(saved)] if saved else []),
             *(_tensorboard(folder) if "tensorboard" in reporters else []),
         ],
     )
@@ -171,6 +176,16 @@ class _Stop(TrainerCallback):  # type: ignore[misc]
         history = self._history(state.log_history)
         if history.finished or len(history.epochs) >= self._until:
             control.should_training_stop = True
+
+
+class _Saved(TrainerCallback):  # type: ignore[misc]
+    """Calls a function when a checkpoint is written."""
+
+    def __init__(self, saved: Callable[[], None]) -> None:
+        self._saved = saved
+
+    def on_save(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+        self._saved()
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]

@@ -23,11 +23,12 @@ from centra.training.history import Epoch, History
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["WorkFolder"]
+__all__ = ["WorkFolder", "is_checkpoint"]
 
 _MARKER = "run"
 _HISTORY = "history.json"
 _STATE = "trainer_state.json"
+_CHECKPOINT = "checkpoint-"
 
 
 class WorkFolder:
@@ -114,7 +115,12 @@ class WorkFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _checkpoints(self) -> Iterator[Path]:
-        return self.path.glob("checkpoint-*")
+        return self.path.glob(f"{_CHECKPOINT}*")
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether a path in a run's folder belongs to a checkpoint."""
+    return name.startswith(_CHECKPOINT)
 
 
 def _is_json(path: Path) -> bool:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from centra.store.s3.path import S3Path
     from centra.training import pipeline, search, select, train, trials
 
 __all__ = ["Choice", "Fit", "Search", "Selection", "TrainedModule", "Trial"]
@@ -78,7 +79,7 @@ class Search(Document):
     trials: list[Trial]
 
     @classmethod
-    def of(cls, search: search.Search, *, teacher: Path, scores: Path) -> Search:
+    def of(cls, search: search.Search, *, teacher: Path | S3Path, scores: Path | S3Path) -> Search:
         """The document of a search and the files that it wrote."""
         return cls(
             teacher=str(teacher),
@@ -110,7 +111,7 @@ class Fit(Document):
     """Teachers, then students."""
 
     @classmethod
-    def of(cls, fit: pipeline.PipelineResult, files: Mapping[str, Path]) -> Fit:
+    def of(cls, fit: pipeline.PipelineResult, files: Mapping[str, Path | S3Path]) -> Fit:
         """The document of a fit and the files that it wrote, by the names of these fields."""
         return cls(
             module=str(files["module"]),

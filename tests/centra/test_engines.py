@@ -31,22 +31,24 @@ SEVERAL = ("one process", "two processes", "ray")
 MANY = 40
 
 
+def engine_called(name: str, request: pytest.FixtureRequest) -> Engine:
+    """One of the engines above; started once, because that takes seconds."""
+    return _started(name, request.getfixturevalue("ray_address") if name == "ray" else "")
+
+
 @cache
-def engine_called(name: str) -> Engine:
-    """One of the engines below; started once, because that takes seconds."""
-    if name == "one process":
-        return LocalEngine(1)
-    if name == "two processes":
-        return LocalEngine(2)
-    pytest.importorskip("ray")
-    with warnings.catch_warnings():
+def _started(name: str, address: str) -> Engine:
+    if name != "ray":
+        return LocalEngine({"one process": 1, "two processes": 2}[name])
+    with pytest.MonkeyPatch.context() as environment, warnings.catch_warnings():
+        environment.setenv("RAY_ADDRESS", address)
         warnings.simplefilter("ignore")  # Ray's own, of its own settings
         return RayEngine()
 
 
 @pytest.fixture(params=SEVERAL)
 def engine(request: pytest.FixtureRequest) -> Engine:
-    return engine_called(request.param)
+    return engine_called(request.param, request)
 
 
 # Jobs, importable by name
@@ -118,14 +120,14 @@ def test_jobs_at_work_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     cores = len(os.sched_getaffinity(0))
     monkeypatch.delenv("OMP_NUM_THREADS")
 
-    found = dict(engine_called("two processes").map(threads, [0, 1, 2, 3]))
+    found = dict(_started("two processes", "").map(threads, [0, 1, 2, 3]))
 
     assert {count for _, count in found.values()} == {max(1, cores // 2)}
     assert len({process for process, _ in found.values()} | {os.getpid()}) == 3
-    (_, (_, alone)) = next(engine_called("two processes").map(threads, [0]))
+    (_, (_, alone)) = next(_started("two processes", "").map(threads, [0]))
     assert alone == cores
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    (_, (_, bounded)) = next(engine_called("two processes").map(threads, [0]))
+    (_, (_, bounded)) = next(_started("two processes", "").map(threads, [0]))
     assert bounded == 1
 
 
@@ -263,7 +265,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path: Path) -> None:
 def test_local_store_can_go_to_another_process(store: LocalStore) -> None:
     digest = store.put(b"weights")
 
-    assert [*engine_called("two processes").map(fetch, [(store, digest)])] == [(0, b"weights")]
+    assert [*_started("two processes", "").map(fetch, [(store, digest)])] == [(0, b"weights")]
 
 
 def test_s3_store_can_go_to_another_process(s3_url: str, tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ SCORES = {
 class Judged:
     """One process; answers with scores of the test's own, by role and layers."""
 
+    one_machine = True
+
     def __init__(self, scores: Mapping[tuple[str, int], float]) -> None:
         self._scores = scores
 

@@ -48,6 +48,8 @@ Steps = list[tuple[str, int]]
 class Watched:
     """One process; notes what it is asked for, and may answer with scores of the test's own."""
 
+    one_machine = True
+
     def __init__(self, scores: Mapping[Any, Sequence[float]] | None = None, *by: str) -> None:
         """Scores of each epoch, by the recipe's settings of these names; by default its depth."""
         self.asked: Steps = []
@@ -410,10 +412,14 @@ def test_halving_after_an_exhaustive_search_gives_the_table_of_halving(
 
 @pytest.mark.parametrize("several", [name for name in SEVERAL if name != "one process"])
 def test_result_does_not_depend_on_the_engine(
-    several: str, run: Callable[..., Search], plain: Search, tmp_path: Path
+    several: str,
+    run: Callable[..., Search],
+    plain: Search,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Not even where a run pauses in one process and goes on in another."""
-    found = run(engine=engine_called(several))
+    found = run(engine=engine_called(several, request))
 
     assert table(found, tmp_path) == table(plain, tmp_path)
     assert found.module.to_bytes() == plain.module.to_bytes()

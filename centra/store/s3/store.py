@@ -51,6 +51,10 @@ class S3Store:
         self.cache = cache or LocalStore(cache_folder())
         self.client = S3Client(url, S3Address.parse(url))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the cache, where that is each machine's own."""
+        return vars(self) | ({"cache": None} if self._own_cache else {})
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As it was made, there."""
         vars(self).update(state)

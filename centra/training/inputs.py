@@ -1,0 +1,121 @@
+"""What runs read, where every machine that carries them out has it.
+
+Of a work folder in a bucket the data, the teacher and the backbone lie there as blobs, under
+``inputs``. Whoever needs one has it of its machine's cache, which asks for it once and checks it
+against its digest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from centra.errors import DataError
+from centra.formats.jsonl import read_data
+from centra.store import LocalStore, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from centra.formats.backbone import BackboneSpec
+    from centra.formats.identities import Digest
+    from centra.store import BlobReader, BlobStore
+    from centra.store.s3.path import S3Path
+
+__all__ = ["DATA_FILES", "Blob", "DataBlobs", "input_store", "read_split", "shared_inputs"]
+
+DATA_FILES = ("train.jsonl", "dev.jsonl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blob:
+    """A file by its digest."""
+
+    reader: BlobReader
+    digest: Digest
+
+    def fetch(self) -> Path:
+        """The file, on this machine; see :meth:`centra.store.BlobReader.fetch`."""
+        return self.reader.fetch(self.digest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataBlobs:
+    """A task's data as they were when they were read first."""
+
+    folder: Path | S3Path
+    """Where they came from, for people."""
+    blobs: Mapping[str, Blob]
+    """By their names in it."""
+
+
+def input_store(work: Path | S3Path) -> BlobStore:
+    """The store of what the runs below a work folder read."""
+    inputs = work / "inputs"
+    return LocalStore(inputs) if isinstance(inputs, Path) else open_store(inputs.url)
+
+
+def read_split(data: Path | S3Path | DataBlobs, name: str) -> tuple[Path | S3Path, bytes]:
+    """A file of data: what to call it, and its bytes.
+
+    Raises:
+        DataError: it is missing, or cannot be read.
+        StoreError: it cannot be reached.
+    """
+    if isinstance(data, DataBlobs):
+        return data.folder / name, data.blobs[name].fetch().read_bytes()
+    if isinstance(data, Path):
+        return data / name, read_data(data / name)
+    file = data / name
+    content = file.read_bytes()
+    if content is None:
+        found = sorted({each.partition("/")[0] for each in data.names()})
+        shown = ", ".join(found[:5]) + (" …" if len(found) > 5 else "")
+        raise DataError(
+            f"{file}: no such file; {data} holds {shown or 'nothing'}; "
+            f"expected {' and '.join(DATA_FILES)}"
+        )
+    return file, content
+
+
+def shared_inputs(
+    backbone: BackboneSpec,
+    reader: BlobReader,
+    data: Path | S3Path | DataBlobs,
+    *,
+    work: Path | S3Path,
+    one_machine: bool,
+) -> tuple[BlobReader, Path | DataBlobs]:
+    """Where runs read their backbone and their data; what is shared already stays as it is.
+
+    Args:
+        backbone: the frozen encoder.
+        reader: where its blobs are.
+        data: a folder with :data:`DATA_FILES`.
+        work: the folder of the runs.
+        one_machine: whether all are carried out on this one.
+
+    Raises:
+        DataError: a file is missing, or cannot be read.
+        StoreError: data or work cannot be reached.
+        StoreNotWritableError: work cannot be written.
+    """
+    from centra.store.s3 import S3Store
+
+    if not isinstance(data, DataBlobs) and not (isinstance(data, Path) and isinstance(work, Path)):
+        store = input_store(work)
+        data = DataBlobs(
+            folder=data,
+            blobs={
+                name: Blob(reader=store, digest=store.put(read_split(data, name)[1]))
+                for name in DATA_FILES
+            },
+        )
+    if not (one_machine or isinstance(work, Path) or isinstance(reader, S3Store)):
+        store = input_store(work)
+        for digest in sorted(backbone.blobs()):
+            if not store.has(digest):
+                store.put(reader.fetch(digest))
+        reader = store
+    return reader, data

@@ -1,0 +1,67 @@
+"""One Ray cluster on this machine for all processes that run tests.
+
+Loaded as a plugin. It starts at the first test that asks for it and stops with the run, also when
+pytest itself is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.shared import Shared
+
+__all__ = ["start_ray"]
+
+_CLUSTER = """
+import pathlib, sys
+import ray
+
+folder, address = sys.argv[1:]
+started = ray.init(
+    num_cpus=4,
+    num_gpus=0,
+    include_dashboard=False,
+    object_store_memory=100_000_000,
+    log_to_driver=False,
+    _node_ip_address="127.0.0.1",
+    _temp_dir=folder,
+)
+pathlib.Path(address + ".new").write_text(started["address"])
+pathlib.Path(address + ".new").rename(address)
+sys.stdin.read()
+"""
+"""A cluster ends with the process that has started it."""
+
+
+@pytest.fixture(scope="session")
+def ray_address(shared: Shared) -> str:
+    """The address of a Ray cluster with four CPUs, for ``RAY_ADDRESS``."""
+    pytest.importorskip("ray")
+    address: str = shared.once("ray", lambda: start_ray(shared))
+    return address
+
+
+def start_ray(shared: Shared) -> str:
+    """Start a Ray cluster that lasts as long as the shared things."""
+    address = shared.folder / "ray-address"
+    shared.beside(
+        '"$1" -c "$2" "$3" "$4"',
+        sys.executable,
+        _CLUSTER,
+        shared.folder / "ray",
+        address,
+        # Who joins has no token, and nobody from outside can.
+        environment=os.environ | {"RAY_AUTH_MODE": "disabled"},
+    )
+    deadline = time.monotonic() + 120
+    while not address.exists():
+        if time.monotonic() > deadline:
+            raise RuntimeError("the Ray cluster did not start")
+        time.sleep(0.1)
+    return address.read_text()
