@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import warnings
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,17 @@ from centra.releases.folder import ReleaseFolder
 from centra.runtime.engines import default_engine
 from centra.scoring.files import ScoredFile, scored_file
 from centra.scoring.plan import PlannedFile, Question, named_columns, plan_outputs
-from centra.scoring.ray_workers import END, Answerer, Job, Loading, finish, packed, read, unpacked
+from centra.scoring.ray_workers import (
+    END,
+    Answerer,
+    Attempts,
+    Job,
+    Loading,
+    finish,
+    packed,
+    read,
+    unpacked,
+)
 from centra.scoring.readers import Position
 from centra.scoring.writers import make_writer
 from centra.store import anchored_store
@@ -48,8 +59,8 @@ _LOOKED_AT = 16
 """How many files are looked at at once, before anything is answered."""
 _FINISHED = 8
 """How many files are made of their parts at once."""
-_ATTEMPTS = 5
-"""How often a chunk may take its worker with it before the run ends."""
+_LOSSES = 5
+"""How often making a file may lose its worker."""
 _WORTH_A_WORKER = 2**18
 """Bytes of inputs for which another worker is started."""
 
@@ -265,7 +276,7 @@ def _look_at(numbered: tuple[int, PlannedFile], *, question: Question) -> _File:
 def _answer(ray: Any, files: Sequence[_File], pool: _Pool, progress: Progress) -> None:
     """Answer files, and make each of its parts as soon as they are there."""
     report = _Report(files, progress)
-    make = ray.remote(num_cpus=0, max_retries=_ATTEMPTS)(finish)
+    make = ray.remote(num_cpus=0, max_retries=_LOSSES)(finish)
     making: dict[Any, _File] = {}
 
     def collect(*, most: int) -> None:
@@ -276,7 +287,7 @@ def _answer(ray: Any, files: Sequence[_File], pool: _Pool, progress: Progress) -
             file.done = unpacked(ray.get(made))
             file.seconds = time.monotonic() - file.begun
 
-    with _ray_errors(ray), closing(_answered(files, pool)) as rows:
+    with _ray_errors(ray), closing(_answered(ray, files, pool)) as rows:
         for row in rows:
             file, result = files[row["file"]], unpacked(row["result"])
             if row["number"] == END:
@@ -291,25 +302,27 @@ def _answer(ray: Any, files: Sequence[_File], pool: _Pool, progress: Progress) -
     report.end()
 
 
-def _answered(files: Sequence[_File], pool: _Pool) -> Generator[Row]:
+def _answered(ray: Any, files: Sequence[_File], pool: _Pool) -> Generator[Row]:
     """What workers tell of chunks and of the ends of files, in any order."""
     from ray.data import ActorPoolStrategy, DataContext, from_items
 
     jobs = [file.job for file in files if file.job is not None]
     workers = pool.workers(sum(file.size for file in files if file.job is not None))
+    attempts = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
     context = DataContext.get_current().copy()
     context.target_max_block_size = 1  # Each chunk is a block, so that any worker may take it.
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # What fails is raised.
-    with DataContext.current(context):
+    with DataContext.current(context), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="ray")  # Of how few chunks there are.
         chunks = from_items(
             [{"job": packed(job)} for job in jobs], override_num_blocks=len(jobs)
-        ).flat_map(read, num_cpus=0, concurrency=max(2, workers))
+        ).flat_map(read, num_cpus=0, concurrency=1 + workers // 2)
         answerer: Any = Answerer
         answers: Any = chunks.map(
             answerer,
-            fn_constructor_args=(pool.loading, jobs[0].question),
+            fn_constructor_args=(pool.loading, jobs[0].question, attempts),
             # A worker tokenises a chunk, or writes one, while it computes another.
             compute=ActorPoolStrategy(
                 min_size=workers,
@@ -318,7 +331,6 @@ def _answered(files: Sequence[_File], pool: _Pool) -> Generator[Row]:
             ),
             num_cpus=pool.size.cpus,
             num_gpus=pool.size.gpus or None,
-            max_task_retries=_ATTEMPTS,
         )
         for batch in answers.iter_batches(
             batch_size=None, batch_format="pyarrow", prefetch_batches=0

@@ -10,6 +10,7 @@ import logging
 import pickle
 import socket
 import threading
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -29,10 +30,23 @@ if TYPE_CHECKING:
     from centra.scoring.plan import PlannedFile, Question
     from centra.scoring.readers import Position
 
-__all__ = ["END", "Answerer", "Job", "Loading", "Row", "finish", "packed", "read", "unpacked"]
+__all__ = [
+    "END",
+    "Answerer",
+    "Attempts",
+    "Job",
+    "Loading",
+    "Row",
+    "finish",
+    "packed",
+    "read",
+    "unpacked",
+]
 
 _log = logging.getLogger(__name__)
 
+_ATTEMPTS = 5
+"""How often a chunk may take its worker with it: Ray would begin it again for ever."""
 END = -1
 """Instead of a chunk's number: the file has been read to its end."""
 
@@ -118,12 +132,24 @@ def _chunks(job: Job) -> Iterator[Row]:
     yield {"file": job.number, "number": END, "chunk": packed(number), "read": 0}
 
 
+class Attempts:
+    """An actor that counts how often chunks were begun."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[int, int]] = Counter()
+
+    def begin(self, file: int, number: int) -> int:
+        """Count another attempt; gives how many there were before."""
+        self._counts[file, number] += 1
+        return self._counts[file, number] - 1
+
+
 class Answerer:
     """An actor that answers chunks; several threads may call it."""
 
-    def __init__(self, loading: Loading, question: Question) -> None:
+    def __init__(self, loading: Loading, question: Question, attempts: Any) -> None:
         """Load nothing yet: of a start that fails Ray tells in text alone."""
-        self._loading, self._question = loading, question
+        self._loading, self._question, self._attempts = loading, question, attempts
         self._columns = question.answer_columns()
         self._scorer: Scorer | None = None
         self._computing = threading.Lock()
@@ -142,14 +168,22 @@ class Answerer:
         if row["number"] == END:
             return {**told, "result": row["chunk"]}
         try:
-            part = self._answer(row["number"], row["chunk"])
+            part = self._answer(row["file"], row["number"], row["chunk"])
         except Exception as error:  # noqa: BLE001 - the driver raises it
             _log.exception("a chunk was not answered")
             return {**told, "result": packed(error)}
         return {**told, "rows": part.rows, "result": packed(None)}
 
-    def _answer(self, number: int, chunk: bytes) -> Part:
+    def _answer(self, file: int, number: int, chunk: bytes) -> Part:
+        import ray
+
         (address, name), writer, rows = unpacked(chunk)
+        if ray.get(self._attempts.begin.remote(file, number)) >= _ATTEMPTS:
+            raise CentraError(
+                f"the rows from {rows.places[0]} on were begun {_ATTEMPTS} times, and each time the "
+                "worker was ended, perhaps for lack of memory; fewer workers on a machine need less",
+                code="worker-killed",
+            )
         scorer = self._loaded()
         encoded = scorer.encode(rows)
         with self._computing:
