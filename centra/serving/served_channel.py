@@ -159,6 +159,8 @@ class ServedChannel:
         served = follower.load()
         if self._follow and follower.follows:
             self.follower = follower
+        else:
+            follower.close()
         return served
 
     def _take_over(self, served: ServedRelease) -> None:

@@ -49,6 +49,14 @@ def connect_to_ray(**options: Any) -> Any:
             )
     except ConnectionError as error:
         address = os.environ.get("RAY_ADDRESS")
+        if "AuthenticationError" in str(error.__cause__):
+            raise UsageError(
+                redacted(
+                    f"the Ray cluster at RAY_ADDRESS={address} asks for its token: RAY_AUTH_MODE=token "
+                    "sends the one of RAY_AUTH_TOKEN, or of ~/.ray/auth_token"
+                ),
+                code="ray-token",
+            ) from error
         raise UsageError(
             redacted(f"no Ray cluster answers at RAY_ADDRESS={address}"), code="no-ray-cluster"
         ) from error

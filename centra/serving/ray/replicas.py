@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import os
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from centra.errors import UsageError
@@ -14,7 +15,6 @@ from centra.serving.ray.replica import RolledReplica
 from centra.serving.ray.roll import RolledChannel
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from centra.serving.follower import Following
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from centra.serving.served import ServedRelease
 
 __all__ = ["Replicas"]
-
-_log = logging.getLogger(__name__)
 
 _PAUSE = 2.0
 """Seconds between two reports: so old may be what others say of a replica."""
@@ -49,6 +47,7 @@ class Replicas:
             raise UsageError("only a named actor of Ray can be a replica", code="no-replica")
         self._name: str = name
         self._coordinator = CoordinatorClient(application)
+        self._followed: Counter[str] = Counter()
 
     def follower(
         self,
@@ -70,7 +69,9 @@ class Replicas:
         found = open_source(source)
         if not isinstance(found, ChannelSource):
             return Follower(source, options=options, on_ready=on_ready, interval=interval)
-        followed = RolledChannel(source=str(source), names=found.names, interval=interval)
+        source, place = os.fspath(source), self._followed[os.fspath(source)]
+        self._followed[source] += 1
+        followed = RolledChannel(source=source, names=found.names, interval=interval, place=place)
         return RolledReplica(
             self._coordinator,
             found,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -66,16 +67,25 @@ def serve_on_ray(
         find_release(source)
     ray = connect_to_ray()
     own, asked = is_own_cluster(), threading.Event()
+    address = ray.get_runtime_context().gcs_address
+    if own:
+        _log.info(
+            "a Ray cluster begins here: RAY_ADDRESS=%s RAY_AUTH_MODE=%s reaches it",
+            address,
+            os.environ.get("RAY_AUTH_MODE", ""),
+            extra={"ray_address": address},
+        )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _ask(asked))
     try:
         url = _start_serve(proxy, own=own)
         deploying = _Deploying(application, name, logging_config)
-        _follow(name, until=lambda: deploying.done or asked.is_set())
+        standing = _Standing(name)
+        standing.follow(until=lambda: deploying.done or asked.is_set())
         if deploying.done:
             deploying.check()
             _tell(url, settings, name)
-            _follow(name, until=asked.is_set)
+            standing.follow(until=asked.is_set)
         _end(name, own=own)
     finally:
         ray.shutdown()
@@ -156,32 +166,39 @@ class _Deploying:
         self.done = True
 
 
-def _follow(name: str, *, until: Callable[[], bool]) -> None:
-    """Log how the application stands whenever that changes."""
-    before = ("", "")
-    while not until():
-        standing = _standing(name)
-        if standing is not None and standing != before:
-            state, trouble = before = standing
-            _log.info("application %s: %s", name, state)
-            if trouble:
-                _log.warning("application %s: %s", name, trouble)
-        time.sleep(_LOOK_SECONDS)
+class _Standing:
+    """How an application stands, in Ray Serve's words, logged whenever that changes."""
 
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._told: dict[str, str] = {}
 
-def _standing(name: str) -> tuple[str, str] | None:
-    """How an application stands, and what troubles it, in Ray Serve's words."""
-    from ray import serve
+    def follow(self, *, until: Callable[[], bool]) -> None:
+        """Look again and again."""
+        while not until():
+            self._look()
+            time.sleep(_LOOK_SECONDS)
 
-    found = serve.status().applications.get(name)
-    if found is None:
-        return None
-    deployments = found.deployments.values()
-    replicas = sum((Counter(each.replica_states) for each in deployments), Counter[str]())
-    counts = [f"{count} {state.lower()}" for state, count in sorted(replicas.items()) if count]
-    messages = (found.message, *(each.message for each in deployments))
-    trouble = "; ".join(line for message in messages if (line := _last_line(message)))
-    return f"{found.status.value.lower()}, replicas: {', '.join(counts) or 'none'}", trouble
+    def _look(self) -> None:
+        from ray import serve
+
+        found = serve.status().applications.get(self._name)
+        if found is None:
+            return
+        deployments = found.deployments.values()
+        replicas = sum((Counter(each.replica_states) for each in deployments), Counter[str]())
+        counts = [f"{count} {state.lower()}" for state, count in sorted(replicas.items()) if count]
+        state = f"{found.status.value.lower()}, replicas: {', '.join(counts) or 'none'}"
+        self._tell("state", logging.INFO, state)
+        messages = (found.message, *(each.message for each in deployments))
+        trouble = "; ".join(line for message in messages if (line := _last_line(message)))
+        self._tell("trouble", logging.WARNING, trouble)
+
+    def _tell(self, what: str, level: int, text: str) -> None:
+        if text != self._told.get(what, ""):
+            self._told[what] = text
+            if text:
+                _log.log(level, "application %s: %s", self._name, text)
 
 
 def _tell(url: str, settings: Settings, name: str) -> None:

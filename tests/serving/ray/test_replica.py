@@ -275,3 +275,18 @@ def test_the_first_replica_is_told_why_the_channel_cannot_be_read(
 ) -> None:
     with pytest.raises(NotFoundError, match="no channel 'production'"):
         rolled(coordinator, channel.source, "one").follower.load()
+
+
+def test_after_all_have_ended_the_channel_is_followed_anew(
+    coordinator: Coordinator, channel: Channel, modules: Any, changed: Any
+) -> None:
+    first = channel.publish(modules)
+    channel.publish(changed)
+    with serving(coordinator, channel.source, "one") as (one,):
+        channel.move(first, revision=1)  # An older copy of the store.
+        one.follower.check_now()
+        eventually(lambda: one.follower.store_error)
+        assert one.serves.revision == 2
+    eventually(lambda: not coordinator.noted[channel.source])
+    with serving(coordinator, channel.source, "two") as (two,):
+        assert (two.serves.digest, two.serves.revision) == (first.digest, 1)
