@@ -148,6 +148,7 @@ def score_files_on_ray(
     question = Question(
         release=location.digest,
         engine=loading.engine,
+        dtype=loading.dtype,
         kinds=_kinds(location, tasks),
         top_k=top_k,
         flat=flat,
@@ -227,7 +228,7 @@ def _loading(
         engine=engine,
         threads=size.cpus,
         device=device,
-        dtype=dtype,
+        dtype=dtype or {"onnx": None, "torch": "bf16" if size.gpus else "fp32"}[engine],
     )
 
 
