@@ -92,7 +92,7 @@ class ServedChannel:
             if self.name:
                 error.args = (f"channel {self.name}: {error}",)
             raise
-        self._releases = ServedReleases(first, keep=self._source)
+        self._releases = ServedReleases(first, keep=self._source, channel=self.name)
 
     def start(self) -> None:
         """Follow the source from now on, and compare."""

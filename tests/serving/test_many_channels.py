@@ -27,6 +27,7 @@ from tests.serving.channels import Channel
 from tests.serving.fakes import FakeRelease
 from tests.serving.held import fake_release
 from tests.serving.servers import alike, make_store, running
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -233,6 +234,26 @@ def test_releases_that_are_loaded_at_once_share_what_they_have_in_common(
     one.close()
     assert other.predict(TEXTS)
     other.close()
+
+
+def test_a_reader_of_the_manual_gets_answers(
+    channels: dict[str, Channel], make_module: Callable[..., TaskModule]
+) -> None:
+    section = (ROOT / "docs" / "serving.md").read_text().split("\n## Several channels\n")[1]
+    code = section.split("```python\n")[1].split("```")[0]
+    for place, (name, channel) in enumerate(channels.items()):
+        channel.publish({"intent": make_module(seed=place)})
+        code = code.replace(f"s3://models/{name}#production", channel.source)
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/serving.md", "exec"), names)
+    with Release.load(
+        support.put_release(
+            {"intent": make_module(seed=1)}, [channels["zh"].backbone], channels["zh"].store
+        ),
+        channels["zh"].store,
+    ) as alone:
+        assert alike(names["chosen"], alone.predict("七点叫醒我", "intent"))
+    assert names["first"] != names["chosen"]
 
 
 def fakes() -> tuple[FakeRelease, FakeRelease]:

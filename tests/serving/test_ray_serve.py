@@ -7,10 +7,13 @@ import contextlib
 import os
 import re
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import httpx
 import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from benchmarks import scale
 from benchmarks.tools.doors import Door
@@ -50,6 +53,40 @@ def cluster(served: ServedStore, tmp_path_factory: pytest.TempPathFactory) -> It
     """``centra serve --engine ray`` on release 7."""
     with running_cluster(served, tmp_path_factory.mktemp("cluster")) as found:
         yield found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scaled(cluster: Cluster, served: ServedStore) -> Iterator[Callable[[], int]]:
+    """Deploys the guide's config file beside it, on its way from the first test on; the replicas' port."""
+    (port,) = free_ports(1)
+    with ThreadPoolExecutor() as pool:
+        deployed = pool.submit(deploy, cluster, config_of_the_guide(served, port))
+
+        def wait() -> int:
+            deployed.result()
+            return port
+
+        yield wait
+
+
+def config_of_the_guide(served: ServedStore, port: int) -> str:
+    """The Serve config file of docs/scaling.md, on a store of ours, and quick to scale."""
+    (config,) = CONFIG.findall((support.ROOT / "docs" / "scaling.md").read_text())
+    changed = {
+        "s3://models/centra#production": served.source,
+        "replica_port: 8081": f"replica_port: {port}",
+        "name: centra": "name: scaled",
+        "route_prefix: /": "route_prefix: /scaled",
+        "num_cpus: 4": "num_cpus: 0.1",
+        "host: 0.0.0.0": "host: 127.0.0.1",
+        "min_replicas: 2": "min_replicas: 1",
+        "max_replicas: 8": "max_replicas: 2",
+        "target_ongoing_requests: 16": "look_back_period_s: 1, upscale_delay_s: 0, downscale_delay_s: 0",
+    }
+    for one, other in changed.items():
+        assert one in config
+        config = config.replace(one, other)
+    return config
 
 
 async def asked_of_one_server(source: str, calls: list[tuple[str, str, Any]]) -> list[Any]:
@@ -113,6 +150,12 @@ def test_what_is_around_answers_survives_the_proxy(cluster: Cluster) -> None:
         assert client.get("/v1/release", headers={"Authorization": ""}).status_code == 401
 
 
+def test_replicas_answer_grpc_themselves(cluster: Cluster) -> None:
+    with grpc.insecure_channel(cluster.grpc) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert stub.ServerReady(service_pb2.ServerReadyRequest()).ready
+
+
 def test_metrics_are_those_of_all_replicas(cluster: Cluster) -> None:
     for client in (cluster.client, cluster.door):
         both = eventually(
@@ -161,40 +204,53 @@ def test_a_release_is_rolled_under_load_without_a_failed_call(
     assert told.keys() == {(200, 7), (200, 8)}
 
 
-def test_a_killed_replica_is_replaced_while_others_answer(cluster: Cluster) -> None:
+def test_a_release_that_one_replica_refuses_is_refused_by_all(
+    cluster: Cluster, served: ServedStore, make_module: Callable[..., TaskModule]
+) -> None:
+    modules = make_modules(make_module) | {"intent": make_module(seed=10)}
+    bad = support.put_release(modules, [served.backbone.spec], served.store)
+    support.flip(served.store.fetch(bad.tasks["intent"].digest), 4321)
+    with callers(cluster.client, cluster.door) as told:
+        served.move(bad, number=9)
+        eventually(lambda: [*cluster.series("centra_release_refused").values()] == [1, 1])
+        assert {*cluster.series("centra_release_number").values()} == {8}
+        refused = cluster.door.get("/v1/release").json()["refused"]
+        assert refused["release"] == 9
+        assert "is corrupt" in refused["reason"]
+    assert told.keys() == {(200, 8)}
+
+
+def test_a_replica_and_the_coordinator_that_are_killed_in_a_roll_are_replaced_while_others_answer(
+    cluster: Cluster, served: ServedStore, make_module: Callable[..., TaskModule]
+) -> None:
     before = eventually(lambda: _both(cluster.series("centra_queue_tokens")))
+    modules = make_modules(make_module) | {"intent": make_module(seed=11)}
+    good = support.put_release(modules, [served.backbone.spec], served.store)
+    path = served.store.fetch(good.tasks["intent"].digest)
+    data, whole = path.read_bytes(), path.with_name("whole")
+    with path.open("r+b") as file:
+        file.truncate(100 << 30)  # Nothing is written, and reading it takes a minute.
     with callers(cluster.door) as told:
-        eventually(lambda: told[200, 8])
-        os.kill(cluster.replica_processes()[0], signal.SIGKILL)
+        served.move(good, number=10)
+        (preparing,) = eventually(lambda: cluster.replica_processes(reading=path))
+        whole.write_bytes(data)
+        whole.replace(path)
+        os.kill(cluster.coordinator_process(), signal.SIGKILL)
+        os.kill(preparing, signal.SIGKILL)
         answered = sum(told.values())
         eventually(lambda: len({*cluster.series("centra_queue_tokens")} - before) == 1)
         after = eventually(lambda: _both(cluster.series("centra_queue_tokens")))
+        eventually(lambda: {*cluster.series("centra_release_number").values()} == {10})
         eventually(lambda: sum(told.values()) > answered + 20)
     assert len(after & before) == 1
-    assert told.keys() <= {None, (200, 8)}
+    assert told.keys() <= {None, (200, 8), (200, 10)}
     assert told[None] <= 2
 
 
 def test_replicas_come_and_go_with_load_past_the_proxy(
-    cluster: Cluster, served: ServedStore
+    cluster: Cluster, scaled: Callable[[], int]
 ) -> None:
-    (config,) = CONFIG.findall((support.ROOT / "docs" / "scaling.md").read_text())
-    (port,) = free_ports(1)
-    changed = {
-        "s3://models/centra#production": served.source,
-        "replica_port: 8081": f"replica_port: {port}",
-        "name: centra": "name: scaled",
-        "route_prefix: /": "route_prefix: /scaled",
-        "num_cpus: 4": "num_cpus: 0.1",
-        "host: 0.0.0.0": "host: 127.0.0.1",
-    }
-    for one, other in changed.items():
-        assert one in config
-        config = config.replace(one, other)
-    soon = "max_replicas: 2, look_back_period_s: 1, upscale_delay_s: 0, downscale_delay_s: 0"
-    config = re.sub(r"autoscaling: {.*}", f"autoscaling: {{{soon}}}", config)
-    deploy(cluster, config)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as door:
+    with httpx.Client(base_url=f"http://127.0.0.1:{scaled()}", timeout=30) as door:
         assert cluster.client.get("/scaled/v1/release").json() == door.get("/v1/release").json()
         with callers(door, count=24):
             eventually(lambda: _both(cluster.series("centra_queue_tokens", door)))
@@ -206,8 +262,9 @@ def test_it_ends_with_all_calls_answered(cluster: Cluster) -> None:
         eventually(lambda: sum(told.values()))
         cluster.process.send_signal(signal.SIGTERM)
         cluster.wait_for("ended")
+        assert [record for record in cluster.log if "revision 2" in record["message"]]
     assert cluster.process.wait(60) == 0
-    assert {key for key in told if key} == {(200, 8)}
+    assert {key for key in told if key} == {(200, 10)}
 
 
 def _both(replicas: dict[str, float]) -> set[str]:

@@ -53,6 +53,8 @@ class ReplicaReport:
     digest: str
     """Of what it serves."""
     revision: int | None
+    refused: str | None
+    """Why all of them do not serve what the channel names; None where they do."""
     metrics: str
     """As OpenMetrics."""
 
@@ -96,7 +98,8 @@ class Coordinator:
         return await self._roll(followed).report(replica, number, state)
 
     async def leave(self, followed: RolledChannel, replica: str) -> None:
-        """A replica follows this channel no more."""
+        """A replica follows this channel no more, and has nothing to tell."""
+        self._reports.pop(replica, None)
         await self._roll(followed).leave(replica)
 
     async def check_now(self, followed: RolledChannel) -> None:
@@ -178,8 +181,11 @@ def open_coordinator(application: str) -> Any:
     """
     import ray
 
+    import centra
+
     actor = ray.remote(Coordinator).options(
-        name=f"coordinator of {application}",
+        # Replicas of another Centra have their own, and roll apart until they are replaced.
+        name=f"coordinator of {application} by Centra {centra.__version__}",
         namespace=_NAMESPACE,
         lifetime="detached",
         get_if_exists=True,

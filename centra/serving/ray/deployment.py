@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
 from ray import serve
@@ -110,9 +110,8 @@ class Replica:
 
     def _make_batcher(self) -> Batcher:
         settings = self._settings
-        sources: Any = settings.sources
         return Batcher(
-            sources,
+            settings.sources,
             interval=settings.interval,
             shadow=settings.shadow,
             share=settings.share,
@@ -145,8 +144,18 @@ class Replica:
             grpc=_reached(endpoint.grpc, node) if endpoint and endpoint.grpc else None,
             digest=served.digest,
             revision=served.revision,
+            refused=_refused(self._batcher),
             metrics=self._own_metrics(),
         )
+
+
+def _refused(batcher: Batcher) -> str | None:
+    reasons = [
+        f"release {refused.release} of revision {refused.revision}: {refused.reason}"
+        for channel in batcher.channels.values()
+        if (follower := channel.follower) and (refused := follower.refused)
+    ]
+    return "; ".join(reasons) or None
 
 
 def _reached(address: str, node: str) -> str:
