@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from centra.serving.served import ServedRelease
 
 __all__ = ["Replicas"]
+
+_log = logging.getLogger(__name__)
 
 _PAUSE = 2.0
 """Seconds between two reports: so old may be what others say of a replica."""
@@ -88,7 +91,10 @@ class Replicas:
             report: what there is to tell now.
         """
         while True:
-            await self._ask("tell", self._name, report())
+            try:
+                await self._ask("tell", self._name, report())
+            except Exception:  # noqa: BLE001 - it goes on
+                _log.exception("the other replicas could not be told of this one; it goes on")
             await asyncio.sleep(_PAUSE)
 
     async def reports(self) -> list[ReplicaReport]:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,12 +47,24 @@ class Cluster(Server):
             if sample.name == name
         }
 
-    def replica_processes(self) -> list[int]:
-        """The processes of the application centra's replicas."""
+    def replica_processes(self, *, reading: Path | None = None) -> list[int]:
+        """The processes of the application centra's replicas, or those that read a file now."""
+        return [
+            process
+            for process in self._processes("ray::ServeReplica:centra:")
+            if reading is None or reading in _open_files(process)
+        ]
+
+    def coordinator_process(self) -> int:
+        """The process of the actor that rolls releases."""
+        (found,) = self._processes("ray::Coordinator")
+        return found
+
+    def _processes(self, name: str) -> list[int]:
         return [
             process
             for process, command in _commands().items()
-            if command.startswith("ray::ServeReplica:centra:") and self._is_above(process)
+            if command.startswith(name) and self._is_above(process)
         ]
 
     def _is_above(self, process: int) -> bool:
@@ -179,4 +191,12 @@ def _commands() -> dict[int, str]:
                 found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
             except OSError:
                 continue
+    return found
+
+
+def _open_files(process: int) -> set[Path]:
+    found = set()
+    for link in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(OSError):
+            found.add(link.readlink())
     return found
