@@ -61,7 +61,7 @@ _FINISHED = 8
 """How many files are made of their parts at once."""
 _LOSSES = 5
 """How often making a file may lose its worker."""
-_WORTH_A_WORKER = 2**18
+_WORTH_A_WORKER = 2**20
 """Bytes of inputs for which another worker is started."""
 
 

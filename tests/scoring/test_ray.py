@@ -149,7 +149,7 @@ def begun_often(times: int, source: str) -> dict[str, object]:
 
 
 def test_a_run_that_is_killed_ends_with_the_bytes_of_one_process(
-    source: str, cluster: None, tmp_path: Path
+    source: str, cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs, output = write_inputs(tmp_path / "inputs", ROWS), tmp_path / "answers"
     with load_release(source) as release:
@@ -170,6 +170,7 @@ def test_a_run_that_is_killed_ends_with_the_bytes_of_one_process(
             lost.append(answerers()[0])
             os.kill(lost[0], signal.SIGKILL)
 
+    monkeypatch.setattr("centra.scoring.ray_engine._WORTH_A_WORKER", 2**18)  # Two, and not one.
     scored = score_files_on_ray(source, [inputs], output, progress=kill_a_worker)
 
     assert lost
