@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # How long: TORTURE_ARGS="--hours 8", or --minutes 10; --part races, --seed 7.
 TORTURE_ARGS ?= --hours 1
 
-.PHONY: demo test torture check bench docs setup clean
+.PHONY: demo test image-check torture check bench docs setup clean
 
 setup: $(VENV)/ready
 
@@ -16,6 +16,8 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	# torch first and by itself, so that no other requirement can pull in another build of it.
 	$(BIN)/pip install --quiet "torch$$(sed -n 's/^torch//p' constraints.txt)"
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo]" --group dev
+	# Its models are read as text, for KServe's schemas; nothing of it runs, and its requirements are not ours.
+	$(BIN)/pip install --quiet --no-deps "kserve$$(sed -n 's/^kserve//p' constraints.txt)"
 	touch $@
 
 demo: setup
@@ -27,6 +29,10 @@ test: WORKERS = $$($(BIN)/python -c "from centra.system.processors import proces
 test: export PYTHONDONTWRITEBYTECODE =
 test: setup
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
+
+# The images' steps, carried out without Docker: takes root, and a minute or two.
+image-check: setup
+	IMAGE_CHECK=yes $(BIN)/pytest tests/deploy/test_image.py tests/deploy/test_compose.py
 
 torture: setup
 	mkdir -p build

@@ -87,9 +87,10 @@ def main() -> int:
     parser.add_argument("--dev-rows", type=int, default=400)
     parser.add_argument("--layers", type=int, nargs=2, default=LAYERS, help="of the teachers")
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--jobs", type=int, help="processes that train; default one per core")
     options = parser.parse_args()
     if options.quick:
-        options.tasks, options.rows, options.dev_rows, options.epochs = ("trec",), 48, 16, 1
+        options.tasks, options.rows, options.dev_rows, options.epochs = ("trec",), 28, 10, 1
         options.layers = (1, 2)
     load = os.getloadavg()[0]
     try:
@@ -124,7 +125,8 @@ class _Task:
             source / name, self._work / "data", train=options.rows, dev=options.dev_rows
         )
         self._layers = options.layers
-        self._engine = LocalEngine()
+        self._jobs = options.jobs
+        self._engine = LocalEngine(self._jobs)
         self._shared = {
             "epochs": options.epochs,
             "patience": options.epochs,
@@ -157,7 +159,7 @@ class _Task:
         start = time.perf_counter()
         folder = self._work / ("exhaustive" if exhaustive else "fit")
         # Processes start within the time of choosing; the exhaustive search may have the same.
-        self._engine = self._engine if exhaustive else LocalEngine()
+        self._engine = self._engine if exhaustive else LocalEngine(self._jobs)
         found = run_pipeline(
             self._backbone.spec,
             self._backbone.store,

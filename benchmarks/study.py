@@ -109,10 +109,11 @@ def main() -> int:
     parser.add_argument("--left-out-epochs", type=int, default=4, help="of the others' model")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--without", nargs="+", default=(), choices=JOINT)
+    parser.add_argument("--jobs", type=int, help="processes that train; default one per core")
     options = parser.parse_args()
     if options.quick:
         options.work = options.work.with_name("study-quick")
-        options.tasks, options.rows, options.dev_rows = ("trec", "slots_restaurant"), 48, 16
+        options.tasks, options.rows, options.dev_rows = ("trec", "slots_restaurant"), 28, 10
         options.layers = (1, 2)
         options.epochs = options.joint_epochs = options.left_out_epochs = 1
     load = os.getloadavg()[0]
@@ -133,7 +134,7 @@ def main() -> int:
             task: TaskData.load(backbone.spec, backbone.store, folder, max_length=MAX_LENGTH)
             for task, folder in data.items()
         }
-        engine = LocalEngine()
+        engine = LocalEngine(options.jobs)
         seeds = [
             _seed(backbone, data, examples, options, engine=engine, seed=seed)
             for seed in range(options.seeds)

@@ -106,7 +106,7 @@ class _JsonLines(_Remarks):
             "message": self.hidden(record.getMessage()),
         }
         for name, value in vars(record).items():
-            if name not in _STANDARD:
+            if name not in _STANDARD and not name.startswith("_"):  # Ray adds to every record.
                 plain = isinstance(value, bool | int | float) or value is None
                 content[name] = value if plain else self.hidden(str(value))
         if traceback := self.traceback(record):

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -180,14 +181,21 @@ def _lines() -> Progress:
     Loops of a few steps stay silent until they end.
     """
     last, reported_at = "", time.monotonic()
+    stage, begun, begun_at = 0, 0, reported_at
 
     def report(what: str, done: int, total: int) -> None:
-        nonlocal last, reported_at
+        nonlocal last, reported_at, stage, begun, begun_at
+        if total != stage or done < begun:
+            stage, begun, begun_at = total, done, time.monotonic()
         is_new = what != last and (done == total or "epoch" in what)
         if is_new:
             last = what
         if is_new or time.monotonic() - reported_at >= _SILENCE:
-            remark(f"{what} ({done}/{total})")
             reported_at = time.monotonic()
+            left = ""
+            if begun < done < total:
+                seconds = (reported_at - begun_at) / (done - begun) * (total - done)
+                left = f", {timedelta(seconds=round(seconds))} left"
+            remark(f"{what} ({done}/{total}{left})")
 
     return report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from centra.kinds import kind_named
 from cli.context import json_option, release_or_default
 from cli.options import device_options
 from cli.output import json_text, print_table, remark, reporting
+from cli.predict_files import check_printed, file_options, predict_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -51,11 +53,13 @@ class _Row:
 @click.option("--text-pair", help="The second text, for tasks on pairs.")
 @click.option(
     "--input",
-    "file",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    "files",
+    multiple=True,
+    metavar="FILE",
     help="Lines of text, or of JSON objects with 'text' (and 'text_pair') or 'tokens', and perhaps "
-    "an 'id'.",
+    "an 'id'. With --output also tables, and several; folders, patterns, and s3://BUCKET/PREFIX.",
 )
+@file_options
 @click.option(
     "--top-k",
     type=click.IntRange(min=1),
@@ -63,14 +67,19 @@ class _Row:
     help="Besides its answer the N best labels of each task that ranks labels.",
 )
 @device_options
-@json_option("centra.formats.answers:Prediction", "lines")
+@json_option(
+    "centra.formats.answers:Prediction", "lines", output="registry.documents.predictions:ScoredFile"
+)
 def predict(
     *,
     texts: tuple[str, ...],
     reference: str | None,
     tasks: tuple[str, ...],
     text_pair: str | None,
-    file: str | None,
+    files: tuple[str, ...],
+    output: str | None,
+    flat: bool,
+    columns: tuple[str, ...],
     top_k: int | None,
     device: str | None,
     dtype: str | None,
@@ -80,28 +89,36 @@ def predict(
 
     With --json one object per input, in order: task name to answer, and 'id' where the input has
     one. An input that cannot be answered has 'error' instead; the command then ends with 1.
-    """
-    from registry import releases
 
+    With --output the answers go to files, beside the columns of their inputs, and what is printed is
+    what became of each file.
+    """
+    if not texts and not files:
+        raise click.UsageError("give a TEXT or --input FILE (- for standard input)")
     if text_pair is not None and not texts:
         raise click.UsageError("--text-pair belongs to a TEXT; lines of --input name their own")
+    if output is not None and texts:
+        raise click.UsageError("--output belongs to --input; the answers to a TEXT are printed")
+    load = partial(_load, reference, tasks, device=device, dtype=dtype)
+    if output is not None:
+        predict_files(
+            load,
+            files,
+            output,
+            tasks=tasks,
+            top_k=top_k,
+            flat=flat,
+            columns=columns,
+            as_json=as_json,
+        )
+        return
+    check_printed(files, flat=flat, columns=columns)
     rows = [
         _row(text if text_pair is None else (text, text_pair), f"input {number}")
         for number, text in enumerate(texts, 1)
     ]
-    rows += _lines(file) if file else []
-    if not texts and file is None:
-        raise click.UsageError("give a TEXT or --input FILE (- for standard input)")
-    registry, reference = release_or_default(reference)
-    with reporting() as progress:
-        loaded = releases.load(
-            registry,
-            reference,
-            tasks=tasks or None,
-            device=device,
-            dtype=dtype,
-            progress=progress,
-        )
+    rows += [row for file in files for row in _lines(file)]
+    loaded = load()
     _check_forms(loaded, rows, tasks)
     for row in rows[: len(texts)]:
         if row.error is not None:  # What was typed can be typed again; a file's other rows count.
@@ -121,6 +138,23 @@ def predict(
     failed = sum(row.error is not None for row in rows)
     if failed:
         raise DataError(f"{failed} of {len(rows)} inputs could not be answered; each says why")
+
+
+def _load(
+    reference: str | None, tasks: Sequence[str], *, device: str | None, dtype: str | None
+) -> Release:
+    from registry import releases
+
+    registry, reference = release_or_default(reference)
+    with reporting() as progress:
+        return releases.load(
+            registry,
+            reference,
+            tasks=tasks or None,
+            device=device,
+            dtype=dtype,
+            progress=progress,
+        )
 
 
 def _lines(path: str) -> Iterator[_Row]:

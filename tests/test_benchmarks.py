@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from centra.formats.task_module import TaskModule
     from centra.store import LocalStore
 
+SCRIPTS = sorted((ROOT / "benchmarks").glob("[a-z]*.py"))
 RESULTS = ROOT / "benchmarks" / "REGISTRY.md"
 DATA = Path(os.environ.get("CENTRA_DATA", ROOT.parent / "shared" / "data"))
 
@@ -108,11 +110,13 @@ def test_every_team_has_bulk_tasks_of_every_kind(registry: Registry) -> None:
         assert len(uow.session.scalars(select(Task.id)).all()) == 24
 
 
-def test_the_registry_benchmark_measures_both_databases_and_counts_bytes(tmp_path: Path) -> None:
+def test_the_registry_benchmark_measures_both_databases_and_counts_bytes(
+    tmp_path: Path, warm_python: Path
+) -> None:
     before = RESULTS.read_bytes()
     done = subprocess.run(
         [
-            *(sys.executable, str(ROOT / "benchmarks" / "registry.py"), "--quick", "--no-mlflow"),
+            *(str(warm_python), str(ROOT / "benchmarks" / "registry.py"), "--quick", "--no-mlflow"),
             *("--tasks", "6", "--live", "2", "--rounds", "1"),
             *("--json", str(tmp_path / "goals.json")),
         ],
@@ -132,6 +136,19 @@ def test_the_registry_benchmark_measures_both_databases_and_counts_bytes(tmp_pat
         assert values[f"{database}: pull after it, bytes moved beside the change"] == 0
     # A quick run leaves the last full run's results alone.
     assert RESULTS.read_bytes() == before
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_a_benchmark_run_as_a_script_finds_our_packages(script: Path) -> None:
+    """Those that run below are started where the packages have been imported already."""
+    path, *rest = re.split(
+        r"^from (?:benchmarks|centra|registry)\b",
+        script.read_text(),
+        maxsplit=1,
+        flags=re.MULTILINE,
+    )
+    assert "sys.path.insert(0, str(Path(__file__).resolve().parents[1]))\n" in path
+    assert rest[0].endswith('if __name__ == "__main__":\n    sys.exit(main())\n')
 
 
 @needs_data
@@ -159,13 +176,15 @@ def test_the_registry_benchmark_measures_both_databases_and_counts_bytes(tmp_pat
     ],
 )
 def test_the_benchmarks_of_quality_run_all_that_they_report(
-    script: str, goals: list[str], says: tuple[str, ...], tmp_path: Path
+    script: str, goals: list[str], says: tuple[str, ...], tmp_path: Path, warm_python: Path
 ) -> None:
     results = ROOT / "benchmarks" / f"{script.upper()}.md"
     before = results.read_bytes() if results.is_file() else b""
     done = subprocess.run(
         [
-            *(sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), "--quick"),
+            *(str(warm_python), str(ROOT / "benchmarks" / f"{script}.py"), "--quick"),
+            # In that very process: others would have to import torch again.
+            *("--jobs", "1"),
             *("--work", str(tmp_path / "work"), "--json", str(tmp_path / "goals.json")),
         ],
         check=False,
@@ -231,13 +250,15 @@ def test_the_gpu_benchmark_takes_the_highest_rate_within_the_limit() -> None:
     assert gpu._best(loads[3:]).rate == 90
 
 
-def goals_of(script: str, tmp_path: Path, *options: str) -> tuple[dict[str, float], str]:
+def goals_of(
+    python: Path, script: str, tmp_path: Path, *options: str
+) -> tuple[dict[str, float], str]:
     """The values that a trial of a benchmark finds, and what it prints."""
     results = ROOT / "benchmarks" / f"{script.upper()}.md"
     before = results.read_bytes() if results.is_file() else b""
     done = subprocess.run(
         [
-            *(sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), "--trial", *options),
+            *(str(python), str(ROOT / "benchmarks" / f"{script}.py"), "--trial", *options),
             *("--work", str(tmp_path / "work"), "--json", str(tmp_path / "goals.json")),
         ],
         cwd=tmp_path,
@@ -252,8 +273,10 @@ def goals_of(script: str, tmp_path: Path, *options: str) -> tuple[dict[str, floa
     return {goal["name"]: goal["value"] for goal in goals}, done.stdout
 
 
-def test_the_benchmark_of_servers_runs_all_that_it_reports(tmp_path: Path) -> None:
-    values, printed = goals_of("serving", tmp_path, "--no-peers")
+def test_the_benchmark_of_servers_runs_all_that_it_reports(
+    tmp_path: Path, warm_python: Path
+) -> None:
+    values, printed = goals_of(warm_python, "serving", tmp_path, "--no-peers")
 
     assert len(values) == 4
     assert values["tiny: saturated, share of the runtime's own rate"] > 0
@@ -262,8 +285,10 @@ def test_the_benchmark_of_servers_runs_all_that_it_reports(tmp_path: Path) -> No
         assert line in printed
 
 
-def test_a_short_soak_loses_no_request_and_gives_no_wrong_answer(tmp_path: Path) -> None:
-    values, printed = goals_of("soak", tmp_path)
+def test_a_short_soak_loses_no_request_and_gives_no_wrong_answer(
+    tmp_path: Path, warm_python: Path
+) -> None:
+    values, printed = goals_of(warm_python, "soak", tmp_path)
 
     failed, wrong, good, bad, _memory = values.values()
     assert (failed, wrong, good, bad) == (0, 0, 3, 0), printed

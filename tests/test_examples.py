@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,12 @@ DATA = Path(os.environ.get("CENTRA_DATA", ROOT.parent / "shared" / "data"))
 @pytest.mark.skipif(
     not (DATA / "intent").is_dir(), reason=f"no labelled data sets in {DATA} (see CENTRA_DATA)"
 )
-def test_five_real_tasks_stay_apart_bit_for_bit(tmp_path: Path) -> None:
+def test_five_real_tasks_stay_apart_bit_for_bit(tmp_path: Path, warm_python: Path) -> None:
     """On the first rows of real data, real MiniLM, through training, merging and three changes."""
     done = subprocess.run(
         [
-            *(sys.executable, str(ROOT / "examples" / "isolation.py")),
-            *("--data", str(DATA), "--work", str(tmp_path), "--rows", "24"),
+            *(str(warm_python), str(ROOT / "examples" / "isolation.py")),
+            *("--data", str(DATA), "--work", str(tmp_path), "--rows", "16"),
         ],
         check=False,
         capture_output=True,
@@ -36,13 +35,13 @@ def test_five_real_tasks_stay_apart_bit_for_bit(tmp_path: Path) -> None:
     after = re.findall(r"(\w+) before and after: (\d+) inputs, identical to the bit", done.stdout)
     assert {name for name, _ in merged} == {"intent", "slots_snips", "stsb", "mrpc", "emotion"}
     assert {name for name, _ in after} == {"intent", "stsb"}
-    assert all(int(count) > 24 for _, count in merged)
+    assert all(int(count) > 16 for _, count in merged)
     assert "mrpc: updated 1.0 → 1.1" in done.stdout
     assert "emotion: redefined 1.0 → 2.0" in done.stdout
     assert "slots_snips: removed 1.0 → None" in done.stdout
 
 
-def test_the_demo_runs_to_its_end(tmp_path: Path) -> None:
+def test_the_demo_runs_to_its_end(tmp_path: Path, warm_python: Path) -> None:
     """With fewer epochs and rows than a user sees; what they are of is the demo's own."""
     corpus = tmp_path / "corpus"
     for file in (ROOT / "examples" / "assistant").glob("*/*.jsonl"):
@@ -57,7 +56,7 @@ def test_the_demo_runs_to_its_end(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [
-            *(sys.executable, "-c", run),
+            *(str(warm_python), "-c", run),
             *("demo", "--folder", str(tmp_path / "demo"), "--epochs", "1", str(corpus)),
         ],
         check=False,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ELSEWHERE = {
     "make demo": "test_examples.py runs the demo",
+    "make image-check": "tests/deploy, but not in every run of the tests",
     "make test": "what is running now",
     "make check": "continuous integration",
     "make bench": "test_benchmarks.py",

@@ -22,13 +22,20 @@ from centra.modeling.shards import backbone_layer, copied_under, load_shard
 from centra.modeling.shared_state import PositionTables
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from centra.formats.backbone import BackboneSpec
     from centra.modeling.shared_state import SharedState
     from centra.store import BlobReader
 
-__all__ = ["Trunk"]
+__all__ = ["Trunk", "frozen_layer"]
+
+
+def frozen_layer(weights: Mapping[str, torch.Tensor], spec: BackboneSpec, number: int) -> nn.Module:
+    """A layer of a backbone, from 1, that has these weights."""
+    layer = empty_layer(spec, number)
+    layer.load_state_dict(weights, assign=True)
+    return layer.requires_grad_(requires_grad=False)
 
 
 class Trunk(nn.Module):
@@ -68,9 +75,7 @@ class Trunk(nn.Module):
         self.shared_state = PositionTables(spec, weights)
         self.layers = nn.ModuleList()
         for number in range(1, depth + 1):
-            layer = empty_layer(spec, number)
-            layer.load_state_dict(backbone_layer(spec, reader, number), assign=True)
-            self.layers.append(layer)
+            self.layers.append(frozen_layer(backbone_layer(spec, reader, number), spec, number))
         self.requires_grad_(requires_grad=False)
         self.eval()
 

@@ -123,6 +123,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def dtype(self) -> str | None:
+        """The floating-point type that it computes in; None where each task's precision says it."""
+        ...
+
+    @property
     def pool(self) -> Pool:
         """The threads that trunks and branches run on."""
         ...

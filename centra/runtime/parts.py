@@ -18,6 +18,7 @@ from centra.formats.names import distinct_names
 from centra.formats.precision import Precision
 from centra.progress import Progress, silent
 from centra.runtime.engines import default_engine, open_engine
+from centra.runtime.units import UnitCache, UnitKey
 from centra.system.forks import computing
 from centra.system.memory import trim_memory
 from centra.tokenization.checks import checked_text_encoder
@@ -39,6 +40,8 @@ TrunkKey = tuple[str, Precision]
 """A backbone's digest, and the precision that its layers are computed in."""
 
 _log = logging.getLogger(__name__)
+
+_ENCODERS = UnitCache()
 
 _TASKS_PER_TRIM = 8
 """After how many tasks memory is given back: an engine that compiles a task holds it twice meanwhile,
@@ -69,6 +72,8 @@ class Parts:
     """The shared layers that each task stands on."""
     engine: str
     """The name of what computes them."""
+    dtype: str | None
+    """What it computes in; None where each task's precision says it."""
     pool: Pool
     taking: Mapping[InputForm, tuple[str, ...]]
     """The tasks that take single texts and those that take pairs, sorted."""
@@ -130,7 +135,10 @@ def load_parts(
         # Now that the lengths of their embeddings are known to be those of tensors.
         known = encoders or {}
         specs = {digest: trunk.spec for (digest, _), trunk in trunks.items()}
-        made = {d: known.get(d) or checked_text_encoder(spec, reader) for d, spec in specs.items()}
+        made = {
+            digest: known.get(digest) or _submit(executor, _encoder, spec, reader).result()
+            for digest, spec in specs.items()
+        }
         trim_memory()
         loaded = loader.load_tasks(executor, entries, trunks)
     return Parts(
@@ -139,6 +147,7 @@ def load_parts(
         tasks=loaded,
         trunk_of={name: (entry.backbone, entry.precision) for name, entry in entries.items()},
         engine=engine_name,
+        dtype=opened.dtype,
         pool=opened.pool,
         taking={
             form: tuple(name for name in sorted(loaded) if loaded[name].spec.input == form)
@@ -213,6 +222,15 @@ class _Loader:
         finally:
             executor.shutdown(cancel_futures=True)
         return loaded
+
+
+def _encoder(spec: BackboneSpec, reader: BlobReader) -> TextEncoder:
+    """What turns texts into a backbone's tokens, the same for all releases that are loaded."""
+    for digest in spec.tokenizer.values():
+        # Checked even where another release has it: a damaged one must not load.
+        reader.fetch(digest)
+    key = UnitKey(digest=spec.digest, precision="", engine="tokenizers", settings=None)
+    return _ENCODERS.get(key, lambda: checked_text_encoder(spec, reader))
 
 
 def _submit(

@@ -118,6 +118,11 @@ class Release:
         return self._parts.engine
 
     @property
+    def dtype(self) -> str | None:
+        """The floating-point type of all answers; None where each task has a precision of its own."""
+        return self._parts.dtype
+
+    @property
     def encoders(self) -> Mapping[str, TextEncoder]:
         """What turns texts into tokens, by the digests of the backbones."""
         return self._parts.encoders

@@ -107,6 +107,7 @@ def score_files(
     question = Question(
         release=release.digest,
         engine=release.engine,
+        dtype=release.dtype,
         kinds=scorer.kinds,
         top_k=top_k,
         flat=flat,

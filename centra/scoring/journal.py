@@ -48,6 +48,7 @@ class MadeFrom(Document):
     columns: dict[str, str]
     release: DigestField
     engine: str
+    dtype: str | None
     tasks: tuple[str, ...]
     top_k: int | None
     flat: bool
@@ -212,7 +213,11 @@ class WorkFolder:
             rows = Rows(
                 self, self._rows.open("wb"), Journal.begun(made_from, start), hashlib.sha256()
             )
-        rows.add(head, start)
+        try:
+            rows.add(head, start)
+        except BaseException:
+            rows.close()
+            raise
         return rows
 
     def go_on(self, journal: Journal) -> Rows:
@@ -231,7 +236,11 @@ class WorkFolder:
         with self.writing():
             self._rows.touch()
             file = self._rows.open("r+b")
-        return Rows(self, file, journal, self._hashed(file, journal))
+        try:
+            return Rows(self, file, journal, self._hashed(file, journal))
+        except BaseException:
+            file.close()
+            raise
 
     def _hashed(self, file: BinaryIO, journal: Journal) -> hashlib._Hash:
         """What was hashed of the rows so far; what lies beyond is cut off."""
@@ -324,7 +333,12 @@ class Rows:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._folder.writing():
+            self._file.close()
 
     def add(
         self, data: bytes, end: Position, *, rows: int = 0, failed: int = 0, truncated: int = 0

@@ -86,6 +86,8 @@ class Question:
     release: str
     """Its digest."""
     engine: str
+    dtype: str | None = None
+    """What the engine computes in; None where each task's precision says it."""
     kinds: Mapping[str, str]
     """The kind of each task that may answer."""
     top_k: int | None
@@ -110,6 +112,7 @@ class Question:
                 "columns": self.columns,
                 "release": self.release,
                 "engine": self.engine,
+                "dtype": self.dtype,
                 "tasks": tuple(self.kinds),
                 "top_k": self.top_k,
                 "flat": self.flat,

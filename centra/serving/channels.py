@@ -106,6 +106,7 @@ class ServedChannels(Mapping[str, ServedChannel]):
             for channel in self.values():
                 await channel.open(mailbox)
         except BaseException:
+            await self.follow_no_more()
             await self.close()
             raise
 

@@ -70,7 +70,7 @@ def prepare_release(
     try:
         changed = _changed_tasks(release, base)
         _check_parity(release, location, changed)
-        # The torch engine shares nothing between releases, so all of it is new.
+        # The torch engine captures graphs for each release, and stacks branches: all of it is new.
         _warm(release, changed if release.engine == "onnx" else release.tasks)
     except BaseException:
         release.close()

@@ -42,15 +42,22 @@ def app(args: dict[str, Any]) -> Application:
         args: see :class:`centra.serving.ray.settings.Settings`.
 
     Raises:
-        UsageError: one of them is unknown, or not as it must be.
+        UsageError: one of them is unknown, or not as it must be; or Ray is not installed.
     """
     settings = Settings.of(args)
+    try:
+        from ray import serve
+    except ImportError as error:
+        raise UsageError(
+            "serving on a cluster needs Ray: pip install 'centra[ray]'",
+            code="extra-missing",
+            extra="ray",
+        ) from error
+    from centra.serving.ray.deployment import Replica
+
     scaling: dict[str, Any] = {"num_replicas": settings.replicas or 1}
     if settings.autoscaling is not None:
         scaling = {"autoscaling_config": _autoscaling(settings.autoscaling)}
-    from ray import serve
-
-    from centra.serving.ray.deployment import Replica
 
     deployment = serve.deployment(
         name="centra",

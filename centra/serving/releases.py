@@ -20,18 +20,20 @@ class ServedReleases:
     It belongs to an event loop.
     """
 
-    def __init__(self, first: ServedRelease, *, keep: object = None) -> None:
+    def __init__(self, first: ServedRelease, *, keep: object = None, channel: str = "") -> None:
         """Begin with a release.
 
         Args:
             first: it.
             keep: a loaded release that is somebody else's to close.
+            channel: what the log calls the channel whose releases they are, where it has a name.
         """
         self.current = first
         """What answers new requests."""
         self.swapped = 0
         """How often a release took another's place."""
         self._keep = keep
+        self._of = f" of {channel}" if channel else ""
         self._users = {first: 0}
         self._closing: set[asyncio.Future[None]] = set()
 
@@ -50,7 +52,7 @@ class ServedReleases:
         before, self.current = self.current, served
         self._users.setdefault(served, 0)
         self.swapped += served.release is not before.release
-        _log.info("release sha256:%s answers from now on", served.digest[:12])
+        _log.info("release sha256:%s%s answers from now on", served.digest[:12], self._of)
         if served is not before:
             self._close_unused(before)
 
@@ -68,7 +70,7 @@ class ServedReleases:
         # The same release may go on under other numbers.
         if release is self._keep or any(other.release is release for other in self._users):
             return
-        _log.info("release sha256:%s has answered its last request", served.digest[:12])
+        _log.info("release sha256:%s%s has answered its last request", served.digest[:12], self._of)
         closing = asyncio.get_running_loop().run_in_executor(None, release.close)
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)

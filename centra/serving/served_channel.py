@@ -92,7 +92,7 @@ class ServedChannel:
             if self.name:
                 error.args = (f"channel {self.name}: {error}",)
             raise
-        self._releases = ServedReleases(first, keep=self._source)
+        self._releases = ServedReleases(first, keep=self._source, channel=self.name)
 
     def start(self) -> None:
         """Follow the source from now on, and compare."""
@@ -159,6 +159,8 @@ class ServedChannel:
         served = follower.load()
         if self._follow and follower.follows:
             self.follower = follower
+        else:
+            follower.close()
         return served
 
     def _take_over(self, served: ServedRelease) -> None:

@@ -23,7 +23,7 @@ def connect_to_ray(**options: Any) -> Any:
         The module ``ray``.
 
     Raises:
-        UsageError: Ray is not installed, or the cluster of ``RAY_ADDRESS`` is not there or wants a token.
+        UsageError: Ray is not installed, or the cluster of ``RAY_ADDRESS`` is not there.
     """
     # A cluster that is started here tells nobody about it.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -49,13 +49,13 @@ def connect_to_ray(**options: Any) -> Any:
             )
     except ConnectionError as error:
         address = os.environ.get("RAY_ADDRESS")
-        if isinstance(error.__cause__, getattr(ray.exceptions, "AuthenticationError", ())):
+        if "AuthenticationError" in str(error.__cause__):
             raise UsageError(
                 redacted(
-                    f"the Ray cluster at RAY_ADDRESS={address} asks for another token than it was given. "
-                    "RAY_AUTH_MODE=token gives it that of RAY_AUTH_TOKEN, or of ~/.ray/auth_token"
+                    f"the Ray cluster at RAY_ADDRESS={address} asks for its token: RAY_AUTH_MODE=token "
+                    "sends the one of RAY_AUTH_TOKEN, or of ~/.ray/auth_token"
                 ),
-                code="ray-token-refused",
+                code="ray-token",
             ) from error
         raise UsageError(
             redacted(f"no Ray cluster answers at RAY_ADDRESS={address}"), code="no-ray-cluster"

@@ -35,12 +35,14 @@ from centra.store.s3 import S3Store, retries
 from centra.system.files import file_digest, replacing
 from tests.memory_store import MemoryStore
 from tests.services import s3_client
+from tests.torture.s3_proxy import proxied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
     from centra.store import BlobStore
+    from tests.services import S3Server
 
 MIB = 1 << 20
 SECOND = timedelta(seconds=1)
@@ -503,6 +505,41 @@ def test_whoever_wants_a_blob_of_s3_at_once_asks_once(s3_url: str) -> None:
 
     assert {path.read_bytes() for path in found} == {DATA}
     assert requests == ["GET"]
+
+
+_FETCH = """
+import sys
+from centra.store import open_store
+store = open_store(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for digest in sys.argv[2:]:
+    store.fetch(digest)
+"""
+
+
+def test_processes_that_begin_at_once_on_one_cache_pull_each_blob_once(
+    s3_url: str, s3_server: S3Server
+) -> None:
+    digests = [open_store(s3_url).put(some_bytes(size)) for size in (1, 2)]
+    with proxied(s3_server.endpoint) as proxy:
+        seen = s3_url.replace(
+            *(urlencode({"": e})[1:] for e in (s3_server.endpoint, proxy.endpoint))
+        )
+        command = [sys.executable, "-c", _FETCH, seen, *digests]
+        processes = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        for process in processes:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+        proxy.script = lambda *_: "delay"  # The second comes while the first is at it.
+        for process in processes:
+            process.communicate("\n")
+        assert [process.returncode for process in processes] == [0, 0]
+        pulled = [path for _, path in proxy.requests if "/blobs/" in path]
+        assert sorted(path.rpartition("/")[2] for path in pulled) == sorted(digests)
 
 
 def test_a_store_of_s3_uses_the_cache_of_the_machine_that_it_is_sent_to(

@@ -44,6 +44,7 @@ LIGHT = (
     "centra.formats.sizes",
     "centra.releases.evaluation",
     "centra.releases.int8",
+    "centra.serving.ray.coordinator",
     "centra.training.metrics",
     "centra.training.plan",
     "centra.training.recipe",

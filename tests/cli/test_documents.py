@@ -71,6 +71,7 @@ channel show staging
 channel history production
 channel sync
 predict 'wake me up at seven'
+predict --output answers --input calls.jsonl
 bench 2 --batch 1 --length 8 --rounds 1 --threads 1
 bench --url URL --rate 50 --clients 2 --for 1s --warm-up 0s
 export intent.tar --task intent
@@ -125,6 +126,7 @@ def prepared(
     shutil.copytree(tiny_data("single"), home / "data")
     for what in ("intent update", "intent redefinition"):
         shutil.copy(modules[what], home / modules[what].name)
+    (home / "calls.jsonl").write_text('{"id": 1, "text": "wake me up at seven"}\n')
     (home / "topic.toml").write_text(RECIPE)
     with (home / "centra.toml").open("a") as file:
         file.write("\n[channels.production]\nmax_layers = 12\n")

@@ -89,6 +89,7 @@ CHANGES = [
     ("policy apply --file {rules}", 1),
     ("release evaluate 2 --task intent --data {data}", 1),
     ("release pull 1 --output pulled", 0),
+    ("predict --release 1 --task intent --input {lines} --output answers", 0),
     ("release graph 1 --output graph.svg", 0),
     ("export tasks.tar --task intent@1.0", 0),
     ("import tasks.tar", 0),
@@ -174,6 +175,8 @@ def test_a_change_is_made_and_ends_with_0_whatever_becomes_of_its_output(
     names = {"data": tiny_data("single"), "encoder": encoder, **modules}
     names["rules"] = home / "rules.toml"
     names["rules"].write_text("[channels.canary]\n")
+    names["lines"] = home / "lines.txt"
+    names["lines"].write_text("wake me up at seven\n")
     for text, events in CHANGES:
         words = [word.replace("_", " ") for word in _fields(text).split()]
         before = len(read("audit"))
@@ -185,7 +188,9 @@ def test_a_change_is_made_and_ends_with_0_whatever_becomes_of_its_output(
         lost = kind != "latin-1" and not text.startswith(("init", "db"))
         assert ("done, but not reported: standard output cannot be written" in said) is lost, text
     assert read("channel", "show", "production")["release"] == 1
-    assert all((home / name).exists() for name in ("out", "pulled", "graph.svg", "tasks.tar"))
+    assert all(
+        (home / name).exists() for name in ("out", "pulled", "answers", "graph.svg", "tasks.tar")
+    )
 
 
 def _fields(text: str) -> str:

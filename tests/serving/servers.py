@@ -141,7 +141,7 @@ def running(*words: str | Path, folder: Path | None = None, **environment: str) 
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
     server = Server(process, "", httpx.Client())
-    reader = threading.Thread(target=_read, args=(server,), daemon=True)
+    reader = threading.Thread(target=read_log, args=(server,), daemon=True)
     reader.start()
     try:
         server.grpc = server.wait_for("listening for gRPC on")["grpc"]
@@ -157,7 +157,8 @@ def running(*words: str | Path, folder: Path | None = None, **environment: str) 
         process.stderr.close()
 
 
-def _read(server: Server) -> None:
+def read_log(server: Server) -> None:
+    """Note what a server logs, until it ends."""
     assert server.process.stderr
     for line in server.process.stderr:
         try:

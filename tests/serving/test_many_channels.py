@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ from tests.serving.channels import Channel
 from tests.serving.fakes import FakeRelease
 from tests.serving.held import fake_release
 from tests.serving.servers import alike, make_store, running
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,6 +160,102 @@ def test_one_that_is_missing_at_the_start_is_named(
         _ = batcher.channels["en"].served
 
 
+ENGINES: dict[str, dict[str, Any]] = {
+    "onnx": {"engine": "onnx", "threads": 1},
+    "torch": {"engine": "torch", "device": "cpu"},
+    "batched": {"engine": "torch", "device": "cpu", "dtype": "bf16"},
+}
+
+
+def shared_parts(release: Release) -> list[Any]:
+    """What a release could have in common with others: tokenizer, embeddings, layers, and slots."""
+    parts = release._parts
+    (encoder,), (trunk,) = parts.encoders.values(), parts.trunks.values()
+    engine: Any = trunk.engine
+    embeddings = engine._embed.__self__ if hasattr(engine, "_embed") else engine._embeddings
+    found = [encoder, embeddings, *engine._layers]
+    # The engine for GPUs stacks the branches of each release.
+    return found if hasattr(engine, "_embed") else [*found, parts.tasks["slots"]]
+
+
+def same(one: Release, other: Release) -> bool:
+    pairs = zip(shared_parts(one), shared_parts(other), strict=True)
+    return all(mine is others for mine, others in pairs)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_channels_have_in_common_is_in_memory_once(
+    channels: dict[str, Channel], make_module: Callable[..., TaskModule], engine: str
+) -> None:
+    slots = {"slots": make_module("tagging", tap=2)}
+    for place, channel in enumerate(channels.values()):
+        channel.publish({**slots, "intent": make_module(seed=place)})
+
+    async def serve() -> None:
+        batcher = Batcher(sources(channels), interval=3600, **ENGINES[engine])
+        async with batcher:
+            en, zh = batcher.channels.values()
+            first = {one.name: one.served.release for one in (en, zh)}
+            assert same(en.served.release, zh.served.release)
+            expected = await batcher.predict(TEXTS, "slots", channel="zh")
+            for seed, one in ((8, en), (9, zh)):
+                channels[one.name].publish({**slots, "intent": make_module(seed=seed)})
+                await asyncio.to_thread(one.follower.check_now)
+                await batcher.predict(TEXTS, channel=one.name)
+                assert same(en.served.release, zh.served.release)
+                # The one before is closed, and takes nothing from who has the same parts.
+                await asyncio.gather(*one._open._closing)
+                assert first[one.name].closed
+                for name in ("en", "zh"):
+                    found = await batcher.predict(TEXTS, "slots", channel=name)
+                    assert alike(found, expected)
+
+    asyncio.run(serve())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_releases_that_are_loaded_at_once_share_what_they_have_in_common(
+    channels: dict[str, Channel], make_module: Callable[..., TaskModule], engine: str
+) -> None:
+    slots = {"slots": make_module("tagging", tap=2)}
+    manifests = [
+        channel.publish({**slots, "intent": make_module(seed=place)})
+        for place, channel in enumerate(channels.values())
+    ]
+    start = threading.Barrier(2)
+
+    def load(manifest: Any) -> Release:
+        start.wait(30)
+        return Release.load(manifest, channels["en"].store, **ENGINES[engine])
+
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(load, manifests)
+    assert same(one, other)
+    one.close()
+    assert other.predict(TEXTS)
+    other.close()
+
+
+def test_a_reader_of_the_manual_gets_answers(
+    channels: dict[str, Channel], make_module: Callable[..., TaskModule]
+) -> None:
+    section = (ROOT / "docs" / "serving.md").read_text().split("\n## Several channels\n")[1]
+    code = section.split("```python\n")[1].split("```")[0]
+    for place, (name, channel) in enumerate(channels.items()):
+        channel.publish({"intent": make_module(seed=place)})
+        code = code.replace(f"s3://models/{name}#production", channel.source)
+    names: dict[str, Any] = {}
+    exec(compile(code, "docs/serving.md", "exec"), names)
+    with Release.load(
+        support.put_release(
+            {"intent": make_module(seed=1)}, [channels["zh"].backbone], channels["zh"].store
+        ),
+        channels["zh"].store,
+    ) as alone:
+        assert alike(names["chosen"], alone.predict("七点叫醒我", "intent"))
+    assert names["first"] != names["chosen"]
+
+
 def fakes() -> tuple[FakeRelease, FakeRelease]:
     return FakeRelease("en"), FakeRelease("zh")
 
@@ -283,7 +382,8 @@ def test_it_lists_its_channels(server: Server) -> None:
 def test_pages_and_schema_are_of_the_channel(server: Server) -> None:
     for page in ("", "docs", "static/main.js"):
         assert server.client.get(f"/channels/zh/{page}").status_code == 200
-    assert server.client.get("/channels/zh").headers["location"] == "/channels/zh/"
+    found = server.client.get("/channels/zh", follow_redirects=True)
+    assert (found.status_code, found.url.path) == (200, "/channels/zh/")
     below = server.client.get("/channels/zh/openapi.json").json()
     assert below["servers"] == [{"url": "/channels/zh"}]
     schema = server.client.get("/openapi.json").json()

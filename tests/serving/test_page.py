@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -213,6 +214,38 @@ def test_a_bad_pair_keeps_no_single_text_from_its_answers(visit: Visit) -> None:
     visit.ask("wake me at seven", "a" * 200_000)
     expect(visit.page.locator("#status")).to_contain_text("5 answers in")
     expect(visit.page.get_by_role("alert").first).to_contain_text("at most 100000 are taken")
+
+
+def test_a_channel_is_chosen_where_there_are_several(
+    make_module: Callable[..., TaskModule],
+    tiny_backbone: support.Backbone,
+    browser: Browser,
+    tmp_path: Path,
+) -> None:
+    en = make_store(tmp_path, tiny_backbone)
+    zh = replace(en, channel="staging")
+    en.publish({"intent": make_module()}, number=7)
+    zh.publish({"mood": make_module(seed=3), "slots": make_module("tagging")}, number=8)
+    context = browser.new_context(viewport={"width": 360, "height": 740})
+    with running("--channel", f"en={en.source}", "--channel", f"zh={zh.source}") as server:
+        visit = Visit(context.new_page(), server)
+        choice = visit.page.get_by_label("Channel", exact=True)
+        expect(choice).to_have_value("en")
+        visit.page.get_by_label("Text", exact=True).fill("wake me at seven")
+        visit.page.get_by_role("button", name="Ask").click()
+        expect(visit.answer("intent")).to_have_class(re.compile("answered"))
+        choice.select_option("zh")
+        expect(visit.page.locator("#release")).to_contain_text("staging")
+        # What was written stays, to be asked there, too.
+        visit.page.get_by_role("button", name="Ask").click()
+        expect(visit.page.locator("#status")).to_contain_text("2 answers in")
+        assert visit.page.url == f"{server.url}/channels/zh/"
+        visit.page.reload()
+        expect(choice).to_have_value("zh")
+        expect(visit.page.locator(".branch")).to_have_count(2)
+        visit.check_fits()
+        assert visit.complaints == []
+    context.close()
 
 
 def test_a_token_is_asked_for_where_the_server_wants_one(visit: Visit) -> None:

@@ -24,9 +24,10 @@ def sent(
     tokens: int = 20,
     group: object = "one",
     deadline: float | None = None,
+    lane: str = "",
 ) -> Ticket[tuple[str, int]]:
     """A request that has entered and been tokenised."""
-    ticket: Ticket[tuple[str, int]] = Ticket(group, count, deadline)
+    ticket: Ticket[tuple[str, int]] = Ticket(group, count, deadline, lane)
     queue.enter(ticket)
     queue.fill(ticket, [((name, i), tokens) for i in range(count)])
     return ticket
@@ -231,3 +232,45 @@ def test_nothing_is_lost_or_doubled_between_threads() -> None:
     assert {name for name, _ in found} | {*gone} == {
         f"{number}-{i}" for number in range(4) for i in range(200)
     }
+
+
+def test_lanes_take_turns_a_batch_each() -> None:
+    queue = Queue(inputs=100, tokens=10_000, lanes=("en", "zh", "fr"))
+    for place in range(12):
+        sent(queue, f"en{place}", lane="en", group="en")
+    sent(queue, "zh", lane="zh", group="zh")
+    sent(queue, "fr", lane="fr", group="fr")
+
+    batches = [taken(queue) for _ in range(4)]
+    assert [batch[0] for batch in batches] == ["en0", "zh", "fr", "en5"]
+    assert held(queue) == (2, 40)
+
+
+def test_a_full_lane_keeps_no_other_out() -> None:
+    queue = Queue(inputs=10, tokens=200, lanes=("busy", "quiet"))
+    sent(queue, "a", 10, lane="busy")
+    with pytest.raises(OverloadedError):
+        sent(queue, "b", lane="busy")
+
+    sent(queue, "c", 5, lane="quiet")
+    with pytest.raises(OverloadedError):
+        sent(queue, "d", lane="quiet")
+    assert [queue.waiting(lane).inputs for lane in ("busy", "quiet")] == [10, 5]
+    assert queue.waiting("quiet").tokens == 100
+
+
+def test_one_request_of_a_lane_fits_however_large_its_share_is() -> None:
+    queue = Queue(inputs=10, tokens=200, lanes=("busy", "quiet"))
+    sent(queue, "a", 10, lane="busy")
+    sent(queue, "b", 10, lane="quiet")
+    with pytest.raises(OverloadedError):
+        sent(queue, "c", lane="quiet")
+    with pytest.raises(TooLargeError):
+        sent(queue, "d", 11, lane="quiet")
+
+
+def test_a_lane_alone_has_the_whole_queue() -> None:
+    queue = Queue(inputs=10, tokens=200, lanes=("one", "other"))
+    sent(queue, "a", 10, lane="one")
+    assert taken(queue, 200) == ["a"] * 10
+    assert queue.age == 0.0

@@ -115,11 +115,28 @@ def test_a_list_names_tasks(file: Path) -> None:
     assert found.value.data["task"] == "slots"
 
 
+def test_a_list_names_channels(file: Path) -> None:
+    token = add_token(file, "app", channels=["zh", "en"])
+    caller = Tokens(file).caller(f"Bearer {token}")
+    caller.check_channel("zh")
+    # Where one release is served, there is none to choose.
+    caller.check_channel("")
+    assert caller.allowed_channels(["en", "fr"]) == ["en"]
+    with pytest.raises(NotAllowedError, match="it may ask en, zh") as found:
+        caller.check_channel("fr")
+    assert found.value.data["channel"] == "fr"
+
+
 def test_a_name_stands_once(file: Path) -> None:
     add_token(file, "an.app")
     with pytest.raises(ConflictError):
         add_token(file, "an.app")
-    for name, options in (("No Name", {}), ("b", {"tasks": ["?"]}), ("c", {"rate": 0})):
+    for name, options in (
+        ("No Name", {}),
+        ("b", {"tasks": ["?"]}),
+        ("b", {"channels": ["?"]}),
+        ("c", {"rate": 0}),
+    ):
         with pytest.raises(UsageError):
             add_token(file, name, **options)
     assert Tokens(file)
@@ -134,6 +151,7 @@ def test_a_name_stands_once(file: Path) -> None:
         "[app]\nsha256 = 'short'",
         f"[app]\nsha256 = '{'0' * 64}'\ntask = 'intent'",
         f"[app]\nsha256 = '{'0' * 64}'\ntasks = 'intent'",
+        f"[app]\nsha256 = '{'0' * 64}'\nchannels = 'en'",
         f"[app]\nsha256 = '{'0' * 64}'\nrate = true",
         f"[app]\nsha256 = '{'0' * 64}'\nrate = -1",
         f"[app]\nsha256 = '{'0' * 64}'\nrate = nan",

@@ -60,6 +60,7 @@ class OnnxEngine:
     """The onnx engine: it loads trunks and branches as ONNX Runtime sessions."""
 
     forks = True
+    dtype = None
 
     def __init__(self, threads: int) -> None:
         self.pool = Pool(threads)
@@ -258,9 +259,7 @@ def _unit(
     key = UnitKey(
         digest=digest, precision=precision, engine=f"onnxruntime {VERSION}", settings=settings
     )
-    # Read, and so checked, even where its unit is there: a damaged release must not load.
-    path = None if digest in checked else reader.fetch(digest)
-    return _UNITS.get(key, lambda: make(path or reader.fetch(digest)))
+    return _UNITS.of_blob(key, lambda: make(reader.fetch(digest)), reader, checked=checked)
 
 
 def _chain(tensors: Mapping[str, np.ndarray], spec: TaskSpec) -> Chain | None:

@@ -30,7 +30,7 @@ from centra.runtime.packing import padded_length
 from centra.runtime.pool import Pool
 from centra.runtime.torch.batched_layers import Branches, BranchWeights, Layer, SharedLayout
 from centra.runtime.torch.cuda_graphs import Graphs
-from centra.runtime.torch.loading import loaded_task
+from centra.runtime.torch.loading import loaded_task, shared_unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -66,6 +66,7 @@ class BatchedEngine:
         self.pool = _pool(device)
         """The threads that trunks and branches run on, the same for all releases on a device."""
         self.forks = device.type == "cpu"
+        self.dtype = dtype
         self._device, self._dtype = device, _DTYPES[dtype]
         self._graphs = Graphs(device)
         self._groups: dict[Hashable, _Group] = {}
@@ -78,19 +79,34 @@ class BatchedEngine:
         *,
         depth: int,
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the engine's own
-        checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        checked: AbstractSet[str] = frozenset(),
         workers: int = 1,  # noqa: ARG002 - loading is copying
     ) -> BatchedTrunk:
-        embeddings = Trunk(spec, reader, depth=0).to(self._device, self._dtype)
-        layout = SharedLayout(spec)
-        layers = [
-            Layer([self._placed(backbone_layer(spec, reader, n))], spec.layer(n), layout)
-            for n in range(1, depth + 1)
-        ]
+        # Graphs are of one release alone; the weights that they read may be of several.
+        where, layout = (spec.digest, self._device, self._dtype), SharedLayout(spec)
+        embeddings = shared_unit(
+            spec.embeddings,
+            lambda: Trunk(spec, reader, depth=0).to(self._device, self._dtype),
+            reader,
+            settings=("embeddings", *where),
+            checked=checked,
+        )
+
+        def layer(number: int) -> Layer:
+            return shared_unit(
+                spec.layers[number - 1],
+                lambda: Layer(
+                    [self._placed(backbone_layer(spec, reader, number))], spec.layer(number), layout
+                ),
+                reader,
+                settings=("layer", number, *where),
+                checked=checked,
+            )
+
         return BatchedTrunk(
             spec,
             self._graphs.unit(embeddings.embed),
-            [self._graphs.unit(layer) for layer in layers],
+            [self._graphs.unit(layer(number)) for number in range(1, depth + 1)],
             partial(layout.tensors, tables=embeddings.shared_state.tables),
             device=self._device,
             dtype=self._dtype,
@@ -103,7 +119,7 @@ class BatchedEngine:
         reader: BlobReader,
         *,
         precision: Precision = Precision.FP32,
-        checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - branches are stacked anew
         workers: int = 1,  # noqa: ARG002 - loading is copying
     ) -> LoadedTask:
         path = reader.fetch(digest)

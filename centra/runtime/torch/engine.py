@@ -12,14 +12,17 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from centra.formats.precision import Precision
 from centra.formats.task_module import TaskModule, check_stored
 from centra.modeling.branch import Branch
-from centra.modeling.trunk import Trunk
+from centra.modeling.layers import run_layer
+from centra.modeling.shards import backbone_layer
+from centra.modeling.trunk import Trunk, frozen_layer
 from centra.runtime.devices import choose_device
 from centra.runtime.pool import Pool
-from centra.runtime.torch.loading import loaded_task
+from centra.runtime.torch.loading import loaded_task, shared_unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -60,6 +63,7 @@ class TorchEngine:
     """The reference engine on the CPU, in float32."""
 
     forks = True
+    dtype = "fp32"
 
     def __init__(self) -> None:
         self.pool = Pool(1)
@@ -72,10 +76,27 @@ class TorchEngine:
         *,
         depth: int,
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the reference is always this
-        checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        checked: AbstractSet[str] = frozenset(),
         workers: int = 1,  # noqa: ARG002 - loading is copying
     ) -> TorchTrunk:
-        return TorchTrunk(Trunk(spec, reader, depth=depth))
+        embeddings = shared_unit(
+            spec.embeddings,
+            lambda: Trunk(spec, reader, depth=0),
+            reader,
+            settings=("embeddings", spec.digest),
+            checked=checked,
+        )
+
+        def layer(number: int) -> nn.Module:
+            return shared_unit(
+                spec.layers[number - 1],
+                lambda: frozen_layer(backbone_layer(spec, reader, number), spec, number),
+                reader,
+                settings=("layer", spec.digest, number),
+                checked=checked,
+            )
+
+        return TorchTrunk(embeddings, [layer(number) for number in range(1, depth + 1)])
 
     def load_task(
         self,
@@ -84,36 +105,42 @@ class TorchEngine:
         reader: BlobReader,
         *,
         precision: Precision = Precision.FP32,  # noqa: ARG002 - the reference is always this
-        checked: AbstractSet[str] = frozenset(),  # noqa: ARG002 - this engine shares nothing
+        checked: AbstractSet[str] = frozenset(),
         workers: int = 1,  # noqa: ARG002 - loading is copying
     ) -> LoadedTask:
-        path = reader.fetch(digest)
-        check_stored(path, digest, backbone)
-        module = TaskModule.read(path)
-        branch = Branch(backbone, module.spec).load(module.weights)
-        return loaded_task(module, branch, TorchBranch(branch))
+
+        def task() -> LoadedTask:
+            path = reader.fetch(digest)
+            check_stored(path, digest, backbone)
+            module = TaskModule.read(path)
+            branch = Branch(backbone, module.spec).load(module.weights)
+            return loaded_task(module, branch, TorchBranch(branch))
+
+        settings = ("task", backbone.digest)
+        return shared_unit(digest, task, reader, settings=settings, checked=checked)
 
 
 class TorchTrunk:
     """Embeddings and frozen layers as torch modules."""
 
-    def __init__(self, trunk: Trunk) -> None:
-        self._trunk = trunk
+    def __init__(self, embeddings: Trunk, layers: Sequence[nn.Module]) -> None:
+        """Put them together; other releases may have them, too."""
+        self._embeddings, self._layers = embeddings, layers
 
     def run(
         self, batch: Encoded, readers: Mapping[int, Sequence[Inputs]]
     ) -> Iterator[tuple[int, Hidden]]:
         # All layers in one go, on all inputs: this engine is for comparing, not for speed.
-        mask = torch.from_numpy(batch.attention_mask)
         with torch.inference_mode():
-            states: dict[int, torch.Tensor] = self._trunk(
-                torch.from_numpy(batch.input_ids),
-                mask,
-                torch.from_numpy(batch.token_type_ids),
-                [*readers],
-            )
-            shared = self._trunk.shared_state(mask)
-        for tap in sorted(states):
+            shared = self._embeddings.shared_state(torch.from_numpy(batch.attention_mask))
+            states = [
+                self._embeddings.embed(
+                    torch.from_numpy(batch.input_ids), torch.from_numpy(batch.token_type_ids)
+                )
+            ]
+            for layer in self._layers[: max(readers)]:
+                states.append(run_layer(layer, states[-1], shared))
+        for tap in sorted(readers):
             yield tap, Hidden(states[tap], shared)
 
 

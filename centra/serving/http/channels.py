@@ -85,7 +85,7 @@ class Choosing:
                 scope["root_path"] = f"{scope.get('root_path', '')}/channels/{named}"
                 scope["path"] = scope["root_path"] + path
                 if not path:
-                    await RedirectResponse(f"{scope['root_path']}/")(scope, receive, send)
+                    await RedirectResponse(f"{named}/")(scope, receive, send)
                     return
         await self._app(scope, receive, send)
 

@@ -94,7 +94,7 @@ class Guard:
         Raises:
             UnauthorizedError: it bears none.
         """
-        if scope["type"] == "http" and not _is_open(route_of(scope)):
+        if scope["type"] == "http" and not _is_open(route_of(scope) or "/"):
             given = Headers(scope=scope).get("authorization")
             scope["state"]["caller"] = self._tokens.caller(given)
         await self._app(scope, receive, send)

@@ -1,6 +1,7 @@
 // What the page asks of the server.
 
 const KEY = "centra-token";
+const PREFIX = /channels\/([^/]+)\/$/;
 const BROKEN = "The server broke off before it had said everything.";
 
 /** The server refused, or cannot be reached. */
@@ -21,6 +22,19 @@ export const token = {
   set: (value) => sessionStorage.setItem(KEY, value),
   forget: () => sessionStorage.removeItem(KEY),
 };
+
+/** The channel that is asked, by the page's address: all calls are relative to it. */
+export const channel = {
+  /** Its name; null where the address has none. */
+  get: () => PREFIX.exec(location.pathname)?.[1] ?? null,
+  set: (name) => history.replaceState(null, "", `${location.pathname.replace(PREFIX, "")}channels/${name}/`),
+};
+
+/** The channels of the server that may be asked, by name; none where there is nothing to choose. */
+export async function readChannels() {
+  const { channels } = await (await call("v1/channels")).json();
+  return channels.map((found) => found.name).filter((name) => name !== null);
+}
 
 /** What is served now. */
 export async function readRelease() {

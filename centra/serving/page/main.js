@@ -1,7 +1,7 @@
 // The page: what is served, what is asked, and the answers as they come.
 
 import { fail, inWords, show } from "./answers.js";
-import { Refusal, predict, readLayers, readRelease, token } from "./api.js";
+import { Refusal, channel, predict, readChannels, readLayers, readRelease, token } from "./api.js";
 import { byId, count, make, milliseconds } from "./dom.js";
 import { Picture } from "./picture.js";
 
@@ -9,7 +9,7 @@ const PARTS = ["tokenise", "queue", "trunk", "branch", "serialise", "network"];
 const BEST = 5; // Labels that an opened answer shows.
 const AGAIN = 15_000; // Milliseconds until the release is looked at again.
 
-const page = { picture: null, digest: null, unchosen: new Set(), asking: null };
+const page = { picture: null, digest: null, drawn: null, unchosen: new Set(), asking: null };
 
 async function start() {
   byId("ask").addEventListener("submit", (event) => {
@@ -22,6 +22,11 @@ async function start() {
   byId("all").addEventListener("click", () => choose(true));
   byId("none").addEventListener("click", () => choose(false));
   byId("tasks").addEventListener("change", noteChosen);
+  byId("channel").addEventListener("change", () => {
+    page.asking?.abort();
+    channel.set(byId("channel").value);
+    refresh();
+  });
   byId("forget").addEventListener("click", () => {
     token.forget();
     location.reload();
@@ -34,11 +39,14 @@ async function start() {
 
 async function refresh() {
   try {
+    offer(await withToken(readChannels));
+    const asked = channel.get();
     const release = await withToken(readRelease);
-    if (release.digest !== page.digest) {
-      const layers = await withToken(readLayers);
-      draw(layers, release);
-    }
+    const drawn = `${asked} ${release.digest}`;
+    const layers = drawn === page.drawn ? null : await withToken(readLayers);
+    if (channel.get() !== asked) return; // Another was chosen meanwhile, and is read by now.
+    if (layers) draw(layers, release);
+    page.drawn = drawn;
     describe(release);
     byId("forget").hidden = !token.get();
     // A link bears no token.
@@ -49,6 +57,18 @@ async function refresh() {
   } finally {
     byId("model").setAttribute("aria-busy", "false");
   }
+}
+
+/** The channels to choose from; the page's address says from now on which is asked. */
+function offer(names) {
+  byId("channels").hidden = !names.length;
+  if (!names.length) return;
+  if (channel.get() === null) channel.set(names[0]);
+  const shown = [...byId("channel").options].map((option) => option.value);
+  if (shown.join() !== names.join()) {
+    byId("channel").replaceChildren(...names.map((name) => make("option", { value: name }, name)));
+  }
+  byId("channel").value = channel.get();
 }
 
 function draw(layers, release) {
@@ -71,7 +91,7 @@ function describe(release) {
   const facts = [
     ["Release", release.release ?? "unnumbered"],
     ["Digest", make("code", { title: `sha256:${release.digest}` }, release.digest.slice(0, 12))],
-    ...(release.channel ? [["Channel", release.channel], ["Revision", release.revision]] : []),
+    ...(release.channel ? [[channel.get() === null ? "Channel" : "Follows", release.channel], ["Revision", release.revision]] : []),
     ["Since", make("time", { datetime: release.since, title: release.since }, since.toLocaleString())],
   ];
   byId("release").replaceChildren(

@@ -53,6 +53,8 @@ class ReplicaReport:
     digest: str
     """Of what it serves."""
     revision: int | None
+    refused: str | None
+    """Why all of them do not serve what the channel names; None where they do."""
     metrics: str
     """As OpenMetrics."""
 
@@ -96,7 +98,8 @@ class Coordinator:
         return await self._roll(followed).report(replica, number, state)
 
     async def leave(self, followed: RolledChannel, replica: str) -> None:
-        """A replica follows this channel no more."""
+        """A replica follows this channel no more, and has nothing to tell."""
+        self._reports.pop(replica, None)
         await self._roll(followed).leave(replica)
 
     async def check_now(self, followed: RolledChannel) -> None:
@@ -123,18 +126,15 @@ class Coordinator:
 
     def _roll(self, followed: RolledChannel) -> Roll:
         self._begin()
-        source = followed.source
-        if source not in self._rolls:
-            key = self._key(source)
-            roll = Roll(followed, members=_read(key), note_members=partial(_write, key))
-            self._rolls[source] = roll
-            self._following[source] = asyncio.create_task(roll.follow())
-        self._rolls[source].followed = followed
-        return self._rolls[source]
-
-    def _key(self, source: str) -> str:
         # The address may hold a secret.
-        return f"{self._application}/{hashlib.sha256(source.encode()).hexdigest()}"
+        source = hashlib.sha256(followed.source.encode()).hexdigest()
+        key = f"{self._application}/{source}/{followed.place}"
+        if key not in self._rolls:
+            roll = Roll(followed, members=_read(key), note_members=partial(_write, key))
+            self._rolls[key] = roll
+            self._following[key] = asyncio.create_task(roll.follow())
+        self._rolls[key].followed = followed
+        return self._rolls[key]
 
     async def _watch(self) -> None:
         while True:
@@ -154,16 +154,17 @@ class Coordinator:
             self._reports.pop(replica, None)
             for roll in self._rolls.values():
                 await roll.gone(replica)
-        for source, roll in [*self._rolls.items()]:
-            if self._long_unused(source, used=roll.used):
-                del self._rolls[source]
-                self._following.pop(source).cancel()
-        if self._long_unused("", used=bool(self._present or self._rolls)):
+        for key, roll in [*self._rolls.items()]:
+            if self._long_unused(key, used=roll.used):
+                del self._rolls[key]
+                self._following.pop(key).cancel()
+        used = self._present or any(roll.used for roll in self._rolls.values())
+        if self._long_unused("", used=bool(used)):
             self._end()
 
-    def _long_unused(self, source: str, *, used: bool) -> bool:
-        self._unused[source] = 0 if used else self._unused.get(source, 0) + 1
-        return self._unused[source] >= _UNUSED
+    def _long_unused(self, key: str, *, used: bool) -> bool:
+        self._unused[key] = 0 if used else self._unused.get(key, 0) + 1
+        return self._unused[key] >= _UNUSED
 
     def _end(self) -> None:
         import ray
@@ -180,8 +181,11 @@ def open_coordinator(application: str) -> Any:
     """
     import ray
 
+    import centra
+
     actor = ray.remote(Coordinator).options(
-        name=f"coordinator of {application}",
+        # Replicas of another Centra have their own, and roll apart until they are replaced.
+        name=f"coordinator of {application} by Centra {centra.__version__}",
         namespace=_NAMESPACE,
         lifetime="detached",
         get_if_exists=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ray
 from ray import serve
@@ -14,9 +14,11 @@ from centra.serving.batcher import Batcher
 from centra.serving.endpoint import Endpoint
 from centra.serving.http.app import create_app
 from centra.serving.metrics import Metrics
+from centra.serving.ray.coordinator import ReplicaReport
 from centra.serving.ray.metrics import OPENMETRICS, merged_metrics
 from centra.serving.ray.ports import NodePorts
 from centra.serving.ray.proxied import Proxied
+from centra.serving.ray.replicas import Replicas
 from centra.serving.ray.scaling import OPEN_REQUESTS
 from centra.serving.server import raise_open_files
 from centra.serving.standing import standings_of
@@ -42,6 +44,8 @@ class Replica:
         context = serve.get_replica_context()
         self._application, self._id = context.app_name, context.replica_id.unique_id
         self._settings, self._metrics = settings, Metrics()
+        self._replicas = Replicas(self._application)
+        self._endpoint: Endpoint | None = None
         self._closing = AsyncExitStack()
 
     async def __serve_build_asgi_app__(self) -> Proxied:
@@ -69,9 +73,11 @@ class Replica:
         app = create_app(self._batcher, tokens=tokens, metrics=self._metrics, tracing=tracing)
         app.state.serving.all_metrics = self._all_metrics
         if ports is not None and settings.listener is not None:
-            endpoint = Endpoint(app, settings.listener, ports.sockets)
-            await endpoint.open()
-            stack.push_async_callback(endpoint.close)
+            self._endpoint = Endpoint(app, settings.listener, ports.sockets)
+            await self._endpoint.open()
+            stack.push_async_callback(self._endpoint.close)
+        telling = asyncio.ensure_future(self._replicas.tell(self._report))
+        stack.callback(telling.cancel)
         return app
 
     def _bind(self) -> NodePorts | None:
@@ -104,9 +110,8 @@ class Replica:
 
     def _make_batcher(self) -> Batcher:
         settings = self._settings
-        sources: Any = settings.sources
         return Batcher(
-            sources,
+            settings.sources,
             interval=settings.interval,
             shadow=settings.shadow,
             share=settings.share,
@@ -117,15 +122,45 @@ class Replica:
             dtype=settings.dtype,
             limits=settings.limits,
             observer=self._metrics,
+            make_follower=self._replicas.follower,
         )
 
     async def _all_metrics(self, accept: str) -> tuple[bytes, str]:
         """The metrics of all replicas, its own among them as they are now."""
-        texts = {self._id: self._own_metrics()}
-        return merged_metrics(texts, accept)
+        told = await self._replicas.metrics()
+        return merged_metrics({**told, self._id: self._own_metrics()}, accept)
 
     def _own_metrics(self) -> str:
         return self._metrics.text(standings_of(self._batcher), OPENMETRICS)[0].decode()
+
+    def _report(self) -> ReplicaReport:
+        """What the other replicas, and who deploys, may know of it."""
+        served, endpoint = self._batcher.served, self._endpoint
+        node: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        return ReplicaReport(
+            id=self._id,
+            node=node,
+            url=_reached(endpoint.url, node) if endpoint else None,
+            grpc=_reached(endpoint.grpc, node) if endpoint and endpoint.grpc else None,
+            digest=served.digest,
+            revision=served.revision,
+            refused=_refused(self._batcher),
+            metrics=self._own_metrics(),
+        )
+
+
+def _refused(batcher: Batcher) -> str | None:
+    reasons = [
+        f"release {refused.release} of revision {refused.revision}: {refused.reason}"
+        for channel in batcher.channels.values()
+        if (follower := channel.follower) and (refused := follower.refused)
+    ]
+    return "; ".join(reasons) or None
+
+
+def _reached(address: str, node: str) -> str:
+    """An address as others reach it: where a server listens on all of its node's, by one of these."""
+    return address.replace("0.0.0.0", node).replace("[::]", node)  # noqa: S104
 
 
 class _ToRay(logging.Handler):

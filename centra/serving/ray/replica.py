@@ -215,6 +215,7 @@ class RolledReplica:
         pointer = order.pointer
         if order.step is Step.PREPARE and pointer is not None:
             self._attempt = order.attempt
+            _log.info("revision %d: preparing release %d", pointer.revision, pointer.release)
             self._say(preparing=pointer)
             self._work = _in_thread(lambda: self._make_ready(pointer))
         elif order.step is Step.HAND_OVER and pointer is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from centra.errors import UsageError
@@ -14,7 +16,6 @@ from centra.serving.ray.replica import RolledReplica
 from centra.serving.ray.roll import RolledChannel
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from centra.serving.follower import Following
@@ -49,6 +50,7 @@ class Replicas:
             raise UsageError("only a named actor of Ray can be a replica", code="no-replica")
         self._name: str = name
         self._coordinator = CoordinatorClient(application)
+        self._followed: Counter[str] = Counter()
 
     def follower(
         self,
@@ -70,7 +72,9 @@ class Replicas:
         found = open_source(source)
         if not isinstance(found, ChannelSource):
             return Follower(source, options=options, on_ready=on_ready, interval=interval)
-        followed = RolledChannel(source=str(source), names=found.names, interval=interval)
+        source, place = os.fspath(source), self._followed[os.fspath(source)]
+        self._followed[source] += 1
+        followed = RolledChannel(source=source, names=found.names, interval=interval, place=place)
         return RolledReplica(
             self._coordinator,
             found,
@@ -87,7 +91,10 @@ class Replicas:
             report: what there is to tell now.
         """
         while True:
-            await self._ask("tell", self._name, report())
+            try:
+                await self._ask("tell", self._name, report())
+            except Exception:  # noqa: BLE001 - it goes on
+                _log.exception("the other replicas could not be told of this one; it goes on")
             await asyncio.sleep(_PAUSE)
 
     async def reports(self) -> list[ReplicaReport]:

@@ -41,6 +41,8 @@ class RolledChannel:
     """The channel; of several, the first that there is."""
     interval: float
     """Seconds between two looks at the pointer, more or less."""
+    place: int = 0
+    """Among those of a replica that follow the same source."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,7 @@ class Roll:
             channel = await self._open()
             if channel is None:
                 return
-            if self._rollout.taken is not None:
+            if self._rollout.members and self._rollout.taken is not None:
                 channel.take(self._rollout.taken)
             pointer = await asyncio.to_thread(channel.read)
             if pointer is not None:
@@ -137,7 +139,7 @@ class Roll:
             CentraError: no replica serves, and it cannot be read what the channel names.
         """
         self._joining.add(replica)
-        if self._rollout.named is None:
+        if self._channel is None:
             await self.look()
         until = _now() + self._longest_wait
         while (order := self._rollout.join(replica, loaded)).step is Step.WAIT:
@@ -197,6 +199,9 @@ class Roll:
         self._numbers.pop(replica, None)
         self._said.pop(replica, None)
         if self._rollout.gone(replica):
+            if not self._rollout.members:
+                # Whoever begins next follows the channel anew, as a server that is restarted does.
+                self._channel = self._fault = None
             self._wake()
             await self._note()
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
-import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,22 +14,29 @@ from centra.errors import CentraError, ConflictError
 from centra.releases.find import find_release
 from centra.serving.endpoint import KEEP_ALIVE
 from centra.serving.listener import Listener
+from centra.serving.ray.coordinator import open_coordinator
 from centra.serving.ray.settings import Settings
 from centra.serving.ray_app import app
 from centra.system.ray import connect_to_ray, is_own_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from ray.serve import Application
+
+    from centra.serving.ray.coordinator import ReplicaReport
 
 __all__ = ["Proxy", "serve_on_ray"]
 
 _log = logging.getLogger(__name__)
 
 _PORT = 8080
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 2.0
 """How often it is looked how the application stands."""
+_DEPLOYED_SECONDS = 0.2
+"""The same, until it answers calls."""
+_ANSWER_SECONDS = 10.0
+"""How long the coordinator has to answer, until it is asked again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +71,29 @@ def serve_on_ray(
     for source in (settings.channels or {"": str(settings.source)}).values():
         # What is not there need not be told by a replica that fails again and again.
         find_release(source)
-    ray = connect_to_ray()
+    ray = connect_to_ray(include_dashboard=False)
     own, asked = is_own_cluster(), threading.Event()
+    address = ray.get_runtime_context().gcs_address
+    if own:
+        _log.info(
+            "a Ray cluster begins here: RAY_ADDRESS=%s RAY_AUTH_MODE=%s reaches it",
+            address,
+            os.environ.get("RAY_AUTH_MODE", ""),
+            extra={"ray_address": address},
+        )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: _ask(asked))
     try:
         url = _start_serve(proxy, own=own)
         deploying = _Deploying(application, name, logging_config)
-        _follow(name, until=lambda: deploying.done or asked.is_set())
-        if deploying.done:
+        standing = _Standing(name)
+        while not (deploying.done or asked.wait(_DEPLOYED_SECONDS)):
+            standing.look()
+        if not asked.is_set():
             deploying.check()
             _tell(url, settings, name)
-            _follow(name, until=asked.is_set)
+            while not asked.wait(_LOOK_SECONDS):
+                standing.look_closely()
         _end(name, own=own)
     finally:
         ray.shutdown()
@@ -156,32 +174,54 @@ class _Deploying:
         self.done = True
 
 
-def _follow(name: str, *, until: Callable[[], bool]) -> None:
-    """Log how the application stands whenever that changes."""
-    before = ("", "")
-    while not until():
-        standing = _standing(name)
-        if standing is not None and standing != before:
-            state, trouble = before = standing
-            _log.info("application %s: %s", name, state)
-            if trouble:
-                _log.warning("application %s: %s", name, trouble)
-        time.sleep(_LOOK_SECONDS)
+class _Standing:
+    """How an application stands, logged whenever that changes."""
 
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._told: dict[str, str] = {}
 
-def _standing(name: str) -> tuple[str, str] | None:
-    """How an application stands, and what troubles it, in Ray Serve's words."""
-    from ray import serve
+    def look(self) -> None:
+        """Ask Ray Serve."""
+        from ray import serve
 
-    found = serve.status().applications.get(name)
-    if found is None:
-        return None
-    deployments = found.deployments.values()
-    replicas = sum((Counter(each.replica_states) for each in deployments), Counter[str]())
-    counts = [f"{count} {state.lower()}" for state, count in sorted(replicas.items()) if count]
-    messages = (found.message, *(each.message for each in deployments))
-    trouble = "; ".join(line for message in messages if (line := _last_line(message)))
-    return f"{found.status.value.lower()}, replicas: {', '.join(counts) or 'none'}", trouble
+        found = serve.status().applications.get(self._name)
+        if found is None:
+            return
+        deployments = found.deployments.values()
+        replicas = sum((Counter(each.replica_states) for each in deployments), Counter[str]())
+        counts = [f"{count} {state.lower()}" for state, count in sorted(replicas.items()) if count]
+        state = f"{found.status.value.lower()}, replicas: {', '.join(counts) or 'none'}"
+        self._tell("state", logging.INFO, state)
+        messages = (found.message, *(each.message for each in deployments))
+        trouble = "; ".join(line for message in messages if (line := _last_line(message)))
+        self._tell("trouble", logging.WARNING, trouble)
+
+    def look_closely(self) -> None:
+        """Ask the replicas, too, what they serve and what they refuse."""
+        import ray
+
+        self.look()
+        try:
+            reports: list[ReplicaReport] = ray.get(
+                open_coordinator(self._name).replicas.remote(), timeout=_ANSWER_SECONDS
+            )
+        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+            return  # It is asked again.
+        served = {(each.revision, each.digest) for each in reports}
+        names = [
+            f"sha256:{digest[:12]}" + ("" if revision is None else f", revision {revision}")
+            for revision, digest in sorted(served, key=str)
+        ]
+        self._tell("serves", logging.INFO, f"serves {' and '.join(names)}" if names else "")
+        refused = sorted({each.refused for each in reports if each.refused})
+        self._tell("refused", logging.ERROR, f"refuses {'; '.join(refused)}" if refused else "")
+
+    def _tell(self, what: str, level: int, text: str) -> None:
+        if text != self._told.get(what, ""):
+            self._told[what] = text
+            if text:
+                _log.log(level, "application %s: %s", self._name, text)
 
 
 def _tell(url: str, settings: Settings, name: str) -> None:
@@ -205,8 +245,8 @@ def _end(name: str, *, own: bool) -> None:
 
     if not own:
         _log.warning(
-            "the application %s goes on in the cluster: only a cluster that was started here ends here. "
-            "Ray Serve's own command deletes it: serve delete %s",
+            "the application %s goes on in the cluster, which was there before: ray.serve.delete(%r) "
+            "takes it down",
             name,
             name,
         )

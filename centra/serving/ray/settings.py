@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from centra.errors import UsageError
+from centra.formats.names import parse_name
 from centra.serving.limits import Limits
 from centra.serving.listener import Listener
 
@@ -89,6 +90,10 @@ class Settings(BaseModel):
     def _agree(self) -> Self:
         if (self.source is None) == (self.channels is None):
             raise ValueError("expected source or channels, and one of them")
+        for name in self.channels or ():
+            parse_name(name, "channel name")
+        if self.channels is not None and self.shadow is not None:
+            raise ValueError("shadow compares with a source, not with channels")
         if self.replicas is not None and self.autoscaling is not None:
             raise ValueError("expected replicas or autoscaling, not both")
         if self.autoscaling is not None and "max_replicas" not in self.autoscaling:

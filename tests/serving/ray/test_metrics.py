@@ -34,7 +34,7 @@ def told(count: int) -> str:
         modules={"intent": "abc"},
         versions={"intent": "2.1"},
     )
-    return metrics.text(standing, OPENMETRICS)[0].decode()
+    return metrics.text([standing], OPENMETRICS)[0].decode()
 
 
 def samples(families: Iterable[Metric], name: str) -> dict[tuple[str, ...], float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from centra.errors import NotFoundError
 from centra.releases.find import ChannelSource, open_source
 from centra.runtime.release import Release
+from centra.serving.batcher import Batcher
 from centra.serving.preparing import LoadOptions
 from centra.serving.ray.replica import RolledReplica
 from centra.serving.ray.roll import Roll, RolledChannel
@@ -275,3 +276,48 @@ def test_the_first_replica_is_told_why_the_channel_cannot_be_read(
 ) -> None:
     with pytest.raises(NotFoundError, match="no channel 'production'"):
         rolled(coordinator, channel.source, "one").follower.load()
+
+
+def test_after_all_have_ended_the_channel_is_followed_anew(
+    coordinator: Coordinator, channel: Channel, modules: Any, changed: Any
+) -> None:
+    first = channel.publish(modules)
+    channel.publish(changed)
+    with serving(coordinator, channel.source, "one") as (one,):
+        channel.move(first, revision=1)  # An older copy of the store.
+        one.follower.check_now()
+        eventually(lambda: one.follower.store_error)
+        assert one.serves.revision == 2
+    eventually(lambda: not coordinator.noted[channel.source])
+    with serving(coordinator, channel.source, "two") as (two,):
+        assert (two.serves.digest, two.serves.revision) == (first.digest, 1)
+
+
+@pytest.mark.asyncio
+async def test_each_of_a_servers_channels_is_rolled_by_itself(
+    coordinator: Coordinator, channel: Channel, modules: Any, changed: Any
+) -> None:
+    other = replace(channel, name="staging")
+    for each in (channel, other):
+        each.publish(modules)
+    followers: list[RolledReplica] = []
+
+    def make_follower(source: str, **options: Any) -> RolledReplica:
+        found = open_source(source)
+        assert isinstance(found, ChannelSource)
+        interval = options.pop("interval")
+        followed = RolledChannel(source=source, names=found.names, interval=interval)
+        replica: Any = RolledReplica(coordinator, found, followed, replica="one", **options)  # type: ignore[arg-type]
+        followers.append(replica)
+        return replica
+
+    sources = {"en": channel.source, "zh": other.source}
+    async with Batcher(
+        sources, interval=HOUR, threads=1, engine="onnx", make_follower=make_follower
+    ) as batcher:
+        other.publish(changed)
+        for follower in followers:
+            await asyncio.to_thread(follower.check_now)
+        await asyncio.to_thread(eventually, lambda: batcher.channels["zh"].served.number == 2)
+        assert batcher.channels["en"].served.number == 1
+        assert await batcher.predict(TEXT, channel="zh") != await batcher.predict(TEXT)

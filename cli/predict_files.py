@@ -1,0 +1,147 @@
+"""``centra predict --output``: files of inputs, each answered into a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from centra.errors import DataError
+from cli.output import json_text, print_table, remark, reporting
+from cli.streams import mark_done
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from centra.runtime import Release
+    from centra.scoring import ScoredFile
+
+__all__ = ["check_printed", "file_options", "predict_files"]
+
+_TABLES = ("csv", "tsv", "parquet")
+_PRINTED = click.Path(exists=True, dir_okay=False, allow_dash=True)
+
+
+def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What can be said of files of answers."""
+    output = click.option(
+        "--output",
+        metavar="DIR",
+        help="Write the answers to each --input to a file of its name and format (.jsonl, .csv, .tsv, "
+        ".parquet; of .txt JSONL) in this folder, or under s3://BUCKET/PREFIX. Repeated after a kill, "
+        "it goes on where it stopped.",
+    )
+    flat = click.option(
+        "--flat",
+        is_flag=True,
+        help="In files of answers columns for each task (intent.label, intent.score) and not one of "
+        "JSON.",
+    )
+    column = click.option(
+        "--column",
+        "columns",
+        multiple=True,
+        metavar="FIELD=NAME",
+        help="The column of text, text_pair or tokens in files of inputs, where it has another name.",
+    )
+    return output(flat(column(command)))
+
+
+def check_printed(files: Sequence[str], *, flat: bool, columns: Sequence[str]) -> None:
+    """Refuse what cannot be answered on standard output.
+
+    Raises:
+        UsageError: naming the option, or a file that is not there.
+    """
+    if flat or columns:
+        raise click.UsageError(f"{'--flat' if flat else '--column'} belongs to --output DIR")
+    if len(files) > 1:
+        raise click.UsageError("several files of --input need --output DIR")
+    for file in files:
+        _PRINTED.convert(file, None, click.get_current_context())
+        if Path(file).suffix.removeprefix(".").lower() in _TABLES:
+            raise click.UsageError(
+                f"--input {file} is a table, and without --output DIR lines are read"
+            )
+
+
+def predict_files(
+    load: Callable[[], Release],
+    files: Sequence[str],
+    output: str,
+    *,
+    tasks: Sequence[str],
+    top_k: int | None,
+    flat: bool,
+    columns: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Answer files, and say what became of each.
+
+    Args:
+        load: gives the release, once the files have been looked at.
+        files: of inputs.
+        output, tasks, top_k, flat: see :func:`centra.scoring.score_files`.
+        columns: ``FIELD=NAME``.
+        as_json: print documents.
+    """
+    from centra.scoring import score_files
+    from centra.scoring.plan import plan_outputs
+
+    if "-" in files:
+        raise click.UsageError("--output DIR needs files with names; standard input has none")
+    named = dict(map(_column, columns))
+    plan_outputs(files, output)
+    release = load()
+    with reporting() as progress:
+        scored = score_files(
+            release,
+            files,
+            output,
+            tasks=tasks or None,
+            top_k=top_k,
+            flat=flat,
+            columns=named,
+            progress=progress,
+        )
+    mark_done()
+    _print(scored, as_json=as_json)
+
+
+def _column(text: str) -> tuple[str, str]:
+    field, equals, name = text.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f"--column {text}: expected FIELD=NAME, for example text=utterance")
+    return field, name
+
+
+def _print(scored: Sequence[ScoredFile], *, as_json: bool) -> None:
+    from registry.documents import predictions
+
+    if as_json:
+        for file in scored:
+            click.echo(json_text(predictions.ScoredFile.of(file).to_json()))
+    else:
+        print_table(
+            ("output", "rows", "failed", "truncated"),
+            [(file.output, file.rows, file.failed, file.truncated) for file in scored],
+        )
+    for file in scored:
+        if file.resumed and not file.changed:
+            remark(f"{file.output}: was done already")
+        elif file.resumed:
+            remark(f"{file.output}: went on after {file.resumed:,} rows")
+        if file.truncated:
+            remark(
+                f"{file.output}: truncated: {file.truncated:,} of {file.rows:,} rows; nothing is "
+                "answered about their rest"
+            )
+    failed = sum(file.failed for file in scored)
+    if failed:
+        rows = sum(file.rows for file in scored)
+        raise DataError(
+            f"{failed:,} of {rows:,} rows could not be answered; each says why in its column 'error'",
+            code="rows-failed",
+            failed=failed,
+        )

@@ -1,0 +1,1 @@
+"""Tests of ``examples/deploy``: images, Compose, Kubernetes, Helm and KServe."""
