@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from tests.services import S3Server
     from tests.shared import Shared
 
 __all__ = ["start_ray"]
@@ -51,6 +53,25 @@ def ray_address(shared: Shared) -> str:
     return address
 
 
+@pytest.fixture
+def ray_with_s3(ray_address: str, s3_server: S3Server, shared: Shared) -> str:
+    """The same, and its machines may use the S3 server, by settings of their own."""
+    lines = [
+        f"{name.lower().replace('aws_default_', '')} = {v}" for name, v in s3_server.owner.items()
+    ]
+    Path(_aws_settings(shared)["AWS_CONFIG_FILE"]).write_text("\n".join(["[default]", *lines]))
+    return ray_address
+
+
+def _aws_settings(shared: Shared) -> dict[str, str]:
+    file = str(shared.folder / "aws")
+    return {
+        "AWS_CONFIG_FILE": file,
+        "AWS_SHARED_CREDENTIALS_FILE": file,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
 def start_ray(shared: Shared) -> str:
     """Start a Ray cluster that lasts as long as the shared things."""
     address = shared.folder / "ray-address"
@@ -60,6 +81,8 @@ def start_ray(shared: Shared) -> str:
         _CLUSTER,
         shared.folder / "ray",
         address,
+        # Nobody from outside may run anything there.
+        environment=os.environ | {"RAY_AUTH_MODE": "token"} | _aws_settings(shared),
     )
     deadline = time.monotonic() + 120
     while not address.exists():

@@ -104,3 +104,12 @@ def test_two_files_of_one_name_are_refused_before_a_release_is_loaded(calls: Pat
     (calls / "more" / "calls.csv").write_text("text\ngo\n")
     words = ("--input", "calls.csv", "--input", "more/calls.csv", "--output", "out")
     refused("predict", "--release", "none", *words, code=5, says="the output of 2 inputs")
+
+
+def test_a_cluster_answers_files_alone(calls: Path) -> None:
+    refused("predict", "hello", "--engine", "ray", code=2, says="it needs --output DIR")
+    refused(
+        *("predict", "--input", "calls.csv", "--output", "out", "--worker-cpus", "2"),
+        code=2,
+        says="belong to --engine ray",
+    )
