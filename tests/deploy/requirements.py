@@ -26,6 +26,11 @@ LEFT_OUT = {
     "huggingface-hub": "tokenizers calls it to download, which no server does",
 }
 
+CONSTRAINTS = dict(
+    re.findall(r"^([a-z0-9-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+)
+"""The versions that set-up installs."""
+
 HEAD = """\
 # What a server needs, pinned; the Dockerfile installs exactly this, with --no-deps.
 # Written by: python -m tests.deploy.requirements (the versions are constraints.txt's).

@@ -9,14 +9,19 @@ import pytest
 
 from tests.deploy.commands import serve_options
 from tests.deploy.dockerfile import Stage, is_sent, read_stages
-from tests.deploy.requirements import EXTRAS, LEFT_OUT, closure, declared, needed_by, pinned
+from tests.deploy.requirements import (
+    CONSTRAINTS,
+    EXTRAS,
+    LEFT_OUT,
+    closure,
+    declared,
+    needed_by,
+    pinned,
+)
 from tests.support import ROOT
 
 DEPLOY = ROOT / "examples" / "deploy"
 FILES = ("Dockerfile", "Dockerfile.gpu")
-CONSTRAINTS = dict(
-    re.findall(r"^([a-z0-9-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-)
 
 
 @pytest.fixture(

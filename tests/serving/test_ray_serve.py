@@ -15,6 +15,9 @@ import httpx
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from benchmarks import scale
+from benchmarks.tools.doors import Door
+from centra.bench.load import predict_calls
 from centra.serving import Batcher
 from centra.serving.http.app import create_app
 from tests import support
@@ -160,6 +163,20 @@ def test_metrics_are_those_of_all_replicas(cluster: Cluster) -> None:
         )
         numbers = cluster.series("centra_release_number", client)
         assert numbers == dict.fromkeys(both, cluster.release())
+
+
+def test_the_benchmark_of_scale_asks_both_doors(cluster: Cluster) -> None:
+    token = cluster.client.headers["Authorization"].removeprefix("Bearer ")
+    calls = predict_calls(inputs=[TEXT])
+    doors = [
+        Door(name=name, url=str(client.base_url), calls=calls, token=token)
+        for name, client in (("proxy", cluster.client), ("own port", cluster.door))
+    ]
+    found = scale.Served(name="tiny")
+    scale.take_turns(found, doors, scale.TRIAL)
+    assert found.asked.keys() == {"proxy", "own port"}
+    assert all(min(asked.rates + asked.alone) > 0 for asked in found.asked.values())
+    assert found.plain == {"own port": found.asked["proxy"].rates}
 
 
 def test_a_call_whose_client_has_gone_is_cancelled(cluster: Cluster) -> None:
