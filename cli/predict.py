@@ -13,7 +13,13 @@ from centra.kinds import kind_named
 from cli.context import json_option, release_or_default
 from cli.options import device_options
 from cli.output import json_text, print_table, remark, reporting
-from cli.predict_files import check_printed, file_options, predict_files
+from cli.predict_files import (
+    check_printed,
+    file_options,
+    predict_files,
+    scoring_here,
+    scoring_on_ray,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -80,6 +86,9 @@ def predict(
     output: str | None,
     flat: bool,
     columns: tuple[str, ...],
+    engine: str,
+    worker_cpus: int | None,
+    worker_gpus: float | None,
     top_k: int | None,
     device: str | None,
     dtype: str | None,
@@ -99,10 +108,22 @@ def predict(
         raise click.UsageError("--text-pair belongs to a TEXT; lines of --input name their own")
     if output is not None and texts:
         raise click.UsageError("--output belongs to --input; the answers to a TEXT are printed")
+    if engine == "ray" and output is None:
+        raise click.UsageError("--engine ray answers files: it needs --output DIR")
+    if engine == "local" and (worker_cpus or worker_gpus is not None):
+        raise click.UsageError("--worker-cpus and --worker-gpus belong to --engine ray")
     load = partial(_load, reference, tasks, device=device, dtype=dtype)
     if output is not None:
+        on_ray = partial(
+            scoring_on_ray,
+            partial(_address, reference),
+            device=device,
+            dtype=dtype,
+            worker_cpus=worker_cpus,
+            worker_gpus=worker_gpus,
+        )
         predict_files(
-            load,
+            on_ray if engine == "ray" else partial(scoring_here, load),
             files,
             output,
             tasks=tasks,
@@ -155,6 +176,12 @@ def _load(
             dtype=dtype,
             progress=progress,
         )
+
+
+def _address(reference: str | None) -> str:
+    from registry import releases
+
+    return releases.address(*release_or_default(reference))
 
 
 def _lines(path: str) -> Iterator[_Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from centra.runtime import Release
     from centra.scoring import ScoredFile
 
-__all__ = ["check_printed", "file_options", "predict_files"]
+__all__ = ["check_printed", "file_options", "predict_files", "scoring_here", "scoring_on_ray"]
 
 _TABLES = ("csv", "tsv", "parquet")
 _PRINTED = click.Path(exists=True, dir_okay=False, allow_dash=True)
@@ -45,7 +46,25 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="FIELD=NAME",
         help="The column of text, text_pair or tokens in files of inputs, where it has another name.",
     )
-    return output(flat(column(command)))
+    engine = click.option(
+        "--engine",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Who answers files: this process, or the Ray cluster of RAY_ADDRESS (or one started "
+        "here).",
+    )
+    cpus = click.option(
+        "--worker-cpus",
+        type=click.IntRange(min=1),
+        help="With Ray: processors of a worker; default 1.",
+    )
+    gpus = click.option(
+        "--worker-gpus",
+        type=click.FloatRange(min=0),
+        help="With Ray: GPUs of a worker, or a part of one; default 1 where the cluster has any.",
+    )
+    return output(flat(column(engine(cpus(gpus(command))))))
 
 
 def check_printed(files: Sequence[str], *, flat: bool, columns: Sequence[str]) -> None:
@@ -66,8 +85,36 @@ def check_printed(files: Sequence[str], *, flat: bool, columns: Sequence[str]) -
             )
 
 
+def scoring_on_ray(
+    address: Callable[[], str],
+    *,
+    device: str | None,
+    dtype: str | None,
+    worker_cpus: int | None,
+    worker_gpus: float | None,
+) -> Callable[..., list[ScoredFile]]:
+    """What answers files on a cluster.
+
+    Args:
+        address: gives that of the release.
+        device, dtype: see :func:`centra.load_release`.
+        worker_cpus, worker_gpus: see :class:`centra.scoring.ray_engine.WorkerSize`.
+    """
+    from centra.scoring.ray_engine import WorkerSize, score_files_on_ray
+
+    worker = WorkerSize(cpus=worker_cpus or 1, gpus=worker_gpus)
+    return partial(score_files_on_ray, address(), device=device, dtype=dtype, worker=worker)
+
+
+def scoring_here(load: Callable[[], Release]) -> Callable[..., list[ScoredFile]]:
+    """What answers files in this process, by the release that is loaded."""
+    from centra.scoring import score_files
+
+    return partial(score_files, load())
+
+
 def predict_files(
-    load: Callable[[], Release],
+    scoring: Callable[[], Callable[..., list[ScoredFile]]],
     files: Sequence[str],
     output: str,
     *,
@@ -80,23 +127,21 @@ def predict_files(
     """Answer files, and say what became of each.
 
     Args:
-        load: gives the release, once the files have been looked at.
+        scoring: gives what answers, once the files have been looked at: this process, or a cluster.
         files: of inputs.
         output, tasks, top_k, flat: see :func:`centra.scoring.score_files`.
         columns: ``FIELD=NAME``.
         as_json: print documents.
     """
-    from centra.scoring import score_files
     from centra.scoring.plan import plan_outputs
 
     if "-" in files:
         raise click.UsageError("--output DIR needs files with names; standard input has none")
     named = dict(map(_column, columns))
     plan_outputs(files, output)
-    release = load()
+    score = scoring()
     with reporting() as progress:
-        scored = score_files(
-            release,
+        scored = score(
             files,
             output,
             tasks=tasks or None,

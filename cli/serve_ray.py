@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 __all__ = ["absolute", "check_local", "ray_options", "serve_with_ray"]
 
 _SCALING = ("min_replicas", "max_replicas", "target_requests")
-_OWN = ("replicas", *_SCALING, "replica_port", "replica_cpus", "replica_gpus", "name")
+_OWN = (
+    "replicas",
+    *_SCALING,
+    "replica_port",
+    "replica_cpus",
+    "replica_gpus",
+    "name",
+    "route_prefix",
+)
 """Options that mean something to a cluster alone."""
 
 
@@ -54,6 +62,9 @@ def ray_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="With Ray: GPUs of a replica, or a part of one; default 0.",
         ),
         click.option("--name", help="With Ray: the application's; default centra."),
+        click.option(
+            "--route-prefix", help="With Ray: before its paths at the proxy, as /centra; default /."
+        ),
     )
     for option in reversed(options):
         command = option(command)
@@ -101,6 +112,7 @@ def serve_with_ray(
         {name: value for name, value in args.items() if value is not None},
         Proxy(host=host, port=port),
         name=cluster["name"] or "centra",
+        route_prefix=cluster["route_prefix"] or "/",
         logging_config=_logging_config(),
     )
 
@@ -123,6 +135,8 @@ def _check(cluster: Mapping[str, Any], port: int | None, grpc_port: int | None) 
         raise click.UsageError(f"{_flag(scaled[0])} takes --max-replicas")
     if (cluster["min_replicas"] or 1) > (cluster["max_replicas"] or 2**31):
         raise click.UsageError("--min-replicas is more than --max-replicas")
+    if not (cluster["route_prefix"] or "/").startswith("/"):
+        raise click.UsageError("--route-prefix begins with /")
     if port == 0:
         raise click.UsageError("--port 0: Ray's proxy takes a port by its number")
     if grpc_port is not None and cluster["replica_port"] is None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from tests.services import S3Server
     from tests.shared import Shared
 
 __all__ = ["start_ray"]
@@ -29,7 +31,6 @@ started = ray.init(
     include_dashboard=False,
     object_store_memory=100_000_000,
     log_to_driver=False,
-    _node_ip_address="127.0.0.1",
     _temp_dir=folder,
 )
 pathlib.Path(address + ".new").write_text(started["address"])
@@ -43,8 +44,32 @@ sys.stdin.read()
 def ray_address(shared: Shared) -> str:
     """The address of a Ray cluster with four CPUs, for ``RAY_ADDRESS``."""
     pytest.importorskip("ray")
+    from ray._raylet import Config
+
     address: str = shared.once("ray", lambda: start_ray(shared))
+    # It asks for its user's token, which ray.init offers to an address only where it is told to.
+    os.environ["RAY_AUTH_MODE"] = "token"
+    Config.initialize("")
     return address
+
+
+@pytest.fixture
+def ray_with_s3(ray_address: str, s3_server: S3Server, shared: Shared) -> str:
+    """The same, and its machines may use the S3 server, by settings of their own."""
+    lines = [
+        f"{name.lower().replace('aws_default_', '')} = {v}" for name, v in s3_server.owner.items()
+    ]
+    Path(_aws_settings(shared)["AWS_CONFIG_FILE"]).write_text("\n".join(["[default]", *lines]))
+    return ray_address
+
+
+def _aws_settings(shared: Shared) -> dict[str, str]:
+    file = str(shared.folder / "aws")
+    return {
+        "AWS_CONFIG_FILE": file,
+        "AWS_SHARED_CREDENTIALS_FILE": file,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
 
 
 def start_ray(shared: Shared) -> str:
@@ -56,8 +81,8 @@ def start_ray(shared: Shared) -> str:
         _CLUSTER,
         shared.folder / "ray",
         address,
-        # Who joins has no token, and nobody from outside can.
-        environment=os.environ | {"RAY_AUTH_MODE": "disabled"},
+        # Nobody from outside may run anything there.
+        environment=os.environ | {"RAY_AUTH_MODE": "token"} | _aws_settings(shared),
     )
     deadline = time.monotonic() + 120
     while not address.exists():

@@ -17,9 +17,12 @@ import pytest
 from sqlalchemy import select
 
 from benchmarks import gpu
+from benchmarks.tools.doors import ray_command
 from benchmarks.tools.reference import Setup
 from benchmarks.tools.rows import NUMBERS, BulkTask, fill
+from benchmarks.tools.sizing import Assumptions, ServerRate, needed
 from centra.runtime.devices import has_gpu
+from cli.serve import serve
 from registry import Registry, audit, backbones, tasks
 from registry.database.models import AuditEvent, Base, Task, TaskVersion
 from tests import support
@@ -301,6 +304,42 @@ def test_a_short_soak_loses_no_request_and_gives_no_wrong_answer(
     ):
         assert line in printed
     assert "not noticed" not in printed
+
+
+def test_the_benchmark_of_scale_scores_files_and_says_what_a_rate_takes(
+    tmp_path: Path, warm_python: Path
+) -> None:
+    """Without Ray Serve, whose doors test_ray_serve.py asks: another cluster would take long."""
+    values, printed = goals_of(warm_python, "scale", tmp_path, "--no-ray")
+
+    share, _memory = values.values()
+    assert share > 0
+    for line in (
+        "| `centra predict --output` |",
+        "MB for 2,000, which took",
+        "| trivial work, ",
+        "| the paper: a model a task |",
+    ):
+        assert line in printed
+
+
+def test_the_benchmark_of_scale_starts_replicas_by_options_that_there_are() -> None:
+    words = ray_command("store#latest", 8080, 8081, 2)
+    context = serve.make_context("serve", words[words.index("serve") + 1 :])
+    assert (context.params["engine"], context.params["replicas"]) == ("ray", 2)
+    assert (context.params["port"], context.params["replica_port"]) == (8080, 8081)
+
+
+def test_what_a_rate_takes_is_counted_in_whole_machines() -> None:
+    measured = ServerRate(name="S", cores=2, saturated=100, share=0.5, median=0.05, p99=0.2)
+    assumed = Assumptions(rate=1000, core_price=0.1, machine_cores=8, spare_machines=1)
+
+    need = needed(measured, assumed)
+
+    # 20 servers, 4 on a machine, and a machine to spare.
+    assert (need.servers, need.machines, need.cores) == (20, 6, 48)
+    assert need.hour == pytest.approx(4.8)
+    assert need.million == pytest.approx(4.8 / 3.6)
 
 
 def test_the_registry_benchmark_refuses_a_registry_smaller_than_its_live_set() -> None:

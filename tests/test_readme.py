@@ -119,6 +119,7 @@ def followed(
     make_module(labels=labels, seed=2).write(folder / "more-labels.safetensors")
     shutil.copytree(make_encoder("bert"), folder / "sentence-transformers" / "all-MiniLM-L6-v2")
     make_checkpoint(make_encoder("bert"), folder / "my-hf-checkpoint")
+    (folder / "calls.csv").write_text("id,text\n1,wake me at seven\n")
     (folder / "intent.toml").write_text(
         'task = "intent"\nbackbone = "minilm"\ndata = "data/intent"\n'
         "[search]\nlayers = [2, 2]\nlearning_rates = [3e-4]\n"

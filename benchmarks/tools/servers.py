@@ -20,7 +20,7 @@ from benchmarks.tools.common import BenchmarkError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["Server", "free_port", "running_server"]
+__all__ = ["Server", "free_port", "peak_memory", "running_server"]
 
 _READY = 300
 """Seconds that a server has to become ready."""
@@ -39,7 +39,7 @@ class Server:
 
     def memory(self) -> int:
         """Bytes that it and its children have in memory now."""
-        return sum(map(_resident, _family(self.process.pid)))
+        return sum(_memory(pid, "VmRSS") for pid in _family(self.process.pid))
 
     def get(self, path: str) -> str:
         """What a path gives.
@@ -63,6 +63,11 @@ class Server:
         if not values:
             raise BenchmarkError(f"{self.url}/metrics has no {name}")
         return sum(map(float, values))
+
+
+def peak_memory(pid: int) -> int:
+    """Bytes that a process has had in memory at most; 0 where it has ended."""
+    return _memory(pid, "VmHWM")
 
 
 def free_port() -> int:
@@ -147,10 +152,10 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _resident(pid: int) -> int:
+def _memory(pid: int, kind: str) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    kilobytes = re.search(r"VmRSS:\s+(\d+)", status)
+    kilobytes = re.search(rf"{kind}:\s+(\d+)", status)
     return 1024 * int(kilobytes[1]) if kilobytes else 0

@@ -29,7 +29,7 @@ __all__ = ["ParquetReader", "ParquetWriter"]
 
 _UNIT = 256
 """Rows that are read at once; chunks are made of whole units."""
-_GROUP_ROWS, _GROUP_BYTES = 65_536, 64 * 2**20
+_GROUP_ROWS, _GROUP_BYTES = 16_384, 8 * 2**20
 """A row group of an output ends with the chunk that takes it to so many rows or bytes."""
 _LENGTH = 8
 """Bytes of the number that says how long what follows is."""

@@ -31,7 +31,7 @@ __all__ = [
     "parse_fields",
 ]
 
-CHUNK_ROWS = 1024
+CHUNK_ROWS = 512
 """Rows of a chunk."""
 CHUNK_BYTES = 4 * 2**20
 """A chunk ends with the row that takes it beyond so many bytes."""

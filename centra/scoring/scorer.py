@@ -22,6 +22,9 @@ __all__ = ["Scorer"]
 Encoded = list["EncodedQuery | str"]
 """Of each row what is to be computed, or why there is nothing."""
 
+_TOKENISED = 64
+"""Texts that are tokenised at once: what the tokenizer makes of them takes more than what is kept."""
+
 
 class Scorer:
     """A release, and what is asked of it."""
@@ -66,14 +69,20 @@ class Scorer:
         """
         found: Encoded = [item if isinstance(item, str) else "" for item in rows.inputs]
         own = [i for i, item in enumerate(rows.inputs) if isinstance(item, Input)]
-        queries = [Query(input=rows.inputs[i], tasks=self._tasks, top_k=self._top_k) for i in own]
-        for number, (i, one) in enumerate(zip(own, self._release.encode(queries), strict=True), 1):
-            if isinstance(one, CentraError):
-                # It names the input by its number among these.
-                reason = str(one).removeprefix(f"input {number}: ")
-                found[i] = f"{rows.places[i]}: {reason}"
-            else:
-                found[i] = one
+        for start in range(0, len(own), _TOKENISED):
+            some = own[start : start + _TOKENISED]
+            queries = [
+                Query(input=rows.inputs[i], tasks=self._tasks, top_k=self._top_k) for i in some
+            ]
+            for number, (i, one) in enumerate(
+                zip(some, self._release.encode(queries), strict=True), 1
+            ):
+                if isinstance(one, CentraError):
+                    # It names the input by its number among these.
+                    reason = str(one).removeprefix(f"input {number}: ")
+                    found[i] = f"{rows.places[i]}: {reason}"
+                else:
+                    found[i] = one
         return found
 
     def answer(self, encoded: Encoded) -> list[dict[str, Any] | str]:

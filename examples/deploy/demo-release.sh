@@ -9,11 +9,12 @@ if [ $# -gt 0 ]; then exec centra "$@"; fi
 python - <<'CODE'
 import os
 import boto3
+from botocore.config import Config
 from botocore.exceptions import ClientError
 
 bucket = os.environ["CENTRA_STORE"].removeprefix("s3://").partition("/")[0]
 try:
-    boto3.client("s3").create_bucket(Bucket=bucket)
+    boto3.client("s3", config=Config(s3={"addressing_style": "path"})).create_bucket(Bucket=bucket)
 except ClientError as error:
     if error.response["Error"]["Code"] not in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou"):
         raise

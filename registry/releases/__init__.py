@@ -16,7 +16,7 @@ from registry.releases.composing import compose
 from registry.releases.composition import Composition
 from registry.releases.reading import ReleaseDetail, ReleaseRow, show
 from registry.releases.reading import list_releases as list  # noqa: A004 - releases.list reads well
-from registry.releases.using import Verification, is_address, load, pull, verify
+from registry.releases.using import Verification, address, is_address, load, pull, verify
 
 __all__ = [
     "Change",
@@ -27,6 +27,7 @@ __all__ = [
     "ReleaseRow",
     "Unchanged",
     "Verification",
+    "address",
     "compose",
     "diff",
     "is_address",

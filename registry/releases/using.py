@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from centra.store import BlobReader
     from registry.connection import Registry
 
-__all__ = ["Verification", "is_address", "load", "pull", "verify"]
+__all__ = ["Verification", "address", "is_address", "load", "pull", "verify"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,22 @@ class Verification:
 def is_address(reference: str) -> bool:
     """Whether this names a release folder or a store, which needs no registry, not a release."""
     return any(mark in reference for mark in "/#") or reference in (".", "..")
+
+
+def address(registry: Registry | None, reference: str) -> str:
+    """Where a release can be loaded from without the registry: its store, and its digest.
+
+    Args:
+        registry, reference: as for :func:`verify`.
+
+    Raises:
+        NotFoundError: there is no such release.
+        DatabaseError: the registry cannot be used.
+    """
+    if registry is None or is_address(reference):
+        return reference
+    with registry.read() as uow:
+        return f"{registry.store.url}#{uow.release(reference).digest}"
 
 
 def verify(

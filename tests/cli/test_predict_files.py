@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from tests.cli.helpers import centra, refused
+from tests.support import ROOT
+
+pa = pytest.importorskip("pyarrow")
+from pyarrow import parquet  # noqa: E402
 
 CALLS = [{"id": 1, "text": "wake me at seven"}, {"id": 2, "text": "play jazz"}]
 
@@ -25,6 +31,31 @@ def calls(home: Path) -> Path:
 
 def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_guide_s_commands_give_what_it_says(calls: Path) -> None:
+    (calls / "calls.csv").rename(calls / "chats.csv")
+    table = pa.Table.from_pylist([{"utterance": row["text"], "id": row["id"]} for row in CALLS])
+    parquet.write_table(table, calls / "mails.parquet")
+    guide = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    section = re.findall(r"^## Scoring files$(.*?)^## ", guide, re.MULTILINE | re.DOTALL)[0]
+    blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```", section, re.MULTILINE | re.DOTALL))
+    for line in blocks["bash"].splitlines():
+        centra(*shlex.split(line)[1:])
+    shown = json.loads(blocks["json"])
+    first = lines(calls / "answers" / "calls.jsonl")[0]
+    assert first.keys() == shown.keys()
+    assert first["answers"].keys() == shown["answers"].keys()  # type: ignore[attr-defined]
+    assert first["answers"]["intent"].keys() == shown["answers"]["intent"].keys()  # type: ignore[index]
+    with (calls / "flat" / "chats.csv").open() as file:
+        (row, _) = csv.DictReader(file)
+    for task, kind in (("intent", "classification"), ("slots", "tagging")):
+        said = re.findall(rf"^\| {kind} \| (.*) \|$", section, re.MULTILINE)[0]
+        columns = {name.partition(".")[2] for name in row if name.startswith(f"{task}.")}
+        assert columns <= {*re.findall(r"`(\w+)`", said)}
+    typed = parquet.read_table(calls / "answers" / "mails.parquet")
+    assert typed.schema.names == ["utterance", "id", "answers", "error"]
+    assert len(json.loads(typed["answers"][0].as_py())["intent"]["top"]) == 2
 
 
 def test_files_get_answers_and_are_not_answered_twice(calls: Path) -> None:
@@ -49,6 +80,19 @@ def test_files_get_answers_and_are_not_answered_twice(calls: Path) -> None:
         says="was made from something else: flat was False, and is True",
     )
     assert f"remove {calls / 'out' / 'calls.jsonl'}" in message
+
+
+def test_progress_tells_rows_rate_and_the_time_that_is_left(
+    calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.output._SILENCE", 0)
+    monkeypatch.setattr("centra.scoring.json_rows.CHUNK_ROWS", 1)
+    (calls / "calls.jsonl").write_text('{"text": "play jazz"}\n' * 6)
+    done = centra("predict", "--release", "1", "--input", "calls.jsonl", "--output", "out")
+    told = [line for line in done.stderr.splitlines() if line.startswith("calls.jsonl: ")]
+    assert len(told) > 3
+    assert all(re.match(r"calls\.jsonl: \d rows, [\d,]+ a second \(\d+/132", line) for line in told)
+    assert re.search(r", \d:\d\d:\d\d left\)$", told[2])
 
 
 def test_flat_and_columns(calls: Path) -> None:
@@ -104,3 +148,12 @@ def test_two_files_of_one_name_are_refused_before_a_release_is_loaded(calls: Pat
     (calls / "more" / "calls.csv").write_text("text\ngo\n")
     words = ("--input", "calls.csv", "--input", "more/calls.csv", "--output", "out")
     refused("predict", "--release", "none", *words, code=5, says="the output of 2 inputs")
+
+
+def test_a_cluster_answers_files_alone(calls: Path) -> None:
+    refused("predict", "hello", "--engine", "ray", code=2, says="it needs --output DIR")
+    refused(
+        *("predict", "--input", "calls.csv", "--output", "out", "--worker-cpus", "2"),
+        code=2,
+        says="belong to --engine ray",
+    )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from importlib.metadata import distribution
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -25,6 +26,11 @@ LEFT_OUT = {
     "transformers": "training, and what is imported from it",
     "huggingface-hub": "tokenizers calls it to download, which no server does",
 }
+
+CONSTRAINTS = dict(
+    re.findall(r"^([a-z0-9-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+)
+"""The versions that set-up installs."""
 
 HEAD = """\
 # What a server needs, pinned; the Dockerfile installs exactly this, with --no-deps.
@@ -72,6 +78,15 @@ def closure() -> dict[str, str]:
 def pinned() -> dict[str, str]:
     """Name and version of each line of the file."""
     return dict(re.findall(r"^([a-z0-9-]+)==(\S+)$", FILE.read_text(), re.MULTILINE))
+
+
+def installed() -> dict[str, str]:
+    """Of what is pinned, what is installed here, in whatever version; newer ones may need less."""
+    versions = {}
+    for name in pinned():
+        with suppress(PackageNotFoundError):
+            versions[name] = distribution(name).version
+    return versions
 
 
 def page() -> str:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from centra.serving.tokens import Tokens
+from centra.store.s3.address import S3Address
 from tests.deploy.commands import serve_options, variables
 from tests.deploy.dockerfile import read_stages
 from tests.deploy.schemas import documents
@@ -172,11 +173,14 @@ def job(
     postgres_database: str, s3_url: str, secrets: Path, tmp_path: Path
 ) -> Iterator[dict[str, str]]:
     """The variables of the registry's job, on a database and a bucket of the tests' own."""
+    address = S3Address.parse(s3_url)
+    assert address.endpoint_url
     yield {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "CENTRA_DATABASE_URL": postgres_database,
-        "CENTRA_STORE": s3_url,
+        "CENTRA_STORE": f"s3://{address.bucket}/{address.prefix}",
+        "AWS_ENDPOINT_URL_S3": address.endpoint_url,
         "CENTRA_ACTOR": "nlu/demo",
         "CENTRA_CACHE": str(tmp_path / "cache"),
         "SECRETS": str(secrets),
@@ -205,7 +209,7 @@ def test_the_registrys_job_releases_and_does_nothing_more(
 
     assert "production → release 1" in run()
     assert "production serves a release already" in run()
-    assert {task["name"] for task in json.loads(run("task", "list", "--json"))} == {
+    assert {task["task"] for task in json.loads(run("task", "list", "--json"))} == {
         "intent",
         "emotion",
     }

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from cli.serve import serve
 from tests.deploy.commands import serve_options, variables
 from tests.deploy.schemas import check_kubernetes, documents
 from tests.support import ROOT
@@ -122,8 +121,6 @@ def test_what_it_makes_fits_the_schemas_and_one_another(chart: Any, values: Obje
     assert objects["Service"]["spec"]["selector"].items() <= labels
     (container,) = pod["spec"]["containers"]
     assert {variable["name"] for variable in container["env"]} <= variables()
-    if "channels" in values and "channels" not in {option.name for option in serve.params}:
-        pytest.skip("no --channel yet")
     given = serve_options(container["args"][1:])
     channels = values.get("channels", [{"store": "s3://models/centra", "channel": "production"}])
     if len(channels) == 1:

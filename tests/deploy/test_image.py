@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.deploy import image
-from tests.deploy.requirements import LEFT_OUT, pinned
+from tests.deploy.requirements import CONSTRAINTS, LEFT_OUT, pinned
 from tests.serving.servers import make_modules, make_store
 from tests.support import ROOT
 
@@ -37,6 +38,30 @@ def built() -> image.Image:
     """The server's image for CPUs."""
     work = ROOT / "build" / "image"
     return image.build(DEPLOY / "Dockerfile", ROOT, work, target="serve", arguments={})
+
+
+@pytest.mark.skipif(
+    os.environ.get("IMAGE_CHECK") != "all",
+    reason="installs torch, twice: make image-check IMAGES=all",
+)
+@pytest.mark.parametrize(
+    ("file", "target"), [("Dockerfile", "registry"), ("Dockerfile.gpu", "serve")]
+)
+def test_the_larger_images_are_made_and_have_torch(file: str, target: str) -> None:
+    work = ROOT / "build" / "larger-image"
+    # In place of torch's own index, which has builds for CPUs alone and is not reached from everywhere.
+    index = {"TORCH_INDEX": "https://pypi.org/simple"}
+    made = image.build(DEPLOY / file, ROOT, work, target=target, arguments=index)
+    for words in (["--version"], ["serve", "--help"]):
+        subprocess.run(made.run([*made.entrypoint, *words]), capture_output=True, check=True)
+    code = "import torch, onnxruntime; print(torch.__version__)"
+    done = subprocess.run(
+        made.run(["python", "-c", code]), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.partition("+")[0].strip() == CONSTRAINTS["torch"]
+    done = subprocess.run(made.run(["stat", "-c", "%u", "."]), capture_output=True, check=True)
+    assert done.stdout.strip() == (b"65532" if target == "registry" else b"0")
+    shutil.rmtree(work)
 
 
 @pytest.fixture
@@ -95,7 +120,9 @@ def test_it_answers_as_nobody_on_a_tree_that_cannot_be_written_to(
         imported = server.execute(built, ["cat", "/proc/1/maps"]).stdout
         assert "onnxruntime" in imported
         assert "torch" not in imported
-        assert server.terminate() == (0, "ending: calls that have begun are answered\nended\n")
+        code, log = server.terminate()
+        assert code == 0
+        assert log.endswith("ending: calls that have begun are answered\nended\n")
 
 
 def test_its_health_fails_where_no_server_answers(built: image.Image) -> None:

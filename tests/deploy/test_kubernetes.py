@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from centra.serving import server as serving
+from centra.serving import endpoint
 from centra.serving.metrics import Metrics
 from centra.serving.standing import Standing
 from centra.serving.tokens import Tokens
@@ -138,7 +138,7 @@ def test_probes_ask_what_the_server_answers(objects: dict[str, Object], containe
 def test_a_pod_ends_after_its_last_answer(pod: Object, container: Object) -> None:
     pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     # The last two seconds are those of bodies that are still on their way.
-    drain = serving._FAREWELL + serving._DRAIN + 2
+    drain = endpoint._FAREWELL + endpoint._DRAIN + 2
     assert pause + drain < pod["spec"]["terminationGracePeriodSeconds"] <= pause + drain + 15
 
 
@@ -161,7 +161,7 @@ def test_the_autoscaler_goes_by_a_metric_that_the_server_has(objects: dict[str, 
         modules={},
         versions={},
     )
-    assert f"# TYPE {name} gauge" in Metrics().text(standing)[0].decode()
+    assert f"# TYPE {name} gauge" in Metrics().text([standing])[0].decode()
 
 
 def test_variables_are_read_by_something(container: Object) -> None:

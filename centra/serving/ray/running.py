@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from centra.errors import CentraError, ConflictError
 from centra.releases.find import find_release
@@ -49,7 +50,12 @@ class Proxy:
 
 
 def serve_on_ray(
-    args: Mapping[str, Any], proxy: Proxy, *, name: str, logging_config: Mapping[str, Any]
+    args: Mapping[str, Any],
+    proxy: Proxy,
+    *,
+    name: str,
+    route_prefix: str = "/",
+    logging_config: Mapping[str, Any],
 ) -> None:
     """Serve as an application of a Ray cluster until the process is asked to end (SIGTERM or SIGINT).
 
@@ -60,6 +66,7 @@ def serve_on_ray(
         args: of the application; see :func:`centra.serving.ray_app.app`.
         proxy: where callers connect.
         name: the application's; one of that name is updated, replica by replica.
+        route_prefix: of its paths at the proxy, which other applications have others of.
         logging_config: of the application, as Ray Serve has it.
 
     Raises:
@@ -85,13 +92,18 @@ def serve_on_ray(
         signal.signal(number, lambda *_: _ask(asked))
     try:
         url = _start_serve(proxy, own=own)
-        deploying = _Deploying(application, name, logging_config)
+        new = name not in _applications()
+        deploying = _Deploying(
+            application, name=name, route_prefix=route_prefix, logging_config=dict(logging_config)
+        )
         standing = _Standing(name)
         while not (deploying.done or asked.wait(_DEPLOYED_SECONDS)):
             standing.look()
+        if deploying.failure is not None and not asked.is_set():
+            standing.look()
+            _give_up(name, standing.trouble or str(deploying.failure), new=new)
         if not asked.is_set():
-            deploying.check()
-            _tell(url, settings, name)
+            _tell(url + route_prefix.rstrip("/"), settings, name)
             while not asked.wait(_LOOK_SECONDS):
                 standing.look_closely()
         _end(name, own=own)
@@ -133,7 +145,7 @@ def _start_serve(proxy: Proxy, *, own: bool) -> str:
     if proxy.port not in (None, running.port):
         raise ConflictError(
             f"Ray Serve listens on port {running.port} in this cluster already, not on {proxy.port}",
-            code="port-in-use",
+            code="serve-elsewhere",
             port=running.port,
         )
     return Listener(host=str(running.host), port=running.port).url(running.port)
@@ -142,36 +154,41 @@ def _start_serve(proxy: Proxy, *, own: bool) -> str:
 class _Deploying:
     """An application on its way into the cluster, which may wait for processors for ever."""
 
-    def __init__(
-        self, application: Application, name: str, logging_config: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, application: Application, **options: Any) -> None:
         self.done = False
-        self._failure: Exception | None = None
-        self._name = name
-        work = (application, dict(logging_config))
+        self.failure: Exception | None = None
+        work = (application, options)
         threading.Thread(target=self._run, args=work, daemon=True).start()
 
-    def check(self) -> None:
-        """Whether it has come to answer calls.
-
-        Raises:
-            CentraError: it has not.
-        """
-        if self._failure is not None:
-            reason = _last_line(str(self._failure))
-            raise CentraError(
-                f"Ray Serve cannot deploy the application {self._name}: {reason}",
-                code="not-deployed",
-            ) from self._failure
-
-    def _run(self, application: Application, logging_config: dict[str, Any]) -> None:
+    def _run(self, application: Application, options: dict[str, Any]) -> None:
         from ray import serve
 
         try:
-            serve.run(application, name=self._name, logging_config=logging_config)
-        except Exception as error:  # noqa: BLE001 - raised again by who waits
-            self._failure = error
+            serve.run(application, **options)
+        except Exception as error:  # noqa: BLE001 - told by who waits
+            self.failure = error
         self.done = True
+
+
+def _give_up(name: str, reason: str, *, new: bool) -> NoReturn:
+    """Leave nothing of an application that cannot be deployed; one that was there before stays.
+
+    Raises:
+        CentraError: always, with the reason.
+    """
+    from ray import serve
+
+    if new:
+        serve.delete(name)
+    raise CentraError(
+        f"Ray Serve cannot deploy the application {name}: {_last_line(reason)}", code="not-deployed"
+    )
+
+
+def _applications() -> Mapping[str, Any]:
+    from ray import serve
+
+    return serve.status().applications
 
 
 class _Standing:
@@ -179,13 +196,13 @@ class _Standing:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.trouble = ""
+        """What Ray Serve says is amiss."""
         self._told: dict[str, str] = {}
 
     def look(self) -> None:
         """Ask Ray Serve."""
-        from ray import serve
-
-        found = serve.status().applications.get(self._name)
+        found = _applications().get(self._name)
         if found is None:
             return
         deployments = found.deployments.values()
@@ -193,9 +210,9 @@ class _Standing:
         counts = [f"{count} {state.lower()}" for state, count in sorted(replicas.items()) if count]
         state = f"{found.status.value.lower()}, replicas: {', '.join(counts) or 'none'}"
         self._tell("state", logging.INFO, state)
-        messages = (found.message, *(each.message for each in deployments))
-        trouble = "; ".join(line for message in messages if (line := _last_line(message)))
-        self._tell("trouble", logging.WARNING, trouble)
+        messages = [*filter(None, (each.message for each in deployments))] or [found.message]
+        self.trouble = "; ".join(map(_last_line, messages))
+        self._tell("trouble", logging.WARNING, self.trouble)
 
     def look_closely(self) -> None:
         """Ask the replicas, too, what they serve and what they refuse."""
@@ -259,4 +276,4 @@ def _end(name: str, *, own: bool) -> None:
 def _last_line(text: str) -> str:
     """Of a traceback, what was raised."""
     lines = [line for line in map(str.strip, text.splitlines()) if line]
-    return lines[-1] if lines else ""
+    return re.sub(r"^centra\.[\w.]+: ", "", lines[-1]) if lines else ""
