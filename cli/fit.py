@@ -103,8 +103,9 @@ def fit(
     else:
         _print(result, name)
         click.echo(str(files["module"]))
-    if isinstance(files["module"], Path):
-        remark(f"register it with: centra task register {name} {files['module']}")
+    file = files["module"]
+    first = "" if isinstance(file, Path) else f"bring {file} here, then "
+    remark(f"{first}register it with: centra task register {name} {file.name if first else file}")
 
 
 def _files(name: str) -> dict[str, str]:

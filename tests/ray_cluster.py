@@ -31,7 +31,6 @@ started = ray.init(
     include_dashboard=False,
     object_store_memory=100_000_000,
     log_to_driver=False,
-    _node_ip_address="127.0.0.1",
     _temp_dir=folder,
 )
 pathlib.Path(address + ".new").write_text(started["address"])
@@ -45,7 +44,12 @@ sys.stdin.read()
 def ray_address(shared: Shared) -> str:
     """The address of a Ray cluster with four CPUs, for ``RAY_ADDRESS``."""
     pytest.importorskip("ray")
+    from ray._raylet import Config
+
     address: str = shared.once("ray", lambda: start_ray(shared))
+    # It asks for its user's token, which ray.init offers to an address only where it is told to.
+    os.environ["RAY_AUTH_MODE"] = "token"
+    Config.initialize("")
     return address
 
 
@@ -77,8 +81,8 @@ def start_ray(shared: Shared) -> str:
         _CLUSTER,
         shared.folder / "ray",
         address,
-        # Who joins has no token, and nobody from outside can.
-        environment=os.environ | {"RAY_AUTH_MODE": "disabled"} | _aws_settings(shared),
+        # Nobody from outside may run anything there.
+        environment=os.environ | {"RAY_AUTH_MODE": "token"} | _aws_settings(shared),
     )
     deadline = time.monotonic() + 120
     while not address.exists():

@@ -26,7 +26,7 @@ from centra.system.ray import connect_to_ray
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["ENGINES", "Engine", "LocalEngine", "RayEngine", "open_engine"]
+__all__ = ["ENGINES", "Engine", "LocalEngine", "RayEngine", "gpu_of", "open_engine"]
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -232,10 +232,8 @@ def _start_worker(places: multiprocessing.SimpleQueue[int], environment: dict[st
     gc.freeze()
     place = places.get()
     if gpus := _gpus():
-        # The caller may have been given some of the machine's GPUs only.
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        names = visible.split(",") if visible else [str(i) for i in range(gpus)]
-        os.environ["CUDA_VISIBLE_DEVICES"] = names[place % gpus]
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu_of(place, gpus, visible)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -244,6 +242,18 @@ def _start_worker(places: multiprocessing.SimpleQueue[int], environment: dict[st
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
+
+
+def gpu_of(place: int, gpus: int, visible: str) -> str:
+    """The one GPU of a process, as CUDA_VISIBLE_DEVICES names it.
+
+    Args:
+        place: of the process among those at work, from 0.
+        gpus: how many there are.
+        visible: what CUDA_VISIBLE_DEVICES was: the caller may have been given some of them only.
+    """
+    names = visible.split(",") if visible else [str(i) for i in range(gpus)]
+    return names[place % gpus].strip()
 
 
 def _with_threads(threads: int, function: Callable[[Job], Result], job: Job) -> Result:

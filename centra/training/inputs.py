@@ -7,13 +7,16 @@ against its digest.
 
 from __future__ import annotations
 
+import socket
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from centra.errors import DataError
+from centra.errors import DataError, StoreNotWritableError, UsageError
 from centra.formats.jsonl import read_data
 from centra.store import LocalStore, open_store
+from centra.system.files import make_folder, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,9 +26,19 @@ if TYPE_CHECKING:
     from centra.store import BlobReader, BlobStore
     from centra.store.s3.path import S3Path
 
-__all__ = ["DATA_FILES", "Blob", "DataBlobs", "input_store", "read_split", "shared_inputs"]
+__all__ = [
+    "DATA_FILES",
+    "Blob",
+    "DataBlobs",
+    "check_mark",
+    "input_store",
+    "mark_folder",
+    "read_split",
+    "shared_inputs",
+]
 
 DATA_FILES = ("train.jsonl", "dev.jsonl")
+_MARK = ".shared"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +61,47 @@ class DataBlobs:
     """Where they came from, for people."""
     blobs: Mapping[str, Blob]
     """By their names in it."""
+
+
+def mark_folder(folder: Path) -> str:
+    """Leave in a folder what tells whether another machine has the same; see :func:`check_mark`.
+
+    Raises:
+        StoreNotWritableError: it cannot be written.
+    """
+    mark = folder / _MARK
+    try:
+        make_folder(folder)
+        if not mark.is_file():
+            with replacing(mark) as temporary:
+                temporary.write_text(uuid.uuid4().hex, encoding="ascii")
+        return mark.read_text(encoding="ascii")
+    except OSError as error:
+        raise StoreNotWritableError(
+            f"cannot write {folder}: {error.strerror}", code="folder-not-writable"
+        ) from error
+
+
+def check_mark(folder: Path, expected: str) -> None:
+    """Refuse to write into a folder of this machine what another one would look for in its own.
+
+    Args:
+        folder: on this machine.
+        expected: what :func:`mark_folder` gave on the other.
+
+    Raises:
+        UsageError: they are not the same.
+    """
+    try:
+        found = (folder / _MARK).read_text(encoding="ascii")
+    except (OSError, ValueError):
+        found = None
+    if found != expected:
+        raise UsageError(
+            f"{folder} is not the same folder on {socket.gethostname()} as where this was begun: "
+            "machines that train together need one that they share, or s3://BUCKET/KEY",
+            code="output-not-shared",
+        )
 
 
 def input_store(work: Path | S3Path) -> BlobStore:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.formats.task_module import TaskModule
 from centra.training.features import open_cache
-from centra.training.inputs import Blob
+from centra.training.inputs import Blob, check_mark
 from centra.training.remote_work import opened_work
 from centra.training.run import Run
 from centra.training.task_data import TaskData
@@ -15,8 +16,6 @@ from centra.training.trials import Trial
 from centra.training.work_folder import WorkFolder
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from centra.data.labelling import Labelling
     from centra.formats.backbone import BackboneSpec
     from centra.store import BlobReader
@@ -47,6 +46,8 @@ class Job:
     teacher: Path | Blob | None = None
     distillation: Distillation | None = None
     report_to: tuple[str, ...] = ()
+    mark: str | None = None
+    """Of the folder around ``work``, which the machine that carries it out must have; None for any."""
     until: int | None = None
     """The epoch to stop after; None for the last."""
 
@@ -92,11 +93,15 @@ class Job:
 
 
 def advance(job: Job) -> History:
-    """Carry a job out: train its run to the epoch it names."""
+    """Carry a job out: train its run to the epoch it names.
+
+    Raises:
+        UsageError: its work folder is that of another machine.
+    """
+    if job.mark is not None and isinstance(job.work, Path):
+        check_mark(job.work.parent, job.mark)
     with opened_work(job.work) as work:
-        history = job.run(work.path).train(job.until, saved=work.save)
-        work.save()
-        return history
+        return job.run(work.path).train(job.until, kept=work)
 
 
 def take_module(job: Job) -> TaskModule:
@@ -112,7 +117,7 @@ def take_module(job: Job) -> TaskModule:
         path = work.path / _MODULE
         if path.is_file():
             return TaskModule.read(path)
-        module = job.run(work.path).module()
+        module = job.run(work.path).module(kept=work)
         module.write(path)
         WorkFolder(work.path).discard_checkpoints()
         work.save()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from centra.progress import Progress, Remark, silent, unheard
 from centra.training.features import open_cache
-from centra.training.inputs import Blob, input_store, shared_inputs
+from centra.training.inputs import Blob, input_store, mark_folder, shared_inputs
 from centra.training.jobs import Job, advance, take_module
 from centra.training.recipe import SearchSpace
 from centra.training.search import search
@@ -128,6 +128,8 @@ def run_pipeline(
         labelling=labelling,
         cache=cache,
     )
+    if isinstance(work, Path) and not engine.one_machine:
+        students = [replace(job, mark=mark_folder(work)) for job in students]
     trials = found.trials + _distil(students, engine, progress)
     scores = output / "scores.csv"
     write_trials(scores, plan.task, trials)

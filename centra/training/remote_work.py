@@ -5,10 +5,10 @@
     state.json        which files the folder has, each with its digest
     files/<digest>    what is in them
 
-A run works in a folder of its own on the machine that it is carried out on. After each epoch what
-is new there is uploaded, and then the state replaced: who is killed in between leaves the epoch
-before. A state that cannot be had whole, as after two machines were at the same run, counts for
-nothing, and the run begins anew.
+A run works in a folder of its own on the machine that it is carried out on, which has the
+checkpoints if it goes on, and not to tell what is known. After each epoch what is new there is uploaded,
+and then the state replaced: who is killed in between leaves the epoch before. A state that cannot be
+had whole, as after two machines were at the same run, counts for nothing, and the run begins anew.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from centra.system.locking import is_locked, locked
 from centra.training.work_folder import WorkFolder, is_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from centra.formats.identities import Digest
     from centra.store.s3.path import S3Path
@@ -70,22 +70,29 @@ class LocalWork:
         self._kept: dict[str, Digest] = {}
 
     def restore(self) -> None:
-        """Bring what is kept in the bucket, if anything is, and remove what nobody refers to there.
+        """Bring what is kept in the bucket, if anything is, without checkpoints, which are large.
 
         Raises:
             StoreError: the bucket cannot be reached.
+        """
+        if self._remote is not None:
+            self._kept = _read_state(self._remote)
+            self._download([name for name in self._kept if not is_checkpoint(name)])
+
+    def restore_checkpoints(self) -> None:
+        """Bring the checkpoints, too, of the run that the folder is still of.
+
+        What nobody refers to in the bucket is removed: somebody was killed who had just written it.
+
+        Raises:
+            StoreError: the bucket cannot be reached, or there is no room for them here.
             StoreNotWritableError: it cannot be written.
         """
-        assert self._remote is not None
-        self._kept = _read_state(self._remote)
-        for name, digest in self._kept.items():
-            file = self.path / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if not (self._remote / _FILES / digest).download(file, digest):
-                _log.warning("%s: %s is missing or damaged; begins anew", self._remote, name)
-                shutil.rmtree(self.path)
-                self._kept = {}
-                break
+        if self._remote is None:
+            return
+        brought = {name: digest for name, digest in self._kept.items() if not is_checkpoint(name)}
+        if self._files().items() >= brought.items():
+            self._download([name for name in self._kept if is_checkpoint(name)])
         for name in [*(self._remote / _FILES).names()]:
             if name not in self._kept.values():
                 (self._remote / _FILES / name).unlink()
@@ -99,8 +106,7 @@ class LocalWork:
         """
         if self._remote is None:
             return
-        files = [path for path in self.path.rglob("*") if path.is_file() and path.name != _NEEDLESS]
-        found = {path.relative_to(self.path).as_posix(): file_digest(path) for path in files}
+        found = self._files()
         for name, digest in found.items():
             if digest not in self._kept.values():
                 (self._remote / _FILES / digest).upload(self.path / name)
@@ -111,12 +117,31 @@ class LocalWork:
             if path.is_file():
                 (self._remote.parent / path.relative_to(self.path.parent).as_posix()).upload(path)
 
+    def _files(self) -> dict[str, Digest]:
+        files = [path for path in self.path.rglob("*") if path.is_file() and path.name != _NEEDLESS]
+        return {path.relative_to(self.path).as_posix(): file_digest(path) for path in files}
+
+    def _download(self, names: Iterable[str]) -> None:
+        """Bring some files, or remove all where they are not whole."""
+        assert self._remote is not None
+        for name in names:
+            file, digest = self.path / name, self._kept[name]
+            with _cache_errors():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                whole = (self._remote / _FILES / digest).download(file, digest)
+            if not whole:
+                _log.warning("%s: %s is missing or damaged; begins anew", self._remote, name)
+                shutil.rmtree(self.path)
+                self._kept = {}
+                return
+
 
 @contextmanager
 def opened_work(work: Path | S3Path) -> Iterator[LocalWork]:
     """A run's work folder, as it was left, on this machine.
 
-    Of one in a bucket, what is done here stays after :meth:`LocalWork.save` alone.
+    One in a bucket has no checkpoints before :meth:`LocalWork.restore_checkpoints`, and what is done
+    here stays after :meth:`LocalWork.save` alone.
 
     Raises:
         StoreError: the bucket cannot be reached, or there is no room for it here.
@@ -127,21 +152,14 @@ def opened_work(work: Path | S3Path) -> Iterator[LocalWork]:
         return
     root = cache_folder() / "work"
     with ExitStack() as stack:
-        try:
+        with _cache_errors():
             make_folder(root)
             with locked(root, logging.DEBUG):
                 _remove_abandoned(root)
                 scratch = stack.enter_context(tempfile.TemporaryDirectory(dir=root))
                 stack.enter_context(locked(Path(scratch)))
-            local = LocalWork(Path(scratch) / work.name, work)
-            local.restore()
-        except OSError as error:
-            raise StoreError(
-                f"cannot write to the cache {root}: {error.strerror}. "
-                "Check its permissions and free space.",
-                code="cache-not-writable",
-                folder=str(root),
-            ) from error
+        local = LocalWork(Path(scratch) / work.name, work)
+        local.restore()
         yield local
 
 
@@ -158,6 +176,19 @@ def discard_checkpoints(work: Path | S3Path) -> None:
     left = {name: digest for name, digest in before.items() if not is_checkpoint(name)}
     if left != before:
         _write_state(work, left, before)
+
+
+@contextmanager
+def _cache_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"cannot write to the cache {cache_folder()}: {error.strerror}. "
+            "Check its permissions and free space.",
+            code="cache-not-writable",
+            folder=str(cache_folder()),
+        ) from error
 
 
 def _read_state(remote: S3Path) -> dict[str, Digest]:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from centra.store import BlobReader
     from centra.training.features import FeatureCache, Features
     from centra.training.recipe import Recipe
+    from centra.training.remote_work import LocalWork
     from centra.training.task_data import Split, TaskData
 
 __all__ = ["Run"]
@@ -140,7 +141,7 @@ class Run:
         self,
         until: int | None = None,
         progress: Progress = silent,
-        saved: Callable[[], None] | None = None,
+        kept: LocalWork | None = None,
     ) -> History:
         """Train to the end of an epoch, from wherever an earlier call or process got to.
 
@@ -150,7 +151,7 @@ class Run:
         Args:
             until: the epoch to stop after; None for the recipe's last.
             progress: told of each step, and of the dev metric after each epoch.
-            saved: called after each epoch, when its checkpoint is written.
+            kept: the folder where it is one of a bucket, too: gets each epoch.
 
         Returns:
             All epochs so far.
@@ -159,26 +160,39 @@ class Run:
             StoreNotWritableError: ``work`` or the feature cache cannot be written.
         """
         until = min(until or self.recipe.epochs, self.recipe.epochs)
-        self.folder.prepare(sha256(canonical_json(json.loads(self.spec.to_bytes()))))
-        history = self._known_history()
-        if history is not None and (history.finished or len(history.epochs) >= until):
-            return history.up_to(until)
-        trainer = self._trainer(until, progress, saved)
+        run = sha256(canonical_json(json.loads(self.spec.to_bytes())))
+        self.folder.prepare(run)
+        if (known := self._known_history(until)) is not None:
+            return known
+        if kept is not None:
+            kept.restore_checkpoints()
+            self.folder.prepare(run)  # Anew, where they were not whole.
+            if (known := self._known_history(until)) is not None:
+                return known
+        trainer = self._trainer(until, progress, kept.save if kept else None)
         with transformers_silenced():
             trainer.train(resume_from_checkpoint=self.folder.has_checkpoint())
         history = self._history(trainer.state.log_history)
         self.folder.write_history(history)
+        if kept is not None:
+            kept.save()
         epochs, metric = len(history.epochs), history.metric
         _log.debug("%s: %d epochs, %s %.4f", self.folder.path, epochs, metric, history.score)
         return history
 
-    def module(self) -> TaskModule:
+    def module(self, kept: LocalWork | None = None) -> TaskModule:
         """The module of the best epoch, its probe from the dev set; trains what is left to train.
+
+        Args:
+            kept: see :meth:`train`.
 
         Raises:
             TrainingDivergedError: the weights became NaN or infinite.
         """
-        history = self.train()
+        history = self.train(kept=kept)
+        if kept is not None and not self.folder.has_checkpoint():
+            kept.restore_checkpoints()
+            history = self.train(kept=kept)  # Where they were not whole, all begins anew.
         weights = load_file(self.folder.best_weights())
         branch = Branch(self.backbone, self.spec).to_empty(device="cpu").eval()
         branch.load_state_dict({k.removeprefix("branch."): v for k, v in weights.items()})
@@ -277,15 +291,20 @@ class Run:
     def _history(self, log: Sequence[dict[str, Any]]) -> History:
         return History.of_log(log, kind=self.spec.kind, metric=self.metric, recipe=self.recipe)
 
-    def _known_history(self) -> History | None:
-        """What is known of the epochs so far: from their file, or else from the last checkpoint."""
+    def _known_history(self, until: int) -> History | None:
+        """What is known up to an epoch, or the end if that came before; None where it is not yet.
+
+        It is in the file of the epochs, or else in the last checkpoint.
+        """
         history = self.folder.read_history()
         if self.folder.has_checkpoint():
             # Killed between a checkpoint and the file, the file is missing or one pause behind.
             logged = self._history(self.folder.last_state()["log_history"])
             if history is None or len(logged.epochs) > len(history.epochs):
-                return logged
-        return history
+                history = logged
+        if history is None or not (history.finished or len(history.epochs) >= until):
+            return None
+        return history.up_to(until)
 
 
 def _check_teacher(teacher: TaskSpec, path: str, data: TaskSpec, recipe: Recipe) -> None:

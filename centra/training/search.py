@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from centra.progress import Progress, Remark, silent, unheard
 from centra.training.features import open_cache
-from centra.training.inputs import shared_inputs
+from centra.training.inputs import mark_folder, shared_inputs
 from centra.training.jobs import Job, advance, take_module
 from centra.training.remote_work import discard_checkpoints
 from centra.training.run import Run
@@ -111,6 +111,7 @@ def search(
     if engine.one_machine and (cache := open_cache(cache)) is not None:
         for split in (examples.train, examples.dev):
             cache.ensure(backbone, reader, split.rows, taps, progress)
+    mark = mark_folder(work) if isinstance(work, Path) and not engine.one_machine else None
     jobs = [
         Job(
             backbone=backbone,
@@ -120,6 +121,7 @@ def search(
             work=work / f"layers-{each.depth}-rate-{each.learning_rate!r}-seed-{each.seed}",
             labelling=labelling,
             cache=cache,
+            mark=mark,
             taps=() if engine.one_machine else tuple(sorted(taps)),
             report_to=tuple(report_to),
         )

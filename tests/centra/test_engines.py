@@ -18,7 +18,7 @@ from centra import errors
 from centra.errors import CentraError, UsageError
 from centra.store import LocalStore
 from centra.store.s3 import S3Store
-from centra.training.engines import ENGINES, LocalEngine, RayEngine, open_engine
+from centra.training.engines import ENGINES, LocalEngine, RayEngine, gpu_of, open_engine
 from tests import support
 
 if TYPE_CHECKING:
@@ -281,6 +281,24 @@ def test_s3_store_can_go_to_another_process(s3_url: str, tmp_path: Path) -> None
     assert other.has(digest)
     # Workers that begin now have this test's credentials.
     assert [*LocalEngine(2).map(fetch, [(other, digest)])] == [(0, b"weights")]
+
+
+# GPUs
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("", ["0", "1", "0", "1"]),
+        ("4,6", ["4", "6", "4", "6"]),
+        ("GPU-5f3a, GPU-77b1", ["GPU-5f3a", "GPU-77b1", "GPU-5f3a", "GPU-77b1"]),
+        ("3,1,-1,0", ["3", "1", "3", "1"]),  # CUDA looks no further than -1.
+    ],
+)
+def test_each_process_has_one_gpu_of_those_that_the_caller_has(
+    visible: str, expected: list[str]
+) -> None:
+    assert [gpu_of(place, 2, visible) for place in range(4)] == expected
 
 
 # Opening

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -176,6 +177,23 @@ def test_what_is_there_is_not_computed_again(folder: Path, ensure: Callable[...,
     ensure(cache, 2, 1, progress=lambda *call: seen.append(call))
 
     assert not seen
+
+
+def test_of_several_who_want_it_at_once_one_computes_it(
+    folder: Path, ensure: Callable[..., None], holds: Callable[..., list[int]]
+) -> None:
+    cache = FeatureCache(folder, PLENTY)
+    seen: list[Any] = []
+
+    with ThreadPoolExecutor(4) as pool:
+        for each in [
+            pool.submit(ensure, cache, 1, 2, progress=lambda *call: seen.append(call))
+            for _ in range(4)
+        ]:
+            each.result()
+
+    assert holds(cache) == [1, 2]
+    assert len({done for _, done, _ in seen}) == len(seen), "one pass over the rows"
 
 
 def test_nothing_is_found_where_nothing_was_kept(

@@ -425,6 +425,24 @@ def test_result_does_not_depend_on_the_engine(
     assert found.module.to_bytes() == plain.module.to_bytes()
 
 
+@pytest.mark.parametrize("has", ["nothing", "another"])
+def test_machine_that_does_not_have_the_folder_is_refused(
+    has: str, run: Callable[..., Search], work: Path
+) -> None:
+    class Elsewhere:
+        one_machine = False
+
+        def map(
+            self, function: Callable[[Job], Any], jobs: Sequence[Job]
+        ) -> Iterator[tuple[int, Any]]:
+            for path in work.iterdir():
+                path.unlink() if has == "nothing" else path.write_text(has)
+            yield from ((i, function(job)) for i, job in enumerate(jobs))
+
+    with pytest.raises(UsageError, match=r"not the same folder on .*, or s3://BUCKET/KEY"):
+        run(engine=Elsewhere())
+
+
 def test_table_does_not_depend_on_the_cache(
     run: Callable[..., Search], plain: Search, tmp_path: Path
 ) -> None:

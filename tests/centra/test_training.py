@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
+from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from centra.data.inputs import fingerprint, read_examples
 from centra.data.labelling import Labelling
@@ -199,6 +201,25 @@ def test_same_seed_gives_the_same_bytes(train: Callable[..., TaskModule]) -> Non
     np.random.seed(12345)  # noqa: NPY002 - the global state is what must not matter
 
     assert train(epochs=1, dropout=0.1, seed=5).to_bytes() == first
+
+
+def test_more_gpus_than_one_do_not_change_what_is_trained(
+    train: Callable[..., TaskModule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trainer would give each of them a batch."""
+    alone = train()
+    devices = TrainingArguments._setup_devices.func
+
+    def see_two(arguments: TrainingArguments) -> torch.device:
+        device = devices(arguments)
+        arguments._n_gpu = 2
+        return device
+
+    two = cached_property(see_two)
+    two.__set_name__(TrainingArguments, "_setup_devices")
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", two)
+
+    assert train().to_bytes() == alone.to_bytes()
 
 
 def test_another_seed_gives_another_module(train: Callable[..., TaskModule]) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from centra.formats.task_module import read_spec
+from centra.store import open_path
+from centra.store.s3.path import S3Path
 from centra.system.files import file_digest
 from centra.training.trials import Trial
 from cli.plots import draw, write_png
@@ -166,6 +168,41 @@ def test_a_fit_that_is_done_ends_in_the_same_bytes_and_trains_nothing(
     assert found["chosen"]["score"] == max(trial["score"] for trial in found["trials"])
     unchanged = {path: time for path, time in times(folder).items() if path in work}
     assert unchanged == work
+
+
+def test_a_fit_takes_its_data_from_a_bucket_and_leaves_all_in_one(
+    home: Path, recipe: Path, s3_url: str, tmp_path: Path
+) -> None:
+    bucket = open_path(s3_url)
+    assert isinstance(bucket, S3Path)
+    for name in ("train.jsonl", "dev.jsonl"):
+        (bucket / "data" / name).upload(recipe.parent / "topic-data" / name)
+    shutil.rmtree(recipe.parent / "topic-data")
+    changed(recipe, 'data = "topic-data"', f"data = {json.dumps((bucket / 'data').url)}")
+
+    done = read("fit", recipe, "--output", (bucket / "fit").url, "--jobs", "1")
+
+    parts = ("module", "teacher", "scores", "picture", "card")
+    assert [done[part] for part in parts] == [str(bucket / "fit" / name) for name in FILES]
+    assert {*FILES} < {*(bucket / "fit").names()}
+    module = tmp_path / "topic.safetensors"
+    module.write_bytes((bucket / "fit" / "topic.safetensors").read_bytes() or b"")
+    centra("task", "register", "topic", module)
+    assert not [*home.glob("*-fit")]
+
+
+def test_a_search_takes_its_data_from_a_bucket(home: Path, recipe: Path, s3_url: str) -> None:
+    bucket = open_path(s3_url)
+    assert isinstance(bucket, S3Path)
+    for name in ("train.jsonl", "dev.jsonl"):
+        (bucket / "data" / name).upload(recipe.parent / "topic-data" / name)
+    what = ("--task", "topic", "--backbone", "tiny", "--data", (bucket / "data").url)
+    how = ("--epochs", "1", "--min-layers", "1", "--max-layers", "1", "--jobs", "1")
+
+    done = read("search", *what, *how)
+
+    assert done["teacher"] == "topic-search/teacher.safetensors"
+    assert read_spec(home / done["teacher"]).training["data"]
 
 
 def test_a_tagging_fit_with_a_crf_and_a_terminal(

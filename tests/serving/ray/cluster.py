@@ -37,6 +37,10 @@ class Cluster(Server):
     address: str = ""
     """For ``RAY_ADDRESS``."""
 
+    def release(self) -> int:
+        """The number of the release that it serves."""
+        return int(self.client.get("/v1/release").json()["release"])
+
     def series(self, name: str, client: httpx.Client | None = None) -> dict[str, float]:
         """A metric's values, by replica."""
         text = (client or self.client).get("/metrics").raise_for_status().text
