@@ -241,7 +241,8 @@ def test_a_replica_and_the_coordinator_that_are_killed_in_a_roll_are_replaced_wh
         (preparing,) = eventually(lambda: cluster.replica_processes(reading=path))
         whole.write_bytes(data)
         whole.replace(path)
-        os.kill(cluster.coordinator_process(), signal.SIGKILL)
+        for process in cluster.coordinator_processes():
+            os.kill(process, signal.SIGKILL)
         os.kill(preparing, signal.SIGKILL)
         answered = sum(told.values())
         eventually(lambda: len({*cluster.series("centra_queue_tokens")} - before) == 1)
@@ -257,6 +258,7 @@ def test_replicas_come_and_go_with_load_past_the_proxy(
     cluster: Cluster, scaled: Callable[[], int]
 ) -> None:
     with httpx.Client(base_url=f"http://127.0.0.1:{scaled()}", timeout=30) as door:
+        eventually(lambda: cluster.client.get("/scaled/readyz").is_success)
         assert cluster.client.get("/scaled/v1/release").json() == door.get("/v1/release").json()
         with callers(door, count=24):
             eventually(lambda: _both(cluster.series("centra_queue_tokens", door)))
