@@ -163,6 +163,8 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "no-tokens": "Make it: centra token add NAME FILE",
     "port-in-use": "Take another: --port 0 takes any that is free, and says which.",
     "tls-incomplete": "Give both: --tls-cert FILE --tls-key FILE",
+    # Files of answers
+    "cluster-too-small": "Give a worker less: --worker-cpus, --worker-gpus",
     # Channels and their pointers
     "channel-has-rules": "Use: centra promote {release} --to {channel}, or centra rollback {channel}",
     "channel-moved": "Look again: centra channel history {channel}",

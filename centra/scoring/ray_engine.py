@@ -61,7 +61,7 @@ _FINISHED = 8
 """How many files are made of their parts at once."""
 _LOSSES = 5
 """How often making a file may lose its worker."""
-_WORTH_A_WORKER = 2**18
+_WORTH_A_WORKER = 2**20
 """Bytes of inputs for which another worker is started."""
 
 
@@ -158,18 +158,7 @@ def score_files_on_ray(
     files = [*in_parallel(look_at, enumerate(plan), _LOOKED_AT)]
     if any(file.job for file in files):
         _answer(ray, files, _Pool(loading=loading, size=size, room=room), progress)
-    return [
-        scored_file(
-            file.planned,
-            file.done,
-            size=file.planned.parts.size(),
-            resumed=file.resumed,
-            changed=file.changed,
-            seconds=file.seconds,
-        )
-        for file in files
-        if file.done is not None
-    ]
+    return [*in_parallel(_done, files, _LOOKED_AT)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +261,18 @@ def _look_at(numbered: tuple[int, PlannedFile], *, question: Question) -> _File:
         there=frozenset(number for number in parts if number > first),
     )
     return file
+
+
+def _done(file: _File) -> ScoredFile:
+    assert file.done is not None
+    return scored_file(
+        file.planned,
+        file.done,
+        size=file.planned.parts.size(),
+        resumed=file.resumed,
+        changed=file.changed,
+        seconds=file.seconds,
+    )
 
 
 def _answer(ray: Any, files: Sequence[_File], pool: _Pool, progress: Progress) -> None:

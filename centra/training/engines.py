@@ -7,6 +7,7 @@ process, and that one GPU where there are any.
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -227,6 +228,8 @@ def _start_worker(places: multiprocessing.SimpleQueue[int], environment: dict[st
     # The process that it is a fork of may have been started in another environment.
     os.environ.clear()
     os.environ.update(environment)
+    # Each training begins with a garbage collection, which need not look at what was imported.
+    gc.freeze()
     place = places.get()
     if gpus := _gpus():
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")

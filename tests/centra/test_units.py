@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import gc
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -86,3 +89,44 @@ def test_a_unit_that_cannot_be_made_may_be_tried_again() -> None:
         cache.get(KEY, lambda: 1 / 0)
 
     assert isinstance(cache.get(KEY, Unit), Unit)
+
+
+def test_of_those_who_wait_for_one_that_fails_one_makes_it() -> None:
+    cache, begun, go = UnitCache(), threading.Event(), threading.Event()
+    made: list[Unit] = []
+
+    def fail() -> Unit:
+        begun.set()
+        assert go.wait(60)
+        raise ZeroDivisionError
+
+    def make() -> Unit:
+        made.append(Unit())
+        return made[-1]
+
+    with ThreadPoolExecutor(5) as threads:
+        failing = threads.submit(cache.get, KEY, fail)
+        assert begun.wait(60)
+        waiting = [threads.submit(cache.get, KEY, make) for _ in range(4)]
+        go.set()
+        with pytest.raises(ZeroDivisionError):
+            failing.result(60)
+        found = {id(one.result(60)) for one in waiting}
+
+    assert found == {id(made[0])}
+    assert len(made) == 1
+
+
+def test_a_blob_is_read_even_where_its_unit_is_in_use() -> None:
+    cache, read = UnitCache(), []
+    reader: Any = SimpleNamespace(fetch=read.append)
+
+    def make() -> Unit:
+        reader.fetch(KEY.digest)
+        return Unit()
+
+    unit = cache.of_blob(KEY, make, reader)
+    assert cache.of_blob(KEY, make, reader) is unit
+    assert read == [KEY.digest] * 2
+    assert cache.of_blob(KEY, make, reader, checked={KEY.digest}) is unit
+    assert read == [KEY.digest] * 2

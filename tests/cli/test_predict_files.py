@@ -82,6 +82,19 @@ def test_files_get_answers_and_are_not_answered_twice(calls: Path) -> None:
     assert f"remove {calls / 'out' / 'calls.jsonl'}" in message
 
 
+def test_progress_tells_rows_rate_and_the_time_that_is_left(
+    calls: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.output._SILENCE", 0)
+    monkeypatch.setattr("centra.scoring.json_rows.CHUNK_ROWS", 1)
+    (calls / "calls.jsonl").write_text('{"text": "play jazz"}\n' * 6)
+    done = centra("predict", "--release", "1", "--input", "calls.jsonl", "--output", "out")
+    told = [line for line in done.stderr.splitlines() if line.startswith("calls.jsonl: ")]
+    assert len(told) > 3
+    assert all(re.match(r"calls\.jsonl: \d rows, [\d,]+ a second \(\d+/132", line) for line in told)
+    assert re.search(r", \d:\d\d:\d\d left\)$", told[2])
+
+
 def test_flat_and_columns(calls: Path) -> None:
     (calls / "other.tsv").write_text("utterance\tn\nwake me\t1\n")
     centra(

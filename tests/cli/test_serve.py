@@ -125,3 +125,19 @@ def test_a_cluster_is_told_where_things_are(
     assert told["num_gpus"] == 0.25
     assert (told["name"], told["proxy"].port) == ("centra", None)
     Settings.of({name: told[name] for name in told.keys() & Settings.model_fields.keys()})
+
+
+def test_a_cluster_is_told_its_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    told: dict[str, Any] = {}
+    monkeypatch.setattr(
+        "centra.serving.ray.running.serve_on_ray",
+        lambda args, _proxy, **named: told.update(args, **named),
+    )
+    channels = {"en": "s3://models/en#production", "zh": "s3://models/zh#production"}
+    words = [word for name, one in channels.items() for word in ("--channel", f"{name}={one}")]
+    centra("serve", "--engine", "ray", *words)
+    settings = Settings.of(
+        {name: told[name] for name in told.keys() & Settings.model_fields.keys()}
+    )
+    assert settings.sources == channels

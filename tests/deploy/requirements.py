@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import tomllib
-from importlib.metadata import distribution
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, distribution
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -77,6 +78,15 @@ def closure() -> dict[str, str]:
 def pinned() -> dict[str, str]:
     """Name and version of each line of the file."""
     return dict(re.findall(r"^([a-z0-9-]+)==(\S+)$", FILE.read_text(), re.MULTILINE))
+
+
+def installed() -> dict[str, str]:
+    """Of what is pinned, what is installed here, in whatever version; newer ones may need less."""
+    versions = {}
+    for name in pinned():
+        with suppress(PackageNotFoundError):
+            versions[name] = distribution(name).version
+    return versions
 
 
 def page() -> str:

@@ -11,15 +11,19 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from centra.errors import BlobNotFoundError, DataError, NotFoundError, UsageError
+from centra.errors import BlobNotFoundError, CentraError, DataError, NotFoundError, UsageError
 from centra.runtime import load_release
 from centra.scoring import score_files
 from centra.scoring.journal import WORK_FOLDER
+from centra.scoring.plan import Question, named_columns
 from centra.scoring.ray_engine import WorkerSize, score_files_on_ray
+from centra.scoring.ray_workers import Answerer, Loading, packed, unpacked
+from centra.scoring.readers import Position, Rows
 from centra.store import LocalStore
 from centra.store.files import open_folder
 from centra.system.ray import connect_to_ray
@@ -129,8 +133,29 @@ def answered_rows(output: Path) -> int:
     return sum(int(part.name.split("-")[3]) for part in output.glob(f"{WORK_FOLDER}/*/parts/*"))
 
 
+def begun_often(times: int, source: str) -> dict[str, object]:
+    """What a worker says of a chunk that was begun so many times."""
+    import ray
+
+    start = Position(offset=0, line=0)
+    rows = Rows(inputs=["?"], places=["calls.jsonl:1"], given=[b"{}"], end=start, bytes_read=2)
+    begin = SimpleNamespace(remote=lambda file, number: ray.put(times))
+    question = Question(
+        release="",
+        engine="onnx",
+        dtype=None,
+        kinds={},
+        top_k=None,
+        flat=False,
+        columns=named_columns(None),
+    )
+    loading = Loading(source=source, tasks=None, engine="onnx", threads=1, device="cpu", dtype=None)
+    row = {"file": 0, "number": 1, "read": 0, "chunk": packed((("", ""), None, rows))}
+    return Answerer(loading, question, SimpleNamespace(begin=begin))(row)
+
+
 def test_a_run_that_is_killed_ends_with_the_bytes_of_one_process(
-    source: str, cluster: None, tmp_path: Path
+    source: str, cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inputs, output = write_inputs(tmp_path / "inputs", ROWS), tmp_path / "answers"
     with load_release(source) as release:
@@ -151,6 +176,7 @@ def test_a_run_that_is_killed_ends_with_the_bytes_of_one_process(
             lost.append(answerers()[0])
             os.kill(lost[0], signal.SIGKILL)
 
+    monkeypatch.setattr("centra.scoring.ray_engine._WORTH_A_WORKER", 2**18)  # Two, and not one.
     scored = score_files_on_ray(source, [inputs], output, progress=kill_a_worker)
 
     assert lost
@@ -209,6 +235,9 @@ def test_what_cannot_be_done_is_refused_with_its_reason(
         score_files_on_ray(source, [inputs], tmp_path / "answers", tasks="mood")
     with pytest.raises(UsageError, match="is to have 1000 of CPU, and the cluster has"):
         score_files_on_ray(source, [inputs], tmp_path / "answers", worker=WorkerSize(cpus=1000))
+    # A chunk whose worker was ended again and again.
+    with pytest.raises(CentraError, match=r"from calls\.jsonl:1 on were begun 5 times"):
+        unpacked(begun_often(5, source)["result"])
     (inputs / "calls.jsonl").write_bytes(b"\x1f\x8b")
     with pytest.raises(DataError, match="is compressed by gzip"):
         score_files_on_ray(source, [inputs], tmp_path / "others")

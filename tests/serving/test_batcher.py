@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 import weakref
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -436,5 +437,26 @@ def test_it_follows_a_channel(
         assert second.closed
         async with Batcher(channel.source, engine="onnx", follow=False) as one:
             assert one.follower is None
+
+    asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_it_knows_when_the_thread_that_computes_has_died() -> None:
+    class Fatal(FakeRelease):
+        def answer(self, *_: Any, **__: Any) -> Any:
+            raise SystemExit
+
+    async def main() -> None:
+        one = batcher(Fatal())
+        assert not one.alive
+        async with one:
+            assert one.alive
+            with pytest.raises(DeadlineError):
+                await one.predict("hello", timeout=0.1)
+            for thread in threading.enumerate():
+                if thread.name == "centra-batcher":
+                    await asyncio.to_thread(thread.join)
+            assert not one.alive
 
     asyncio.run(main())

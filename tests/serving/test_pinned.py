@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deploy.requirements import pinned
+from tests.deploy.requirements import installed
 from tests.serving.servers import running
 from tests.support import ROOT
 
@@ -24,10 +24,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pinned")
     site = folder / "site"
     owners: dict[str, set[str]] = {}
-    for name in pinned():
+    for name in installed():
         for file in distribution(name).files or ():
             owners.setdefault(file.parts[0], set()).add(name)
-    for name in pinned():
+    for name in installed():
         for file in distribution(name).files or ():
             # What several share, as google, is put together file by file.
             shared = len(owners[file.parts[0]]) > 1

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -161,7 +162,8 @@ def test_metrics_are_those_of_all_replicas(cluster: Cluster) -> None:
         both = eventually(
             lambda client=client: _both(cluster.series("centra_queue_tokens", client))
         )
-        assert cluster.series("centra_release_number", client) == dict.fromkeys(both, 7)
+        numbers = cluster.series("centra_release_number", client)
+        assert numbers == dict.fromkeys(both, cluster.release())
 
 
 def test_the_benchmark_of_scale_asks_both_doors(cluster: Cluster) -> None:
@@ -172,7 +174,8 @@ def test_the_benchmark_of_scale_asks_both_doors(cluster: Cluster) -> None:
         for name, client in (("proxy", cluster.client), ("own port", cluster.door))
     ]
     found = scale.Served(name="tiny")
-    scale.take_turns(found, doors, scale.TRIAL)
+    # A trial's moment passes without an answer where the machine is busy.
+    scale.take_turns(found, doors, replace(scale.TRIAL, alone=1.0, seconds=1.0))
     assert found.asked.keys() == {"proxy", "own port"}
     assert all(min(asked.rates + asked.alone) > 0 for asked in found.asked.values())
     assert found.plain == {"own port": found.asked["proxy"].rates}
@@ -192,16 +195,17 @@ def test_a_call_whose_client_has_gone_is_cancelled(cluster: Cluster) -> None:
 def test_a_release_is_rolled_under_load_without_a_failed_call(
     cluster: Cluster, served: ServedStore, make_module: Callable[..., TaskModule]
 ) -> None:
+    before = cluster.release()
     with callers(cluster.client, cluster.door) as told:
-        eventually(lambda: told[200, 7] > 20)
+        eventually(lambda: told[200, before] > 20)
         served.publish(make_modules(make_module) | {"intent": make_module(seed=9)}, number=8)
         numbers = eventually(
             lambda: {*(found := cluster.series("centra_release_number")).values()} == {8} and found
         )
         assert len(numbers) == 2
-        before = told[200, 8]
-        eventually(lambda: told[200, 8] > before + 20)
-    assert told.keys() == {(200, 7), (200, 8)}
+        answered = told[200, 8]
+        eventually(lambda: told[200, 8] > answered + 20)
+    assert told.keys() == {(200, before), (200, 8)}
 
 
 def test_a_release_that_one_replica_refuses_is_refused_by_all(
@@ -210,19 +214,21 @@ def test_a_release_that_one_replica_refuses_is_refused_by_all(
     modules = make_modules(make_module) | {"intent": make_module(seed=10)}
     bad = support.put_release(modules, [served.backbone.spec], served.store)
     support.flip(served.store.fetch(bad.tasks["intent"].digest), 4321)
+    before = cluster.release()
     with callers(cluster.client, cluster.door) as told:
         served.move(bad, number=9)
         eventually(lambda: [*cluster.series("centra_release_refused").values()] == [1, 1])
-        assert {*cluster.series("centra_release_number").values()} == {8}
+        assert {*cluster.series("centra_release_number").values()} == {before}
         refused = cluster.door.get("/v1/release").json()["refused"]
         assert refused["release"] == 9
         assert "is corrupt" in refused["reason"]
-    assert told.keys() == {(200, 8)}
+    assert told.keys() == {(200, before)}
 
 
 def test_a_replica_and_the_coordinator_that_are_killed_in_a_roll_are_replaced_while_others_answer(
     cluster: Cluster, served: ServedStore, make_module: Callable[..., TaskModule]
 ) -> None:
+    release = cluster.release()
     before = eventually(lambda: _both(cluster.series("centra_queue_tokens")))
     modules = make_modules(make_module) | {"intent": make_module(seed=11)}
     good = support.put_release(modules, [served.backbone.spec], served.store)
@@ -235,7 +241,8 @@ def test_a_replica_and_the_coordinator_that_are_killed_in_a_roll_are_replaced_wh
         (preparing,) = eventually(lambda: cluster.replica_processes(reading=path))
         whole.write_bytes(data)
         whole.replace(path)
-        os.kill(cluster.coordinator_process(), signal.SIGKILL)
+        for process in cluster.coordinator_processes():
+            os.kill(process, signal.SIGKILL)
         os.kill(preparing, signal.SIGKILL)
         answered = sum(told.values())
         eventually(lambda: len({*cluster.series("centra_queue_tokens")} - before) == 1)
@@ -243,7 +250,7 @@ def test_a_replica_and_the_coordinator_that_are_killed_in_a_roll_are_replaced_wh
         eventually(lambda: {*cluster.series("centra_release_number").values()} == {10})
         eventually(lambda: sum(told.values()) > answered + 20)
     assert len(after & before) == 1
-    assert told.keys() <= {None, (200, 8), (200, 10)}
+    assert told.keys() <= {None, (200, release), (200, 10)}
     assert told[None] <= 2
 
 
@@ -251,6 +258,7 @@ def test_replicas_come_and_go_with_load_past_the_proxy(
     cluster: Cluster, scaled: Callable[[], int]
 ) -> None:
     with httpx.Client(base_url=f"http://127.0.0.1:{scaled()}", timeout=30) as door:
+        eventually(lambda: cluster.client.get("/scaled/readyz").is_success)
         assert cluster.client.get("/scaled/v1/release").json() == door.get("/v1/release").json()
         with callers(door, count=24):
             eventually(lambda: _both(cluster.series("centra_queue_tokens", door)))
@@ -258,13 +266,15 @@ def test_replicas_come_and_go_with_load_past_the_proxy(
 
 
 def test_it_ends_with_all_calls_answered(cluster: Cluster) -> None:
+    """The last test of a cluster."""
+    release = cluster.client.get("/v1/release").json()
+    cluster.wait_for(f"serves sha256:{release['digest'][:12]}, revision {release['revision']}")
     with callers(cluster.door) as told:
         eventually(lambda: sum(told.values()))
         cluster.process.send_signal(signal.SIGTERM)
         cluster.wait_for("ended")
-        assert [record for record in cluster.log if "revision 2" in record["message"]]
     assert cluster.process.wait(60) == 0
-    assert {key for key in told if key} == {(200, 10)}
+    assert {key for key in told if key} == {(200, release["release"])}
 
 
 def _both(replicas: dict[str, float]) -> set[str]:

@@ -46,7 +46,10 @@ class S3Folder:
 
     def stat(self, name: str) -> FileStat | None:
         with self.client.translated():
-            found = self.client.unless_missing(lambda: self.client.head(self._key(name)))
+            # Most files that are asked for in vain are those that are about to be written.
+            found = self.client.unless_missing(
+                lambda: self.client.head(self._key(name)), attempts=1
+            )
         if found is None:
             return None
         return FileStat(size=found["ContentLength"], version=found["ETag"].strip('"'))

@@ -110,11 +110,11 @@ class Cluster:
         for each in self.replicas:
             assert each.ask(self.rollout).step is Step.SERVE
 
-    def restart(self) -> None:
+    def restart(self, *, reads: bool = True) -> None:
         """The coordinator dies, and begins again with the members that were noted."""
         named, members = self.rollout.named, self.rollout.members
         self.rollout = Rollout(self.channels, interval=INTERVAL, members=members, clock=self.clock)
-        if named is not None:
+        if reads and named is not None:
             self.rollout.name(named)
 
     def ask(self) -> list[Step]:
@@ -253,6 +253,26 @@ def test_a_replica_that_dies_holds_up_nobody(dead: int) -> None:
     assert cluster.served == [2, 2]
 
 
+def test_a_death_that_was_waited_for_lets_the_others_hand_over_at_once() -> None:
+    cluster = Cluster()
+    cluster.rollout.name(pointer(2))
+    cluster.prepare_in_turn(but=1)
+    cluster.kill(2)
+    cluster.rollout.gone(cluster.replicas[2].name)
+    assert cluster.rollout.order(cluster.replicas[0].name).step is Step.HAND_OVER
+
+
+def test_a_replica_that_was_let_in_and_did_not_hear_of_it_is_let_in_again() -> None:
+    cluster = Cluster(1)
+    late = Replica("late", loaded=pointer(1))
+    assert cluster.rollout.join(late.name, late.loaded).step is Step.SERVE
+    cluster.rollout.name(pointer(2))
+    cluster.prepare_in_turn()
+    assert late.ask(cluster.rollout).pointer == pointer(2)
+    assert late.ask(cluster.rollout).step is Step.SERVE
+    assert cluster.ask() == [Step.HAND_OVER]
+
+
 def test_a_replica_that_begins_during_a_roll_loads_what_the_others_serve() -> None:
     cluster = Cluster(2)
     cluster.rollout.name(pointer(2))
@@ -323,11 +343,38 @@ def test_a_refusal_outlives_both_the_coordinator_and_the_replica_that_refused() 
     cluster.replicas[0].finish(Cause.FINAL)
     cluster.ask()
     cluster.kill(0)
-    cluster.restart()
+    named = cluster.rollout.named
+    assert named is not None
+    cluster.restart(reads=False)
     cluster.rollout.gone(cluster.replicas[0].name)
     assert cluster.ask() == [Step.WAIT, Step.WAIT]
-    assert cluster.ask() == [Step.WAIT, Step.WAIT]
+    cluster.rollout.name(named)
+    assert cluster.rollout.order(cluster.replicas[1].name).step is Step.WAIT
     assert cluster.rollout.refused is not None
+
+
+def test_a_coordinator_that_begins_again_neither_hurries_nor_lets_two_prepare() -> None:
+    cluster = Cluster()
+    first, second, third = cluster.replicas
+    cluster.rollout.name(pointer(2))
+    cluster.prepare_in_turn(but=1)
+    cluster.restart()
+    for _ in range(2):
+        assert first.ask(cluster.rollout).step is Step.WAIT
+        assert second.ask(cluster.rollout).step is Step.WAIT
+    assert third.ask(cluster.rollout).step is Step.PREPARE
+    assert first.ask(cluster.rollout).step is Step.WAIT
+    cluster.restart()
+    cluster.rollout.name(pointer(3))
+    assert second.ask(cluster.rollout).step is Step.WAIT
+    assert first.ask(cluster.rollout).step is Step.WAIT
+    assert third.ask(cluster.rollout).step is Step.WAIT
+    assert cluster.ask() == [Step.ABANDON, Step.ABANDON, Step.WAIT]
+    cluster.restart()
+    # The third is still at the old one, and has not said so.
+    assert first.ask(cluster.rollout).step is Step.WAIT
+    assert second.ask(cluster.rollout).step is Step.WAIT
+    assert cluster.served == [1, 1, 1]
 
 
 def test_an_order_that_was_lost_is_given_again() -> None:
