@@ -86,7 +86,7 @@ class Question:
     release: str
     """Its digest."""
     engine: str
-    dtype: str | None = None
+    dtype: str | None
     """What the engine computes in; None where each task's precision says it."""
     kinds: Mapping[str, str]
     """The kind of each task that may answer."""

@@ -151,10 +151,10 @@ def check_columns(
     for field, column in named.items():
         if column != field and column not in columns:
             raise DataError(f"{name}: has no column {column!r}; it has {shown or 'none'}")
-    if not {named["text"], named["tokens"]} & {*columns}:
+    wanted = dict.fromkeys((named["text"], named["tokens"]))
+    if not wanted.keys() & {*columns}:
         raise DataError(
-            f"{name}: has no column {named['text']!r}, nor {named['tokens']!r}; it has "
-            f"{shown or 'none'}",
+            f"{name}: has no column {', nor '.join(map(repr, wanted))}; it has {shown or 'none'}",
             code="no-text-column",
             file=name,
         )

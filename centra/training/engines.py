@@ -151,7 +151,7 @@ class RayEngine:
                     raise error.cause from error
                 except self._ray.exceptions.RayError as error:
                     losses[place] += 1
-                    self._check_loss(error, losses[place])
+                    self._check_loss(error, f"run {place + 1} of {len(jobs)}", losses[place])
                     waiting[remote.remote(jobs[place])] = place
                 else:
                     yield place, result
@@ -159,7 +159,7 @@ class RayEngine:
             for reference in waiting:
                 self._ray.cancel(reference)
 
-    def _check_loss(self, error: Exception, count: int) -> None:
+    def _check_loss(self, error: Exception, run: str, count: int) -> None:
         """Refuse to carry out once more what is lost again and again, or has never begun."""
         kinds = self._ray.exceptions
         lost = (
@@ -171,16 +171,16 @@ class RayEngine:
         reason = str(error).strip().partition("\n")[0]
         if not isinstance(error, lost):
             raise CentraError(
-                f"Ray could not carry out a training run: {reason}", code="ray-failed"
+                f"Ray could not carry out {run}: {reason}", code="ray-failed"
             ) from error
         if count > _LOSSES:
             raise CentraError(
-                f"a training run lost its worker {count} times, and is given up. The last time Ray "
-                f"said: {reason} Repeated, it goes on where it stopped.",
+                f"{run} lost its worker {count} times, and is given up. The last time Ray said: "
+                f"{reason} Repeated, it goes on where it stopped.",
                 code="worker-lost",
                 losses=count,
             ) from error
-        _log.warning("a training run lost its worker and is carried out again: %s", reason)
+        _log.warning("%s lost its worker, and is carried out again: %s", run, reason)
 
 
 def open_engine(name: str, processes: int | None = None) -> Engine:

@@ -337,7 +337,7 @@ def test_a_fit_on_a_cluster_that_loses_a_worker_ends_as_on_this_machine(
     fit(tiny_data("single"), output, OnMachines(ray, tmp_path, victim="layers-3-rate-0.01-seed-0"))
 
     assert (tmp_path / "killed").exists()
-    assert "lost its worker and is carried out again" in caplog.text
+    assert "run 1 of 2 lost its worker, and is carried out again" in caplog.text
     assert results(output) == plain
     computed = (tmp_path / "computed").read_text().splitlines()
     # All taps at once, of train and dev: once on each machine, though several runs wanted them.
@@ -355,7 +355,9 @@ def test_what_loses_its_worker_again_and_again_is_given_up(
     monkeypatch.setattr(engines, "_LOSSES", 1)
     ray = engine_called("ray", request)
 
-    with pytest.raises(CentraError, match=r"lost its worker 2 times, and is given up.* died"):
+    with pytest.raises(
+        CentraError, match=r"run 1 of 1 lost its worker 2 times, and is given up.* died"
+    ):
         [*ray.map(die, [1])]
 
     assert dict(ray.map(die, [0, 2])) == {0: 0, 1: 2}

@@ -1,7 +1,7 @@
 """Carries a Dockerfile's steps out where there is no Docker, and runs what they make.
 
-Every step runs in a root of its own: an overlay of a clean folder over this machine's, in which its homes,
-checkouts and temporary files are hidden. In place of the base image stands this machine's Python. It
+Every step runs in a root of its own: an overlay of a clean folder over this machine's, in which homes,
+this checkout and temporary files are hidden. In place of the base image stands this machine's Python. It
 takes root and Linux.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.deploy.dockerfile import Instruction, is_sent, read_stages
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tests.deploy.dockerfile import Stage
 
 _PYTHON = "/usr/bin/python3.11"
-_HIDDEN = ("/home", "/media", "/mnt", "/root", "/srv", "/tmp", "/work")
+_HIDDEN = ("/home", "/media", "/mnt", "/root", "/srv", "/tmp", str(ROOT))
 _ENTER = r"""
 root=$1 overlay=$2 user=$3 folder=$4; shift 4
 [ "$BOUND" = +all ] || ip link set lo up

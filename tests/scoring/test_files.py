@@ -374,7 +374,7 @@ def test_cells_of_a_table_stay_what_they_are(table: list[list[str]], delimiter: 
         ("a.csv", "text\ngo\n".encode("utf-16-le"), "NUL characters, as UTF-16"),
         ("a.csv", b"PK\x03\x04rest", "a zip archive, or a spreadsheet"),
         ("a.csv", "", "expected the names of the columns"),
-        ("a.csv", "id,words\n1,go\n", "has no column 'text'"),
+        ("a.csv", "id,words\n1,go\n", "has no column 'text'; it has id, words"),
         ("a.csv", "id,tokens\n1,go\n", "has no column 'text'"),
         ("a.csv", "text,text\n1,go\n", "two columns 'text'"),
         ("a.csv", "text,answers\n1,go\n", "has a column 'answers', which the answers have, too"),

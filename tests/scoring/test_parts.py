@@ -147,6 +147,7 @@ def begin_in_parts(release: Release, inputs: Path, output: Path, *, parts: tuple
     question = Question(
         release=release.digest,
         engine=release.engine,
+        dtype=release.dtype,
         kinds=scorer.kinds,
         top_k=None,
         flat=False,

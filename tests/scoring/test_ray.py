@@ -141,7 +141,13 @@ def begun_often(times: int, source: str) -> dict[str, object]:
     rows = Rows(inputs=["?"], places=["calls.jsonl:1"], given=[b"{}"], end=start, bytes_read=2)
     begin = SimpleNamespace(remote=lambda file, number: ray.put(times))
     question = Question(
-        release="", engine="onnx", kinds={}, top_k=None, flat=False, columns=named_columns(None)
+        release="",
+        engine="onnx",
+        dtype=None,
+        kinds={},
+        top_k=None,
+        flat=False,
+        columns=named_columns(None),
     )
     loading = Loading(source=source, tasks=None, engine="onnx", threads=1, device="cpu", dtype=None)
     row = {"file": 0, "number": 1, "read": 0, "chunk": packed((("", ""), None, rows))}

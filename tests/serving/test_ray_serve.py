@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -173,7 +174,8 @@ def test_the_benchmark_of_scale_asks_both_doors(cluster: Cluster) -> None:
         for name, client in (("proxy", cluster.client), ("own port", cluster.door))
     ]
     found = scale.Served(name="tiny")
-    scale.take_turns(found, doors, scale.TRIAL)
+    # A trial's moment passes without an answer where the machine is busy.
+    scale.take_turns(found, doors, replace(scale.TRIAL, alone=1.0, seconds=1.0))
     assert found.asked.keys() == {"proxy", "own port"}
     assert all(min(asked.rates + asked.alone) > 0 for asked in found.asked.values())
     assert found.plain == {"own port": found.asked["proxy"].rates}
@@ -239,7 +241,8 @@ def test_a_replica_and_the_coordinator_that_are_killed_in_a_roll_are_replaced_wh
         (preparing,) = eventually(lambda: cluster.replica_processes(reading=path))
         whole.write_bytes(data)
         whole.replace(path)
-        os.kill(cluster.coordinator_process(), signal.SIGKILL)
+        for process in cluster.coordinator_processes():
+            os.kill(process, signal.SIGKILL)
         os.kill(preparing, signal.SIGKILL)
         answered = sum(told.values())
         eventually(lambda: len({*cluster.series("centra_queue_tokens")} - before) == 1)
@@ -255,6 +258,7 @@ def test_replicas_come_and_go_with_load_past_the_proxy(
     cluster: Cluster, scaled: Callable[[], int]
 ) -> None:
     with httpx.Client(base_url=f"http://127.0.0.1:{scaled()}", timeout=30) as door:
+        eventually(lambda: cluster.client.get("/scaled/readyz").is_success)
         assert cluster.client.get("/scaled/v1/release").json() == door.get("/v1/release").json()
         with callers(door, count=24):
             eventually(lambda: _both(cluster.series("centra_queue_tokens", door)))

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from centra.errors import CentraError, ConflictError
+from centra.errors import CentraError, ConflictError, first_line
 from centra.releases.find import find_release
 from centra.serving.endpoint import KEEP_ALIVE
 from centra.serving.listener import Listener
@@ -202,7 +202,12 @@ class _Standing:
 
     def look(self) -> None:
         """Ask Ray Serve."""
-        found = _applications().get(self._name)
+        try:
+            found = _applications().get(self._name)
+        except Exception as error:  # noqa: BLE001 - of any sort, while Ray's head node is away
+            text = f"Ray Serve does not say how it stands: {first_line(error)}"
+            self._tell("trouble", logging.WARNING, text)
+            return
         if found is None:
             return
         deployments = found.deployments.values()

@@ -100,6 +100,8 @@ class Settings(BaseModel):
             raise ValueError("autoscaling lacks max_replicas")
         if self.grpc_port is not None and self.replica_port is None:
             raise ValueError("grpc_port takes a replica_port: both are listened on past the proxy")
+        if self.replica_port == 0 and self.grpc_port:
+            raise ValueError("replica_port 0 gives each replica one of its own: so must grpc_port")
         if self.grpc_port and self.grpc_port == self.replica_port:
             raise ValueError(f"grpc_port and replica_port are both {self.grpc_port}")
         return self

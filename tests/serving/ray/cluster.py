@@ -59,10 +59,9 @@ class Cluster(Server):
             if reading is None or reading in _open_files(process)
         ]
 
-    def coordinator_process(self) -> int:
-        """The process of the actor that rolls releases."""
-        (found,) = self._processes("ray::Coordinator")
-        return found
+    def coordinator_processes(self) -> list[int]:
+        """The processes of the actors that roll releases, one an application."""
+        return self._processes("ray::Coordinator")
 
     def _processes(self, name: str) -> list[int]:
         return [
@@ -73,7 +72,10 @@ class Cluster(Server):
 
     def _is_above(self, process: int) -> bool:
         while process > 1 and process != self.process.pid:
-            status = Path(f"/proc/{process}/status").read_text()
+            try:
+                status = Path(f"/proc/{process}/status").read_text()
+            except OSError:
+                return False  # It has ended.
             process = int(re.findall(r"^PPid:\s*(\d+)", status, re.MULTILINE)[0])
         return process == self.process.pid
 
@@ -83,7 +85,7 @@ def eventually(condition: Callable[[], Any]) -> Any:
 
     A call that breaks with a replica is one that is not so yet.
     """
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while True:
         try:
             if found := condition():

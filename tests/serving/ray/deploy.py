@@ -17,4 +17,4 @@ if __name__ == "__main__":
     ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
     client = _get_global_client()
     assert client is not None
-    client.deploy_apps(ServeDeploySchema.model_validate(yaml.safe_load(sys.stdin)), _blocking=True)
+    client.deploy_apps(ServeDeploySchema.model_validate(yaml.safe_load(sys.stdin)))

@@ -58,6 +58,7 @@ def test_without_a_port_replicas_do_not_listen() -> None:
         ({"autoscaling": {"min_replicas": 3}}, "lacks max_replicas"),
         ({"grpc_port": 9001}, "takes a replica_port"),
         ({"grpc_port": 9001, "replica_port": 9001}, "both 9001"),
+        ({"grpc_port": 9001, "replica_port": 0}, "so must grpc_port"),
     ],
 )
 def test_what_is_wrong_is_named(args: dict[str, Any], message: str) -> None:
