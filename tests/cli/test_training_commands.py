@@ -181,7 +181,11 @@ def test_a_long_stage_is_heard_of_now_and_then(
     with reporting() as report:
         for done, clock.now in enumerate((10.0, 20.0, 70.0, 80.0, 140.0, 141.0), 1):
             report("students", done, 6)
-    assert capsys.readouterr().err == "students (3/6)\nstudents (5/6)\nstudents (6/6)\n"
+    assert capsys.readouterr().err.splitlines() == [
+        "students (3/6, 0:01:30 left)",
+        "students (5/6, 0:00:32 left)",
+        "students (6/6)",
+    ]
 
 
 class Terminal(io.StringIO):

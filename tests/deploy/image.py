@@ -15,6 +15,7 @@ import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from tests.deploy.dockerfile import Instruction, is_sent, read_stages
@@ -55,7 +56,19 @@ def lacking() -> str | None:
         return "root, chroot, ip, nsenter, setpriv and unshare"
     if not Path(_PYTHON).exists():
         return _PYTHON
-    return None
+    ROOT.joinpath("build").mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=ROOT / "build") as folder:
+        for name in ("layer", "scratch", "root"):
+            Path(folder, name).mkdir()
+        code = 'mount -t overlay overlay -o "lowerdir=/,upperdir=layer,workdir=scratch" root'
+        tried = subprocess.run(
+            ["unshare", "--mount", "--net", "--pid", "--fork", "sh", "-ec", code],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    return f"the right to do this: {tried.stderr.strip()}" if tried.returncode else None
 
 
 @dataclass(kw_only=True)

@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 DEPLOY = ROOT / "examples" / "deploy"
 
+LACKING = image.lacking() if "IMAGE_CHECK" in os.environ else None
+
 pytestmark = [
     pytest.mark.skipif(
         "IMAGE_CHECK" not in os.environ, reason="installs packages for a minute: make image-check"
     ),
-    pytest.mark.skipif(image.lacking() is not None, reason=f"needs {image.lacking()}"),
+    pytest.mark.skipif(LACKING is not None, reason=f"needs {LACKING}"),
     pytest.mark.timeout(1200),
 ]
 
