@@ -8,20 +8,14 @@ from typing import TYPE_CHECKING
 
 from centra.errors import DataError
 from centra.scoring.lines import LARGEST_ROW, LineFile, fault_of
-from centra.scoring.readers import (
-    CHUNK_BYTES,
-    CHUNK_ROWS,
-    Position,
-    Rows,
-    check_columns,
-    parse_fields,
-)
+from centra.scoring.readers import Position, check_columns, chunks_of_lines, parse_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from io import BufferedReader
 
     from centra.data.inputs import Input
+    from centra.scoring.readers import Rows
 
 __all__ = ["CsvReader", "csv_line"]
 
@@ -80,24 +74,12 @@ class CsvReader:
         """See :class:`centra.scoring.readers.Reader`."""
         start = start or self.start
         self._lines.go_to(start.offset, start.line)
-        inputs: list[Input | str] = []
-        given: list[bytes] = []
-        places: list[str] = []
-        begun = start.offset
-        for number, cells, data in self._records():
-            places.append(f"{self._name}:{number}")
-            value, row = self._row(cells, data, places[-1])
-            inputs.append(value)
-            given.append(row)
-            if len(inputs) >= CHUNK_ROWS or self._lines.offset - begun >= CHUNK_BYTES:
-                yield self._chunk(inputs, given, places)
-                inputs, given, places, begun = [], [], [], self._lines.offset
-        if inputs:
-            yield self._chunk(inputs, given, places)
+        yield from chunks_of_lines(self._lines, self._rows())
 
-    def _chunk(self, inputs: list[Input | str], given: list[bytes], places: list[str]) -> Rows:
-        end = Position(offset=self._lines.offset, line=self._lines.number)
-        return Rows(inputs=inputs, given=given, places=places, end=end, bytes_read=end.offset)
+    def _rows(self) -> Iterator[tuple[str, Input | str, bytes]]:
+        for number, cells, data in self._records():
+            place = f"{self._name}:{number}"
+            yield place, *self._row(cells, data, place)
 
     def _records(self) -> Iterator[tuple[int, list[str] | str, bytes | None]]:
         """Each record's first line, its cells or what is wrong with it, and its bytes."""

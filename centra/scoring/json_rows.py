@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 from centra.formats.strict_json import parse_json
 from centra.scoring.lines import LineFile, fault_of
 from centra.scoring.readers import (
-    CHUNK_BYTES,
-    CHUNK_ROWS,
     Position,
-    Rows,
     check_columns,
+    chunks_of_lines,
     parse_fields,
 )
 
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
 
     from centra.data.inputs import Input
     from centra.scoring.lines import Line
+    from centra.scoring.readers import Rows
 
 __all__ = ["JsonReader"]
 
@@ -63,27 +62,14 @@ class JsonReader:
         """See :class:`centra.scoring.readers.Reader`."""
         start = start or self.start
         self._lines.go_to(start.offset, start.line)
-        inputs: list[Input | str] = []
-        given: list[bytes] = []
-        places: list[str] = []
-        begun = start.offset
+        yield from chunks_of_lines(self._lines, self._rows())
+
+    def _rows(self) -> Iterator[tuple[str, Input | str, bytes]]:
         while (line := self._lines.next()) is not None:
             if line.data is not None and not self._plain and not line.data.strip():
                 continue
-            places.append(f"{self._name}:{line.number}")
-            value, row = self._row(line, places[-1])
-            inputs.append(value)
-            given.append(row)
-            size = self._lines.offset - begun
-            if len(inputs) >= CHUNK_ROWS or size >= CHUNK_BYTES:
-                yield self._chunk(inputs, given, places)
-                inputs, given, places, begun = [], [], [], self._lines.offset
-        if inputs:
-            yield self._chunk(inputs, given, places)
-
-    def _chunk(self, inputs: list[Input | str], given: list[bytes], places: list[str]) -> Rows:
-        end = Position(offset=self._lines.offset, line=self._lines.number)
-        return Rows(inputs=inputs, given=given, places=places, end=end, bytes_read=end.offset)
+            place = f"{self._name}:{line.number}"
+            yield place, *self._row(line, place)
 
     def _row(self, line: Line, where: str) -> tuple[Input | str, bytes]:
         """A line's input or error, and the object that goes on."""

@@ -15,9 +15,10 @@ from centra.data.inputs import Input
 from centra.errors import ConflictError, DataError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from centra.scoring.formats import FileFormat
+    from centra.scoring.lines import LineFile
 
 __all__ = [
     "CHUNK_BYTES",
@@ -27,6 +28,7 @@ __all__ = [
     "Reader",
     "Rows",
     "check_columns",
+    "chunks_of_lines",
     "open_reader",
     "parse_fields",
 ]
@@ -131,6 +133,35 @@ def open_reader(
     from centra.scoring.json_rows import JsonReader
 
     return JsonReader(lines, name, named, reserved, plain=form == "txt")
+
+
+def chunks_of_lines(
+    lines: LineFile, rows: Iterable[tuple[str, Input | str, bytes]]
+) -> Iterator[Rows]:
+    """The chunks of a file of lines, from where it stands.
+
+    Args:
+        lines: the file, which is read by who iterates over the rows and no further than that.
+        rows: what errors call each row, its input or what is wrong with it, and the row as given.
+    """
+    inputs: list[Input | str] = []
+    given: list[bytes] = []
+    places: list[str] = []
+
+    def chunk() -> Rows:
+        end = Position(offset=lines.offset, line=lines.number)
+        return Rows(inputs=inputs, given=given, places=places, end=end, bytes_read=end.offset)
+
+    begun = lines.offset
+    for place, value, row in rows:
+        places.append(place)
+        inputs.append(value)
+        given.append(row)
+        if len(inputs) >= CHUNK_ROWS or lines.offset - begun >= CHUNK_BYTES:
+            yield chunk()
+            inputs, given, places, begun = [], [], [], lines.offset
+    if inputs:
+        yield chunk()
 
 
 def check_columns(

@@ -72,7 +72,7 @@ def release(
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("json_rows", "csv_rows", "parquet"):
+    for module in ("readers", "parquet"):
         monkeypatch.setattr(f"centra.scoring.{module}.CHUNK_ROWS", SMALL)
     monkeypatch.setattr("centra.scoring.parquet._UNIT", SMALL // 2)
 
@@ -249,7 +249,7 @@ def test_a_row_of_json_that_fails_says_why_and_the_others_go_on(
     source.write_bytes(b"\n".join(lines))
     # Keys of the answers are refused where the first rows have them: these are not the first.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("centra.scoring.json_rows.CHUNK_ROWS", 4)
+        patch.setattr("centra.scoring.readers.CHUNK_ROWS", 4)
         (file,) = score_files(release, [source], tmp_path / "out", tasks="intent")
     rows = read(file.output)
     assert (file.rows, file.failed) == (10, 8)

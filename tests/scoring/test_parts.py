@@ -44,7 +44,7 @@ def release(
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("csv_rows", "json_rows", "parquet"):
+    for module in ("readers", "parquet"):
         monkeypatch.setattr(f"centra.scoring.{module}.CHUNK_ROWS", CHUNK)
     monkeypatch.setattr("centra.scoring.parquet._UNIT", CHUNK)
 
