@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+import random
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from centra.errors import UsageError
 from centra.system.processes import PROGRAM, apart, is_program
 from centra.system.redaction import redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["connect_to_ray", "is_own_cluster"]
 
@@ -36,7 +41,7 @@ def connect_to_ray(**options: Any) -> Any:
             extra="ray",
         ) from error
     try:
-        with apart():
+        with apart(), _unseeded():
             ray.init(
                 ignore_reinit_error=True,
                 log_to_driver=False,
@@ -61,6 +66,21 @@ def connect_to_ray(**options: Any) -> Any:
             redacted(f"no Ray cluster answers at RAY_ADDRESS={address}"), code="no-ray-cluster"
         ) from error
     return ray
+
+
+@contextmanager
+def _unseeded() -> Iterator[None]:
+    """Draw random numbers that no seed decides, and go on as if none had been drawn.
+
+    Ray draws the name under which a process listens for errors from Python's own generator. Two that were
+    seeded alike would have one name, and the cluster would answer each of them at once, without end.
+    """
+    state = random.getstate()
+    random.seed()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def is_own_cluster() -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import subprocess
 import sys
 import time
@@ -325,6 +326,19 @@ def test_unknown_engine_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=rf"engine '{name}': expected one of local, ray"):
         open_engine(name)
     assert ENGINES == ("local", "ray")
+
+
+def test_processes_that_were_seeded_alike_are_not_one_to_ray(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn = []
+    monkeypatch.setattr("ray.init", lambda **_: drawn.append(random.random()))
+    for _ in range(2):
+        random.seed(0)
+        state = random.getstate()
+        RayEngine()
+        assert random.getstate() == state
+    assert drawn[0] != drawn[1]
 
 
 def test_ray_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,7 +110,7 @@ class Server:
             AssertionError: the process ended without one.
         """
         while True:
-            record = self._lines.get(timeout=60)
+            record = self._lines.get(timeout=180)
             assert record is not None, self.log
             if message in record["message"]:
                 return record
