@@ -30,7 +30,7 @@ class Tiny:
     """A tiny encoder."""
 
     model_type: str
-    tokenizer: Literal["wordpiece", "byte-level", "metaspace"]
+    tokenizer: Literal["wordpiece", "byte-level", "metaspace", "mpnet"]
     """One of :data:`tests.support.TOKENIZERS`."""
     token_types: bool = False
     """Whether its tokenizer tells the texts of a pair apart by token types."""
@@ -62,6 +62,11 @@ TINY = {
         tokenizer="wordpiece",
         token_types=True,
         config={"embedding_size": HIDDEN // 2},
+    ),
+    "mpnet": Tiny(
+        model_type="mpnet",
+        tokenizer="mpnet",
+        config={"max_position_embeddings": MAX_LENGTH + 2},
     ),
 }
 """By the names that tests give them."""

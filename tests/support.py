@@ -51,6 +51,10 @@ _WORDPIECE_TOKENS = {
     "mask": "[MASK]",
 }
 _BPE_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+_MPNET_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "other": "<unk>"} | {
+    "unk": "[UNK]",
+    "mask": "<mask>",
+}
 """Special tokens by what they are for, in the order of their ids."""
 
 _TOPICS = {
@@ -122,13 +126,13 @@ def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
 
     tiny = families.TINY[family]
     build, special = TOKENIZERS[tiny.tokenizer]
+    tokenizer = build()
+    if special:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
     types = ["token_type_ids"] if tiny.token_types else []
-    return PreTrainedTokenizerFast(
-        tokenizer_object=build(),
-        model_max_length=MAX_LENGTH,
-        model_input_names=["input_ids", *types, "attention_mask"],
-        **special,
-    )
+    tokenizer.model_max_length = MAX_LENGTH
+    tokenizer.model_input_names = ["input_ids", *types, "attention_mask"]
+    return tokenizer
 
 
 def _model(
@@ -178,32 +182,38 @@ def _named(tokens: Mapping[str, str]) -> dict[str, str]:
 
 
 def _wordpiece() -> Tokenizer:
-    """Words of up to four letters whole, longer ones in two pieces.
-
-    The library's own WordPiece trainer gives another vocabulary with every process.
-    """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    words = {word for text in _corpus() for word, _ in pre_tokenizer.pre_tokenize_str(text)}
-    letters = {letter for word in words for letter in word}
-    pieces = {part for word in words for part in (word[:4], "##" + word[4:])} - {"##"}
-    vocabulary = [
-        *_WORDPIECE_TOKENS.values(),
-        *sorted(letters | pieces | {f"##{x}" for x in letters}),
-    ]
-    tokenizer = Tokenizer(
-        models.WordPiece({token: i for i, token in enumerate(vocabulary)}, unk_token="[UNK]")
-    )
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer = Tokenizer(models.WordPiece(_pieces(_WORDPIECE_TOKENS), unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return tokenizer
+
+
+def _mpnet() -> Any:
+    from transformers import MPNetTokenizer
+
+    return MPNetTokenizer(vocab=_pieces(_MPNET_TOKENS))
+
+
+def _pieces(special: Mapping[str, str]) -> dict[str, int]:
+    """A vocabulary with words of up to four letters whole, and longer ones in two pieces.
+
+    The library's own WordPiece trainer gives another with every process.
+    """
+    from tokenizers import pre_tokenizers
+
+    cut = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
+    words = {word for text in _corpus() for word, _ in cut(text)}
+    letters = {letter for word in words for letter in word}
+    pieces = {part for word in words for part in (word[:4], "##" + word[4:])} - {"##"}
+    rest = sorted(letters | pieces | {f"##{letter}" for letter in letters})
+    return {token: i for i, token in enumerate([*special.values(), *rest])}
 
 
 def _byte_level_bpe() -> Tokenizer:
@@ -242,12 +252,16 @@ def _metaspace_bpe() -> Tokenizer:
     return tokenizer
 
 
-TOKENIZERS: dict[str, tuple[Callable[[], Tokenizer], dict[str, str]]] = {
+TOKENIZERS: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
     "wordpiece": (_wordpiece, _named(_WORDPIECE_TOKENS)),
     "byte-level": (_byte_level_bpe, _named(_BPE_TOKENS)),
     "metaspace": (_metaspace_bpe, _named(_BPE_TOKENS)),
+    "mpnet": (_mpnet, {}),
 }
-"""By the names that :data:`tests.families.TINY` has: what makes one, and its special tokens."""
+"""By the names that :data:`tests.families.TINY` has: what makes one, and its special tokens.
+
+Without any it is one of transformers' own classes.
+"""
 
 
 # Task modules
