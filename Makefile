@@ -9,7 +9,7 @@ TORTURE_ARGS ?= --hours 1
 # What image-check makes; all for those with torch, too.
 IMAGES ?= server
 
-.PHONY: demo test image-check torture check bench docs setup clean
+.PHONY: demo test weights image-check torture check bench docs setup clean
 
 setup: $(VENV)/ready
 
@@ -32,6 +32,10 @@ test: WORKERS = $$($(BIN)/python -c "from centra.system.processors import proces
 test: export PYTHONDONTWRITEBYTECODE =
 test: setup
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
+
+# Real weights of base size, which tests and benchmarks find by CENTRA_WEIGHTS=.weights.
+weights: setup
+	$(BIN)/python -m benchmarks.tools.weights .weights
 
 # The images' steps, carried out without Docker: takes root, and a minute or two.
 image-check: setup

@@ -228,7 +228,7 @@ def _report(
             "their imports in the first task's"
         ),
         f"{system()}; load average {load:.1f} before and {os.getloadavg()[0]:.1f} after",
-        our_versions("torch", "transformers", "optuna"),
+        our_versions("torch", "transformers"),
     )
     body = (*goal_table(goals), "", *table(headers, rows))
     return report("What choosing costs", "choosing.py", body, settings)

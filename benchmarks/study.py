@@ -428,7 +428,7 @@ def _settings(
             f"{HEAD_EPOCHS} at {HEAD_RATE:g}"
         ),
         f"{system()}; load average {load:.1f} before",
-        our_versions("torch", "transformers", "optuna"),
+        our_versions("torch", "transformers"),
     )
     return [*lines]
 

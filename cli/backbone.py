@@ -25,7 +25,7 @@ def backbone() -> None:
 @click.option("--revision", help="Branch, tag or commit of a hub name.")
 @json_option("registry.documents.backbones:BackboneChange")
 def register(name: str, source: str, revision: str | None, *, as_json: bool) -> None:
-    """Import a BERT, RoBERTa, XLM-R, DistilBERT or ELECTRA encoder and freeze it.
+    """Import a pre-trained encoder (BERT, RoBERTa, MPNet …) and freeze it.
 
     Takes its tokenizer and maximum length along. The same weights are registered once.
     """

@@ -40,7 +40,7 @@ __all__ = [
     "task_options",
 ]
 
-_EXTRA = ("accelerate", "matplotlib", "optuna", "plotext")
+_EXTRA = ("accelerate", "matplotlib", "plotext")
 """What the extra ``train`` brings, as it is imported."""
 
 

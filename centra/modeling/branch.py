@@ -8,7 +8,7 @@ from torch import nn
 
 from centra.families import family_named
 from centra.modeling.heads import TokenHead, build_head
-from centra.modeling.layers import empty_layer, run_layer
+from centra.modeling.layers import empty_layer
 from centra.modeling.shards import backbone_layer, copied_under, load_shard
 
 if TYPE_CHECKING:
@@ -91,6 +91,6 @@ class Branch(nn.Module):
             ``(batch, outputs)``, or ``(batch, seq, outputs)`` for tagging.
         """
         for layer in self.layers:
-            hidden_states = run_layer(layer, hidden_states, shared)
+            hidden_states = layer(hidden_states, shared)
         logits: torch.Tensor = self.head(hidden_states)
         return logits

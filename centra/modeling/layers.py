@@ -28,7 +28,6 @@ __all__ = [
     "activation",
     "empty_layer",
     "norm_module",
-    "run_layer",
     "transformers_config",
     "turned",
 ]
@@ -41,21 +40,27 @@ def transformers_config(spec: BackboneSpec, classes: TransformersClasses) -> Any
 
 def empty_layer(spec: BackboneSpec, number: int) -> nn.Module:
     """The layer of a number, counted from 1, without weights and in evaluation mode."""
-    classes = family_named(spec.family).transformers
+    classes, described = family_named(spec.family).transformers, spec.layer(number)
     with torch.device("meta"):
         if classes is None:
-            layer: nn.Module = DescribedLayer(spec.layer(number))
+            layer: nn.Module = DescribedLayer(described)
         else:
-            layer = classes.named(classes.layer)(transformers_config(spec, classes))
+            layer = _told(classes, described)(transformers_config(spec, classes))
     return layer.eval()
 
 
-def run_layer(layer: nn.Module, hidden_states: torch.Tensor, shared: SharedState) -> torch.Tensor:
-    """A layer's output ``(batch, seq, hidden)`` on hidden states of the same shape."""
-    states: torch.Tensor = layer(
-        hidden_states, shared if isinstance(layer, DescribedLayer) else shared.mask
-    )
-    return states
+def _told(classes: TransformersClasses, described: Layer) -> Any:
+    """Transformers' class of a layer, told what all layers share as :class:`DescribedLayer` is."""
+    kind: Any = classes.named(classes.layer)
+
+    class Told(kind):  # type: ignore[misc]  # Only known now.
+        def forward(self, hidden_states: torch.Tensor, shared: SharedState) -> torch.Tensor:
+            found = super().forward(hidden_states, **classes.layer_inputs(shared, described))
+            # Beside the states some layers give their attention.
+            states: torch.Tensor = found[0] if isinstance(found, tuple) else found
+            return states
+
+    return Told
 
 
 class DescribedEmbeddings(nn.Module):

@@ -15,7 +15,6 @@ from centra.families import family_named
 from centra.modeling.layers import (
     DescribedEmbeddings,
     empty_layer,
-    run_layer,
     transformers_config,
 )
 from centra.modeling.shards import backbone_layer, copied_under, load_shard
@@ -107,7 +106,7 @@ class Trunk(nn.Module):
         shared: SharedState = self.shared_state(attention_mask)
         states = {0: hidden}
         for number, layer in enumerate(self.layers[: max(taps)], 1):
-            hidden = run_layer(layer, hidden, shared)
+            hidden = layer(hidden, shared)
             states[number] = hidden
         return {tap: states[tap] for tap in taps}
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,36 +157,21 @@ def _halve(
         histories |= _train(alive, until, engine, progress)
         if until is None:
             break
-        given_up = _given_up({i: job.as_trial(histories[i]).score for i, job in alive.items()})
+        given_up = _given_up({i: job.as_trial(histories[i]) for i, job in alive.items()})
         for i in given_up:
             discard_checkpoints(jobs[i].work)
         pruned |= given_up
     return [histories[i] for i in range(len(jobs))], pruned
 
 
-def _given_up(scores: Mapping[int, float]) -> set[int]:
+def _given_up(trials: Mapping[int, Trial]) -> set[int]:
     """The trials of a rung that are below its better third, of which two are left in any case.
 
-    Early scores do not tell close ones apart: the last two train to the end. Optuna's own successive
-    halving judges a trial against those that came before it, so that more than a third goes on. Here
-    all have come, so its percentile is asked of all of them.
+    Early scores do not tell close ones apart: the last two train to the end. Of equal trials, such as
+    those that have learned no more than the commonest class, the ones with fewer layers are left.
     """
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    # The second best of n is at the share 1 / (n - 1) from the top.
-    share = max(1 / _REDUCTION, 1 / max(len(scores) - 1, 1))
-    pruner = optuna.pruners.PercentilePruner(100 * share, n_startup_trials=0)
-    study = optuna.create_study(direction="maximize", pruner=pruner)
-    for score in scores.values():
-        study.add_trial(optuna.trial.create_trial(value=score, intermediate_values={0: score}))
-
-    def is_below(score: float) -> bool:
-        trial = study.ask()
-        trial.report(score, step=0)
-        return trial.should_prune()
-
-    return {i for i, score in scores.items() if is_below(score)}
+    best_first = sorted(trials, key=lambda i: (-trials[i].score, trials[i].task_layers, i))
+    return {*best_first[max(2, ceil(len(trials) / _REDUCTION)) :]}
 
 
 def _train(

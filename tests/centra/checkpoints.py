@@ -25,7 +25,7 @@ INTENTS, TAGS = ("alarm", "music", "weather"), ("O", "B-city", "I-city")
 
 
 def fine_tune(encoder: Path, folder: Path, auto_class: str = SENTENCE) -> Path:
-    """Save a checkpoint on an encoder, with new weights in its third layer and its head."""
+    """Save a checkpoint on an encoder, with new weights in its last layer and its head."""
     import torch
     import transformers
 
@@ -36,14 +36,21 @@ def fine_tune(encoder: Path, folder: Path, auto_class: str = SENTENCE) -> Path:
         id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
     )
+    below = f"{model.base_model_prefix}."
+    numbers = {name: layer_number(name) for name, _ in model.named_parameters()}
+    last = max(numbers.values())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            own = ".layer.2." in name or not name.startswith(f"{model.base_model_prefix}.")
-            if own or "pooler" in name:
+            if numbers[name] == last or not name.startswith(below) or "pooler" in name:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     transformers.AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
     return folder
+
+
+def layer_number(name: str) -> int:
+    """The layer that a parameter's name says, from 1; 0 where it says none."""
+    return next((int(part) for part in name.split(".") if part.isdecimal()), -1) + 1
 
 
 def rewrite(folder: Path, change: Callable[[Tensors], Mapping[str, torch.Tensor]]) -> None:

@@ -1,192 +1,423 @@
-"""Every family's trunk against transformers' own model, layer by layer."""
+"""What every family must pass, with the tiny encoders of :data:`tests.families.TINY`.
+
+transformers' own model is what hidden states and answers are held against. What is special to a family
+is tested elsewhere.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 from centra.checkpoints.backbone import import_backbone
 from centra.data.inputs import Input
 from centra.errors import IncompatibleError
-from centra.families import family_named
-from centra.modeling.trunk import Trunk
+from centra.families import FAMILIES, family_named
+from centra.formats.task_module import HeadSpec, TaskModule
+from centra.runtime import Release
+from centra.runtime.torch.batched_engine import BatchedEngine
 from centra.store import LocalStore
-from centra.tokenization.text_encoder import TextEncoder
+from centra.tokenization.text_encoder import Encoded, TextEncoder
+from centra.training.recipe import Recipe
+from centra.training.train import train_module
 from tests import support
+from tests.centra.checkpoints import SENTENCE, TOKEN, converted, copied, rewrite, with_tensors
+from tests.centra.states import PAIRS, SINGLES, reference_states, trunk_states
+from tests.centra.test_onnx_engine import (
+    TOLERANCE,
+    assert_same_bits,
+    encoded,
+    onnx_states,
+    tensors,
+    texts,
+)
+from tests.centra.test_queries import assert_answered_as_alone
+from tests.centra.test_torch_engine import NEAR, assert_near, needs_cuda, states_of
+from tests.families import TINY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SINGLES = [Input("wake me at seven"), Input("play some jazz, please, and will it rain tomorrow?")]
-PAIRS = [Input("is there snow", "yes it is"), Input("go", "no never, we fly to new york on friday")]
+    from centra.formats.manifest import ReleaseManifest
+
+every_family = pytest.mark.parametrize("family", TINY)
+few_samples = pytest.mark.usefixtures("few_samples")
+
+BATCHES = {
+    "padded": SINGLES,
+    "not padded": SINGLES[:1],
+    "pairs": PAIRS,
+    "ragged": [Input(text) for text in texts(7)],
+    "longest": [Input("rain " * 200), Input("rain"), Input("go to rome")],
+}
+# Kind, tap, depth above it counted from the last layer where negative, form, activation of the head.
+TASKS: dict[str, tuple[Any, int, int, str, str | None]] = {
+    "bare": ("classification", 0, 0, "single", "tanh"),
+    "last": ("classification", -1, 0, "single", "gelu"),
+    "one": ("multilabel", 1, 1, "single", "relu"),
+    "also-one": ("classification", 1, 1, "single", "relu"),
+    "two": ("regression", 1, 2, "single", "tanh"),
+    "above": ("classification", -1, 1, "single", "tanh"),
+    "pair": ("classification", 2, 1, "pair", "tanh"),
+    "tags": ("tagging", 2, 1, "single", None),
+}
+INPUTS = [*texts(7), *((text, "no never") for text in texts(4, seed=1))]
 
 
-def batch(backbone: support.Backbone, inputs: list[Input]) -> dict[str, torch.Tensor]:
-    _, encoded = TextEncoder.of(backbone.spec, backbone.store).batch(inputs)
-    return {name: torch.from_numpy(array) for name, array in vars(encoded).items()}
+def padded_left(batch: Encoded) -> Encoded:
+    """The same inputs with their padding before them."""
+    lengths = batch.attention_mask.sum(axis=1)
+
+    def moved(array: np.ndarray) -> np.ndarray:
+        pairs = zip(array, lengths, strict=True)
+        return np.stack([np.roll(row, len(row) - int(length)) for row, length in pairs])
+
+    return Encoded(**{name: moved(array) for name, array in vars(batch).items()})
 
 
-def trunk_states(backbone: support.Backbone, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    layers = backbone.spec.num_layers
-    trunk = Trunk(backbone.spec, backbone.store, depth=layers)
-    with torch.inference_mode():
-        states = trunk(**inputs, taps=range(layers + 1))
-    return [states[tap] for tap in range(layers + 1)]
-
-
-def reference_states(folder: Path, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    model = transformers.AutoModel.from_pretrained(folder).eval()
-    known = {k: v for k, v in inputs.items() if k != "token_type_ids" or _has_token_types(model)}
-    with torch.inference_mode():
-        return list(model(**known, output_hidden_states=True).hidden_states)
-
-
-def _has_token_types(model: Any) -> bool:
-    return hasattr(model.embeddings, "token_type_embeddings")
-
-
-def assert_same_states(backbone: support.Backbone, inputs: dict[str, torch.Tensor]) -> None:
-    ours, theirs = trunk_states(backbone, inputs), reference_states(backbone.folder, inputs)
-    assert len(ours) == len(theirs) == backbone.spec.num_layers + 1
+def assert_states(
+    ours: list[Any],
+    theirs: list[torch.Tensor],
+    batch: Encoded,
+    near: float,
+    *,
+    relative: bool = False,
+) -> None:
+    """States of tokens are as near as that, of padding whatever they are; 0 is all bits of both."""
+    real = batch.attention_mask.astype(bool)
+    assert len(ours) == len(theirs)
     for layer, (own, reference) in enumerate(zip(ours, theirs, strict=True)):
-        assert torch.equal(own, reference), (
-            f"layer {layer} differs by {(own - reference).abs().max():.3g}"
-        )
+        assert near or torch.equal(own, reference), f"layer {layer} differs"
+        error = np.abs(np.asarray(own)[real] - reference.numpy()[real]).max()
+        bound = near * max(1.0, float(reference.abs().max())) if relative else near
+        assert error <= bound, f"layer {layer} differs by {error:.3g}"
 
 
-@pytest.mark.parametrize("family", support.FAMILIES)
-@pytest.mark.parametrize(
-    "inputs", [SINGLES, SINGLES[:1], PAIRS], ids=["padded", "not padded", "pairs"]
-)
-def test_trunk_equals_transformers_at_every_layer(
+@every_family
+@pytest.mark.parametrize("inputs", BATCHES.values(), ids=BATCHES)
+def test_states_are_those_of_transformers_at_every_layer(
     family: str, inputs: list[Input], imported: Callable[[str], support.Backbone]
 ) -> None:
     backbone = imported(family)
-    encoded = batch(backbone, inputs)
-    assert bool((encoded["attention_mask"] == 0).any()) == (len(inputs) > 1)
+    batch = encoded(backbone, inputs)
+    assert bool((batch.attention_mask == 0).any()) == (len(inputs) > 1)
+    theirs = reference_states(backbone.folder, tensors(batch))
 
-    assert_same_states(backbone, encoded)
+    ours: list[Any] = [*trunk_states(backbone, tensors(batch))]
+    assert_states(ours, theirs, batch, 0.0 if TINY[family].exact else TOLERANCE)
+    ours = onnx_states(backbone.spec, backbone.store, batch)
+    assert_states(ours, theirs, batch, TOLERANCE)
+    for dtype, near in NEAR.items():
+        engine = BatchedEngine(torch.device("cpu"), dtype)
+        ours = states_of(engine, backbone.spec, backbone, batch)
+        assert_states(ours, theirs, batch, near, relative=True)
 
 
-@pytest.mark.parametrize("inputs", [SINGLES, PAIRS], ids=["singles", "pairs"])
-def test_trunk_equals_the_real_minilm_at_every_layer(
-    inputs: list[Input], minilm: support.Backbone
-) -> None:
-    assert minilm.spec.num_layers == 6
+@every_family
+def test_padding_may_come_first(family: str, imported: Callable[[str], support.Backbone]) -> None:
+    """In the reference; what Centra itself pads it pads behind."""
+    backbone = imported(family)
+    batch = padded_left(encoded(backbone, BATCHES["ragged"]))
 
-    assert_same_states(minilm, batch(minilm, inputs))
+    ours = trunk_states(backbone, tensors(batch))
+
+    theirs = reference_states(backbone.folder, tensors(batch))
+    assert_states([*ours], theirs, batch, 0.0 if TINY[family].exact else TOLERANCE)
 
 
-@pytest.mark.parametrize("family", support.FAMILIES)
-def test_trunk_equals_transformers_at_the_longest_input(
+@every_family
+def test_the_longest_input_has_as_many_tokens_as_there_are_positions(
     family: str, imported: Callable[[str], support.Backbone]
 ) -> None:
     backbone = imported(family)
-    encoded = batch(backbone, [Input("rain " * 200), Input("rain")])
-    assert encoded["input_ids"].shape[1] == backbone.spec.max_length
 
-    assert_same_states(backbone, encoded)
+    assert backbone.spec.max_length == support.MAX_LENGTH
+    assert encoded(backbone, BATCHES["longest"]).input_ids.shape[1] == support.MAX_LENGTH
 
 
-@pytest.mark.parametrize("family", ["bert", "electra"])
-def test_token_types_tell_the_texts_of_a_pair_apart(
+@every_family
+def test_every_tensor_lies_in_one_shard(
     family: str, imported: Callable[[str], support.Backbone]
 ) -> None:
     backbone = imported(family)
-    encoded = batch(backbone, PAIRS)
-    assert backbone.spec.token_types
-    assert set(encoded["token_type_ids"].unique().tolist()) == {0, 1}
+    state = transformers.AutoModel.from_pretrained(backbone.folder).state_dict()
 
-    flat = encoded | {"token_type_ids": torch.zeros_like(encoded["token_type_ids"])}
-    typed, untyped = trunk_states(backbone, encoded), trunk_states(backbone, flat)
+    found: dict[str, torch.Tensor] = {}
+    for digest in (backbone.spec.embeddings, *backbone.spec.layers):
+        shard = load_file(backbone.store.fetch(digest))
+        assert not found.keys() & shard.keys()
+        found |= shard
 
-    assert all(not torch.equal(a, b) for a, b in zip(typed, untyped, strict=True))
+    assert found.keys() == {name for name in state if not name.startswith("pooler.")}
+    assert all(torch.equal(tensor, state[name]) for name, tensor in found.items())
 
 
-@pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "distilbert"])
-def test_families_without_token_types_always_get_zeros(
-    family: str, imported: Callable[[str], support.Backbone]
+@every_family
+@few_samples
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_folders_in_half_precision_and_in_many_files_are_taken(
+    family: str, dtype: torch.dtype, make_encoder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    backbone = imported(family)
-    assert not backbone.spec.token_types
-    assert not batch(backbone, PAIRS)["token_type_ids"].any()
+    source, folder = make_encoder(family), tmp_path / "model"
+    model = transformers.AutoModel.from_pretrained(source, dtype=dtype)
+    model.save_pretrained(folder, max_shard_size="20KB")
+    transformers.AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    assert len([*folder.glob("*.safetensors")]) > 1
+
+    spec = import_backbone(str(folder), LocalStore(tmp_path / "store"))
+
+    store = LocalStore(tmp_path / "store")
+    found: dict[str, torch.Tensor] = {}
+    for digest in (spec.embeddings, *spec.layers):
+        found |= load_file(store.fetch(digest))
+    state = model.state_dict()
+    assert all(torch.equal(tensor, state[name].float()) for name, tensor in found.items())
 
 
-def test_distilbert_ignores_token_types(imported: Callable[[str], support.Backbone]) -> None:
-    backbone = imported("distilbert")
-    encoded = batch(backbone, PAIRS)
-    typed = encoded | {"token_type_ids": torch.ones_like(encoded["token_type_ids"])}
-
-    for own, other in zip(
-        trunk_states(backbone, encoded), trunk_states(backbone, typed), strict=True
-    ):
-        assert torch.equal(own, other)
-
-
-@pytest.mark.parametrize("family", ["roberta", "xlm-roberta"])
-def test_positions_count_from_after_the_padding_token(
-    family: str, imported: Callable[[str], support.Backbone]
+@every_family
+@few_samples
+def test_a_tensor_that_nobody_placed_is_refused_by_its_name(
+    family: str, make_encoder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    spec = imported(family).spec
-    assert spec.pad_token_id == 1
-    assert spec.config["max_position_embeddings"] == support.MAX_LENGTH + 2
-    assert spec.max_length == support.MAX_LENGTH
+    folder = copied(make_encoder(family), tmp_path / "model")
+    name = f"{family_named(TINY[family].model_type).layer_name(1)}extra.weight"
+    rewrite(folder, with_tensors(name))
+
+    with pytest.raises(IncompatibleError, match=f"tensor {name} has no place"):
+        import_backbone(str(folder), LocalStore(tmp_path / "store"))
 
 
-def test_position_offset_limits_length_where_the_tokenizer_does_not(
-    make_encoder: Callable[[str], Path], tmp_path: Path, store: LocalStore
-) -> None:
-    folder = _with_tokenizer_limit(make_encoder("roberta"), tmp_path / "unlimited", 10**30)
-
-    assert import_backbone(str(folder), store).max_length == support.MAX_LENGTH
+# Fine-tuned checkpoints
 
 
-def test_shorter_limit_of_the_tokenizer_wins(
-    make_encoder: Callable[[str], Path], tmp_path: Path, store: LocalStore
-) -> None:
-    folder = _with_tokenizer_limit(make_encoder("bert"), tmp_path / "short", 20)
-
-    assert import_backbone(str(folder), store).max_length == 20
-
-
-def _with_tokenizer_limit(source: Path, folder: Path, limit: int) -> Path:
-    transformers.AutoModel.from_pretrained(source).save_pretrained(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    tokenizer.model_max_length = limit
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def test_electra_projection_belongs_to_layer_0(
+@every_family
+@few_samples
+@pytest.mark.parametrize("auto_class", [SENTENCE, TOKEN])
+def test_a_fine_tuned_checkpoint_is_cut_at_its_tap_and_answers_as_before(
+    family: str,
+    auto_class: str,
+    fine_tuned_once: Callable[[str, str], Path],
     imported: Callable[[str], support.Backbone],
+    tmp_path: Path,
 ) -> None:
-    backbone = imported("electra")
-    assert backbone.spec.config["embedding_size"] != backbone.spec.hidden_size
-    trunk = Trunk(backbone.spec, backbone.store, depth=0)
-    assert trunk.projection is not None
+    backbone, folder = imported(family), fine_tuned_once(family, auto_class)
 
-    encoded = batch(backbone, SINGLES)
+    module, _ = converted(folder, backbone)
+
+    assert (module.spec.tap_layer, module.spec.depth) == (backbone.spec.num_layers - 1, 1)
+    model = getattr(transformers, auto_class).from_pretrained(folder).eval()
+    rows, batch = TextEncoder.of(backbone.spec, backbone.store).batch([*SINGLES, Input("go")])
+    names = {"input_ids", "attention_mask"} | (
+        {"token_type_ids"} if backbone.spec.token_types else set()
+    )
     with torch.inference_mode():
-        layer_0 = trunk(**encoded, taps=[0])[0]
-        narrow = trunk.embeddings(encoded["input_ids"], token_type_ids=encoded["token_type_ids"])
+        theirs = model(**{n: t for n, t in tensors(batch).items() if n in names}).logits.numpy()
+    store = LocalStore(tmp_path / "store")
+    support.copy_backbone(backbone, store)
+    manifest = support.put_release({"task": module}, [backbone.spec], store)
+    for engine in ("torch", "onnx"):
+        release = Release.load(manifest, store, engine=engine, device="cpu")
+        found = release.logits([item.text for item in (*SINGLES, Input("go"))])["task"]
+        for own, other, row in zip(found, theirs, rows, strict=True):
+            expected = other[: len(row.input_ids)] if other.ndim == 2 else other
+            assert np.abs(own - expected).max() <= TOLERANCE
 
-    assert narrow.shape[-1] == support.HIDDEN // 2
-    assert torch.equal(layer_0, trunk.projection(narrow))
-    assert layer_0.shape[-1] == support.HIDDEN
 
-
-@pytest.mark.parametrize("family", sorted(set(support.FAMILIES) - {"electra"}))
-def test_other_families_have_no_projection(
-    family: str, imported: Callable[[str], support.Backbone]
+@every_family
+@few_samples
+@pytest.mark.parametrize(
+    ("auto_class", "dtype"), [(SENTENCE, torch.bfloat16), (TOKEN, torch.float16)]
+)
+def test_a_fine_tuned_checkpoint_in_half_precision_stands_on_the_same_layers(
+    family: str,
+    auto_class: str,
+    dtype: torch.dtype,
+    fine_tuned_once: Callable[[str, str], Path],
+    imported: Callable[[str], support.Backbone],
+    tmp_path: Path,
 ) -> None:
     backbone = imported(family)
-    assert Trunk(backbone.spec, backbone.store, depth=0).projection is None
+    folder = copied(fine_tuned_once(family, auto_class), tmp_path / "rounded")
+    rewrite(folder, lambda state: {name: tensor.to(dtype) for name, tensor in state.items()})
+
+    module, remarks = converted(folder, backbone)
+
+    assert (module.spec.tap_layer, module.spec.depth) == (backbone.spec.num_layers - 1, 1)
+    assert any(f"rounded to {str(dtype).removeprefix('torch.')}" in text for text in remarks)
 
 
-def test_unknown_family_is_refused_and_the_known_ones_named() -> None:
-    with pytest.raises(IncompatibleError, match=r"'gpt2'.*bert.*xlm-roberta"):
-        family_named("gpt2")
+@every_family
+@few_samples
+def test_a_tensor_of_a_checkpoint_that_nobody_placed_is_refused_by_its_name(
+    family: str,
+    fine_tuned_once: Callable[[str, str], Path],
+    imported: Callable[[str], support.Backbone],
+    tmp_path: Path,
+) -> None:
+    folder = copied(fine_tuned_once(family, SENTENCE), tmp_path / "more")
+    rewrite(folder, with_tensors("classifier.second.weight"))
+
+    with pytest.raises(IncompatibleError, match=r"classifier\.second\.weight has no place"):
+        converted(folder, imported(family))
+
+
+# Tasks
+
+
+@pytest.fixture(scope="module")
+def tasks(imported: Callable[[str], support.Backbone]) -> Callable[[str], dict[str, TaskModule]]:
+    """Modules of every sort on a family's tiny encoder; made once."""
+
+    @cache
+    def tasks(family: str) -> dict[str, TaskModule]:
+        backbone = imported(family)
+        layers = backbone.spec.num_layers
+        return {
+            name: support.make_module(
+                kind,
+                backbone.spec,
+                backbone.store,
+                tap=tap if tap >= 0 else layers + 1 + tap,
+                depth=depth,
+                form=form,
+                seed=seed,
+                head=HeadSpec(activation=activation),
+            )
+            for seed, (name, (kind, tap, depth, form, activation)) in enumerate(TASKS.items())
+        }
+
+    return tasks
+
+
+@pytest.fixture
+def merged(
+    tasks: Callable[[str], dict[str, TaskModule]],
+    imported: Callable[[str], support.Backbone],
+    store: LocalStore,
+) -> Callable[..., ReleaseManifest]:
+    """A release of them, some in int8."""
+
+    def merged(family: str, int8: list[str] | None = None) -> ReleaseManifest:
+        support.copy_backbone(imported(family), store)
+        return support.put_release(tasks(family), [imported(family).spec], store, int8 or [])
+
+    return merged
+
+
+@every_family
+def test_every_task_answers_as_the_reference_on_every_engine(
+    family: str,
+    merged: Callable[..., ReleaseManifest],
+    store: LocalStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Branches of the first token and of all, on inputs of all lengths; on GPUs in groups."""
+    manifest = merged(family)
+    theirs = Release.load(manifest, store, engine="torch", device="cpu").logits(INPUTS)
+
+    ours = Release.load(manifest, store, engine="onnx")
+
+    assert_near(ours.logits(INPUTS), theirs, TOLERANCE)
+    for name in ours.tasks:
+        own, recorded = ours.probe_logits(name)
+        assert np.allclose(own, recorded, rtol=0, atol=TOLERANCE), name
+    for dtype, near in NEAR.items():
+        engine = BatchedEngine(torch.device("cpu"), dtype)
+        monkeypatch.setattr("centra.runtime.parts.open_engine", lambda *_, e=engine, **__: e)
+        assert_near(Release.load(manifest, store).logits(INPUTS), theirs, 2 * near)
+
+
+@every_family
+@needs_cuda
+def test_groups_and_graphs_answer_near_the_reference_on_a_gpu(
+    family: str, merged: Callable[..., ReleaseManifest], store: LocalStore
+) -> None:
+    manifest = merged(family)
+    theirs = Release.load(manifest, store, engine="torch", device="cpu").logits(INPUTS)
+
+    for dtype, near in NEAR.items():
+        release = Release.load(manifest, store, engine="torch", device="cuda", dtype=dtype)
+        for _ in range(3):  # As it is, captured, and replayed.
+            assert_near(release.logits(INPUTS), theirs, 2 * near)
+
+
+@every_family
+def test_int8_is_close_to_fp32(
+    family: str, merged: Callable[..., ReleaseManifest], store: LocalStore
+) -> None:
+    exact, rounded = (
+        Release.load(merged(family, int8), store, engine="onnx").logits(INPUTS)
+        for int8 in ([], [*TASKS])
+    )
+
+    for name, arrays in rounded.items():
+        own, fp32 = np.vstack(arrays), np.vstack(exact[name])
+        assert 0 < np.abs(own - fp32).max() <= 0.05 * np.abs(fp32).max(), name
+
+
+@every_family
+@pytest.mark.parametrize("int8", [[], [*TASKS][::2]], ids=["fp32", "mixed"])
+def test_every_task_answers_the_same_bits_alone_and_merged_and_in_any_batch(
+    family: str,
+    int8: list[str],
+    merged: Callable[..., ReleaseManifest],
+    store: LocalStore,
+) -> None:
+    manifest = merged(family, int8)
+    whole = Release.load(manifest, store, engine="onnx", threads=2)
+    together = whole.logits(INPUTS)
+
+    for name in manifest.tasks:
+        alone = Release.load(manifest, store, engine="onnx", tasks=[name], threads=2)
+        assert_same_bits(alone.logits(INPUTS), {name: together[name]})
+    assert_answered_as_alone(whole, batches=4)
+
+
+# Training
+
+
+@every_family
+def test_a_task_is_trained_and_distilled(
+    family: str,
+    imported: Callable[[str], support.Backbone],
+    tiny_data: Callable[[str], Path],
+    store: LocalStore,
+    tmp_path: Path,
+) -> None:
+    backbone = imported(family)
+    support.copy_backbone(backbone, store)
+
+    def trained(tap: int, depth: int, epochs: int, teacher: Path | None = None) -> TaskModule:
+        recipe = Recipe(
+            tap=tap, depth=depth, epochs=epochs, learning_rate=1e-2, batch_size=8, dropout=0.0
+        )
+        return train_module(
+            backbone.spec,
+            backbone.store,
+            tiny_data("single"),
+            recipe,
+            teacher=teacher,
+            work=tmp_path / "work",
+        )
+
+    teacher = trained(1, 2, 4)
+    assert teacher.spec.metrics["accuracy"] > 0.5
+    assert support.parity(teacher, backbone, store, tmp_path) <= TOLERANCE
+    teacher.write(tmp_path / "teacher.safetensors")
+
+    student = trained(1, 1, 1, tmp_path / "teacher.safetensors")
+
+    assert student.spec.teacher is not None
+    assert student.spec.metrics["accuracy"] > 0.4
+    assert support.parity(student, backbone, store, tmp_path) <= TOLERANCE
+
+
+def test_every_family_that_centra_knows_is_among_them() -> None:
+    assert {tiny.model_type for tiny in TINY.values()} == set(FAMILIES)

@@ -19,7 +19,7 @@ from centra.runtime.engines import open_engine
 from centra.runtime.onnx import blocks as onnx_blocks
 from centra.tokenization.text_encoder import Encoded, TextEncoder
 from tests import support
-from tests.centra.test_families import PAIRS, SINGLES, reference_states
+from tests.centra.states import PAIRS, SINGLES, reference_states
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

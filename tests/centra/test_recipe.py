@@ -346,4 +346,4 @@ def test_reporter_that_is_not_installed_is_refused_by_name(
 def test_reading_a_recipe_needs_no_heavy_library() -> None:
     found = imported_by("import centra.training.plan, centra.training.recipe")
 
-    assert not found & {"torch", "transformers", "sklearn", "optuna", "ray"}
+    assert not found & {"torch", "transformers", "sklearn", "ray"}

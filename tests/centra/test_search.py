@@ -234,12 +234,13 @@ def test_trials_that_cannot_win_are_given_up_at_the_next_rung(
     assert [key for key in ends if [*(work / name(*key)).glob("checkpoint-*")]] == [(1, 2)]
 
 
-def test_equal_trials_are_not_given_up(run: Callable[..., Search]) -> None:
+def test_of_equal_trials_those_with_fewer_layers_go_on(run: Callable[..., Search]) -> None:
     engine = Watched(dict.fromkeys((1, 2, 3), (0.5,)))
 
     found = run(space=SearchSpace(layers=(1, 2, 3), learning_rates=(1e-2,)), engine=engine)
 
-    assert [(trial.pruned, trial.epochs) for trial in found.trials] == [(False, 2)] * 3
+    ends = [(trial.task_layers, trial.pruned, trial.epochs) for trial in found.trials]
+    assert ends == [(1, False, 2), (2, False, 2), (3, True, 1)]
 
 
 @pytest.mark.parametrize(("trials", "go_on"), [(1, 1), (2, 2), (3, 2), (4, 2), (8, 3)])

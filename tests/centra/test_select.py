@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,8 +19,9 @@ from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
+PUBLISHED = Path(os.environ.get("CENTRA_PAPER", support.ROOT.parent / "shared" / "paper"))
+"""The paper's tables 1, 2 and 5 as CSV."""
 HEADER = "task,frozen_layers,task_layers,role,score"
 
 
@@ -171,6 +175,50 @@ def test_the_paper_s_choices_give_the_paper_s_layers(
     assert selection.layers == LayerAccount(
         shared=7, task=total - 7, total=total, single_task=96, overhead=overhead
     )
+
+
+def published(name: str) -> list[dict[str, str]]:
+    if not PUBLISHED.is_dir():
+        pytest.skip(f"needs the paper's tables: no folder {PUBLISHED}")
+    with (PUBLISHED / name).open(encoding="utf-8") as file:
+        return [*csv.DictReader(file)]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "total", "overhead"), [(1, 33, 0.3438), (2, 20, 0.2083), (3, 18, 0.1875)]
+)
+def test_the_paper_s_scores_lead_to_the_paper_s_teachers_and_choices(
+    threshold: int, total: int, overhead: float
+) -> None:
+    picked = published("picks.csv")
+    tasks = [*dict.fromkeys(row["task"] for row in picked)]
+    partial = {int(row["layers"]): row for row in published("table1.csv")}
+    methods = {row["method"]: row for row in published("tables2and5.csv")}
+    # The paper searched teachers of 4 to 10 of the 12 layers.
+    scores = [
+        teacher(task, 12 - own, own, partial[own][task]) for task in tasks for own in range(4, 11)
+    ]
+    scores += [
+        student(task, own, methods[f"kd-{own}"][task]) for task in tasks for own in (1, 2, 3)
+    ]
+
+    def picks_of(choice: str) -> dict[str, tuple[int, int]]:
+        return {
+            row["task"]: (int(row["frozen_layers"]), int(row["task_layers"]))
+            for row in picked
+            if row["choice"] == choice
+        }
+
+    selection = select(scores, Decimal(threshold))
+    assert picks(selection) == picks_of(f"c={threshold}")
+    teachers = select([score for score in scores if score.role == "teacher"], Decimal(threshold))
+    assert picks(teachers) == picks_of("teacher")
+    assert selection.layers == LayerAccount(
+        shared=7, task=total - 7, total=total, single_task=96, overhead=overhead
+    )
+    mean = sum(choice.score for choice in selection.choices) / len(tasks)
+    printed = Decimal(methods[f"mixed c={threshold}"]["average"])
+    assert abs(mean - printed) <= Decimal("0.05")
 
 
 def test_the_tasks_keep_the_order_of_their_first_rows() -> None:

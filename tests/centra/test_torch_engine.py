@@ -28,7 +28,7 @@ from centra.runtime.torch.batched_engine import BatchedEngine
 from centra.runtime.torch.batched_layers import Branches
 from centra.runtime.torch.cuda_graphs import Graphs
 from tests import support
-from tests.centra.test_families import PAIRS, SINGLES, reference_states
+from tests.centra.states import PAIRS, SINGLES, reference_states
 from tests.centra.test_onnx_engine import encoded, make_modules, merged, tensors, texts
 
 if TYPE_CHECKING:

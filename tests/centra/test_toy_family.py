@@ -469,7 +469,7 @@ def test_without_the_family_its_backbone_is_refused(
     monkeypatch.delitem(FAMILIES, "toy")
 
     with pytest.raises(
-        IncompatibleError, match="'toy' is not supported; Centra knows bert"
+        IncompatibleError, match=r"'toy' is not supported; Centra knows .*bert"
     ) as caught:
         toy.spec.check("it")
     assert caught.value.code == "family-unknown"

@@ -27,7 +27,7 @@ from click.testing import CliRunner
 import cli
 
 HEAVY = {"torch", "transformers", "boto3", "alembic", "sqlalchemy", "pydantic", "numpy", "rich"}
-HEAVY |= {"matplotlib", "optuna", "plotext", "ray"}
+HEAVY |= {"matplotlib", "plotext", "ray"}
 
 
 def every_help(command, words):

@@ -211,7 +211,7 @@ def test_each_stage_has_a_bar_of_its_own_on_a_terminal(monkeypatch: pytest.Monke
 # What is installed
 
 
-@pytest.mark.parametrize("package", ["optuna", "matplotlib", "plotext", "accelerate"])
+@pytest.mark.parametrize("package", ["matplotlib", "plotext", "accelerate"])
 @pytest.mark.parametrize("command", [*TRAINERS, "fit"])
 def test_a_missing_package_is_told_with_the_extra_that_brings_it(
     home: Path,

@@ -17,7 +17,6 @@ from torch import nn
 from centra.formats.precision import Precision
 from centra.formats.task_module import TaskModule, check_stored
 from centra.modeling.branch import Branch
-from centra.modeling.layers import run_layer
 from centra.modeling.shards import backbone_layer
 from centra.modeling.trunk import Trunk, frozen_layer
 from centra.runtime.devices import choose_device
@@ -139,7 +138,7 @@ class TorchTrunk:
                 )
             ]
             for layer in self._layers[: max(readers)]:
-                states.append(run_layer(layer, states[-1], shared))
+                states.append(layer(states[-1], shared))
         for tap in sorted(readers):
             yield tap, Hidden(states[tap], shared)
 

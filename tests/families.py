@@ -1,0 +1,72 @@
+"""Tiny encoders of every family, one entry each; ``tests/centra/test_families.py`` is run with all.
+
+A new family is an entry here: what its config says beside what nearly all say, and a tokenizer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["HIDDEN", "LAYERS", "MAX_LENGTH", "TINY", "Tiny"]
+
+LAYERS, HIDDEN, MAX_LENGTH = 3, 32, 64
+
+_USUAL = {
+    "hidden_size": HIDDEN,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": MAX_LENGTH,
+}
+_OFFSET = {"max_position_embeddings": MAX_LENGTH + 2, "type_vocab_size": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiny:
+    """A tiny encoder."""
+
+    model_type: str
+    tokenizer: Literal["wordpiece", "byte-level", "metaspace", "mpnet"]
+    """One of :data:`tests.support.TOKENIZERS`."""
+    token_types: bool = False
+    """Whether its tokenizer tells the texts of a pair apart by token types."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """What its config says beside or instead of the usual; None leaves the usual out."""
+    exact: bool = True
+    """Whether the torch trunk's states are transformers' own to the last bit, or within 1e-5."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What its config says, but for the size and the ids of the tokenizer."""
+        both = _USUAL | dict(self.config)
+        return {key: value for key, value in both.items() if value is not None}
+
+
+TINY = {
+    "bert": Tiny(model_type="bert", tokenizer="wordpiece", token_types=True),
+    "roberta": Tiny(model_type="roberta", tokenizer="byte-level", config=_OFFSET),
+    "xlm-roberta": Tiny(model_type="xlm-roberta", tokenizer="metaspace", config=_OFFSET),
+    "distilbert": Tiny(
+        model_type="distilbert",
+        tokenizer="wordpiece",
+        config=dict.fromkeys(_USUAL)
+        | {"max_position_embeddings": MAX_LENGTH}
+        | {"dim": HIDDEN, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": 64},
+    ),
+    "electra": Tiny(
+        model_type="electra",
+        tokenizer="wordpiece",
+        token_types=True,
+        config={"embedding_size": HIDDEN // 2},
+    ),
+    "mpnet": Tiny(
+        model_type="mpnet",
+        tokenizer="mpnet",
+        config={"max_position_embeddings": MAX_LENGTH + 2},
+    ),
+}
+"""By the names that tests give them."""
