@@ -109,6 +109,12 @@ def test_channels_that_are_not_clear_are_refused(
             "--min-replicas is more than --max-replicas",
         ),
         (("--engine", "ray", "--port", "0"), "--port 0"),
+        (("--engine", "ray", "--name", "für"), "'für' is not a valid application name"),
+        (("--engine", "ray", "--name", "a#b"), "'a#b' is not a valid application name"),
+        (("--engine", "ray", "--route-prefix", "centra"), "'centra' is not a valid route prefix"),
+        (("--engine", "ray", "--route-prefix", "/centra/"), "'/centra/' is not a valid route"),
+        (("--engine", "ray", "--route-prefix", "/{x}"), "'/{x}' is not a valid route prefix"),
+        (("--engine", "ray", "--route-prefix", "/für"), "'/für' is not a valid route prefix"),
         (("--engine", "ray", "--grpc-port", "9001"), "--grpc-port takes --replica-port"),
     ],
 )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from centra.errors import CentraError, ConflictError
+from centra.errors import CentraError, ConflictError, InvalidNameError
+from centra.formats.names import parse_name
 from centra.releases.find import find_release
 from centra.serving.endpoint import KEEP_ALIVE
 from centra.serving.listener import Listener
@@ -28,6 +30,7 @@ __all__ = ["Proxy", "serve_on_ray"]
 _log = logging.getLogger(__name__)
 
 _PORT = 8080
+_ROUTE = re.compile(r"/|(/[a-zA-Z0-9_.~-]+)+")
 _LOOK_SECONDS = 2.0
 """How often it is looked how the application stands."""
 _DEPLOYED_SECONDS = 0.2
@@ -64,10 +67,11 @@ def serve_on_ray(
         logging_config: of the application, as Ray Serve has it.
 
     Raises:
-        UsageError: an argument is wrong, Ray is not installed, or its cluster is not there.
+        UsageError: an argument, the name or the prefix is wrong, Ray is not installed, or its cluster is not there.
         ConflictError: Ray Serve listens elsewhere already, or somebody else where it is to.
         CentraError: the release cannot be loaded, or the application not be deployed.
     """
+    _check(name, route_prefix)
     application, settings = app(dict(args)), Settings.of(args)
     for source in (settings.channels or {"": str(settings.source)}).values():
         # What is not there need not be told by a replica that fails again and again.
@@ -103,6 +107,20 @@ def serve_on_ray(
         _end(name, own=own)
     finally:
         ray.shutdown()
+
+
+def _check(name: str, route_prefix: str) -> None:
+    """Refuse what Ray Serve takes and then fails at, for all applications of the cluster.
+
+    Raises:
+        InvalidNameError: it would.
+    """
+    # In its metrics both are ASCII, and a replica's id is split at each "#".
+    parse_name(name, "application name")
+    if not _ROUTE.fullmatch(route_prefix):
+        raise InvalidNameError(
+            "route prefix", route_prefix, "/, or parts such as /centra of a-z, A-Z, 0-9 and '_.~-'"
+        )
 
 
 def _ask(asked: threading.Event) -> None:
