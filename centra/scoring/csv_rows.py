@@ -57,6 +57,12 @@ class CsvReader:
             raise DataError(f"{name}:1: is empty; expected the names of the columns")
         self.line_end = "\r\n" if data.endswith(b"\r\n") else "\n"
         self.delimiter, self.columns = _header(data.decode(), named["text"], delimiter)
+        try:
+            next(self._reader(iter([data.decode().rstrip("\r\n")])))
+        except csv.Error as error:  # What the answers add would not be part of it.
+            raise DataError(
+                f"{name}:1: not CSV ({error}); expected the names of the columns, on one line"
+            ) from error
         self.header = self._lines.mark + data.rstrip(b"\r\n")
         """The first row, with the byte-order mark that tells Excel of UTF-8."""
         check_columns(name, self.columns, {**named, "tokens": named["text"]}, reserved)
@@ -65,9 +71,6 @@ class CsvReader:
             for field in ("text", "text_pair")
             if named[field] in self.columns
         }
-        for field in self._places:
-            if self.columns.count(named[field]) > 1:
-                raise DataError(f"{name}: has two columns {named[field]!r}")
         self.start = Position(offset=self._lines.offset, line=1)
 
     def read(self, start: Position | None = None) -> Iterator[Rows]:
@@ -120,10 +123,10 @@ class CsvReader:
     def _mended(self, data: bytes | None) -> bytes:
         """A row with as many cells as the header has, of whatever can be read."""
         text = (data or b"").replace(b"\0", b"").decode(errors="backslashreplace")
-        try:
-            cells = next(csv.reader([text.rstrip("\r\n")], delimiter=self.delimiter), [])
-        except csv.Error:
-            cells = []
+        # A carriage return within a cell is none of CSV, unless it is quoted.
+        cells = _cells(text, self.delimiter) or _cells(
+            text.rstrip("\r\n").replace("\r", " "), self.delimiter
+        )
         cells = (cells + [""] * len(self.columns))[: len(self.columns)]
         return csv_line(cells, self.delimiter)
 

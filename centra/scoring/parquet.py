@@ -53,10 +53,11 @@ class ParquetReader:
         try:
             # Pages are read as they are needed, and not whole row groups.
             self._file = parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
-        except (pa.ArrowInvalid, OSError) as error:
+            self.schema: Any = self._file.schema_arrow
+            self.columns: list[str] = list(self.schema.names)
+        # A name that is no UTF-8 is a ValueError.
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise DataError(f"{name}: is no Parquet file ({_line(error)})") from error
-        self.schema: Any = self._file.schema_arrow
-        self.columns: list[str] = list(self.schema.names)
         self._name = name
         check_columns(name, self.columns, named, reserved)
         self._named = {field: c for field, c in named.items() if c in self.columns}
@@ -81,6 +82,7 @@ class ParquetReader:
 
     def _units(self, skipped: int) -> Iterator[pa.RecordBatch]:
         """The rows after some, so many at once, from the beginning of each row group."""
+        pa, _ = _pyarrow()
         for group in range(self._file.num_row_groups):
             rows = self._file.metadata.row_group(group).num_rows
             if skipped >= rows:
@@ -93,7 +95,7 @@ class ParquetReader:
                     else:
                         yield batch.slice(skipped)
                         skipped = 0
-            except (OSError, ValueError) as error:  # pyarrow's own are one of these.
+            except (pa.ArrowException, OSError, ValueError) as error:
                 raise DataError(
                     f"{self._name}: row group {group} cannot be read ({_line(error)})"
                 ) from error
@@ -197,20 +199,19 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def _plain(column: Any) -> list[Any]:
-    """A column's values; where some are no UTF-8, these as bytes."""
-    pa, _ = _pyarrow()
+    """A column's values; bytes stand for one that is no UTF-8."""
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
-        values = [_decoded(value) for value in column.cast(pa.binary()).to_pylist()]
+        values = [_value(cell) for cell in column]
     return values
 
 
-def _decoded(value: bytes | None) -> str | bytes | None:
+def _value(cell: Any) -> Any:
     try:
-        return None if value is None else value.decode()
+        return cell.as_py()
     except UnicodeDecodeError:
-        return value
+        return b""
 
 
 def _is_text(found: Any) -> bool:

@@ -175,13 +175,15 @@ def check_columns(
         named, reserved: see :func:`open_reader`.
 
     Raises:
-        DataError: there is no text.
+        DataError: there is no text, or two columns of one name could be it.
         ConflictError: a column is also one of the answers.
     """
     shown = ", ".join(columns[:10]) + (" …" if len(columns) > 10 else "")
     for field, column in named.items():
         if column != field and column not in columns:
             raise DataError(f"{name}: has no column {column!r}; it has {shown or 'none'}")
+        if columns.count(column) > 1:
+            raise DataError(f"{name}: has two columns {column!r}")
     wanted = dict.fromkeys((named["text"], named["tokens"]))
     if not wanted.keys() & {*columns}:
         raise DataError(

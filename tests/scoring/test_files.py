@@ -292,17 +292,20 @@ def test_a_row_of_a_table_that_fails_says_why_and_the_others_go_on(
         '5,go,5" wide\r\n'
         '6,"open,x\r\n'
         "7,,x\r\n"
-        "8,go,x"
+        "8,go,x\r\n"
+        "9,g\ro,x"
     )
     rows = score(release, tmp_path / "a.csv", text, tasks="intent")
-    assert [row["id"] for row in rows] == [*"12345678"]
-    assert [bool(row["answers"]) for row in rows] == [True, *[False] * 3, True, *[False] * 2, True]
+    assert [row["id"] for row in rows] == [*"123456789"]
+    assert [row["id"] for row in rows if row["answers"]] == [*"158"]
     errors = [row["error"] for row in rows if row["error"]]
     assert [error.partition(" ")[0] for error in errors] == [
-        *("a.csv:5:", "a.csv:6:", "a.csv:7:", "a.csv:9:", "a.csv:10:")
+        *("a.csv:5:", "a.csv:6:", "a.csv:7:", "a.csv:9:", "a.csv:10:", "a.csv:12:")
     ]
     for error, says in zip(
-        errors, ("has 2 cells", "has 4 cells", "not CSV", "not CSV", "has no text"), strict=True
+        errors,
+        ("has 2 cells", "has 4 cells", "not CSV", "not CSV", "has no text", "not CSV"),
+        strict=True,
     ):
         assert says in error
     written = (tmp_path / "out" / "a.csv").read_bytes()
@@ -320,6 +323,36 @@ def test_a_row_of_parquet_that_fails_says_why(release: Release, tmp_path: Path) 
         "a.parquet: row 3: the text is empty",
     ]
     assert [row["n"] for row in rows] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "tokens"])
+def test_a_row_of_parquet_that_is_no_utf_8_costs_itself(
+    release: Release, tmp_path: Path, kind: str
+) -> None:
+    large = kind == "large_string"
+    broken = pa.array([b"go", b"\xff", b"go"], pa.large_binary() if large else pa.binary())
+    texts = pa.Array.from_buffers(pa.large_string() if large else pa.string(), 3, broken.buffers())
+    if kind == "tokens":
+        texts = pa.ListArray.from_arrays([0, 1, 2, 3], texts)
+    table = pa.table({"tokens" if kind == "tokens" else "text": texts})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    (scored,) = score_files(release, [tmp_path / "a.parquet"], tmp_path / "out", tasks="intent")
+    assert parquet.read_table(scored.output)["error"].to_pylist() == [
+        None,
+        "a.parquet: row 2: cannot be read as UTF-8 text",
+        None,
+    ]
+
+
+def test_parquet_that_is_damaged_or_ambiguous_is_refused(release: Release, tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    parquet.write_table(pa.table([["go"], ["up"]], names=["text", "text"]), file)
+    with pytest.raises(DataError, match="two columns 'text'"):
+        score_files(release, [file], tmp_path / "out")
+    parquet.write_table(pa.table({"text": ["go"], "note": [1]}), file, store_schema=False)
+    file.write_bytes(file.read_bytes().replace(b"note", b"n\xffte"))
+    with pytest.raises(DataError, match="is no Parquet file"):
+        score_files(release, [file], tmp_path / "out")
 
 
 def test_a_line_that_is_too_long_is_an_error_of_its_row(
@@ -377,6 +410,8 @@ def test_cells_of_a_table_stay_what_they_are(table: list[list[str]], delimiter: 
         ("a.csv", "id,words\n1,go\n", "has no column 'text'; it has id, words"),
         ("a.csv", "id,tokens\n1,go\n", "has no column 'text'"),
         ("a.csv", "text,text\n1,go\n", "two columns 'text'"),
+        ("a.csv", 'text,"no\nte"\ngo,1\n', "expected the names of the columns, on one line"),
+        ("a.csv", "id,text\r1,go\r", "expected the names of the columns, on one line"),
         ("a.csv", "text,answers\n1,go\n", "has a column 'answers', which the answers have, too"),
         ("a.jsonl", jsonl({"id": 1}), "has no column 'text', nor 'tokens'; it has id"),
         ("a.jsonl", jsonl({"text": "a", "error": 1}), "has a column 'error'"),
