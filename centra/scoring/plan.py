@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,6 @@ from centra.store.files import Folder, FoundFile, LocalFolder, find_files, open_
 from centra.system.files import file_digest
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping, Sequence
 
     from centra.formats.identities import Digest
@@ -155,11 +155,17 @@ def plan_outputs(
         output: of a folder or prefix.
 
     Raises:
-        UsageError: a file of no format that is read, or the folder is a file, or no address.
+        UsageError: a file of no format that is read, or the folder is a file, or no address; an
+            empty one, too, which would be the current folder.
         NotFoundError: an address leads to no file.
         ConflictError: an input would be its own output, or two have one.
         StoreError: a bucket cannot be listed.
     """
+    if not os.fspath(output) or not all(map(os.fspath, inputs)):
+        raise UsageError(
+            "an input or the folder of the outputs is empty; expected a path or an address",
+            code="empty-address",
+        )
     folder = open_folder(output)
     if isinstance(folder, LocalFolder) and folder.root.exists() and not folder.root.is_dir():
         raise UsageError(f"{folder.root}: is a file; expected a folder", code="not-a-folder")
@@ -195,8 +201,13 @@ def _output_name(name: str) -> str:
 
 def _is_answer(source: FoundFile, output: Folder) -> bool:
     """Whether a file was found in the folder of the outputs, which lies below that of the inputs."""
-    above = output.shown("x").removesuffix("x")
-    return source.shown.startswith(above) and not source.folder.shown("x").startswith(above)
+    if isinstance(source.folder, LocalFolder) and isinstance(output, LocalFolder):
+        # A folder may be spelled in several ways.
+        above = output.root.resolve()
+        lies = Path(source.shown).parent.resolve().is_relative_to(above)
+        return lies and not source.folder.root.resolve().is_relative_to(above)
+    prefix = output.shown("x").removesuffix("x")
+    return source.shown.startswith(prefix) and not source.folder.shown("x").startswith(prefix)
 
 
 def _is_its_own_output(file: PlannedFile) -> bool:

@@ -157,6 +157,8 @@ def shared_inputs(
     """
     from centra.store.s3 import S3Store
 
+    if isinstance(data, Path) and not one_machine:
+        data = data.absolute()  # Workers of a cluster have a current folder of their own.
     if not isinstance(data, DataBlobs) and not (isinstance(data, Path) and isinstance(work, Path)):
         store = input_store(work)
         data = DataBlobs(

@@ -90,7 +90,9 @@ def run_pipeline(
         StoreError: what is in a bucket cannot be reached.
     """
     plan.distillation.check()
+    output = output.absolute()  # Workers of a cluster have a current folder of their own.
     work = work or output / "work"
+    work = work.absolute() if isinstance(work, Path) else work
     shared_reader, shared_data = shared_inputs(
         backbone, reader, data, work=work, one_machine=engine.one_machine
     )

@@ -98,6 +98,7 @@ def search(
     recipes = space.recipes(recipe, backbone)
     for each in recipes:
         each.check(backbone)
+    work = work.absolute() if isinstance(work, Path) else work
     shared_reader, shared_data = shared_inputs(
         backbone, reader, data, work=work, one_machine=engine.one_machine
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import shutil
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,7 +26,6 @@ from tests import support
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from centra.training.jobs import Job
 
@@ -349,6 +350,34 @@ def test_reports_of_all_runs_lie_beside_each_other(
 
     folders = {path.parent.name for path in (output / "work" / "runs").rglob("*tfevents*")}
     assert folders == {"layers-2-rate-0.01-seed-0", "student-1-rate-0.01-seed-0"}
+
+
+def test_folders_are_found_by_workers_that_stand_elsewhere(
+    finished: tuple[PipelineResult, Path],
+    tiny_backbone: support.Backbone,
+    tiny_data: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Elsewhere(Judged):
+        one_machine = False
+
+        def map(self, function: Any, jobs: Sequence[Job]) -> Iterator[tuple[int, Any]]:
+            with contextlib.chdir("/"):
+                done = [*super().map(function, jobs)]
+            yield from done
+
+    shutil.copytree(tiny_data("single"), tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    found = run_pipeline(
+        tiny_backbone.spec,
+        tiny_backbone.store,
+        Path("data"),
+        plan(),
+        output=Path("fit"),
+        engine=Elsewhere(SCORES),
+    )
+    assert found.module.to_bytes() == finished[0].module.to_bytes()
 
 
 @pytest.mark.parametrize(

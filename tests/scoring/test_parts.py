@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from centra.errors import ConflictError, DataError, VerificationError
+from centra.errors import ConflictError, DataError, UsageError, VerificationError
 from centra.runtime import Release, load_release
 from centra.scoring import score_files
 from centra.scoring.journal import WORK_FOLDER
@@ -240,8 +240,21 @@ def test_a_folder_of_answers_below_that_of_the_inputs_is_none_of_them(
 
     again = score_files(release, [inputs], inputs / "answers")
 
-    assert [file.input for file in again] == [file.input for file in first]
-    assert not any(file.changed for file in again)
+    (inputs / "link").symlink_to(inputs)
+    spelled = score_files(release, [inputs / "link"], inputs / "day=1" / ".." / "answers")
+
+    for found in (again, spelled):
+        assert len(found) == len(first)
+        assert not any(file.changed for file in found)
+
+
+@pytest.mark.parametrize("empty", ["input", "output"])
+def test_an_empty_address_is_not_the_current_folder(
+    release: Release, inputs: Path, empty: str
+) -> None:
+    addresses = {"input": str(inputs), "output": str(inputs / "answers"), empty: ""}
+    with pytest.raises(UsageError, match="is empty; expected a path"):
+        score_files(release, [addresses["input"]], addresses["output"])
 
 
 def test_an_object_that_changes_meanwhile_is_refused(
