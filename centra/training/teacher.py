@@ -264,6 +264,7 @@ def _load(folder: Path, architecture: str, name: str) -> LoadedTeacher:
                 attn_implementation="eager",
                 use_safetensors=True,
                 local_files_only=True,
+                trust_remote_code=False,
                 dtype=torch.float32,
                 output_loading_info=True,
             )
