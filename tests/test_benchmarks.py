@@ -268,7 +268,7 @@ def goals_of(
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (results.read_bytes() if results.is_file() else b"") == before
+    assert all(file.read_bytes() == before for file, before in results.items())
     goals = json.loads((tmp_path / "goals.json").read_text())
     assert all(goal.keys() == {"name", "value", "goal", "met"} for goal in goals)
     return {goal["name"]: goal["value"] for goal in goals}, done.stdout
