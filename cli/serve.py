@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
+_START_OF_DIGEST = re.compile("[0-9a-f]{8,}")
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -232,8 +234,8 @@ def _sources(channels: tuple[str, ...]) -> dict[str, str]:
 def _source(reference: str | None) -> str:
     """The address that a name of a release stands for.
 
-    The store alone is asked where that is enough: the database only for a number, and for the start
-    of a digest.
+    The store alone is asked where that is enough: the database only for a number, and for what can be
+    the start of a digest.
     """
     from centra.errors import NotFoundError
     from centra.formats.identities import is_digest
@@ -253,7 +255,7 @@ def _source(reference: str | None) -> str:
         try:
             find_release(f"{store}#{reference}")
         except NotFoundError as error:
-            if error.code != "no-channel":
+            if error.code != "no-channel" or not _START_OF_DIGEST.fullmatch(reference):
                 raise
         else:
             return f"{store}#{reference}"

@@ -135,8 +135,6 @@ def _check(cluster: Mapping[str, Any], port: int | None, grpc_port: int | None) 
         raise click.UsageError(f"{_flag(scaled[0])} takes --max-replicas")
     if (cluster["min_replicas"] or 1) > (cluster["max_replicas"] or 2**31):
         raise click.UsageError("--min-replicas is more than --max-replicas")
-    if not (cluster["route_prefix"] or "/").startswith("/"):
-        raise click.UsageError("--route-prefix begins with /")
     if port == 0:
         raise click.UsageError("--port 0: Ray's proxy takes a port by its number")
     if grpc_port is not None and cluster["replica_port"] is None:

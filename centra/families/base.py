@@ -10,8 +10,10 @@ Layers are numbered from 1, and keep their number: layer i of a task module on t
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from centra.families.heads import CheckpointHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +32,7 @@ __all__ = [
     "Family",
     "Setting",
     "TransformersClasses",
+    "one_of",
     "size_of",
 ]
 
@@ -81,6 +84,13 @@ SWITCH = Setting(fits=lambda value: type(value) is bool, expected="true or false
 TOKEN_ID = Setting(
     fits=lambda value: value is None or (_whole(value) and value >= 0), expected="a token id"
 )
+
+
+def one_of(*values: str) -> Setting:
+    """A setting that is one of some texts."""
+    return Setting(
+        fits=lambda value: type(value) is str and value in values, expected=" or ".join(values)
+    )
 
 
 def size_of(tensor: str, axis: int = 0) -> Setting:
@@ -147,9 +157,14 @@ class Family:
     """The settings that a ``config.json`` may leave out, for a family without transformers' own."""
     pooler: bool = True
     """Whether its encoder class has one, which lies in checkpoints even where no head reads it."""
-    sentence_head: tuple[str, str, str]
-    """Sentence classifier of a fine-tuned checkpoint: dense layer, activation, output layer."""
-    token_head: str = "classifier"  # noqa: S105 - no password
+    head_settings: Mapping[str, Setting] = field(default_factory=dict)
+    """Those that the classifiers of its fine-tuned checkpoints depend on, and no layer."""
+    sentence_head: Callable[[Mapping[str, Any]], CheckpointHead]
+    """Sentence classifier of a fine-tuned checkpoint, with some settings."""
+    token_head: Callable[[Mapping[str, Any]], CheckpointHead] = lambda _: CheckpointHead(
+        out="classifier"
+    )
+    """Its classifier of tokens."""
 
     @property
     def class_name(self) -> str:

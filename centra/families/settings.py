@@ -25,6 +25,7 @@ __all__ = [
     "encoder_shapes",
     "position_count",
     "read_family",
+    "read_head_settings",
     "read_settings",
     "transformers_config",
 ]
@@ -95,13 +96,26 @@ def read_settings(
     return settings
 
 
-def transformers_config(raw: Mapping[str, Any], family: Family, where: str) -> Any:
+def read_head_settings(config: Any, family: Family) -> dict[str, Any]:
+    """What the classifiers of a fine-tuned checkpoint depend on.
+
+    Args:
+        config: of :func:`transformers_config`, with heads.
+        family: the encoder family.
+    """
+    return {key: getattr(config, key) for key in family.head_settings}
+
+
+def transformers_config(
+    raw: Mapping[str, Any], family: Family, where: str, *, heads: bool = False
+) -> Any:
     """A transformers config with the encoder's settings, and with nothing else of ``config.json``.
 
     Args:
         raw: the content of ``config.json``.
         family: the encoder family that it names.
         where: what to call the model in errors.
+        heads: whether the settings of its classifiers are taken, too.
 
     Returns:
         Of the family's class; of the class of all where transformers does not have the family.
@@ -110,6 +124,8 @@ def transformers_config(raw: Mapping[str, Any], family: Family, where: str) -> A
         FormatError: a setting is no such value; it is named.
     """
     settings = _stated(raw, family)
+    if heads:
+        settings |= {key: raw[key] for key in family.head_settings if key in raw}
     if family.transformers is None:
         from transformers import PretrainedConfig
 
@@ -199,7 +215,7 @@ def _refuse_unsupported(raw: Mapping[str, Any], where: str) -> None:
 
 
 def _check_value(key: str, value: Any, family: Family, where: str, document: str) -> None:
-    setting = family.settings[key]
+    setting = family.settings.get(key) or family.head_settings[key]
     if not setting.fits(value):
         raise FormatError(
             f"{where}: {document} says {key} {value!r:.60}; expected {setting.expected}"

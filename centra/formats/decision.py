@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from centra.errors import FormatError, IncompatibleError
+from centra.families.heads import POOLINGS
 from centra.formats.documents import Document
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Decision(Document):
     prefix: str = Field(default="", exclude_if=lambda value: not value)
     """Put before each text. Not served yet."""
     pooling: str = Field(default="first", exclude_if=lambda value: value == "first")
-    """Which token's state a head on one token reads. Others than the first are not served yet."""
+    """How one row is made of an input's tokens; one of :data:`centra.families.heads.POOLINGS`."""
 
     def check(self, spec: TaskSpec, kind: Kind, where: str) -> None:
         """Refuse a decision that contradicts its module, or that this Centra does not carry out.
@@ -69,7 +70,22 @@ class Decision(Document):
             )
         if self.rejection is not None and not kind.takes_rejection:
             raise FormatError(f"{where}: decision.rejection does not suit a {kind.name} task")
-        for name in ("max_length", "prefix", "pooling"):
+        if self.pooling not in POOLINGS:
+            raise IncompatibleError(
+                f"{where}: decision.pooling is {self.pooling!r:.60}, which this Centra cannot serve; "
+                f"expected one of {', '.join(POOLINGS)}"
+            )
+        if self.pooling != "first" and kind.reads_every_token:
+            raise FormatError(
+                f"{where}: decision.pooling does not suit a {kind.name} task, which answers for "
+                "every token"
+            )
+        if self.pooling == "late" and spec.head.activation is None:
+            raise FormatError(
+                f"{where}: decision.pooling is 'late', behind the dense layer, which its head does "
+                "not have"
+            )
+        for name in ("max_length", "prefix"):
             usual = type(self).model_fields[name].default
             if getattr(self, name) != usual:
                 raise IncompatibleError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from centra.errors import BlobNotFoundError, NotFoundError, UsageError
+from centra.errors import BlobNotFoundError, CentraError, NotFoundError, UsageError
 from centra.formats.identities import is_digest
 from centra.formats.manifest import DEFAULT_CHANNELS, ChannelPointer, ReleaseManifest
 from centra.releases.folder import ReleaseFolder, is_begun
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["ChannelSource", "ReleaseLocation", "find_release", "open_source", "read_manifest"]
 
 _log = logging.getLogger(__name__)
+
+_SHOWN = 10
+"""So many channels are named at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,11 +76,20 @@ class ChannelSource:
             )
         named = " or ".join(repr(name) for name in self.names)
         raise NotFoundError(
-            f"{self.address}: there is no release here and no channel {named}",
+            f"{self.address}: there is no release here and no channel {named}; {self._others()}",
             code="no-channel",
             address=self.address,
             channels=list(self.names),
         )
+
+    def _others(self) -> str:
+        """The channels that there are, in words."""
+        try:
+            found = self.store.pointers()
+        except CentraError:  # Who may read a pointer need not be allowed to list them.
+            return "which channels there are cannot be seen"
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        return f"there are {', '.join(found[:_SHOWN])}{more}" if found else "there are no channels"
 
     def locate(self, pointer: ChannelPointer) -> ReleaseLocation:
         """The release that a pointer of this channel names; where there was a choice, it is logged.

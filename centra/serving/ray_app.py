@@ -33,6 +33,9 @@ _LOOK_SECONDS = 1.0
 """How often Ray Serve looks whether the last answer of a replica that ends is out."""
 _HEALTH_SECONDS = 2.0
 """How often Ray Serve asks whether a replica is well."""
+_HEALTH_ANSWER_SECONDS = 10.0
+"""How long a replica has to answer that. One that hangs three times in a row is replaced, and until it has
+ended it holds up the roll of a release."""
 
 
 def app(args: dict[str, Any]) -> Application:
@@ -68,6 +71,7 @@ def app(args: dict[str, Any]) -> Application:
         graceful_shutdown_timeout_s=_END_SECONDS,
         graceful_shutdown_wait_loop_s=_LOOK_SECONDS,
         health_check_period_s=_HEALTH_SECONDS,
+        health_check_timeout_s=_HEALTH_ANSWER_SECONDS,
         **scaling,
     )
     bound: Application = deployment(Replica).bind(settings)

@@ -47,6 +47,21 @@ def test_what_there_is_not_is_refused(home: Path, served: list[tuple[Any, Any]])
     assert served == []
 
 
+def test_a_channel_that_the_store_lacks_is_named_beside_those_that_it_has(
+    home: Path, served: list[tuple[Any, Any]], tmp_path: Path
+) -> None:
+    store = tmp_path / "elsewhere"
+    (store / "channels").mkdir(parents=True)
+    says = f"{store}: there is no release here and no channel 'production'; there are no channels"
+    refused("--store", str(store), "serve", "production", code=3, says=says)
+    for name in ("staging", "canary"):
+        (store / "channels" / f"{name}.json").write_text("{}")
+    says = "no channel 'production'; there are canary, staging"
+    refused("--store", str(store), "serve", "production", code=3, says=says)
+    refused("--store", str(store), "serve", "--channel", "en=production", code=3, says=says)
+    assert served == []
+
+
 def test_no_registry_is_needed_but_for_a_name(served: list[tuple[Any, Any]]) -> None:
     refused("serve", code=3, says="no store is configured")
     refused("serve", "production", code=3, says="no store is configured")
@@ -94,6 +109,12 @@ def test_channels_that_are_not_clear_are_refused(
             "--min-replicas is more than --max-replicas",
         ),
         (("--engine", "ray", "--port", "0"), "--port 0"),
+        (("--engine", "ray", "--name", "für"), "'für' is not a valid application name"),
+        (("--engine", "ray", "--name", "a#b"), "'a#b' is not a valid application name"),
+        (("--engine", "ray", "--route-prefix", "centra"), "'centra' is not a valid route prefix"),
+        (("--engine", "ray", "--route-prefix", "/centra/"), "'/centra/' is not a valid route"),
+        (("--engine", "ray", "--route-prefix", "/{x}"), "'/{x}' is not a valid route prefix"),
+        (("--engine", "ray", "--route-prefix", "/für"), "'/für' is not a valid route prefix"),
         (("--engine", "ray", "--grpc-port", "9001"), "--grpc-port takes --replica-port"),
     ],
 )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from centra.formats.manifest import ChannelPointer
     from centra.serving.ray.rollout import Order, ReplicaState
 
-__all__ = ["Coordinator", "ReplicaReport", "open_coordinator"]
+__all__ = ["Coordinator", "ReplicaReport", "find_coordinator", "open_coordinator"]
 
 _log = logging.getLogger(__name__)
 
@@ -181,11 +181,8 @@ def open_coordinator(application: str) -> Any:
     """
     import ray
 
-    import centra
-
     actor = ray.remote(Coordinator).options(
-        # Replicas of another Centra have their own, and roll apart until they are replaced.
-        name=f"coordinator of {application} by Centra {centra.__version__}",
+        name=_name(application),
         namespace=_NAMESPACE,
         lifetime="detached",
         get_if_exists=True,
@@ -194,6 +191,24 @@ def open_coordinator(application: str) -> Any:
         num_cpus=0,
     )
     return actor.remote(application)
+
+
+def find_coordinator(application: str) -> Any:
+    """The coordinator's actor, for who is no replica: one that it made would never end.
+
+    Raises:
+        ValueError: no replica has made one.
+    """
+    import ray
+
+    return ray.get_actor(_name(application), namespace=_NAMESPACE)
+
+
+def _name(application: str) -> str:
+    import centra
+
+    # Replicas of another Centra have their own, and roll apart until they are replaced.
+    return f"coordinator of {application} by Centra {centra.__version__}"
 
 
 def _living_actors() -> set[str]:

@@ -7,16 +7,16 @@ import os
 import re
 import signal
 import threading
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from centra.errors import CentraError, ConflictError, first_line
+from centra.errors import CentraError, ConflictError, InvalidNameError
+from centra.formats.names import parse_name
 from centra.releases.find import find_release
 from centra.serving.endpoint import KEEP_ALIVE
 from centra.serving.listener import Listener
-from centra.serving.ray.coordinator import open_coordinator
 from centra.serving.ray.settings import Settings
+from centra.serving.ray.standing import Standing, applications, last_line
 from centra.serving.ray_app import app
 from centra.system.ray import connect_to_ray, is_own_cluster
 
@@ -25,19 +25,16 @@ if TYPE_CHECKING:
 
     from ray.serve import Application
 
-    from centra.serving.ray.coordinator import ReplicaReport
-
 __all__ = ["Proxy", "serve_on_ray"]
 
 _log = logging.getLogger(__name__)
 
 _PORT = 8080
+_ROUTE = re.compile(r"/|(/[a-zA-Z0-9_.~-]+)+")
 _LOOK_SECONDS = 2.0
 """How often it is looked how the application stands."""
 _DEPLOYED_SECONDS = 0.2
 """The same, until it answers calls."""
-_ANSWER_SECONDS = 10.0
-"""How long the coordinator has to answer, until it is asked again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +67,11 @@ def serve_on_ray(
         logging_config: of the application, as Ray Serve has it.
 
     Raises:
-        UsageError: an argument is wrong, Ray is not installed, or its cluster is not there.
+        UsageError: an argument, the name or the prefix is wrong, Ray is not installed, or its cluster is not there.
         ConflictError: Ray Serve listens elsewhere already, or somebody else where it is to.
         CentraError: the release cannot be loaded, or the application not be deployed.
     """
+    _check(name, route_prefix)
     application, settings = app(dict(args)), Settings.of(args)
     for source in (settings.channels or {"": str(settings.source)}).values():
         # What is not there need not be told by a replica that fails again and again.
@@ -92,11 +90,11 @@ def serve_on_ray(
         signal.signal(number, lambda *_: _ask(asked))
     try:
         url = _start_serve(proxy, own=own)
-        new = name not in _applications()
+        new = name not in applications()
         deploying = _Deploying(
             application, name=name, route_prefix=route_prefix, logging_config=dict(logging_config)
         )
-        standing = _Standing(name)
+        standing = Standing(name)
         while not (deploying.done or asked.wait(_DEPLOYED_SECONDS)):
             standing.look()
         if deploying.failure is not None and not asked.is_set():
@@ -109,6 +107,20 @@ def serve_on_ray(
         _end(name, own=own)
     finally:
         ray.shutdown()
+
+
+def _check(name: str, route_prefix: str) -> None:
+    """Refuse what Ray Serve takes and then fails at, for all applications of the cluster.
+
+    Raises:
+        InvalidNameError: it would.
+    """
+    # In its metrics both are ASCII, and a replica's id is split at each "#".
+    parse_name(name, "application name")
+    if not _ROUTE.fullmatch(route_prefix):
+        raise InvalidNameError(
+            "route prefix", route_prefix, "/, or parts such as /centra of a-z, A-Z, 0-9 and '_.~-'"
+        )
 
 
 def _ask(asked: threading.Event) -> None:
@@ -181,69 +193,8 @@ def _give_up(name: str, reason: str, *, new: bool) -> NoReturn:
     if new:
         serve.delete(name)
     raise CentraError(
-        f"Ray Serve cannot deploy the application {name}: {_last_line(reason)}", code="not-deployed"
+        f"Ray Serve cannot deploy the application {name}: {last_line(reason)}", code="not-deployed"
     )
-
-
-def _applications() -> Mapping[str, Any]:
-    from ray import serve
-
-    return serve.status().applications
-
-
-class _Standing:
-    """How an application stands, logged whenever that changes."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self.trouble = ""
-        """What Ray Serve says is amiss."""
-        self._told: dict[str, str] = {}
-
-    def look(self) -> None:
-        """Ask Ray Serve."""
-        try:
-            found = _applications().get(self._name)
-        except Exception as error:  # noqa: BLE001 - of any sort, while Ray's head node is away
-            text = f"Ray Serve does not say how it stands: {first_line(error)}"
-            self._tell("trouble", logging.WARNING, text)
-            return
-        if found is None:
-            return
-        deployments = found.deployments.values()
-        replicas = sum((Counter(each.replica_states) for each in deployments), Counter[str]())
-        counts = [f"{count} {state.lower()}" for state, count in sorted(replicas.items()) if count]
-        state = f"{found.status.value.lower()}, replicas: {', '.join(counts) or 'none'}"
-        self._tell("state", logging.INFO, state)
-        messages = [*filter(None, (each.message for each in deployments))] or [found.message]
-        self.trouble = "; ".join(map(_last_line, messages))
-        self._tell("trouble", logging.WARNING, self.trouble)
-
-    def look_closely(self) -> None:
-        """Ask the replicas, too, what they serve and what they refuse."""
-        import ray
-
-        self.look()
-        try:
-            reports: list[ReplicaReport] = ray.get(
-                open_coordinator(self._name).replicas.remote(), timeout=_ANSWER_SECONDS
-            )
-        except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
-            return  # It is asked again.
-        served = {(each.revision, each.digest) for each in reports}
-        names = [
-            f"sha256:{digest[:12]}" + ("" if revision is None else f", revision {revision}")
-            for revision, digest in sorted(served, key=str)
-        ]
-        self._tell("serves", logging.INFO, f"serves {' and '.join(names)}" if names else "")
-        refused = sorted({each.refused for each in reports if each.refused})
-        self._tell("refused", logging.ERROR, f"refuses {'; '.join(refused)}" if refused else "")
-
-    def _tell(self, what: str, level: int, text: str) -> None:
-        if text != self._told.get(what, ""):
-            self._told[what] = text
-            if text:
-                _log.log(level, "application %s: %s", self._name, text)
 
 
 def _tell(url: str, settings: Settings, name: str) -> None:
@@ -276,9 +227,3 @@ def _end(name: str, *, own: bool) -> None:
     _log.info("ending: calls that have begun are answered")
     serve.delete(name)
     _log.info("ended")
-
-
-def _last_line(text: str) -> str:
-    """Of a traceback, what was raised."""
-    lines = [line for line in map(str.strip, text.splitlines()) if line]
-    return re.sub(r"^centra\.[\w.]+: ", "", lines[-1]) if lines else ""

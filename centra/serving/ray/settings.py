@@ -26,17 +26,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Settings"]
 
+Text = Annotated[str, Field(min_length=1)]
+"""Empty is what a variable leaves that nobody set."""
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Settings(BaseModel):
     """How an application serves; what is not said here is as for :class:`centra.serving.Batcher`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    source: str | None = None
+    source: Text | None = None
     """A channel, ``STORE#CHANNEL``, which all replicas follow together; or what never moves."""
-    channels: dict[str, str] | None = Field(default=None, min_length=1)
+    channels: dict[str, Text] | None = Field(default=None, min_length=1)
     """Instead of it several sources, by the names that callers choose them by; the first is default."""
     tasks: list[str] | None = None
     keys: list[Path] = []
@@ -46,7 +48,7 @@ class Settings(BaseModel):
     dtype: str | None = None
     interval: PositiveFloat = 5.0
     """Seconds between two looks at a channel."""
-    shadow: str | None = None
+    shadow: Text | None = None
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
     tokens: Path | None = None
     """The file of tokens, on every node."""
@@ -60,7 +62,7 @@ class Settings(BaseModel):
     """Processors that Ray sets aside for each replica."""
     num_gpus: NonNegativeFloat = 0.0
     """GPUs likewise; with 0.25 four replicas share one."""
-    host: str = "127.0.0.1"
+    host: Text = "127.0.0.1"
     """Where replicas listen themselves."""
     replica_port: Port | None = None
     """For HTTP past Ray's proxy, shared by the replicas of a node; 0 gives each one of its own, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ def test_without_a_port_replicas_do_not_listen() -> None:
         ({"source": SOURCE, "channels": {"en": SOURCE}}, "expected source or channels"),
         ({"sorce": SOURCE}, "sorce: there is no such argument; expected autoscaling, channels"),
         ({"num_cpus": -1}, "num_cpus: "),
+        ({"num_cpus": math.inf}, "num_cpus: "),
+        ({"interval": math.inf}, "interval: "),
+        ({"source": ""}, "source: "),
+        ({"source": None, "channels": {"en": SOURCE, "zh": ""}}, "channels.zh: "),
+        ({"host": ""}, "host: "),
         ({"replica_port": 70_000}, "replica_port: "),
         ({"threads": "many"}, "threads: "),
         ({"limits": {"queue": 1}}, "limits.queue: "),
