@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from centra.families import bert
 from centra.families.base import SIZE, SWITCH, TransformersClasses
 from centra.families.description import Table
+from centra.families.heads import CheckpointHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,5 +45,7 @@ ERNIE = replace(
         embeddings="ErnieEmbeddings",
         layer="ErnieLayer",
     ),
-    sentence_head=("ernie.pooler.dense", "tanh", "classifier"),
+    sentence_head=lambda _: CheckpointHead(
+        dense="ernie.pooler.dense", activation="tanh", out="classifier"
+    ),
 )
