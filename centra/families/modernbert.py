@@ -31,6 +31,7 @@ from centra.families.description import (
     Rotary,
     Table,
 )
+from centra.families.heads import CheckpointHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,6 +117,18 @@ def _kinds(stated: Sequence[str], count: int) -> list[str]:
         n for n in range(1, len(stated) + 1) if all(map(str.__eq__, stated[n:], stated[:-n]))
     )
     return [stated[i] if i < len(stated) else stated[i % period] for i in range(count)]
+
+
+def _head(settings: Mapping[str, Any]) -> CheckpointHead:
+    """Of sentences and of tokens; pooling comes before it."""
+    return CheckpointHead(
+        out="classifier",
+        dense="head.dense",
+        dense_bias=settings["classifier_bias"],
+        activation=settings["classifier_activation"],
+        norm=_norm("head.norm", settings),
+        pooling="mean" if settings["classifier_pooling"] == "mean" else "first",
+    )
 
 
 def _layer_arguments(config: Any, number: int) -> tuple[Any, ...]:
@@ -217,5 +230,13 @@ MODERNBERT = Family(
         layer_arguments=_layer_arguments,
         layer_inputs=_layer_inputs,
     ),
-    sentence_head=("head.dense", "gelu", "classifier"),
+    head_settings={
+        "classifier_activation": ACTIVATION,
+        "classifier_bias": SWITCH,
+        "classifier_pooling": Setting(
+            fits=lambda value: value in ("cls", "mean"), expected="cls or mean"
+        ),
+    },
+    sentence_head=_head,
+    token_head=_head,
 )
