@@ -11,6 +11,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from centra.kinds import kind_named
+from centra.training.metrics import AGREEMENT
 from cli.output import metrics_text, trial_table
 
 if TYPE_CHECKING:
@@ -196,7 +197,15 @@ def _gives_version(card: Card) -> str:
 
 def _reported(metrics: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
     """What the module's maker says of it."""
-    return [(name, f"{value:.4f}", "its maker", "dev set") for name, value in metrics.items()]
+    return [
+        (
+            name,
+            f"{value:.4f}",
+            "its maker",
+            "dev set, against its teacher's answers" if name.startswith(AGREEMENT) else "dev set",
+        )
+        for name, value in metrics.items()
+    ]
 
 
 def _training(training: Mapping[str, Any], teacher: str | None) -> list[tuple[str, str]]:

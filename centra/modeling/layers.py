@@ -85,6 +85,7 @@ class DescribedEmbeddings(nn.Module):
             "input_ids": input_ids,
             "token_type_ids": token_type_ids,
             "positions": positions,
+            "zeros": torch.zeros_like(input_ids),
         }
         tables = self._description.tables
         states: torch.Tensor = sum(

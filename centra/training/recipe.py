@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
 
 __all__ = [
+    "DEFAULT_HYPOTHESIS",
     "REPORTERS",
     "Distillation",
     "Recipe",
@@ -31,6 +32,9 @@ __all__ = [
 
 REPORTERS = ("tensorboard", "mlflow", "wandb")
 """What training can report to, by the callbacks of Hugging Face's ``Trainer``."""
+
+DEFAULT_HYPOTHESIS = "This example is {}."
+"""Of a teacher of natural-language inference, as transformers' own zero-shot pipeline has it."""
 
 _SHORTEST = 8
 """Tokens: the special ones of a pair and a few words."""

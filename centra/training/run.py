@@ -100,7 +100,7 @@ class Run:
         self.distillation = distillation or Distillation()
         self.reporters = tuple(report_to)
         check_reporters(self.reporters)
-        self.metric = check_metric(data.spec.kind, recipe.metric)
+        self.metric = check_metric(data.spec.kind, recipe.metric, agreement=data.dev.agreement)
         head = data.spec.head.model_copy(update={"crf": recipe.crf})
         if self.teacher is not None:
             _check_teacher(self.teacher.spec, str(teacher), data.spec, recipe)
@@ -125,7 +125,9 @@ class Run:
         }
         if data.scheme != "bio":
             training["tags"] = data.scheme
-        if teacher is not None:
+        if data.teacher is not None:
+            training["taught_by"] = dict(data.teacher)
+        if teacher is not None or data.teacher is not None:
             training["distillation"] = asdict(self.distillation)
         self.spec = data.spec.model_copy(
             update={
@@ -256,7 +258,12 @@ class Run:
     def _teacher_logits(
         self, features: Features | None, progress: Progress
     ) -> list[np.ndarray] | None:
-        """The teacher's answers to the training set, computed once instead of in every epoch."""
+        """The teacher's answers to the training set, computed once instead of in every epoch.
+
+        Those of a checkpoint, which are among the data, are also the students'.
+        """
+        if self.data.train.soft is not None:
+            return self.data.train.soft
         if self.teacher is None:
             return None
         spec, data = self.teacher.spec, self.data

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from centra.data.inputs import fingerprint, read_examples
 from centra.data.tags import tagged_spans
@@ -15,10 +17,11 @@ from centra.formats.task_module import HeadSpec, TaskSpec
 from centra.kinds import kind_named
 from centra.tokenization.text_encoder import Reading, TextEncoder
 from centra.training.contract_inference import InferredContract, infer_contract
-from centra.training.inputs import DATA_FILES, read_split
+from centra.training.inputs import DATA_FILES, DataBlobs, read_split
+from centra.training.soft_targets import SOFT_TARGETS, SoftTargets
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Mapping
 
     from centra.data.inputs import Example
     from centra.data.labelling import Labelling
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from centra.store import BlobReader
     from centra.store.s3.path import S3Path
     from centra.tokenization.text_encoder import Row
-    from centra.training.inputs import DataBlobs
 
 __all__ = ["Split", "TaskData"]
 
@@ -40,6 +42,12 @@ class Split:
     rows: list[Row]
     targets: list[np.ndarray]
     examples: list[Example]
+    soft: list[np.ndarray] | None = None
+    """A teacher's logits: per example ``(outputs,)``, or ``(seq, outputs)``."""
+    labelled: np.ndarray | None = None
+    """With these, ``(examples,)``: whether its label was given, and is not the teacher's answer."""
+    agreement: bool = False
+    """Whether its labels are a teacher's answers."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,8 @@ class TaskData:
     """The scheme of a tagging task's tags before they were converted to BIO."""
     thresholds: Thresholds | None = None
     """That the module gets, its teacher's decision aside."""
+    teacher: Mapping[str, Any] | None = None
+    """What is to be said of the checkpoint whose answers are among the data; None for none."""
     remarks: tuple[str, ...] = ()
     """What the labels were taken for, what is odd about them, and what truncation cuts off."""
 
@@ -121,6 +131,14 @@ class TaskData:
         encoder = TextEncoder.of(backbone, reader, max_length=max_length).with_prefixes(prefixes)
         encoder.check_room("training", pair=spec.input == "pair")
         splits = [_encode(spec, examples, encoder) for examples in (inferred.train, inferred.dev)]
+        soft, teacher = None, None
+        if isinstance(folder, DataBlobs) and SOFT_TARGETS in folder.blobs:
+            path = folder.blobs[SOFT_TARGETS].fetch()
+            contents = (*contents, path.read_bytes())
+            soft = SoftTargets.read(path)
+            teacher = soft.teacher
+            splits = [_with_soft_targets(spec, splits[0], soft), splits[1]]
+            splits[1] = replace(splits[1], agreement=soft.agreement)
         remarks = [*inferred.remarks]
         if spec.head.words == "characters":
             remarks.append("every token is one character: texts are cut into characters, too")
@@ -133,6 +151,7 @@ class TaskData:
             pad_token_id=encoder.pad_token_id,
             scheme=inferred.scheme,
             thresholds=thresholds,
+            teacher=teacher,
             remarks=(*remarks, *(text for texts in cut for text in texts)),
         )
 
@@ -159,6 +178,24 @@ def _encode(spec: TaskSpec, examples: list[Example], encoder: TextEncoder) -> Sp
     pairs = zip(examples, rows, strict=True)
     kind = kind_named(spec.kind)
     return Split(rows, [kind.target(spec, *pair) for pair in pairs], examples)
+
+
+def _with_soft_targets(spec: TaskSpec, split: Split, soft: SoftTargets) -> Split:
+    """A training set with a teacher's answers, those of words at each word's first token."""
+    if not spec.reads_every_token:
+        logits = [array[0] for array in soft.logits]
+    else:
+        logits = []
+        for example, row, array in zip(split.examples, split.rows, soft.logits, strict=True):
+            spread = np.zeros((len(row.input_ids), array.shape[1]), dtype=np.float32)
+            words = [span for span, _ in example.tagged_words(spec.head.words)]
+            tokens = row.first_tokens(words)
+            # Of the words of one token the first is what it learns; see Kind.target.
+            for token, scores in reversed([*zip(tokens, array, strict=True)]):
+                if token >= 0:
+                    spread[token] = scores
+            logits.append(spread)
+    return replace(split, soft=logits, labelled=soft.labelled)
 
 
 def _cut_remark(file: Path | S3Path, split: Split) -> list[str]:
