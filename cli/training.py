@@ -12,6 +12,7 @@ import click
 from centra.data.labelling import Labelling
 from centra.data.tags import SCHEMES
 from centra.errors import UsageError
+from centra.families.heads import POOLINGS
 from centra.kinds import KINDS
 from centra.training.recipe import REPORTERS, Recipe, meaning_of
 from cli.options import FEATURE_CACHE, LABELS, PLACE, words_option
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from centra.training.train import TrainedModule
 
 __all__ = [
-    "crf_option",
     "engine_options",
     "feature_cache_option",
+    "head_options",
     "label_options",
     "learning_rate_option",
     "print_trained",
@@ -61,7 +62,6 @@ def setting_option(settings: type, name: str, **options: Any) -> Callable[..., A
 
 learning_rate_option = setting_option(Recipe, "learning_rate")
 seed_option = setting_option(Recipe, "seed")
-crf_option = setting_option(Recipe, "crf")
 feature_cache_option = click.option(
     "--feature-cache",
     "cache",
@@ -161,6 +161,16 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(REPORTERS),
             help="What Trainer reports to. May be given several times.",
         ),
+    )
+
+
+def head_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a task's head is, and what its module does with texts; a student has its teacher's."""
+    return _add(
+        command,
+        setting_option(Recipe, "crf"),
+        setting_option(Recipe, "pooling", type=click.Choice(POOLINGS)),
+        setting_option(Recipe, "prefix", show_default=False),
     )
 
 

@@ -82,6 +82,13 @@ TINY = {
         token_types=True,
         config={"use_task_id": True, "task_type_vocab_size": 3, "type_vocab_size": 4},
     ),
+    "modernbert": Tiny(
+        model_type="modernbert",
+        tokenizer="wordpiece",
+        config={"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]}
+        | {"local_attention": 8, "classifier_pooling": "mean"},
+        exact=False,
+    ),
     "mpnet": Tiny(
         model_type="mpnet",
         tokenizer="mpnet",

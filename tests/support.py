@@ -134,8 +134,13 @@ def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
     if special:
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
     types = ["token_type_ids"] if tiny.token_types else []
-    tokenizer.model_max_length = MAX_LENGTH
-    tokenizer.model_input_names = ["input_ids", *types, "attention_mask"]
+    given = {
+        "model_max_length": MAX_LENGTH,
+        "model_input_names": ["input_ids", *types, "attention_mask"],
+    }
+    tokenizer.init_kwargs |= given  # What is saved.
+    for name, value in given.items():
+        setattr(tokenizer, name, value)
     return tokenizer
 
 

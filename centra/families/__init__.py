@@ -9,6 +9,7 @@ from centra.families.camembert import CAMEMBERT
 from centra.families.distilbert import DISTILBERT
 from centra.families.electra import ELECTRA
 from centra.families.ernie import ERNIE
+from centra.families.modernbert import MODERNBERT
 from centra.families.mpnet import MPNET
 from centra.families.roberta import ROBERTA
 from centra.families.xlm_roberta import XLM_ROBERTA
@@ -17,7 +18,17 @@ __all__ = ["FAMILIES", "Family", "add_family", "family_named"]
 
 FAMILIES = {
     family.model_type: family
-    for family in (BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, DISTILBERT, ELECTRA, ERNIE, MPNET)
+    for family in (
+        BERT,
+        ROBERTA,
+        XLM_ROBERTA,
+        CAMEMBERT,
+        DISTILBERT,
+        ELECTRA,
+        ERNIE,
+        MODERNBERT,
+        MPNET,
+    )
 }
 """By their names in ``config.json`` and ``backbone.json``."""
 

@@ -13,6 +13,7 @@ from centra.data.labels import check_labels, read_labels
 from centra.data.tags import Scheme  # noqa: TC001 - pydantic reads annotations
 from centra.data.words import Segmentation  # noqa: TC001
 from centra.errors import UsageError
+from centra.families.heads import Pooling  # noqa: TC001 - pydantic reads it
 from centra.formats.documents import Document
 from centra.formats.task_module import KindName  # noqa: TC001
 from centra.formats.thresholds import read_thresholds
@@ -42,6 +43,8 @@ class _Training(Document):
     metric: str | None = Recipe.metric
     max_length: Annotated[int, Field(ge=0)] = Recipe.max_length
     crf: bool = Recipe.crf
+    pooling: Pooling = "first"
+    prefix: str = Recipe.prefix
 
 
 class _Search(Document):

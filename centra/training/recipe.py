@@ -13,6 +13,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 from centra.errors import UsageError
+from centra.families.heads import POOLINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -50,6 +51,10 @@ def _share(value: float) -> str | None:
 def _tokens(value: int) -> str | None:
     fits = value == 0 or value >= _SHORTEST
     return None if fits else f"must be 0 or at least {_SHORTEST} tokens"
+
+
+def _pooling(value: str) -> str | None:
+    return None if value in POOLINGS else f"must be one of {', '.join(POOLINGS)}"
 
 
 def _seed(value: int) -> str | None:
@@ -103,6 +108,12 @@ class Recipe:
     """None takes the kind's first in :attr:`centra.kinds.base.Kind.metrics`."""
     max_length: int = _setting(0, "Tokens kept of an input; 0 for the backbone's maximum.", _tokens)
     crf: bool = _setting(default=False, meaning="Decode tags with a linear-chain CRF.")
+    pooling: str = _setting(
+        "first", "How a text's tokens become one row: first, mean, max or late.", _pooling
+    )
+    """See :data:`centra.families.heads.Pooling`. A student has its teacher's."""
+    prefix: str = _setting("", "Put before each text, in training and in every answer.")
+    """A student has its teacher's."""
     seed: int = _setting(0, "Of the head's first weights and the order of examples.", _seed)
 
     def check(self, backbone: BackboneSpec) -> None:

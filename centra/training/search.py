@@ -104,7 +104,12 @@ def search(
         backbone, reader, data, work=work, one_machine=engine.one_machine
     )
     examples = TaskData.load(
-        backbone, reader, shared_data, max_length=recipe.max_length, labelling=labelling
+        backbone,
+        reader,
+        shared_data,
+        max_length=recipe.max_length,
+        prefix=recipe.prefix,
+        labelling=labelling,
     )
     for text in examples.remarks:
         remark(text)

@@ -12,9 +12,10 @@ from centra.data.inputs import fingerprint, read_examples
 from centra.data.tags import tagged_spans
 from centra.data.words import are_characters
 from centra.errors import DataError, FormatError
+from centra.formats.decision import Decision
 from centra.formats.task_module import HeadSpec, TaskSpec
 from centra.kinds import kind_named
-from centra.tokenization.text_encoder import TextEncoder
+from centra.tokenization.text_encoder import Reading, TextEncoder
 from centra.training.contract_inference import InferredContract, infer_contract
 from centra.training.inputs import DATA_FILES, DataBlobs, read_split
 from centra.training.soft_targets import SOFT_TARGETS, SoftTargets
@@ -77,6 +78,7 @@ class TaskData:
         folder: Path | S3Path | DataBlobs,
         *,
         max_length: int = 0,
+        prefix: str = "",
         labelling: Labelling | None = None,
         like: TaskSpec | None = None,
     ) -> TaskData:
@@ -87,6 +89,7 @@ class TaskData:
             reader: where its blobs are.
             folder: holds both files; see :func:`centra.data.inputs.read_examples`.
             max_length: tokens kept of each input; 0 for the backbone's maximum.
+            prefix: put before each text; that of ``like`` where there is one.
             labelling: what the labels mean, where the data do not say it.
             like: see :func:`centra.training.contract_inference.infer_contract`.
 
@@ -111,6 +114,11 @@ class TaskData:
             tap_layer=0,
             depth=0,
             head=_head(inferred, labelling, like),
+            decision=Decision(
+                prefix=prefix if like is None else like.decision.prefix,
+                # What was learnt from so many tokens is asked about as many.
+                max_length=max_length if 0 < max_length < backbone.max_length else None,
+            ),
         )
         try:
             spec.check(str(files[0]))
@@ -119,7 +127,9 @@ class TaskData:
         thresholds = labelling.thresholds if labelling else None
         if thresholds is not None:
             thresholds.decide(spec)  # Refused here, before anything is computed.
-        encoder = TextEncoder.of(backbone, reader, max_length=max_length)
+        prefixes = Reading.of(spec).prefixes
+        encoder = TextEncoder.of(backbone, reader, max_length=max_length).with_prefixes(prefixes)
+        encoder.check_room("training", pair=spec.input == "pair")
         splits = [_encode(spec, examples, encoder) for examples in (inferred.train, inferred.dev)]
         soft, teacher = None, None
         if isinstance(folder, DataBlobs) and SOFT_TARGETS in folder.blobs:

@@ -133,11 +133,12 @@ def test_padding_may_come_first(family: str, imported: Callable[[str], support.B
 
 
 @every_family
-def test_the_longest_input_has_as_many_tokens_as_there_are_positions(
+def test_a_backbone_has_token_types_and_a_longest_input_as_its_tokenizer_says(
     family: str, imported: Callable[[str], support.Backbone]
 ) -> None:
     backbone = imported(family)
 
+    assert backbone.spec.token_types == TINY[family].token_types
     assert backbone.spec.max_length == support.MAX_LENGTH
     assert encoded(backbone, BATCHES["longest"]).input_ids.shape[1] == support.MAX_LENGTH
 
