@@ -172,8 +172,8 @@ def test_settings_come_back_as_they_were_written(
 
 def test_labels_are_a_file_or_a_list(path: Path) -> None:
     (path.parent / "labels.txt").write_text("b\na\n")
-    for given in ('"labels.txt"', '["b", "a"]'):
-        text = with_setting("labels", given).replace('thresholds = "thresholds.toml"', "")
+    for written in ('"labels.txt"', '["b", "a"]'):
+        text = with_setting("labels", written).replace('thresholds = "thresholds.toml"', "")
         assert read(path, text).labelling(path.parent).labels == ("b", "a")
     twice = read(path, with_setting("labels", '["a", "a"]'))
     with pytest.raises(DataError, match="labels: label 2: label 'a' is there twice"):
