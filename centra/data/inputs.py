@@ -31,6 +31,7 @@ __all__ = [
     "LabelForm",
     "dev_file",
     "fingerprint",
+    "parse_example",
     "read_examples",
 ]
 
@@ -212,11 +213,39 @@ def read_examples(
     """
     rows = [*read_jsonl(path, data)]
     characters = are_characters(_all_tokens(fields for _, fields in rows)) or None
-    examples = [_parse_example(fields, where, characters=characters) for where, fields in rows]
+    examples = [parse_example(fields, where, characters=characters) for where, fields in rows]
     if not examples:
         raise DataError(f"{path}: holds no examples; expected JSONL with one example a line")
     progress(f"read {path.name}", len(examples), len(examples))
     return examples
+
+
+def parse_example(fields: object, where: str, *, characters: bool | None = None) -> Example:
+    """Read one labelled example from the object of a line; see :func:`read_examples`.
+
+    Args:
+        fields: the object.
+        where: what to call its place in errors.
+        characters: see :meth:`Input.of_tokens`.
+
+    Raises:
+        DataError: it is malformed; ``where`` names the place.
+    """
+    if not isinstance(fields, Mapping):
+        raise DataError(
+            f"{where}: expected a text with its label, as an object; found {str(fields)[:80]!r}"
+        )
+    match fields:
+        case {"tokens": [*tokens], "text": str() as text} if "text_pair" not in fields:
+            _check_text(text, where)
+            item = Input.of_tokens(tokens, where, text, characters=characters)
+        case {"tokens": [*tokens]} if "text" not in fields and "text_pair" not in fields:
+            item = Input.of_tokens(tokens, where, characters=characters)
+            _check_text(item.text, where)
+        case _:
+            item = Input.parse(fields, where)
+    label, numbers = parse_label(fields, item.tokens, where)
+    return Example(item, label, where, numbers)
 
 
 def fingerprint(files: Iterable[bytes]) -> str:
@@ -240,21 +269,3 @@ def _all_tokens(rows: Iterable[object]) -> Iterator[str]:
         match fields:
             case {"tokens": [*tokens]}:
                 yield from (token for token in tokens if isinstance(token, str))
-
-
-def _parse_example(fields: object, where: str, *, characters: bool | None) -> Example:
-    if not isinstance(fields, Mapping):
-        raise DataError(
-            f"{where}: expected a text with its label, as an object; found {str(fields)[:80]!r}"
-        )
-    match fields:
-        case {"tokens": [*tokens], "text": str() as text} if "text_pair" not in fields:
-            _check_text(text, where)
-            item = Input.of_tokens(tokens, where, text, characters=characters)
-        case {"tokens": [*tokens]} if "text" not in fields and "text_pair" not in fields:
-            item = Input.of_tokens(tokens, where, characters=characters)
-            _check_text(item.text, where)
-        case _:
-            item = Input.parse(fields, where)
-    label, numbers = parse_label(fields, item.tokens, where)
-    return Example(item, label, where, numbers)

@@ -98,6 +98,10 @@ def size_of(tensor: str, axis: int = 0) -> Setting:
     return replace(SIZE, tensor=tensor, axis=axis)
 
 
+def _config_alone(config: Any, number: int) -> tuple[Any, ...]:  # noqa: ARG001 - see below
+    return (config,)
+
+
 def _padding(shared: SharedState, layer: Layer) -> dict[str, Any]:  # noqa: ARG001 - see below
     return {"attention_mask": shared.mask}
 
@@ -111,6 +115,8 @@ class TransformersClasses:
     model: str
     embeddings: str
     layer: str
+    layer_arguments: Callable[[Any, int], tuple[Any, ...]] = _config_alone
+    """What the class of a layer is made with, out of a config of its own and the layer's number."""
     layer_inputs: Callable[[SharedState, Layer], dict[str, Any]] = _padding
     """What a layer of such a description takes beside hidden states, out of what all layers share."""
 
@@ -127,6 +133,10 @@ class Family:
     """What its ``config.json`` calls it."""
     settings: Mapping[str, Setting]
     """Those that embeddings and layers depend on; nothing else enters the backbone's digest."""
+    older_settings: Mapping[str, Setting] = field(default_factory=dict)
+    """What older ``config.json`` say instead of some of them, which transformers understands."""
+    contradiction: Callable[[Mapping[str, Any]], str | None] = lambda _: None
+    """What settings say that cannot all be so, for errors; None of good ones."""
     embeddings: Callable[[Mapping[str, Any]], Embeddings]
     """How its embeddings look with some settings."""
     layer: Callable[[Mapping[str, Any], int], Layer]

@@ -9,6 +9,7 @@ A ``backbone.json`` holds the same settings, and is held to the same rules, wher
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from centra.errors import FormatError, IncompatibleError, first_line
@@ -142,11 +143,15 @@ def transformers_config(
             )
     for key, value in settings.items():
         _check_value(key, value, family, where, "config.json")
+    for key in family.older_settings.keys() & raw.keys():
+        _check_value(key, raw[key], family, where, "config.json")
+        settings[key] = raw[key]
     # Not the layers', but transformers looks for a tokenizer's class here.
     if isinstance(raw.get("tokenizer_class"), str):
         settings["tokenizer_class"] = raw["tokenizer_class"]
     try:
-        return kind(**settings)
+        # transformers writes into the settings that it is given.
+        return kind(**deepcopy(settings))
     except Exception as error:
         raise FormatError(f"{where}: cannot use its config.json ({first_line(error)})") from error
 
@@ -175,6 +180,8 @@ def check_settings(settings: Mapping[str, Any], family: Family, where: str, docu
             f"{where}: {document} says {family.heads_key} {heads!r:.60}, which does not "
             f"divide the hidden size of {hidden}"
         )
+    if (contradiction := family.contradiction(settings)) is not None:
+        raise FormatError(f"{where}: {document} says {contradiction}")
     _check_padding(settings, family, where, document)
 
 
@@ -215,7 +222,7 @@ def _refuse_unsupported(raw: Mapping[str, Any], where: str) -> None:
 
 
 def _check_value(key: str, value: Any, family: Family, where: str, document: str) -> None:
-    setting = family.settings.get(key) or family.head_settings[key]
+    setting = {**family.older_settings, **family.head_settings, **family.settings}[key]
     if not setting.fits(value):
         raise FormatError(
             f"{where}: {document} says {key} {value!r:.60}; expected {setting.expected}"

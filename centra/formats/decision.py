@@ -41,9 +41,9 @@ class Decision(Document):
     rejection: float | None = Field(default=None, exclude_if=_is_none)
     """The score below which a classification gives no label; None never does."""
     max_length: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=_is_none)
-    """Tokens kept of each input, where fewer than the backbone's maximum. Not served yet."""
-    prefix: str = Field(default="", exclude_if=lambda value: not value)
-    """Put before each text. Not served yet."""
+    """Tokens kept of each input, where fewer than the backbone's maximum."""
+    prefix: str | tuple[str, str] = Field(default="", exclude_if=lambda value: not value)
+    """Put before each text, or before the first and the second of a pair."""
     pooling: str = Field(default="first", exclude_if=lambda value: value == "first")
     """How one row is made of an input's tokens; one of :data:`centra.families.heads.POOLINGS`."""
 
@@ -85,13 +85,10 @@ class Decision(Document):
                 f"{where}: decision.pooling is 'late', behind the dense layer, which its head does "
                 "not have"
             )
-        for name in ("max_length", "prefix"):
-            usual = type(self).model_fields[name].default
-            if getattr(self, name) != usual:
-                raise IncompatibleError(
-                    f"{where}: decision.{name} is {getattr(self, name)!r}, which this Centra cannot "
-                    f"serve; expected {usual!r}"
-                )
+        if isinstance(self.prefix, tuple) and spec.input != "pair":
+            raise FormatError(
+                f"{where}: decision.prefix has two texts, but the task takes single texts"
+            )
 
     def completed(self, spec: TaskSpec, kind: Kind) -> Decision:
         """The same with what the kind and the head say where this says nothing."""
@@ -115,8 +112,8 @@ class DecisionChange:
     """A field in which two decisions differ."""
 
     field: str
-    before: float | str | tuple[float, ...] | None
-    after: float | str | tuple[float, ...] | None
+    before: float | str | tuple[float, ...] | tuple[str, str] | None
+    after: float | str | tuple[float, ...] | tuple[str, str] | None
 
     def __str__(self) -> str:
         """For people: ``threshold: 0.5 → 0.4``."""
@@ -128,7 +125,10 @@ def _usual_threshold(spec: TaskSpec) -> float:
     return usual
 
 
-def _shown(value: float | str | tuple[float, ...] | None) -> str:
+def _shown(value: float | str | tuple[float, ...] | tuple[str, str] | None) -> str:
     if isinstance(value, tuple):
-        return ", ".join(f"{number:g}" for number in value)
-    return f"{value:g}" if isinstance(value, float) else str(value) if value else "none"
+        return ", ".join(repr(one) if isinstance(one, str) else f"{one:g}" for one in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    # What begins or ends with a space is shown with it.
+    return "none" if not value else repr(value) if str(value) != str(value).strip() else str(value)

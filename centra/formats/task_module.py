@@ -244,6 +244,10 @@ def check_fits(module: ModuleFile, backbone: BackboneSpec, called: str) -> None:
         raise IncompatibleError(
             f"{where}: taps layer {spec.tap_layer}, but {called} has {backbone.num_layers} layers"
         )
+    if (limit := spec.decision.max_length) is not None and limit > backbone.max_length:
+        raise IncompatibleError(
+            f"{where}: decision.max_length is {limit}, but {called} reads {backbone.max_length} tokens"
+        )
     expected = {
         f"layers.{i}.{name}": shape
         for i in range(1, spec.depth + 1)

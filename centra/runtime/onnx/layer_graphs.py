@@ -84,9 +84,12 @@ def embeddings(weights: Mapping[str, np.ndarray], description: Embeddings) -> Gr
     graph = Graph("embeddings")
     states, width = "", description.width
     for table in description.tables:
-        ids = graph.input(table.ids, "int64", ["tokens"])
-        weight = graph.weight(table.name, weights[f"{table.name}.weight"])
-        rows = graph.node("Gather", weight, ids, axis=0)
+        stored = weights[f"{table.name}.weight"]
+        if table.ids == "zeros":
+            rows = graph.weight(table.name, stored[:1])
+        else:
+            ids = graph.input(table.ids, "int64", ["tokens"])
+            rows = graph.node("Gather", graph.weight(table.name, stored), ids, axis=0)
         states = graph.node("Add", states, rows) if states else rows
     if description.norm is not None:
         states = _normed(graph, states, weights, description.norm)
