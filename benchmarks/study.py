@@ -11,6 +11,7 @@ It takes hours on two cores and may be stopped at any time: the same command goe
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import sys
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ from benchmarks.tools.common import (
     table,
 )
 from benchmarks.tools.joint import train_joint, train_leave_one_out
-from benchmarks.tools.real import find_data, minilm, take_rows
+from benchmarks.tools.real import find_data, minilm, mpnet_base, take_rows
 from centra.kinds import kind_named
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
@@ -50,35 +51,78 @@ from centra.training.task_data import TaskData
 from centra.training.trials import best_trial
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from benchmarks.tools.real import Backbone
     from centra.training.trials import Trial
 
-RESULTS = ROOT / "benchmarks" / "STUDY.md"
-TASKS = (
-    "domain",
-    "emotion",
-    "intent_snips",
-    "slots_restaurant",
-    "slots_snips",
-    "sst2",
-    "stsb",
-    "trec",
-)
-JOINT = ("joint", "leave-one-out")
-THRESHOLDS = ("1", "2", "3", "4")
-"""Points of the metric that an added layer must gain: the more, the fewer layers."""
-SHARE = 0.4
-"""Of full fine-tuning's layers: what the goal allows."""
-STUDENTS = (1, 2)
+METHODS = ("from-backbone", "joint", "leave-one-out")
+"""What may be left out."""
 MAX_LENGTH = 64
-# The recipes. Full fine-tuning and the teachers choose among the same learning rates.
-LAYERS = (2, 5)
-RATES = (1e-4, 3e-4)
-STUDENT_RATES = (4e-4, 8e-4)
 JOINT_RATE = 1e-4
 HEAD_RATE, HEAD_EPOCHS = 1e-3, 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What is studied on a backbone."""
+
+    title: str
+    open: Callable[[Path], Backbone]
+    results: Path
+    tasks: tuple[str, ...]
+    rows: int
+    layers: tuple[int, int]
+    """The fewest and the most of the teachers."""
+    students: tuple[int, ...]
+    thresholds: tuple[str, ...]
+    """Points of the metric that an added layer must gain: the more, the fewer layers."""
+    share: float
+    """Of full fine-tuning's layers: what the goal allows."""
+    rates: tuple[float, ...]
+    """Among which full fine-tuning and the teachers choose."""
+    student_rates: tuple[float, ...]
+    without: tuple[str, ...] = ()
+    paper: bool = False
+    """Whether the paper's own figures stand beside it."""
+
+
+SETUPS = {
+    "minilm": Setup(
+        title="The paper's study on MiniLM",
+        open=minilm,
+        results=ROOT / "benchmarks" / "STUDY_MINILM.md",
+        tasks=(
+            *("domain", "emotion", "intent_snips", "slots_restaurant", "slots_snips"),
+            *("sst2", "stsb", "trec"),
+        ),
+        rows=1000,
+        layers=(2, 5),
+        students=(1, 2),
+        thresholds=("1", "2", "3", "4"),
+        share=0.4,
+        rates=(1e-4, 3e-4),
+        student_rates=(4e-4, 8e-4),
+    ),
+    "mpnet-base": Setup(
+        title="The paper's study on MPNet, twelve layers",
+        open=mpnet_base,
+        results=ROOT / "benchmarks" / "STUDY.md",
+        tasks=(
+            *("cola", "mrpc", "rte", "stsb"),
+            *("intent", "slots_snips", "banking_intent", "emotion"),
+        ),
+        rows=500,
+        layers=(4, 10),
+        students=(1, 2, 3),
+        thresholds=("1", "2", "3"),
+        share=0.343,
+        rates=(1e-4,),
+        student_rates=(2e-4,),
+        without=METHODS,
+        paper=True,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -98,27 +142,38 @@ class Row:
 def main() -> int:
     """Run the study, or what is left of it; 0 where everything could be measured."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-    add_options(parser, RESULTS, "two tasks, few rows, teachers and epochs", pins=None)
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "study")
-    parser.add_argument("--tasks", nargs="+", default=TASKS)
-    parser.add_argument("--rows", type=int, default=1000, help="of each train set")
+    add_options(
+        parser, SETUPS["minilm"].results, "two tasks, few rows, teachers and epochs", pins=None
+    )
+    parser.add_argument("--backbone", choices=[*SETUPS], default="minilm")
+    parser.add_argument("--work", type=Path, help="default build/study-BACKBONE")
+    parser.add_argument("--tasks", nargs="+", help="some of them, to do it in parts")
+    parser.add_argument("--rows", type=int, help="of each train set")
     parser.add_argument("--dev-rows", type=int, default=500)
-    parser.add_argument("--layers", type=int, nargs=2, default=LAYERS, help="of the teachers")
+    parser.add_argument("--layers", type=int, nargs=2, help="of the teachers")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--joint-epochs", type=int, default=4)
     parser.add_argument("--left-out-epochs", type=int, default=4, help="of the others' model")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--without", nargs="+", default=(), choices=JOINT)
+    parser.add_argument("--without", nargs="+", choices=METHODS, help="of these methods")
     parser.add_argument("--jobs", type=int, help="processes that train; default one per core")
     options = parser.parse_args()
+    setup = SETUPS[options.backbone]
     if options.quick:
-        options.work = options.work.with_name("study-quick")
         options.tasks, options.rows, options.dev_rows = ("trec", "slots_restaurant"), 28, 10
         options.layers = (1, 2)
         options.epochs = options.joint_epochs = options.left_out_epochs = 1
+    # What is not said is the setup's.
+    options.work = (
+        options.work or ROOT / "build" / f"study-{options.backbone}{'-quick' * options.quick}"
+    )
+    for name in ("tasks", "rows", "layers", "without"):
+        if getattr(options, name) is None:
+            setattr(options, name, getattr(setup, name))
     load = os.getloadavg()[0]
     try:
-        backbone = minilm(options.work / "store")
+        published = published_rows() if setup.paper else []
+        backbone = setup.open(options.work / "store")
         source = find_data()
         name = f"{options.rows}-{options.dev_rows}"
         data = {
@@ -136,16 +191,20 @@ def main() -> int:
         }
         engine = LocalEngine(options.jobs)
         seeds = [
-            _seed(backbone, data, examples, options, engine=engine, seed=seed)
+            _seed(setup, backbone, data, examples, options, engine=engine, seed=seed)
             for seed in range(options.seeds)
         ]
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     rows = [_mean(rows) for rows in zip(*seeds, strict=True)]
-    goals = _goals(rows, full=backbone.spec.num_layers * len(data))
-    settings = _settings(options, backbone, examples, load)
-    publish(options, RESULTS, _report(rows, goals, settings, full=rows[0].layers), goals)
+    goals = _goals(rows, setup.share, full=backbone.spec.num_layers * len(data))
+    body = _report(rows, goals, published, full=rows[0].layers)
+    settings = _settings(setup, options, backbone, examples, load)
+    text = report(setup.title, "study.py", body, settings)
+    # A part of the tasks is no study.
+    options.quick = options.quick or {*options.tasks} != {*setup.tasks}
+    publish(options, setup.results, text, goals)
     return 0
 
 
@@ -153,6 +212,7 @@ def main() -> int:
 
 
 def _seed(
+    setup: Setup,
     backbone: Backbone,
     data: Mapping[str, Path],
     examples: Mapping[str, TaskData],
@@ -167,10 +227,10 @@ def _seed(
     layers = backbone.spec.num_layers
     full: dict[str, float] = {}
     trials: dict[str, list[Trial]] = {}
-    vanilla: dict[str, list[Trial]] = {}
+    from_backbone: dict[str, list[Trial]] = {}
     for task, folder in data.items():
         say(f"seed {seed}, {task}: full fine-tuning")
-        plan = _plan(task, options, seed)
+        plan = _plan(setup, task, options, seed)
         full[task] = search(
             backbone.spec,
             backbone.store,
@@ -192,33 +252,39 @@ def _seed(
             cache=cache,
         )
         trials[task] = found.trials
-        say(f"seed {seed}, {task}: students from the backbone")
-        students = _from_backbone(
-            backbone,
-            folder,
-            plan,
-            found.teacher,
-            work=work / task,
-            engine=engine,
-            cache=cache,
-        )
-        vanilla[task] = [found.teacher, *students]
+        if "from-backbone" not in options.without:
+            say(f"seed {seed}, {task}: students from the backbone")
+            students = _from_backbone(
+                setup,
+                backbone,
+                folder,
+                plan,
+                found.teacher,
+                work=work / task,
+                engine=engine,
+                cache=cache,
+            )
+            from_backbone[task] = [found.teacher, *students]
         say(f"  {full[task]:.2f} in full; {found.choice}")
     rows = [
         Row("full fine-tuning", full, layers * len(data)),
         _best("teacher", trials, "teacher", None),
-        *(_best(f"KD-{depth}", trials, "student", depth) for depth in STUDENTS),
-        *(_mixed(work, threshold, trials) for threshold in THRESHOLDS),
-        *(_best(f"KD-{depth} from the backbone", vanilla, "student", depth) for depth in STUDENTS),
+        *(_best(f"KD-{depth}", trials, "student", depth) for depth in setup.students),
+        *(_mixed(work, threshold, trials) for threshold in setup.thresholds),
     ]
+    if from_backbone:
+        rows += [
+            _best(f"KD-{depth} from the backbone", from_backbone, "student", depth)
+            for depth in setup.students
+        ]
     return rows + _joint(backbone, examples, options, work=work / "joint", seed=seed)
 
 
-def _plan(task: str, options: argparse.Namespace, seed: int) -> Plan:
+def _plan(setup: Setup, task: str, options: argparse.Namespace, seed: int) -> Plan:
     return Plan.model_validate(
         {
             "task": task,
-            "backbone": "minilm",
+            "backbone": options.backbone,
             "data": "",
             "training": {
                 "epochs": options.epochs,
@@ -227,15 +293,16 @@ def _plan(task: str, options: argparse.Namespace, seed: int) -> Plan:
             },
             "search": {
                 "layers": options.layers,
-                "learning_rates": RATES,
+                "learning_rates": setup.rates,
                 "seeds": (seed,),
             },
-            "distill": {"layers": STUDENTS, "learning_rates": STUDENT_RATES},
+            "distill": {"layers": setup.students, "learning_rates": setup.student_rates},
         }
     )
 
 
 def _from_backbone(
+    setup: Setup,
     backbone: Backbone,
     data: Path,
     plan: Plan,
@@ -263,9 +330,9 @@ def _from_backbone(
             teacher=work / "fit" / "teacher.safetensors",
             distillation=Distillation(start="backbone"),
         )
-        for depth in STUDENTS
+        for depth in setup.students
         if depth < teacher.task_layers
-        for rate in STUDENT_RATES
+        for rate in setup.student_rates
     ]
     found = dict(engine.map(advance, jobs))
     for job in jobs:
@@ -361,24 +428,32 @@ def _mean(rows: Sequence[Row]) -> Row:
     )
 
 
-def _goals(rows: Sequence[Row], *, full: int) -> list[Goal]:
+def _goals(rows: Sequence[Row], share: float, *, full: int) -> list[Goal]:
     """At the threshold that scores best within the layers that the goal allows."""
     mixed = [row for row in rows if row.method.startswith("mixed")]
-    within = [row for row in mixed if row.layers <= SHARE * full] or [
+    within = [row for row in mixed if row.layers <= share * full] or [
         min(mixed, key=lambda row: row.layers)
     ]
     best = max(within, key=lambda row: row.average)
-    share = 100 * best.average / rows[0].average
+    quality = 100 * best.average / rows[0].average
     return [
-        Goal.at_least(99.6, f"{best.method}: % of full fine-tuning's average", share),
-        Goal.at_most(100 * SHARE, f"{best.method}: % of its layers", 100 * best.layers / full),
+        Goal.at_least(99.6, f"{best.method}: % of full fine-tuning's average", quality),
+        Goal.at_most(100 * share, f"{best.method}: % of its layers", 100 * best.layers / full),
     ]
 
 
 def _report(
-    rows: Sequence[Row], goals: Sequence[Goal], settings: Sequence[str], *, full: float
-) -> str:
+    rows: Sequence[Row], goals: Sequence[Goal], published: Sequence[Row], *, full: float
+) -> list[str]:
     """The results as Markdown."""
+    lines = [*goal_table(goals), "", *_table(rows, full)]
+    if published:
+        lines += ["", "The paper's (table 2), BERT base, all rows:", ""]
+        lines += _table(published, published[0].layers)
+    return lines
+
+
+def _table(rows: Sequence[Row], full: float) -> list[str]:
     tasks = [*rows[0].scores]
     lines = [
         [
@@ -392,11 +467,37 @@ def _report(
         for row in rows
     ]
     headers = ("dev metric in points", *tasks, "average", "% of full", "layers", "overhead")
-    body = (*goal_table(goals), "", *table(headers, lines))
-    return report("The paper's study on MiniLM", "study.py", body, settings)
+    return table(headers, lines)
+
+
+def published_rows() -> list[Row]:
+    """The paper's table 2, from ``CENTRA_PAPER`` or ``shared/paper`` beside the checkout.
+
+    Raises:
+        BenchmarkError: it is not there.
+    """
+    file = (
+        Path(os.environ.get("CENTRA_PAPER", ROOT.parent / "shared" / "paper")) / "tables2and5.csv"
+    )
+    try:
+        with file.open(encoding="utf-8") as lines:
+            found = [*csv.DictReader(lines)]
+    except OSError as error:
+        raise BenchmarkError(f"{file}: {error.strerror}; set CENTRA_PAPER to its folder") from error
+    beside = ("method", "average", "layers", "overhead")
+    return [
+        Row(
+            row["method"],
+            {task: float(score) for task, score in row.items() if task not in beside},
+            float(row["layers"]),
+        )
+        for row in found
+        if row["method"].startswith(("full", "kd", "mixed"))
+    ]
 
 
 def _settings(
+    setup: Setup,
     options: argparse.Namespace,
     backbone: Backbone,
     examples: Mapping[str, TaskData],
@@ -404,33 +505,34 @@ def _settings(
 ) -> list[str]:
     """What was run on what, a line each."""
     metrics = {task: kind_named(found.spec.kind).metrics[0] for task, found in examples.items()}
-    rates = " and ".join(f"{rate:g}" for rate in RATES)
-    student_rates = " and ".join(f"{rate:g}" for rate in STUDENT_RATES)
+    rates = " and ".join(f"{rate:g}" for rate in setup.rates)
+    student_rates = " and ".join(f"{rate:g}" for rate in setup.student_rates)
     fewest, most = options.layers
     lines = (
         (
-            f"all-MiniLM-L6-v2, {backbone.spec.num_layers} layers; {MAX_LENGTH} tokens; of each set "
+            f"{options.backbone}, {backbone.spec.num_layers} layers; {MAX_LENGTH} tokens; of each set "
             f"{options.rows} train and {options.dev_rows} dev rows at even distances, or all there are"
         ),
         "metrics: " + ", ".join(f"{task} {metric}" for task, metric in metrics.items()),
         (
             f"{options.seeds} seed{'' if options.seeds == 1 else 's'}; {options.epochs} epochs, batches "
             "of 32, the best epoch by the dev metric; full fine-tuning and teachers at learning rates "
-            f"{rates}, the better counts; teachers of {fewest} to {most} layers by successive halving"
+            f"{rates}, the best counts; teachers of {fewest} to {most} layers by successive halving"
         ),
         (
-            f"students of {' and '.join(map(str, STUDENTS))} layers at {student_rates}, temperature 2, "
-            "weight 0.5"
-        ),
-        (
-            f"joint: {options.joint_epochs} epochs over all tasks' rows at {JOINT_RATE:g}; leave one "
-            f"out: {options.left_out_epochs} over the others', then the head alone for "
-            f"{HEAD_EPOCHS} at {HEAD_RATE:g}"
+            f"students of {', '.join(map(str, setup.students))} layers at {student_rates}, "
+            "temperature 2, weight 0.5"
         ),
         f"{system()}; load average {load:.1f} before",
         our_versions("torch", "transformers"),
     )
-    return [*lines]
+    joint = (
+        f"joint: {options.joint_epochs} epochs over all tasks' rows at {JOINT_RATE:g}; leave one "
+        f"out: {options.left_out_epochs} over the others', then the head alone for "
+        f"{HEAD_EPOCHS} at {HEAD_RATE:g}"
+    )
+    both = {"joint", "leave-one-out"} <= {*options.without}
+    return [*lines] if both else [*lines, joint]
 
 
 def _epochs(what: str, done: int, total: int) -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.tools.common import ROOT, BenchmarkError
+from benchmarks.tools.weights import find_weights
 from centra.checkpoints.backbone import import_backbone
 from centra.store import LocalStore
 
 if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
 
-__all__ = ["Backbone", "find_data", "minilm", "take_rows"]
+__all__ = ["Backbone", "find_data", "minilm", "mpnet_base", "take_rows"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,21 @@ def minilm(store: Path) -> Backbone:
 
     blobs = LocalStore(store)
     return Backbone(import_backbone(str(get_model_path()), blobs), blobs)
+
+
+def mpnet_base(store: Path) -> Backbone:
+    """all-mpnet-base-v2, imported into a store; see :mod:`benchmarks.tools.weights`.
+
+    Raises:
+        BenchmarkError: its weights are not there.
+    """
+    folder = find_weights("mpnet-base")
+    if folder is None:
+        raise BenchmarkError(
+            "needs mpnet-base in CENTRA_WEIGHTS; make weights puts it into .weights"
+        )
+    blobs = LocalStore(store)
+    return Backbone(import_backbone(str(folder), blobs), blobs)
 
 
 def take_rows(source: Path, target: Path, *, train: int, dev: int) -> Path:

@@ -31,6 +31,7 @@ _PRETRAINING = "|".join(
         rf"discriminator_predictions\.(dense|dense_prediction){_PARTS}",
         rf"generator_predictions\.(dense|LayerNorm){_PARTS}",
         rf"generator_lm_head{_PARTS}",
+        rf"decoder{_PARTS}",
     )
 )
 # Heads of transformers' own task classes: no part of the encoder below them.
@@ -39,6 +40,7 @@ _TASK_HEADS = "|".join(
         rf"(pre_)?classifier{_PARTS}",
         rf"classifier\.(dense|out_proj){_PARTS}",
         rf"qa_outputs{_PARTS}",
+        rf"head\.(dense|norm){_PARTS}",
         rf"sequence_summary\.summary{_PARTS}",
     )
 )

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from centra.store.protocol import BlobStore
     from centra.store.s3.path import S3Path
 
-__all__ = ["anchored_store", "cache_folder", "open_path", "open_store"]
+__all__ = ["anchored_store", "cache_folder", "is_in_bucket", "open_path", "open_store"]
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(//)?", re.IGNORECASE)
 _USER = re.compile(r"[^/.:@][^:@]*:[^/@]*@")
 """A user and a password behind a scheme that was forgotten or mistyped."""
+_ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _FILE = re.compile(r"file://(?:localhost)?(/[^?#]*)", re.DOTALL | re.IGNORECASE)
 _SLASH = re.compile("%2f|%00", re.IGNORECASE)
 
@@ -63,13 +64,29 @@ def open_path(path: str | os.PathLike[str] | S3Path) -> Path | S3Path:
             one already stays as it is.
 
     Raises:
-        UsageError: an address in a bucket that has none, or with options that mean nothing.
+        UsageError: another scheme, an address in a bucket that has none, or with options that mean nothing.
     """
-    if isinstance(path, str) and path.lower().startswith("s3://"):
+    if isinstance(path, str) and is_in_bucket(path):
         from centra.store.s3.path import S3Path
 
         return S3Path(path)
     return Path(path) if isinstance(path, str | os.PathLike) else path
+
+
+def is_in_bucket(address: str) -> bool:
+    """Whether the address of a file or folder leads to a bucket, and not to this machine's disk.
+
+    Raises:
+        UsageError: it begins like the address of something else.
+    """
+    scheme = _ELSEWHERE.match(address)
+    if scheme is None or scheme[0].lower() == "s3://":
+        return scheme is not None
+    raise UsageError(
+        f"{redacted(address, address)!r}: expected a path or s3://BUCKET/PREFIX",
+        code="unknown-scheme",
+        address=redacted(address, address),
+    )
 
 
 def anchored_store(url: str, folder: Path) -> str:

@@ -20,8 +20,8 @@ from centra.errors import (
     InvalidNameError,
     NotFoundError,
     StoreNotWritableError,
-    UsageError,
 )
+from centra.store.address import is_in_bucket
 from centra.system.files import make_folder, replacing
 from centra.system.reading import open_regular
 from centra.system.redaction import redacted
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FileStat", "Folder", "FoundFile", "LocalFolder", "find_files", "open_folder"]
 
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _HIDDEN = (".", "_")
 """How the names begin of what lies beside data and is none: ``.cache``, ``_SUCCESS``."""
 
@@ -199,16 +198,10 @@ def open_folder(address: str | os.PathLike[str]) -> Folder:
         UsageError: another scheme, or an S3 address without a bucket or with unknown options.
     """
     address = os.fspath(address)
-    if scheme := _SCHEME.match(address):
-        if scheme[0].lower() == "s3://":
-            from centra.store.s3.files import S3Folder
+    if is_in_bucket(address):
+        from centra.store.s3.files import S3Folder
 
-            return S3Folder(address)
-        raise UsageError(
-            f"{redacted(address, address)!r}: expected a path or s3://BUCKET/PREFIX",
-            code="unknown-scheme",
-            address=redacted(address, address),
-        )
+        return S3Folder(address)
     return LocalFolder(Path(address))
 
 
@@ -236,7 +229,7 @@ def find_files(
 
 def _find(address: str, suffixes: tuple[str, ...]) -> list[FoundFile]:
     place, mark, options = address, "", ""
-    if _SCHEME.match(address):
+    if is_in_bucket(address):
         place, mark, options = address.partition("?")
     above, _, last = place.rpartition("/")
     if last and not above.endswith("/"):  # Else it is a bucket alone.

@@ -17,7 +17,7 @@ from centra.errors import (
     StoreNotWritableError,
     UsageError,
 )
-from centra.store import files
+from centra.store import files, open_path
 from centra.store.files import find_files, open_folder
 from tests.services import s3_client
 
@@ -63,7 +63,7 @@ def found(*addresses: str, suffixes: tuple[str, ...] = ("",)) -> list[str]:
 def test_a_file_is_read_from_wherever_is_sought(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("centra.store.s3.files._AHEAD", 1000)
+    monkeypatch.setattr("centra.store.s3.path._AHEAD", 1000)
     data = os.urandom(5000)
     write(folder, "deep/down/file.bin", data=data)
 
@@ -216,7 +216,7 @@ def test_what_cannot_be_read_or_written_is_said_so(tmp_path: Path) -> None:
 def test_an_object_that_changes_while_it_is_read_is_refused(
     s3_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("centra.store.s3.files._AHEAD", 1000)
+    monkeypatch.setattr("centra.store.s3.path._AHEAD", 1000)
     folder = open_folder(s3_url)
     write(folder, "file", data=b"1" * 3000)
     with folder.open("file") as file:
@@ -268,3 +268,12 @@ def test_patterns_match_part_by_part() -> None:
     assert files._matches(["a", "b"], ["**", "*"])
     assert not files._matches(["a", "b"], ["*"])
     assert not files._matches(["a"], ["a", "*"])
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/key", "file:///tmp/x", "S4://bucket"])
+@pytest.mark.parametrize("open_address", [open_folder, open_path, lambda a: find_files([a])])
+def test_an_address_of_something_else_is_no_path_of_this_machine(
+    address: str, open_address: Callable[[str], object]
+) -> None:
+    with pytest.raises(UsageError, match="expected a path or s3://BUCKET/PREFIX"):
+        open_address(address)
