@@ -201,6 +201,16 @@ def _mpnet() -> Any:
     return MPNetTokenizer(vocab=_pieces(_MPNET_TOKENS))
 
 
+def _deberta() -> Any:
+    from transformers import DebertaV2Tokenizer
+
+    words = sorted({word for text in _corpus() for word in text.split()})
+    letters = sorted({letter for word in words for letter in word} | {"▁"})
+    pieces = [(f"▁{word}", -3.0) for word in words] + [(letter, -9.0) for letter in letters]
+    special = [(token, 0.0) for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")]
+    return DebertaV2Tokenizer(vocab=[*special, *dict(pieces).items()], unk_id=3)
+
+
 def _pieces(special: Mapping[str, str]) -> dict[str, int]:
     """A vocabulary with words of up to four letters whole, and longer ones in two pieces.
 
@@ -257,6 +267,7 @@ TOKENIZERS: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
     "byte-level": (_byte_level_bpe, _named(_BPE_TOKENS)),
     "metaspace": (_metaspace_bpe, _named(_BPE_TOKENS)),
     "mpnet": (_mpnet, {}),
+    "deberta": (_deberta, {}),
 }
 """By the names that :data:`tests.families.TINY` has: what makes one, and its special tokens.
 

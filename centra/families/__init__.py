@@ -5,6 +5,7 @@ from __future__ import annotations
 from centra.errors import ConflictError, IncompatibleError
 from centra.families.base import Family
 from centra.families.bert import BERT
+from centra.families.deberta_v2 import DEBERTA_V2
 from centra.families.distilbert import DISTILBERT
 from centra.families.electra import ELECTRA
 from centra.families.mpnet import MPNET
@@ -14,7 +15,8 @@ from centra.families.xlm_roberta import XLM_ROBERTA
 __all__ = ["FAMILIES", "Family", "add_family", "family_named"]
 
 FAMILIES = {
-    family.model_type: family for family in (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, MPNET)
+    family.model_type: family
+    for family in (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, MPNET, DEBERTA_V2)
 }
 """By their names in ``config.json`` and ``backbone.json``."""
 

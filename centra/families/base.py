@@ -144,7 +144,9 @@ class Family:
     transformers: TransformersClasses | None
     """None for a family that Centra computes from its description alone."""
     defaults: Mapping[str, Any] | None = None
-    """The settings that a ``config.json`` may leave out, for a family without transformers' own."""
+    """The settings that a ``config.json`` may leave out, where transformers' config has none for them."""
+    unused: str = ""
+    """A pattern for the encoder's tensors that lie in some checkpoints and are read by no class."""
     pooler: bool = True
     """Whether its encoder class has one, which lies in checkpoints even where no head reads it."""
     sentence_head: tuple[str, str, str]

@@ -24,6 +24,7 @@ from centra.kinds.chain import Chain
 from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe, deepest_taps
 from centra.runtime.onnx import layer_graphs
 from centra.runtime.onnx.blocks import FirstLayer, Hidden, Layer
+from centra.runtime.onnx.disentangled import distance_embeddings
 from centra.runtime.onnx.layer_graphs import Head
 from centra.runtime.onnx.session import VERSION, Program
 from centra.runtime.onnx.shared_state import PositionTables, SharedState
@@ -81,6 +82,8 @@ class OnnxEngine:
         for described in layers.values():
             layer_graphs.check_layer(described, f"backbone sha256:{spec.digest}")
 
+        distances = distance_embeddings(spec, reader)
+
         def embeddings(path: Path) -> OnnxEmbeddings:
             check_shard(spec, 0, path)
             return OnnxEmbeddings(map_tensors(path), description, spec.max_length)
@@ -88,7 +91,13 @@ class OnnxEngine:
         def layer(number: int, path: Path) -> Layer:
             check_shard(spec, number, path)
             weights = under(map_tensors(path), family.layer_name(number))
-            return Layer(weights, layers[number], precision=precision, pool=self.pool)
+            return Layer(
+                weights,
+                layers[number],
+                precision=precision,
+                pool=self.pool,
+                distances=distances,
+            )
 
         def loaded_layer(number: int) -> Layer:
             return _unit(
@@ -96,7 +105,10 @@ class OnnxEngine:
                 partial(layer, number),
                 reader,
                 precision=precision,
-                settings=("layer", layers[number], self.pool.workers),
+                settings=(
+                    *("layer", layers[number], self.pool.workers),
+                    *(() if distances is None else (spec.embeddings,)),
+                ),
                 checked=checked,
             )
 
@@ -130,7 +142,13 @@ class OnnxEngine:
             return LoadedTask(
                 spec=spec,
                 branch=OnnxBranch(
-                    tensors, spec, backbone, precision=precision, pool=self.pool, workers=workers
+                    tensors,
+                    spec,
+                    backbone,
+                    precision=precision,
+                    pool=self.pool,
+                    distances=distance_embeddings(backbone, reader),
+                    workers=workers,
                 ),
                 probe=Probe(Encoded(**inputs), tensors["probe.logits"].copy()),
                 chain=_chain(tensors, spec),
@@ -206,6 +224,7 @@ class OnnxBranch:
         *,
         precision: Precision,
         pool: Pool,
+        distances: np.ndarray | None,
         workers: int,
     ) -> None:
         head = {name: array for name, array in weights.items() if name.startswith("head.")}
@@ -213,7 +232,7 @@ class OnnxBranch:
         described = [backbone.layer(spec.tap_layer + i) for i in range(1, spec.depth + 1)]
         for one in described:
             layer_graphs.check_layer(one, f"backbone sha256:{backbone.digest}")
-        layer = partial(Layer, precision=precision, pool=pool)
+        layer = partial(Layer, precision=precision, pool=pool, distances=distances)
         ending = Head.of(spec, backbone)
         self._every_token = spec.reads_every_token
 
@@ -223,7 +242,13 @@ class OnnxBranch:
                 return Program(layer_graphs.head_alone(head, hidden, precision, ending))
             if self._every_token:
                 return layer(own[-1] | head, described[-1], head=ending)
-            return FirstLayer(own[-1] | head, described[-1], precision=precision, head=ending)
+            return FirstLayer(
+                own[-1] | head,
+                described[-1],
+                precision=precision,
+                distances=distances,
+                head=ending,
+            )
 
         with ThreadPoolExecutor(workers) as executor:
             compiled = executor.submit(last)
