@@ -78,7 +78,7 @@ def with_probe(
     if not torch.allclose(own, shown, rtol=_TOLERANCE, atol=_TOLERANCE):
         raise IncompatibleError(
             f"{folder}: rebuilt on the backbone, its logits differ by up to "
-            f"{(own - expected).abs().max():.3g} from the checkpoint's own"
+            f"{(own - shown).abs().max():.3g} from the checkpoint's own"
         )
     probe = {f"probe.{name}": tensor for name, tensor in arrays.items()}
     return TaskModule(spec, module.tensors | probe | {"probe.logits": expected.clone()})
