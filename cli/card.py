@@ -11,6 +11,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from centra.kinds import kind_named
+from centra.training.metrics import AGREEMENT
 from cli.output import metrics_text, trial_table
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ _WIDTH = 100
 _METRICS = ("metric", "value", "measured by", "on")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 """What Markdown may take for a sign of its own."""
+
+_POOLED = {
+    "mean": "the mean of all tokens",
+    "max": "the largest value of all tokens",
+    "late": "the mean of all tokens behind the dense layer",
+}
 
 
 def text(card: Card) -> str:
@@ -120,6 +127,7 @@ def module_markdown(
         ("kind", spec.kind),
         ("takes", _takes(spec.input)),
         ("gives", gives),
+        *_reads(decision.pooling, decision.prefix, decision.max_length),
         ("backbone", f"{backbone}, tap {spec.tap_layer}, depth {spec.depth}"),
         ("module", f"sha256:{module.digest}, {module.size:,} bytes"),
     ]
@@ -147,6 +155,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         ("kind", version.kind),
         ("takes", _takes(version.input)),
         ("gives", _gives_version(card)),
+        *_reads(card.pooling, card.prefix, card.max_length),
         ("backbone", f"{version.backbone}, tap {version.tap_layer}, depth {version.depth}"),
         ("module", f"sha256:{version.digest}, {version.size:,} bytes"),
         ("made", f"{_time(version.created_at)} by {version.created_by}"),
@@ -166,6 +175,19 @@ def _takes(form: str) -> str:
     return "pairs of texts" if form == "pair" else "single texts"
 
 
+def _reads(
+    pooling: str, prefix: str | tuple[str, str], max_length: int | None
+) -> list[tuple[str, str]]:
+    """How a task reads texts, where that is not as usual."""
+    prefixes = prefix if isinstance(prefix, tuple) else (prefix,)
+    said = [
+        *([_POOLED[pooling]] if pooling in _POOLED else []),
+        *([f"{' and '.join(map(repr, prefixes))} before its text"] if any(prefixes) else []),
+        *([f"at most {max_length} tokens"] if max_length else []),
+    ]
+    return [("reads", ", ".join(said))] if said else []
+
+
 def _gives_version(card: Card) -> str:
     version = card.version
     return kind_named(version.kind).describe(
@@ -175,7 +197,15 @@ def _gives_version(card: Card) -> str:
 
 def _reported(metrics: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
     """What the module's maker says of it."""
-    return [(name, f"{value:.4f}", "its maker", "dev set") for name, value in metrics.items()]
+    return [
+        (
+            name,
+            f"{value:.4f}",
+            "its maker",
+            "dev set, against its teacher's answers" if name.startswith(AGREEMENT) else "dev set",
+        )
+        for name, value in metrics.items()
+    ]
 
 
 def _training(training: Mapping[str, Any], teacher: str | None) -> list[tuple[str, str]]:

@@ -11,8 +11,9 @@ import click
 
 from centra.errors import NotFoundError, StoreNotWritableError, UsageError
 from centra.system.files import replacing
+from centra.training.recipe import DEFAULT_HYPOTHESIS
 from cli.context import json_option, open_registry
-from cli.options import FOLDER
+from cli.options import FOLDER, LABELS
 from cli.output import print_json, print_table, remark, reporting, trial_table
 from cli.plots import draw, write_png
 from cli.streams import mark_done
@@ -36,6 +37,25 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Folder, also s3://BUCKET/KEY; default TASK-fit.",
 )
+@click.option(
+    "--teacher",
+    metavar="CHECKPOINT",
+    help="A transformers checkpoint, folder or hub name, whose answers are learnt from; then no row "
+    "need have a label.",
+)
+@click.option(
+    "--labels",
+    type=LABELS,
+    metavar="A,B,…|FILE",
+    help="All labels in their order, apart by commas, or a file of them; any, where the teacher is a "
+    "model of natural-language inference.",
+)
+@click.option(
+    "--hypothesis",
+    metavar="TEXT",
+    help="What such a teacher holds against each text, with {} for the label; default "
+    f"'{DEFAULT_HYPOTHESIS}'",
+)
 @feature_cache_option
 @engine_options
 @json_option("registry.documents.training:Fit")
@@ -43,6 +63,9 @@ def fit(
     recipe: Path,
     *,
     output: Path | S3Path | None,
+    teacher: str | None,
+    labels: tuple[str, ...] | None,
+    hypothesis: str | None,
     cache: MachineCache | None,
     engine: str,
     jobs: int | None,
@@ -52,14 +75,17 @@ def fit(
 
     The recipe names task, backbone and data, and the layers to search; docs/fit.md has all of it.
     The folder gets the chosen module, its card, the teacher, and the scores as table and picture.
-    A fit that was killed goes on when repeated, and one that is done ends at once.
+    A fit that was killed goes on when repeated, and one that is done ends at once. The options for a
+    teacher stand instead of the recipe's own.
     """
     from centra.formats.names import parse_task_name
     from centra.training.plan import Plan
     from registry import backbones
 
     require_extra()
-    plan = Plan.read(recipe)
+    if teacher is not None and Path(teacher).is_dir():
+        teacher = str(Path(teacher).absolute())
+    plan = Plan.read(recipe, teacher=teacher, labels=labels and [*labels], hypothesis=hypothesis)
     registry = open_registry()
     with _errors_naming(f"{recipe}: task"):
         name = parse_task_name(plan.task)
@@ -69,6 +95,8 @@ def fit(
         backbone = backbones.show(registry, plan.backbone).reference
     spec = backbones.spec(registry, backbone)
     labelling = plan.labelling(recipe.parent)
+    with _errors_naming(str(recipe)):
+        source = plan.teacher_source(recipe.parent)
 
     from centra.training.engines import open_engine
     from centra.training.output import opened_output
@@ -86,6 +114,7 @@ def fit(
                 work=results.work,
                 engine=workers,
                 labelling=labelling,
+                teacher=source,
                 cache=cache,
                 progress=progress,
                 remark=remark,

@@ -30,6 +30,7 @@ _ALWAYS_TOLD = (
     "centra.releases.find",
     "centra.serving.endpoint",
     "centra.serving.ray.running",
+    "centra.serving.ray.standing",
     "centra.serving.server",
 )
 """These loggers' INFO is a remark, too: which release was taken where none is named; where a server

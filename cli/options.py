@@ -25,6 +25,7 @@ __all__ = [
     "DURATION",
     "FEATURE_CACHE",
     "FOLDER",
+    "LABELS",
     "NUMBERS",
     "PLACE",
     "TIME",
@@ -93,6 +94,29 @@ class _Time(click.ParamType):  # type: ignore[type-arg]
                 param,
                 ctx,
             )
+
+
+class _Labels(click.ParamType):  # type: ignore[type-arg]
+    """Labels in their order: ``A,B,C``, or a file of them, as a tuple."""
+
+    name = "labels"
+
+    def convert(
+        self,
+        value: str | tuple[str, ...],
+        _param: click.Parameter | None,
+        _ctx: click.Context | None,
+    ) -> tuple[str, ...]:
+        """Read either: what has a comma is no file."""
+        from centra.data.labels import check_labels, read_labels
+
+        if isinstance(value, tuple):
+            return value
+        if "," not in value:
+            return read_labels(Path(value))
+        labels = tuple(label.strip() for label in value.split(","))
+        check_labels(labels, value)
+        return labels
 
 
 class _Place(click.Path):
@@ -167,6 +191,7 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 DURATION = _Duration()
 """``0s``, ``30m``, ``12h``, ``7d``, ``2w``: a :class:`datetime.timedelta`."""
 FEATURE_CACHE = _FeatureCache()
+LABELS = _Labels()
 FOLDER = _Place(path_type=Path, file_okay=False)
 """A folder of this machine or in a bucket."""
 PLACE = _Place(path_type=Path)

@@ -14,8 +14,8 @@ from cli.options import FOLDER
 from cli.output import print_json, print_table, remark, reporting, trial_table
 from cli.streams import mark_done
 from cli.training import (
-    crf_option,
     engine_options,
+    head_options,
     label_options,
     recipe_options,
     require_extra,
@@ -62,7 +62,7 @@ _SCORES = "trials.csv"
     metavar="DIR",
     help="Folder, also s3://BUCKET/KEY; default TASK-search.",
 )
-@crf_option
+@head_options
 @label_options
 @recipe_options
 @engine_options

@@ -10,7 +10,7 @@ import click
 from cli.context import json_option, open_registry
 from cli.output import remark, reporting
 from cli.training import (
-    crf_option,
+    head_options,
     label_options,
     learning_rate_option,
     print_trained,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 )
 @learning_rate_option
 @seed_option
-@crf_option
+@head_options
 @label_options
 @recipe_options
 @json_option("registry.documents.training:TrainedModule")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from centra.data.labelling import Labelling
-from centra.data.labels import read_labels
 from centra.data.tags import SCHEMES
 from centra.errors import UsageError
+from centra.families.heads import POOLINGS
 from centra.kinds import KINDS
 from centra.training.recipe import REPORTERS, Recipe, meaning_of
-from cli.options import FEATURE_CACHE, PLACE, words_option
+from cli.options import FEATURE_CACHE, LABELS, PLACE, words_option
 from cli.output import metrics_text, print_json, remark
 from cli.streams import mark_done
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from centra.training.train import TrainedModule
 
 __all__ = [
-    "crf_option",
     "engine_options",
     "feature_cache_option",
+    "head_options",
     "label_options",
     "learning_rate_option",
     "print_trained",
@@ -62,7 +62,6 @@ def setting_option(settings: type, name: str, **options: Any) -> Callable[..., A
 
 learning_rate_option = setting_option(Recipe, "learning_rate")
 seed_option = setting_option(Recipe, "seed")
-crf_option = setting_option(Recipe, "crf")
 feature_cache_option = click.option(
     "--feature-cache",
     "cache",
@@ -96,7 +95,7 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_labelling(
         *args: Any,
         kind: str | None,
-        labels: Path | None,
+        labels: tuple[str, ...],
         tags: Scheme | None,
         words: Segmentation | None,
         thresholds: Path | None,
@@ -106,7 +105,7 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
         labelling = Labelling(
             kind=kind,
-            labels=read_labels(labels) if labels else (),
+            labels=labels,
             tags=tags,
             words=words,
             thresholds=read_thresholds(thresholds) if thresholds else None,
@@ -123,10 +122,11 @@ def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--labels",
-            type=click.Path(path_type=Path, dir_okay=False),
-            metavar="FILE",
-            help="All labels in their order, one a line or a JSON list; default those of the "
-            "training data, sorted. Whole numbers in the data are then places in it, from 0.",
+            type=LABELS,
+            default=(),
+            metavar="A,B,…|FILE",
+            help="All labels in their order, apart by commas, or a file of them, one a line or a JSON "
+            "list; default those of the training data, sorted. Whole numbers in the data are then places in it, from 0.",
         ),
         click.option(
             "--tags",
@@ -161,6 +161,16 @@ def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Choice(REPORTERS),
             help="What Trainer reports to. May be given several times.",
         ),
+    )
+
+
+def head_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a task's head is, and what its module does with texts; a student has its teacher's."""
+    return _add(
+        command,
+        setting_option(Recipe, "crf"),
+        setting_option(Recipe, "pooling", type=click.Choice(POOLINGS)),
+        setting_option(Recipe, "prefix", show_default=False),
     )
 
 

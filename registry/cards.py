@@ -54,13 +54,19 @@ class Card:
     """The probability from which a multilabel task names a label; None for other kinds."""
     rejection: float | None = None
     """The score below which a classification gives no label; None where it always gives one."""
+    pooling: str = "first"
+    """How a text's tokens become one row; of no weight for heads on every token."""
+    prefix: str | tuple[str, str] = ""
+    """What is put before each text, or before the first and the second of a pair."""
+    max_length: int | None = None
+    """Tokens kept of each input; None for the backbone's maximum."""
     crf: bool = False
     """Whether a tagging task's tags are decoded with a CRF."""
     training: dict[str, Any] = field(default_factory=dict)
     """What the module's maker wrote into it; see :attr:`centra.formats.task_module.TaskSpec.training`."""
     teacher: Teacher | None = None
     remark: str | None = None
-    """Why threshold, CRF, training and teacher are not known, where the store cannot give the module."""
+    """Why decision, CRF, training and teacher are not known, where the store cannot give the module."""
 
     @property
     def reference(self) -> str:
@@ -112,6 +118,9 @@ def show(registry: Registry, reference: str) -> Card:
         card,
         threshold=spec.effective_decision.threshold,
         rejection=spec.effective_decision.rejection,
+        pooling=spec.decision.pooling,
+        prefix=spec.decision.prefix,
+        max_length=spec.decision.max_length,
         crf=spec.head.crf,
         training=spec.training,
         teacher=_teacher(registry, spec.teacher) if spec.teacher else None,

@@ -30,7 +30,10 @@ class Tiny:
     """A tiny encoder."""
 
     model_type: str
-    tokenizer: Literal["wordpiece", "byte-level", "metaspace", "mpnet", "deberta"]
+    tokenizer: Literal[
+        *("wordpiece", "byte-level", "metaspace", "mpnet", "characters", "sentencepiece"),
+        *("camembert", "deberta"),
+    ]
     """One of :data:`tests.support.TOKENIZERS`."""
     token_types: bool = False
     """Whether its tokenizer tells the texts of a pair apart by token types."""
@@ -62,6 +65,29 @@ TINY = {
         tokenizer="wordpiece",
         token_types=True,
         config={"embedding_size": HIDDEN // 2},
+    ),
+    # multilingual-MiniLM and multilingual-E5 small; the larger E5 are XLM-R.
+    "multilingual-minilm": Tiny(
+        model_type="bert",
+        tokenizer="sentencepiece",
+        config={"pad_token_id": 0, "tokenizer_class": "XLMRobertaTokenizer"},
+    ),
+    "multilingual-e5": Tiny(model_type="xlm-roberta", tokenizer="sentencepiece", config=_OFFSET),
+    # MacBERT and RoBERTa-wwm, too, whatever their names say.
+    "bert-base-chinese": Tiny(model_type="bert", tokenizer="characters", token_types=True),
+    "camembert": Tiny(model_type="camembert", tokenizer="camembert", config=_OFFSET),
+    "ernie": Tiny(
+        model_type="ernie",
+        tokenizer="characters",
+        token_types=True,
+        config={"use_task_id": True, "task_type_vocab_size": 3, "type_vocab_size": 4},
+    ),
+    "modernbert": Tiny(
+        model_type="modernbert",
+        tokenizer="wordpiece",
+        config={"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]}
+        | {"local_attention": 8, "classifier_pooling": "mean"},
+        exact=False,
     ),
     "mpnet": Tiny(
         model_type="mpnet",

@@ -14,7 +14,9 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +65,8 @@ _TOPICS = {
     "weather": ["will it rain", "how cold is it", "sunny tomorrow or not", "is there snow"],
 }
 _OPENINGS = ["", "please ", "hello ", "now ", "could you ", "and ", "well ", "ok "]
+CHINESE = ("明天后天北京上海的天气怎么样?", "播放周杰伦王菲的歌,谢谢", "7点半叫我起床")
+"""What people ask an assistant in Chinese."""
 _CITIES = ["paris", "new york", "rome", "san jose", "oslo", "hong kong"]
 _DAYS = ["monday", "friday", "sunday"]
 _GOOD, _BAD = ["good", "great", "lovely", "fine"], ["bad", "awful", "dull", "poor"]
@@ -130,8 +134,13 @@ def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
     if special:
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
     types = ["token_type_ids"] if tiny.token_types else []
-    tokenizer.model_max_length = MAX_LENGTH
-    tokenizer.model_input_names = ["input_ids", *types, "attention_mask"]
+    given = {
+        "model_max_length": MAX_LENGTH,
+        "model_input_names": ["input_ids", *types, "attention_mask"],
+    }
+    tokenizer.init_kwargs |= given  # What is saved.
+    for name, value in given.items():
+        setattr(tokenizer, name, value)
     return tokenizer
 
 
@@ -145,10 +154,9 @@ def _model(
     tiny = families.TINY[family]
     config = transformers.AutoConfig.for_model(
         tiny.model_type,
-        vocab_size=len(tokenizer),
-        pad_token_id=tokenizer.pad_token_id,
-        **tiny.settings,
-        **settings,
+        **{"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        | tiny.settings
+        | settings,
     )
     torch.manual_seed(seed)
     model = getattr(transformers, auto_class).from_config(config)
@@ -211,6 +219,33 @@ def _deberta() -> Any:
     return DebertaV2Tokenizer(vocab=[*special, *dict(pieces).items()], unk_id=3)
 
 
+def _characters() -> Any:
+    """As Chinese BERTs have: each Chinese character is a token."""
+    from transformers import BertTokenizer
+
+    pieces = _pieces(_WORDPIECE_TOKENS)
+    asked = {letter for text in CHINESE for letter in text} - pieces.keys() - {" "}
+    return BertTokenizer(vocab={token: i for i, token in enumerate([*pieces, *sorted(asked)])})
+
+
+def _sentencepiece(name: str) -> Any:
+    """A tokenizer of transformers that reads a SentencePiece model, as its checkpoints have one."""
+    import transformers
+    from sentencepiece import SentencePieceTrainer
+
+    with tempfile.TemporaryDirectory() as folder:
+        with Path(folder, "sentencepiece.bpe.model").open("wb") as model:
+            SentencePieceTrainer.train(
+                sentence_iterator=iter(_corpus()),
+                model_writer=model,
+                vocab_size=150,
+                hard_vocab_limit=False,
+                num_threads=1,
+                minloglevel=2,
+            )
+        return getattr(transformers, name).from_pretrained(folder)
+
+
 def _pieces(special: Mapping[str, str]) -> dict[str, int]:
     """A vocabulary with words of up to four letters whole, and longer ones in two pieces.
 
@@ -268,6 +303,9 @@ TOKENIZERS: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
     "metaspace": (_metaspace_bpe, _named(_BPE_TOKENS)),
     "mpnet": (_mpnet, {}),
     "deberta": (_deberta, {}),
+    "characters": (_characters, {}),
+    "sentencepiece": (partial(_sentencepiece, "XLMRobertaTokenizer"), {}),
+    "camembert": (partial(_sentencepiece, "CamembertTokenizer"), {}),
 }
 """By the names that :data:`tests.families.TINY` has: what makes one, and its special tokens.
 

@@ -31,6 +31,7 @@ from centra.families.description import (
     Rotary,
     Table,
 )
+from centra.families.heads import CheckpointHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -150,7 +151,9 @@ TOY = Family(
     token_types=False,
     pooler=False,
     transformers=None,
-    sentence_head=("classifier.dense", "gelu", "classifier.out"),
+    sentence_head=lambda _: CheckpointHead(
+        dense="classifier.dense", activation="gelu", out="classifier.out"
+    ),
 )
 
 

@@ -47,6 +47,10 @@ class Rating(Kind):
         place = label_index(spec.labels, example.label, example)
         return np.array(place, dtype=np.float32)
 
+    def told_label(self, labels: Sequence[str], logits: np.ndarray) -> str:
+        place = round(float(logits[0, 0]))
+        return labels[min(max(place, 0), len(labels) - 1)]
+
     def first_bias(self, targets: Sequence[np.ndarray]) -> float | None:
         import numpy as np
 

@@ -19,6 +19,7 @@ from centra.bench.timing import measure
 from centra.bench.work import release_work
 from centra.errors import NotFoundError, UsageError
 from centra.formats.backbone import BackboneSpec
+from centra.formats.task_module import read_spec
 from centra.progress import Progress, silent
 from centra.runtime import Release
 from centra.runtime.engines import default_engine
@@ -220,6 +221,11 @@ def bench(
         with tempfile.TemporaryDirectory(prefix="centra-bench-") as folder:
             full = load(*single_models(manifest, reader, names, Path(folder)))
         runs |= {("singles", size): partial(_ask_each, full, inputs[size], names) for size in sizes}
+    pooled = [
+        name
+        for name, entry in entries.items()
+        if read_spec(reader.fetch(entry.digest)).decision.pooling != "first"
+    ]
     times = measure(runs, rounds, progress)
     floor = Floor.of({name: times["floor", name] for name in reached}) if reached else None
 
@@ -237,7 +243,9 @@ def bench(
                 length,
                 times["release", (batch, length)],
                 tasks=len(names),
-                floor=floor.seconds(release_work(entries, backbones, batch=batch, length=length))
+                floor=floor.seconds(
+                    release_work(entries, backbones, batch=batch, length=length, pooled=pooled)
+                )
                 if floor
                 else None,
                 singles=times.get(("singles", (batch, length))),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from centra.kinds import kind_named
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from centra.families.description import Layer
     from centra.formats.backbone import BackboneSpec
@@ -46,6 +46,7 @@ def release_work(
     *,
     batch: int,
     length: int,
+    pooled: Collection[str] = (),
 ) -> list[Work]:
     """What a release takes, unit by unit: embeddings and shared layers, then each task's branch.
 
@@ -54,6 +55,7 @@ def release_work(
         backbones: the specs of the backbones that they name, by digest.
         batch: how many inputs.
         length: how many tokens each of them has.
+        pooled: the sentence tasks whose heads read all tokens, by their decision.
     """
     found = []
     for digest in sorted({entry.backbone for entry in tasks.values()}):
@@ -65,8 +67,10 @@ def release_work(
             for number in range(1, deepest + 1)
         ]
     return found + [
-        task_work(entry, backbones[entry.backbone], batch=batch, length=length)
-        for entry in tasks.values()
+        task_work(
+            entry, backbones[entry.backbone], batch=batch, length=length, pooled=name in pooled
+        )
+        for name, entry in tasks.items()
     ]
 
 
@@ -112,10 +116,13 @@ def first_token_work(layer: Layer, *, batch: int, length: int) -> Work:
     return Work(flops=2 * linear + products, bytes=_layer_bytes(layer))
 
 
-def task_work(task: TaskEntry, backbone: BackboneSpec, *, batch: int, length: int) -> Work:
+def task_work(
+    task: TaskEntry, backbone: BackboneSpec, *, batch: int, length: int, pooled: bool = False
+) -> Work:
     """A task's own layers and head; see :func:`release_work`.
 
-    The last layer of a sentence task is one of which the first tokens alone are read.
+    The last layer of a sentence task is one of which the first tokens alone are read, unless its head
+    pools; the head is taken for one with a dense layer, which meets one row of an input.
     """
     hidden = backbone.hidden_size
     kind = kind_named(task.kind)
@@ -127,8 +134,8 @@ def task_work(task: TaskEntry, backbone: BackboneSpec, *, batch: int, length: in
         return sum([layer_work(layer, batch=batch, length=length) for layer in layers], head)
     dense = _BYTES * (hidden + 1) * hidden
     head = Work(flops=2 * batch * hidden * (hidden + outputs), bytes=dense + out)
-    if not layers:
-        return head
+    if pooled or not layers:
+        return sum([layer_work(layer, batch=batch, length=length) for layer in layers], head)
     *full, last = layers
     first = first_token_work(last, batch=batch, length=length)
     return sum([layer_work(layer, batch=batch, length=length) for layer in full], first + head)

@@ -21,7 +21,9 @@ from centra.data.inputs import Input
 from centra.data.tags import TagError, bio_head
 from centra.errors import FormatError, IncompatibleError, UsageError
 from centra.families.base import DROPOUT
-from centra.formats.task_module import HeadSpec, TaskModule, TaskSpec
+from centra.formats.decision import Decision
+from centra.formats.head import HeadNorm, HeadSpec
+from centra.formats.task_module import TaskModule, TaskSpec
 from centra.formats.tensors import under
 from centra.kinds import kind_named
 from centra.progress import Notice, Progress, Remark, silent, unheard
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
+    from centra.families.heads import CheckpointHead
     from centra.formats.backbone import BackboneSpec
     from centra.store import BlobReader
 
@@ -147,16 +150,15 @@ def _convert(
         where=str(folder),
         remark=remark,
     )
-    head = HeadSpec.model_validate({"activation": checkpoint.family.sentence_head[1]})
     if not checkpoint.tagging and (tags or words):
         raise UsageError(
             f"{folder}: is a {task} task, which has no words to tag; a scheme of tags and a way "
             "to cut words are declared for token classifiers"
         )
+    head = _head(checkpoint.head, every_token=checkpoint.tagging)
     if checkpoint.tagging:
-        names, head = _tagging_head(
-            names, tags, words or "tokenizer", where=str(folder), remark=remark
-        )
+        names, own = _own_tags(names, tags, where=str(folder), remark=remark)
+        head = head.model_copy(update={"tags": own, "words": words or "tokenizer"})
     spec = _spec(
         checkpoint,
         matched,
@@ -242,28 +244,40 @@ def _spec(
         tap_layer=tap,
         depth=matched.depth - tap,
         head=head,
+        decision=Decision(pooling="first" if checkpoint.tagging else checkpoint.head.pooling),
         training={"checkpoint": checkpoint.architecture},
     )
     spec.check(str(checkpoint.folder))
     return spec
 
 
-def _tagging_head(
-    names: Sequence[str],
-    scheme: Scheme | None,
-    words: Segmentation,
-    *,
-    where: str,
-    remark: Remark,
-) -> tuple[tuple[str, ...], HeadSpec]:
-    """The BIO labels of a tagging head, and what the head has to remember of its own tags."""
+def _head(head: CheckpointHead, *, every_token: bool) -> HeadSpec:
+    """A checkpoint's head as a task module's."""
+    norm = head.norm
+    has_dense = head.dense is not None
+    return HeadSpec.model_validate(
+        {
+            "activation": head.activation,
+            "dense": None if has_dense != every_token else has_dense,
+            "dense_bias": head.dense_bias,
+            "dense_norm": None
+            if norm is None
+            else HeadNorm(epsilon=norm.epsilon, kind=norm.kind, bias=norm.bias),
+        }
+    )
+
+
+def _own_tags(
+    names: Sequence[str], scheme: Scheme | None, *, where: str, remark: Remark
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The BIO labels of a tagging head, and its own tags where these are others."""
     try:
         labels, tags, notation = bio_head(names, scheme)
     except TagError as error:
         raise FormatError(f"{where}: its labels: {error}") from error
     if not notation.is_bio:
         remark(f"its labels are {notation}; callers get BIO")
-    return labels, HeadSpec(tags=tags, words=words)
+    return labels, tags
 
 
 def _single(kind: str, remark: Remark) -> Literal["single"]:
@@ -289,7 +303,8 @@ def _weights(
     if family.final_norm is not None:
         norm = f"{family.prefix}{family.final_norm(checkpoint.settings).name}."
         weights |= {f"head.norm.{end}": tensor for end, tensor in under(state, norm).items()}
-    for part, source in checkpoint.head.items():
+    for part, source in checkpoint.head.parts.items():
         for end in ("weight", "bias"):
-            weights[f"head.{part}.{end}"] = state[f"{source}.{end}"]
+            if f"{source}.{end}" in state:
+                weights[f"head.{part}.{end}"] = state[f"{source}.{end}"]
     return {name: tensor.float().contiguous() for name, tensor in weights.items()}

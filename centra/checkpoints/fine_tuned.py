@@ -12,15 +12,19 @@ from centra.errors import FormatError, IncompatibleError
 from centra.families.settings import (
     encoder_shapes,
     read_family,
+    read_head_settings,
     read_settings,
     transformers_config,
 )
+from centra.formats.head import ACTIVATIONS
 from centra.formats.tensors import under
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from centra.families.base import Family
+    from centra.families.heads import CheckpointHead
 
 __all__ = ["FineTuned"]
 
@@ -38,23 +42,19 @@ class FineTuned:
     config: Any
     """transformers' config of it."""
     architecture: str
+    head: CheckpointHead
     tensors: dict[str, StoredTensor]
     """The encoder's and the head's; what is harmless is left out."""
 
     @property
     def tagging(self) -> bool:
         """Whether its head reads every token."""
-        return self.architecture.endswith("ForTokenClassification")
-
-    @property
-    def head(self) -> dict[str, str]:
-        """The head's layers in a task module and in the checkpoint."""
-        return _head(self.family, tagging=self.tagging)
+        return _tagging(self.architecture)
 
     @property
     def outputs(self) -> int:
         """How many its head has."""
-        return self.tensors[f"{self.head['out']}.weight"].shape[0]
+        return self.tensors[f"{self.head.out}.weight"].shape[0]
 
     @classmethod
     def open(cls, folder: Path) -> FineTuned:
@@ -81,13 +81,11 @@ class FineTuned:
         shapes = {name: tensor.shape for name, tensor in under(headers, prefix).items()}
         settings = read_settings(raw, family, shapes, where)
         expected = {prefix + n: shape for n, shape in encoder_shapes(settings, family).items()}
-        hidden = settings[family.hidden_key]
-        head = _head(family, tagging=architecture.endswith("ForTokenClassification"))
-        out = headers.get(f"{head['out']}.weight")
-        rows = out.shape[0] if out is not None and out.shape else 1
-        for part, source in head.items():
-            outputs = rows if part == "out" else hidden
-            expected |= {f"{source}.weight": (outputs, hidden), f"{source}.bias": (outputs,)}
+        config = transformers_config(raw, family, where, heads=True)
+        head = _head(family, settings | read_head_settings(config, family), architecture, where)
+        out = headers.get(f"{head.out}.weight")
+        outputs = out.shape[0] if out is not None and out.shape else 1
+        expected |= head.shapes(settings[family.hidden_key], outputs)
         ignored = ignored_names(family, prefix, heads=False)
         check_placed(headers, expected, ignored, where, architecture)
         return cls(
@@ -95,17 +93,27 @@ class FineTuned:
             raw=raw,
             family=family,
             settings=settings,
-            config=transformers_config(raw, family, where),
+            config=config,
             architecture=architecture,
+            head=head,
             tensors={name: headers[name] for name in expected},
         )
 
 
-def _head(family: Family, *, tagging: bool) -> dict[str, str]:
-    if tagging:
-        return {"out": family.token_head}
-    dense, _, out = family.sentence_head
-    return {"dense": dense, "out": out}
+def _tagging(architecture: str) -> bool:
+    return architecture.endswith("ForTokenClassification")
+
+
+def _head(
+    family: Family, settings: Mapping[str, Any], architecture: str, where: str
+) -> CheckpointHead:
+    head = (family.token_head if _tagging(architecture) else family.sentence_head)(settings)
+    if head.activation not in (None, *ACTIVATIONS):
+        raise IncompatibleError(
+            f"{where}: its classifier's activation is {head.activation!r:.60}; heads of task modules "
+            f"have {', '.join(ACTIVATIONS)}"
+        )
+    return head
 
 
 def _architecture(raw: dict[str, Any], family: Family, where: str) -> str:

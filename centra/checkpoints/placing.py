@@ -33,6 +33,7 @@ _PRETRAINING = "|".join(
         rf"generator_lm_head{_PARTS}",
         rf"lm_predictions\.lm_head\.(bias|(dense|LayerNorm){_PARTS})",
         rf"mask_predictions\.(dense|LayerNorm|classifier){_PARTS}",
+        rf"decoder{_PARTS}",
     )
 )
 # Heads of transformers' own task classes: no part of the encoder below them.
@@ -42,6 +43,7 @@ _TASK_HEADS = "|".join(
         rf"classifier\.(dense|out_proj){_PARTS}",
         rf"pooler\.dense{_PARTS}",
         rf"qa_outputs{_PARTS}",
+        rf"head\.(dense|norm){_PARTS}",
         rf"sequence_summary\.summary{_PARTS}",
     )
 )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from centra.errors import IncompatibleError
 from centra.tokenization.comparison import find_difference, inputs_to_compare
 from centra.tokenization.loading import load_tokenizer, pipeline
@@ -125,7 +127,9 @@ class _Parts:
             for token in parts["added_tokens"]
         }
         model = parts["model"]
-        self.pieces = (model.get("merges"), model["vocab"] if model["type"] == "Unigram" else None)
+        scores = model["vocab"] if model["type"] == "Unigram" else []
+        # SentencePiece has them in float32; more digits than that change on the way through JSON.
+        self.pieces = (model.get("merges"), [(piece, np.float32(score)) for piece, score in scores])
         # An empty prefix is none.
         self.model = {k: v for k, v in model.items() if v and k not in ("vocab", "merges")}
         self.normalizer: dict[str, Any] = parts["normalizer"] or {}

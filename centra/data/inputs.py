@@ -31,6 +31,7 @@ __all__ = [
     "LabelForm",
     "dev_file",
     "fingerprint",
+    "parse_example",
     "read_examples",
 ]
 
@@ -196,11 +197,31 @@ def read_examples(
     Raises:
         DataError: the file is missing or empty, or a line is malformed; file and line are named.
     """
-    examples = [_parse_example(fields, where) for where, fields in read_jsonl(path, data)]
+    examples = [parse_example(fields, where) for where, fields in read_jsonl(path, data)]
     if not examples:
         raise DataError(f"{path}: holds no examples; expected JSONL with one example a line")
     progress(f"read {path.name}", len(examples), len(examples))
     return examples
+
+
+def parse_example(fields: object, where: str) -> Example:
+    """Read one labelled example from the object of a line; see :func:`read_examples`.
+
+    Raises:
+        DataError: it is malformed; ``where`` names the place.
+    """
+    if not isinstance(fields, Mapping):
+        raise DataError(
+            f"{where}: expected a text with its label, as an object; found {str(fields)[:80]!r}"
+        )
+    match fields:
+        case {"tokens": [*tokens], "text": str() as text} if "text_pair" not in fields:
+            _check_text(text, where)
+            item = Input.of_tokens(tokens, where, text)
+        case _:
+            item = Input.parse(fields, where)
+    label, numbers = parse_label(fields, item.tokens, where)
+    return Example(item, label, where, numbers)
 
 
 def fingerprint(files: Iterable[bytes]) -> str:
@@ -217,18 +238,3 @@ def _check_text(text: str, where: str, what: str = "text") -> None:
         raise DataError(
             f"{where}: the {what} is not valid Unicode text ({error.reason})"
         ) from error
-
-
-def _parse_example(fields: object, where: str) -> Example:
-    if not isinstance(fields, Mapping):
-        raise DataError(
-            f"{where}: expected a text with its label, as an object; found {str(fields)[:80]!r}"
-        )
-    match fields:
-        case {"tokens": [*tokens], "text": str() as text} if "text_pair" not in fields:
-            _check_text(text, where)
-            item = Input.of_tokens(tokens, where, text)
-        case _:
-            item = Input.parse(fields, where)
-    label, numbers = parse_label(fields, item.tokens, where)
-    return Example(item, label, where, numbers)

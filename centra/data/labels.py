@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "check_labels",
     "label_remarks",
     "near_label",
     "number_label",
@@ -55,6 +56,19 @@ def read_labels(path: Path) -> tuple[str, ...]:
     labels = _from_json(path, text) if text.lstrip()[:1] in ("[", "{") else _from_lines(path, text)
     if not labels:
         raise DataError(f"{path}: holds no labels; expected one a line, or a JSON list")
+    return _checked(labels)
+
+
+def check_labels(labels: Sequence[str], where: str) -> None:
+    """Refuse a list of labels as :func:`read_labels` does one of a file.
+
+    Raises:
+        DataError: a label is empty or there twice.
+    """
+    _checked([(f"{where}: label {number}", label) for number, label in enumerate(labels, 1)])
+
+
+def _checked(labels: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     places: dict[str, str] = {}
     for where, label in labels:
         _check_label(label, where)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from centra.errors import ConflictError, IncompatibleError
 from centra.families.base import Family
 from centra.families.bert import BERT
+from centra.families.camembert import CAMEMBERT
 from centra.families.deberta_v2 import DEBERTA_V2
 from centra.families.distilbert import DISTILBERT
 from centra.families.electra import ELECTRA
+from centra.families.ernie import ERNIE
+from centra.families.modernbert import MODERNBERT
 from centra.families.mpnet import MPNET
 from centra.families.roberta import ROBERTA
 from centra.families.xlm_roberta import XLM_ROBERTA
@@ -16,7 +19,18 @@ __all__ = ["FAMILIES", "Family", "add_family", "family_named"]
 
 FAMILIES = {
     family.model_type: family
-    for family in (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA, MPNET, DEBERTA_V2)
+    for family in (
+        BERT,
+        ROBERTA,
+        XLM_ROBERTA,
+        CAMEMBERT,
+        DEBERTA_V2,
+        DISTILBERT,
+        ELECTRA,
+        ERNIE,
+        MODERNBERT,
+        MPNET,
+    )
 }
 """By their names in ``config.json`` and ``backbone.json``."""
 

@@ -10,8 +10,10 @@ Layers are numbered from 1, and keep their number: layer i of a task module on t
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+from centra.families.heads import CheckpointHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +32,7 @@ __all__ = [
     "Family",
     "Setting",
     "TransformersClasses",
+    "one_of",
     "size_of",
 ]
 
@@ -83,9 +86,20 @@ TOKEN_ID = Setting(
 )
 
 
+def one_of(*values: str) -> Setting:
+    """A setting that is one of some texts."""
+    return Setting(
+        fits=lambda value: type(value) is str and value in values, expected=" or ".join(values)
+    )
+
+
 def size_of(tensor: str, axis: int = 0) -> Setting:
     """A setting that is the size of a tensor."""
     return replace(SIZE, tensor=tensor, axis=axis)
+
+
+def _config_alone(config: Any, number: int) -> tuple[Any, ...]:  # noqa: ARG001 - see below
+    return (config,)
 
 
 def _padding(shared: SharedState, layer: Layer) -> dict[str, Any]:  # noqa: ARG001 - see below
@@ -101,6 +115,8 @@ class TransformersClasses:
     model: str
     embeddings: str
     layer: str
+    layer_arguments: Callable[[Any, int], tuple[Any, ...]] = _config_alone
+    """What the class of a layer is made with, out of a config of its own and the layer's number."""
     layer_inputs: Callable[[SharedState, Layer], dict[str, Any]] = _padding
     """What a layer of such a description takes beside hidden states, out of what all layers share."""
 
@@ -117,6 +133,10 @@ class Family:
     """What its ``config.json`` calls it."""
     settings: Mapping[str, Setting]
     """Those that embeddings and layers depend on; nothing else enters the backbone's digest."""
+    older_settings: Mapping[str, Setting] = field(default_factory=dict)
+    """What older ``config.json`` say instead of some of them, which transformers understands."""
+    contradiction: Callable[[Mapping[str, Any]], str | None] = lambda _: None
+    """What settings say that cannot all be so, for errors; None of good ones."""
     embeddings: Callable[[Mapping[str, Any]], Embeddings]
     """How its embeddings look with some settings."""
     layer: Callable[[Mapping[str, Any], int], Layer]
@@ -149,9 +169,14 @@ class Family:
     """A pattern for the encoder's tensors that lie in some checkpoints and are read by no class."""
     pooler: bool = True
     """Whether its encoder class has one, which lies in checkpoints even where no head reads it."""
-    sentence_head: tuple[str, str, str]
-    """Sentence classifier of a fine-tuned checkpoint: dense layer, activation, output layer."""
-    token_head: str = "classifier"  # noqa: S105 - no password
+    head_settings: Mapping[str, Setting] = field(default_factory=dict)
+    """Those that the classifiers of its fine-tuned checkpoints depend on, and no layer."""
+    sentence_head: Callable[[Mapping[str, Any]], CheckpointHead]
+    """Sentence classifier of a fine-tuned checkpoint, with some settings."""
+    token_head: Callable[[Mapping[str, Any]], CheckpointHead] = lambda _: CheckpointHead(
+        out="classifier"
+    )
+    """Its classifier of tokens."""
 
     @property
     def class_name(self) -> str:

@@ -23,6 +23,7 @@ from centra.families.description import (
     Norm,
     Table,
 )
+from centra.families.heads import CheckpointHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,5 +120,7 @@ BERT = Family(
         embeddings="BertEmbeddings",
         layer="BertLayer",
     ),
-    sentence_head=("bert.pooler.dense", "tanh", "classifier"),
+    sentence_head=lambda _: CheckpointHead(
+        dense="bert.pooler.dense", activation="tanh", out="classifier"
+    ),
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from centra.families import bert
-from centra.families.base import SWITCH, Family, Setting, TransformersClasses, size_of
+from centra.families.base import ACTIVATION, SWITCH, Family, Setting, TransformersClasses, size_of
 from centra.families.description import (
     Attention,
     Disentangled,
@@ -23,6 +23,7 @@ from centra.families.description import (
     Norm,
     Table,
 )
+from centra.families.heads import CheckpointHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,5 +202,8 @@ DEBERTA_V2 = Family(
         layer="DebertaV2Layer",
         layer_inputs=_layer_inputs,
     ),
-    sentence_head=("pooler.dense", "gelu", "classifier"),
+    head_settings={"pooler_hidden_act": ACTIVATION},
+    sentence_head=lambda settings: CheckpointHead(
+        dense="pooler.dense", activation=settings["pooler_hidden_act"], out="classifier"
+    ),
 )

@@ -227,8 +227,8 @@ class Table:
     name: str
     rows: int
     width: int
-    ids: Literal["input_ids", "token_type_ids", "positions"]
-    """What chooses a token's row."""
+    ids: Literal["input_ids", "token_type_ids", "positions", "zeros"]
+    """What chooses a token's row; zeros give each the first."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from centra.families.description import (
     Norm,
     Table,
 )
+from centra.families.heads import CheckpointHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,5 +111,7 @@ DISTILBERT = Family(
         embeddings="Embeddings",
         layer="TransformerBlock",
     ),
-    sentence_head=("pre_classifier", "relu", "classifier"),
+    sentence_head=lambda _: CheckpointHead(
+        dense="pre_classifier", activation="relu", out="classifier"
+    ),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from centra.families import bert
 from centra.families.base import Family, TransformersClasses, size_of
+from centra.families.heads import CheckpointHead
 
 __all__ = ["ELECTRA"]
 
@@ -26,5 +27,7 @@ ELECTRA = Family(
         embeddings="ElectraEmbeddings",
         layer="ElectraLayer",
     ),
-    sentence_head=("classifier.dense", "gelu", "classifier.out_proj"),
+    sentence_head=lambda _: CheckpointHead(
+        dense="classifier.dense", activation="gelu", out="classifier.out_proj"
+    ),
 )

@@ -20,6 +20,7 @@ from centra.families.description import (
     RelativeBias,
     Table,
 )
+from centra.families.heads import CheckpointHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -123,5 +124,7 @@ MPNET = Family(
         layer="MPNetLayer",
         layer_inputs=_layer_inputs,
     ),
-    sentence_head=("classifier.dense", "tanh", "classifier.out_proj"),
+    sentence_head=lambda _: CheckpointHead(
+        dense="classifier.dense", activation="tanh", out="classifier.out_proj"
+    ),
 )

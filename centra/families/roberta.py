@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from centra.families import bert
 from centra.families.base import Family, TransformersClasses
+from centra.families.heads import CheckpointHead
 
 __all__ = ["ROBERTA"]
 
@@ -26,5 +27,7 @@ ROBERTA = Family(
         embeddings="RobertaEmbeddings",
         layer="RobertaLayer",
     ),
-    sentence_head=("classifier.dense", "tanh", "classifier.out_proj"),
+    sentence_head=lambda _: CheckpointHead(
+        dense="classifier.dense", activation="tanh", out="classifier.out_proj"
+    ),
 )

@@ -9,6 +9,7 @@ A ``backbone.json`` holds the same settings, and is held to the same rules, wher
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from centra.errors import FormatError, IncompatibleError, first_line
@@ -25,6 +26,7 @@ __all__ = [
     "encoder_shapes",
     "position_count",
     "read_family",
+    "read_head_settings",
     "read_settings",
     "transformers_config",
 ]
@@ -99,13 +101,26 @@ def read_settings(
     return settings
 
 
-def transformers_config(raw: Mapping[str, Any], family: Family, where: str) -> Any:
+def read_head_settings(config: Any, family: Family) -> dict[str, Any]:
+    """What the classifiers of a fine-tuned checkpoint depend on.
+
+    Args:
+        config: of :func:`transformers_config`, with heads.
+        family: the encoder family.
+    """
+    return {key: getattr(config, key) for key in family.head_settings}
+
+
+def transformers_config(
+    raw: Mapping[str, Any], family: Family, where: str, *, heads: bool = False
+) -> Any:
     """A transformers config with the encoder's settings, and with nothing else of ``config.json``.
 
     Args:
         raw: the content of ``config.json``.
         family: the encoder family that it names.
         where: what to call the model in errors.
+        heads: whether the settings of its classifiers are taken, too.
 
     Returns:
         Of the family's class; of the class of all where transformers does not have the family.
@@ -114,6 +129,8 @@ def transformers_config(raw: Mapping[str, Any], family: Family, where: str) -> A
         FormatError: a setting is no such value; it is named.
     """
     settings = _stated(raw, family)
+    if heads:
+        settings |= {key: raw[key] for key in family.head_settings if key in raw}
     if family.transformers is None:
         from transformers import PretrainedConfig
 
@@ -130,11 +147,15 @@ def transformers_config(raw: Mapping[str, Any], family: Family, where: str) -> A
             )
     for key, value in settings.items():
         _check_value(key, value, family, where, "config.json")
+    for key in family.older_settings.keys() & raw.keys():
+        _check_value(key, raw[key], family, where, "config.json")
+        settings[key] = raw[key]
     # Not the layers', but transformers looks for a tokenizer's class here.
     if isinstance(raw.get("tokenizer_class"), str):
         settings["tokenizer_class"] = raw["tokenizer_class"]
     try:
-        return kind(**settings)
+        # transformers writes into the settings that it is given.
+        return kind(**deepcopy(settings))
     except Exception as error:
         raise FormatError(f"{where}: cannot use its config.json ({first_line(error)})") from error
 
@@ -163,6 +184,8 @@ def check_settings(settings: Mapping[str, Any], family: Family, where: str, docu
             f"{where}: {document} says {family.heads_key} {heads!r:.60}, which does not "
             f"divide the hidden size of {hidden}"
         )
+    if (contradiction := family.contradiction(settings)) is not None:
+        raise FormatError(f"{where}: {document} says {contradiction}")
     _check_padding(settings, family, where, document)
 
 
@@ -203,7 +226,7 @@ def _refuse_unsupported(raw: Mapping[str, Any], where: str) -> None:
 
 
 def _check_value(key: str, value: Any, family: Family, where: str, document: str) -> None:
-    setting = family.settings[key]
+    setting = {**family.older_settings, **family.head_settings, **family.settings}[key]
     if not setting.fits(value):
         raise FormatError(
             f"{where}: {document} says {key} {value!r:.60}; expected {setting.expected}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from centra.errors import FormatError, IncompatibleError
+from centra.families.heads import POOLINGS
 from centra.formats.documents import Document
 
 if TYPE_CHECKING:
@@ -40,11 +41,11 @@ class Decision(Document):
     rejection: float | None = Field(default=None, exclude_if=_is_none)
     """The score below which a classification gives no label; None never does."""
     max_length: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=_is_none)
-    """Tokens kept of each input, where fewer than the backbone's maximum. Not served yet."""
-    prefix: str = Field(default="", exclude_if=lambda value: not value)
-    """Put before each text. Not served yet."""
+    """Tokens kept of each input, where fewer than the backbone's maximum."""
+    prefix: str | tuple[str, str] = Field(default="", exclude_if=lambda value: not value)
+    """Put before each text, or before the first and the second of a pair."""
     pooling: str = Field(default="first", exclude_if=lambda value: value == "first")
-    """Which token's state a head on one token reads. Others than the first are not served yet."""
+    """How one row is made of an input's tokens; one of :data:`centra.families.heads.POOLINGS`."""
 
     def check(self, spec: TaskSpec, kind: Kind, where: str) -> None:
         """Refuse a decision that contradicts its module, or that this Centra does not carry out.
@@ -69,13 +70,25 @@ class Decision(Document):
             )
         if self.rejection is not None and not kind.takes_rejection:
             raise FormatError(f"{where}: decision.rejection does not suit a {kind.name} task")
-        for name in ("max_length", "prefix", "pooling"):
-            usual = type(self).model_fields[name].default
-            if getattr(self, name) != usual:
-                raise IncompatibleError(
-                    f"{where}: decision.{name} is {getattr(self, name)!r}, which this Centra cannot "
-                    f"serve; expected {usual!r}"
-                )
+        if self.pooling not in POOLINGS:
+            raise IncompatibleError(
+                f"{where}: decision.pooling is {self.pooling!r:.60}, which this Centra cannot serve; "
+                f"expected one of {', '.join(POOLINGS)}"
+            )
+        if self.pooling != "first" and kind.reads_every_token:
+            raise FormatError(
+                f"{where}: decision.pooling does not suit a {kind.name} task, which answers for "
+                "every token"
+            )
+        if self.pooling == "late" and spec.head.activation is None:
+            raise FormatError(
+                f"{where}: decision.pooling is 'late', behind the dense layer, which its head does "
+                "not have"
+            )
+        if isinstance(self.prefix, tuple) and spec.input != "pair":
+            raise FormatError(
+                f"{where}: decision.prefix has two texts, but the task takes single texts"
+            )
 
     def completed(self, spec: TaskSpec, kind: Kind) -> Decision:
         """The same with what the kind and the head say where this says nothing."""
@@ -99,8 +112,8 @@ class DecisionChange:
     """A field in which two decisions differ."""
 
     field: str
-    before: float | str | tuple[float, ...] | None
-    after: float | str | tuple[float, ...] | None
+    before: float | str | tuple[float, ...] | tuple[str, str] | None
+    after: float | str | tuple[float, ...] | tuple[str, str] | None
 
     def __str__(self) -> str:
         """For people: ``threshold: 0.5 → 0.4``."""
@@ -112,7 +125,10 @@ def _usual_threshold(spec: TaskSpec) -> float:
     return usual
 
 
-def _shown(value: float | str | tuple[float, ...] | None) -> str:
+def _shown(value: float | str | tuple[float, ...] | tuple[str, str] | None) -> str:
     if isinstance(value, tuple):
-        return ", ".join(f"{number:g}" for number in value)
-    return f"{value:g}" if isinstance(value, float) else str(value) if value else "none"
+        return ", ".join(repr(one) if isinstance(one, str) else f"{one:g}" for one in value)
+    if isinstance(value, float):
+        return f"{value:g}"
+    # What begins or ends with a space is shown with it.
+    return "none" if not value else repr(value) if str(value) != str(value).strip() else str(value)

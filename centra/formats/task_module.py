@@ -12,7 +12,6 @@ Tensors: ``layers.<i>.<name as in transformers>`` with i from 1, ``head.<name>``
 from __future__ import annotations
 
 import json
-import operator
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,18 +20,17 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
-from centra.data.words import Segmentation  # noqa: TC001 - pydantic reads it
 from centra.errors import FormatError, IncompatibleError, StoreNotWritableError
 from centra.formats.contract import Contract, InputForm
 from centra.formats.decision import Decision
 from centra.formats.documents import (
     Count,
     DigestField,
-    Document,
     FormattedDocument,
     Text,
     canonical_json,
 )
+from centra.formats.head import HeadNorm, HeadSpec
 from centra.formats.identities import Digest
 from centra.formats.strict_json import parse_document
 from centra.formats.tensors import (
@@ -57,6 +55,7 @@ if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
 
 __all__ = [
+    "HeadNorm",
     "HeadSpec",
     "KindName",
     "ModuleFile",
@@ -87,30 +86,6 @@ _SHOWN = 5
 _OF_WORDS = {"crf": False, "words": "unicode", "tags": ()}
 """The settings of heads on every token, and what says nothing."""
 _PROBE = ("probe.input_ids", "probe.attention_mask", "probe.token_type_ids", "probe.logits")
-
-
-class HeadSpec(Document):
-    """How logits come from the last hidden states."""
-
-    activation: Literal["tanh", "gelu", "relu"] | None = None
-    """After the dense layer of a head on the first token; None is a head on every token."""
-    threshold: float = 0.5
-    """Probability from which a multilabel task names a label."""
-    crf: bool = Field(default=False, exclude_if=operator.not_)
-    """A tagging head whose tags a linear-chain CRF decodes; see :mod:`centra.modeling.crf`.
-
-    Written only where it holds: modules without one keep the bytes they had before there was one,
-    and a Centra that knows no CRF refuses the field instead of decoding without it.
-    """
-    words: Segmentation = Field(default="unicode", exclude_if=lambda value: value == "unicode")
-    """How the texts of a tagging task are cut into words; see :func:`centra.data.words.segment`.
-
-    Written where it differs, as ``crf`` is.
-    """
-    tags: tuple[str, ...] = Field(default=(), exclude_if=operator.not_)
-    """What the logits of a tagging head stand for where they are no BIO tags, but mark a span's last
-    word (``E-x``) or a span of one word (``S-x``), or have no ``B-x``; see :mod:`centra.data.tags`. Such a
-    head answers in the BIO tags of the contract. Written only where there are some."""
 
 
 class TaskSpec(FormattedDocument):
@@ -185,8 +160,8 @@ class TaskSpec(FormattedDocument):
             raise FormatError(
                 f"{where}: a {self.kind} task with {len(self.labels)} labels; expected {expected}"
             )
-        if kind.reads_every_token != (self.head.activation is None):
-            raise FormatError(f"{where}: head.activation does not suit a {self.kind} task")
+        if fault := self.head.fault(every_token=kind.reads_every_token):
+            raise FormatError(f"{where}: {fault} a {self.kind} task")
         for name, usual in _OF_WORDS.items():
             if getattr(self.head, name) != usual and not kind.reads_every_token:
                 raise FormatError(
@@ -268,6 +243,10 @@ def check_fits(module: ModuleFile, backbone: BackboneSpec, called: str) -> None:
     if spec.tap_layer > backbone.num_layers:
         raise IncompatibleError(
             f"{where}: taps layer {spec.tap_layer}, but {called} has {backbone.num_layers} layers"
+        )
+    if (limit := spec.decision.max_length) is not None and limit > backbone.max_length:
+        raise IncompatibleError(
+            f"{where}: decision.max_length is {limit}, but {called} reads {backbone.max_length} tokens"
         )
     expected = {
         f"layers.{i}.{name}": shape
@@ -447,12 +426,7 @@ def _check_shapes(spec: TaskSpec, tensors: dict[str, RawTensor], where: str) -> 
             f"{where}: {len(spec.logit_names)} labels but the head has {out.shape[0]} outputs"
         )
     outputs, hidden = out.shape
-    expected = {"head.out.weight": (outputs, hidden), "head.out.bias": (outputs,)}
-    if spec.head.activation is not None:
-        expected |= {"head.dense.weight": (hidden, hidden), "head.dense.bias": (hidden,)}
-    if spec.head.crf:
-        expected |= {"head.crf.start": (outputs,), "head.crf.end": (outputs,)}
-        expected["head.crf.transitions"] = (outputs, outputs)
+    expected = spec.head.shapes(hidden, outputs)
     # Of a backbone whose layers end without a norm; see check_fits.
     norm = ("head.norm.weight", "head.norm.bias")
     expected |= {name: (hidden,) for name in norm if name in tensors}

@@ -196,6 +196,17 @@ class Kind(ABC):
             chain: of a student with a CRF.
         """
 
+    @abstractmethod
+    def told_label(
+        self, labels: Sequence[str], logits: np.ndarray
+    ) -> str | float | tuple[str, ...]:
+        """The label that a teacher's logits give an example without one, as examples have it.
+
+        Args:
+            labels: the task's.
+            logits: ``(1, outputs)``, or ``(words, outputs)``.
+        """
+
     def first_bias(self, targets: Sequence[np.ndarray]) -> float | None:
         """Where the head's bias begins to learn from; None for zero."""
         return None

@@ -78,6 +78,10 @@ class Classification(Kind):
 
         return divergence(student.float(), teacher.float(), temperature)
 
+    def told_label(self, labels: Sequence[str], logits: np.ndarray) -> str:
+        """The best label, the first of equals."""
+        return labels[int(logits[0].argmax())]
+
     def decode(
         self,
         spec: TaskSpec,

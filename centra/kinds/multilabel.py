@@ -83,6 +83,10 @@ class Multilabel(Kind):
         )
         return divergence(student, teacher, temperature)
 
+    def told_label(self, labels: Sequence[str], logits: np.ndarray) -> tuple[str, ...]:
+        """Those that are more likely than not."""
+        return tuple(label for label, logit in zip(labels, logits[0], strict=True) if logit >= 0)
+
     def decode(
         self,
         spec: TaskSpec,

@@ -100,6 +100,10 @@ class Regression(Kind):
 
         return functional.mse_loss(student.float(), teacher.float())
 
+    def told_label(self, labels: Sequence[str], logits: np.ndarray) -> float:
+        """The number."""
+        return float(logits[0, 0])
+
     def first_bias(self, targets: Sequence[np.ndarray]) -> float | None:
         """The mean, so that the head need not first learn the scale of the values."""
         import numpy as np

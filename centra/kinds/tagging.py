@@ -187,6 +187,10 @@ class Tagging(Kind):
             student = log_marginals(student, targets, words, temperature, chain)
         return divergence(student, teacher, temperature, logs=chain is not None, mask=words)
 
+    def told_label(self, labels: Sequence[str], logits: np.ndarray) -> tuple[str, ...]:
+        """The best tag of each word."""
+        return tuple(to_bio([labels[int(place)] for place in logits.argmax(axis=-1)]))
+
     def decode(
         self,
         spec: TaskSpec,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from centra.families import family_named
-from centra.modeling.heads import TokenHead, build_head
+from centra.modeling.heads import TaskHead
 from centra.modeling.layers import empty_layer
 from centra.modeling.shards import backbone_layer, copied_under, load_shard
 
@@ -40,13 +40,13 @@ class Branch(nn.Module):
         self.layers = nn.ModuleList(
             empty_layer(backbone, spec.tap_layer + i) for i in range(1, spec.depth + 1)
         )
-        self.head = build_head(backbone, spec, dropout)
+        self.head = TaskHead(backbone, spec, dropout)
         self._tap = spec.tap_layer
 
     @property
     def chain(self) -> LinearChain | None:
         """The head's CRF, where it has one."""
-        return self.head.crf if isinstance(self.head, TokenHead) else None
+        return self.head.crf
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> Branch:
         """Take the tensors of a task module (``layers.<i>.…`` counted from 1, ``head.…``)."""
@@ -92,5 +92,5 @@ class Branch(nn.Module):
         """
         for layer in self.layers:
             hidden_states = layer(hidden_states, shared)
-        logits: torch.Tensor = self.head(hidden_states)
+        logits: torch.Tensor = self.head(hidden_states, shared.attention_mask)
         return logits

@@ -1,11 +1,4 @@
-"""Heads: from a branch's last hidden states to logits.
-
-A sentence head reads the first token, as BERT's pooler does; a token head reads every token. Both
-end in a linear layer with one output per label; over layers that end without a norm, both begin
-with one. Pooler and classifier of the supported
-transformers families differ only in the activation between the two linear layers, so one class
-serves them all.
-"""
+"""Heads: from a branch's last hidden states to logits; see :mod:`centra.formats.head`."""
 
 from __future__ import annotations
 
@@ -14,90 +7,110 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from centra.families import family_named
+from centra.formats.head import Head
 from centra.modeling.crf import LinearChain
 from centra.modeling.layers import norm_module
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from centra.families.heads import Pooling
     from centra.formats.backbone import BackboneSpec
+    from centra.formats.head import HeadSteps
     from centra.formats.task_module import TaskSpec
 
-__all__ = ["FirstTokenHead", "TokenHead", "build_head"]
+__all__ = ["TaskHead", "head_activation", "pooled"]
 
-_ACTIVATIONS = {"tanh": nn.Tanh, "gelu": nn.GELU, "relu": nn.ReLU}
+_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "tanh": torch.tanh,
+    "gelu": nn.functional.gelu,
+    "relu": nn.functional.relu,
+    "silu": nn.functional.silu,
+    "gelu_pytorch_tanh": nn.GELU(approximate="tanh"),
+}
 
 
-class FirstTokenHead(nn.Module):
-    """Logits of a whole input from its first token."""
+def head_activation(name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The activation of a head's dense layer."""
+    return _ACTIVATIONS[name]
 
-    def __init__(
-        self,
-        hidden_size: int,
-        outputs: int,
-        activation: str,
-        dropout: float,
-        norm: nn.Module | None = None,
-    ) -> None:
-        """Make a head with random weights.
+
+def pooled(states: torch.Tensor, pooling: Pooling, real: torch.Tensor) -> torch.Tensor:
+    """One row of the tokens of each input.
+
+    Args:
+        states: ``(…, batch, seq, hidden)``.
+        pooling: how.
+        real: ``(batch, seq)``, 1 for tokens and 0 for padding, each row with a token.
+
+    Returns:
+        ``(…, batch, hidden)``.
+    """
+    match pooling:
+        case "first":
+            return states[..., 0, :]
+        case "max":
+            least = torch.finfo(states.dtype).min
+            return states.masked_fill(real[..., None] == 0, least).amax(dim=-2)
+        case "mean" | "late":
+            return (states * real[..., None]).sum(dim=-2) / real.sum(dim=-1, keepdim=True)
+
+
+class TaskHead(nn.Module):
+    """Logits of inputs or of every token, and perhaps the CRF that reads those of the words."""
+
+    def __init__(self, backbone: BackboneSpec, spec: TaskSpec, dropout: float = 0.0) -> None:
+        """Make a head with random weights, its CRF with zeros.
 
         Args:
-            hidden_size: the width of the hidden states.
-            outputs: how many logits.
-            activation: ``"tanh"``, ``"gelu"`` or ``"relu"``, after the dense layer.
+            backbone: what the task stands on.
+            spec: labels, head and pooling.
             dropout: probability before the output layer while training.
-            norm: before all else, where layers end without one.
         """
         super().__init__()
-        self.norm = norm
-        self.dense = nn.Linear(hidden_size, hidden_size)
-        self.activation = _ACTIVATIONS[activation]()
+        self.description = Head.of(spec, backbone)
+        self.norm: nn.Module | None = None
+        self.dense: nn.Module | None = None
+        self.dense_norm: nn.Module | None = None
+        for steps in (self.description.on_tokens, self.description.on_rows):
+            if steps.norm is not None:
+                self.norm = norm_module(steps.norm)
+            if steps.dense is not None:
+                dense = steps.dense
+                self.dense = nn.Linear(dense.inputs, dense.outputs, bias=dense.bias)
+            if steps.dense_norm is not None:
+                self.dense_norm = norm_module(steps.dense_norm)
+        self.crf = LinearChain(spec.outputs) if spec.head.crf else None
         self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(hidden_size, outputs)
+        self.out = nn.Linear(backbone.hidden_size, spec.outputs)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """From hidden states ``(batch, seq, hidden)`` to logits ``(batch, outputs)``."""
-        first = hidden_states[:, 0]
-        if self.norm is not None:
-            first = self.norm(first)
-        first = self.activation(self.dense(first))
-        logits: torch.Tensor = self.out(self.dropout(first))
-        return logits
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """From hidden states to logits.
 
+        Args:
+            hidden_states: ``(batch, seq, hidden)``.
+            attention_mask: ``(batch, seq)``, 1 for tokens and 0 for padding; None for no padding.
 
-class TokenHead(nn.Module):
-    """Logits of every token, and perhaps the CRF that reads those of the words as emissions."""
+        Returns:
+            ``(batch, outputs)``, or ``(batch, seq, outputs)`` of a head on every token.
+        """
+        states = self._run(self.description.on_tokens, hidden_states)
+        if self.description.pooling is None:
+            return states
+        if attention_mask is None:
+            attention_mask = torch.ones(states.shape[:2], device=states.device, dtype=torch.int64)
+        rows = pooled(states, self.description.pooling, attention_mask)
+        return self._run(self.description.on_rows, rows)
 
-    def __init__(
-        self,
-        hidden_size: int,
-        outputs: int,
-        dropout: float,
-        *,
-        crf: bool,
-        norm: nn.Module | None = None,
-    ) -> None:
-        """Make a head with random weights, its CRF with zeros; see :class:`FirstTokenHead`."""
-        super().__init__()
-        self.norm = norm
-        self.crf = LinearChain(outputs) if crf else None
-        self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(hidden_size, outputs)
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """From hidden states ``(batch, seq, hidden)`` to logits ``(batch, seq, outputs)``."""
-        if self.norm is not None:
-            hidden_states = self.norm(hidden_states)
-        logits: torch.Tensor = self.out(self.dropout(hidden_states))
-        return logits
-
-
-def build_head(
-    backbone: BackboneSpec, spec: TaskSpec, dropout: float = 0.0
-) -> FirstTokenHead | TokenHead:
-    """The head that a spec names; without an activation it is the one that reads every token."""
-    norm = family_named(backbone.family).head_norm(backbone.config)
-    module = None if norm is None else norm_module(norm)
-    hidden, head = backbone.hidden_size, spec.head
-    if head.activation is None:
-        return TokenHead(hidden, spec.outputs, dropout, crf=head.crf, norm=module)
-    return FirstTokenHead(hidden, spec.outputs, head.activation, dropout, module)
+    def _run(self, steps: HeadSteps, states: torch.Tensor) -> torch.Tensor:
+        if steps.norm is not None and self.norm is not None:
+            states = self.norm(states)
+        if steps.dense is not None and self.dense is not None:
+            states = head_activation(steps.activation)(self.dense(states))
+        if steps.dense_norm is not None and self.dense_norm is not None:
+            states = self.dense_norm(states)
+        if steps.out is not None:
+            states = self.out(self.dropout(states))
+        return states

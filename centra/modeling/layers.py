@@ -6,6 +6,7 @@ is computed from its description by :class:`DescribedLayer`.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,7 +36,9 @@ __all__ = [
 
 def transformers_config(spec: BackboneSpec, classes: TransformersClasses) -> Any:
     """Transformers' config of a backbone's layers."""
-    return classes.named(classes.config)(**spec.config, attn_implementation="sdpa")
+    # transformers writes into the settings that it is given.
+    settings = deepcopy(spec.config)
+    return classes.named(classes.config)(**settings, attn_implementation="sdpa")
 
 
 def empty_layer(spec: BackboneSpec, number: int) -> nn.Module:
@@ -45,7 +48,8 @@ def empty_layer(spec: BackboneSpec, number: int) -> nn.Module:
         if classes is None:
             layer: nn.Module = DescribedLayer(described)
         else:
-            layer = _told(classes, described)(transformers_config(spec, classes))
+            config = transformers_config(spec, classes)
+            layer = _told(classes, described)(*classes.layer_arguments(config, number))
     return layer.eval()
 
 
@@ -85,6 +89,7 @@ class DescribedEmbeddings(nn.Module):
             "input_ids": input_ids,
             "token_type_ids": token_type_ids,
             "positions": positions,
+            "zeros": torch.zeros_like(input_ids),
         }
         tables = self._description.tables
         states: torch.Tensor = sum(

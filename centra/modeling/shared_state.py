@@ -56,11 +56,22 @@ class SharedState:
         """What transformers' layers take."""
         self._tables = tables
         self._rotary: dict[Rotary, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._windows: dict[int, torch.Tensor] = {}
         self._scores: dict[tuple[RelativeBias | None, int | None], torch.Tensor] = {}
 
     def only(self, inputs: torch.Tensor) -> SharedState:
         """The same for some inputs, by their places."""
         return SharedState(self.attention_mask[inputs], self._tables)
+
+    def looked_at(self, window: int | None) -> torch.Tensor | None:
+        """Where a token may look; as :func:`attention_bias`, with a window around each token."""
+        length, device = self.attention_mask.shape[1], self.attention_mask.device
+        if window is None or length <= window + 1:
+            return self.mask
+        if window not in self._windows:
+            near = torch.from_numpy(~outside_window(window, length)).to(device)[None, None]
+            self._windows[window] = near if self.mask is None else near & self.mask
+        return self._windows[window]
 
     def rotary(self, rotary: Rotary) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines ``(seq, size)``."""

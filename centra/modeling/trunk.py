@@ -63,7 +63,7 @@ class Trunk(nn.Module):
         else:
             classes, tables = family.transformers, spec.description.tables
             # transformers counts positions by itself.
-            self._ids = tuple(table.ids for table in tables if table.ids != "positions")
+            self._ids = tuple(t.ids for t in tables if t.ids not in ("positions", "zeros"))
             config = transformers_config(spec, classes)
             self.embeddings = classes.named(classes.embeddings)(config)
             self.embeddings.load_state_dict(copied_under(weights, "embeddings."))

@@ -24,6 +24,8 @@ def transformers_files(manifest: ReleaseManifest, reader: BlobReader) -> dict[st
     spec = BackboneSpec.fetch(trunk.spec, reader)
     layers = "n_layers" if "n_layers" in spec.config else "num_hidden_layers"
     config = {"model_type": spec.family, **spec.config, layers: len(trunk.layers)}
+    if "layer_types" in config:
+        config["layer_types"] = config["layer_types"][: len(trunk.layers)]
     weights: dict[str, str] = {}
     total = 0
     for path, digest in manifest.files().items():

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from centra.data.inputs import Input
     from centra.runtime.engine import Inputs, LoadedTask
     from centra.runtime.parts import Parts, TrunkKey
-    from centra.tokenization.text_encoder import Row
+    from centra.tokenization.text_encoder import Reading, Row
 
 __all__ = ["Batch", "Finish", "answer_batch", "answers_of", "logits_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Queries that are computed together, and how a backbone reads each."""
+    """Queries that are computed together, each once for every way in which its tasks read it."""
 
     queries: Sequence[EncodedQuery]
     rows: Sequence[Row]
@@ -127,20 +127,26 @@ def _run(
         key: of the trunk.
         asked: by task, the places of the queries that ask for it, ascending.
     """
-    digest, _ = key
-    present = sorted(set().union(*asked.values()))
+    read: dict[Reading, set[int]] = {}
+    for name, places in asked.items():
+        read.setdefault(parts.reading_of[name], set()).update(places)
+    present = [(reading, place) for reading in sorted(read) for place in sorted(read[reading])]
     own = Batch(
-        queries=[batch[place] for place in present],
-        rows=[batch[place].rows[digest] for place in present],
+        queries=[batch[place] for _, place in present],
+        rows=[batch[place].rows[reading] for reading, place in present],
     )
-    every = np.arange(len(present))
+    every, numbers = np.arange(len(present)), {one: i for i, one in enumerate(present)}
     readers: dict[int, list[Inputs]] = {}
     jobs: list[Job[list[dict[str, Any]]]] = []
     for name, places in asked.items():
-        # Most often a task is asked by all or none.
-        inputs = every if len(places) == len(present) else np.searchsorted(present, places)
+        inputs = every
+        # Most often a task is asked by all or none, and all read alike.
+        if len(places) < len(present):
+            reading = parts.reading_of[name]
+            inputs = np.array([numbers[reading, place] for place in places])
         readers.setdefault(parts.tasks[name].spec.tap_layer, []).append(inputs)
         jobs.append(_job(name, parts.tasks[name], own, inputs, finish))
+    digest, _ = key
     encoded = Encoded.pad(own.rows, parts.encoders[digest].pad_token_id)
     steps = parts.trunks[key].engine.run(encoded, readers)
     if profile is None:

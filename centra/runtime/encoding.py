@@ -1,4 +1,4 @@
-"""From queries as callers give them to inputs that are checked, and tokenised once per backbone."""
+"""From queries as callers give them to inputs that are checked, and tokenised once for all tasks that read alike."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from centra.runtime.parts import Parts
     from centra.runtime.queries import Query
-    from centra.tokenization.text_encoder import Row, TextEncoder
+    from centra.tokenization.text_encoder import Reading, Row, TextEncoder
 
 __all__ = ["chosen_tasks", "encode_queries", "tasks_for"]
 
@@ -34,19 +34,19 @@ def encode_queries(
         numbers: what errors call each.
     """
     found = [_checked(parts, query, number) for query, number in zip(queries, numbers, strict=True)]
-    rows: list[dict[str, Row]] = [{} for _ in queries]
-    for digest, encoder in parts.encoders.items():
+    rows: list[dict[Reading, Row]] = [{} for _ in queries]
+    for reading, encoder in parts.readings.items():
         inputs = {
             i: one[0]
             for i, one in enumerate(found)
             if not isinstance(one, CentraError)
-            and any(parts.trunk_of[name][0] == digest for name in one[1])
+            and any(parts.reading_of[name] == reading for name in one[1])
         }
         for i, row in zip(inputs, _rows(encoder, [*inputs.values()]), strict=True):
             if isinstance(row, FormatError):
                 found[i] = FormatError(f"input {numbers[i]}: {row}", input=numbers[i])
             else:
-                rows[i][digest] = row
+                rows[i][reading] = row
     return [
         one
         if isinstance(one, CentraError)

@@ -19,6 +19,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from centra.families.heads import Pooling
     from centra.tokenization.text_encoder import Encoded
 
 __all__ = ["Bucket", "Packed", "Part", "padded_length"]
@@ -146,6 +147,22 @@ class Packed:
         """``(tokens,)``: each token's place within its own input."""
         places: np.ndarray = np.arange(len(self.rows)) - np.repeat(self.firsts, self.lengths)
         return places
+
+    def pooled(self, states: np.ndarray, pooling: Pooling) -> np.ndarray:
+        """One row for each input ``(batch, …)`` in packed order, of one for each token.
+
+        Each input's tokens are added up one after the other, whatever else is in the batch.
+        """
+        if pooling == "first":
+            rows: np.ndarray = states[self.firsts]
+            return rows
+        bounds = zip(self.firsts.tolist(), self.lengths.tolist(), strict=True)
+        inputs = (states[start : start + length] for start, length in bounds)
+        if pooling == "max":
+            return np.stack([tokens.max(axis=0) for tokens in inputs])
+        sums = np.stack([tokens.sum(axis=0) for tokens in inputs])
+        means: np.ndarray = sums / self.lengths[:, None].astype(sums.dtype)
+        return means
 
     @property
     def all(self) -> Part:

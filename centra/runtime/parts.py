@@ -22,6 +22,7 @@ from centra.runtime.units import UnitCache, UnitKey
 from centra.system.forks import computing
 from centra.system.memory import trim_memory
 from centra.tokenization.checks import checked_text_encoder
+from centra.tokenization.text_encoder import Reading, TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from centra.runtime.engine import Engine, LoadedTask, TrunkEngine
     from centra.runtime.pool import Pool
     from centra.store import BlobReader
-    from centra.tokenization.text_encoder import TextEncoder
 
 __all__ = ["LoadedTrunk", "Parts", "TrunkKey", "load_parts"]
 
@@ -66,10 +66,14 @@ class Parts:
 
     encoders: Mapping[str, TextEncoder]
     """What turns texts into tokens, by the digests of the backbones."""
+    readings: Mapping[Reading, TextEncoder]
+    """What turns texts into tokens as tasks read them."""
     trunks: Mapping[TrunkKey, LoadedTrunk]
     tasks: Mapping[str, LoadedTask]
     trunk_of: Mapping[str, TrunkKey]
     """The shared layers that each task stands on."""
+    reading_of: Mapping[str, Reading]
+    """How each task reads texts."""
     engine: str
     """The name of what computes them."""
     dtype: str | None
@@ -141,8 +145,17 @@ def load_parts(
         }
         trim_memory()
         loaded = loader.load_tasks(executor, entries, trunks)
+    reading_of = {name: Reading.of(task.spec) for name, task in loaded.items()}
+    readings = {
+        reading: _reading_encoder(reading, made, specs, reader)
+        for reading in dict.fromkeys(reading_of.values())
+    }
+    for name, reading in reading_of.items():
+        readings[reading].check_room(f"task {name}", pair=loaded[name].spec.input == "pair")
     return Parts(
         encoders=made,
+        readings=readings,
+        reading_of=reading_of,
         trunks=trunks,
         tasks=loaded,
         trunk_of={name: (entry.backbone, entry.precision) for name, entry in entries.items()},
@@ -231,6 +244,23 @@ def _encoder(spec: BackboneSpec, reader: BlobReader) -> TextEncoder:
         reader.fetch(digest)
     key = UnitKey(digest=spec.digest, precision="", engine="tokenizers", settings=None)
     return _ENCODERS.get(key, lambda: checked_text_encoder(spec, reader))
+
+
+def _reading_encoder(
+    reading: Reading,
+    encoders: Mapping[str, TextEncoder],
+    specs: Mapping[str, BackboneSpec],
+    reader: BlobReader,
+) -> TextEncoder:
+    """A backbone's encoder as some tasks read; a shorter limit takes a tokenizer of its own."""
+    digest, prefixes, limit = reading
+    encoder = encoders[digest]
+    if limit:
+        key = UnitKey(digest=digest, precision="", engine="tokenizers", settings=limit)
+        encoder = _ENCODERS.get(
+            key, lambda: TextEncoder.of(specs[digest], reader, max_length=limit)
+        )
+    return encoder.with_prefixes(prefixes) if any(prefixes) else encoder
 
 
 def _submit(

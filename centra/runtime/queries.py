@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from centra.data.inputs import Input
-    from centra.tokenization.text_encoder import Row
+    from centra.tokenization.text_encoder import Reading, Row
 
 __all__ = ["EncodedQuery", "Query", "TaskResult"]
 
@@ -36,14 +36,14 @@ class EncodedQuery:
     input: Input
     tasks: tuple[str, ...]
     """The tasks to answer, each once; at least one."""
-    rows: Mapping[str, Row]
-    """The input as each backbone that its tasks stand on reads it, by the backbones' digests."""
+    rows: Mapping[Reading, Row]
+    """The input as its tasks read it; those that read alike share a row."""
     encoded_by: object
     """What the release that encoded it is made of; no other answers it."""
 
     @property
     def tokens(self) -> int:
-        """How many tokens are computed for it, over all backbones."""
+        """How many tokens are computed for it, over all ways to read it."""
         return sum(len(row.input_ids) for row in self.rows.values())
 
 

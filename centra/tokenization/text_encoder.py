@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from centra.data.inputs import Input
 from centra.data.words import dictionary_script
-from centra.errors import FormatError
+from centra.errors import FormatError, IncompatibleError
 from centra.system.panics import no_panic
 
 if TYPE_CHECKING:
@@ -17,15 +19,33 @@ if TYPE_CHECKING:
 
     from tokenizers import Encoding
 
-    from centra.data.inputs import Input
     from centra.data.words import Segmentation, Span
     from centra.formats.backbone import BackboneSpec
+    from centra.formats.task_module import TaskSpec
     from centra.store import BlobReader
 
-__all__ = ["Encoded", "Row", "TextEncoder"]
+__all__ = ["Encoded", "Reading", "Row", "TextEncoder"]
 
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 """What SentencePiece makes of the space before a word."""
+
+
+class Reading(NamedTuple):
+    """How a task reads texts. Tasks that read alike share tokens, and what is computed of them."""
+
+    backbone: str
+    """Its digest."""
+    prefixes: tuple[str, str] = ("", "")
+    """What is put before the first text of an input, and before the second of a pair."""
+    max_length: int = 0
+    """Tokens kept of each input; 0 for the backbone's maximum."""
+
+    @classmethod
+    def of(cls, spec: TaskSpec) -> Reading:
+        """A task's."""
+        prefix, limit = spec.decision.prefix, spec.decision.max_length
+        prefixes = prefix if isinstance(prefix, tuple) else (prefix, prefix)
+        return cls(spec.backbone, prefixes, limit or 0)
 
 
 @dataclass(frozen=True)
@@ -126,6 +146,8 @@ class TextEncoder:
 
         self.pad_token_id = pad_token_id
         self._token_types = token_types
+        self._prefixes = ("", "")
+        self._max_length = max_length
         self._long = 16 * max_length
         try:
             with no_panic(lambda error: ValueError(str(error))):
@@ -154,13 +176,45 @@ class TextEncoder:
             token_types=spec.token_types,
         )
 
+    def with_prefixes(self, prefixes: tuple[str, str]) -> TextEncoder:
+        """The same tokenizer, which puts something before the first and the second text of inputs."""
+        found = copy.copy(self)
+        found._prefixes = prefixes  # noqa: SLF001 - another of this class
+        return found
+
+    def check_room(self, where: str, *, pair: bool) -> None:
+        """Refuse prefixes that leave no token for the texts.
+
+        Raises:
+            IncompatibleError: they do.
+            FormatError: the tokenizer fails on them.
+        """
+        prefixes = self._prefixes[: 1 + pair]
+        try:
+            with no_panic(lambda error: ValueError(str(error))):
+                encodings = self.tokenizer.encode_batch([*prefixes], add_special_tokens=False)
+        except Exception as error:  # The library's own are of no other class.
+            raise FormatError(f"{where}: the tokenizer fails on its prefix ({error})") from error
+        taken = sum(len(part) for whole in encodings for part in (whole, *whole.overflowing))
+        special = self.tokenizer.num_special_tokens_to_add(is_pair=pair)
+        if taken + special + len(prefixes) > self._max_length:
+            raise IncompatibleError(
+                f"{where}: keeps {self._max_length} tokens of an input; with {special} special ones "
+                f"and the {taken} of its prefix no room is left for the texts",
+                code="prefix-too-long",
+                max_length=self._max_length,
+                prefix=taken,
+            )
+
     def encode(self, inputs: Iterable[Input]) -> list[Row]:
         """Encode inputs; the special tokens of single texts or pairs are added.
+
+        Offsets are those of the texts as given, without a prefix.
 
         Raises:
             FormatError: the tokenizer fails on a text.
         """
-        items = list(inputs)
+        items = [self._prefixed(item) for item in inputs]
         try:
             with no_panic(lambda error: ValueError(str(error))):
                 encodings = self.tokenizer.encode_batch([self._texts(item) for item in items])
@@ -172,6 +226,14 @@ class TextEncoder:
         """Encode inputs and pad them into one batch."""
         rows = self.encode(inputs)
         return rows, Encoded.pad(rows, self.pad_token_id)
+
+    def _prefixed(self, item: Input) -> Input:
+        """What is tokenised of an input."""
+        first, second = self._prefixes
+        if not first and not second:
+            return item
+        pair = item.text_pair
+        return Input(first + item.text, None if pair is None else second + pair)
 
     def _texts(self, item: Input) -> Any:
         """What the tokenizer is given of an input.
@@ -199,6 +261,12 @@ class TextEncoder:
             offsets = [
                 (start, start) if token == self._space else (start, end)
                 for token, (start, end) in zip(ids, offsets, strict=True)
+            ]
+        if any(self._prefixes):
+            before = [0 if i is None else len(self._prefixes[i]) for i in encoding.sequence_ids]
+            offsets = [
+                (max(start - length, 0), max(end - length, 0))
+                for length, (start, end) in zip(before, offsets, strict=True)
             ]
         return Row(
             input_ids=ids,

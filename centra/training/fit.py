@@ -15,6 +15,7 @@ from centra.training.plan import Plan
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from centra.training.backbone import Backbone
     from centra.training.features import FeatureCache
@@ -30,6 +31,9 @@ def fit(
     *,
     backbone: Backbone | str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
+    teacher: str | os.PathLike[str] | None = None,
+    labels: Sequence[str] = (),
+    hypothesis: str | None = None,
     engine: str = "local",
     jobs: int | None = None,
     cache: FeatureCache | MachineCache | str | os.PathLike[str] | None = None,
@@ -46,6 +50,12 @@ def fit(
             beside it or a name of the Hugging Face hub.
         output: a folder for the module, ``TASK.safetensors``, the teacher's and the scores, also
             ``s3://BUCKET/KEY``; by default ``TASK-fit``.
+        teacher: a checkpoint of transformers, of any size and family, whose answers on the data are
+            learnt from: a folder that ``save_pretrained`` wrote, or a name of the Hugging Face hub.
+            Then no row need have a label; see :func:`centra.training.texts.read_texts` for what data
+            may be. By default what the recipe names, if anything.
+        labels: of the task, in their order; with a teacher of natural-language inference any.
+        hypothesis: that such a teacher holds against each text, with ``{}`` for the label.
         engine: where runs are carried out: ``"local"``, or ``"ray"`` for a Ray cluster.
         jobs: runs at the same time on this machine; by default one per GPU, or else one per core,
             to eight. With more than one, a script needs ``if __name__ == "__main__":``.
@@ -65,7 +75,13 @@ def fit(
     from centra.training.train import TrainedModule
 
     start = time.perf_counter()
-    plan, beside = Plan.read(Path(recipe)), Path(recipe).parent
+    plan = Plan.read(
+        Path(recipe),
+        teacher=None if teacher is None else _absolute(teacher),
+        labels=[*labels] or None,
+        hypothesis=hypothesis,
+    )
+    beside = Path(recipe).parent
     task = parse_task_name(plan.task)
     if backbone is None:
         local = beside / plan.backbone
@@ -84,6 +100,7 @@ def fit(
             work=results.work,
             engine=open_engine(engine, jobs),
             labelling=plan.labelling(beside),
+            teacher=plan.teacher_source(beside),
             cache=cache if isinstance(cache, MachineCache) else open_cache(cache),
             progress=progress,
             remark=remark,
@@ -92,3 +109,8 @@ def fit(
     path = results.place / module
     _log.info("fitted %s from %s in %.1f s", path, recipe, time.perf_counter() - start)
     return TrainedModule(path=path, spec=result.module.spec, trials=tuple(result.trials))
+
+
+def _absolute(source: str | os.PathLike[str]) -> str:
+    """A folder of the caller's, wherever the recipe lies; a name on the hub stays as it is."""
+    return str(Path(source).absolute()) if Path(source).is_dir() else str(source)

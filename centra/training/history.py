@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from centra.kinds import kind_named
+from centra.training.metrics import AGREEMENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,7 @@ class History:
             {
                 name.removeprefix("eval_"): value
                 for name, value in line.items()
-                if name.removeprefix("eval_") in known
+                if name.removeprefix("eval_").removeprefix(AGREEMENT) in known
             }
             for line in log
             if f"eval_{metric}" in line

@@ -15,18 +15,27 @@ if TYPE_CHECKING:
     from centra.kinds.chain import Chain
     from centra.training.task_data import Split
 
-__all__ = ["check_metric", "dev_metrics"]
+__all__ = ["AGREEMENT", "check_metric", "dev_metrics"]
+
+AGREEMENT = "agreement_"
+"""Begins the names of metrics against a teacher's answers: ``agreement_accuracy``."""
 
 
-def check_metric(kind: str, metric: str | None) -> str:
+def check_metric(kind: str, metric: str | None, *, agreement: bool = False) -> str:
     """The metric to select by; None for the kind's first.
+
+    Args:
+        kind: the task's.
+        metric: its name.
+        agreement: whether the dev set's labels are a teacher's answers, which the name then tells.
 
     Raises:
         UsageError: the kind has no such metric.
     """
     known = kind_named(kind).metrics
+    prefix = AGREEMENT if agreement else ""
     if metric is None:
-        return known[0]
+        return prefix + known[0]
     if metric not in known:
         raise UsageError(
             f"a {kind} task has no metric {metric!r}; expected one of {', '.join(known)}",
@@ -34,7 +43,7 @@ def check_metric(kind: str, metric: str | None) -> str:
             metric=metric,
             known=list(known),
         )
-    return metric
+    return prefix + metric
 
 
 def dev_metrics(
@@ -52,7 +61,8 @@ def dev_metrics(
 
     Returns:
         As :func:`centra.releases.evaluation.measure` of a release gives them: the metrics of what
-        callers get who send the texts. What truncation cuts off counts as missed.
+        callers get who send the texts. What truncation cuts off counts as missed. Where the labels
+        are a teacher's answers, their names say so: :data:`AGREEMENT`.
     """
     kind = kind_named(spec.kind)
     given = [example.input for example in split.examples]
@@ -61,4 +71,7 @@ def dev_metrics(
     to_tokens = None
     if kind.reads_every_token:
         to_tokens = kind.decode(spec, logits, given, split.rows, chain)
-    return kind.score(spec.labels, to_texts, split.examples, to_tokens)
+    found = kind.score(spec.labels, to_texts, split.examples, to_tokens)
+    if split.agreement:
+        return {f"{AGREEMENT}{name}": value for name, value in found.items()}
+    return found

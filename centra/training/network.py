@@ -69,6 +69,7 @@ class Network(nn.Module):
         token_type_ids: torch.Tensor | None = None,
         hidden_states: torch.Tensor | None = None,
         teacher: torch.Tensor | None = None,
+        labelled: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """The loss of a batch, and its logits.
 
@@ -79,6 +80,8 @@ class Network(nn.Module):
             input_ids, token_type_ids: ``(batch, seq)``, for the trunk.
             hidden_states: ``(batch, seq, hidden)`` at the tap; instead of those.
             teacher: the teacher's logits, shaped like this branch's own; only while training.
+            labelled: with these, ``(batch,)``: which examples have labels to learn from, too; by
+                default all.
         """
         tap = self.spec.tap_layer
         if hidden_states is None:
@@ -88,18 +91,37 @@ class Network(nn.Module):
                 taps = self.trunk(input_ids, attention_mask, token_type_ids, [tap])
             hidden_states = taps[tap]
         logits = self.branch(hidden_states, self.shared_state(attention_mask))
-        found = self.kind.loss(logits, labels, self.branch.chain)
-        if teacher is not None:
-            weight = self.distillation.weight
-            soft = self.kind.soft_loss(
-                logits,
-                teacher,
-                labels,
-                temperature=self.distillation.temperature,
-                chain=self.branch.chain,
-            )
-            found = (1 - weight) * found + weight * soft
+        if teacher is None:
+            found = self.kind.loss(logits, labels, self.branch.chain)
+        elif labelled is None or bool(labelled.all()):
+            found = self._taught(logits, labels, teacher, self.distillation.weight)
+        else:
+            # Who has no label has only a teacher.
+            parts = ((labelled, self.distillation.weight), (~labelled, 1.0))
+            found = sum(
+                (
+                    part.sum() * self._taught(logits[part], labels[part], teacher[part], weight)
+                    for part, weight in parts
+                    if bool(part.any())
+                ),
+                start=logits.new_zeros(()),
+            ) / len(labelled)
         return {"loss": found, "logits": logits}
+
+    def _taught(
+        self, logits: torch.Tensor, labels: torch.Tensor, teacher: torch.Tensor, weight: float
+    ) -> torch.Tensor:
+        """The loss by labels and teacher, of which the teacher has this weight."""
+        soft = self.kind.soft_loss(
+            logits,
+            teacher,
+            labels,
+            temperature=self.distillation.temperature,
+            chain=self.branch.chain,
+        )
+        if weight == 1:
+            return soft
+        return (1 - weight) * self.kind.loss(logits, labels, self.branch.chain) + weight * soft
 
 
 class TrainingSet(torch.utils.data.Dataset[dict[str, Any]]):
@@ -133,6 +155,8 @@ class TrainingSet(torch.utils.data.Dataset[dict[str, Any]]):
             item["hidden_states"] = self._features[index]
         if self._teacher is not None:
             item["teacher"] = self._teacher[index]
+        if self.split.labelled is not None:
+            item["labelled"] = self.split.labelled[index]
         return item
 
 
@@ -157,6 +181,8 @@ def collator(
             arrays |= {"input_ids": batch.input_ids, "token_type_ids": batch.token_type_ids}
         if "teacher" in items[0]:
             arrays["teacher"] = _stack(items, "teacher", width if tokens else None, 0)
+        if "labelled" in items[0]:
+            arrays["labelled"] = _stack(items, "labelled", None, 0)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     return collate

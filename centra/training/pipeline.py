@@ -15,6 +15,7 @@ from centra.training.jobs import Job, advance, take_module
 from centra.training.recipe import SearchSpace
 from centra.training.search import search
 from centra.training.select import read_scores, select
+from centra.training.teaching import teach
 from centra.training.trials import best_trial, write_trials
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def run_pipeline(
     work: Path | S3Path | None = None,
     engine: Engine,
     labelling: Labelling | None = None,
+    teacher: str | None = None,
     cache: FeatureCache | MachineCache | None = None,
     exhaustive: bool = False,
     progress: Progress = silent,
@@ -77,6 +79,9 @@ def run_pipeline(
             disk, it is in a bucket.
         engine: carries the runs out.
         labelling: what the labels mean, where the data do not say it.
+        teacher: a checkpoint of transformers, a folder or a name on the hub, whose answers all runs
+            learn from; see :func:`centra.training.teaching.teach`, which also says what the data may
+            be then.
         cache: where frozen hidden states are kept; None runs the frozen layers in every epoch.
         exhaustive: train every teacher to its end.
         progress: told of each run.
@@ -91,8 +96,21 @@ def run_pipeline(
     """
     plan.distillation.check()
     work = work or output / "work"
+    given: Path | S3Path | DataBlobs = data
+    if teacher is not None:
+        taught = teach(
+            teacher,
+            data,
+            work=work,
+            engine=engine,
+            labelling=labelling,
+            hypothesis=plan.hypothesis,
+            progress=progress,
+            remark=remark,
+        )
+        given, labelling = taught.data, taught.labelling
     shared_reader, shared_data = shared_inputs(
-        backbone, reader, data, work=work, one_machine=engine.one_machine
+        backbone, reader, given, work=work, one_machine=engine.one_machine
     )
     cache = open_cache(cache) if engine.one_machine else cache
     fewest, most = plan.search.layers
@@ -109,21 +127,22 @@ def run_pipeline(
         work=work,
         engine=engine,
         labelling=labelling,
+        distillation=None if teacher is None else plan.distillation,
         cache=cache,
         exhaustive=exhaustive,
         report_to=plan.report_to,
         progress=progress,
         remark=remark,
     )
-    teacher = output / "teacher.safetensors"
-    found.module.write(teacher)
+    best = output / "teacher.safetensors"
+    found.module.write(best)
     students = _students(
         backbone,
         shared_reader,
         shared_data,
         plan,
         teacher=found.best,
-        module=teacher if isinstance(work, Path) else _as_blob(found.module, work),
+        module=best if isinstance(work, Path) else _as_blob(found.module, work),
         work=work,
         labelling=labelling,
         cache=cache,

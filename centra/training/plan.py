@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from centra.data.labelling import Labelling
-from centra.data.labels import read_labels
+from centra.data.labels import check_labels, read_labels
 from centra.data.tags import Scheme  # noqa: TC001 - pydantic reads annotations
 from centra.data.words import Segmentation  # noqa: TC001
 from centra.errors import UsageError
+from centra.families.heads import Pooling  # noqa: TC001 - pydantic reads it
 from centra.formats.documents import Document
 from centra.formats.task_module import KindName  # noqa: TC001
 from centra.formats.thresholds import read_thresholds
@@ -42,6 +43,8 @@ class _Training(Document):
     metric: str | None = Recipe.metric
     max_length: Annotated[int, Field(ge=0)] = Recipe.max_length
     crf: bool = Recipe.crf
+    pooling: Pooling = "first"
+    prefix: str = Recipe.prefix
 
 
 class _Search(Document):
@@ -86,11 +89,17 @@ class Plan(Document):
     backbone: str
     """NAME or NAME@VERSION."""
     data: str
-    """A folder; a relative one counts from the recipe's own. Or ``s3://BUCKET/KEY``."""
+    """A folder; a relative one counts from the recipe's own. Or ``s3://BUCKET/KEY``. With a teacher also
+    what :func:`centra.training.texts.read_texts` takes."""
+    teacher: str | None = None
+    """A checkpoint whose answers are learnt from: a folder, a relative one beside the recipe, or a name
+    on the hub."""
+    hypothesis: str | None = None
+    """For a teacher of natural-language inference, with ``{}`` for the label."""
     kind: KindName | None = None
     """None for what the labels look like; see :func:`centra.training.contract_inference.infer_contract`."""
-    labels: str | None = None
-    """A file with all labels in their order; a relative one counts from the recipe's folder."""
+    labels: str | tuple[str, ...] | None = None
+    """All labels in their order, or a file of them; a relative one counts from the recipe's folder."""
     tags: Scheme | None = None
     """The scheme of a tagging task's tags; None to find it."""
     words: Segmentation | None = None
@@ -106,15 +115,19 @@ class Plan(Document):
     """Where a run tells its metrics while it goes on."""
 
     @classmethod
-    def read(cls, path: Path) -> Plan:
+    def read(cls, path: Path, **instead: Any) -> Plan:
         """Read a recipe.
+
+        Args:
+            path: the file.
+            instead: fields that hold instead of the file's, where they are not None.
 
         Raises:
             UsageError: there is no such file, it is not TOML, or a field is unknown, missing or
                 wrong; the file and the field are named.
         """
         try:
-            fields = read_toml(path)
+            fields = read_toml(path) | {k: v for k, v in instead.items() if v is not None}
             # As JSON: there a list is a tuple and 1 is a number, but "1", true and 1.0 are no 1.
             return cls.model_validate_json(json.dumps(fields, default=str), strict=True)
         except OSError as error:
@@ -144,6 +157,26 @@ class Plan(Document):
         data = open_path(self.data)
         return folder / data if isinstance(data, Path) else data
 
+    def teacher_source(self, folder: Path) -> str | None:
+        """Where the teacher is: a folder, or a name on the hub.
+
+        Args:
+            folder: the recipe's own.
+
+        Raises:
+            UsageError: a hypothesis without a teacher.
+        """
+        if self.teacher is None:
+            if self.hypothesis is not None:
+                raise UsageError(
+                    "hypothesis: is for a teacher, and there is none",
+                    code="bad-setting",
+                    setting="hypothesis",
+                )
+            return None
+        local = folder / self.teacher
+        return str(local) if local.is_dir() else self.teacher
+
     def labelling(self, folder: Path) -> Labelling:
         """What the data's labels mean.
 
@@ -154,7 +187,11 @@ class Plan(Document):
             DataError: see :func:`centra.data.labels.read_labels` and
                 :func:`centra.formats.thresholds.read_thresholds`.
         """
-        labels = () if self.labels is None else read_labels(folder / self.labels)
+        labels = self.labels or ()
+        if isinstance(labels, str):
+            labels = read_labels(folder / labels)
+        elif labels:
+            check_labels(labels, "labels")
         thresholds = None if self.thresholds is None else read_thresholds(folder / self.thresholds)
         return Labelling(
             kind=self.kind,

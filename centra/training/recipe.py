@@ -13,6 +13,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Literal
 
 from centra.errors import UsageError
+from centra.families.heads import POOLINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
 
 __all__ = [
+    "DEFAULT_HYPOTHESIS",
     "REPORTERS",
     "Distillation",
     "Recipe",
@@ -30,6 +32,9 @@ __all__ = [
 
 REPORTERS = ("tensorboard", "mlflow", "wandb")
 """What training can report to, by the callbacks of Hugging Face's ``Trainer``."""
+
+DEFAULT_HYPOTHESIS = "This example is {}."
+"""Of a teacher of natural-language inference, as transformers' own zero-shot pipeline has it."""
 
 _SHORTEST = 8
 """Tokens: the special ones of a pair and a few words."""
@@ -46,6 +51,10 @@ def _share(value: float) -> str | None:
 def _tokens(value: int) -> str | None:
     fits = value == 0 or value >= _SHORTEST
     return None if fits else f"must be 0 or at least {_SHORTEST} tokens"
+
+
+def _pooling(value: str) -> str | None:
+    return None if value in POOLINGS else f"must be one of {', '.join(POOLINGS)}"
 
 
 def _seed(value: int) -> str | None:
@@ -99,6 +108,12 @@ class Recipe:
     """None takes the kind's first in :attr:`centra.kinds.base.Kind.metrics`."""
     max_length: int = _setting(0, "Tokens kept of an input; 0 for the backbone's maximum.", _tokens)
     crf: bool = _setting(default=False, meaning="Decode tags with a linear-chain CRF.")
+    pooling: str = _setting(
+        "first", "How a text's tokens become one row: first, mean, max or late.", _pooling
+    )
+    """See :data:`centra.families.heads.Pooling`. A student has its teacher's."""
+    prefix: str = _setting("", "Put before each text, in training and in every answer.")
+    """A student has its teacher's."""
     seed: int = _setting(0, "Of the head's first weights and the order of examples.", _seed)
 
     def check(self, backbone: BackboneSpec) -> None:

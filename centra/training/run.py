@@ -27,7 +27,7 @@ from centra.training.history import History
 from centra.training.metrics import check_metric
 from centra.training.module import make_module
 from centra.training.network import Network, TrainingSet, collator
-from centra.training.recipe import Distillation, check_reporters
+from centra.training.recipe import Distillation, Recipe, check_reporters
 from centra.training.soft_targets import soft_logits
 from centra.training.trainer import make_trainer, transformers_silenced
 from centra.training.work_folder import WorkFolder
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
     from centra.formats.backbone import BackboneSpec
+    from centra.formats.decision import Decision
     from centra.store import BlobReader
     from centra.training.features import FeatureCache, Features
-    from centra.training.recipe import Recipe
     from centra.training.remote_work import LocalWork
     from centra.training.task_data import Split, TaskData
 
@@ -100,7 +100,7 @@ class Run:
         self.distillation = distillation or Distillation()
         self.reporters = tuple(report_to)
         check_reporters(self.reporters)
-        self.metric = check_metric(data.spec.kind, recipe.metric)
+        self.metric = check_metric(data.spec.kind, recipe.metric, agreement=data.dev.agreement)
         head = data.spec.head.model_copy(update={"crf": recipe.crf})
         if self.teacher is not None:
             _check_teacher(self.teacher.spec, str(teacher), data.spec, recipe)
@@ -111,6 +111,12 @@ class Run:
                 code="bad-setting",
                 setting="crf",
             )
+        if recipe.pooling != "first" and data.spec.reads_every_token:
+            raise UsageError(
+                f"pooling: a {data.spec.kind} task answers for every token",
+                code="bad-setting",
+                setting="pooling",
+            )
         training: dict[str, Any] = {
             "data": data.fingerprint,
             "examples": len(data.train.rows),
@@ -119,17 +125,16 @@ class Run:
         }
         if data.scheme != "bio":
             training["tags"] = data.scheme
-        if teacher is not None:
+        if data.teacher is not None:
+            training["taught_by"] = dict(data.teacher)
+        if teacher is not None or data.teacher is not None:
             training["distillation"] = asdict(self.distillation)
         self.spec = data.spec.model_copy(
             update={
                 "tap_layer": recipe.tap,
                 "depth": recipe.depth,
                 "head": head,
-                # A student answers as its teacher does.
-                "decision": data.spec.decision
-                if self.teacher is None
-                else self.teacher.spec.decision,
+                "decision": _decision(data.spec.decision, self.teacher, recipe),
                 "training": training,
                 "teacher": None if teacher is None else file_digest(teacher),
             }
@@ -253,7 +258,12 @@ class Run:
     def _teacher_logits(
         self, features: Features | None, progress: Progress
     ) -> list[np.ndarray] | None:
-        """The teacher's answers to the training set, computed once instead of in every epoch."""
+        """The teacher's answers to the training set, computed once instead of in every epoch.
+
+        Those of a checkpoint, which are among the data, are also the students'.
+        """
+        if self.data.train.soft is not None:
+            return self.data.train.soft
         if self.teacher is None:
             return None
         spec, data = self.teacher.spec, self.data
@@ -307,6 +317,13 @@ class Run:
         return history.up_to(until)
 
 
+def _decision(decision: Decision, teacher: TaskModule | None, recipe: Recipe) -> Decision:
+    """How a module answers: as its teacher does, from as many tokens as it learns from."""
+    if teacher is None:
+        return decision.model_copy(update={"pooling": recipe.pooling})
+    return teacher.spec.decision.model_copy(update={"max_length": decision.max_length})
+
+
 def _check_teacher(teacher: TaskSpec, path: str, data: TaskSpec, recipe: Recipe) -> None:
     """Refuse a teacher that a student of this recipe cannot learn from."""
     for what, found, expected in (
@@ -330,6 +347,14 @@ def _check_teacher(teacher: TaskSpec, path: str, data: TaskSpec, recipe: Recipe)
             code="bad-setting",
             setting="crf",
         )
+    for name in ("pooling", "prefix"):
+        own, has = getattr(recipe, name), getattr(teacher.decision, name)
+        if own not in (getattr(Recipe, name), has):
+            raise UsageError(
+                f"{name}: a student has its teacher's, {has!r} of {path}; the recipe says {own!r}",
+                code="bad-setting",
+                setting=name,
+            )
     if recipe.depth > teacher.depth:
         raise UsageError(
             f"depth {recipe.depth}: the teacher {path} has {teacher.depth} layers of its own, "

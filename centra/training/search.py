@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from centra.training.features import FeatureCache, MachineCache
     from centra.training.history import History
     from centra.training.inputs import DataBlobs
-    from centra.training.recipe import Recipe, SearchSpace
+    from centra.training.recipe import Distillation, Recipe, SearchSpace
 
 __all__ = ["Search", "search"]
 
@@ -64,6 +64,7 @@ def search(
     work: Path | S3Path,
     engine: Engine,
     labelling: Labelling | None = None,
+    distillation: Distillation | None = None,
     cache: FeatureCache | MachineCache | None = None,
     exhaustive: bool = False,
     report_to: Sequence[str] = (),
@@ -82,6 +83,7 @@ def search(
             again ends at once, until it is removed. Where machines share no disk, it is in a bucket.
         engine: carries the trials out.
         labelling: what the labels mean, where the data do not say it.
+        distillation: how a teacher's answers are learnt from, where they are among the data.
         cache: where frozen hidden states are kept; None runs the frozen layers in every epoch.
         exhaustive: train every trial to its end.
         report_to: what Trainer reports to, of :data:`centra.training.recipe.REPORTERS`.
@@ -102,7 +104,12 @@ def search(
         backbone, reader, data, work=work, one_machine=engine.one_machine
     )
     examples = TaskData.load(
-        backbone, reader, shared_data, max_length=recipe.max_length, labelling=labelling
+        backbone,
+        reader,
+        shared_data,
+        max_length=recipe.max_length,
+        prefix=recipe.prefix,
+        labelling=labelling,
     )
     for text in examples.remarks:
         remark(text)
@@ -121,6 +128,7 @@ def search(
             recipe=each,
             work=work / f"layers-{each.depth}-rate-{each.learning_rate!r}-seed-{each.seed}",
             labelling=labelling,
+            distillation=distillation,
             cache=cache,
             mark=mark,
             taps=() if engine.one_machine else tuple(sorted(taps)),

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from centra.data.inputs import fingerprint, read_examples
 from centra.data.tags import tagged_spans
 from centra.data.words import are_characters
 from centra.errors import DataError, FormatError
+from centra.formats.decision import Decision
 from centra.formats.task_module import HeadSpec, TaskSpec
 from centra.kinds import kind_named
-from centra.tokenization.text_encoder import TextEncoder
+from centra.tokenization.text_encoder import Reading, TextEncoder
 from centra.training.contract_inference import InferredContract, infer_contract
-from centra.training.inputs import DATA_FILES, read_split
+from centra.training.inputs import DATA_FILES, DataBlobs, read_split
+from centra.training.soft_targets import SOFT_TARGETS, SoftTargets
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Mapping
 
     from centra.data.inputs import Example
     from centra.data.labelling import Labelling
@@ -27,7 +31,6 @@ if TYPE_CHECKING:
     from centra.store import BlobReader
     from centra.store.s3.path import S3Path
     from centra.tokenization.text_encoder import Row
-    from centra.training.inputs import DataBlobs
 
 __all__ = ["Split", "TaskData"]
 
@@ -39,6 +42,12 @@ class Split:
     rows: list[Row]
     targets: list[np.ndarray]
     examples: list[Example]
+    soft: list[np.ndarray] | None = None
+    """A teacher's logits: per example ``(outputs,)``, or ``(seq, outputs)``."""
+    labelled: np.ndarray | None = None
+    """With these, ``(examples,)``: whether its label was given, and is not the teacher's answer."""
+    agreement: bool = False
+    """Whether its labels are a teacher's answers."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,8 @@ class TaskData:
     """The scheme of a tagging task's tags before they were converted to BIO."""
     thresholds: Thresholds | None = None
     """That the module gets, its teacher's decision aside."""
+    teacher: Mapping[str, Any] | None = None
+    """What is to be said of the checkpoint whose answers are among the data; None for none."""
     remarks: tuple[str, ...] = ()
     """What the labels were taken for, what is odd about them, and what truncation cuts off."""
 
@@ -67,6 +78,7 @@ class TaskData:
         folder: Path | S3Path | DataBlobs,
         *,
         max_length: int = 0,
+        prefix: str = "",
         labelling: Labelling | None = None,
         like: TaskSpec | None = None,
     ) -> TaskData:
@@ -77,6 +89,7 @@ class TaskData:
             reader: where its blobs are.
             folder: holds both files; see :func:`centra.data.inputs.read_examples`.
             max_length: tokens kept of each input; 0 for the backbone's maximum.
+            prefix: put before each text; that of ``like`` where there is one.
             labelling: what the labels mean, where the data do not say it.
             like: see :func:`centra.training.contract_inference.infer_contract`.
 
@@ -101,6 +114,11 @@ class TaskData:
             tap_layer=0,
             depth=0,
             head=_head(inferred, labelling, like),
+            decision=Decision(
+                prefix=prefix if like is None else like.decision.prefix,
+                # What was learnt from so many tokens is asked about as many.
+                max_length=max_length if 0 < max_length < backbone.max_length else None,
+            ),
         )
         try:
             spec.check(str(files[0]))
@@ -109,8 +127,18 @@ class TaskData:
         thresholds = labelling.thresholds if labelling else None
         if thresholds is not None:
             thresholds.decide(spec)  # Refused here, before anything is computed.
-        encoder = TextEncoder.of(backbone, reader, max_length=max_length)
+        prefixes = Reading.of(spec).prefixes
+        encoder = TextEncoder.of(backbone, reader, max_length=max_length).with_prefixes(prefixes)
+        encoder.check_room("training", pair=spec.input == "pair")
         splits = [_encode(spec, examples, encoder) for examples in (inferred.train, inferred.dev)]
+        soft, teacher = None, None
+        if isinstance(folder, DataBlobs) and SOFT_TARGETS in folder.blobs:
+            path = folder.blobs[SOFT_TARGETS].fetch()
+            contents = (*contents, path.read_bytes())
+            soft = SoftTargets.read(path)
+            teacher = soft.teacher
+            splits = [_with_soft_targets(spec, splits[0], soft), splits[1]]
+            splits[1] = replace(splits[1], agreement=soft.agreement)
         remarks = [*inferred.remarks]
         if spec.head.words == "characters":
             remarks.append("every token is one character: texts are cut into characters, too")
@@ -123,6 +151,7 @@ class TaskData:
             pad_token_id=encoder.pad_token_id,
             scheme=inferred.scheme,
             thresholds=thresholds,
+            teacher=teacher,
             remarks=(*remarks, *(text for texts in cut for text in texts)),
         )
 
@@ -149,6 +178,24 @@ def _encode(spec: TaskSpec, examples: list[Example], encoder: TextEncoder) -> Sp
     pairs = zip(examples, rows, strict=True)
     kind = kind_named(spec.kind)
     return Split(rows, [kind.target(spec, *pair) for pair in pairs], examples)
+
+
+def _with_soft_targets(spec: TaskSpec, split: Split, soft: SoftTargets) -> Split:
+    """A training set with a teacher's answers, those of words at each word's first token."""
+    if not spec.reads_every_token:
+        logits = [array[0] for array in soft.logits]
+    else:
+        logits = []
+        for example, row, array in zip(split.examples, split.rows, soft.logits, strict=True):
+            spread = np.zeros((len(row.input_ids), array.shape[1]), dtype=np.float32)
+            words = [span for span, _ in example.tagged_words(spec.head.words)]
+            tokens = row.first_tokens(words)
+            # Of the words of one token the first is what it learns; see Kind.target.
+            for token, scores in reversed([*zip(tokens, array, strict=True)]):
+                if token >= 0:
+                    spread[token] = scores
+            logits.append(spread)
+    return replace(split, soft=logits, labelled=soft.labelled)
 
 
 def _cut_remark(file: Path | S3Path, split: Split) -> list[str]:

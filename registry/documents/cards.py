@@ -43,6 +43,13 @@ class Card(Document):
     other kinds."""
     rejection: float | None
     """The score below which a classification gives no label; null where it always gives one."""
+    pooling: str
+    """How a text's tokens become one row: ``first``, ``mean``, ``max`` or ``late``; of no weight for heads
+    on every token."""
+    prefix: str | list[str]
+    """What is put before each text, or before the first and the second of a pair; empty for nothing."""
+    max_length: int | None
+    """Tokens kept of each input; null for the backbone's maximum."""
     crf: bool
     """Whether a tagging task's tags are decoded with a CRF."""
     training: dict[str, Any]
@@ -50,7 +57,7 @@ class Card(Document):
     teacher: Teacher | None
     """Of a module that was distilled."""
     remark: str | None
-    """Why threshold, CRF, training and teacher are not known, where the store cannot give the module."""
+    """Why decision, CRF, training and teacher are not known, where the store cannot give the module."""
 
     @classmethod
     def of(cls, card: cards.Card) -> Card:
@@ -62,6 +69,9 @@ class Card(Document):
             channels=card.channels,
             threshold=[*card.threshold] if isinstance(card.threshold, tuple) else card.threshold,
             rejection=card.rejection,
+            pooling=card.pooling,
+            prefix=[*card.prefix] if isinstance(card.prefix, tuple) else card.prefix,
+            max_length=card.max_length,
             crf=card.crf,
             training=card.training,
             teacher=Teacher.of(card.teacher) if card.teacher else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from registry.documents.base import Document, Layers, schema
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from centra.store.s3.path import S3Path
     from centra.training import pipeline, search, select, train, trials
 
-__all__ = ["Choice", "Fit", "Search", "Selection", "TrainedModule", "Trial"]
+__all__ = ["Choice", "Fit", "Search", "Selection", "TaughtBy", "TrainedModule", "Trial"]
 
 
 class TrainedModule(Document):
@@ -89,6 +89,41 @@ class Search(Document):
         )
 
 
+class TaughtBy(Document):
+    """The checkpoint whose answers a fit's runs have learnt from."""
+
+    digest: str
+    """Over its weights, settings and tokenizer."""
+    architecture: str
+    """transformers' class."""
+    labels: list[str]
+    """What its logits stand for."""
+    hypothesis: str | None
+    """That it held against each text; null where it gave labels of its own."""
+    texts: int
+    """How many it answered."""
+    labelled: int
+    """How many of them had a label."""
+    dev: int
+    """How many of them were set aside to measure on."""
+    metrics: dict[str, float]
+    """Its own on the dev set, where that has labels."""
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> TaughtBy:
+        """The document of what a module's training record says of it."""
+        return cls(
+            digest=said["digest"],
+            architecture=said["class"],
+            labels=said["labels"],
+            hypothesis=said.get("hypothesis"),
+            texts=said["texts"],
+            labelled=said["labelled"],
+            dev=said["dev"],
+            metrics=said.get("metrics", {}),
+        )
+
+
 class Fit(Document):
     """What a fit led to: the files that it wrote, and its trials."""
 
@@ -106,13 +141,17 @@ class Fit(Document):
     chosen: Trial
     """The run that the chosen module comes from."""
     metrics: dict[str, float]
-    """The chosen module's, on the dev set."""
+    """The chosen module's, on the dev set; ``agreement_…`` where that is measured by the answers of
+    ``taught_by``."""
+    taught_by: TaughtBy | None
+    """Null where the fit learnt from labels alone."""
     trials: list[Trial]
     """Teachers, then students."""
 
     @classmethod
     def of(cls, fit: pipeline.PipelineResult, files: Mapping[str, Path | S3Path]) -> Fit:
         """The document of a fit and the files that it wrote, by the names of these fields."""
+        said = fit.module.spec.training.get("taught_by")
         return cls(
             module=str(files["module"]),
             teacher=str(files["teacher"]),
@@ -121,6 +160,7 @@ class Fit(Document):
             card=str(files["card"]),
             chosen=Trial.of(fit.chosen),
             metrics=fit.module.spec.metrics,
+            taught_by=None if said is None else TaughtBy.of(said),
             trials=[Trial.of(trial) for trial in fit.trials],
         )
 

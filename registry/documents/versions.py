@@ -89,8 +89,8 @@ class DecisionChange(Document):
 
     field: str
     """``activation``, ``threshold``, ``rejection``, ``max_length``, ``prefix`` or ``pooling``."""
-    from_: float | str | list[float] | None = from_field()
-    to: float | str | list[float] | None
+    from_: float | str | list[float] | list[str] | None = from_field()
+    to: float | str | list[float] | list[str] | None
 
     @classmethod
     def of(cls, change: decision.DecisionChange) -> DecisionChange:
@@ -99,4 +99,4 @@ class DecisionChange(Document):
             [*value] if isinstance(value, tuple) else value
             for value in (change.before, change.after)
         )
-        return cls(field=change.field, from_=before, to=after)
+        return cls.model_validate({"field": change.field, "from": before, "to": after})

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from centra.data.inputs import Input
+from centra.families import family_named
 from centra.modeling.trunk import Trunk
 from centra.tokenization.text_encoder import TextEncoder
 
@@ -28,8 +29,16 @@ def reference_states(folder: Path, inputs: dict[str, torch.Tensor]) -> list[torc
     model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     takes = inspect.signature(model.forward).parameters
     known = {name: tensor for name, tensor in inputs.items() if name in takes}
+    last: list[torch.Tensor] = []
+    family = family_named(model.config.model_type)
+    layers = model.get_submodule(family.layer_prefix.removesuffix("."))
+    # transformers has the norm behind the last layer in its last states.
+    layers[-1].register_forward_hook(
+        lambda *given: last.append(given[-1][0] if isinstance(given[-1], tuple) else given[-1])
+    )
     with torch.inference_mode():
-        return list(model(**known, output_hidden_states=True).hidden_states)
+        states = model(**known, output_hidden_states=True).hidden_states
+    return [*states[:-1], *last]
 
 
 def batch(backbone: support.Backbone, inputs: list[Input]) -> dict[str, torch.Tensor]:

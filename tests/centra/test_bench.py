@@ -115,6 +115,13 @@ def test_a_release_takes_its_embeddings_its_layers_up_to_the_deepest_tap_and_its
     ]
 
 
+def test_a_pooled_task_takes_its_last_layer_in_full() -> None:
+    on = backbone()
+    tasks = {"mean": entry("regression", 0, 1, 0, on)}
+    *_, found = release_work(tasks, {on.digest: on}, batch=BATCH, length=LENGTH, pooled=["mean"])
+    assert found == FULL + Work(flops=2 * 3 * 8 * 9, bytes=4 * (72 + 9))
+
+
 def test_narrow_embeddings_are_projected() -> None:
     on = backbone(embedding_size=4)
     first, *_ = work(entry("regression", 0, 0, 0, on), on=on)

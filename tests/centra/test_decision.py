@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,9 +138,9 @@ def test_a_module_with_a_decision_reads_back(
         ("classification", {"threshold": 0.4}, FormatError, "threshold does not suit"),
         ("multilabel", {"threshold": (0.4, 0.5)}, FormatError, "2 numbers for 3 labels"),
         ("multilabel", {"rejection": 0.4}, FormatError, "rejection does not suit a multilabel"),
-        ("classification", {"max_length": 64}, IncompatibleError, r"decision\.max_length is 64"),
-        ("classification", {"prefix": "query: "}, IncompatibleError, r"decision\.prefix is 'query"),
-        ("regression", {"pooling": "mean"}, IncompatibleError, r"decision\.pooling is 'mean'"),
+        ("classification", {"prefix": ("a", "b")}, FormatError, "two texts, but .* single texts"),
+        ("regression", {"pooling": "sum"}, IncompatibleError, r"pooling is 'sum'.* first, mean"),
+        ("tagging", {"pooling": "mean"}, FormatError, r"decision\.pooling does not suit a tagging"),
     ],
 )
 def test_a_decision_that_cannot_be_carried_out_is_refused_by_name(
@@ -150,7 +151,9 @@ def test_a_decision_that_cannot_be_carried_out_is_refused_by_name(
     make_module: Callable[..., TaskModule],
     tmp_path: Path,
 ) -> None:
-    make_module(kind, decision=Decision(**fields)).write(tmp_path / "task.safetensors")
+    module = make_module(kind)
+    spec = module.spec.model_copy(update={"decision": Decision(**fields)})
+    replace(module, spec=spec).write(tmp_path / "task.safetensors")
 
     with pytest.raises(fault, match=says):
         check_module(tmp_path / "task.safetensors")

@@ -768,3 +768,29 @@ def test_whole_numbers_are_values_to_a_student_of_regression(
     module = student("regression", folder=tmp_path / "whole", depth=1, learning_rate=NOTHING)
 
     assert module.spec.kind == "regression"
+
+
+def test_a_student_reads_and_pools_as_its_teacher(
+    student: Callable[..., TaskModule],
+    tiny_backbone: support.Backbone,
+    tiny_data: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    recipe = replace(RECIPE, pooling="mean", prefix="play: ", max_length=12)
+    teacher = train_module(
+        tiny_backbone.spec, tiny_backbone.store, tiny_data("single"), recipe, work=tmp_path / "work"
+    )
+    teacher.write(tmp_path / "teacher.safetensors")
+
+    found = student(of=tmp_path / "teacher.safetensors", depth=1, max_length=12)
+
+    decision = Decision(pooling="mean", prefix="play: ", max_length=12)
+    assert teacher.spec.decision == decision
+    assert found.spec.decision == decision
+    # The teacher's own answers come from the texts with their prefix.
+    assert teacher.tensors["probe.input_ids"].shape[1] <= 12
+    first = teacher.tensors["probe.input_ids"][:, 1]
+    assert (first == first[0]).all()
+    for name, value in (("pooling", "max"), ("prefix", "rain: ")):
+        with pytest.raises(UsageError, match=f"{name}: a student has its teacher's"):
+            student(of=tmp_path / "teacher.safetensors", **{name: value})

@@ -38,10 +38,9 @@ def test_branch_with_a_checkpoint_s_own_head_gives_its_sentence_logits(
     folder = support.make_checkpoint(family, "AutoModelForSequenceClassification", tmp_path)
     spec = import_backbone(str(folder), store)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    dense, activation, out = family_named(family).sentence_head
-    head = {"dense": dense, "out": out}
+    head = family_named(family).sentence_head({})
 
-    own = _branch_logits(spec, store, _tensors(model, spec, tap, head), tap, activation)
+    own = _branch_logits(spec, store, _tensors(model, spec, tap, head.parts), tap, head.activation)
 
     assert torch.equal(own, _logits(model, spec, store))
 
@@ -53,7 +52,7 @@ def test_branch_with_a_checkpoint_s_own_head_gives_its_token_logits(
     folder = support.make_checkpoint(family, "AutoModelForTokenClassification", tmp_path)
     spec = import_backbone(str(folder), store)
     model = transformers.AutoModelForTokenClassification.from_pretrained(folder).eval()
-    head = {"out": family_named(family).token_head}
+    head = family_named(family).token_head({}).parts
 
     own = _branch_logits(spec, store, _tensors(model, spec, 1, head), 1, None)
 

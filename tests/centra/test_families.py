@@ -133,11 +133,12 @@ def test_padding_may_come_first(family: str, imported: Callable[[str], support.B
 
 
 @every_family
-def test_the_longest_input_has_as_many_tokens_as_there_are_positions(
+def test_a_backbone_has_token_types_and_a_longest_input_as_its_tokenizer_says(
     family: str, imported: Callable[[str], support.Backbone]
 ) -> None:
     backbone = imported(family)
 
+    assert backbone.spec.token_types == TINY[family].token_types
     assert backbone.spec.max_length == support.MAX_LENGTH
     assert encoded(backbone, BATCHES["longest"]).input_ids.shape[1] == support.MAX_LENGTH
 
@@ -396,7 +397,7 @@ def test_a_task_is_trained_and_distilled(
 
     def trained(tap: int, depth: int, epochs: int, teacher: Path | None = None) -> TaskModule:
         recipe = Recipe(
-            tap=tap, depth=depth, epochs=epochs, learning_rate=1e-2, batch_size=8, dropout=0.0
+            tap=tap, depth=depth, epochs=epochs, learning_rate=5e-3, batch_size=8, dropout=0.0
         )
         return train_module(
             backbone.spec,
@@ -407,12 +408,12 @@ def test_a_task_is_trained_and_distilled(
             work=tmp_path / "work",
         )
 
-    teacher = trained(1, 2, 4)
+    teacher = trained(1, 2, 6)
     assert teacher.spec.metrics["accuracy"] > 0.5
     assert support.parity(teacher, backbone, store, tmp_path) <= TOLERANCE
     teacher.write(tmp_path / "teacher.safetensors")
 
-    student = trained(1, 1, 1, tmp_path / "teacher.safetensors")
+    student = trained(1, 1, 2, tmp_path / "teacher.safetensors")
 
     assert student.spec.teacher is not None
     assert student.spec.metrics["accuracy"] > 0.4

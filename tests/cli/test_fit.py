@@ -18,6 +18,7 @@ from centra.store.s3.path import S3Path
 from centra.system.files import file_digest
 from centra.training.trials import Trial
 from cli.plots import draw, write_png
+from tests import support
 from tests.cli.helpers import answers, centra, read, refused, state
 from tests.cli.test_reading import tables
 
@@ -255,6 +256,57 @@ def on_a_terminal(*command: str | Path) -> str:
     os.close(main)
     assert process.wait() == 0, shown.decode()
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+
+
+def test_a_task_begins_with_texts_and_a_list_of_labels(home: Path, recipe: Path) -> None:
+    """A model of natural-language inference teaches; no row has a label."""
+    data = recipe.parent / "topic-data"
+    rows = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
+    shutil.rmtree(data)
+    (recipe.parent / "topics.txt").write_text("".join(f"{row['text']}\n" for row in rows))
+    changed(recipe, "topic-data", "topics.txt")
+    teacher = support.make_checkpoint("bert", "AutoModelForSequenceClassification", home / "team")
+    config = json.loads((teacher / "config.json").read_text())
+    names = ("contradiction", "neutral", "entailment")
+    config |= {"id2label": dict(enumerate(names)), "label2id": {n: i for i, n in enumerate(names)}}
+    (teacher / "config.json").write_text(json.dumps(config))
+    how = ("--teacher", "team", "--labels", "alarm, music,weather", "--hypothesis", "It is {}.")
+
+    result = centra("fit", recipe, *how, "--jobs", "1", "--json")
+
+    found, told = json.loads(result.stdout), found_in(home / "topic-fit" / "card.md")
+    assert {trial["metric"] for trial in found["trials"]} == {"agreement_accuracy"}
+    by = found["taught_by"]
+    assert (by["architecture"], by["hypothesis"]) == ("BertForSequenceClassification", "It is {}.")
+    assert (by["labels"], by["texts"], by["labelled"]) == ([*names], len(rows), 0)
+    assert f"teacher ({len(rows)}/{len(rows)})" in result.stderr
+    assert f"digest {by['digest']}" in told
+    assert "dev set, against its teacher's answers" in told
+    assert "| agreement accuracy | state |" in told
+    assert read_spec(home / found["module"]).labels == ("alarm", "music", "weather")
+    assert read("task", "register", "topic", found["module"])["version"] == "1.0"
+    again = centra("fit", recipe, *how, "--jobs", "1", "--json")
+    assert again.stdout == result.stdout
+
+
+def found_in(card: Path) -> str:
+    """A card's text without what keeps Markdown's signs from being signs."""
+    return card.read_text().replace("\\", "")
+
+
+def test_what_is_said_of_a_teacher_is_refused_where_it_makes_no_sense(
+    home: Path, recipe: Path
+) -> None:
+    says = "topic.toml: hypothesis: is for a teacher, and there is none"
+    refused("fit", recipe, "--hypothesis", "It is {}.", code=2, says=says)
+    refused("fit", recipe, "--labels", "a,b,b", code=1, says="'b' is there twice")
+    refused("fit", recipe, "--teacher", "nobody", "--jobs", "1", code=3, says="nobody")
+    teacher = support.make_checkpoint("bert", "AutoModelForSequenceClassification", home / "team")
+    lists = (
+        "the data has the labels alarm, music, weather; the teacher",
+        "LABEL_0, LABEL_1, LABEL_2",
+    )
+    refused("fit", recipe, "--teacher", teacher, "--jobs", "1", code=5, says=lists)
 
 
 # Plots

@@ -733,8 +733,8 @@ def test_an_update_may_change_how_logits_become_answers_and_the_difference_says_
 def test_a_decision_that_is_not_served_is_refused(
     registry: Registry, module: Callable[..., Path]
 ) -> None:
-    with pytest.raises(IncompatibleError, match=r"decision\.max_length is 64"):
-        tasks.register(registry, "intent", module(decision=Decision(max_length=64)))
+    with pytest.raises(IncompatibleError, match=r"decision\.max_length is 10000"):
+        tasks.register(registry, "intent", module(decision=Decision(max_length=10_000)))
 
 
 def test_a_difference_names_the_tensors_and_the_contract_that_changed(

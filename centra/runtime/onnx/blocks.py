@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from centra.families.description import Attention
     from centra.families.description import Layer as LayerDescription
+    from centra.families.heads import Pooling
+    from centra.formats.head import HeadSteps
     from centra.formats.precision import Precision
     from centra.runtime.engine import Inputs
-    from centra.runtime.onnx.layer_graphs import Head
     from centra.runtime.onnx.shared_state import SharedState
     from centra.runtime.packing import Bucket, Packed, Part
     from centra.runtime.pool import Pool
@@ -51,6 +52,7 @@ class Hidden:
         self.states = states
         self.shared = shared
         self._padded: list[np.ndarray] | None = None
+        self._pooled: dict[Pooling, np.ndarray] = {}
         self._readers = readers
         self._waiting: Counter[bytes] | None = None
         self._read: dict[bytes, Hidden] = {}
@@ -92,9 +94,16 @@ class Hidden:
                 self._padded = _padded(self.states, self.packed)
             return self._padded
 
+    def pooled(self, pooling: Pooling) -> np.ndarray:
+        """One row for each input ``(batch, hidden)``; made once for all branches that read these states."""
+        with self._lock:
+            if pooling not in self._pooled:
+                self._pooled[pooling] = self.packed.pooled(self.states, pooling)
+            return self._pooled[pooling]
+
 
 class Layer:
-    """A transformer layer on all tokens, perhaps with a head on every token."""
+    """A transformer layer on all tokens, perhaps with what a head makes of each."""
 
     def __init__(
         self,
@@ -104,7 +113,7 @@ class Layer:
         precision: Precision,
         pool: Pool,
         distances: np.ndarray | None = None,
-        head: Head | None = None,
+        head: HeadSteps | None = None,
     ) -> None:
         """Compile a layer.
 
@@ -114,7 +123,7 @@ class Layer:
             precision: of its products with weights.
             pool: whose idle threads take a share of a batch.
             distances: the backbone's embeddings of them, where it has any.
-            head: what reads every token of it, after the last layer of a tagging task.
+            head: what is made of every token of it, after the last layer of a task.
         """
         self._pool = pool
         self._parts = layer.attention
@@ -124,7 +133,7 @@ class Layer:
         self._finish = Program(layer_graphs.finish(weights, layer, precision, head))
 
     def __call__(self, states: np.ndarray, shared: SharedState) -> np.ndarray:
-        """From states ``(tokens, hidden)`` to the next, or to logits ``(tokens, outputs)``."""
+        """From states ``(tokens, hidden)`` to the next, or to what the head makes of them."""
         # Rows come out the same in any company, and attention stays within an input. So a batch
         # may be cut anywhere between inputs, and most of a layer even within one.
         parts = shared.packed.parts(
@@ -196,7 +205,7 @@ class FirstLayer:
         *,
         precision: Precision,
         distances: np.ndarray | None = None,
-        head: Head,
+        head: HeadSteps,
     ) -> None:
         """Compile it; see :class:`Layer`."""
         self._parts = layer.attention

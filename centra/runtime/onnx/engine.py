@@ -17,6 +17,7 @@ import numpy as np
 
 from centra.families import family_named
 from centra.formats.backbone import check_shard
+from centra.formats.head import Head
 from centra.formats.precision import Precision
 from centra.formats.task_module import check_stored
 from centra.formats.tensors import map_tensors, under
@@ -25,7 +26,6 @@ from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe, deepest_taps
 from centra.runtime.onnx import layer_graphs
 from centra.runtime.onnx.blocks import FirstLayer, Hidden, Layer
 from centra.runtime.onnx.disentangled import distance_embeddings
-from centra.runtime.onnx.layer_graphs import Head
 from centra.runtime.onnx.session import VERSION, Program
 from centra.runtime.onnx.shared_state import PositionTables, SharedState
 from centra.runtime.packing import Packed
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from centra.families.description import Embeddings
     from centra.formats.backbone import BackboneSpec
+    from centra.formats.head import HeadSteps
     from centra.formats.task_module import TaskSpec
     from centra.runtime.engine import Inputs
     from centra.store import BlobReader
@@ -234,41 +235,53 @@ class OnnxBranch:
             layer_graphs.check_layer(one, f"backbone sha256:{backbone.digest}")
         layer = partial(Layer, precision=precision, pool=pool, distances=distances)
         ending = Head.of(spec, backbone)
-        self._every_token = spec.reads_every_token
+        self._pooling = ending.pooling
+        on_tokens, on_rows = ending.on_tokens or None, ending.on_rows or None
 
-        def last() -> Layer | FirstLayer | Program:
+        def last() -> Layer | FirstLayer | Program | None:
             if not own:
-                hidden = backbone.hidden_size
-                return Program(layer_graphs.head_alone(head, hidden, precision, ending))
-            if self._every_token:
-                return layer(own[-1] | head, described[-1], head=ending)
-            return FirstLayer(
-                own[-1] | head,
-                described[-1],
-                precision=precision,
-                distances=distances,
-                head=ending,
-            )
+                return alone(on_tokens)
+            if ending.reads_first:
+                return FirstLayer(
+                    own[-1] | head,
+                    described[-1],
+                    precision=precision,
+                    distances=distances,
+                    head=ending.on_rows,
+                )
+            return layer(own[-1] | head, described[-1], head=on_tokens)
+
+        def alone(steps: HeadSteps | None) -> Program | None:
+            if steps is None:
+                return None
+            hidden = backbone.hidden_size
+            return Program(layer_graphs.head_alone(head, hidden, precision, steps))
 
         with ThreadPoolExecutor(workers) as executor:
             compiled = executor.submit(last)
             self._layers = list(executor.map(layer, own[:-1], described[:-1]))
             self._last = compiled.result()
+        self._on_rows = None if isinstance(self._last, FirstLayer) else alone(on_rows)
 
     def run(self, hidden_states: Hidden, inputs: Inputs) -> np.ndarray:
         hidden = hidden_states.read(inputs)
+        packed, shared = hidden.packed, hidden.shared
         for layer in self._layers:
-            hidden = Hidden(layer(hidden.states, hidden.shared), hidden.shared)
-        packed = hidden.packed
+            hidden = Hidden(layer(hidden.states, shared), shared)
         match self._last:
             case FirstLayer() as first:
-                logits = first(hidden)
+                return packed.unpack_inputs(first(hidden))
             case Layer() as layer:
-                logits = layer(hidden.states, hidden.shared)
-            case Program() as head:
-                known = {"states": hidden.states, "firsts": packed.firsts}
-                (logits,) = head(*(known[name] for name in head.inputs))
-        return packed.unpack_tokens(logits) if self._every_token else packed.unpack_inputs(logits)
+                hidden = Hidden(layer(hidden.states, shared), shared)
+            case Program() as program:
+                (states,) = program(hidden.states)
+                hidden = Hidden(states, shared)
+        if self._pooling is None:
+            return packed.unpack_tokens(hidden.states)
+        rows = hidden.pooled(self._pooling)
+        if self._on_rows is not None:
+            (rows,) = self._on_rows(rows)
+        return packed.unpack_inputs(rows)
 
 
 def _unit(

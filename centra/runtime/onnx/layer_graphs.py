@@ -17,14 +17,12 @@ norms, biases, and the last linear layer of a head.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from centra.errors import IncompatibleError
-from centra.families import family_named
-from centra.families.description import Linear, Norm
+from centra.families.description import Norm
 from centra.formats.precision import Precision
 from centra.runtime.onnx import disentangled
 from centra.runtime.onnx.graph import MICROSOFT, Graph
@@ -41,12 +39,10 @@ from centra.runtime.onnx.products import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from centra.families.description import Attention, Embeddings, Layer
-    from centra.formats.backbone import BackboneSpec
-    from centra.formats.task_module import TaskSpec
+    from centra.families.description import Attention, Embeddings, Layer, Linear
+    from centra.formats.head import HeadSteps
 
 __all__ = [
-    "Head",
     "attention",
     "check_layer",
     "embeddings",
@@ -63,32 +59,6 @@ _GELU = {"gelu", "gelu_python"}
 _TANH_GELU = {"gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_accurate"}
 _PLAIN = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid"}
 _SWISH = {"silu", "swish"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Head:
-    """How a task's head looks; its tensors are under ``head.``."""
-
-    norm: Norm | None
-    dense: Linear | None
-    """Of a head on the first token; None for a head on every token."""
-    activation: str
-    out: Linear
-
-    @classmethod
-    def of(cls, spec: TaskSpec, backbone: BackboneSpec) -> Head:
-        """The head of a task on a backbone."""
-        hidden = backbone.hidden_size
-        norm = family_named(backbone.family).head_norm(backbone.config)
-        activation = spec.head.activation
-        return cls(
-            norm=None if norm is None else replace(norm, name=f"head.{norm.name}"),
-            dense=None
-            if activation is None
-            else Linear(name="head.dense", inputs=hidden, outputs=hidden),
-            activation=activation or "",
-            out=Linear(name="head.out", inputs=hidden, outputs=spec.outputs),
-        )
 
 
 def check_layer(layer: Layer, where: str) -> None:
@@ -117,9 +87,12 @@ def embeddings(weights: Mapping[str, np.ndarray], description: Embeddings) -> Gr
     graph = Graph("embeddings")
     states, width = "", description.width
     for table in description.tables:
-        ids = graph.input(table.ids, "int64", ["tokens"])
-        weight = graph.weight(table.name, weights[f"{table.name}.weight"])
-        rows = graph.node("Gather", weight, ids, axis=0)
+        stored = weights[f"{table.name}.weight"]
+        if table.ids == "zeros":
+            rows = graph.weight(table.name, stored[:1])
+        else:
+            ids = graph.input(table.ids, "int64", ["tokens"])
+            rows = graph.node("Gather", graph.weight(table.name, stored), ids, axis=0)
         states = graph.node("Add", states, rows) if states else rows
     for part in description.norm_and_projection:
         if isinstance(part, Norm):
@@ -199,9 +172,9 @@ def finish(
     weights: Mapping[str, np.ndarray],
     layer: Layer,
     precision: Precision,
-    head: Head | None = None,
+    head: HeadSteps | None = None,
 ) -> Graph:
-    """A layer from attention on, and perhaps a head on every token.
+    """A layer from attention on, and perhaps what a head makes of every token.
 
     Args:
         weights: of the layer, and of the head under ``head.``.
@@ -210,8 +183,8 @@ def finish(
         head: after the last layer of a task.
 
     Returns:
-        From ``context`` and ``states``, the layer's input, to its output or the logits, all of
-        ``(tokens, …)``.
+        From ``context`` and ``states``, the layer's input, to its output or what the head makes of
+        it, all of ``(tokens, …)``.
     """
     graph = Graph("finish")
     context = graph.input("context", "float32", ["tokens", layer.hidden])
@@ -297,7 +270,7 @@ def first_attention(parts: Attention, hidden: int) -> Graph:
 
 
 def finish_first(
-    weights: Mapping[str, np.ndarray], layer: Layer, precision: Precision, head: Head
+    weights: Mapping[str, np.ndarray], layer: Layer, precision: Precision, head: HeadSteps
 ) -> Graph:
     """A first-token layer from attention on, and its head.
 
@@ -317,16 +290,11 @@ def finish_first(
 
 
 def head_alone(
-    weights: Mapping[str, np.ndarray], hidden: int, precision: Precision, head: Head
+    weights: Mapping[str, np.ndarray], hidden: int, precision: Precision, head: HeadSteps
 ) -> Graph:
-    """The head of a task without layers, from ``states`` at the tap to logits.
-
-    A head on the first token takes ``firsts`` too.
-    """
+    """What a head makes of ``states`` ``(rows, hidden)``: of each token, or each input."""
     graph = Graph("head")
-    states = graph.input("states", "float32", ["tokens", hidden])
-    if head.dense is not None:
-        states = graph.node("Gather", states, graph.input("firsts", "int64", ["batch"]), axis=0)
+    states = graph.input("states", "float32", ["rows", hidden])
     _end(graph, states, weights, precision=precision, head=head, hidden=hidden)
     return graph
 
@@ -372,20 +340,23 @@ def _end(
     weights: Mapping[str, np.ndarray],
     *,
     precision: Precision,
-    head: Head | None,
+    head: HeadSteps | None,
     hidden: int,
 ) -> None:
     """Make the states the graph's output, or what a head makes of them."""
-    if head is None:
-        graph.output(states, "float32", ["rows", hidden])
-        return
-    if head.norm is not None:
-        states = _normed(graph, states, weights, head.norm)
-    if head.dense is not None:
-        rows = Rows.of(graph, states, precision)
-        states = _activated(graph, rows, weights, head.dense, head.activation)
-    logits = linear(graph, Rows.of(graph, states, Precision.FP32), weights, head.out)
-    graph.output(logits, "float32", ["rows", head.out.outputs])
+    width = hidden
+    if head is not None:
+        if head.norm is not None:
+            states = _normed(graph, states, weights, head.norm)
+        if head.dense is not None:
+            rows = Rows.of(graph, states, precision)
+            states = _activated(graph, rows, weights, head.dense, head.activation)
+        if head.dense_norm is not None:
+            states = _normed(graph, states, weights, head.dense_norm)
+        if head.out is not None:
+            states = linear(graph, Rows.of(graph, states, Precision.FP32), weights, head.out)
+            width = head.out.outputs
+    graph.output(states, "float32", ["rows", width])
 
 
 def _activated(

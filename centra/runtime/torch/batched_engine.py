@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from centra.families import family_named
+from centra.formats.head import Head
 from centra.formats.precision import Precision
 from centra.formats.task_module import TaskModule, TaskSpec, check_stored
 from centra.modeling.branch import Branch
@@ -131,7 +131,7 @@ class BatchedEngine:
         spec, branch = module.spec, Branch(backbone, module.spec).load(module.weights)
         own = BranchWeights(
             layers=[self._placed(layer.state_dict()) for layer in branch.layers],
-            head={name: t.to(self._device) for name, t in branch.head.state_dict().items()},
+            head={f"head.{n}": t.to(self._device) for n, t in branch.head.state_dict().items()},
         )
         # Those of another precision or form read other inputs than these.
         key = (
@@ -140,13 +140,14 @@ class BatchedEngine:
             spec.input,
             spec.tap_layer,
             spec.depth,
-            spec.head.activation,
+            *(spec.head.activation, spec.head.dense_bias, spec.head.dense_norm),
+            spec.decision.pooling,
         )
         with self._lock:
             if key not in self._groups:
                 tables = PositionTables.load(backbone, reader).to(self._device, self._dtype)
                 layout = SharedLayout(backbone, tables.tables)
-                self._groups[key] = _Group(spec, backbone, branch, layout, self._graphs)
+                self._groups[key] = _Group(spec, backbone, layout, self._graphs)
             group = self._groups[key]
             place = group.add(own)
         return loaded_task(module, branch, BatchedBranch(group, place, spec.outputs))
@@ -272,7 +273,6 @@ class _Group:
         self,
         spec: TaskSpec,
         backbone: BackboneSpec,
-        branch: Branch,
         layout: SharedLayout,
         graphs: Graphs,
     ) -> None:
@@ -281,15 +281,13 @@ class _Group:
         Args:
             spec: of any of them.
             backbone: what they stand on.
-            branch: any of them, for its head's activation.
             layout: of what all layers share.
             graphs: what captures the group.
         """
         self._stack = partial(
             Branches,
-            head_activation=getattr(branch.head, "activation", None),
+            head=Head.of(spec, backbone),
             described=[backbone.layer(spec.tap_layer + i) for i in range(1, spec.depth + 1)],
-            norm=family_named(backbone.family).head_norm(backbone.config),
             layout=layout,
         )
         self._graphs = graphs

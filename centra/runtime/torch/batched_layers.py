@@ -12,7 +12,7 @@ torch; heads are float32 altogether.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,16 +20,17 @@ import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from centra.families.description import Linear
 from centra.families.positions import distance_buckets, distance_rows, rotary_tables
+from centra.modeling.heads import head_activation, pooled
 from centra.modeling.layers import activation, turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from centra.families.description import Attention, Disentangled, Norm
+    from centra.families.description import Attention, Disentangled, Linear, Norm
     from centra.families.description import Layer as LayerDescription
     from centra.formats.backbone import BackboneSpec
+    from centra.formats.head import Head, HeadSteps
 
 __all__ = ["BranchWeights", "Branches", "FirstTokenLayer", "Layer", "SharedLayout"]
 
@@ -211,7 +212,7 @@ class BranchWeights:
     layers: Sequence[Mapping[str, torch.Tensor]]
     """By their names within each layer, from the lowest."""
     head: Mapping[str, torch.Tensor]
-    """In float32."""
+    """In float32, by their names in a task module."""
 
 
 class Branches:
@@ -220,42 +221,29 @@ class Branches:
     def __init__(
         self,
         branches: Sequence[BranchWeights],
-        head_activation: Callable[[torch.Tensor], torch.Tensor] | None,
+        head: Head,
         described: Sequence[LayerDescription],
-        norm: Norm | None,
         layout: SharedLayout,
     ) -> None:
         """Stack the branches' weights.
 
         Args:
             branches: at least one; heads may have different numbers of outputs.
-            head_activation: of heads on the first token; None for heads on every token.
+            head: of any of them, outputs aside.
             described: how their layers look.
-            norm: of their heads.
             layout: of what all layers share.
         """
         layers = [*zip(*(branch.layers for branch in branches), strict=True)]
         heads = [branch.head for branch in branches]
-        self._activation = head_activation
-        self._norm = None if norm is None else _Norm(heads, norm)
-        hidden = heads[0]["out.weight"].shape[1]
-        self._dense = None
-        if head_activation is not None:
-            self._dense = _Linear(heads, Linear(name="dense", inputs=hidden, outputs=hidden))
+        self._pooling = head.pooling
+        self._on_tokens, self._on_rows = _Steps(heads, head.on_tokens), _Steps(heads, head.on_rows)
         pairs = [*zip(layers, described, strict=True)]
         self._first = None
         last = pairs[-1][1].attention if pairs else None
         plain = last is not None and last.rotary is None and last.disentangled is None
-        if head_activation is not None and plain:
+        if head.reads_first and plain:
             self._first = FirstTokenLayer(*pairs.pop(), layout)
         self._layers = [Layer(*pair, layout) for pair in pairs]
-        # Zeros for outputs that only others have.
-        out = {
-            name: pad_sequence([head[name] for head in heads], batch_first=True)
-            for name in ("out.weight", "out.bias")
-        }
-        most = Linear(name="out", inputs=hidden, outputs=out["out.bias"].shape[1])
-        self._out = _Linear([{n: t[i] for n, t in out.items()} for i in range(len(heads))], most)
 
     def __call__(self, states: torch.Tensor, *shared: torch.Tensor) -> torch.Tensor:
         """From the tap's states to logits.
@@ -270,14 +258,48 @@ class Branches:
         """
         for layer in self._layers:
             states = layer(states, *shared)
-        if self._activation is None or self._dense is None:
-            logits = self._out(self._normed(states.flatten(1, 2).float()))
-            return logits.view(len(logits), *states.shape[1:3], -1)
-        firsts = states[:, :, 0] if self._first is None else self._first(states, *shared)
-        return self._out(self._activation(self._dense(self._normed(firsts.float()))))
+        if self._first is not None:
+            return self._on_rows(self._first(states, *shared).float())
+        batch, length = states.shape[1:3]
+        if self._pooling == "first":
+            states = states[:, :, :1]
+        rows = self._on_tokens(states.flatten(1, 2).float())
+        states = rows.view(len(rows), batch, -1, rows.shape[-1])
+        if self._pooling is None:
+            return states
+        real = (shared[0].view(batch, length) == 0).to(states)
+        return self._on_rows(pooled(states, self._pooling, real))
 
-    def _normed(self, rows: torch.Tensor) -> torch.Tensor:
-        return rows if self._norm is None else self._norm(rows)
+
+class _Steps:
+    """Parts of the heads of some tasks, row by row."""
+
+    def __init__(self, heads: Sequence[Mapping[str, torch.Tensor]], steps: HeadSteps) -> None:
+        self._norm = _no_norm if steps.norm is None else _Norm(heads, steps.norm)
+        self._dense = None if steps.dense is None else _Linear(heads, steps.dense)
+        self._activation = head_activation(steps.activation) if steps.dense else None
+        self._dense_norm = _no_norm if steps.dense_norm is None else _Norm(heads, steps.dense_norm)
+        self._out = None if steps.out is None else _outputs(heads, steps.out)
+
+    def __call__(self, rows: torch.Tensor) -> torch.Tensor:
+        """From ``(1 or t, rows, hidden)`` to ``(1 or t, rows, …)``."""
+        rows = self._norm(rows)
+        if self._dense is not None and self._activation is not None:
+            rows = self._activation(self._dense(rows))
+        rows = self._dense_norm(rows)
+        return rows if self._out is None else self._out(rows)
+
+
+def _outputs(heads: Sequence[Mapping[str, torch.Tensor]], out: Linear) -> _Linear:
+    """The output layers, with zeros for outputs that only others have."""
+    stacked = {
+        end: pad_sequence([head[f"{out.name}.{end}"] for head in heads], batch_first=True)
+        for end in ("weight", "bias")
+    }
+    most = replace(out, outputs=stacked["bias"].shape[1])
+    return _Linear(
+        [{f"{out.name}.{end}": t[i] for end, t in stacked.items()} for i in range(len(heads))], most
+    )
 
 
 class _DistanceTerms:

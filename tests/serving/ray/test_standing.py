@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from cli.log import _ALWAYS_TOLD, configure_logging
+
 ray = pytest.importorskip("ray")
 
 if TYPE_CHECKING:
@@ -50,6 +52,26 @@ def test_an_application_that_somebody_takes_down_is_missed_once(
             "application centra: it is not in the cluster any more: somebody has taken it down",
         ),
     ]
+
+
+def test_the_command_says_it_without_being_asked_for_more(
+    applications: dict[str, Any],
+    standing: Standing,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("cli.log._PACKAGES", ("centra.serving.ray",))
+    loggers = [logging.getLogger("centra.serving.ray"), *map(logging.getLogger, _ALWAYS_TOLD)]
+    before = [(logger, logger.level, logger.handlers) for logger in loggers]
+    try:
+        configure_logging(0, "json", ())
+        standing.look()
+    finally:
+        for logger, level, handlers in before:
+            logger.setLevel(level)
+            logger.handlers = handlers
+    assert "application centra: running, replicas: 1 running" in capsys.readouterr().err
+    assert applications
 
 
 def test_one_that_is_not_there_yet_is_not_missed(
