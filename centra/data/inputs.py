@@ -8,13 +8,13 @@ and one pass over the trunk. See :mod:`centra.data.words` for how tokens become 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from centra.data.labels import parse_label
-from centra.data.words import join_tokens, locate_tokens, refine, segment
+from centra.data.words import are_characters, join_tokens, locate_tokens, refine, segment
 from centra.errors import DataError
 from centra.formats.documents import sha256
 from centra.formats.jsonl import read_jsonl
@@ -88,23 +88,36 @@ class Input:
         return parsed
 
     @classmethod
-    def of_tokens(cls, tokens: Sequence[object], where: str, text: str | None = None) -> Input:
+    def of_tokens(
+        cls,
+        tokens: Sequence[object],
+        where: str,
+        text: str | None = None,
+        *,
+        characters: bool | None = None,
+    ) -> Input:
         """Make an input of tokens.
 
         Args:
             tokens: the words.
             where: what to call it in errors.
             text: the text that they were taken from; without it they are joined to one.
+            characters: whether they are a text's single characters, perhaps with its spaces; None
+                to find out by :func:`centra.data.words.are_characters`.
 
         Raises:
-            DataError: a token is no string or blank, or is not in the text.
+            DataError: a token is no string, or blank among words, or is not in the text.
         """
-        words = [token for token in tokens if isinstance(token, str) and token.strip()]
-        if len(words) != len(tokens):
+        words = [token for token in tokens if isinstance(token, str) and token]
+        if characters is None:
+            characters = are_characters(words)
+        if len(words) != len(tokens) or not (characters or all(map(str.strip, words))):
             raise DataError(f"{where}: 'tokens' must be a list of non-empty strings")
-        if text is not None and locate_tokens(text, words) is None:
+        if text is None:
+            text = join_tokens(words, characters=characters)
+        elif locate_tokens(text, words) is None:
             raise DataError(f"{where}: the tokens do not stand in the text one after the other")
-        return cls(join_tokens(words) if text is None else text, None, tuple(words))
+        return cls(text, None, tuple(words))
 
     @property
     def form(self) -> Literal["single", "pair"]:
@@ -186,8 +199,9 @@ def read_examples(
 
     Each line is an object with ``text`` (and ``text_pair``) and a ``label`` (a string or a number)
     or ``labels`` (a list of strings or whole numbers, for multilabel), or with ``tokens`` and
-    ``labels`` (a tag per token), perhaps beside the ``text`` that the tokens were taken from. See
-    :func:`centra.data.labelling.read_as` for what labels mean.
+    ``labels`` (a tag per token), perhaps beside the ``text`` that the tokens were taken from. Where
+    all tokens of the file are single characters of a script without spaces, so are those of a row
+    without a letter of that script. See :func:`centra.data.labelling.read_as` for what labels mean.
 
     Args:
         path: the file.
@@ -197,15 +211,22 @@ def read_examples(
     Raises:
         DataError: the file is missing or empty, or a line is malformed; file and line are named.
     """
-    examples = [parse_example(fields, where) for where, fields in read_jsonl(path, data)]
+    rows = [*read_jsonl(path, data)]
+    characters = are_characters(_all_tokens(fields for _, fields in rows)) or None
+    examples = [parse_example(fields, where, characters=characters) for where, fields in rows]
     if not examples:
         raise DataError(f"{path}: holds no examples; expected JSONL with one example a line")
     progress(f"read {path.name}", len(examples), len(examples))
     return examples
 
 
-def parse_example(fields: object, where: str) -> Example:
+def parse_example(fields: object, where: str, *, characters: bool | None = None) -> Example:
     """Read one labelled example from the object of a line; see :func:`read_examples`.
+
+    Args:
+        fields: the object.
+        where: what to call its place in errors.
+        characters: see :meth:`Input.of_tokens`.
 
     Raises:
         DataError: it is malformed; ``where`` names the place.
@@ -217,7 +238,10 @@ def parse_example(fields: object, where: str) -> Example:
     match fields:
         case {"tokens": [*tokens], "text": str() as text} if "text_pair" not in fields:
             _check_text(text, where)
-            item = Input.of_tokens(tokens, where, text)
+            item = Input.of_tokens(tokens, where, text, characters=characters)
+        case {"tokens": [*tokens]} if "text" not in fields and "text_pair" not in fields:
+            item = Input.of_tokens(tokens, where, characters=characters)
+            _check_text(item.text, where)
         case _:
             item = Input.parse(fields, where)
     label, numbers = parse_label(fields, item.tokens, where)
@@ -238,3 +262,10 @@ def _check_text(text: str, where: str, what: str = "text") -> None:
         raise DataError(
             f"{where}: the {what} is not valid Unicode text ({error.reason})"
         ) from error
+
+
+def _all_tokens(rows: Iterable[object]) -> Iterator[str]:
+    for fields in rows:
+        match fields:
+            case {"tokens": [*tokens]}:
+                yield from (token for token in tokens if isinstance(token, str))

@@ -37,6 +37,7 @@ _BOUNDARY = r"(?w)\b"
 _CLUSTER = r"\X"
 _KATAKANA = r"[\p{scx=Kana}--\p{scx=Hani}]"
 _CHUNK = r"\S+"
+_HANGUL = r"\p{Hangul}"
 _DICTIONARY_SCRIPTS = (
     r"\p{scx=Thai}\p{scx=Laoo}\p{scx=Khmr}\p{scx=Mymr}\p{scx=Lana}\p{scx=Talu}\p{scx=Tale}"
 )
@@ -111,23 +112,33 @@ def dictionary_script(text: str) -> bool:
 
 
 def are_characters(tokens: Iterable[str]) -> bool:
-    """Whether tokens are single characters, some of them of a script without spaces."""
-    some = False
+    """Whether tokens are a text's single characters, in a script without spaces.
+
+    Korean is written with spaces, but often tagged by syllable, its spaces among them:
+    ``서 울 ␣ 사 람`` is so, too.
+    """
+    unspaced = hangul = blank = False
     for token in tokens:
         if not _compiled(_CLUSTER).fullmatch(token):
             return False
-        some = some or bool(_compiled(_UNSPACED).search(token))
-    return some
+        unspaced = unspaced or bool(_compiled(_UNSPACED).search(token))
+        hangul = hangul or bool(_compiled(_HANGUL).search(token))
+        blank = blank or token.isspace()
+    return unspaced or (hangul and blank)
 
 
-def join_tokens(tokens: Sequence[str]) -> str:
+def join_tokens(tokens: Sequence[str], *, characters: bool | None = None) -> str:
     """Put tokens together as their script is written.
 
     Between two tokens there is a space, unless one of them touches the other with a letter or mark
     of a script that is written without. Where every token is a single character and some are of
     such a script, a text was split into its characters, and none gets a space: ``2 0 2 4 年``.
+
+    Args:
+        tokens: in their order.
+        characters: whether they are a text's characters; None to find out by :func:`are_characters`.
     """
-    if are_characters(tokens):
+    if are_characters(tokens) if characters is None else characters:
         return "".join(tokens)
     text = ""
     for token in tokens:
@@ -139,9 +150,15 @@ def join_tokens(tokens: Sequence[str]) -> str:
 
 
 def locate_tokens(text: str, tokens: Sequence[str]) -> list[Span] | None:
-    """Where tokens stand in a text, one after the other; None where one is not there."""
+    """Where tokens stand in a text, one after the other; None where one is not there.
+
+    A blank one has an empty span at the end of the one before: white space is part of no word.
+    """
     spans, end = [], 0
     for token in tokens:
+        if token.isspace():
+            spans.append((end, end))
+            continue
         start = text.find(token, end)
         if start < 0:
             return None

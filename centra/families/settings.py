@@ -98,7 +98,7 @@ def read_settings(
     _check_sizes(settings, family, shapes, where)
     _check_layers(settings, family, shapes, where)
     check_settings(settings, family, where, "config.json")
-    return settings
+    return {key: family.settings[key].kept_as(value) for key, value in settings.items()}
 
 
 def read_head_settings(config: Any, family: Family) -> dict[str, Any]:

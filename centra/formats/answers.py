@@ -96,7 +96,7 @@ class Span(_Part):
     text: str
     """What lies between ``start`` and ``end``."""
     start: int
-    """In characters of the text; where the input was given as tokens, in tokens."""
+    """In Unicode code points of the text; where the input was given as tokens, in tokens."""
     end: int
     """After the last, likewise."""
     words: tuple[int, int]

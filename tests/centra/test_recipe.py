@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from centra.errors import UsageError
+from centra.errors import DataError, UsageError
 from centra.training import recipe as settings
 from centra.training.plan import Plan
 from centra.training.recipe import REPORTERS, Distillation, Recipe, check_reporters
@@ -29,6 +29,8 @@ WHOLE = """
 task = "slots"
 backbone = "minilm@2"
 data = "/data/slots"
+teacher = "models/slots"
+hypothesis = "It is {}."
 report_to = ["tensorboard", "mlflow"]
 kind = "tagging"
 labels = "tags.txt"
@@ -168,11 +170,31 @@ def test_settings_come_back_as_they_were_written(
     assert plan.distillation == Distillation(**distill)
 
 
+def test_labels_are_a_file_or_a_list(path: Path) -> None:
+    (path.parent / "labels.txt").write_text("b\na\n")
+    for written in ('"labels.txt"', '["b", "a"]'):
+        text = with_setting("labels", written).replace('thresholds = "thresholds.toml"', "")
+        assert read(path, text).labelling(path.parent).labels == ("b", "a")
+    twice = read(path, with_setting("labels", '["a", "a"]'))
+    with pytest.raises(DataError, match="labels: label 2: label 'a' is there twice"):
+        twice.labelling(path.parent)
+
+
+def test_a_teacher_is_a_folder_beside_the_recipe_or_a_name(path: Path) -> None:
+    plan = read(path, WHOLE)
+    assert plan.teacher_source(path.parent) == "models/slots"
+    (path.parent / "models" / "slots").mkdir(parents=True)
+    assert plan.teacher_source(path.parent) == str(path.parent / "models" / "slots")
+    assert read(path, SHORTEST).teacher_source(path.parent) is None
+
+
 # Refused
 
 BAD = {
     "kind": ['"class"', "7"],
-    "labels": ["7", '["a"]'],
+    "labels": ["7", "[1]", "[[]]"],
+    "teacher": ["7", "{}"],
+    "hypothesis": ["7", "true"],
     "tags": ['"iob"', "true"],
     "words": ['"word"', "7"],
     "thresholds": ["7", "0.5", "{}"],
