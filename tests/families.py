@@ -32,7 +32,7 @@ class Tiny:
     model_type: str
     tokenizer: Literal[
         *("wordpiece", "byte-level", "metaspace", "mpnet", "characters", "sentencepiece"),
-        "camembert",
+        *("camembert", "deberta"),
     ]
     """One of :data:`tests.support.TOKENIZERS`."""
     token_types: bool = False
@@ -93,6 +93,35 @@ TINY = {
         model_type="mpnet",
         tokenizer="mpnet",
         config={"max_position_embeddings": MAX_LENGTH + 2},
+    ),
+    # As DeBERTa-v3 and mDeBERTa.
+    "deberta-v3": Tiny(
+        model_type="deberta-v2",
+        tokenizer="deberta",
+        config={
+            "relative_attention": True,
+            "position_buckets": 8,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+            "pos_att_type": "p2c|c2p",
+            "position_biased_input": False,
+            "type_vocab_size": 0,
+        },
+        exact=False,
+    ),
+    # With all that a DeBERTa-v2 may have beside or instead of it.
+    "deberta-v2": Tiny(
+        model_type="deberta-v2",
+        tokenizer="deberta",
+        token_types=True,
+        config={
+            "relative_attention": True,
+            "max_relative_positions": 24,
+            "pos_att_type": ["c2p", "p2c"],
+            "type_vocab_size": 2,
+            "embedding_size": HIDDEN // 2,
+        },
+        exact=False,
     ),
 }
 """By the names that tests give them."""

@@ -209,6 +209,16 @@ def _mpnet() -> Any:
     return MPNetTokenizer(vocab=_pieces(_MPNET_TOKENS))
 
 
+def _deberta() -> Any:
+    from transformers import DebertaV2Tokenizer
+
+    words = sorted({word for text in _corpus() for word in text.split()})
+    letters = sorted({letter for word in words for letter in word} | {"▁"})
+    pieces = [(f"▁{word}", -3.0) for word in words] + [(letter, -9.0) for letter in letters]
+    special = [(token, 0.0) for token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")]
+    return DebertaV2Tokenizer(vocab=[*special, *dict(pieces).items()], unk_id=3)
+
+
 def _characters() -> Any:
     """As Chinese BERTs have: each Chinese character is a token."""
     from transformers import BertTokenizer
@@ -292,6 +302,7 @@ TOKENIZERS: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
     "byte-level": (_byte_level_bpe, _named(_BPE_TOKENS)),
     "metaspace": (_metaspace_bpe, _named(_BPE_TOKENS)),
     "mpnet": (_mpnet, {}),
+    "deberta": (_deberta, {}),
     "characters": (_characters, {}),
     "sentencepiece": (partial(_sentencepiece, "XLMRobertaTokenizer"), {}),
     "camembert": (partial(_sentencepiece, "CamembertTokenizer"), {}),

@@ -31,6 +31,8 @@ _PRETRAINING = "|".join(
         rf"discriminator_predictions\.(dense|dense_prediction){_PARTS}",
         rf"generator_predictions\.(dense|LayerNorm){_PARTS}",
         rf"generator_lm_head{_PARTS}",
+        rf"lm_predictions\.lm_head\.(bias|(dense|LayerNorm){_PARTS})",
+        rf"mask_predictions\.(dense|LayerNorm|classifier){_PARTS}",
         rf"decoder{_PARTS}",
     )
 )
@@ -39,6 +41,7 @@ _TASK_HEADS = "|".join(
     (
         rf"(pre_)?classifier{_PARTS}",
         rf"classifier\.(dense|out_proj){_PARTS}",
+        rf"pooler\.dense{_PARTS}",
         rf"qa_outputs{_PARTS}",
         rf"head\.(dense|norm){_PARTS}",
         rf"sequence_summary\.summary{_PARTS}",
@@ -102,6 +105,7 @@ def ignored_names(family: Family, prefix: str, *, heads: bool) -> re.Pattern[str
         heads: whether the heads of task classes are among them, as above a backbone.
     """
     inside = rf"{_COUNTS}|pooler\.dense{_PARTS}" if family.pooler else _COUNTS
+    inside = f"{inside}|{family.unused}" if family.unused else inside
     outside = f"{_PRETRAINING}|{_TASK_HEADS}" if heads else _PRETRAINING
     return re.compile(f"{re.escape(prefix)}({inside})|{outside}")
 

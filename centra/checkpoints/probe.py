@@ -66,17 +66,19 @@ def with_probe(
     model = _transformers_model(checkpoint)
     with torch.inference_mode():
         hidden = trunk(**arrays, taps=[spec.tap_layer])[spec.tap_layer]
-        own = branch(hidden, trunk.shared_state(arrays["attention_mask"]))
+        mask = arrays["attention_mask"]
+        own = _of_tokens(branch(hidden, trunk.shared_state(mask)), mask)
         expected = _logits(model, arrays, matched.backbone.description)
         if matched.precision != torch.float32:
-            rounded = expected
+            rounded = _of_tokens(expected, mask)
             model.load_state_dict(_frozen(checkpoint, matched, spec, reader), strict=False)
             expected = _logits(model, arrays, matched.backbone.description)
-            _check_rounding(rounded, expected, matched, folder, remark)
-    if not torch.allclose(own, expected, rtol=_TOLERANCE, atol=_TOLERANCE):
+            _check_rounding(rounded, _of_tokens(expected, mask), matched, folder, remark)
+    shown = _of_tokens(expected, mask)
+    if not torch.allclose(own, shown, rtol=_TOLERANCE, atol=_TOLERANCE):
         raise IncompatibleError(
             f"{folder}: rebuilt on the backbone, its logits differ by up to "
-            f"{(own - expected).abs().max():.3g} from the checkpoint's own"
+            f"{(own - shown).abs().max():.3g} from the checkpoint's own"
         )
     probe = {f"probe.{name}": tensor for name, tensor in arrays.items()}
     return TaskModule(spec, module.tensors | probe | {"probe.logits": expected.clone()})
@@ -110,6 +112,11 @@ def _logits(
     names = ["input_ids", "attention_mask", *tables]
     logits: torch.Tensor = model(**{name: arrays[name] for name in names}).logits
     return logits
+
+
+def _of_tokens(logits: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The logits, 0 for padding, which transformers computes as it likes."""
+    return logits if logits.ndim == 2 else logits * mask[:, :, None]
 
 
 def _frozen(

@@ -6,6 +6,7 @@ from centra.errors import ConflictError, IncompatibleError
 from centra.families.base import Family
 from centra.families.bert import BERT
 from centra.families.camembert import CAMEMBERT
+from centra.families.deberta_v2 import DEBERTA_V2
 from centra.families.distilbert import DISTILBERT
 from centra.families.electra import ELECTRA
 from centra.families.ernie import ERNIE
@@ -23,6 +24,7 @@ FAMILIES = {
         ROBERTA,
         XLM_ROBERTA,
         CAMEMBERT,
+        DEBERTA_V2,
         DISTILBERT,
         ELECTRA,
         ERNIE,

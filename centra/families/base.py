@@ -48,6 +48,10 @@ ACTIVATIONS = frozenset(
 """transformers' names of activations that have no weights of their own."""
 
 
+def _unchanged(value: Any) -> Any:
+    return value
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Setting:
     """What values a setting may have."""
@@ -58,6 +62,8 @@ class Setting:
     tensor: str = ""
     """The tensor whose size it is, named as in the encoder; empty for settings that are no sizes."""
     axis: int = 0
+    kept_as: Callable[[Any], Any] = _unchanged
+    """One form of values that mean the same, for a backbone's digest: 0 is 0.0."""
 
 
 def _whole(value: Any) -> bool:
@@ -73,11 +79,15 @@ ACTIVATION = Setting(
     expected="an activation of transformers that has no weights of its own",
 )
 DROPOUT = Setting(
-    fits=lambda value: _number(value) and 0 <= value <= 1, expected="a number from 0 to 1"
+    fits=lambda value: _number(value) and 0 <= value <= 1,
+    expected="a number from 0 to 1",
+    kept_as=float,
 )
 """Of no weight in answers."""
 EPSILON = Setting(
-    fits=lambda value: _number(value) and 0 < value <= 1, expected="a small positive number"
+    fits=lambda value: _number(value) and 0 < value <= 1,
+    expected="a small positive number",
+    kept_as=float,
 )
 SIZE = Setting(fits=lambda value: _whole(value) and value >= 1, expected="a positive whole number")
 SWITCH = Setting(fits=lambda value: type(value) is bool, expected="true or false")
@@ -164,7 +174,9 @@ class Family:
     transformers: TransformersClasses | None
     """None for a family that Centra computes from its description alone."""
     defaults: Mapping[str, Any] | None = None
-    """The settings that a ``config.json`` may leave out, for a family without transformers' own."""
+    """The settings that a ``config.json`` may leave out, where transformers' config has none for them."""
+    unused: str = ""
+    """A pattern for the encoder's tensors that lie in some checkpoints and are read by no class."""
     pooler: bool = True
     """Whether its encoder class has one, which lies in checkpoints even where no head reads it."""
     head_settings: Mapping[str, Setting] = field(default_factory=dict)

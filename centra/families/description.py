@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attention",
+    "Disentangled",
+    "DistanceEmbeddings",
     "Embeddings",
     "FeedForward",
     "Layer",
@@ -99,6 +101,43 @@ class RelativeBias:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DistanceEmbeddings:
+    """A row for how far a token stands behind another, or, with less than nothing, before it.
+
+    Distances up to half the span have rows of their own, and farther ones share rows that grow wider by
+    powers; without a farthest distance all have, and those beyond the span share the last.
+    """
+
+    table: str
+    """The tensor ``(2 * span, size)``, among the embeddings; row ``span`` is a token's own place."""
+    size: int
+    span: int
+    farthest: int | None
+    norm: Norm | None
+    """Of the rows; is among the embeddings too."""
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of their tensors."""
+        return {self.table: (2 * self.span, self.size)} | _shapes((), (self.norm,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disentangled:
+    """Positions as scores of their own: content meets the embeddings of distances, which each layer projects.
+
+    The scores of a query i and a key j are ``q_i k_j + q_i K(i - j) + k_j Q(i - j)``, with keys K and
+    queries Q of distances, over the square root of a head's size times the number of terms.
+    """
+
+    distances: DistanceEmbeddings
+    key: Linear | None
+    """From distances to what queries meet; None is no such term."""
+    query: Linear | None
+    """From distances to what keys meet; likewise."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Attention:
     """Every token looks at the tokens of its input, or at those near it."""
 
@@ -109,6 +148,7 @@ class Attention:
     output: Linear
     rotary: Rotary | None = None
     relative_bias: RelativeBias | None = None
+    disentangled: Disentangled | None = None
     window: int | None = None
     """How far it looks in each direction, in tokens; None is everywhere."""
 
@@ -121,6 +161,24 @@ class Attention:
     def head_size(self) -> int:
         """The width of one head."""
         return self.query.outputs // self.heads
+
+    @property
+    def scale(self) -> float:
+        """What scores are multiplied by before the softmax."""
+        parts = self.disentangled
+        terms = 1 if parts is None else 1 + (parts.key is not None) + (parts.query is not None)
+        return float((self.head_size * terms) ** -0.5)
+
+    @property
+    def linears(self) -> tuple[Linear, ...]:
+        """All its linear layers."""
+        own = (self.query, self.key, self.value, self.output)
+        parts = self.disentangled
+        if parts is None:
+            return own
+        # Distances may be projected as the content is.
+        more = (part for part in (parts.key, parts.query) if part is not None and part not in own)
+        return (*own, *more)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,10 +207,10 @@ class Layer:
     @property
     def linears(self) -> tuple[Linear, ...]:
         """All its linear layers."""
-        attention, feed_forward = self.attention, self.feed_forward
+        feed_forward = self.feed_forward
         gate = () if feed_forward.gate is None else (feed_forward.gate,)
         return (
-            *(attention.query, attention.key, attention.value, attention.output),
+            *self.attention.linears,
             *(feed_forward.inner, *gate, feed_forward.outer),
         )
 
@@ -182,9 +240,12 @@ class Embeddings:
     norm: Norm | None
     projection: Linear | None = None
     """To the layers' width, where that is another."""
+    norm_last: bool = False
+    """Whether the norm stands behind the projection."""
     relative_biases: tuple[RelativeBias, ...] = ()
     heads: int = 0
     """Of the layers, for those."""
+    distances: DistanceEmbeddings | None = None
 
     @property
     def width(self) -> int:
@@ -192,14 +253,21 @@ class Embeddings:
         return self.tables[0].width
 
     @property
+    def norm_and_projection(self) -> tuple[Norm | Linear, ...]:
+        """What follows the sum of rows, in this order."""
+        both = (self.projection, self.norm) if self.norm_last else (self.norm, self.projection)
+        return tuple(part for part in both if part is not None)
+
+    @property
     def shapes(self) -> Shapes:
         """Of its tensors, by names without a checkpoint's prefix."""
+        distances: Shapes = {} if self.distances is None else self.distances.shapes
         tables: Shapes = {
             f"{table.name}.weight": (table.rows, table.width) for table in self.tables
         }
         biases: Shapes = {bias.table: (bias.buckets, self.heads) for bias in self.relative_biases}
         projection = () if self.projection is None else (self.projection,)
-        return tables | _shapes((), (self.norm,)) | _shapes(projection, ()) | biases
+        return tables | _shapes((), (self.norm,)) | _shapes(projection, ()) | biases | distances
 
 
 def _shapes(linears: tuple[Linear, ...], norms: tuple[Norm | None, ...]) -> Shapes:

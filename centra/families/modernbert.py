@@ -163,6 +163,10 @@ def _are_bases(value: Any) -> bool:
     )
 
 
+def _bases(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: kind | {"rope_theta": float(kind["rope_theta"])} for name, kind in value.items()}
+
+
 def _is_base(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value) and 1 < value < 1e12
 
@@ -203,6 +207,7 @@ MODERNBERT = Family(
         "rope_parameters": Setting(
             fits=_are_bases,
             expected=f"rope_theta, a number above 1, and rope_type default, for {_FULL} and {_SLIDING}",
+            kept_as=_bases,
         ),
         "vocab_size": size_of("embeddings.tok_embeddings.weight"),
     },

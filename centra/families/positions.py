@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from centra.families.description import RelativeBias, Rotary
+    from centra.families.description import DistanceEmbeddings, RelativeBias, Rotary
 
-__all__ = ["distance_buckets", "outside_window", "rotary_tables"]
+__all__ = ["distance_buckets", "distance_rows", "outside_window", "rotary_tables"]
 
 
 def rotary_tables(rotary: Rotary, positions: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,6 +36,20 @@ def distance_buckets(bias: RelativeBias, length: int) -> np.ndarray:
     far = np.minimum(single + (far * (half - single)).astype(np.int64), half - 1)
     buckets: np.ndarray = found + np.where(distance < single, distance, far)
     return buckets
+
+
+def distance_rows(embeddings: DistanceEmbeddings, distances: np.ndarray) -> np.ndarray:
+    """The rows of some distances, int64; in float32, as transformers chooses them."""
+    span, farthest = embeddings.span, embeddings.farthest
+    places = distances.astype(np.int64)
+    if farthest is not None:
+        near, size = span // 2, np.abs(places)
+        far = np.log(np.maximum(size, near).astype(np.float32) / np.float32(near))
+        far = far / np.log(np.float32((farthest - 1) / near)) * np.float32(near - 1)
+        wide = (np.ceil(far) + near).astype(np.int64) * np.sign(places)
+        places = np.where(size <= near, places, wide)
+    rows: np.ndarray = np.clip(places + span, 0, 2 * span - 1)
+    return rows
 
 
 def outside_window(window: int, length: int) -> np.ndarray:

@@ -85,16 +85,20 @@ def read_settings(
     """
     _refuse_unsupported(raw, where)
     config = transformers_config(raw, family, where)
-    if family.transformers is None:
-        settings = dict(family.defaults or {}) | _stated(raw, family)
-    else:
-        settings = {key: getattr(config, key) for key in family.settings}
+    settings = dict(family.defaults or {}) | _stated(raw, family)
+    if family.transformers is not None:
+        settings |= {key: getattr(config, key) for key in family.settings if hasattr(config, key)}
+    for key in family.settings.keys() - settings.keys():
+        # Of a size that may be left out, the tensor tells it.
+        shape = shapes.get(family.settings[key].tensor, ())
+        if family.settings[key].axis < len(shape):
+            settings[key] = shape[family.settings[key].axis]
     if missing := sorted(family.settings.keys() - settings.keys()):
         raise FormatError(f"{where}: its config.json says no {missing[0]}")
     _check_sizes(settings, family, shapes, where)
     _check_layers(settings, family, shapes, where)
     check_settings(settings, family, where, "config.json")
-    return settings
+    return {key: family.settings[key].kept_as(value) for key, value in settings.items()}
 
 
 def read_head_settings(config: Any, family: Family) -> dict[str, Any]:

@@ -263,7 +263,7 @@ def check_fits(module: ModuleFile, backbone: BackboneSpec, called: str) -> None:
             raise IncompatibleError(f"{where}: tensor {name} is unknown to {called}'s layers")
     limits = {
         "probe.input_ids": backbone.vocab_size,
-        "probe.token_type_ids": int(backbone.config.get("type_vocab_size", 2)),
+        "probe.token_type_ids": max(int(backbone.config.get("type_vocab_size", 2)), 1),
     }
     fits = module.tensors["probe.input_ids"].shape[1] <= backbone.max_length
     for name, limit in limits.items():

@@ -95,9 +95,8 @@ class DescribedEmbeddings(nn.Module):
         states: torch.Tensor = sum(
             self.get_submodule(table.name)(given[table.ids]) for table in tables
         )
-        for part in (self._description.norm, self._description.projection):
-            if part is not None:
-                states = self.get_submodule(part.name)(states)
+        for part in self._description.norm_and_projection:
+            states = self.get_submodule(part.name)(states)
         return states
 
 

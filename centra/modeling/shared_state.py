@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from centra.families.positions import distance_buckets, outside_window, rotary_tables
 from centra.modeling.shards import load_shard
@@ -48,7 +49,7 @@ class SharedState:
 
         Args:
             attention_mask: ``(batch, seq)``, 1 for tokens and 0 for padding.
-            tables: the backbone's tables ``(buckets, heads)`` of biases by distance, by name.
+            tables: the backbone's; see :attr:`PositionTables.tables`.
         """
         self.attention_mask = attention_mask
         self.mask = attention_bias(attention_mask)
@@ -87,6 +88,11 @@ class SharedState:
             self._scores[key] = self._added(*key)
         return self._scores[key]
 
+    def distances(self, attention: Attention) -> torch.Tensor:
+        """The embeddings of distances ``(rows, hidden)`` that a layer projects."""
+        assert attention.disentangled is not None
+        return self._tables[attention.disentangled.distances.table]
+
     def _added(self, relative_bias: RelativeBias | None, window: int | None) -> torch.Tensor:
         length, device = self.attention_mask.shape[1], self.attention_mask.device
         hidden = ~self.attention_mask.bool()[:, None, None, :]
@@ -100,7 +106,7 @@ class SharedState:
 
 
 class PositionTables(nn.Module):
-    """A backbone's tables of biases by distance, which no layer owns; none for most families."""
+    """A backbone's tables by distance, which no layer owns; none for most families."""
 
     def __init__(self, spec: BackboneSpec, embeddings: Mapping[str, torch.Tensor]) -> None:
         """Take them from among the tensors of the backbone's embeddings."""
@@ -108,11 +114,21 @@ class PositionTables(nn.Module):
         self._names = [bias.table for bias in spec.description.relative_biases]
         for place, name in enumerate(self._names):
             self.register_buffer(f"table{place}", embeddings[name].clone(), persistent=False)
+        distances = spec.description.distances
+        if distances is not None:
+            rows, norm = embeddings[distances.table].clone(), distances.norm
+            if norm is not None:
+                weight, bias = (
+                    embeddings[f"{norm.name}.{end}"].clone() for end in ("weight", "bias")
+                )
+                rows = functional.layer_norm(rows, (norm.size,), weight, bias, norm.epsilon)
+            self.register_buffer(f"table{len(self._names)}", rows, persistent=False)
+            self._names.append(distances.table)
 
     @classmethod
     def load(cls, spec: BackboneSpec, reader: BlobReader) -> PositionTables:
         """Read them from a store; where there are none, nothing is read."""
-        needed = bool(spec.description.relative_biases)
+        needed = spec.description.relative_biases or spec.description.distances
         return cls(spec, load_shard(spec, reader, 0) if needed else {})
 
     def forward(self, attention_mask: torch.Tensor) -> SharedState:
@@ -121,5 +137,8 @@ class PositionTables(nn.Module):
 
     @property
     def tables(self) -> dict[str, torch.Tensor]:
-        """``(buckets, heads)`` each, by name."""
+        """Biases by distance ``(buckets, heads)`` each, and embeddings of distances, by name.
+
+        The latter are ``(rows, hidden)``, behind their norm.
+        """
         return {name: self.get_buffer(f"table{i}") for i, name in enumerate(self._names)}

@@ -67,8 +67,8 @@ class Trunk(nn.Module):
             config = transformers_config(spec, classes)
             self.embeddings = classes.named(classes.embeddings)(config)
             self.embeddings.load_state_dict(copied_under(weights, "embeddings."))
-            if spec.description.projection is not None:
-                projection = spec.description.projection
+            projection = spec.description.projection
+            if projection is not None and not projection.name.startswith("embeddings."):
                 self.projection = nn.Linear(projection.inputs, projection.outputs)
                 self.projection.load_state_dict(copied_under(weights, f"{projection.name}."))
         self.shared_state = PositionTables(spec, weights)

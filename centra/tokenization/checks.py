@@ -116,7 +116,8 @@ def check_ids(source: str, rows: Sequence[Row], ids: int, types: int) -> None:
     """Refuse ids and token types that a model with so many of them has no embeddings for."""
     for what, largest, count in (
         ("id", max(max(row.input_ids) for row in rows), ids),
-        ("token type", max(max(row.token_type_ids) for row in rows), types),
+        # Where there are none, the one that all tokens have is not read.
+        ("token type", max(max(row.token_type_ids) for row in rows), max(types, 1)),
     ):
         if largest >= count:
             raise IncompatibleError(

@@ -44,6 +44,11 @@ def test_settings_are_read_in_the_older_form_too(tmp_path: Path, store: LocalSto
     assert spec.layer(1).attention_norm is None
     assert spec.layer(5).attention_norm is not None
 
+    # The same numbers, written in another way.
+    older |= {"global_rope_theta": 9000.0, "local_rope_theta": 70, "attention_dropout": 0}
+    (tmp_path / "config.json").write_text(json.dumps(raw | sizes | older))
+    assert import_backbone(str(tmp_path), store).digest == spec.digest
+
 
 @pytest.mark.parametrize(
     ("settings", "says"),

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from centra.runtime.onnx import layer_graphs
+from centra.runtime.onnx.disentangled import DistanceTerms
 from centra.runtime.onnx.session import Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from centra.families.description import Attention
     from centra.families.description import Layer as LayerDescription
     from centra.families.heads import Pooling
     from centra.formats.head import HeadSteps
@@ -110,6 +112,7 @@ class Layer:
         *,
         precision: Precision,
         pool: Pool,
+        distances: np.ndarray | None = None,
         head: HeadSteps | None = None,
     ) -> None:
         """Compile a layer.
@@ -119,13 +122,14 @@ class Layer:
             layer: how it looks.
             precision: of its products with weights.
             pool: whose idle threads take a share of a batch.
+            distances: the backbone's embeddings of them, where it has any.
             head: what is made of every token of it, after the last layer of a task.
         """
         self._pool = pool
         self._parts = layer.attention
         self._project = Program(layer_graphs.project(weights, layer, precision))
-        heads, scores = layer.attention.heads, layer.attention.adds_to_scores
-        self._attend = _attention(heads, layer.hidden, scores=scores)
+        self._attend = _attention(layer.attention)
+        self._terms = _terms(weights, layer, distances)
         self._finish = Program(layer_graphs.finish(weights, layer, precision, head))
 
     def __call__(self, states: np.ndarray, shared: SharedState) -> np.ndarray:
@@ -141,7 +145,8 @@ class Layer:
         own = states[part.rows]
         turns = [table[part.rows] for table in shared.turns(self._parts)]
         projected = self._by_rows(self._project, own, *turns)
-        context = self._attend(projected, part, partial(shared.scores, self._parts))
+        added = partial(shared.scores, self._parts) if self._terms is None else self._terms.of
+        context = self._attend(projected, part, added)
         (found,) = self._by_rows(self._finish, context, own)
         return found
 
@@ -163,11 +168,10 @@ class Layer:
 class _Attention:
     """Attention of packed tokens within each input."""
 
-    def __init__(self, heads: int, hidden: int, *, scores: bool) -> None:
-        self._hidden = hidden
+    def __init__(self, parts: Attention) -> None:
+        self._hidden = parts.query.outputs
         self._whole, self._moved = (
-            Program(layer_graphs.attention(heads, hidden, whole=whole, scores=scores))
-            for whole in (True, False)
+            Program(layer_graphs.attention(parts, whole=whole)) for whole in (True, False)
         )
 
     def __call__(
@@ -200,14 +204,15 @@ class FirstLayer:
         layer: LayerDescription,
         *,
         precision: Precision,
+        distances: np.ndarray | None = None,
         head: HeadSteps,
     ) -> None:
         """Compile it; see :class:`Layer`."""
         self._parts = layer.attention
         self._normed = layer.norm_first and layer.attention_norm is not None
         self._project = Program(layer_graphs.project_first(weights, layer, precision))
-        keys = layer.attention.rotary is not None
-        self._attend = _first_attention(layer.attention.heads, layer.hidden, keys=keys)
+        self._attend = _first_attention(layer.attention, layer.hidden)
+        self._terms = _terms(weights, layer, distances)
         self._finish = Program(layer_graphs.finish_first(weights, layer, precision, head))
 
     def __call__(self, hidden: Hidden) -> np.ndarray:
@@ -216,11 +221,13 @@ class FirstLayer:
         turns = shared.turns(self._parts)
         queries, firsts, *more = self._project(hidden.states, packed.firsts, *turns)
         padded = _padded(more.pop(0), packed) if self._normed else hidden.padded()
-        # Then, of a layer with rotary positions, the keys.
+        # Then the keys, where they are needed.
         beside = [_padded(keys, packed) for keys in more]
         averages = [
             self._attend(
-                queries, bucket.inputs, states, shared.first_scores(self._parts, bucket), *keys
+                *(queries, bucket.inputs, states, shared.first_scores(self._parts, bucket)),
+                *keys,
+                *(() if self._terms is None else self._terms.of_first(bucket)),
             )[0]
             for bucket, states, *keys in zip(packed.all.buckets, padded, *beside, strict=True)
         ]
@@ -238,13 +245,22 @@ def _padded(states: np.ndarray, packed: Packed) -> list[np.ndarray]:
 
 
 @cache
-def _attention(heads: int, hidden: int, *, scores: bool) -> _Attention:
-    return _Attention(heads, hidden, scores=scores)
+def _attention(parts: Attention) -> _Attention:
+    return _Attention(parts)
 
 
 @cache
-def _first_attention(heads: int, hidden: int, *, keys: bool) -> Program:
-    return Program(layer_graphs.first_attention(heads, hidden, keys=keys))
+def _first_attention(parts: Attention, hidden: int) -> Program:
+    return Program(layer_graphs.first_attention(parts, hidden))
+
+
+def _terms(
+    weights: Mapping[str, np.ndarray], layer: LayerDescription, distances: np.ndarray | None
+) -> DistanceTerms | None:
+    parts = layer.attention.disentangled
+    if parts is None or distances is None:
+        return None
+    return DistanceTerms(weights, layer.attention, parts, distances)
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

@@ -25,6 +25,7 @@ from centra.kinds.chain import Chain
 from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe, deepest_taps
 from centra.runtime.onnx import layer_graphs
 from centra.runtime.onnx.blocks import FirstLayer, Hidden, Layer
+from centra.runtime.onnx.disentangled import distance_embeddings
 from centra.runtime.onnx.session import VERSION, Program
 from centra.runtime.onnx.shared_state import PositionTables, SharedState
 from centra.runtime.packing import Packed
@@ -82,6 +83,8 @@ class OnnxEngine:
         for described in layers.values():
             layer_graphs.check_layer(described, f"backbone sha256:{spec.digest}")
 
+        distances = distance_embeddings(spec, reader)
+
         def embeddings(path: Path) -> OnnxEmbeddings:
             check_shard(spec, 0, path)
             return OnnxEmbeddings(map_tensors(path), description, spec.max_length)
@@ -89,7 +92,13 @@ class OnnxEngine:
         def layer(number: int, path: Path) -> Layer:
             check_shard(spec, number, path)
             weights = under(map_tensors(path), family.layer_name(number))
-            return Layer(weights, layers[number], precision=precision, pool=self.pool)
+            return Layer(
+                weights,
+                layers[number],
+                precision=precision,
+                pool=self.pool,
+                distances=distances,
+            )
 
         def loaded_layer(number: int) -> Layer:
             return _unit(
@@ -97,7 +106,10 @@ class OnnxEngine:
                 partial(layer, number),
                 reader,
                 precision=precision,
-                settings=("layer", layers[number], self.pool.workers),
+                settings=(
+                    *("layer", layers[number], self.pool.workers),
+                    *(() if distances is None else (spec.embeddings,)),
+                ),
                 checked=checked,
             )
 
@@ -131,7 +143,13 @@ class OnnxEngine:
             return LoadedTask(
                 spec=spec,
                 branch=OnnxBranch(
-                    tensors, spec, backbone, precision=precision, pool=self.pool, workers=workers
+                    tensors,
+                    spec,
+                    backbone,
+                    precision=precision,
+                    pool=self.pool,
+                    distances=distance_embeddings(backbone, reader),
+                    workers=workers,
                 ),
                 probe=Probe(Encoded(**inputs), tensors["probe.logits"].copy()),
                 chain=_chain(tensors, spec),
@@ -207,6 +225,7 @@ class OnnxBranch:
         *,
         precision: Precision,
         pool: Pool,
+        distances: np.ndarray | None,
         workers: int,
     ) -> None:
         head = {name: array for name, array in weights.items() if name.startswith("head.")}
@@ -214,7 +233,7 @@ class OnnxBranch:
         described = [backbone.layer(spec.tap_layer + i) for i in range(1, spec.depth + 1)]
         for one in described:
             layer_graphs.check_layer(one, f"backbone sha256:{backbone.digest}")
-        layer = partial(Layer, precision=precision, pool=pool)
+        layer = partial(Layer, precision=precision, pool=pool, distances=distances)
         ending = Head.of(spec, backbone)
         self._pooling = ending.pooling
         on_tokens, on_rows = ending.on_tokens or None, ending.on_rows or None
@@ -223,8 +242,13 @@ class OnnxBranch:
             if not own:
                 return alone(on_tokens)
             if ending.reads_first:
-                weights = own[-1] | head
-                return FirstLayer(weights, described[-1], precision=precision, head=ending.on_rows)
+                return FirstLayer(
+                    own[-1] | head,
+                    described[-1],
+                    precision=precision,
+                    distances=distances,
+                    head=ending.on_rows,
+                )
             return layer(own[-1] | head, described[-1], head=on_tokens)
 
         def alone(steps: HeadSteps | None) -> Program | None:

@@ -22,12 +22,12 @@ __all__ = ["MICROSOFT", "Attribute", "Graph"]
 MICROSOFT = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""
 
-Attribute = int | float | str
+Attribute = int | float | str | tuple[int, ...]
 Type = Literal["float32", "uint8", "int8", "int32", "int64"]
 
 _IR_VERSION, _OPSET, _MICROSOFT_OPSET = 8, 18, 1
 _TYPES: dict[str, int] = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7}
-_FLOAT, _INT, _STRING = 1, 2, 3
+_FLOAT, _INT, _STRING, _INTS = 1, 2, 3, 7
 _EXTERNAL = 1
 
 
@@ -162,6 +162,9 @@ def _attribute(name: str, value: Attribute) -> bytes:
             return _text(1, name) + _varint(3, value) + _varint(20, _INT)
         case float():
             return _text(1, name) + _key(2, 5) + struct.pack("<f", value) + _varint(20, _FLOAT)
+        case tuple():
+            numbers = b"".join(_varint(8, number) for number in value)
+            return _text(1, name) + numbers + _varint(20, _INTS)
         case str():
             return _text(1, name) + _text(4, value) + _varint(20, _STRING)
 

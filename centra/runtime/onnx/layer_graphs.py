@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from centra.errors import IncompatibleError
+from centra.families.description import Norm
 from centra.formats.precision import Precision
+from centra.runtime.onnx import disentangled
 from centra.runtime.onnx.graph import MICROSOFT, Graph
 from centra.runtime.onnx.products import (
     Rows,
@@ -37,7 +39,7 @@ from centra.runtime.onnx.products import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from centra.families.description import Attention, Embeddings, Layer, Linear, Norm
+    from centra.families.description import Attention, Embeddings, Layer, Linear
     from centra.formats.head import HeadSteps
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "finish_first",
     "first_attention",
     "head_alone",
+    "needs_keys",
     "project",
     "project_first",
 ]
@@ -91,13 +94,12 @@ def embeddings(weights: Mapping[str, np.ndarray], description: Embeddings) -> Gr
             ids = graph.input(table.ids, "int64", ["tokens"])
             rows = graph.node("Gather", graph.weight(table.name, stored), ids, axis=0)
         states = graph.node("Add", states, rows) if states else rows
-    if description.norm is not None:
-        states = _normed(graph, states, weights, description.norm)
-    if description.projection is not None:
-        width = description.projection.outputs
-        states = linear(
-            graph, Rows.of(graph, states, Precision.FP32), weights, description.projection
-        )
+    for part in description.norm_and_projection:
+        if isinstance(part, Norm):
+            states = _normed(graph, states, weights, part)
+        else:
+            width = part.outputs
+            states = linear(graph, Rows.of(graph, states, Precision.FP32), weights, part)
     graph.output(states, "float32", ["tokens", width])
     return graph
 
@@ -121,20 +123,20 @@ def project(weights: Mapping[str, np.ndarray], layer: Layer, precision: Precisio
     return graph
 
 
-def attention(heads: int, hidden: int, *, whole: bool, scores: bool) -> Graph:
+def attention(parts: Attention, *, whole: bool) -> Graph:
     """Attention of all tokens of one bucket; see :class:`centra.runtime.packing.Bucket`.
 
     Args:
-        heads, hidden: how many heads, and the width of all together.
-        scores: whether something is added to the scores: a last input ``scores``
-            ``(1, 1 or heads, length, length)``.
+        parts: how it looks. Where something is added to the scores, there is a last input ``scores``
+            ``(1, 1 or heads, length, length)``; where positions meet content, those of
+            :meth:`centra.runtime.onnx.disentangled.DistanceTerms.of`.
         whole: for a batch whose tokens lie as they must, so that nothing is moved.
 
     Returns:
         From ``query``, ``key``, ``value`` of ``(tokens, hidden)``, ``mask``, and ``gather`` and
         ``scatter`` or, for a whole batch, ``shape``, to ``(tokens of the bucket, hidden)``.
     """
-    graph = Graph("attention")
+    graph, heads, hidden = Graph("attention"), parts.heads, parts.query.outputs
     values = [
         graph.input(name, "float32", ["tokens", hidden]) for name in ("query", "key", "value")
     ]
@@ -146,10 +148,18 @@ def attention(heads: int, hidden: int, *, whole: bool, scores: bool) -> Graph:
         gather = graph.input("gather", "int64", ["n", "length"])
         values = [graph.node("Gather", value, gather, axis=0) for value in values]
     scatter = "" if whole else graph.input("scatter", "int64", ["found"])
-    added = [graph.input("scores", "float32", [1, "heads", "length", "length"])] if scores else []
+    added = []
+    if parts.adds_to_scores:
+        added = [graph.input("scores", "float32", [1, "heads", "length", "length"])]
+    if parts.disentangled is not None:
+        query, key, _ = values
+        added = [disentangled.scores(graph, query, key, parts, parts.disentangled)]
     # The mask is given even where it masks nothing: without one, another kernel would run.
     context = graph.node(
-        "MultiHeadAttention", *values, "", mask, *added, domain=MICROSOFT, num_heads=heads
+        *("MultiHeadAttention", *values, "", mask, *added),
+        domain=MICROSOFT,
+        num_heads=heads,
+        scale=parts.scale,
     )
     context = graph.node("Reshape", context, graph.constant(np.array([-1, hidden])))
     if not whole:
@@ -191,8 +201,8 @@ def project_first(weights: Mapping[str, np.ndarray], layer: Layer, precision: Pr
         From ``states`` ``(tokens, hidden)``, ``firsts`` ``(batch,)`` and, for a layer with rotary
         positions, ``cosines`` and ``sines`` to the queries ``(batch, heads, hidden)`` and the first
         tokens' own states; then, of a layer whose norms come first, all states behind the norm; then,
-        of a layer with rotary positions, the keys ``(tokens, hidden)``. Without rotary positions the
-        queries are in the space of what the keys are made of, otherwise in that of the keys.
+        of a layer whose keys are needed, these ``(tokens, hidden)``. Then the queries are in the space
+        of the keys, otherwise in that of what the keys are made of.
     """
     graph, parts, hidden = Graph("project-first"), layer.attention, layer.hidden
     states = graph.input("states", "float32", ["tokens", hidden])
@@ -202,7 +212,7 @@ def project_first(weights: Mapping[str, np.ndarray], layer: Layer, precision: Pr
     before = _before(graph, states, weights, layer)
     read = own if before == states else graph.node("Gather", before, firsts, axis=0)
     query = linear(graph, Rows.of(graph, read, precision), weights, parts.query)
-    if tables:
+    if needs_keys(parts):
         # A first token's position is 0, which turns nothing.
         query = graph.node("Reshape", query, graph.constant(np.array([-1, 1, hidden])))
         queries = graph.node("Mul", query, graph.constant(_own_values(parts, hidden)))
@@ -215,32 +225,43 @@ def project_first(weights: Mapping[str, np.ndarray], layer: Layer, precision: Pr
     graph.output(own, "float32", ["batch", hidden])
     if before != states:
         graph.output(before, "float32", ["tokens", hidden])
-    if tables:
+    if needs_keys(parts):
         key = linear(graph, Rows.of(graph, before, precision), weights, parts.key)
         graph.output(_turned(graph, key, tables, parts), "float32", ["tokens", hidden])
     return graph
 
 
-def first_attention(heads: int, hidden: int, *, keys: bool) -> Graph:
+def needs_keys(parts: Attention) -> bool:
+    """Whether a first-token layer needs keys: where they turn, or meet distances."""
+    return parts.rotary is not None or parts.disentangled is not None
+
+
+def first_attention(parts: Attention, hidden: int) -> Graph:
     """Attention of the first tokens of one bucket; see :class:`centra.runtime.packing.Bucket`.
 
     Args:
-        heads, hidden: how many heads, and the width of all together.
-        keys: whether the queries meet keys of their own, a last input, instead of the states.
+        parts: how it looks. Where :func:`needs_keys` says so the queries meet keys of their own, a
+            further input, instead of the states.
+        hidden: the width of states.
 
     Returns:
         From ``queries`` of all inputs, ``inputs`` ``(n,)``, their padded ``states``
-        ``(n, length, hidden)`` and ``bias`` to averages ``(n, heads * hidden)`` of the states.
+        ``(n, length, hidden)`` and ``bias`` to averages ``(n, heads * hidden)`` of the states. Where
+        positions meet content, the last inputs are those of
+        :meth:`centra.runtime.onnx.disentangled.DistanceTerms.of_first`.
     """
-    graph = Graph("first-attention")
+    graph, heads = Graph("first-attention"), parts.heads
     queries = graph.input("queries", "float32", ["batch", heads, hidden])
     inputs = graph.input("inputs", "int64", ["n"])
     states = graph.input("states", "float32", ["n", "length", hidden])
     bias = graph.input("bias", "float32", ["n", "rows", "length"])
+    keys = needs_keys(parts)
     met = graph.input("keys", "float32", ["n", "length", hidden]) if keys else states
     own = graph.node("Gather", queries, inputs, axis=0)
-    scale = (hidden // heads) ** -0.5
-    scores = graph.node("FusedMatMul", own, met, domain=MICROSOFT, transB=1, alpha=scale)
+    if parts.disentangled is None:
+        scores = graph.node("FusedMatMul", own, met, domain=MICROSOFT, transB=1, alpha=parts.scale)
+    else:
+        scores = disentangled.first_scores(graph, own, met, parts, parts.disentangled)
     weights = graph.node("Softmax", graph.node("Add", scores, bias), axis=-1)
     average = graph.node("MatMul", weights, states)
     target = graph.constant(np.array([-1, heads * hidden]))

@@ -24,6 +24,7 @@ from centra.formats.precision import Precision
 from centra.formats.task_module import TaskModule, TaskSpec, check_stored
 from centra.modeling.branch import Branch
 from centra.modeling.shards import backbone_layer
+from centra.modeling.shared_state import PositionTables
 from centra.modeling.trunk import Trunk
 from centra.runtime.engine import deepest_taps
 from centra.runtime.packing import padded_length
@@ -83,7 +84,7 @@ class BatchedEngine:
         workers: int = 1,  # noqa: ARG002 - loading is copying
     ) -> BatchedTrunk:
         # Graphs are of one release alone; the weights that they read may be of several.
-        where, layout = (spec.digest, self._device, self._dtype), SharedLayout(spec)
+        where = spec.digest, self._device, self._dtype
         embeddings = shared_unit(
             spec.embeddings,
             lambda: Trunk(spec, reader, depth=0).to(self._device, self._dtype),
@@ -91,6 +92,8 @@ class BatchedEngine:
             settings=("embeddings", *where),
             checked=checked,
         )
+
+        layout = SharedLayout(spec, embeddings.shared_state.tables)
 
         def layer(number: int) -> Layer:
             return shared_unit(
@@ -107,7 +110,7 @@ class BatchedEngine:
             spec,
             self._graphs.unit(embeddings.embed),
             [self._graphs.unit(layer(number)) for number in range(1, depth + 1)],
-            partial(layout.tensors, tables=embeddings.shared_state.tables),
+            layout.tensors,
             device=self._device,
             dtype=self._dtype,
         )
@@ -142,7 +145,9 @@ class BatchedEngine:
         )
         with self._lock:
             if key not in self._groups:
-                self._groups[key] = _Group(spec, backbone, self._graphs)
+                tables = PositionTables.load(backbone, reader).to(self._device, self._dtype)
+                layout = SharedLayout(backbone, tables.tables)
+                self._groups[key] = _Group(spec, backbone, layout, self._graphs)
             group = self._groups[key]
             place = group.add(own)
         return loaded_task(module, branch, BatchedBranch(group, place, spec.outputs))
@@ -268,6 +273,7 @@ class _Group:
         self,
         spec: TaskSpec,
         backbone: BackboneSpec,
+        layout: SharedLayout,
         graphs: Graphs,
     ) -> None:
         """Make one without branches, for such as one that is given.
@@ -275,13 +281,14 @@ class _Group:
         Args:
             spec: of any of them.
             backbone: what they stand on.
+            layout: of what all layers share.
             graphs: what captures the group.
         """
         self._stack = partial(
             Branches,
             head=Head.of(spec, backbone),
             described=[backbone.layer(spec.tap_layer + i) for i in range(1, spec.depth + 1)],
-            layout=SharedLayout(backbone),
+            layout=layout,
         )
         self._graphs = graphs
         self._branches: list[BranchWeights] = []

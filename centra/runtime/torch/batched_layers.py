@@ -15,18 +15,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from centra.families.positions import distance_buckets, rotary_tables
+from centra.families.positions import distance_buckets, distance_rows, rotary_tables
 from centra.modeling.heads import head_activation, pooled
 from centra.modeling.layers import activation, turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from centra.families.description import Attention, Linear, Norm
+    from centra.families.description import Attention, Disentangled, Linear, Norm
     from centra.families.description import Layer as LayerDescription
     from centra.formats.backbone import BackboneSpec
     from centra.formats.head import Head, HeadSteps
@@ -40,31 +41,46 @@ class SharedLayout:
     First the bias of padding, then what positions add: so functions of tensors alone can be captured.
     """
 
-    def __init__(self, spec: BackboneSpec) -> None:
-        """Collect what the layers of a backbone ask for, and those of tasks above it."""
+    def __init__(self, spec: BackboneSpec, tables: Mapping[str, torch.Tensor]) -> None:
+        """Collect what the layers of a backbone ask for, and those of tasks above it.
+
+        Args:
+            spec: the backbone.
+            tables: see :attr:`centra.modeling.shared_state.PositionTables.tables`.
+        """
+        self._tables = tables
+        self._distances = spec.description.distances
         layers = [spec.layer(number) for number in range(1, 2 * spec.num_layers + 1)]
         self.rotary = [*dict.fromkeys(r for x in layers if (r := x.attention.rotary))]
         self.biases = [*dict.fromkeys(b for x in layers if (b := x.attention.relative_bias))]
 
-    def tensors(
-        self, padding: torch.Tensor, tables: Mapping[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, ...]:
+    @property
+    def distances(self) -> torch.Tensor:
+        """The embeddings of distances, ``(rows, hidden)``."""
+        assert self._distances is not None
+        return self._tables[self._distances.table]
+
+    def tensors(self, padding: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What layers take beside the states.
 
         Args:
             padding: ``(b, 1, 1, l)``, what is added to the scores of a token: 0, or very little for
                 padding.
-            tables: of biases by distance, ``(buckets, heads)`` each, by name.
         """
         length = padding.shape[-1]
         turns = (torch.from_numpy(t) for r in self.rotary for t in rotary_tables(r, length))
         scores = (
-            tables[bias.table][
+            self._tables[bias.table][
                 torch.from_numpy(distance_buckets(bias, length)).to(padding.device)
             ].permute(2, 0, 1)[None]
             for bias in self.biases
         )
-        return padding, *(tensor.to(padding) for tensor in (*turns, *scores))
+        rows: tuple[torch.Tensor, ...] = ()
+        if self._distances is not None:
+            # Column c of what content has with distances is for the distance l - c.
+            found = distance_rows(self._distances, length - np.arange(2 * length))
+            rows = (torch.from_numpy(found).to(padding.device),)
+        return padding, *(tensor.to(padding) for tensor in (*turns, *scores)), *rows
 
     def turns(self, attention: Attention, shared: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         """Cosines and sines ``(l, head size)``; none where nothing turns."""
@@ -108,6 +124,9 @@ class Layer:
         self._before = _norm_before(stack, layer)
         self._project = _Linear(stack, parts.query, parts.key, parts.value)
         self._rest = _AfterAttention(stack, layer)
+        self._terms = None
+        if parts.disentangled is not None:
+            self._terms = _DistanceTerms(stack, parts, parts.disentangled, layout)
 
     def __call__(self, states: torch.Tensor, *shared: torch.Tensor) -> torch.Tensor:
         """Compute it.
@@ -127,11 +146,12 @@ class Layer:
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind()
         if tables := self._layout.turns(self._parts, shared):
             query, key = (turned(part, tables[0], tables[1]) for part in (query, key))
+        added = self._layout.scores(self._parts, shared).repeat(stack, 1, 1, 1)
+        if self._terms is not None:
+            added = added + self._terms(query, key, shared[-1])
+            added = added.clamp(min=torch.finfo(added.dtype).min)
         context = functional.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=self._layout.scores(self._parts, shared).repeat(stack, 1, 1, 1),
+            query, key, value, attn_mask=added, scale=self._parts.scale
         )
         context = context.transpose(1, 2).reshape(stack, batch * length, hidden)
         return self._rest(context, rows).view(stack, batch, length, hidden)
@@ -142,7 +162,7 @@ class FirstTokenLayer:
 
     The key projection moves onto the query and the value projection behind the average, as in
     :mod:`centra.runtime.onnx.layer_graphs`, so no key or value is computed for any other token. Not for
-    layers with rotary positions, whose keys turn.
+    layers whose keys turn with their positions, or meet distances.
     """
 
     def __init__(
@@ -219,7 +239,9 @@ class Branches:
         self._on_tokens, self._on_rows = _Steps(heads, head.on_tokens), _Steps(heads, head.on_rows)
         pairs = [*zip(layers, described, strict=True)]
         self._first = None
-        if head.reads_first and pairs and pairs[-1][1].attention.rotary is None:
+        last = pairs[-1][1].attention if pairs else None
+        plain = last is not None and last.rotary is None and last.disentangled is None
+        if head.reads_first and plain:
             self._first = FirstTokenLayer(*pairs.pop(), layout)
         self._layers = [Layer(*pair, layout) for pair in pairs]
 
@@ -278,6 +300,55 @@ def _outputs(heads: Sequence[Mapping[str, torch.Tensor]], out: Linear) -> _Linea
     return _Linear(
         [{f"{out.name}.{end}": t[i] for end, t in stacked.items()} for i in range(len(heads))], most
     )
+
+
+class _DistanceTerms:
+    """The scores that positions have with content, of each task."""
+
+    def __init__(
+        self,
+        stack: Sequence[Mapping[str, torch.Tensor]],
+        attention: Attention,
+        parts: Disentangled,
+        layout: SharedLayout,
+    ) -> None:
+        self._scale = attention.scale
+
+        def of(part: Linear | None) -> torch.Tensor | None:
+            """``(t, 1, heads, rows, size)``."""
+            if part is None:
+                return None
+            found = _Linear(stack, part)(layout.distances[None])
+            split = found.view(*found.shape[:2], attention.heads, attention.head_size)
+            return split.transpose(1, 2)[:, None].contiguous()
+
+        with torch.inference_mode():
+            self._keys, self._queries = of(parts.key), of(parts.query)
+
+    def __call__(self, query: torch.Tensor, key: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """From ``(t * b, heads, l, size)`` each to ``(t * b, heads, l, l)``.
+
+        Args:
+            query, key: of the content.
+            rows: of distances, ``(2 * l,)``; see :meth:`SharedLayout.tensors`.
+        """
+        length = query.shape[2]
+        places = torch.arange(length, device=query.device)
+        columns = length - places[:, None] + places
+        found = torch.zeros((), dtype=query.dtype, device=query.device)
+        if self._keys is not None:
+            found = found + self._met(query, self._keys, rows, columns)
+        if self._queries is not None:
+            found = found + self._met(key, self._queries, rows, columns.mT).mT
+        return found * self._scale
+
+    @staticmethod
+    def _met(
+        content: torch.Tensor, table: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor
+    ) -> torch.Tensor:
+        split = content.view(len(table), -1, *content.shape[1:])
+        met = torch.matmul(split, table[:, :, :, rows].mT).flatten(0, 1)
+        return met.gather(-1, columns.expand(*met.shape[:2], -1, -1))
 
 
 class _Linear:
