@@ -53,6 +53,8 @@ patience = 2
 metric = "entity_f1"
 max_length = 48
 crf = true
+pooling = "mean"
+prefix = "query: "
 
 [distill]
 layers = [3, 1]
@@ -116,6 +118,8 @@ def test_every_setting_reaches_its_run(path: Path) -> None:
         metric="entity_f1",
         max_length=48,
         crf=True,
+        pooling="mean",
+        prefix="query: ",
     )
     changed = {
         field.name
@@ -213,6 +217,8 @@ BAD = {
     "training.patience": ["0"],
     "training.metric": ["7"],
     "training.max_length": ["-1", "1.5"],
+    "training.pooling": ['"middle"', "1"],
+    "training.prefix": ["7", "true"],
     "training.crf": ['"perhaps"', "7", "1", '"yes"'],
     "distill.layers": ["[]", "[0]", "2", "[1.5]"],
     "distill.temperature": ["0.0", "-1.0", "inf", "nan"],
