@@ -12,12 +12,14 @@ from safetensors.numpy import load, save
 
 from centra.checkpoints.backbone import check_backbone
 from centra.errors import FormatError, VerificationError
-from centra.families import FAMILIES, Family
+from centra.families import family_named
 from centra.families.base import ACTIVATIONS
+from centra.families.settings import encoder_shapes
 from centra.formats.backbone import BackboneSpec
 from centra.formats.manifest import ReleaseManifest, TaskEntry, TrunkEntry
 from centra.runtime import Release
 from tests import support
+from tests.families import TINY, Tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -336,23 +338,26 @@ def test_a_module_with_infinite_weights_does_not_load(
         Release.load(manifest, backbone_store, engine=engine)
 
 
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
-def test_the_shapes_that_a_family_says_are_those_of_transformers(family: Family) -> None:
+@pytest.mark.parametrize("tiny", TINY.values(), ids=TINY)
+def test_the_shapes_that_a_family_says_are_those_of_transformers(tiny: Tiny) -> None:
+    family = family_named(tiny.model_type)
     classes = family.transformers
     assert classes is not None
-    config = classes.named(classes.config)()
+    config = classes.named(classes.config)(**tiny.settings)
     with torch.device("meta"):
-        embeddings = classes.named(classes.embeddings)(config).state_dict()
-        layer = classes.named(classes.layer)(config).state_dict()
-    settings = {key: getattr(config, key) for key in family.settings}
+        tensors = classes.named(classes.model)(config).state_dict()
+    settings = dict(family.defaults or {})
+    for key, setting in family.settings.items():
+        if hasattr(config, key):
+            settings[key] = getattr(config, key)
+        elif setting.tensor:
+            settings[key] = tensors[setting.tensor].shape[setting.axis]
 
-    for number in (1, 2):
-        assert family.layer(settings, number).shapes == {
-            name: tuple(tensor.shape) for name, tensor in layer.items()
-        }
-    own = {f"embeddings.{name}": tuple(t.shape) for name, t in embeddings.items()}
-    found = family.embeddings(settings).shapes
-    assert {name: found[name] for name in found if "project" not in name} == own
+    assert encoder_shapes(settings, family) == {
+        name: tuple(tensor.shape)
+        for name, tensor in tensors.items()
+        if not name.startswith("pooler.")
+    }
 
 
 def test_the_activations_are_those_of_transformers_that_have_no_weights() -> None:

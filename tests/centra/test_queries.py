@@ -122,8 +122,8 @@ def test_a_query_is_asked_of_all_tasks_that_take_its_input(release: Release) -> 
     assert pair.tasks == ("both",)
     assert named.tasks == ("tags", "low")
     assert named.input.tokens == ("go", "to", "rome")
-    ((digest, row),) = single.rows.items()
-    assert digest == release.manifest.tasks["low"].backbone
+    ((reading, row),) = single.rows.items()
+    assert reading.backbone == release.manifest.tasks["low"].backbone
     assert single.tokens == len(row.input_ids) == 7
 
 

@@ -435,5 +435,5 @@ def test_a_recipe_s_data_are_named_where_they_are_looked_for(home: Path, recipe:
 def test_a_folder_that_cannot_be_made_is_told(home: Path, recipe: Path) -> None:
     (home / "file").touch()
     refused("fit", recipe, "--output", "file", code=2, says="is a file")
-    says = "cannot write file/out"
+    says = f"cannot write {home / 'file' / 'out'}"
     refused("fit", recipe, "--jobs", "1", "--output", "file/out", code=4, says=says)

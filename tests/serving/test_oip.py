@@ -70,6 +70,8 @@ def triton(request: pytest.FixtureRequest, server: Server) -> Iterator[Triton]:
         client = tritonclient.grpc.InferenceServerClient(server.grpc)
         yield Triton(tritonclient.grpc, client)
     client.close()
+    # When it is collected it closes again, in whatever thread that is, and gevent refuses others than its own.
+    vars(client)["close"] = lambda: None
 
 
 @pytest.fixture(scope="module")
