@@ -82,6 +82,14 @@ TINY = {
         token_types=True,
         config={"use_task_id": True, "task_type_vocab_size": 3, "type_vocab_size": 4},
     ),
+    # With fewer heads of keys and values, as the largest has.
+    "eurobert": Tiny(
+        model_type="eurobert",
+        tokenizer="byte-level",
+        config={"num_attention_heads": 4, "num_key_value_heads": 2}
+        | {"rope_parameters": {"rope_theta": 250_000.0, "rope_type": "default"}},
+        exact=False,
+    ),
     "modernbert": Tiny(
         model_type="modernbert",
         tokenizer="wordpiece",

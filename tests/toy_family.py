@@ -1,7 +1,7 @@
 """A family that nobody has: all that Centra is told of it stands in this file.
 
 Norms come first and have no bias, nor has any linear layer; feed-forward is gated; tensors are fused;
-the last layer ends without a norm. Layers differ by their number: the first has no norm before its
+the last layer ends without a norm; two heads of queries look at each of keys. Layers differ by their number: the first has no norm before its
 attention; one of three looks at a window, and others turn queries and keys by two bases; biases by
 distance come from one table that all layers share.
 """
@@ -45,6 +45,7 @@ CONFIG = {
     "model_type": "toy",
     "width": 32,
     "heads": 4,
+    "key_heads": 2,
     "inner": 48,
     "depth": 4,
     "longest": 64,
@@ -75,17 +76,20 @@ def _bias(settings: Mapping[str, Any]) -> RelativeBias:
 def _layer(settings: Mapping[str, Any], number: int) -> Layer:
     width, inner, epsilon = settings["width"], settings["inner"], settings["eps"]
 
-    def part(name: str, place: int, count: int, outputs: int) -> Linear:
+    def part(name: str, first_row: int, outputs: int, stored_rows: int) -> Linear:
         return Linear(
             name=name,
             inputs=width,
             outputs=outputs,
             bias=False,
-            first_row=place * outputs,
-            stored_rows=count * outputs,
+            first_row=first_row,
+            stored_rows=stored_rows,
         )
 
-    query, key, value = (part("attention.qkv", place, 3, width) for place in range(3))
+    kept = width // settings["heads"] * settings["key_heads"]
+    rows = width + 2 * kept
+    query = part("attention.qkv", 0, width, rows)
+    key, value = (part("attention.qkv", width + i * kept, kept, rows) for i in range(2))
     windowed = number % 3 == 2
     base = settings["turns"] if number % 3 == 1 else 100.0
     return Layer(
@@ -105,8 +109,8 @@ def _layer(settings: Mapping[str, Any], number: int) -> Layer:
         if number == 1
         else Norm(name="attention.norm", size=width, epsilon=epsilon, bias=False),
         feed_forward=FeedForward(
-            inner=part("mlp.in", 0, 2, inner),
-            gate=part("mlp.in", 1, 2, inner),
+            inner=part("mlp.in", 0, inner, 2 * inner),
+            gate=part("mlp.in", inner, inner, 2 * inner),
             outer=Linear(name="mlp.out", inputs=inner, outputs=width, bias=False),
             activation=settings["act"],
         ),
@@ -121,6 +125,7 @@ TOY = Family(
     settings={
         "width": size_of("tokens.weight", axis=1),
         "heads": SIZE,
+        "key_heads": SIZE,
         "inner": size_of("blocks.0.mlp.out.weight", axis=1),
         "depth": SIZE,
         "longest": SIZE,
@@ -170,7 +175,7 @@ def make_weights(vocab_size: int, seed: int = 0) -> dict[str, torch.Tensor]:
     }
     for i in range(4):
         shapes |= {
-            f"blocks.{i}.attention.qkv.weight": (3 * width, width),
+            f"blocks.{i}.attention.qkv.weight": (2 * width, width),
             f"blocks.{i}.attention.out.weight": (width, width),
             f"blocks.{i}.mlp.norm.weight": (width,),
             f"blocks.{i}.mlp.in.weight": (2 * inner, width),

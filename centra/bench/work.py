@@ -95,7 +95,7 @@ def layer_work(layer: Layer, *, batch: int, length: int) -> Work:
     """
     window = layer.attention.window
     seen = length if window is None else min(length, 2 * window + 1)
-    attention = 4 * batch * length * seen * layer.hidden
+    attention = 4 * batch * length * seen * layer.attention.query.outputs
     linear = sum(part.weights for part in layer.linears)
     return Work(flops=2 * batch * length * linear + attention, bytes=_layer_bytes(layer))
 
@@ -106,13 +106,19 @@ def first_token_work(layer: Layer, *, batch: int, length: int) -> Work:
     One row for each input goes through all of its weights, for the key and value projections that
     moved are as large as those of one token. It then meets the inputs of the layer instead of keys
     and values, so that each head is as wide as all of them: 4 · batch · heads · length · hidden.
-    Keys that turn with their positions are computed for every token.
+    Keys that turn with their positions are computed for every token, and met as they are. Projections
+    that moved are as large as if each head of queries had keys and values of its own.
     """
     attention = layer.attention
-    linear = batch * sum(part.weights for part in layer.linears)
+    more = (attention.queries_per_key - 1) * attention.value.weights
+    met = layer.hidden
     if attention.rotary is not None:
-        linear += batch * (length - 1) * attention.key.weights
-    products = 4 * batch * attention.heads * length * layer.hidden
+        more += (length - 1) * attention.key.weights
+        met = attention.key.outputs
+    else:
+        more += (attention.queries_per_key - 1) * attention.key.weights
+    linear = batch * (sum(part.weights for part in layer.linears) + more)
+    products = 2 * batch * attention.heads * length * (met + layer.hidden)
     return Work(flops=2 * linear + products, bytes=_layer_bytes(layer))
 
 

@@ -44,6 +44,7 @@ _TASK_HEADS = "|".join(
         rf"classifier\.(dense|out_proj){_PARTS}",
         rf"pooler\.dense{_PARTS}",
         rf"qa_outputs{_PARTS}",
+        rf"dense{_PARTS}",
         rf"head\.(dense|norm){_PARTS}",
         rf"sequence_summary\.summary{_PARTS}",
     )

@@ -10,6 +10,7 @@ from centra.families.deberta_v2 import DEBERTA_V2
 from centra.families.distilbert import DISTILBERT
 from centra.families.electra import ELECTRA
 from centra.families.ernie import ERNIE
+from centra.families.eurobert import EUROBERT
 from centra.families.modernbert import MODERNBERT
 from centra.families.mpnet import MPNET
 from centra.families.nomic_bert import NOMIC_BERT
@@ -29,6 +30,7 @@ FAMILIES = {
         DISTILBERT,
         ELECTRA,
         ERNIE,
+        EUROBERT,
         MODERNBERT,
         MPNET,
         NOMIC_BERT,

@@ -123,7 +123,8 @@ class TransformersClasses:
     module: str
     config: str
     model: str
-    embeddings: str
+    embeddings: str | None
+    """None for one that is a plain table in the model itself."""
     layer: str
     layer_arguments: Callable[[Any, int], tuple[Any, ...]] = _config_alone
     """What the class of a layer is made with, out of a config of its own and the layer's number."""

@@ -139,9 +139,13 @@ class Disentangled:
 
 @dataclass(frozen=True, kw_only=True)
 class Attention:
-    """Every token looks at the tokens of its input, or at those near it."""
+    """Every token looks at the tokens of its input, or at those near it.
+
+    There may be fewer heads of keys and values, each of which several heads of queries look at.
+    """
 
     heads: int
+    """Of queries."""
     query: Linear
     key: Linear
     value: Linear
@@ -161,6 +165,16 @@ class Attention:
     def head_size(self) -> int:
         """The width of one head."""
         return self.query.outputs // self.heads
+
+    @property
+    def key_heads(self) -> int:
+        """How many heads keys and values have."""
+        return self.key.outputs // self.head_size
+
+    @property
+    def queries_per_key(self) -> int:
+        """How many heads of queries, which follow each other, look at one of keys."""
+        return self.heads // self.key_heads
 
     @property
     def scale(self) -> float:

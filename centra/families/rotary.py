@@ -63,15 +63,16 @@ def attention(settings: Mapping[str, Any], *, bias: bool = False) -> Attention:
     """Attention whose queries and keys turn, in those families' names."""
     hidden, size = settings["hidden_size"], settings["head_dim"]
     heads = settings["num_attention_heads"]
+    key_heads = settings.get("num_key_value_heads", heads)
 
-    def part(name: str) -> Linear:
-        return Linear(name=f"self_attn.{name}", inputs=hidden, outputs=heads * size, bias=bias)
+    def part(name: str, count: int) -> Linear:
+        return Linear(name=f"self_attn.{name}", inputs=hidden, outputs=count * size, bias=bias)
 
     return Attention(
         heads=heads,
-        query=part("q_proj"),
-        key=part("k_proj"),
-        value=part("v_proj"),
+        query=part("q_proj", heads),
+        key=part("k_proj", key_heads),
+        value=part("v_proj", key_heads),
         output=Linear(name="self_attn.o_proj", inputs=heads * size, outputs=hidden, bias=bias),
         rotary=Rotary(base=settings["rope_parameters"]["rope_theta"], size=size),
     )
@@ -93,6 +94,10 @@ def contradiction(settings: Mapping[str, Any]) -> str | None:
     size = settings["head_dim"]
     if size % 2:
         return f"heads of {size} values, which rotary positions cannot turn in pairs"
+    heads = settings["num_attention_heads"]
+    key_heads = settings.get("num_key_value_heads", heads)
+    if heads % key_heads:
+        return f"{heads} attention heads, which {key_heads} heads of keys (num_key_value_heads) do not divide"
     return None
 
 

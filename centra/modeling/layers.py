@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from centra.families.base import TransformersClasses
-    from centra.families.description import Embeddings, Layer, Linear, Norm
+    from centra.families.description import Attention, Embeddings, Layer, Linear, Norm
     from centra.formats.backbone import BackboneSpec
     from centra.modeling.shared_state import SharedState
 
@@ -28,6 +28,7 @@ __all__ = [
     "DescribedLayer",
     "activation",
     "empty_layer",
+    "for_all_heads",
     "norm_module",
     "transformers_config",
     "turned",
@@ -142,6 +143,7 @@ class DescribedLayer(nn.Module):
         if attention.rotary is not None:
             tables = shared.rotary(attention.rotary)
             query, key = turned(query, *tables), turned(key, *tables)
+        key, value = (for_all_heads(part, attention) for part in (key, value))
         context = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=shared.scores(attention)
         )
@@ -178,6 +180,12 @@ def turned(states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> 
     """Queries or keys ``(…, seq, size)`` turned by their positions, with tables ``(seq, size)``."""
     first, second = states.chunk(2, dim=-1)
     return states * cosines + torch.cat([-second, first], dim=-1) * sines
+
+
+def for_all_heads(states: torch.Tensor, attention: Attention) -> torch.Tensor:
+    """Keys or values ``(…, key heads, seq, size)``, each head as often as heads of queries look at it."""
+    count = attention.queries_per_key
+    return states if count == 1 else states.repeat_interleave(count, dim=-3)
 
 
 def norm_module(norm: Norm) -> nn.Module:

@@ -55,13 +55,14 @@ class Trunk(nn.Module):
         weights = load_shard(spec, reader, 0)
         self.projection: nn.Module | None = None
         self.embeddings: nn.Module
-        if family.transformers is None:
+        classes = family.transformers
+        if classes is None or classes.embeddings is None:
             self._ids: tuple[str, ...] = ("input_ids", "token_type_ids", "positions")
             self.embeddings = DescribedEmbeddings(spec.description)
             names = self.embeddings.state_dict()
             self.embeddings.load_state_dict({name: weights[name].clone() for name in names})
         else:
-            classes, tables = family.transformers, spec.description.tables
+            tables = spec.description.tables
             # transformers counts positions by itself.
             self._ids = tuple(t.ids for t in tables if t.ids not in ("positions", "zeros"))
             config = transformers_config(spec, classes)

@@ -133,9 +133,11 @@ def plain_layer(
     count = len(states)
     read = states if number == 1 else plain_norm(states, w["attention.norm.weight"])
     query, key, value = (
-        (read @ part.T).view(count, 4, 8).transpose(0, 1)
-        for part in w["attention.qkv.weight"].split(32)
+        (read @ part.T).view(count, -1, 8).transpose(0, 1)
+        for part in w["attention.qkv.weight"].split([32, 16, 16])
     )
+    # Heads 0 and 1 of queries look at the first of keys, 2 and 3 at the second.
+    key, value = key[[0, 0, 1, 1]], value[[0, 0, 1, 1]]
     if number % 3 != 2:
         base = 10000.0 if number % 3 == 1 else 100.0
         query, key = turn(query, base), turn(key, base)
@@ -545,7 +547,7 @@ def test_a_branch_starts_as_the_backbone_goes_on(toy: support.Backbone) -> None:
 def test_work_is_counted_by_what_each_layer_has(
     toy: support.Backbone, manifest: ReleaseManifest
 ) -> None:
-    linear = 32 * 96 + 32 * 32 + 32 * 96 + 48 * 32
+    linear = 32 * 64 + 32 * 32 + 32 * 96 + 48 * 32
     first, second = (layer_work(toy.spec.layer(n), batch=3, length=20) for n in (1, 2))
     assert first.flops == 2 * 60 * linear + 4 * 60 * 20 * 32
     assert second.flops == 2 * 60 * linear + 4 * 60 * 5 * 32  # In its window.
@@ -553,11 +555,13 @@ def test_work_is_counted_by_what_each_layer_has(
     assert second.bytes == 4 * (linear + 2 * 32)
 
     head = 2 * 3 * 32 * (32 + 3)
-    attention = 4 * 3 * 4 * 20 * 32
+    pairs = 2 * 3 * 4 * 20
     window, turned = (
         task_work(manifest.tasks[name], toy.spec, batch=3, length=20)
         for name in ("window", "turned")
     )
-    assert window.flops == 2 * 3 * linear + attention + head
+    # Projections that moved are as large as of a head of keys, and values, for each of queries.
+    assert window.flops == 2 * 3 * (linear + 2 * 16 * 32) + pairs * (32 + 32) + head
     # Its keys turn with their positions, so each token has one.
-    assert turned.flops == 2 * (3 * linear + 3 * 19 * 32 * 32) + attention + head
+    turned_linear = linear + 16 * 32 + 19 * 16 * 32
+    assert turned.flops == 2 * 3 * turned_linear + pairs * (16 + 32) + head

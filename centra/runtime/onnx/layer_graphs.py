@@ -109,7 +109,8 @@ def project(weights: Mapping[str, np.ndarray], layer: Layer, precision: Precisio
 
     Returns:
         From ``states`` and, for a layer with rotary positions, ``cosines`` and ``sines``
-        ``(tokens, head size)`` to query, key and value, all ``(tokens, hidden)``.
+        ``(tokens, head size)`` to query, key and value, all ``(tokens, heads * head size)``: each head
+        of keys and values as often as heads of queries look at it.
     """
     graph, parts = Graph("project"), layer.attention
     states = graph.input("states", "float32", ["tokens", layer.hidden])
@@ -118,8 +119,10 @@ def project(weights: Mapping[str, np.ndarray], layer: Layer, precision: Precisio
     for part in (parts.query, parts.key, parts.value):
         found = linear(graph, rows, weights, part)
         if part is not parts.value:
-            found = _turned(graph, found, tables, parts)
-        graph.output(found, "float32", ["tokens", layer.hidden])
+            found = _turned(graph, found, tables, part, parts.head_size)
+        if part is not parts.query:
+            found = _for_all_heads(graph, found, parts)
+        graph.output(found, "float32", ["tokens", parts.query.outputs])
     return graph
 
 
@@ -187,7 +190,7 @@ def finish(
         it, all of ``(tokens, …)``.
     """
     graph = Graph("finish")
-    context = graph.input("context", "float32", ["tokens", layer.hidden])
+    context = graph.input("context", "float32", ["tokens", layer.attention.output.inputs])
     states = graph.input("states", "float32", ["tokens", layer.hidden])
     states = _after_attention(graph, context, states, weights, layer, precision=precision)
     _end(graph, states, weights, precision=precision, head=head, hidden=layer.hidden)
@@ -199,10 +202,10 @@ def project_first(weights: Mapping[str, np.ndarray], layer: Layer, precision: Pr
 
     Returns:
         From ``states`` ``(tokens, hidden)``, ``firsts`` ``(batch,)`` and, for a layer with rotary
-        positions, ``cosines`` and ``sines`` to the queries ``(batch, heads, hidden)`` and the first
+        positions, ``cosines`` and ``sines`` to the queries ``(batch, heads, width)`` and the first
         tokens' own states; then, of a layer whose norms come first, all states behind the norm; then,
-        of a layer whose keys are needed, these ``(tokens, hidden)``. Then the queries are in the space
-        of the keys, otherwise in that of what the keys are made of.
+        of a layer whose keys are needed, these ``(tokens, width)``. Then the queries are in the space
+        of all the keys, otherwise in that of what the keys are made of.
     """
     graph, parts, hidden = Graph("project-first"), layer.attention, layer.hidden
     states = graph.input("states", "float32", ["tokens", hidden])
@@ -214,20 +217,21 @@ def project_first(weights: Mapping[str, np.ndarray], layer: Layer, precision: Pr
     query = linear(graph, Rows.of(graph, read, precision), weights, parts.query)
     if needs_keys(parts):
         # A first token's position is 0, which turns nothing.
-        query = graph.node("Reshape", query, graph.constant(np.array([-1, 1, hidden])))
-        queries = graph.node("Mul", query, graph.constant(_own_values(parts, hidden)))
+        queries = _at_own_keys(graph, query, parts)
     else:
         keys = [*_by_head(weight_of(weights, parts.key), parts)]
         queries = products_by_part(graph, Rows.of(graph, query, precision), "key", keys)
         target = graph.constant(np.array([-1, parts.heads, hidden]))
         queries = graph.node("Reshape", queries, target)
-    graph.output(queries, "float32", ["batch", parts.heads, hidden])
+    width = parts.key.outputs if needs_keys(parts) else hidden
+    graph.output(queries, "float32", ["batch", parts.heads, width])
     graph.output(own, "float32", ["batch", hidden])
     if before != states:
         graph.output(before, "float32", ["tokens", hidden])
     if needs_keys(parts):
         key = linear(graph, Rows.of(graph, before, precision), weights, parts.key)
-        graph.output(_turned(graph, key, tables, parts), "float32", ["tokens", hidden])
+        key = _turned(graph, key, tables, parts.key, parts.head_size)
+        graph.output(key, "float32", ["tokens", width])
     return graph
 
 
@@ -251,12 +255,13 @@ def first_attention(parts: Attention, hidden: int) -> Graph:
         :meth:`centra.runtime.onnx.disentangled.DistanceTerms.of_first`.
     """
     graph, heads = Graph("first-attention"), parts.heads
-    queries = graph.input("queries", "float32", ["batch", heads, hidden])
+    keys = needs_keys(parts)
+    width = parts.key.outputs if keys else hidden
+    queries = graph.input("queries", "float32", ["batch", heads, width])
     inputs = graph.input("inputs", "int64", ["n"])
     states = graph.input("states", "float32", ["n", "length", hidden])
     bias = graph.input("bias", "float32", ["n", "rows", "length"])
-    keys = needs_keys(parts)
-    met = graph.input("keys", "float32", ["n", "length", hidden]) if keys else states
+    met = graph.input("keys", "float32", ["n", "length", width]) if keys else states
     own = graph.node("Gather", queries, inputs, axis=0)
     if parts.disentangled is None:
         scores = graph.node("FusedMatMul", own, met, domain=MICROSOFT, transB=1, alpha=parts.scale)
@@ -283,6 +288,8 @@ def finish_first(
     states = graph.input("states", "float32", ["batch", layer.hidden])
     values = [weight.T for weight in _by_head(weight_of(weights, parts.value), parts)]
     bias = bias_of(weights, parts.value)
+    if bias is not None:
+        bias = _by_head(bias, parts).reshape(-1)
     context = products_by_part(graph, Rows.of(graph, averages, precision), "value", values, bias)
     states = _after_attention(graph, context, states, weights, layer, precision=precision)
     _end(graph, states, weights, precision=precision, head=head, hidden=layer.hidden)
@@ -411,12 +418,12 @@ def _rotary_inputs(graph: Graph, parts: Attention) -> list[str]:
     return [graph.input(name, "float32", shape) for name in ("cosines", "sines")]
 
 
-def _turned(graph: Graph, value: str, tables: Sequence[str], parts: Attention) -> str:
-    """Queries or keys ``(tokens, hidden)`` turned by their positions, head by head."""
+def _turned(graph: Graph, value: str, tables: Sequence[str], part: Linear, size: int) -> str:
+    """Queries or keys ``(tokens, heads * size)`` turned by their positions, head by head."""
     if not tables:
         return value
-    size, half = parts.head_size, parts.head_size // 2
-    target = graph.constant(np.array([-1, parts.heads, size]))
+    half = size // 2
+    target = graph.constant(np.array([-1, part.outputs // size, size]))
     split = graph.node("Reshape", value, target)
     # (-second half, first half), as a choice of places and a change of signs.
     places = np.concatenate([np.arange(half, size), np.arange(half)])
@@ -427,17 +434,32 @@ def _turned(graph: Graph, value: str, tables: Sequence[str], parts: Attention) -
         graph.node("Reshape", table, graph.constant(np.array([-1, 1, size]))) for table in tables
     )
     found = graph.node("Add", graph.node("Mul", split, cosines), graph.node("Mul", swapped, sines))
-    return graph.node("Reshape", found, graph.constant(np.array([-1, parts.heads * size])))
+    return graph.node("Reshape", found, graph.constant(np.array([-1, part.outputs])))
+
+
+def _for_all_heads(graph: Graph, value: str, parts: Attention) -> str:
+    """Keys or values ``(tokens, key heads * size)``, each head as often as queries look at it."""
+    count, heads, size = parts.queries_per_key, parts.key_heads, parts.head_size
+    if count == 1:
+        return value
+    split = graph.node("Reshape", value, graph.constant(np.array([-1, heads, 1, size])))
+    found = graph.node("Expand", split, graph.constant(np.array([1, heads, count, size])))
+    return graph.node("Reshape", found, graph.constant(np.array([-1, parts.query.outputs])))
+
+
+def _at_own_keys(graph: Graph, query: str, parts: Attention) -> str:
+    """Queries ``(batch, heads * size)`` as ``(batch, heads, key heads * size)``, each where its keys stand."""
+    heads, size = parts.key_heads, parts.head_size
+    shape = [-1, heads, parts.queries_per_key, 1, size]
+    split = graph.node("Reshape", query, graph.constant(np.array(shape)))
+    own = np.eye(heads, dtype=np.float32).reshape(1, heads, 1, heads, 1)
+    found = graph.node("Mul", split, graph.constant(own))
+    target = graph.constant(np.array([-1, parts.heads, parts.key.outputs]))
+    return graph.node("Reshape", found, target)
 
 
 def _by_head(array: np.ndarray, parts: Attention) -> np.ndarray:
-    """The rows of a projection, head by head."""
-    heads: np.ndarray = array.reshape(parts.heads, parts.head_size, *array.shape[1:])
-    return heads
-
-
-def _own_values(parts: Attention, hidden: int) -> np.ndarray:
-    """``(1, heads, hidden)``: 1 where a value is of the head."""
-    heads = np.arange(hidden) // parts.head_size == np.arange(parts.heads)[:, None]
-    own: np.ndarray = heads.astype(np.float32)[None]
-    return own
+    """The rows of a projection of keys or values that each head of queries looks at."""
+    heads: np.ndarray = array.reshape(parts.key_heads, parts.head_size, *array.shape[1:])
+    count = parts.queries_per_key
+    return heads if count == 1 else np.repeat(heads, count, axis=0)

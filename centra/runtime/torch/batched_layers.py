@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from centra.families.positions import distance_buckets, distance_rows, rotary_tables
 from centra.modeling.heads import head_activation, pooled
-from centra.modeling.layers import activation, turned
+from centra.modeling.layers import activation, for_all_heads, turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -141,11 +141,15 @@ class Layer:
         _, batch, length, hidden = states.shape
         rows = states.flatten(1, 2)
         projected = self._project(self._before(rows))
-        stack, heads = len(projected), self._parts.heads
-        split = projected.view(stack * batch, length, 3, heads, hidden // heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4).unbind()
+        stack, parts = len(projected), self._parts
+        widths = [part.outputs for part in (parts.query, parts.key, parts.value)]
+        query, key, value = (
+            part.view(stack * batch, length, -1, parts.head_size).transpose(1, 2)
+            for part in projected.split(widths, dim=-1)
+        )
         if tables := self._layout.turns(self._parts, shared):
             query, key = (turned(part, tables[0], tables[1]) for part in (query, key))
+        key, value = (for_all_heads(part, parts) for part in (key, value))
         added = self._layout.scores(self._parts, shared).repeat(stack, 1, 1, 1)
         if self._terms is not None:
             added = added + self._terms(query, key, shared[-1])
@@ -153,7 +157,7 @@ class Layer:
         context = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=added, scale=self._parts.scale
         )
-        context = context.transpose(1, 2).reshape(stack, batch * length, hidden)
+        context = context.transpose(1, 2).reshape(stack, batch * length, -1)
         return self._rest(context, rows).view(stack, batch, length, hidden)
 
 
@@ -178,8 +182,9 @@ class FirstTokenLayer:
         self._query = _Linear(stack, layer.attention.query)
         # Head by head, (t * heads, size, hidden). A bias of the keys falls out of the softmax.
         key, value = (_Linear(stack, p) for p in (layer.attention.key, layer.attention.value))
-        self._key, self._value = (_by_head(part.weight, self._heads) for part in (key, value))
-        self._value_bias = None if value.bias is None else _by_head(value.bias.mT, self._heads).mT
+        parts = self._parts
+        self._key, self._value = (_by_head(part.weight, parts) for part in (key, value))
+        self._value_bias = None if value.bias is None else _by_head(value.bias.mT, parts).mT
         self._rest = _AfterAttention(stack, layer)
 
     def __call__(self, states: torch.Tensor, *shared: torch.Tensor) -> torch.Tensor:
@@ -187,7 +192,7 @@ class FirstTokenLayer:
         firsts = states[:, :, 0]
         read = self._before(states.flatten(1, 2)).view(-1, *states.shape[1:])
         groups, batch, _, hidden = read.shape
-        heads, size = self._heads, hidden // self._heads
+        heads, size = self._heads, self._parts.head_size
         query = self._query(read[:, :, 0]) * size**-0.5
         stack = len(query)
         query = query.view(stack, batch, heads, size).transpose(1, 2)
@@ -202,7 +207,7 @@ class FirstTokenLayer:
         average = torch.matmul(weights, read).transpose(1, 2).reshape(-1, batch, hidden)
         context = _affine(self._value_bias, average, self._value.mT)
         context = context.view(stack, heads, batch, size).transpose(1, 2)
-        return self._rest(context.reshape(stack, batch, hidden), firsts)
+        return self._rest(context.reshape(stack, batch, -1), firsts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -446,7 +451,8 @@ def _affine(bias: torch.Tensor | None, rows: torch.Tensor, weight: torch.Tensor)
     return torch.bmm(rows, weight) if bias is None else torch.baddbmm(bias, rows, weight)
 
 
-def _by_head(weight: torch.Tensor, heads: int) -> torch.Tensor:
-    """``(t, heads * size, in)`` to ``(t * heads, size, in)``."""
-    stack, rows, columns = weight.shape
-    return weight.reshape(stack * heads, rows // heads, columns)
+def _by_head(weight: torch.Tensor, parts: Attention) -> torch.Tensor:
+    """``(t, key heads * size, in)`` to ``(t * heads, size, in)``: what each head of queries looks at."""
+    stack, _, columns = weight.shape
+    split = weight.reshape(stack, parts.key_heads, -1, columns)
+    return for_all_heads(split, parts).flatten(0, 1)
