@@ -101,6 +101,9 @@ TINY = {
         token_types=True,
         config={"embedding_size": HIDDEN // 2, "num_hidden_groups": 2},
     ),
+    "nomic-bert": Tiny(
+        model_type="nomic_bert", tokenizer="wordpiece", token_types=True, exact=False
+    ),
     # As DeBERTa-v3 and mDeBERTa.
     "deberta-v3": Tiny(
         model_type="deberta-v2",

@@ -13,6 +13,7 @@ from centra.families.electra import ELECTRA
 from centra.families.ernie import ERNIE
 from centra.families.modernbert import MODERNBERT
 from centra.families.mpnet import MPNET
+from centra.families.nomic_bert import NOMIC_BERT
 from centra.families.roberta import ROBERTA
 from centra.families.xlm_roberta import XLM_ROBERTA
 
@@ -32,6 +33,7 @@ FAMILIES = {
         ERNIE,
         MODERNBERT,
         MPNET,
+        NOMIC_BERT,
     )
 }
 """By their names in ``config.json`` and ``backbone.json``."""
