@@ -141,8 +141,10 @@ def _layer_inputs(shared: SharedState, layer: Layer) -> dict[str, Any]:
     attention = layer.attention
     assert attention.rotary is not None
     cosines, sines = shared.rotary(attention.rotary)
+    in_window = shared.in_window(attention.window)
     return {
-        "attention_mask": shared.looked_at(attention.window),
+        "attention_mask": None if in_window else shared.looked_at(attention.window),
+        "in_window": in_window,
         "position_embeddings": (cosines[None], sines[None]),
     }
 

@@ -20,9 +20,17 @@ import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from centra.families.positions import distance_buckets, distance_rows, rotary_tables
+from centra.families.positions import (
+    BLOCK,
+    distance_buckets,
+    distance_rows,
+    distances,
+    in_blocks,
+    rotary_tables,
+)
 from centra.modeling.heads import head_activation, pooled
 from centra.modeling.layers import activation, turned
+from centra.modeling.windows import attention_in_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -71,7 +79,9 @@ class SharedLayout:
         turns = (torch.from_numpy(t) for r in self.rotary for t in rotary_tables(r, length))
         scores = (
             self._tables[bias.table][
-                torch.from_numpy(distance_buckets(bias, length)).to(padding.device)
+                torch.from_numpy(distance_buckets(bias, distances(length, length))).to(
+                    padding.device
+                )
             ].permute(2, 0, 1)[None]
             for bias in self.biases
         )
@@ -89,13 +99,18 @@ class SharedLayout:
         first = 1 + 2 * self.rotary.index(attention.rotary)
         return shared[first : first + 2]
 
+    def bias(self, attention: Attention, shared: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """What is added to its scores by distance, ``(1, heads, l, l)``; None where nothing is."""
+        if attention.relative_bias is None:
+            return None
+        return shared[1 + 2 * len(self.rotary) + self.biases.index(attention.relative_bias)]
+
     def scores(self, attention: Attention, shared: Sequence[torch.Tensor]) -> torch.Tensor:
         """What is added to a layer's scores, ``(b, 1 or heads, 1 or l, l)``."""
         padding, length = shared[0], shared[0].shape[-1]
-        added = padding
-        if attention.relative_bias is not None:
-            place = 1 + 2 * len(self.rotary) + self.biases.index(attention.relative_bias)
-            added = added + shared[place]
+        added, bias = padding, self.bias(attention, shared)
+        if bias is not None:
+            added = added + bias
         if attention.window is not None:
             places = torch.arange(length, device=padding.device)
             outside = (places[None] - places[:, None]).abs() > attention.window
@@ -146,15 +161,35 @@ class Layer:
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind()
         if tables := self._layout.turns(self._parts, shared):
             query, key = (turned(part, tables[0], tables[1]) for part in (query, key))
-        added = self._layout.scores(self._parts, shared).repeat(stack, 1, 1, 1)
+        context = self._attend(query, key, value, shared)
+        context = context.transpose(1, 2).reshape(stack, batch * length, hidden)
+        return self._rest(context, rows).view(stack, batch, length, hidden)
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        shared: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """From ``(t * b, heads, l, size)`` each to the same."""
+        parts, padding = self._parts, shared[0]
+        stack, window = len(query) // len(padding), parts.window
+        if window is not None and self._terms is None and in_blocks(window, query.shape[2]):
+            bias = self._layout.bias(parts, shared)
+            if bias is not None:  # By distance alone, so that any place is as good as another.
+                bias = bias[:, :, window : window + BLOCK, : BLOCK + 2 * window]
+            real = (padding[:, 0, 0] == 0).repeat(stack, 1)
+            return attention_in_window(
+                query, key, value, real, window=window, scale=parts.scale, bias=bias
+            )
+        added = self._layout.scores(parts, shared).repeat(stack, 1, 1, 1)
         if self._terms is not None:
             added = added + self._terms(query, key, shared[-1])
             added = added.clamp(min=torch.finfo(added.dtype).min)
-        context = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=added, scale=self._parts.scale
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=added, scale=parts.scale
         )
-        context = context.transpose(1, 2).reshape(stack, batch * length, hidden)
-        return self._rest(context, rows).view(stack, batch, length, hidden)
 
 
 class FirstTokenLayer:
