@@ -67,7 +67,7 @@ class Bucket:
     @property
     def long(self) -> bool:
         """Whether it holds one input, with which no other of its length is looked at in one go."""
-        return self.mask.shape[1] ** 2 > _SQUARES // 2
+        return int(self.mask.shape[1]) ** 2 > _SQUARES // 2
 
     @property
     def rows(self) -> slice:
