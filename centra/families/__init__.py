@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from centra.errors import ConflictError, IncompatibleError
+from centra.families.albert import ALBERT
 from centra.families.base import Family
 from centra.families.bert import BERT
 from centra.families.camembert import CAMEMBERT
@@ -12,6 +13,7 @@ from centra.families.electra import ELECTRA
 from centra.families.ernie import ERNIE
 from centra.families.modernbert import MODERNBERT
 from centra.families.mpnet import MPNET
+from centra.families.nomic_bert import NOMIC_BERT
 from centra.families.roberta import ROBERTA
 from centra.families.xlm_roberta import XLM_ROBERTA
 
@@ -20,6 +22,7 @@ __all__ = ["FAMILIES", "Family", "add_family", "family_named"]
 FAMILIES = {
     family.model_type: family
     for family in (
+        ALBERT,
         BERT,
         ROBERTA,
         XLM_ROBERTA,
@@ -30,6 +33,7 @@ FAMILIES = {
         ERNIE,
         MODERNBERT,
         MPNET,
+        NOMIC_BERT,
     )
 }
 """By their names in ``config.json`` and ``backbone.json``."""
