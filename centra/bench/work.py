@@ -107,9 +107,12 @@ def first_token_work(layer: Layer, *, batch: int, length: int) -> Work:
     moved are as large as those of one token. It then meets the inputs of the layer instead of keys
     and values, so that each head is as wide as all of them: 4 · batch · heads · length · hidden.
     Keys that turn with their positions are computed for every token, and met as they are. Projections
-    that moved are as large as if each head of queries had keys and values of its own.
+    that moved are as large as if each head of queries had keys and values of its own. Of a layer with a
+    window the tokens behind that of the first are left out.
     """
     attention = layer.attention
+    if attention.window is not None:
+        length = min(length, attention.window + 1)
     more = (attention.queries_per_key - 1) * attention.value.weights
     met = layer.hidden
     if attention.rotary is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -246,6 +247,24 @@ def test_hidden_states_of_the_batched_engine_are_near_the_reference(
 
     for own, other in zip(ours, plain_states(weights_of(toy), batch), strict=True):
         assert_near(own, other, batch, NEAR[dtype])
+
+
+def test_a_long_input_is_biased_by_distance_in_its_window(tmp_path: Path) -> None:
+    """Block by block, against all pairs."""
+    folder = toy_family.make_encoder(tmp_path / "model", longest=512)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 512}))
+    store = LocalStore(tmp_path / "store")
+    toy = support.Backbone(import_backbone(str(folder), store), store, folder)
+    batch = encoded(toy, [Input("rain go " * 200), Input("go to rome " * 90), Input("go")])
+    assert batch.attention_mask.sum(axis=1).tolist() == [402, 272, 3]
+
+    theirs = torch_states(toy, batch)
+
+    batched = states_of(BatchedEngine(torch.device("cpu"), "fp32"), toy.spec, toy, batch)
+    for ours in (onnx_states(toy.spec, toy.store, batch), batched):
+        for own, other in zip(ours, theirs, strict=True):
+            assert_near(own, torch.from_numpy(other), batch, TOLERANCE)
 
 
 @torch.inference_mode()
@@ -560,8 +579,10 @@ def test_work_is_counted_by_what_each_layer_has(
         task_work(manifest.tasks[name], toy.spec, batch=3, length=20)
         for name in ("window", "turned")
     )
-    # Projections that moved are as large as of a head of keys, and values, for each of queries.
-    assert window.flops == 2 * 3 * (linear + 2 * 16 * 32) + pairs * (32 + 32) + head
+    # A first token sees itself and two more. Projections that moved are as large as of a head of keys, and
+    # of values, for each of queries.
+    seen = 2 * 3 * 4 * 3
+    assert window.flops == 2 * 3 * (linear + 2 * 16 * 32) + seen * (32 + 32) + head
     # Its keys turn with their positions, so each token has one.
     turned_linear = linear + 16 * 32 + 19 * 16 * 32
     assert turned.flops == 2 * 3 * turned_linear + pairs * (16 + 32) + head
