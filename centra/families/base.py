@@ -125,6 +125,8 @@ class TransformersClasses:
     model: str
     embeddings: str
     layer: str
+    convolution: tuple[str, str] = "", ""
+    """Of a layer that has one: what it is called within the layer, and its class."""
     layer_arguments: Callable[[Any, int], tuple[Any, ...]] = _config_alone
     """What the class of a layer is made with, out of a config of its own and the layer's number."""
     layer_inputs: Callable[[SharedState, Layer], dict[str, Any]] = _padding
@@ -159,6 +161,9 @@ class Family:
 
     layer_prefix: str
     """Where layer i's tensors lie in the encoder's state dict, before ``<i>.`` counted from 0."""
+    outside_layers: Mapping[str, str] = field(default_factory=dict)
+    """Where parts of a layer lie that are not there: what their names begin with within the layer, and
+    in the encoder's state dict."""
     prefix: str
     """Where the encoder lies inside a fine-tuned checkpoint's state dict."""
     word_embeddings: str = "embeddings.word_embeddings.weight"
@@ -193,9 +198,17 @@ class Family:
         """What its encoder is called in messages."""
         return self.model_type if self.transformers is None else self.transformers.model
 
-    def layer_name(self, number: int) -> str:
-        """What stands before the names of a layer's tensors, without a checkpoint's prefix."""
-        return f"{self.layer_prefix}{number - 1}."
+    def encoder_name(self, number: int, name: str) -> str:
+        """What a layer's tensor is called in the encoder, without a checkpoint's prefix.
+
+        Args:
+            number: the layer's, from 1.
+            name: within the layer.
+        """
+        for within, outside in self.outside_layers.items():
+            if name.startswith(within):
+                return outside + name.removeprefix(within)
+        return f"{self.layer_prefix}{number - 1}.{name}"
 
     def head_norm(self, settings: Mapping[str, Any]) -> Norm | None:
         """The norm that the heads of task modules begin with."""
@@ -208,9 +221,8 @@ class Family:
         """
         if number == 0:
             return self.embeddings(settings).shapes
-        prefix = self.layer_name(number)
         shapes = self.layer(settings, number).shapes
-        found = {f"{prefix}{name}": shape for name, shape in shapes.items()}
+        found = {self.encoder_name(number, name): shape for name, shape in shapes.items()}
         if self.final_norm is not None and number == settings[self.layers_key]:
             found |= self.final_norm(settings).shapes
         return found

@@ -38,15 +38,17 @@ def load_shard(spec: BackboneSpec, reader: BlobReader, number: int) -> dict[str,
 
 
 def backbone_layer(spec: BackboneSpec, reader: BlobReader, number: int) -> dict[str, torch.Tensor]:
-    """The tensors of one backbone layer under their names within the layer.
+    """The tensors of one backbone layer under their names within the layer, copied as below.
 
     Args:
         spec: the backbone.
         reader: where its blobs are.
         number: the layer, from 1.
     """
-    name = family_named(spec.family).layer_name(number)
-    return copied_under(load_shard(spec, reader, number), name)
+    family, shard = family_named(spec.family), load_shard(spec, reader, number)
+    return {
+        name: shard[family.encoder_name(number, name)].clone() for name in spec.layer_shapes(number)
+    }
 
 
 def copied_under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -188,7 +188,7 @@ def test_a_tensor_that_nobody_placed_is_refused_by_its_name(
     family: str, make_encoder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = copied(make_encoder(family), tmp_path / "model")
-    name = f"{family_named(TINY[family].model_type).layer_name(1)}extra.weight"
+    name = family_named(TINY[family].model_type).encoder_name(1, "extra.weight")
     rewrite(folder, with_tensors(name))
 
     with pytest.raises(IncompatibleError, match=f"tensor {name} has no place"):
