@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from centra.store import LocalStore
 
 KERNEL = "conv.conv.weight"
-INPUTS = texts(7)
+INPUTS = [*texts(7), *((text, "no never") for text in texts(4, seed=1))]
 
 
 def test_the_convolution_is_part_of_layer_1(imported: Callable[[str], support.Backbone]) -> None:
@@ -45,16 +45,13 @@ def test_modules_on_the_embeddings_have_convolutions_of_their_own(
     """On first tokens, where these alone are read, and on all."""
     backbone = imported("deberta-v2")
     support.copy_backbone(backbone, store)
+    own = backbone.spec, backbone.store
     modules = {
-        name: support.make_module(kind, backbone.spec, backbone.store, tap=0, depth=depth, seed=i)
-        for i, (name, kind, depth) in enumerate(
-            [
-                ("first", "classification", 1),
-                ("also-first", "classification", 1),
-                ("two", "classification", 2),
-                ("tags", "tagging", 1),
-            ]
-        )
+        "first": support.make_module("classification", *own, tap=0, seed=1),
+        "also-first": support.make_module("classification", *own, tap=0, seed=2),
+        "two": support.make_module("classification", *own, tap=0, depth=2, seed=3),
+        "tags": support.make_module("tagging", *own, tap=0, seed=4),
+        "pair": support.make_module("classification", *own, tap=0, form="pair", seed=5),
     }
     manifest = support.put_release(modules, [backbone.spec], store)
     theirs = Release.load(manifest, store, engine="torch", device="cpu").logits(INPUTS)
