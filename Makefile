@@ -31,7 +31,9 @@ test: WORKERS = $$($(BIN)/python -c "from centra.system.processors import proces
 # Compiled once, not again in each process that runs tests or that a test starts.
 test: export PYTHONDONTWRITEBYTECODE =
 test: setup
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
+	# In memory where there is plenty, and gone in the end.
+	TMPDIR=$$($(BIN)/python -m tests.scratch) && export TMPDIR && trap 'rm -rf "$$TMPDIR"' EXIT INT TERM && \
+	  $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
 # Real weights of base size, which tests and benchmarks find by CENTRA_WEIGHTS=.weights.
 weights: setup

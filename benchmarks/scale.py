@@ -38,7 +38,8 @@ from benchmarks.tools.common import (
     table,
 )
 from benchmarks.tools.doors import CLIENTS, Asked, Door, plain_server, ray_server
-from benchmarks.tools.reference import BASE, MINILM, TASKS, TINY, Encoder, Setups
+from benchmarks.tools.encoders import BASE, MINILM, TINY, Encoder
+from benchmarks.tools.reference import TASKS, Setups
 from benchmarks.tools.servers import peak_memory
 from benchmarks.tools.sizing import Assumptions, ServerRate, sizing_rows
 from centra.runtime import load_release

@@ -38,7 +38,8 @@ from benchmarks.tools.common import (
     system,
     table,
 )
-from benchmarks.tools.reference import BASE, MINILM, TASKS, TINY, Encoder, Setup, Setups
+from benchmarks.tools.encoders import BASE, MINILM, TINY, Encoder
+from benchmarks.tools.reference import TASKS, Setup, Setups
 from benchmarks.tools.servers import Server, free_port, running_server
 from benchmarks.tools.serving_peers import (
     centra_command,

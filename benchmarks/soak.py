@@ -38,7 +38,8 @@ from benchmarks.tools.common import (
     system,
     table,
 )
-from benchmarks.tools.reference import MINILM, TASKS, TINY, ReferenceTask, Setups
+from benchmarks.tools.encoders import MINILM, TINY
+from benchmarks.tools.reference import TASKS, ReferenceTask, Setups
 from benchmarks.tools.servers import Server, free_port, running_server
 from benchmarks.tools.serving_peers import centra_command
 from benchmarks.tools.stores import FolderStore, FragileStore, find_s3

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.shared", "tests.services", "tests.ray_cluster", "tests.warm"]
 
+# Of what is imported and collected, nothing is garbage: to look at it again and again takes seconds.
+gc.set_threshold(100_000, 20, 50)
+
 settings.register_profile(
     "centra",
     deadline=None,

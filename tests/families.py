@@ -94,6 +94,9 @@ TINY = {
         tokenizer="mpnet",
         config={"max_position_embeddings": MAX_LENGTH + 2},
     ),
+    "nomic-bert": Tiny(
+        model_type="nomic_bert", tokenizer="wordpiece", token_types=True, exact=False
+    ),
     # As DeBERTa-v3 and mDeBERTa.
     "deberta-v3": Tiny(
         model_type="deberta-v2",

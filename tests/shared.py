@@ -93,7 +93,7 @@ class Shared:
 def shared_things() -> Iterator[Shared]:
     """Things that last as long as the block, or this process."""
     # Not below pytest's own folder: see Shared.folder, and users of the system have to reach it.
-    shared = Shared(Path(tempfile.mkdtemp(prefix="centra-shared-")))
+    shared = Shared(Path(tempfile.mkdtemp(prefix="centra-")))
     shared.folder.chmod(0o755)
     os.mkfifo(shared.folder / "end")
     lasting = os.open(shared.folder / "end", os.O_RDWR)

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,12 @@ from sqlalchemy import select
 
 from benchmarks import gpu
 from benchmarks.tools.doors import ray_command
-from benchmarks.tools.reference import Setup
+from benchmarks.tools.encoders import FAMILIES
+from benchmarks.tools.family import own_layer
+from benchmarks.tools.reference import Setup, Setups, sentence_tasks
 from benchmarks.tools.rows import NUMBERS, BulkTask, fill
 from benchmarks.tools.sizing import Assumptions, ServerRate, needed
+from centra.runtime import load_release
 from centra.runtime.devices import has_gpu
 from cli.serve import serve
 from registry import Registry, audit, backbones, tasks
@@ -338,6 +342,24 @@ def test_what_a_rate_takes_is_counted_in_whole_machines() -> None:
     assert (need.servers, need.machines, need.cores) == (20, 6, 48)
     assert need.hour == pytest.approx(4.8)
     assert need.million == pytest.approx(4.8 / 3.6)
+
+
+def test_the_set_up_of_a_family_is_as_large_a_share_of_its_layers_as_of_twelve() -> None:
+    for family, layers in {"bert": 40, "deberta": 40, "modernbert": 74, "mpnet": 40}.items():
+        tasks = sentence_tasks(FAMILIES[family])
+        assert len(tasks) == 21
+        assert max(task.tap for task in tasks) + sum(task.depth for task in tasks) == layers
+        assert layers / FAMILIES[family].layers == pytest.approx(40 / 12, abs=0.05)
+
+
+def test_the_benchmark_of_families_has_a_release_and_layers_of_each(tmp_path: Path) -> None:
+    setups = Setups(tmp_path, replace(FAMILIES["modernbert"], hidden=32, heads=2, inner=64))
+    setup = setups.release(setups.sentences()[:2])
+
+    (answers,) = load_release(setup.address, engine="onnx").predict(["wake me at seven"])
+
+    assert {*answers} == {"sort-000-1-3", "sort-001-1-2"}
+    assert own_layer(setups, 2, (2, 32))() > 0
 
 
 def test_the_registry_benchmark_refuses_a_registry_smaller_than_its_live_set() -> None:

@@ -2,7 +2,7 @@
 
 It reads one JSON request a line, ``{"batch": 8, "length": 32}``, and answers each with the seconds
 that one pass for all tasks took. Weights are random, those of distinct models distinct: what they say
-does not matter here.
+does not matter here. How large models are, and of which family, is what a transformers config is told.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 LABELS = 3
+Settings = dict[str, Any]
+"""Of a transformers config, its ``model_type`` among them."""
 
 
 class Models(Protocol):
@@ -32,11 +34,11 @@ class Models(Protocol):
 class Eager:
     """A transformers model per task, one after the other."""
 
-    def __init__(self, tasks: int, threads: int, _folder: Path) -> None:
+    def __init__(self, tasks: int, threads: int, _folder: Path, settings: Settings) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self._models = [_single() for _ in range(tasks)]
+        self._models = [_single(settings) for _ in range(tasks)]
 
     def run(self, tokens: np.ndarray) -> None:
         import torch
@@ -55,20 +57,12 @@ class Onnx:
     long for one input of 32 tokens.
     """
 
-    def __init__(self, tasks: int, threads: int, folder: Path) -> None:
-        import onnxruntime
-
+    def __init__(self, tasks: int, threads: int, folder: Path, settings: Settings) -> None:
         path = folder / "single.onnx"
         if not path.is_file():
-            _export(path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._sessions = [
-            onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-            for _ in range(tasks)
-        ]
-        self._names = [value.name for value in self._sessions[0].get_inputs()]
+            _export_single(path, settings)
+        self._sessions = [_session(path, threads) for _ in range(tasks)]
+        self._names = _inputs(self._sessions[0])
 
     def run(self, tokens: np.ndarray) -> None:
         known = {"input_ids": tokens, "attention_mask": np.ones_like(tokens)}
@@ -77,20 +71,64 @@ class Onnx:
             session.run(None, feed)
 
 
+class OnnxLayer:
+    """One layer as ONNX Runtime runs it: exported by itself, with what the model hands it as inputs.
+
+    Shapes are fixed, so that whatever follows from them is computed beforehand.
+    """
+
+    def __init__(self, number: int, threads: int, folder: Path, settings: Settings) -> None:
+        self._number, self._threads, self._folder = number, threads, folder
+        self._settings = settings | {"num_hidden_layers": number}
+        self._made: dict[tuple[int, ...], tuple[Any, dict[str, np.ndarray]]] = {}
+
+    def run(self, tokens: np.ndarray) -> None:
+        if tokens.shape not in self._made:
+            self._made[tokens.shape] = self._make(tokens)
+        session, feed = self._made[tokens.shape]
+        session.run(None, feed)
+
+    def _make(self, tokens: np.ndarray) -> tuple[Any, dict[str, np.ndarray]]:
+        import torch
+        import transformers
+
+        config = _config(self._settings, attn_implementation="eager")
+        model = transformers.AutoModel.from_config(config).eval()
+        stacks = (part for part in model.modules() if isinstance(part, torch.nn.ModuleList))
+        layer = next(stack for stack in stacks if len(stack) == self._number)[-1]
+        calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        layer.register_forward_pre_hook(
+            lambda _, args, named: calls.append((args, named)), with_kwargs=True
+        )
+        ids = torch.from_numpy(tokens)
+        with torch.no_grad():
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        called = _called(layer, *calls[0])
+        path = self._folder / f"layer-{self._number}-{'x'.join(map(str, tokens.shape))}.onnx"
+        _export(called, called.given, {}, path, config)
+        session = _session(path, self._threads)
+        # What does not matter to the result is no input any more.
+        feed = {name: called.given[name].numpy() for name in _inputs(session)}
+        (found,) = session.run(None, feed)
+        with torch.no_grad():
+            expected = called(*called.given.values()).numpy()
+        if not np.allclose(found, expected, atol=1e-4):
+            raise RuntimeError("the exported layer computes something else")
+        return session, feed
+
+
 class Adapters:
     """The adapters library: one adapter and one head per task, composed in parallel."""
 
     skipped = 0
     """Layers without an adapter, which are computed once for all tasks."""
 
-    def __init__(self, tasks: int, threads: int, _folder: Path) -> None:
+    def __init__(self, tasks: int, threads: int, _folder: Path, settings: Settings) -> None:
         import adapters  # type: ignore[import-not-found]
         import torch
-        import transformers
 
         torch.set_num_threads(threads)
-        config = transformers.BertConfig()
-        self._model = adapters.AutoAdapterModel.from_config(config)
+        self._model = adapters.AutoAdapterModel.from_config(_config(settings))
         kind = adapters.SeqBnConfig(leave_out=[*range(self.skipped)])
         names = [f"task-{number}" for number in range(tasks)]
         for name in names:
@@ -118,14 +156,14 @@ class AdaptersAbove(Adapters):
 class Peft:
     """peft: one LoRA adapter per task, in batches that mix them; every input comes once per task."""
 
-    def __init__(self, tasks: int, threads: int, _folder: Path) -> None:
+    def __init__(self, tasks: int, threads: int, _folder: Path, settings: Settings) -> None:
         import peft  # type: ignore[import-not-found]
         import torch
 
         torch.set_num_threads(threads)
         lora = peft.LoraConfig(r=8, target_modules=["query", "value"])
         self._names = [f"task-{number}" for number in range(tasks)]
-        self._model = peft.get_peft_model(_single(), lora, adapter_name=self._names[0])
+        self._model = peft.get_peft_model(_single(settings), lora, adapter_name=self._names[0])
         for name in self._names[1:]:
             self._model.add_adapter(name, lora)
         self._model.eval()
@@ -139,38 +177,87 @@ class Peft:
             self._model(input_ids=ids, attention_mask=torch.ones_like(ids), adapter_names=names)
 
 
-KINDS: dict[str, Callable[[int, int, Path], Models]] = {
+KINDS: dict[str, Callable[[int, int, Path, Settings], Models]] = {
     "transformers": Eager,
     "onnx": Onnx,
+    "onnx-layer": OnnxLayer,
     "adapters": Adapters,
     "adapters-above": AdaptersAbove,
     "peft": Peft,
 }
 
 
-def _single() -> Any:
-    """A BERT of base size with a head, in evaluation mode."""
+def _config(settings: Settings, **more: object) -> Any:
     import transformers
 
-    config = transformers.BertConfig(num_labels=LABELS)
-    return transformers.BertForSequenceClassification(config).eval()
+    return transformers.AutoConfig.for_model(**settings | more)
 
 
-def _export(path: Path) -> None:
+def _single(settings: Settings, **more: object) -> Any:
+    """A model of base size with a head, in evaluation mode."""
+    import transformers
+
+    config = _config(settings, num_labels=LABELS, **more)
+    return transformers.AutoModelForSequenceClassification.from_config(config).eval()
+
+
+def _called(layer: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    """A layer as a module of the tensors among what it was called with, which are its ``given``."""
     import torch
-    import transformers
+
+    class Called(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+            both = {f"input_{i}": value for i, value in enumerate(args)} | dict(named)
+            self.given = {k: v for k, v in both.items() if isinstance(v, torch.Tensor)}
+
+        def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+            given = dict(zip(self.given, tensors, strict=True))
+            own = [given.get(f"input_{i}", value) for i, value in enumerate(args)]
+            found = self.layer(*own, **{k: given.get(k, v) for k, v in named.items()})
+            return found if isinstance(found, torch.Tensor) else found[0]
+
+    return Called().eval()
+
+
+def _export_single(path: Path, settings: Settings) -> None:
+    import torch
+
+    model = _single(settings, attn_implementation="eager")
+    ids = torch.arange(1000, 1064).reshape(2, 32)
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    axes = {name: {0: "batch", 1: "length"} for name in given}
+    found = _export(model, given, axes, path, model.config)
+    attention = found["Attention"] + found["MultiHeadAttention"]
+    if settings["model_type"] == "bert" and attention != model.config.num_hidden_layers:
+        path.unlink()
+        raise RuntimeError(f"the optimiser did not recognise the model: {found}")
+    path.with_suffix(".json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def _export(
+    model: Any,
+    given: Mapping[str, Any],
+    axes: Mapping[str, Mapping[int, str]],
+    path: Path,
+    config: Any,
+) -> dict[str, int]:
+    """Write a model as torch exports it and ONNX Runtime fuses it.
+
+    Returns:
+        How many there are of each operator that was fused.
+    """
+    import torch
     from onnxruntime.transformers import optimizer
 
-    config = transformers.BertConfig(num_labels=LABELS, attn_implementation="eager")
-    model = transformers.BertForSequenceClassification(config).eval()
-    ids = torch.arange(1000, 1064).reshape(2, 32)
     plain = path.with_suffix(".plain.onnx")
     torch.onnx.export(
         model,
-        (ids, torch.ones_like(ids)),
+        tuple(given.values()),
         plain,
-        input_names=["input_ids", "attention_mask"],
-        dynamic_axes={name: {0: "batch", 1: "length"} for name in ("input_ids", "attention_mask")},
+        input_names=[*given],
+        dynamic_axes=axes,
         opset_version=17,
         dynamo=False,
     )
@@ -180,17 +267,32 @@ def _export(path: Path) -> None:
         num_heads=config.num_attention_heads,
         hidden_size=config.hidden_size,
     )
-    found = fused.get_fused_operator_statistics()
-    if found["Attention"] + found["MultiHeadAttention"] != config.num_hidden_layers:
-        raise RuntimeError(f"the optimiser did not recognise the model: {found}")
     fused.save_model_to_file(str(path))
     plain.unlink()
+    found: dict[str, int] = fused.get_fused_operator_statistics()
+    return found
+
+
+def _session(path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def _inputs(session: Any) -> list[str]:
+    return [value.name for value in session.get_inputs()]
 
 
 def main() -> None:
-    """Answer requests until there are no more: ``KIND TASKS THREADS FOLDER``."""
-    kind, tasks, threads, folder = sys.argv[1:]
-    models = KINDS[kind](int(tasks), int(threads), Path(folder))
+    """Answer requests until there are no more: ``KIND TASKS THREADS FOLDER SETTINGS``.
+
+    A kind of layers takes the layer's number in place of the tasks.
+    """
+    kind, tasks, threads, folder, settings = sys.argv[1:]
+    models = KINDS[kind](int(tasks), int(threads), Path(folder), json.loads(settings))
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)

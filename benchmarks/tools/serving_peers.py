@@ -16,7 +16,7 @@ from centra.bench.load import Call, Outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.tools.reference import Encoder
+    from benchmarks.tools.encoders import Encoder
 
 __all__ = [
     "centra_command",

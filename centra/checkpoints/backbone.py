@@ -6,7 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from centra.checkpoints.placing import check_placed, encoder_prefix, ignored_names
+from centra.checkpoints.placing import (
+    check_placed,
+    encoder_prefix,
+    ignored_names,
+    named_by_class,
+)
 from centra.checkpoints.pretrained import refuse_code
 from centra.checkpoints.saved_model import load, read_config, read_headers
 from centra.checkpoints.shards import canonical_shards, check_finite_weights
@@ -64,7 +69,7 @@ def _import(
     raw = read_config(source, revision)
     refuse_code(source, revision)
     family = read_family(raw, source)
-    headers = read_headers(source, revision)
+    headers = named_by_class(read_headers(source, revision), family, source)
     prefix = encoder_prefix(headers, family, source)
     stored = under(headers, prefix)
     settings = read_settings(

@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from centra.checkpoints.placing import check_placed, encoder_prefix, ignored_names
+from centra.checkpoints.placing import (
+    check_placed,
+    encoder_prefix,
+    ignored_names,
+    named_by_class,
+)
 from centra.checkpoints.pretrained import refuse_code
 from centra.checkpoints.saved_model import StoredTensor, read_config, read_headers
 from centra.errors import FormatError, IncompatibleError
 from centra.families.settings import (
+    check_published,
     encoder_shapes,
     read_family,
     read_head_settings,
@@ -71,7 +77,7 @@ class FineTuned:
         refuse_code(where)
         family = read_family(raw, where)
         architecture = _architecture(raw, family, where)
-        headers = read_headers(where)
+        headers = named_by_class(read_headers(where), family, where)
         prefix = encoder_prefix(headers, family, where)
         if prefix != family.prefix:
             raise FormatError(
@@ -82,7 +88,9 @@ class FineTuned:
         settings = read_settings(raw, family, shapes, where)
         expected = {prefix + n: shape for n, shape in encoder_shapes(settings, family).items()}
         config = transformers_config(raw, family, where, heads=True)
-        head = _head(family, settings | read_head_settings(config, family), architecture, where)
+        all_settings = settings | read_head_settings(config, family)
+        check_published(raw, all_settings, family, where)
+        head = _head(family, all_settings, architecture, where)
         out = headers.get(f"{head.out}.weight")
         outputs = out.shape[0] if out is not None and out.shape else 1
         expected |= head.shapes(settings[family.hidden_key], outputs)

@@ -8,6 +8,7 @@ are known to have no part in the answers (:func:`ignored_names`), or the model i
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from centra.checkpoints.saved_model import StoredTensor, load
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from centra.families.base import Family
 
-__all__ = ["check_placed", "encoder_prefix", "ignored_names"]
+__all__ = ["check_placed", "encoder_prefix", "ignored_names", "named_by_class"]
 
 _PARTS = r"\.(weight|bias)"
 # Heads of pre-training: left in the file by fine-tuning, read by no task.
@@ -64,6 +65,27 @@ _HINTS = {
     "done, or fine-tune layers instead.",
     _CRF.pattern: "Centra decodes the CRFs that it trains itself.",
 }
+
+
+def named_by_class(
+    tensors: Mapping[str, StoredTensor], family: Family, where: str
+) -> dict[str, StoredTensor]:
+    """Tensors by the names that the family's class has for them; see :attr:`Family.saved_names`.
+
+    Those that nobody knows keep the names of the file.
+
+    Raises:
+        FormatError: two are one in the class.
+    """
+    found: dict[str, StoredTensor] = {}
+    for name, tensor in tensors.items():
+        for own, part in _parts(name, tensor, family):
+            if own in found:
+                raise FormatError(
+                    f"{where}: holds tensor {own} twice, once as {name}; save the model again"
+                )
+            found[own] = part
+    return found
 
 
 def encoder_prefix(tensors: Mapping[str, StoredTensor], family: Family, where: str) -> str:
@@ -158,6 +180,28 @@ def check_placed(
                 "in float32, float16 or bfloat16"
             )
     _check_counts(tensors, ignored, where)
+
+
+def _parts(name: str, tensor: StoredTensor, family: Family) -> list[tuple[str, StoredTensor]]:
+    """What the class has of a tensor of the file, by name."""
+    inner = name.removeprefix(family.prefix)
+    before = name.removesuffix(inner)
+    for pattern, names in family.saved_names.items():
+        match = re.fullmatch(pattern, inner)
+        if match is None or not tensor.shape or tensor.shape[0] % len(names):
+            continue
+        if len(names) == 1:
+            return [(before + match.expand(names[0]), tensor)]
+        count = tensor.shape[0] // len(names)
+        shape = (count, *tensor.shape[1:])
+        return [
+            (
+                before + match.expand(own),
+                replace(tensor, shape=shape, rows=slice(first, first + count)),
+            )
+            for own, first in zip(names, range(0, tensor.shape[0], count), strict=True)
+        ]
+    return [(name, tensor)]
 
 
 def _check_counts(

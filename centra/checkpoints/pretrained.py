@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from centra.errors import FormatError, IncompatibleError, NotFoundError, first_line
+from centra.families import FAMILIES
 from centra.formats.strict_json import parse_foreign
 from centra.system.files import decode_text
 from centra.system.reading import read_regular
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _LARGEST = 1 << 27
 """Bytes of a file beside the weights; tokenizers of a million tokens have a third of it."""
@@ -115,15 +119,43 @@ def refuse_code(source: str, revision: str | None = None) -> None:
         FormatError: ``config.json`` or ``tokenizer_config.json`` is no JSON object.
         IncompatibleError: one of them has an ``auto_map``.
     """
-    for name in ("config.json", "tokenizer_config.json"):
-        auto_map = _auto_map(read_json(source, name, revision))
+    for name, mend in (("config.json", _plain_model), ("tokenizer_config.json", _plain_tokenizer)):
+        content = read_json(source, name, revision)
+        auto_map = _auto_map(content)
         if auto_map:
             raise IncompatibleError(
                 f"{source}: the auto_map in its {name} names Python code of its own "
                 f"({json.dumps(auto_map)[:200]}). Centra runs no code from a folder or the hub, and "
-                "without it the weights may mean something else. Where a plain transformers class "
-                "gives the same answers, load it with that class and save it again."
+                f"without it the weights may mean something else. {mend(content)}"
             )
+
+
+def _plain_model(content: Mapping[str, Any]) -> str:
+    """How to get a folder without code from one whose ``config.json`` this is."""
+    model_type = content.get("model_type")
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None or family.transformers is None or not content.get("auto_map"):
+        return (
+            "Where a plain transformers class gives the same answers, load it with that class and "
+            "save it again."
+        )
+    saved_by = content.get("architectures")
+    stem = family.transformers.model.removesuffix("Model")
+    heads = [f"{stem}ForSequenceClassification", f"{stem}ForTokenClassification"]
+    kind = next((head for head in heads if saved_by == [head]), family.transformers.model)
+    return (
+        f"transformers has {model_type} itself; Centra takes what its class makes of the weights: model "
+        f"= transformers.{kind}.from_pretrained(SOURCE); del model.config.auto_map; "
+        "model.save_pretrained(NEW_FOLDER). Save the tokenizer there, too."
+    )
+
+
+def _plain_tokenizer(content: Mapping[str, Any]) -> str:  # noqa: ARG001 - is the same for all
+    return (
+        "Where transformers' own class gives the same ids: tokenizer = transformers.AutoTokenizer"
+        ".from_pretrained(SOURCE, trust_remote_code=False); tokenizer.init_kwargs.pop('auto_map'); "
+        "tokenizer.save_pretrained(NEW_FOLDER)."
+    )
 
 
 def _auto_map(content: object) -> object:

@@ -51,6 +51,8 @@ class StoredTensor:
     dtype: str
     """The safetensors name of the element type, e.g. ``"F32"``."""
     shape: tuple[int, ...]
+    rows: slice | None = None
+    """Which of the stored rows it is; None is all of them."""
 
 
 def read_config(source: str, revision: str | None = None) -> dict[str, Any]:
@@ -126,7 +128,12 @@ def load(tensors: Mapping[str, StoredTensor]) -> dict[str, torch.Tensor]:
             with safe_open(path, framework="pt") as file:
                 for name, tensor in tensors.items():
                     if tensor.path == path:
-                        found[name] = file.get_tensor(tensor.key)
+                        rows = tensor.rows
+                        found[name] = (
+                            file.get_tensor(tensor.key)
+                            if rows is None
+                            else file.get_slice(tensor.key)[rows]
+                        )
         except (SafetensorError, OSError) as error:
             raise FormatError(f"{path}: cannot be read ({first_line(error)})") from error
     return found

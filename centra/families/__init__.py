@@ -12,6 +12,7 @@ from centra.families.electra import ELECTRA
 from centra.families.ernie import ERNIE
 from centra.families.modernbert import MODERNBERT
 from centra.families.mpnet import MPNET
+from centra.families.nomic_bert import NOMIC_BERT
 from centra.families.roberta import ROBERTA
 from centra.families.xlm_roberta import XLM_ROBERTA
 
@@ -30,6 +31,7 @@ FAMILIES = {
         ERNIE,
         MODERNBERT,
         MPNET,
+        NOMIC_BERT,
     )
 }
 """By their names in ``config.json`` and ``backbone.json``."""

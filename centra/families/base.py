@@ -147,6 +147,9 @@ class Family:
     """Those that embeddings and layers depend on; nothing else enters the backbone's digest."""
     older_settings: Mapping[str, Setting] = field(default_factory=dict)
     """What older ``config.json`` say instead of some of them, which transformers understands."""
+    published_as: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda _: {}
+    """What settings are in the words of the code that checkpoints were published with before transformers
+    had the family. transformers reads none of them, so a ``config.json`` must not say otherwise."""
     contradiction: Callable[[Mapping[str, Any]], str | None] = lambda _: None
     """What settings say that cannot all be so, for errors; None of good ones."""
     embeddings: Callable[[Mapping[str, Any]], Embeddings]
@@ -166,6 +169,9 @@ class Family:
     in the encoder's state dict."""
     prefix: str
     """Where the encoder lies inside a fine-tuned checkpoint's state dict."""
+    saved_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What ``save_pretrained`` calls some of the encoder's tensors, where that is not as the class does: a
+    pattern, and the class's names of its equal parts, row by row, with the pattern's groups."""
     word_embeddings: str = "embeddings.word_embeddings.weight"
     hidden_key: str = "hidden_size"
     heads_key: str = "num_attention_heads"

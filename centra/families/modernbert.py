@@ -6,9 +6,9 @@ number; the first has no norm before its attention.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
+from centra.families import rotary
 from centra.families.base import (
     ACTIVATION,
     DROPOUT,
@@ -35,8 +35,6 @@ from centra.families.heads import CheckpointHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from centra.modeling.shared_state import SharedState
 
 __all__ = ["MODERNBERT"]
 
@@ -137,16 +135,6 @@ def _layer_arguments(config: Any, number: int) -> tuple[Any, ...]:
     return config, number - 1
 
 
-def _layer_inputs(shared: SharedState, layer: Layer) -> dict[str, Any]:
-    attention = layer.attention
-    assert attention.rotary is not None
-    cosines, sines = shared.rotary(attention.rotary)
-    return {
-        "attention_mask": shared.looked_at(attention.window),
-        "position_embeddings": (cosines[None], sines[None]),
-    }
-
-
 def _are_kinds(value: Any) -> bool:
     return type(value) is list and bool(value) and all(kind in _KINDS for kind in value)
 
@@ -158,17 +146,13 @@ def _are_bases(value: Any) -> bool:
         type(kind) is dict
         and kind.keys() == {"rope_theta", "rope_type"}
         and kind["rope_type"] == "default"
-        and _is_base(kind["rope_theta"])
+        and rotary.is_base(kind["rope_theta"])
         for kind in value.values()
     )
 
 
 def _bases(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {name: kind | {"rope_theta": float(kind["rope_theta"])} for name, kind in value.items()}
-
-
-def _is_base(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and 1 < value < 1e12
 
 
 def _contradiction(settings: Mapping[str, Any]) -> str | None:
@@ -180,8 +164,6 @@ def _contradiction(settings: Mapping[str, Any]) -> str | None:
         return f"heads of {size} values, which rotary positions cannot turn in pairs"
     return None
 
-
-_BASE = Setting(fits=_is_base, expected="a number above 1")
 
 MODERNBERT = Family(
     model_type="modernbert",
@@ -213,8 +195,8 @@ MODERNBERT = Family(
     },
     older_settings={
         "global_attn_every_n_layers": SIZE,
-        "global_rope_theta": _BASE,
-        "local_rope_theta": _BASE,
+        "global_rope_theta": rotary.BASE,
+        "local_rope_theta": rotary.BASE,
     },
     contradiction=_contradiction,
     embeddings=_embeddings,
@@ -233,7 +215,7 @@ MODERNBERT = Family(
         embeddings="ModernBertEmbeddings",
         layer="ModernBertEncoderLayer",
         layer_arguments=_layer_arguments,
-        layer_inputs=_layer_inputs,
+        layer_inputs=rotary.layer_inputs,
     ),
     head_settings={
         "classifier_activation": ACTIVATION,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from centra.families.description import Shapes
 
 __all__ = [
+    "check_published",
     "check_settings",
     "encoder_shapes",
     "position_count",
@@ -95,6 +96,7 @@ def read_settings(
             settings[key] = shape[family.settings[key].axis]
     if missing := sorted(family.settings.keys() - settings.keys()):
         raise FormatError(f"{where}: its config.json says no {missing[0]}")
+    check_published(raw, settings, family, where)
     _check_sizes(settings, family, shapes, where)
     _check_layers(settings, family, shapes, where)
     check_settings(settings, family, where, "config.json")
@@ -109,6 +111,30 @@ def read_head_settings(config: Any, family: Family) -> dict[str, Any]:
         family: the encoder family.
     """
     return {key: getattr(config, key) for key in family.head_settings}
+
+
+def check_published(
+    raw: Mapping[str, Any], settings: Mapping[str, Any], family: Family, where: str
+) -> None:
+    """Refuse a model that the code it was published with computes otherwise than transformers.
+
+    Args:
+        raw: the content of ``config.json``, which may have words of both.
+        settings: what transformers reads there.
+        family: the encoder family; see :attr:`Family.published_as`.
+        where: what to call the model in errors.
+
+    Raises:
+        FormatError: a setting is meant otherwise; it is named.
+    """
+    for key, meant in family.published_as(settings).items():
+        if raw.get(key) not in (None, meant):
+            raise FormatError(
+                f"{where}: config.json says {key} {raw[key]!r:.60}, which is of the code that the model "
+                f"was published with; transformers does not read it, and computes with {meant!r:.60}. "
+                "If it can compute with the former, load the weights with a config in its own words "
+                "and save them again; if not, the model cannot be served."
+            )
 
 
 def transformers_config(
