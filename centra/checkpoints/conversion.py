@@ -141,6 +141,9 @@ def _convert(
         progress=progress,
     )
     matched = _fitting(checkpoint, matches, reader, pairs=form == "pair")
+    tap = _tap(tap, checkpoint, matched)
+    if tied := _tied(checkpoint, matched):
+        remark(tied)
     task, names = read_task(
         checkpoint.raw,
         checkpoint.outputs,
@@ -162,7 +165,7 @@ def _convert(
     spec = _spec(
         checkpoint,
         matched,
-        tap=_tap(tap, matched, folder),
+        tap=tap,
         kind=task,
         labels=names,
         head=head,
@@ -212,16 +215,38 @@ def _check_config(checkpoint: FineTuned, matched: BackboneMatch) -> None:
             )
 
 
-def _tap(declared: int | None, matched: BackboneMatch, folder: Path) -> int:
+def _tied(checkpoint: FineTuned, matched: BackboneMatch) -> str:
+    """Why one layer that was trained is many that differ, where these are one set of weights."""
+    first = matched.layers + 1
+    if first > min(matched.depth, matched.backbone.num_layers):
+        return ""
+    same = checkpoint.family.same_weights(checkpoint.settings, first)
+    if len(same) == 1:
+        return ""
+    below = f"layers 1 to {matched.layers}" if matched.layers else "the embeddings alone"
+    return (
+        f"its layers {same[0]} to {same[-1]} are one set of weights, which training changed: none of "
+        f"them is {matched.name}'s any more. It shares {below}, and a module of it has each of the "
+        f"{matched.depth - matched.layers} layers above as its own. A task that Centra trains itself "
+        "has copies of the layers above its tap, and shares those below it"
+    )
+
+
+def _tap(declared: int | None, checkpoint: FineTuned, matched: BackboneMatch) -> int:
     if declared is None:
         return matched.layers
     if not 0 <= declared <= matched.backbone.num_layers:
         raise UsageError(f"tap {declared}: {matched.name} has {matched.backbone.num_layers} layers")
     if declared > matched.layers:
+        most, tied = matched.layers, _tied(checkpoint, matched)
+        frozen = (
+            f"Layers 1 to {most} are frozen; declare a tap up to {most}"
+            if most
+            else "No layer is frozen; declare tap 0"
+        )
         raise IncompatibleError(
-            f"{folder}: layer {matched.layers + 1} differs from {matched.name}'s, but tap "
-            f"{declared} was declared. Layers 1 to {matched.layers} are frozen; declare a tap up "
-            f"to {matched.layers} or leave it out."
+            f"{checkpoint.folder}: layer {most + 1} differs from {matched.name}'s, but tap {declared} "
+            f"was declared. {frozen} or leave it out." + (f" For {tied}." if tied else "")
         )
     return declared
 
@@ -300,8 +325,8 @@ def _weights(
     for i in range(1, spec.depth + 1):
         number = spec.tap_layer + i
         for name in family.layer(checkpoint.settings, number).shapes:
-            source = f"{family.prefix}{family.encoder_name(number, name)}"
-            weights[f"layers.{i}.{name}"] = state[source]
+            source = family.encoder_name(checkpoint.settings, number, name)
+            weights[f"layers.{i}.{name}"] = state[family.prefix + source]
     if family.final_norm is not None:
         norm = f"{family.prefix}{family.final_norm(checkpoint.settings).name}."
         weights |= {f"head.norm.{end}": tensor for end, tensor in under(state, norm).items()}

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file
 
-from centra.families import family_named
 from centra.formats.backbone import check_shard
 from centra.formats.tensors import under
 from centra.system.processors import bound_torch
@@ -45,10 +44,8 @@ def backbone_layer(spec: BackboneSpec, reader: BlobReader, number: int) -> dict[
         reader: where its blobs are.
         number: the layer, from 1.
     """
-    family, shard = family_named(spec.family), load_shard(spec, reader, number)
-    return {
-        name: shard[family.encoder_name(number, name)].clone() for name in spec.layer_shapes(number)
-    }
+    tensors = spec.within_layer(load_shard(spec, reader, number), number)
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def copied_under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

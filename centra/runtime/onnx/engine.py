@@ -79,7 +79,7 @@ class OnnxEngine:
         checked: AbstractSet[str] = frozenset(),
         workers: int = 1,
     ) -> OnnxTrunk:
-        family, description = family_named(spec.family), spec.description
+        description = spec.description
         layers = {number: spec.layer(number) for number in range(1, depth + 1)}
         for described in layers.values():
             check_layer(described, f"backbone sha256:{spec.digest}")
@@ -92,10 +92,8 @@ class OnnxEngine:
 
         def layer(number: int, path: Path) -> Layer:
             check_shard(spec, number, path)
-            shard = map_tensors(path)
-            names = {name: family.encoder_name(number, name) for name in spec.layer_shapes(number)}
             return Layer(
-                {name: shard[stored] for name, stored in names.items()},
+                spec.within_layer(map_tensors(path), number),
                 layers[number],
                 precision=precision,
                 pool=self.pool,
