@@ -32,7 +32,7 @@ class Tiny:
     model_type: str
     tokenizer: Literal[
         *("wordpiece", "byte-level", "metaspace", "mpnet", "characters", "sentencepiece"),
-        *("camembert", "deberta"),
+        *("camembert", "deberta", "albert"),
     ]
     """One of :data:`tests.support.TOKENIZERS`."""
     token_types: bool = False
@@ -93,6 +93,13 @@ TINY = {
         model_type="mpnet",
         tokenizer="mpnet",
         config={"max_position_embeddings": MAX_LENGTH + 2},
+    ),
+    # Of three layers the first two are one set of weights.
+    "albert": Tiny(
+        model_type="albert",
+        tokenizer="albert",
+        token_types=True,
+        config={"embedding_size": HIDDEN // 2, "num_hidden_groups": 2},
     ),
     "nomic-bert": Tiny(
         model_type="nomic_bert", tokenizer="wordpiece", token_types=True, exact=False

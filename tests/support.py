@@ -58,6 +58,9 @@ _MPNET_TOKENS = {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "other": "<unk>"} 
     "mask": "<mask>",
 }
 """Special tokens by what they are for, in the order of their ids."""
+_ALBERT_TOKENS = {"pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1} | {
+    "control_symbols": ["[CLS]", "[SEP]", "[MASK]"]
+}
 
 _TOPICS = {
     "alarm": ["wake me at seven", "set an alarm", "ring at noon", "remind me tonight"],
@@ -228,13 +231,13 @@ def _characters() -> Any:
     return BertTokenizer(vocab={token: i for i, token in enumerate([*pieces, *sorted(asked)])})
 
 
-def _sentencepiece(name: str) -> Any:
+def _sentencepiece(name: str, file: str = "sentencepiece.bpe.model", **settings: Any) -> Any:
     """A tokenizer of transformers that reads a SentencePiece model, as its checkpoints have one."""
     import transformers
     from sentencepiece import SentencePieceTrainer
 
     with tempfile.TemporaryDirectory() as folder:
-        with Path(folder, "sentencepiece.bpe.model").open("wb") as model:
+        with Path(folder, file).open("wb") as model:
             SentencePieceTrainer.train(
                 sentence_iterator=iter(_corpus()),
                 model_writer=model,
@@ -242,6 +245,7 @@ def _sentencepiece(name: str) -> Any:
                 hard_vocab_limit=False,
                 num_threads=1,
                 minloglevel=2,
+                **settings,
             )
         return getattr(transformers, name).from_pretrained(folder)
 
@@ -306,6 +310,7 @@ TOKENIZERS: dict[str, tuple[Callable[[], Any], dict[str, str]]] = {
     "characters": (_characters, {}),
     "sentencepiece": (partial(_sentencepiece, "XLMRobertaTokenizer"), {}),
     "camembert": (partial(_sentencepiece, "CamembertTokenizer"), {}),
+    "albert": (partial(_sentencepiece, "AlbertTokenizer", "spiece.model", **_ALBERT_TOKENS), {}),
 }
 """By the names that :data:`tests.families.TINY` has: what makes one, and its special tokens.
 

@@ -149,7 +149,7 @@ TOY = Family(
     layers_key="depth",
     max_length_key="longest",
     token_types=False,
-    pooler=False,
+    pooler=None,
     transformers=None,
     sentence_head=lambda _: CheckpointHead(
         dense="classifier.dense", activation="gelu", out="classifier.out"

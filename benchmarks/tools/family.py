@@ -117,7 +117,7 @@ def own_layer(setups: Setups, number: int, size: Size) -> Callable[[], float]:
         What gives the seconds of a run.
     """
     backbone, store = setups.backbone, setups.store
-    name = family_named(backbone.family).layer_name(number)
+    name = family_named(backbone.family).layer_name(backbone.config, number)
     layer = Layer(
         under(map_tensors(store.fetch(backbone.layers[number - 1])), name),
         backbone.layer(number),

@@ -24,11 +24,12 @@ from centra.families.base import DROPOUT
 from centra.formats.decision import Decision
 from centra.formats.head import HeadNorm, HeadSpec
 from centra.formats.task_module import TaskModule, TaskSpec
+from centra.formats.template import PLAIN
 from centra.formats.tensors import under
 from centra.kinds import kind_named
 from centra.progress import Notice, Progress, Remark, silent, unheard
 from centra.system.snapshot import copy_model
-from centra.tokenization.text_encoder import TextEncoder
+from centra.tokenization.text_encoder import Reading, TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,6 +63,7 @@ def convert(
     labels: Sequence[str] | None = None,
     tags: Scheme | None = None,
     words: Segmentation | None = None,
+    template: str | tuple[str, str] = PLAIN,
     remark: Remark = unheard,
     progress: Progress = silent,
 ) -> TaskModule:
@@ -80,6 +82,7 @@ def convert(
         tags: the scheme of a tagging head's labels; None finds it. Callers get BIO.
         words: how a tagging task's texts are cut into words; None for those that the tokenizer
             has, as whoever trained it elsewhere had no other.
+        template: what its texts were put in when it was trained; see :mod:`centra.formats.template`.
         remark: told what was taken for granted.
         progress: told of each layer.
 
@@ -107,6 +110,7 @@ def convert(
             labels=labels,
             tags=tags,
             words=words,
+            template=template,
             remark=remark,
             progress=progress,
         )
@@ -123,6 +127,7 @@ def _convert(
     labels: Sequence[str] | None,
     tags: Scheme | None,
     words: Segmentation | None,
+    template: str | tuple[str, str],
     remark: Remark,
     progress: Progress,
 ) -> TaskModule:
@@ -141,6 +146,9 @@ def _convert(
         progress=progress,
     )
     matched = _fitting(checkpoint, matches, reader, pairs=form == "pair")
+    tap = _tap(tap, checkpoint, matched)
+    if tied := _tied(checkpoint, matched):
+        remark(tied)
     task, names = read_task(
         checkpoint.raw,
         checkpoint.outputs,
@@ -162,16 +170,19 @@ def _convert(
     spec = _spec(
         checkpoint,
         matched,
-        tap=_tap(tap, matched, folder),
+        tap=tap,
         kind=task,
         labels=names,
         head=head,
         form=form or _single(task, remark),
+        template=template,
     )
     module = TaskModule(spec, _weights(state, checkpoint, spec))
     pair = _PROBE_TEXTS[0] if spec.input == "pair" else None
     inputs = [Input(text, pair) for text in _PROBE_TEXTS]
-    _, batch = TextEncoder.of(matched.backbone, reader).batch(inputs)
+    encoder = TextEncoder.of(matched.backbone, reader).with_templates(Reading.of(spec).templates)
+    encoder.check_room(str(folder), pair=spec.input == "pair")
+    _, batch = encoder.batch(inputs)
     return with_probe(module, checkpoint, matched, batch=batch, reader=reader, remark=remark)
 
 
@@ -212,16 +223,38 @@ def _check_config(checkpoint: FineTuned, matched: BackboneMatch) -> None:
             )
 
 
-def _tap(declared: int | None, matched: BackboneMatch, folder: Path) -> int:
+def _tied(checkpoint: FineTuned, matched: BackboneMatch) -> str:
+    """Why one layer that was trained is many that differ, where these are one set of weights."""
+    first = matched.layers + 1
+    if first > min(matched.depth, matched.backbone.num_layers):
+        return ""
+    same = checkpoint.family.same_weights(checkpoint.settings, first)
+    if len(same) == 1:
+        return ""
+    below = f"layers 1 to {matched.layers}" if matched.layers else "the embeddings alone"
+    return (
+        f"its layers {same[0]} to {same[-1]} are one set of weights, which training changed: none of "
+        f"them is {matched.name}'s any more. It shares {below}, and a module of it has each of the "
+        f"{matched.depth - matched.layers} layers above as its own. A task that Centra trains itself "
+        "has copies of the layers above its tap, and shares those below it"
+    )
+
+
+def _tap(declared: int | None, checkpoint: FineTuned, matched: BackboneMatch) -> int:
     if declared is None:
         return matched.layers
     if not 0 <= declared <= matched.backbone.num_layers:
         raise UsageError(f"tap {declared}: {matched.name} has {matched.backbone.num_layers} layers")
     if declared > matched.layers:
+        most, tied = matched.layers, _tied(checkpoint, matched)
+        frozen = (
+            f"Layers 1 to {most} are frozen; declare a tap up to {most}"
+            if most
+            else "No layer is frozen; declare tap 0"
+        )
         raise IncompatibleError(
-            f"{folder}: layer {matched.layers + 1} differs from {matched.name}'s, but tap "
-            f"{declared} was declared. Layers 1 to {matched.layers} are frozen; declare a tap up "
-            f"to {matched.layers} or leave it out."
+            f"{checkpoint.folder}: layer {most + 1} differs from {matched.name}'s, but tap {declared} "
+            f"was declared. {frozen} or leave it out." + (f" For {tied}." if tied else "")
         )
     return declared
 
@@ -235,6 +268,7 @@ def _spec(
     labels: tuple[str, ...],
     head: HeadSpec,
     form: Literal["single", "pair"],
+    template: str | tuple[str, str],
 ) -> TaskSpec:
     spec = TaskSpec(
         kind=kind,
@@ -244,7 +278,9 @@ def _spec(
         tap_layer=tap,
         depth=matched.depth - tap,
         head=head,
-        decision=Decision(pooling="first" if checkpoint.tagging else checkpoint.head.pooling),
+        decision=Decision(
+            pooling="first" if checkpoint.tagging else checkpoint.head.pooling, template=template
+        ),
         training={"checkpoint": checkpoint.architecture},
     )
     spec.check(str(checkpoint.folder))
@@ -298,7 +334,7 @@ def _weights(
     family = checkpoint.family
     weights: dict[str, torch.Tensor] = {}
     for i in range(1, spec.depth + 1):
-        prefix = f"{family.prefix}{family.layer_name(spec.tap_layer + i)}"
+        prefix = f"{family.prefix}{family.layer_name(checkpoint.settings, spec.tap_layer + i)}"
         weights |= {f"layers.{i}.{name}": tensor for name, tensor in under(state, prefix).items()}
     if family.final_norm is not None:
         norm = f"{family.prefix}{family.final_norm(checkpoint.settings).name}."

@@ -35,6 +35,8 @@ _PRETRAINING = "|".join(
         rf"lm_predictions\.lm_head\.(bias|(dense|LayerNorm){_PARTS})",
         rf"mask_predictions\.(dense|LayerNorm|classifier){_PARTS}",
         rf"decoder{_PARTS}",
+        rf"predictions\.(bias|(decoder|dense|LayerNorm){_PARTS})",
+        rf"sop_classifier\.classifier{_PARTS}",
     )
 )
 # Heads of transformers' own task classes: no part of the encoder below them.
@@ -126,7 +128,7 @@ def ignored_names(family: Family, prefix: str, *, heads: bool) -> re.Pattern[str
         prefix: of the encoder's names; see :func:`encoder_prefix`.
         heads: whether the heads of task classes are among them, as above a backbone.
     """
-    inside = rf"{_COUNTS}|pooler\.dense{_PARTS}" if family.pooler else _COUNTS
+    inside = f"{_COUNTS}|{re.escape(family.pooler)}{_PARTS}" if family.pooler else _COUNTS
     inside = f"{inside}|{family.unused}" if family.unused else inside
     outside = f"{_PRETRAINING}|{_TASK_HEADS}" if heads else _PRETRAINING
     return re.compile(f"{re.escape(prefix)}({inside})|{outside}")

@@ -34,7 +34,9 @@ def canonical_shards(
     embeddings, *layers = shard_tensors(state, family, settings)
     written = [_canonical(embeddings)]
     for number, layer in enumerate(layers, 1):
-        written.append(_canonical(layer))
+        # One that is the same weights as the layer below it is not written anew.
+        same = number > 1 and layer.keys() == layers[number - 2].keys()
+        written.append(written[-1] if same else _canonical(layer))
         progress("shard layers", number, len(layers))
     return written
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from centra.errors import ConflictError, IncompatibleError
+from centra.families.albert import ALBERT
 from centra.families.base import Family
 from centra.families.bert import BERT
 from centra.families.camembert import CAMEMBERT
@@ -21,6 +22,7 @@ __all__ = ["FAMILIES", "Family", "add_family", "family_named"]
 FAMILIES = {
     family.model_type: family
     for family in (
+        ALBERT,
         BERT,
         ROBERTA,
         XLM_ROBERTA,

@@ -162,6 +162,11 @@ class Family:
 
     layer_prefix: str
     """Where layer i's tensors lie in the encoder's state dict, before ``<i>.`` counted from 0."""
+    groups_key: str | None = None
+    """The setting that says into how many groups layers fall, where those of a group are one set of
+    weights; it is the group's number that then stands behind the prefix. None where each has its own."""
+    group_part: str = ""
+    """What stands in the names of a group's tensors before those within the layer."""
     prefix: str
     """Where the encoder lies inside a fine-tuned checkpoint's state dict."""
     saved_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -183,8 +188,8 @@ class Family:
     """The settings that a ``config.json`` may leave out, where transformers' config has none for them."""
     unused: str = ""
     """A pattern for the encoder's tensors that lie in some checkpoints and are read by no class."""
-    pooler: bool = True
-    """Whether its encoder class has one, which lies in checkpoints even where no head reads it."""
+    pooler: str | None = "pooler.dense"
+    """What its encoder class calls one, which lies in checkpoints even where no head reads it."""
     head_settings: Mapping[str, Setting] = field(default_factory=dict)
     """Those that the classifiers of its fine-tuned checkpoints depend on, and no layer."""
     sentence_head: Callable[[Mapping[str, Any]], CheckpointHead]
@@ -199,9 +204,24 @@ class Family:
         """What its encoder is called in messages."""
         return self.model_type if self.transformers is None else self.transformers.model
 
-    def layer_name(self, number: int) -> str:
+    def stored_layers(self, settings: Mapping[str, Any]) -> int:
+        """Of how many layers there are weights: of all, or of as many as there are groups of them."""
+        return int(settings[self.groups_key or self.layers_key])
+
+    def stored_layer(self, settings: Mapping[str, Any], number: int) -> int:
+        """Which of them a layer has, counted from 0."""
+        # As transformers computes it, where the groups are not of one size.
+        return int((number - 1) / (settings[self.layers_key] / self.stored_layers(settings)))
+
+    def same_weights(self, settings: Mapping[str, Any], number: int) -> list[int]:
+        """The numbers of the layers that have the weights of one; for most families its own alone."""
+        stored = self.stored_layer(settings, number)
+        layers = range(1, settings[self.layers_key] + 1)
+        return [layer for layer in layers if self.stored_layer(settings, layer) == stored]
+
+    def layer_name(self, settings: Mapping[str, Any], number: int) -> str:
         """What stands before the names of a layer's tensors, without a checkpoint's prefix."""
-        return f"{self.layer_prefix}{number - 1}."
+        return f"{self.layer_prefix}{self.stored_layer(settings, number)}.{self.group_part}"
 
     def head_norm(self, settings: Mapping[str, Any]) -> Norm | None:
         """The norm that the heads of task modules begin with."""
@@ -214,7 +234,7 @@ class Family:
         """
         if number == 0:
             return self.embeddings(settings).shapes
-        prefix = self.layer_name(number)
+        prefix = self.layer_name(settings, number)
         shapes = self.layer(settings, number).shapes
         found = {f"{prefix}{name}": shape for name, shape in shapes.items()}
         if self.final_norm is not None and number == settings[self.layers_key]:

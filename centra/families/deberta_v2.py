@@ -193,7 +193,7 @@ DEBERTA_V2 = Family(
         "share_att_key": False,
     },
     unused=r"embeddings\.position_embeddings\.weight",
-    pooler=False,
+    pooler=None,
     transformers=TransformersClasses(
         module="transformers.models.deberta_v2.modeling_deberta_v2",
         config="DebertaV2Config",

@@ -285,11 +285,13 @@ def _check_layers(
         and (number := name.removeprefix(family.layer_prefix).partition(".")[0]).isdecimal()
         and len(number) < 10
     }
-    stated = settings[family.layers_key]
+    stated = family.stored_layers(settings)
     if len(numbers) != stated or max(numbers, default=-1) != stated - 1:
+        keys = family.groups_key or "num_hidden_layers, n_layers"
         raise FormatError(
-            f"{where}: config.json says {stated!r:.60} layers (num_hidden_layers, n_layers), but the "
-            f"weights have {len(numbers)}. The two are of different models; save the model again."
+            f"{where}: config.json says {stated!r:.60} {'groups of ' if family.groups_key else ''}layers "
+            f"({keys}), but the weights have {len(numbers)}. The two are of different models; save the "
+            "model again."
         )
 
 

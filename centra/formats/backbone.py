@@ -91,7 +91,7 @@ class BackboneSpec(FormattedDocument):
         """Name and shape of each tensor of a shard: of a layer, or 0 for the embeddings."""
         family = family_named(self.family)
         if number and family.layers_alike and family.final_norm is None:
-            prefix = family.layer_name(number)
+            prefix = family.layer_name(self.config, number)
             return {f"{prefix}{name}": shape for name, shape in self.layer_tensors.items()}
         return family.shard_shapes(self.config, number)
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from centra.families import family_named
+from centra.modeling.windows import know_attention_in_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ def transformers_config(spec: BackboneSpec, classes: TransformersClasses) -> Any
     """Transformers' config of a backbone's layers."""
     # transformers writes into the settings that it is given.
     settings = deepcopy(spec.config)
-    return classes.named(classes.config)(**settings, attn_implementation="sdpa")
+    return classes.named(classes.config)(**settings, attn_implementation=know_attention_in_window())
 
 
 def empty_layer(spec: BackboneSpec, number: int) -> nn.Module:

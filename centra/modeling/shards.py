@@ -45,7 +45,7 @@ def backbone_layer(spec: BackboneSpec, reader: BlobReader, number: int) -> dict[
         reader: where its blobs are.
         number: the layer, from 1.
     """
-    name = family_named(spec.family).layer_name(number)
+    name = family_named(spec.family).layer_name(spec.config, number)
     return copied_under(load_shard(spec, reader, number), name)
 
 

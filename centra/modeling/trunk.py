@@ -73,8 +73,12 @@ class Trunk(nn.Module):
                 self.projection.load_state_dict(copied_under(weights, f"{projection.name}."))
         self.shared_state = PositionTables(spec, weights)
         self.layers = nn.ModuleList()
-        for number in range(1, depth + 1):
-            self.layers.append(frozen_layer(backbone_layer(spec, reader, number), spec, number))
+        # Layers that are one set of weights are one blob, and one module.
+        known: dict[str, nn.Module] = {}
+        for number, digest in enumerate(spec.layers[:depth], 1):
+            if digest not in known:
+                known[digest] = frozen_layer(backbone_layer(spec, reader, number), spec, number)
+            self.layers.append(known[digest])
         self.requires_grad_(requires_grad=False)
         self.eval()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from centra.families import family_named
 from centra.formats.backbone import BackboneSpec
 
 if TYPE_CHECKING:
@@ -15,17 +16,20 @@ __all__ = ["transformers_files"]
 
 
 def transformers_files(manifest: ReleaseManifest, reader: BlobReader) -> dict[str, bytes]:
-    """``config.json`` and the index with which ``AutoModel.from_pretrained`` loads the trunk."""
+    """``config.json`` and the index with which ``AutoModel.from_pretrained`` loads the trunk.
+
+    None where no such model is the trunk: of two backbones, or of groups of layers that are cut in two.
+    """
     from safetensors import safe_open
 
     if len(manifest.trunks) != 1:
         return {}
     trunk = manifest.trunks[0]
     spec = BackboneSpec.fetch(trunk.spec, reader)
-    layers = "n_layers" if "n_layers" in spec.config else "num_hidden_layers"
-    config = {"model_type": spec.family, **spec.config, layers: len(trunk.layers)}
-    if "layer_types" in config:
-        config["layer_types"] = config["layer_types"][: len(trunk.layers)]
+    settings = _cut(spec, len(trunk.layers))
+    if settings is None:
+        return {}
+    config = {"model_type": spec.family, **settings}
     weights: dict[str, str] = {}
     total = 0
     for path, digest in manifest.files().items():
@@ -39,6 +43,20 @@ def transformers_files(manifest: ReleaseManifest, reader: BlobReader) -> dict[st
         "config.json": _pretty(config),
         "model.safetensors.index.json": _pretty(index),
     }
+
+
+def _cut(spec: BackboneSpec, depth: int) -> dict[str, Any] | None:
+    """The settings of a backbone's first layers; None where there are none for just these."""
+    family = family_named(spec.family)
+    settings = {**spec.config, family.layers_key: depth}
+    if "layer_types" in settings:
+        settings["layer_types"] = settings["layer_types"][:depth]
+    if family.groups_key is not None:
+        stored = [family.stored_layer(spec.config, number) for number in range(1, depth + 1)]
+        settings[family.groups_key] = len({*stored})
+        if stored != [family.stored_layer(settings, number) for number in range(1, depth + 1)]:
+            return None
+    return settings
 
 
 def _pretty(value: object) -> bytes:

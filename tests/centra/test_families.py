@@ -6,6 +6,7 @@ is tested elsewhere.
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,36 @@ def test_padding_may_come_first(family: str, imported: Callable[[str], support.B
 
 
 @every_family
+@few_samples
+def test_inputs_are_padded_behind_on_whatever_side_the_tokenizer_pads(
+    family: str, make_encoder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """They are as transformers computes them where it pads before them, and counts from the first token."""
+    folder, store = copied(make_encoder(family), tmp_path / "model"), LocalStore(tmp_path / "store")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"padding_side": "left"}))
+    backbone = support.Backbone(import_backbone(str(folder), store), store, folder)
+    batch, inputs = encoded(backbone, BATCHES["ragged"]), [item.text for item in BATCHES["ragged"]]
+    assert (np.diff(batch.attention_mask, axis=1) <= 0).all()
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    left = {**tokenizer(inputs, padding=True, truncation=True, return_tensors="pt")}
+    before = left["attention_mask"].numpy().astype(bool)
+    assert (np.diff(before.astype(int), axis=1) >= 0).all()
+    assert not before.all()
+    if not family_named(backbone.spec.family).position_offset:
+        left["position_ids"] = (left["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+    theirs = reference_states(folder, left)
+
+    behind = batch.attention_mask.astype(bool)
+    ours = onnx_states(backbone.spec, store, batch)
+    both = zip(trunk_states(backbone, tensors(batch)), ours, theirs, strict=True)
+    for torch_states, onnx, reference in both:
+        for own in (torch_states.numpy(), onnx):
+            assert np.abs(own[behind] - reference.numpy()[before]).max() <= TOLERANCE
+
+
+@every_family
 def test_a_backbone_has_token_types_and_a_longest_input_as_its_tokenizer_says(
     family: str, imported: Callable[[str], support.Backbone]
 ) -> None:
@@ -151,7 +182,7 @@ def test_every_tensor_lies_in_one_shard(
     state = transformers.AutoModel.from_pretrained(backbone.folder).state_dict()
 
     found: dict[str, torch.Tensor] = {}
-    for digest in (backbone.spec.embeddings, *backbone.spec.layers):
+    for digest in dict.fromkeys((backbone.spec.embeddings, *backbone.spec.layers)):
         shard = load_file(backbone.store.fetch(digest))
         assert not found.keys() & shard.keys()
         found |= shard
@@ -188,7 +219,7 @@ def test_a_tensor_that_nobody_placed_is_refused_by_its_name(
     family: str, make_encoder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = copied(make_encoder(family), tmp_path / "model")
-    name = f"{family_named(TINY[family].model_type).layer_name(1)}extra.weight"
+    name = f"{family_named(TINY[family].model_type).layer_prefix}0.extra.weight"
     rewrite(folder, with_tensors(name))
 
     with pytest.raises(IncompatibleError, match=f"tensor {name} has no place"):

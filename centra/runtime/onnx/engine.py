@@ -91,7 +91,7 @@ class OnnxEngine:
 
         def layer(number: int, path: Path) -> Layer:
             check_shard(spec, number, path)
-            weights = under(map_tensors(path), family.layer_name(number))
+            weights = under(map_tensors(path), family.layer_name(spec.config, number))
             return Layer(
                 weights,
                 layers[number],

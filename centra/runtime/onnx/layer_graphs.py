@@ -51,6 +51,7 @@ __all__ = [
     "first_attention",
     "head_alone",
     "needs_keys",
+    "plain_attention",
     "project",
     "project_first",
 ]
@@ -128,29 +129,35 @@ def attention(parts: Attention, *, whole: bool) -> Graph:
 
     Args:
         parts: how it looks. Where something is added to the scores, there is a last input ``scores``
-            ``(1, 1 or heads, length, length)``; where positions meet content, those of
+            ``(1, 1 or heads, length, seen)``; where positions meet content, those of
             :meth:`centra.runtime.onnx.disentangled.DistanceTerms.of`.
         whole: for a batch whose tokens lie as they must, so that nothing is moved.
 
     Returns:
-        From ``query``, ``key``, ``value`` of ``(tokens, hidden)``, ``mask``, and ``gather`` and
-        ``scatter`` or, for a whole batch, ``shape``, to ``(tokens of the bucket, hidden)``.
+        From ``query``, ``key``, ``value`` of ``(tokens, hidden)``, ``mask``, and ``gather``, what is
+        gathered to be looked at and ``scatter`` or, for a whole batch, ``shape``, to
+        ``(tokens of the bucket, hidden)``.
     """
     graph, heads, hidden = Graph("attention"), parts.heads, parts.query.outputs
     values = [
         graph.input(name, "float32", ["tokens", hidden]) for name in ("query", "key", "value")
     ]
-    mask = graph.input("mask", "int32", ["n", "length"])
+    mask = graph.input("mask", "int32", ["n", "seen"])
     if whole:
         target = graph.input("shape", "int64", [3])
         values = [graph.node("Reshape", value, target) for value in values]
     else:
         gather = graph.input("gather", "int64", ["n", "length"])
-        values = [graph.node("Gather", value, gather, axis=0) for value in values]
+        seen = graph.input("looked-at", "int64", ["n", "seen"])
+        places = (gather, seen, seen)
+        values = [
+            graph.node("Gather", value, own, axis=0)
+            for value, own in zip(values, places, strict=True)
+        ]
     scatter = "" if whole else graph.input("scatter", "int64", ["found"])
     added = []
     if parts.adds_to_scores:
-        added = [graph.input("scores", "float32", [1, "heads", "length", "length"])]
+        added = [graph.input("scores", "float32", [1, "heads", "length", "seen"])]
     if parts.disentangled is not None:
         query, key, _ = values
         added = [disentangled.scores(graph, query, key, parts, parts.disentangled)]
@@ -165,6 +172,29 @@ def attention(parts: Attention, *, whole: bool) -> Graph:
     if not whole:
         context = graph.node("Gather", context, scatter, axis=0)
     graph.output(context, "float32", ["found", hidden])
+    return graph
+
+
+def plain_attention(parts: Attention) -> Graph:
+    """Attention of tokens that look at all of one long input, with nothing added to their scores.
+
+    ONNX Runtime has a kernel for that which never keeps all scores.
+
+    Returns:
+        From ``query`` ``(1, tokens, hidden)``, ``key`` and ``value`` ``(1, seen, hidden)`` to
+        ``(tokens, hidden)``.
+    """
+    graph, hidden = Graph("plain-attention"), parts.query.outputs
+    names = (("query", "tokens"), ("key", "seen"), ("value", "seen"))
+    values = [graph.input(name, "float32", [1, rows, hidden]) for name, rows in names]
+    context = graph.node(
+        *("MultiHeadAttention", *values),
+        domain=MICROSOFT,
+        num_heads=parts.heads,
+        scale=parts.scale,
+    )
+    context = graph.node("Reshape", context, graph.constant(np.array([-1, hidden])))
+    graph.output(context, "float32", ["tokens", hidden])
     return graph
 
 

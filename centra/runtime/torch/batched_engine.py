@@ -102,7 +102,7 @@ class BatchedEngine:
                     [self._placed(backbone_layer(spec, reader, number))], spec.layer(number), layout
                 ),
                 reader,
-                settings=("layer", number, *where),
+                settings=("layer", spec.layer(number), *where),
                 checked=checked,
             )
 

@@ -91,7 +91,7 @@ class TorchEngine:
                 spec.layers[number - 1],
                 lambda: frozen_layer(backbone_layer(spec, reader, number), spec, number),
                 reader,
-                settings=("layer", spec.digest, number),
+                settings=("layer", spec.digest, spec.layer(number)),
                 checked=checked,
             )
 
