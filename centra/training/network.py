@@ -207,7 +207,7 @@ def _stack(
 def _computes_bfloat16() -> bool:
     """Whether the CPU multiplies in it at several times float32's speed, rather than emulates it."""
     # Earlier versions of torch than 2.10 do not tell.
-    known = getattr(torch.cpu, "get_capabilities", dict)()
+    known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
