@@ -10,6 +10,7 @@ import re
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from centra.formats.template import PLAIN
 from centra.kinds import kind_named
 from centra.training.metrics import AGREEMENT
 from cli.output import metrics_text, trial_table
@@ -127,7 +128,7 @@ def module_markdown(
         ("kind", spec.kind),
         ("takes", _takes(spec.input)),
         ("gives", gives),
-        *_reads(decision.pooling, decision.prefix, decision.max_length),
+        *_reads(decision.pooling, decision.template, decision.max_length),
         ("backbone", f"{backbone}, tap {spec.tap_layer}, depth {spec.depth}"),
         ("module", f"sha256:{module.digest}, {module.size:,} bytes"),
     ]
@@ -155,7 +156,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         ("kind", version.kind),
         ("takes", _takes(version.input)),
         ("gives", _gives_version(card)),
-        *_reads(card.pooling, card.prefix, card.max_length),
+        *_reads(card.pooling, card.template, card.max_length),
         ("backbone", f"{version.backbone}, tap {version.tap_layer}, depth {version.depth}"),
         ("module", f"sha256:{version.digest}, {version.size:,} bytes"),
         ("made", f"{_time(version.created_at)} by {version.created_by}"),
@@ -176,13 +177,13 @@ def _takes(form: str) -> str:
 
 
 def _reads(
-    pooling: str, prefix: str | tuple[str, str], max_length: int | None
+    pooling: str, template: str | tuple[str, str], max_length: int | None
 ) -> list[tuple[str, str]]:
     """How a task reads texts, where that is not as usual."""
-    prefixes = prefix if isinstance(prefix, tuple) else (prefix,)
+    templates = template if isinstance(template, tuple) else (template,)
     said = [
         *([_POOLED[pooling]] if pooling in _POOLED else []),
-        *([f"{' and '.join(map(repr, prefixes))} before its text"] if any(prefixes) else []),
+        *([" and ".join(map(repr, templates))] if {*templates} != {PLAIN} else []),
         *([f"at most {max_length} tokens"] if max_length else []),
     ]
     return [("reads", ", ".join(said))] if said else []

@@ -32,6 +32,7 @@ __all__ = [
     "change_options",
     "device_options",
     "duration_text",
+    "template_option",
     "words_option",
 ]
 
@@ -213,6 +214,18 @@ words_option = click.option(
 """See :func:`centra.data.words.segment`."""
 
 
+def template_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What a task's texts are put in; see :mod:`centra.formats.template`."""
+    return click.option(
+        "--template",
+        multiple=True,
+        callback=_one_or_two,
+        metavar="TEXT",
+        help="What each text is put in, with {text} for it, in training and in every answer, e.g. "
+        "'query: {text}'; twice for a pair's first and second text.",
+    )(command)
+
+
 def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What every change of a channel can be told; see :func:`registry.channels.revisions.already_made`."""
     expect = click.option(
@@ -251,6 +264,28 @@ def duration_text(length: timedelta) -> str:
             count = seconds // size
             return f"{count} {unit}{'s' if count > 1 else ''}"
     return f"{seconds} second{'' if seconds == 1 else 's'}"
+
+
+def _one_or_two(
+    _ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]
+) -> str | tuple[str, str]:
+    """One template for all texts, or one for each of a pair."""
+    from centra.formats.template import PLAIN, parse_templates
+
+    match given or (PLAIN,):
+        case [str() as one]:
+            templates: str | tuple[str, str] = one
+        case [str() as first, str() as second]:
+            templates = first, second
+        case _:
+            raise click.BadParameter(
+                f"is given {len(given)} times; expected once, or twice for pairs"
+            )
+    try:
+        parse_templates(templates)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return templates
 
 
 def _parse_duration(text: str) -> timedelta | None:

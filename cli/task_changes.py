@@ -10,7 +10,7 @@ import click
 from centra.data.tags import SCHEMES
 from centra.kinds import KINDS
 from cli.context import json_option, open_registry
-from cli.options import words_option
+from cli.options import template_option, words_option
 from cli.output import print_json, remark, reporting
 from cli.streams import mark_done
 
@@ -55,6 +55,7 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="The scheme of a checkpoint's tags; default what they look like.",
         ),
         words_option,
+        template_option,
         _FORCE,
         json_option("registry.documents.tasks:TaskChange"),
     )

@@ -15,7 +15,7 @@ from centra.errors import UsageError
 from centra.families.heads import POOLINGS
 from centra.kinds import KINDS
 from centra.training.recipe import REPORTERS, Recipe, meaning_of
-from cli.options import FEATURE_CACHE, LABELS, PLACE, words_option
+from cli.options import FEATURE_CACHE, LABELS, PLACE, template_option, words_option
 from cli.output import metrics_text, print_json, remark
 from cli.streams import mark_done
 
@@ -170,7 +170,7 @@ def head_options(command: Callable[..., Any]) -> Callable[..., Any]:
         command,
         setting_option(Recipe, "crf"),
         setting_option(Recipe, "pooling", type=click.Choice(POOLINGS)),
-        setting_option(Recipe, "prefix", show_default=False),
+        template_option,
     )
 
 

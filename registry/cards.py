@@ -10,6 +10,7 @@ from sqlalchemy import select
 from centra.errors import CentraError
 from centra.formats.names import parse_task_reference
 from centra.formats.precision import Precision
+from centra.formats.template import PLAIN
 from registry.database.listing import by_name
 from registry.database.models import Channel, Release, ReleaseTask, Task, TaskVersion
 from registry.versions import VersionRow, version_row
@@ -56,8 +57,8 @@ class Card:
     """The score below which a classification gives no label; None where it always gives one."""
     pooling: str = "first"
     """How a text's tokens become one row; of no weight for heads on every token."""
-    prefix: str | tuple[str, str] = ""
-    """What is put before each text, or before the first and the second of a pair."""
+    template: str | tuple[str, str] = PLAIN
+    """What each text is put in, or the first and the second of a pair, at ``{text}``."""
     max_length: int | None = None
     """Tokens kept of each input; None for the backbone's maximum."""
     crf: bool = False
@@ -119,7 +120,7 @@ def show(registry: Registry, reference: str) -> Card:
         threshold=spec.effective_decision.threshold,
         rejection=spec.effective_decision.rejection,
         pooling=spec.decision.pooling,
-        prefix=spec.decision.prefix,
+        template=spec.decision.template,
         max_length=spec.decision.max_length,
         crf=spec.head.crf,
         training=spec.training,

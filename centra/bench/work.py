@@ -106,9 +106,12 @@ def first_token_work(layer: Layer, *, batch: int, length: int) -> Work:
     One row for each input goes through all of its weights, for the key and value projections that
     moved are as large as those of one token. It then meets the inputs of the layer instead of keys
     and values, so that each head is as wide as all of them: 4 · batch · heads · length · hidden.
-    Keys that turn with their positions are computed for every token.
+    Keys that turn with their positions are computed for every token. Of a layer with a window the
+    tokens behind that of the first are left out.
     """
     attention = layer.attention
+    if attention.window is not None:
+        length = min(length, attention.window + 1)
     linear = batch * sum(part.weights for part in layer.linears)
     if attention.rotary is not None:
         linear += batch * (length - 1) * attention.key.weights

@@ -24,11 +24,12 @@ from centra.families.base import DROPOUT
 from centra.formats.decision import Decision
 from centra.formats.head import HeadNorm, HeadSpec
 from centra.formats.task_module import TaskModule, TaskSpec
+from centra.formats.template import PLAIN
 from centra.formats.tensors import under
 from centra.kinds import kind_named
 from centra.progress import Notice, Progress, Remark, silent, unheard
 from centra.system.snapshot import copy_model
-from centra.tokenization.text_encoder import TextEncoder
+from centra.tokenization.text_encoder import Reading, TextEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,6 +63,7 @@ def convert(
     labels: Sequence[str] | None = None,
     tags: Scheme | None = None,
     words: Segmentation | None = None,
+    template: str | tuple[str, str] = PLAIN,
     remark: Remark = unheard,
     progress: Progress = silent,
 ) -> TaskModule:
@@ -80,6 +82,7 @@ def convert(
         tags: the scheme of a tagging head's labels; None finds it. Callers get BIO.
         words: how a tagging task's texts are cut into words; None for those that the tokenizer
             has, as whoever trained it elsewhere had no other.
+        template: what its texts were put in when it was trained; see :mod:`centra.formats.template`.
         remark: told what was taken for granted.
         progress: told of each layer.
 
@@ -107,6 +110,7 @@ def convert(
             labels=labels,
             tags=tags,
             words=words,
+            template=template,
             remark=remark,
             progress=progress,
         )
@@ -123,6 +127,7 @@ def _convert(
     labels: Sequence[str] | None,
     tags: Scheme | None,
     words: Segmentation | None,
+    template: str | tuple[str, str],
     remark: Remark,
     progress: Progress,
 ) -> TaskModule:
@@ -170,11 +175,14 @@ def _convert(
         labels=names,
         head=head,
         form=form or _single(task, remark),
+        template=template,
     )
     module = TaskModule(spec, _weights(state, checkpoint, spec))
     pair = _PROBE_TEXTS[0] if spec.input == "pair" else None
     inputs = [Input(text, pair) for text in _PROBE_TEXTS]
-    _, batch = TextEncoder.of(matched.backbone, reader).batch(inputs)
+    encoder = TextEncoder.of(matched.backbone, reader).with_templates(Reading.of(spec).templates)
+    encoder.check_room(str(folder), pair=spec.input == "pair")
+    _, batch = encoder.batch(inputs)
     return with_probe(module, checkpoint, matched, batch=batch, reader=reader, remark=remark)
 
 
@@ -260,6 +268,7 @@ def _spec(
     labels: tuple[str, ...],
     head: HeadSpec,
     form: Literal["single", "pair"],
+    template: str | tuple[str, str],
 ) -> TaskSpec:
     spec = TaskSpec(
         kind=kind,
@@ -269,7 +278,9 @@ def _spec(
         tap_layer=tap,
         depth=matched.depth - tap,
         head=head,
-        decision=Decision(pooling="first" if checkpoint.tagging else checkpoint.head.pooling),
+        decision=Decision(
+            pooling="first" if checkpoint.tagging else checkpoint.head.pooling, template=template
+        ),
         training={"checkpoint": checkpoint.architecture},
     )
     spec.check(str(checkpoint.folder))
@@ -323,8 +334,10 @@ def _weights(
     family = checkpoint.family
     weights: dict[str, torch.Tensor] = {}
     for i in range(1, spec.depth + 1):
-        prefix = f"{family.prefix}{family.layer_name(checkpoint.settings, spec.tap_layer + i)}"
-        weights |= {f"layers.{i}.{name}": tensor for name, tensor in under(state, prefix).items()}
+        number = spec.tap_layer + i
+        for name in family.layer(checkpoint.settings, number).shapes:
+            source = family.encoder_name(checkpoint.settings, number, name)
+            weights[f"layers.{i}.{name}"] = state[family.prefix + source]
     if family.final_norm is not None:
         norm = f"{family.prefix}{family.final_norm(checkpoint.settings).name}."
         weights |= {f"head.norm.{end}": tensor for end, tensor in under(state, norm).items()}

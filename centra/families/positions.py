@@ -13,7 +13,27 @@ import numpy as np
 if TYPE_CHECKING:
     from centra.families.description import DistanceEmbeddings, RelativeBias, Rotary
 
-__all__ = ["distance_buckets", "distance_rows", "outside_window", "rotary_tables"]
+__all__ = [
+    "BLOCK",
+    "distance_buckets",
+    "distance_rows",
+    "distances",
+    "in_blocks",
+    "rotary_tables",
+]
+
+BLOCK = 128
+"""How many tokens of a long input look at those in their window together."""
+
+
+def in_blocks(window: int | None, length: int) -> bool:
+    """Whether attention in a window is computed block by block.
+
+    Args:
+        window: how far a token looks in each direction.
+        length: of the inputs, with padding.
+    """
+    return window is not None and length > max(2 * BLOCK, BLOCK + 2 * window)
 
 
 def rotary_tables(rotary: Rotary, positions: int) -> tuple[np.ndarray, np.ndarray]:
@@ -25,9 +45,20 @@ def rotary_tables(rotary: Rotary, positions: int) -> tuple[np.ndarray, np.ndarra
     return np.cos(angles), np.sin(angles)
 
 
-def distance_buckets(bias: RelativeBias, length: int) -> np.ndarray:
-    """For each pair of a token and one that it looks at the bucket, ``(length, length)`` of int64."""
-    distance = np.arange(length)[None] - np.arange(length)[:, None]
+def distances(tokens: int, seen: int, before: int = 0) -> np.ndarray:
+    """How far each of some tokens that are looked at stands behind each that looks, ``(tokens, seen)``.
+
+    Args:
+        tokens: how many look.
+        seen: how many they look at.
+        before: how many of those stand before the first that looks.
+    """
+    found: np.ndarray = np.arange(seen)[None] - before - np.arange(tokens)[:, None]
+    return found
+
+
+def distance_buckets(bias: RelativeBias, distance: np.ndarray) -> np.ndarray:
+    """The bucket of each of some distances (:func:`distances`), int64."""
     half = bias.buckets // 2
     single = half // 2
     found = np.where(distance > 0, half, 0)
@@ -50,10 +81,3 @@ def distance_rows(embeddings: DistanceEmbeddings, distances: np.ndarray) -> np.n
         places = np.where(size <= near, places, wide)
     rows: np.ndarray = np.clip(places + span, 0, 2 * span - 1)
     return rows
-
-
-def outside_window(window: int, length: int) -> np.ndarray:
-    """Which pairs of tokens are further apart than a window, booleans ``(length, length)``."""
-    places = np.arange(length)
-    outside: np.ndarray = np.abs(places[None] - places[:, None]) > window
-    return outside

@@ -101,7 +101,8 @@ def layer_inputs(shared: SharedState, layer: Layer) -> dict[str, Any]:
     attention = layer.attention
     assert attention.rotary is not None
     cosines, sines = shared.rotary(attention.rotary)
-    return {
-        "attention_mask": shared.looked_at(attention.window),
-        "position_embeddings": (cosines[None], sines[None]),
-    }
+    turns: dict[str, Any] = {"position_embeddings": (cosines[None], sines[None])}
+    in_window = shared.in_window(attention.window)
+    if in_window is not None:
+        return turns | {"attention_mask": None, "in_window": in_window}
+    return turns | {"attention_mask": shared.looked_at(attention.window)}

@@ -15,6 +15,7 @@ from pydantic import Field
 from centra.errors import FormatError, IncompatibleError
 from centra.families.heads import POOLINGS
 from centra.formats.documents import Document
+from centra.formats.template import PLAIN, parse_templates
 
 if TYPE_CHECKING:
     from centra.formats.task_module import TaskSpec
@@ -42,8 +43,9 @@ class Decision(Document):
     """The score below which a classification gives no label; None never does."""
     max_length: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=_is_none)
     """Tokens kept of each input, where fewer than the backbone's maximum."""
-    prefix: str | tuple[str, str] = Field(default="", exclude_if=lambda value: not value)
-    """Put before each text, or before the first and the second of a pair."""
+    template: str | tuple[str, str] = Field(default=PLAIN, exclude_if=lambda value: value == PLAIN)
+    """What each text is put in, or the first and the second of a pair, at ``{text}``; see
+    :mod:`centra.formats.template`."""
     pooling: str = Field(default="first", exclude_if=lambda value: value == "first")
     """How one row is made of an input's tokens; one of :data:`centra.families.heads.POOLINGS`."""
 
@@ -85,10 +87,12 @@ class Decision(Document):
                 f"{where}: decision.pooling is 'late', behind the dense layer, which its head does "
                 "not have"
             )
-        if isinstance(self.prefix, tuple) and spec.input != "pair":
-            raise FormatError(
-                f"{where}: decision.prefix has two texts, but the task takes single texts"
-            )
+        if isinstance(self.template, tuple) and spec.input != "pair":
+            raise FormatError(f"{where}: decision.template is two, but the task takes single texts")
+        try:
+            parse_templates(self.template)
+        except ValueError as error:
+            raise FormatError(f"{where}: decision.template: {error}") from error
 
     def completed(self, spec: TaskSpec, kind: Kind) -> Decision:
         """The same with what the kind and the head say where this says nothing."""

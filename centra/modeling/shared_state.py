@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from centra.families.positions import distance_buckets, outside_window, rotary_tables
+from centra.families.positions import distance_buckets, distances, in_blocks, rotary_tables
 from centra.modeling.shards import load_shard
 
 if TYPE_CHECKING:
@@ -69,9 +70,19 @@ class SharedState:
         if window is None or length <= window + 1:
             return self.mask
         if window not in self._windows:
-            near = torch.from_numpy(~outside_window(window, length)).to(device)[None, None]
+            far = np.abs(distances(length, length)) > window
+            near = torch.from_numpy(~far).to(device)[None, None]
             self._windows[window] = near if self.mask is None else near & self.mask
         return self._windows[window]
+
+    def in_window(self, window: int | None) -> tuple[int, torch.Tensor] | None:
+        """The window and what is real of long inputs, whose attention is computed block by block.
+
+        See :func:`centra.modeling.windows.attention_in_window`.
+        """
+        if window is None or not in_blocks(window, self.attention_mask.shape[1]):
+            return None
+        return window, self.attention_mask.bool()
 
     def rotary(self, rotary: Rotary) -> tuple[torch.Tensor, torch.Tensor]:
         """Cosines and sines ``(seq, size)``."""
@@ -96,11 +107,12 @@ class SharedState:
     def _added(self, relative_bias: RelativeBias | None, window: int | None) -> torch.Tensor:
         length, device = self.attention_mask.shape[1], self.attention_mask.device
         hidden = ~self.attention_mask.bool()[:, None, None, :]
+        distance = distances(length, length)
         if window is not None:
-            hidden = hidden | torch.from_numpy(outside_window(window, length)).to(device)
+            hidden = hidden | torch.from_numpy(np.abs(distance) > window).to(device)
         added = torch.zeros(hidden.shape, device=device)
         if relative_bias is not None:
-            buckets = torch.from_numpy(distance_buckets(relative_bias, length)).to(device)
+            buckets = torch.from_numpy(distance_buckets(relative_bias, distance)).to(device)
             added = added + self._tables[relative_bias.table][buckets].permute(2, 0, 1)
         return added.masked_fill(hidden, torch.finfo(added.dtype).min)
 

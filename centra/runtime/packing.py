@@ -16,19 +16,38 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from centra.families.positions import BLOCK
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from centra.families.heads import Pooling
     from centra.tokenization.text_encoder import Encoded
 
-__all__ = ["Bucket", "Packed", "Part", "padded_length"]
+__all__ = ["Blocks", "Bucket", "Packed", "Part", "padded_length"]
 
 _LENGTHS = np.array([16, 32, 48, 64, 96, 128])
 _STEP = 128
 """Above the list, lengths are padded to multiples of this."""
 _SQUARES = 2**18
-"""Pairs of tokens, per head, that attention looks at in one go: bounds its memory at any length."""
+"""Pairs of tokens, per head, that attention looks at in one go. Inputs that have more are in buckets of
+their own, and looked at block by block, which bounds its memory at any length."""
+_ROWS = 1024
+"""How many tokens of such an input look at all of it together."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Blocks:
+    """Tokens of a long input in blocks, and those that each block looks at."""
+
+    gather: np.ndarray
+    """``(n, BLOCK)``: the packed tokens; padding repeats the input's last."""
+    seen: np.ndarray
+    """``(n, BLOCK + 2 * window)``: those that are looked at; padding repeats the first or the last."""
+    mask: np.ndarray
+    """Of these, int32: 1 for tokens, 0 for padding."""
+    scatter: np.ndarray
+    """``(tokens,)``: where in ``n × BLOCK`` the packed tokens lie."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,6 +62,38 @@ class Bucket:
     """``(n, length)`` of int32: 1 for tokens, 0 for padding."""
     scatter: np.ndarray
     """``(tokens,)``: where in ``n × length`` the packed tokens of these inputs lie."""
+    _blocks: dict[int, list[Blocks]] = field(default_factory=dict)
+
+    @property
+    def long(self) -> bool:
+        """Whether it holds one input, with which no other of its length is looked at in one go."""
+        return int(self.mask.shape[1]) ** 2 > _SQUARES // 2
+
+    @property
+    def rows(self) -> slice:
+        """Where the packed tokens of a long input lie."""
+        start = int(self.gather[0, 0])
+        return slice(start, start + len(self.scatter))
+
+    @property
+    def pieces(self) -> list[slice]:
+        """The same in pieces that look at all of the input together."""
+        rows = self.rows
+        return [
+            slice(start, min(start + _ROWS, rows.stop))
+            for start in range(rows.start, rows.stop, _ROWS)
+        ]
+
+    def near(self, window: int) -> list[Blocks]:
+        """A long input's tokens with those in a window; so many at a time as are looked at in one go."""
+        if window not in self._blocks:
+            most = max(1, _SQUARES // (BLOCK * (BLOCK + 2 * window))) * BLOCK
+            tokens = len(self.scatter)
+            self._blocks[window] = [
+                _near(self.rows, start, min(start + most, tokens), window)
+                for start in range(0, tokens, most)
+            ]
+        return self._blocks[window]
 
     @cached_property
     def bias(self) -> np.ndarray:
@@ -128,19 +179,31 @@ class Packed:
         """
         chosen = np.isin(self.order, inputs)
         tokens = np.nonzero(np.repeat(chosen, self.lengths))[0]
-        lengths = self.lengths[chosen]
-        packed = Packed(
+        own = self.order[chosen], self.lengths[chosen], self.padded[chosen]
+        return self._with(tokens, *own), tokens
+
+    def beginnings(self, tokens: int) -> tuple[Packed, np.ndarray]:
+        """The first tokens of each input, as many as there are up to some number; likewise."""
+        lengths = np.minimum(self.lengths, tokens)
+        found = np.nonzero(self.places < tokens)[0]
+        padded = np.minimum(self.padded, padded_length(tokens))
+        return self._with(found, self.order, lengths, padded), found
+
+    def _with(
+        self, tokens: np.ndarray, order: np.ndarray, lengths: np.ndarray, padded: np.ndarray
+    ) -> Packed:
+        """Some of the tokens, of inputs of such lengths."""
+        return Packed(
             input_ids=self.input_ids[tokens],
             token_type_ids=self.token_type_ids[tokens],
             columns=self.columns[tokens],
             rows=self.rows[tokens],
-            order=self.order[chosen],
+            order=order,
             firsts=lengths.cumsum() - lengths,
             lengths=lengths,
-            padded=self.padded[chosen],
+            padded=padded,
             seq=self.seq,
         )
-        return packed, tokens
 
     @cached_property
     def places(self) -> np.ndarray:
@@ -227,3 +290,16 @@ def _buckets(padded: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> Ite
                 mask=mask.astype(np.int32),
                 scatter=np.nonzero(mask.reshape(-1))[0],
             )
+
+
+def _near(rows: slice, first: int, end: int, window: int) -> Blocks:
+    """Blocks of a long input's tokens from a first one on, counted within the input."""
+    last = rows.stop - rows.start - 1
+    starts = np.arange(first, end, BLOCK)[:, None]
+    tokens, seen = starts + np.arange(BLOCK), starts + np.arange(-window, BLOCK + window)
+    return Blocks(
+        gather=rows.start + tokens.clip(max=last),
+        seen=rows.start + seen.clip(0, last),
+        mask=((seen >= 0) & (seen <= last)).astype(np.int32),
+        scatter=np.arange(end - first),
+    )

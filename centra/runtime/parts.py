@@ -253,14 +253,14 @@ def _reading_encoder(
     reader: BlobReader,
 ) -> TextEncoder:
     """A backbone's encoder as some tasks read; a shorter limit takes a tokenizer of its own."""
-    digest, prefixes, limit = reading
+    digest, templates, limit = reading
     encoder = encoders[digest]
     if limit:
         key = UnitKey(digest=digest, precision="", engine="tokenizers", settings=limit)
         encoder = _ENCODERS.get(
             key, lambda: TextEncoder.of(specs[digest], reader, max_length=limit)
         )
-    return encoder.with_prefixes(prefixes) if any(prefixes) else encoder
+    return encoder.with_templates(templates)
 
 
 def _submit(

@@ -11,7 +11,9 @@ import numpy as np
 from centra.data.inputs import Input
 from centra.data.words import dictionary_script
 from centra.errors import FormatError, IncompatibleError
+from centra.formats.template import Template, parse_templates
 from centra.system.panics import no_panic
+from centra.tokenization.templated import Templated, Tokens, cut_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,17 +37,16 @@ class Reading(NamedTuple):
 
     backbone: str
     """Its digest."""
-    prefixes: tuple[str, str] = ("", "")
-    """What is put before the first text of an input, and before the second of a pair."""
+    templates: tuple[Template, Template] = (Template(), Template())
+    """What is put around the first text of an input, and around the second of a pair."""
     max_length: int = 0
     """Tokens kept of each input; 0 for the backbone's maximum."""
 
     @classmethod
     def of(cls, spec: TaskSpec) -> Reading:
         """A task's."""
-        prefix, limit = spec.decision.prefix, spec.decision.max_length
-        prefixes = prefix if isinstance(prefix, tuple) else (prefix, prefix)
-        return cls(spec.backbone, prefixes, limit or 0)
+        templates = parse_templates(spec.decision.template)
+        return cls(spec.backbone, templates, spec.decision.max_length or 0)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Row:
     input_ids: list[int]
     token_type_ids: list[int]
     offsets: list[Span]
-    """Per token the characters of the text that it covers; empty spans for special tokens."""
+    """Per token the characters of the text that it covers; empty spans for special tokens, and for
+    those of a template."""
     given: int = 0
     """How many tokens the whole input has, where it was truncated; else 0."""
     continuing: frozenset[int] = frozenset()
@@ -102,7 +104,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A padded batch; each array is ``(batch, seq)`` of int64."""
+    """A batch with padding behind the tokens, whatever side a tokenizer of transformers pads on.
+
+    Each array is ``(batch, seq)`` of int64.
+    """
 
     input_ids: np.ndarray
     attention_mask: np.ndarray
@@ -146,7 +151,7 @@ class TextEncoder:
 
         self.pad_token_id = pad_token_id
         self._token_types = token_types
-        self._prefixes = ("", "")
+        self._templates: tuple[Template, Template] | None = None
         self._max_length = max_length
         self._long = 16 * max_length
         try:
@@ -176,45 +181,46 @@ class TextEncoder:
             token_types=spec.token_types,
         )
 
-    def with_prefixes(self, prefixes: tuple[str, str]) -> TextEncoder:
-        """The same tokenizer, which puts something before the first and the second text of inputs."""
+    def with_templates(self, templates: tuple[Template, Template]) -> TextEncoder:
+        """The same tokenizer, which puts something around the first and the second text of inputs."""
         found = copy.copy(self)
-        found._prefixes = prefixes  # noqa: SLF001 - another of this class
+        found._templates = templates if any(map(any, templates)) else None  # noqa: SLF001
         return found
 
     def check_room(self, where: str, *, pair: bool) -> None:
-        """Refuse prefixes that leave no token for the texts.
+        """Refuse templates that leave no token for the texts.
 
         Raises:
             IncompatibleError: they do.
             FormatError: the tokenizer fails on them.
         """
-        prefixes = self._prefixes[: 1 + pair]
+        templates = (self._templates or (Template(), Template()))[: 1 + pair]
+        written = [part for template in templates for part in template]
         try:
             with no_panic(lambda error: ValueError(str(error))):
-                encodings = self.tokenizer.encode_batch([*prefixes], add_special_tokens=False)
+                encodings = self.tokenizer.encode_batch(written, add_special_tokens=False)
         except Exception as error:  # The library's own are of no other class.
-            raise FormatError(f"{where}: the tokenizer fails on its prefix ({error})") from error
+            raise FormatError(f"{where}: the tokenizer fails on its template ({error})") from error
         taken = sum(len(part) for whole in encodings for part in (whole, *whole.overflowing))
         special = self.tokenizer.num_special_tokens_to_add(is_pair=pair)
-        if taken + special + len(prefixes) > self._max_length:
+        if taken + special + len(templates) > self._max_length:
             raise IncompatibleError(
                 f"{where}: keeps {self._max_length} tokens of an input; with {special} special ones "
-                f"and the {taken} of its prefix no room is left for the texts",
-                code="prefix-too-long",
+                f"and the {taken} of its template no room is left for the texts",
+                code="template-too-long",
                 max_length=self._max_length,
-                prefix=taken,
+                template=taken,
             )
 
     def encode(self, inputs: Iterable[Input]) -> list[Row]:
         """Encode inputs; the special tokens of single texts or pairs are added.
 
-        Offsets are those of the texts as given, without a prefix.
+        Offsets are those of the texts as given, without a template.
 
         Raises:
             FormatError: the tokenizer fails on a text.
         """
-        items = [self._prefixed(item) for item in inputs]
+        items = [self._in_templates(item) for item in inputs]
         try:
             with no_panic(lambda error: ValueError(str(error))):
                 encodings = self.tokenizer.encode_batch([self._texts(item) for item in items])
@@ -227,13 +233,13 @@ class TextEncoder:
         rows = self.encode(inputs)
         return rows, Encoded.pad(rows, self.pad_token_id)
 
-    def _prefixed(self, item: Input) -> Input:
+    def _in_templates(self, item: Input) -> Input:
         """What is tokenised of an input."""
-        first, second = self._prefixes
-        if not first and not second:
+        if self._templates is None:
             return item
+        first, second = self._templates
         pair = item.text_pair
-        return Input(first + item.text, None if pair is None else second + pair)
+        return Input(first.around(item.text), None if pair is None else second.around(pair))
 
     def _texts(self, item: Input) -> Any:
         """What the tokenizer is given of an input.
@@ -255,26 +261,42 @@ class TextEncoder:
         return text[: max(ends)] if ends else text
 
     def _row(self, encoding: Encoding, item: Input) -> Row:
-        ids, offsets = encoding.ids, encoding.offsets
+        pieces = self._pieces(encoding, item) if encoding.overflowing else []
+        ids, offsets, types = encoding.ids, encoding.offsets, None
+        if self._templates is not None:
+            ids, offsets, types = self._templated(encoding, item, pieces)
         if self._space in ids:
             # A space of its own before a word touches none of the word's characters.
             offsets = [
                 (start, start) if token == self._space else (start, end)
                 for token, (start, end) in zip(ids, offsets, strict=True)
             ]
-        if any(self._prefixes):
-            before = [0 if i is None else len(self._prefixes[i]) for i in encoding.sequence_ids]
-            offsets = [
-                (max(start - length, 0), max(end - length, 0))
-                for length, (start, end) in zip(before, offsets, strict=True)
-            ]
         return Row(
             input_ids=ids,
-            token_type_ids=encoding.type_ids if self._token_types else [0] * len(ids),
+            token_type_ids=(types or encoding.type_ids) if self._token_types else [0] * len(ids),
             offsets=offsets,
-            given=self._count(encoding, item),
+            given=self._count(pieces),
             continuing=self._continuing(encoding, item.text),
         )
+
+    def _templated(
+        self, encoding: Encoding, item: Input, pieces: Sequence[Sequence[Encoding]]
+    ) -> Tokens:
+        """The tokens of an input in templates."""
+        assert self._templates is not None
+        texts = [
+            Templated(template, len(text) - len(template.before) - len(template.after))
+            for template, text in zip(self._templates, (item.text, item.text_pair), strict=True)
+            if text is not None
+        ]
+        if pieces:
+            special = self.tokenizer.num_special_tokens_to_add(is_pair=len(texts) > 1)
+            return cut_texts(encoding, texts, pieces, self._max_length - special)
+        spans = [
+            span if i is None else texts[i].own_span(span)
+            for i, span in zip(encoding.sequence_ids, encoding.offsets, strict=True)
+        ]
+        return encoding.ids, spans, encoding.type_ids
 
     def _continuing(self, encoding: Encoding, text: str) -> frozenset[int]:
         if self._continues is None or not dictionary_script(text):
@@ -286,22 +308,24 @@ class TextEncoder:
             if name.startswith(self._continues) and dictionary_script(text[start : start + 1])
         )
 
-    def _count(self, encoding: Encoding, item: Input) -> int:
-        """How many tokens an input would have if nothing were cut off; 0 where nothing was."""
-        cut = encoding.overflowing
-        if not cut:
-            return 0
+    def _pieces(self, encoding: Encoding, item: Input) -> list[list[Encoding]]:
+        """What the tokenizer made of each text of an input, cut into pieces."""
         if item.text_pair is None:
-            # Each piece has the special tokens again.
-            special = self.tokenizer.num_special_tokens_to_add(is_pair=False)
-            return special + sum(len(piece) - special for piece in (encoding, *cut))
+            return [[encoding, *encoding.overflowing]]
         # Of a pair the pieces of one text are combined with those of the other.
-        parts = [
-            part
+        return [
+            [whole, *whole.overflowing]
             for whole in self.tokenizer.encode_batch(
                 [item.text, item.text_pair], add_special_tokens=False
             )
-            for part in (whole, *whole.overflowing)
         ]
-        special = self.tokenizer.num_special_tokens_to_add(is_pair=True)
-        return special + sum(map(len, parts))
+
+    def _count(self, pieces: Sequence[Sequence[Encoding]]) -> int:
+        """How many tokens an input would have if nothing were cut off; 0 where nothing was."""
+        if not pieces:
+            return 0
+        pair = len(pieces) > 1
+        special = self.tokenizer.num_special_tokens_to_add(is_pair=pair)
+        # Each piece of a single text has the special tokens again.
+        own = 0 if pair else special
+        return special + sum(len(piece) - own for parts in pieces for piece in parts)

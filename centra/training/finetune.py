@@ -44,7 +44,7 @@ def finetune(
     max_length: int = Recipe.max_length,
     crf: bool = Recipe.crf,
     pooling: str = Recipe.pooling,
-    prefix: str = Recipe.prefix,
+    template: str | tuple[str, str] = Recipe.template,
     seed: int = Recipe.seed,
     kind: str | None = None,
     labels: Sequence[str] | str | os.PathLike[str] = (),
@@ -68,7 +68,7 @@ def finetune(
         tap: the frozen layer to read; 0 is the embeddings.
         depth: how many layers learn, above the tap.
         epochs, learning_rate, batch_size, warmup, weight_decay, dropout, patience, metric,
-            max_length, crf, pooling, prefix, seed: see :class:`centra.training.recipe.Recipe`.
+            max_length, crf, pooling, template, seed: see :class:`centra.training.recipe.Recipe`.
         kind: of the task, by name; by default what the labels look like.
         labels: all of them in their order, or a file of them; by default those of the training
             data, sorted.
@@ -108,7 +108,7 @@ def finetune(
         max_length=max_length,
         crf=crf,
         pooling=pooling,
-        prefix=prefix,
+        template=template,
         seed=seed,
     )
     return train_to_file(

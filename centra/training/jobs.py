@@ -76,7 +76,7 @@ class Job:
             self.reader,
             self.data,
             max_length=self.recipe.max_length,
-            prefix=self.recipe.prefix,
+            template=self.recipe.template,
             labelling=self.labelling,
         )
         return Run(

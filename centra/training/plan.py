@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from centra.data.labelling import Labelling
 from centra.data.labels import check_labels, read_labels
@@ -16,6 +16,7 @@ from centra.errors import UsageError
 from centra.families.heads import Pooling  # noqa: TC001 - pydantic reads it
 from centra.formats.documents import Document
 from centra.formats.task_module import KindName  # noqa: TC001
+from centra.formats.template import parse_templates
 from centra.formats.thresholds import read_thresholds
 from centra.formats.toml import read_toml
 from centra.formats.validation import explain
@@ -31,6 +32,14 @@ Rates = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]
 
 
+def _checked(template: str | tuple[str, str]) -> str | tuple[str, str]:
+    parse_templates(template)
+    return template
+
+
+Templates = Annotated[str | tuple[str, str], AfterValidator(_checked)]
+
+
 class _Training(Document):
     """What all runs share; :class:`centra.training.recipe.Recipe` says what each means."""
 
@@ -44,7 +53,7 @@ class _Training(Document):
     max_length: Annotated[int, Field(ge=0)] = Recipe.max_length
     crf: bool = Recipe.crf
     pooling: Pooling = "first"
-    prefix: str = Recipe.prefix
+    template: Templates = Recipe.template
 
 
 class _Search(Document):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from centra.errors import UsageError
 from centra.families.heads import POOLINGS
+from centra.formats.template import PLAIN, parse_templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -55,6 +56,14 @@ def _tokens(value: int) -> str | None:
 
 def _pooling(value: str) -> str | None:
     return None if value in POOLINGS else f"must be one of {', '.join(POOLINGS)}"
+
+
+def _template(value: str | tuple[str, str]) -> str | None:
+    try:
+        parse_templates(value)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _seed(value: int) -> str | None:
@@ -112,8 +121,12 @@ class Recipe:
         "first", "How a text's tokens become one row: first, mean, max or late.", _pooling
     )
     """See :data:`centra.families.heads.Pooling`. A student has its teacher's."""
-    prefix: str = _setting("", "Put before each text, in training and in every answer.")
-    """A student has its teacher's."""
+    template: str | tuple[str, str] = _setting(
+        PLAIN,
+        "What each text is put in, in training and in every answer, e.g. 'query: {text}'.",
+        _template,
+    )
+    """Or one for each text of a pair; see :mod:`centra.formats.template`. A student has its teacher's."""
     seed: int = _setting(0, "Of the head's first weights and the order of examples.", _seed)
 
     def check(self, backbone: BackboneSpec) -> None:

@@ -347,7 +347,7 @@ def _check_teacher(teacher: TaskSpec, path: str, data: TaskSpec, recipe: Recipe)
             code="bad-setting",
             setting="crf",
         )
-    for name in ("pooling", "prefix"):
+    for name in ("pooling", "template"):
         own, has = getattr(recipe, name), getattr(teacher.decision, name)
         if own not in (getattr(Recipe, name), has):
             raise UsageError(

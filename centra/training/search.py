@@ -109,7 +109,7 @@ def search(
         reader,
         shared_data,
         max_length=recipe.max_length,
-        prefix=recipe.prefix,
+        template=recipe.template,
         labelling=labelling,
     )
     for text in examples.remarks:

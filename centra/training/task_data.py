@@ -14,6 +14,7 @@ from centra.data.words import are_characters
 from centra.errors import DataError, FormatError
 from centra.formats.decision import Decision
 from centra.formats.task_module import HeadSpec, TaskSpec
+from centra.formats.template import PLAIN
 from centra.kinds import kind_named
 from centra.tokenization.text_encoder import Reading, TextEncoder
 from centra.training.contract_inference import InferredContract, infer_contract
@@ -78,7 +79,7 @@ class TaskData:
         folder: Path | S3Path | DataBlobs,
         *,
         max_length: int = 0,
-        prefix: str = "",
+        template: str | tuple[str, str] = PLAIN,
         labelling: Labelling | None = None,
         like: TaskSpec | None = None,
     ) -> TaskData:
@@ -89,7 +90,7 @@ class TaskData:
             reader: where its blobs are.
             folder: holds both files; see :func:`centra.data.inputs.read_examples`.
             max_length: tokens kept of each input; 0 for the backbone's maximum.
-            prefix: put before each text; that of ``like`` where there is one.
+            template: what each text is put in; that of ``like`` where there is one.
             labelling: what the labels mean, where the data do not say it.
             like: see :func:`centra.training.contract_inference.infer_contract`.
 
@@ -115,7 +116,7 @@ class TaskData:
             depth=0,
             head=_head(inferred, labelling, like),
             decision=Decision(
-                prefix=prefix if like is None else like.decision.prefix,
+                template=template if like is None else like.decision.template,
                 # What was learnt from so many tokens is asked about as many.
                 max_length=max_length if 0 < max_length < backbone.max_length else None,
             ),
@@ -127,8 +128,8 @@ class TaskData:
         thresholds = labelling.thresholds if labelling else None
         if thresholds is not None:
             thresholds.decide(spec)  # Refused here, before anything is computed.
-        prefixes = Reading.of(spec).prefixes
-        encoder = TextEncoder.of(backbone, reader, max_length=max_length).with_prefixes(prefixes)
+        encoder = TextEncoder.of(backbone, reader, max_length=max_length)
+        encoder = encoder.with_templates(Reading.of(spec).templates)
         encoder.check_room("training", pair=spec.input == "pair")
         splits = [_encode(spec, examples, encoder) for examples in (inferred.train, inferred.dev)]
         soft, teacher = None, None

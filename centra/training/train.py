@@ -161,7 +161,7 @@ def train_module(
         reader,
         data,
         max_length=recipe.max_length,
-        prefix=recipe.prefix,
+        template=recipe.template,
         labelling=labelling,
         like=None if teacher is None else _teacher_spec(teacher, backbone),
     )

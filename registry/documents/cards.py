@@ -46,8 +46,9 @@ class Card(Document):
     pooling: str
     """How a text's tokens become one row: ``first``, ``mean``, ``max`` or ``late``; of no weight for heads
     on every token."""
-    prefix: str | list[str]
-    """What is put before each text, or before the first and the second of a pair; empty for nothing."""
+    template: str | list[str]
+    """What each text is put in, or the first and the second of a pair, at ``{text}``; that alone for
+    nothing."""
     max_length: int | None
     """Tokens kept of each input; null for the backbone's maximum."""
     crf: bool
@@ -70,7 +71,7 @@ class Card(Document):
             threshold=[*card.threshold] if isinstance(card.threshold, tuple) else card.threshold,
             rejection=card.rejection,
             pooling=card.pooling,
-            prefix=[*card.prefix] if isinstance(card.prefix, tuple) else card.prefix,
+            template=[*card.template] if isinstance(card.template, tuple) else card.template,
             max_length=card.max_length,
             crf=card.crf,
             training=card.training,

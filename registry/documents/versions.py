@@ -88,7 +88,7 @@ class DecisionChange(Document):
     """A field in which the decisions of two modules differ: how their logits become answers."""
 
     field: str
-    """``activation``, ``threshold``, ``rejection``, ``max_length``, ``prefix`` or ``pooling``."""
+    """``activation``, ``threshold``, ``rejection``, ``max_length``, ``template`` or ``pooling``."""
     from_: float | str | list[float] | list[str] | None = from_field()
     to: float | str | list[float] | list[str] | None
 

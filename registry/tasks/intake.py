@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from centra.errors import ConflictError, NotFoundError, UsageError
+from centra.formats.template import PLAIN
 from centra.progress import Progress, Remark, unheard
 from registry.rules.lifecycle import BackboneState
 
@@ -43,6 +44,7 @@ class Checkpoint:
     """A file with its labels; see :func:`centra.data.labels.read_labels`."""
     tags: Scheme | None = None
     words: Segmentation | None = None
+    template: str | tuple[str, str] = PLAIN
     remark: Remark = unheard
     """Told what was taken for granted."""
 
@@ -126,7 +128,7 @@ def _private_copy(
             elif checkpoint and checkpoint.is_declared():
                 raise UsageError(
                     f"{source}: is a file, and a task module says all of itself; a backbone, tap, "
-                    "input, kind or labels is declared for checkpoint folders",
+                    "input, kind, labels or template is declared for checkpoint folders",
                     code="not-a-checkpoint",
                 )
             else:
@@ -188,6 +190,7 @@ def _convert(
         labels=None if options.labels is None else read_labels(options.labels),
         tags=options.tags,
         words=options.words,
+        template=options.template,
         remark=options.remark,
         progress=progress,
     )

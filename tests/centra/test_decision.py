@@ -138,7 +138,12 @@ def test_a_module_with_a_decision_reads_back(
         ("classification", {"threshold": 0.4}, FormatError, "threshold does not suit"),
         ("multilabel", {"threshold": (0.4, 0.5)}, FormatError, "2 numbers for 3 labels"),
         ("multilabel", {"rejection": 0.4}, FormatError, "rejection does not suit a multilabel"),
-        ("classification", {"prefix": ("a", "b")}, FormatError, "two texts, but .* single texts"),
+        (
+            "classification",
+            {"template": ("{text}", "a {text}")},
+            FormatError,
+            "is two, but .* single texts",
+        ),
         ("regression", {"pooling": "sum"}, IncompatibleError, r"pooling is 'sum'.* first, mean"),
         ("tagging", {"pooling": "mean"}, FormatError, r"decision\.pooling does not suit a tagging"),
     ],

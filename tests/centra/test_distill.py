@@ -776,7 +776,7 @@ def test_a_student_reads_and_pools_as_its_teacher(
     tiny_data: Callable[[str], Path],
     tmp_path: Path,
 ) -> None:
-    recipe = replace(RECIPE, pooling="mean", prefix="play: ", max_length=12)
+    recipe = replace(RECIPE, pooling="mean", template="play: {text} now", max_length=12)
     teacher = train_module(
         tiny_backbone.spec, tiny_backbone.store, tiny_data("single"), recipe, work=tmp_path / "work"
     )
@@ -784,13 +784,13 @@ def test_a_student_reads_and_pools_as_its_teacher(
 
     found = student(of=tmp_path / "teacher.safetensors", depth=1, max_length=12)
 
-    decision = Decision(pooling="mean", prefix="play: ", max_length=12)
+    decision = Decision(pooling="mean", template="play: {text} now", max_length=12)
     assert teacher.spec.decision == decision
     assert found.spec.decision == decision
-    # The teacher's own answers come from the texts with their prefix.
+    # The teacher's own answers come from the texts in their template.
     assert teacher.tensors["probe.input_ids"].shape[1] <= 12
     first = teacher.tensors["probe.input_ids"][:, 1]
     assert (first == first[0]).all()
-    for name, value in (("pooling", "max"), ("prefix", "rain: ")):
+    for name, value in (("pooling", "max"), ("template", "rain: {text}")):
         with pytest.raises(UsageError, match=f"{name}: a student has its teacher's"):
             student(of=tmp_path / "teacher.safetensors", **{name: value})

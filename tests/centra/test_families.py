@@ -6,6 +6,7 @@ is tested elsewhere.
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -138,6 +139,36 @@ def test_padding_may_come_first(family: str, imported: Callable[[str], support.B
 
     theirs = reference_states(backbone.folder, tensors(batch))
     assert_states([*ours], theirs, batch, 0.0 if TINY[family].exact else TOLERANCE)
+
+
+@every_family
+@few_samples
+def test_inputs_are_padded_behind_on_whatever_side_the_tokenizer_pads(
+    family: str, make_encoder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """They are as transformers computes them where it pads before them, and counts from the first token."""
+    folder, store = copied(make_encoder(family), tmp_path / "model"), LocalStore(tmp_path / "store")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"padding_side": "left"}))
+    backbone = support.Backbone(import_backbone(str(folder), store), store, folder)
+    batch, inputs = encoded(backbone, BATCHES["ragged"]), [item.text for item in BATCHES["ragged"]]
+    assert (np.diff(batch.attention_mask, axis=1) <= 0).all()
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    left = {**tokenizer(inputs, padding=True, truncation=True, return_tensors="pt")}
+    before = left["attention_mask"].numpy().astype(bool)
+    assert (np.diff(before.astype(int), axis=1) >= 0).all()
+    assert not before.all()
+    if not family_named(backbone.spec.family).position_offset:
+        left["position_ids"] = (left["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+    theirs = reference_states(folder, left)
+
+    behind = batch.attention_mask.astype(bool)
+    ours = onnx_states(backbone.spec, store, batch)
+    both = zip(trunk_states(backbone, tensors(batch)), ours, theirs, strict=True)
+    for torch_states, onnx, reference in both:
+        for own in (torch_states.numpy(), onnx):
+            assert np.abs(own[behind] - reference.numpy()[before]).max() <= TOLERANCE
 
 
 @every_family

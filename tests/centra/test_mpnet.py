@@ -14,7 +14,7 @@ from benchmarks.tools.weights import MPNET_DIGEST
 from centra.checkpoints.backbone import import_backbone
 from centra.data.inputs import Input
 from centra.errors import FormatError, IncompatibleError
-from centra.families.positions import distance_buckets
+from centra.families.positions import distance_buckets, distances
 from centra.system.files import file_digest
 from centra.tokenization.text_encoder import TextEncoder
 from tests import support
@@ -40,7 +40,7 @@ def test_distances_fall_into_the_buckets_that_transformers_has(
 
     theirs = MPNetEncoder.relative_position_bucket(places[None] - places[:, None])
 
-    assert np.array_equal(distance_buckets(bias, 600), theirs.numpy())
+    assert np.array_equal(distance_buckets(bias, distances(600, 600)), theirs.numpy())
 
 
 def test_the_table_is_part_of_layer_0(imported: Callable[[str], support.Backbone]) -> None:

@@ -54,7 +54,7 @@ metric = "entity_f1"
 max_length = 48
 crf = true
 pooling = "mean"
-prefix = "query: "
+template = "query: {text}"
 
 [distill]
 layers = [3, 1]
@@ -119,7 +119,7 @@ def test_every_setting_reaches_its_run(path: Path) -> None:
         max_length=48,
         crf=True,
         pooling="mean",
-        prefix="query: ",
+        template="query: {text}",
     )
     changed = {
         field.name
@@ -218,7 +218,7 @@ BAD = {
     "training.metric": ["7"],
     "training.max_length": ["-1", "1.5"],
     "training.pooling": ['"middle"', "1"],
-    "training.prefix": ["7", "true"],
+    "training.template": ["7", "true", '"query: "', '["{text}"]', '["{text}", "a"]'],
     "training.crf": ['"perhaps"', "7", "1", '"yes"'],
     "distill.layers": ["[]", "[0]", "2", "[1.5]"],
     "distill.temperature": ["0.0", "-1.0", "inf", "nan"],

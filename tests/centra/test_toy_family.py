@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -244,6 +245,24 @@ def test_hidden_states_of_the_batched_engine_are_near_the_reference(
 
     for own, other in zip(ours, plain_states(weights_of(toy), batch), strict=True):
         assert_near(own, other, batch, NEAR[dtype])
+
+
+def test_a_long_input_is_biased_by_distance_in_its_window(tmp_path: Path) -> None:
+    """Block by block, against all pairs."""
+    folder = toy_family.make_encoder(tmp_path / "model", longest=512)
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_max_length": 512}))
+    store = LocalStore(tmp_path / "store")
+    toy = support.Backbone(import_backbone(str(folder), store), store, folder)
+    batch = encoded(toy, [Input("rain go " * 200), Input("go to rome " * 90), Input("go")])
+    assert batch.attention_mask.sum(axis=1).tolist() == [402, 272, 3]
+
+    theirs = torch_states(toy, batch)
+
+    batched = states_of(BatchedEngine(torch.device("cpu"), "fp32"), toy.spec, toy, batch)
+    for ours in (onnx_states(toy.spec, toy.store, batch), batched):
+        for own, other in zip(ours, theirs, strict=True):
+            assert_near(own, torch.from_numpy(other), batch, TOLERANCE)
 
 
 @torch.inference_mode()
@@ -558,6 +577,7 @@ def test_work_is_counted_by_what_each_layer_has(
         task_work(manifest.tasks[name], toy.spec, batch=3, length=20)
         for name in ("window", "turned")
     )
-    assert window.flops == 2 * 3 * linear + attention + head
+    # A first token sees itself and two more.
+    assert window.flops == 2 * 3 * linear + 4 * 3 * 4 * 3 * 32 + head
     # Its keys turn with their positions, so each token has one.
     assert turned.flops == 2 * (3 * linear + 3 * 19 * 32 * 32) + attention + head

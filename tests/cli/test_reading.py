@@ -98,7 +98,7 @@ def test_the_json_of_a_version_keeps_its_fields_and_adds_the_card(distilled: Pat
         "threshold": 0.5,
         "rejection": None,
         "pooling": "first",
-        "prefix": "",
+        "template": "{text}",
         "max_length": None,
         "crf": False,
         "training": TRAINING,

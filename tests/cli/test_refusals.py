@@ -236,6 +236,12 @@ USAGE = {
     "train --task new --backbone tiny --data {data} --tap 2 --depth 1 --epochs 0": (
         "epochs must be greater than 0"
     ),
+    "train --task new --backbone tiny --data {data} --tap 2 --depth 1 --template query:": (
+        "'query:' does not say where the text goes; write {text} there, as in 'query:{text}'"
+    ),
+    "task register new {jsonl} --template {{text}}. --template {{text}} --template {{text}}": (
+        "is given 3 times; expected once, or twice for pairs"
+    ),
     "train --task new --backbone tiny --data {data} --tap 2 --depth 1 --metric f1": (
         "no metric 'f1'; expected one of accuracy, macro_f1, matthews"
     ),

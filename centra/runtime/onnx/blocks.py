@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from centra.families.positions import in_blocks
 from centra.runtime.onnx import layer_graphs
+from centra.runtime.onnx.convolution import neighbours
 from centra.runtime.onnx.disentangled import DistanceTerms
 from centra.runtime.onnx.session import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from centra.families.description import Attention
     from centra.families.description import Layer as LayerDescription
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from centra.formats.precision import Precision
     from centra.runtime.engine import Inputs
     from centra.runtime.onnx.shared_state import SharedState
-    from centra.runtime.packing import Bucket, Packed, Part
+    from centra.runtime.packing import Blocks, Bucket, Packed, Part
     from centra.runtime.pool import Pool
 
 __all__ = ["FirstLayer", "Hidden", "Layer"]
@@ -53,6 +55,7 @@ class Hidden:
         self.shared = shared
         self._padded: list[np.ndarray] | None = None
         self._pooled: dict[Pooling, np.ndarray] = {}
+        self._beginnings: dict[int, Hidden] = {}
         self._readers = readers
         self._waiting: Counter[bytes] | None = None
         self._read: dict[bytes, Hidden] = {}
@@ -86,6 +89,16 @@ class Hidden:
             if self._waiting[key] > 0:
                 self._read[key] = found
             return found
+
+    def beginnings(self, tokens: int) -> Hidden:
+        """Those of each input's first tokens, up to so many; made once for all branches that read them."""
+        if int(self.packed.lengths.max()) <= tokens:
+            return self
+        with self._lock:
+            if tokens not in self._beginnings:
+                packed, found = self.packed.beginnings(tokens)
+                self._beginnings[tokens] = Hidden(self.states[found], self.shared.of(packed))
+            return self._beginnings[tokens]
 
     def padded(self) -> list[np.ndarray]:
         """Per bucket ``(n, length, hidden)``; made once for all branches that read these states."""
@@ -127,6 +140,7 @@ class Layer:
         """
         self._pool = pool
         self._parts = layer.attention
+        self._beside = layer.convolution
         self._project = Program(layer_graphs.project(weights, layer, precision))
         self._attend = _attention(layer.attention)
         self._terms = _terms(weights, layer, distances)
@@ -145,9 +159,11 @@ class Layer:
         own = states[part.rows]
         turns = [table[part.rows] for table in shared.turns(self._parts)]
         projected = self._by_rows(self._project, own, *turns)
-        added = partial(shared.scores, self._parts) if self._terms is None else self._terms.of
-        context = self._attend(projected, part, added)
-        (found,) = self._by_rows(self._finish, context, own)
+        context = self._attend(projected, part, shared, self._terms, self._pool)
+        read = [own]
+        if self._beside is not None:
+            read.append(neighbours(states, shared.packed, part.rows, self._beside.kernel))
+        (found,) = self._by_rows(self._finish, context, *read)
         return found
 
     def _by_rows(self, program: Program, *arrays: np.ndarray) -> list[np.ndarray]:
@@ -169,30 +185,59 @@ class _Attention:
     """Attention of packed tokens within each input."""
 
     def __init__(self, parts: Attention) -> None:
+        self._parts = parts
         self._hidden = parts.query.outputs
         self._whole, self._moved = (
             Program(layer_graphs.attention(parts, whole=whole)) for whole in (True, False)
         )
+        self._plain = None
+        if not parts.adds_to_scores and parts.disentangled is None:
+            self._plain = Program(layer_graphs.plain_attention(parts))
 
     def __call__(
         self,
         projected: Sequence[np.ndarray],
         part: Part,
-        scores: Callable[[Bucket], tuple[np.ndarray, ...]],
+        shared: SharedState,
+        terms: DistanceTerms | None,
+        pool: Pool,
     ) -> np.ndarray:
-        if part.whole:
-            (bucket,) = part.buckets
-            shape = np.array([*bucket.mask.shape, self._hidden])
-            (found,) = self._whole(*projected, bucket.mask, shape, *scores(bucket))
-            return found
-        return _joined(
-            [
-                self._moved(
-                    *projected, bucket.mask, bucket.gather, bucket.scatter, *scores(bucket)
-                )[0]
-                for bucket in part.buckets
-            ]
-        )
+        def scores(bucket: Bucket) -> tuple[np.ndarray, ...]:
+            return shared.scores(self._parts, bucket) if terms is None else terms.of(bucket)
+
+        found: list[np.ndarray] = []
+        for bucket in part.buckets:
+            if (window := self._window(bucket)) is not None:
+                added = shared.block_scores(self._parts, window)
+                found += pool.map(partial(self._near, projected, added), bucket.near(window))
+            elif bucket.long and self._plain is not None:
+                found += pool.map(partial(self._all, projected, bucket.rows), bucket.pieces)
+            elif part.whole:
+                shape = np.array([*bucket.mask.shape, self._hidden])
+                found += self._whole(*projected, bucket.mask, shape, *scores(bucket))
+            else:
+                places = bucket.mask, bucket.gather, bucket.gather, bucket.scatter
+                found += self._moved(*projected, *places, *scores(bucket))
+        return _joined(found)
+
+    def _window(self, bucket: Bucket) -> int | None:
+        """The window by which a bucket is cut into blocks; None where it is looked at as it is."""
+        window = self._parts.window
+        plain = self._parts.disentangled is None
+        return window if plain and in_blocks(window, bucket.mask.shape[1]) else None
+
+    def _near(
+        self, projected: Sequence[np.ndarray], added: tuple[np.ndarray, ...], blocks: Blocks
+    ) -> np.ndarray:
+        places = blocks.mask, blocks.gather, blocks.seen, blocks.scatter
+        (found,) = self._moved(*projected, *places, *added)
+        return found
+
+    def _all(self, projected: Sequence[np.ndarray], rows: slice, piece: slice) -> np.ndarray:
+        assert self._plain is not None
+        query, key, value = projected
+        (found,) = self._plain(query[None, piece], key[None, rows], value[None, rows])
+        return found
 
 
 class FirstLayer:
@@ -209,6 +254,7 @@ class FirstLayer:
     ) -> None:
         """Compile it; see :class:`Layer`."""
         self._parts = layer.attention
+        self._beside = layer.convolution
         self._normed = layer.norm_first and layer.attention_norm is not None
         self._project = Program(layer_graphs.project_first(weights, layer, precision))
         self._attend = _first_attention(layer.attention, layer.hidden)
@@ -217,6 +263,9 @@ class FirstLayer:
 
     def __call__(self, hidden: Hidden) -> np.ndarray:
         """Logits ``(batch, outputs)``, in packed order."""
+        if self._parts.window is not None:
+            # Behind these there is nothing in the window of the first.
+            hidden = hidden.beginnings(self._parts.window + 1)
         packed, shared = hidden.packed, hidden.shared
         turns = shared.turns(self._parts)
         queries, firsts, *more = self._project(hidden.states, packed.firsts, *turns)
@@ -231,7 +280,10 @@ class FirstLayer:
             )[0]
             for bucket, states, *keys in zip(packed.all.buckets, padded, *beside, strict=True)
         ]
-        (logits,) = self._finish(_joined(averages), firsts)
+        read = [firsts]
+        if self._beside is not None:
+            read.append(neighbours(hidden.states, packed, packed.firsts, self._beside.kernel))
+        (logits,) = self._finish(_joined(averages), *read)
         return logits
 
 

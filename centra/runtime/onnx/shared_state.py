@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from centra.families.positions import distance_buckets, outside_window, rotary_tables
+from centra.families.positions import BLOCK, distance_buckets, distances, rotary_tables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +38,7 @@ class PositionTables:
         self._biases = biases
         self._positions = positions
         self._rotary: dict[Rotary, tuple[np.ndarray, np.ndarray]] = {}
-        self._scores: dict[tuple[RelativeBias | None, int | None, int], np.ndarray] = {}
+        self._scores: dict[tuple[RelativeBias | None, int | None, int, int, int], np.ndarray] = {}
 
     def rotary(self, rotary: Rotary) -> tuple[np.ndarray, np.ndarray]:
         """Cosines and sines ``(positions, size)``."""
@@ -46,24 +46,30 @@ class PositionTables:
             self._rotary[rotary] = rotary_tables(rotary, self._positions)
         return self._rotary[rotary]
 
-    def scores(self, attention: Attention, length: int) -> np.ndarray | None:
-        """What is added to the scores of inputs that are padded to a length.
+    def scores(
+        self, attention: Attention, tokens: int, seen: int, before: int = 0
+    ) -> np.ndarray | None:
+        """What is added to the scores of some tokens with those that they look at.
+
+        Args:
+            attention: of which layer.
+            tokens, seen, before: see :func:`centra.families.positions.distances`.
 
         Returns:
-            ``(1, 1 or heads, length, length)``, or None where nothing is added.
+            ``(1, 1 or heads, tokens, seen)``, or None where nothing is added.
         """
         bias, window = attention.relative_bias, attention.window
         if not attention.adds_to_scores:
             return None
-        key = bias, window, length
+        key = bias, window, tokens, seen, before
         if key not in self._scores:
-            added = np.zeros((1, length, length), np.float32)
+            distance = distances(tokens, seen, before)
+            added = np.zeros((1, *distance.shape), np.float32)
             if bias is not None:
-                buckets = distance_buckets(bias, length)
+                buckets = distance_buckets(bias, distance)
                 added = self._biases[bias.table][buckets].transpose(2, 0, 1)
             if window is not None:
-                outside = outside_window(window, length)
-                added = np.where(outside, np.finfo(np.float32).min, added)
+                added = np.where(np.abs(distance) > window, np.finfo(np.float32).min, added)
             self._scores[key] = np.ascontiguousarray(added[None], dtype=np.float32)
         return self._scores[key]
 
@@ -96,12 +102,18 @@ class SharedState:
 
     def scores(self, attention: Attention, bucket: Bucket) -> tuple[np.ndarray, ...]:
         """What is added to the scores of a bucket; see :meth:`PositionTables.scores`."""
-        added = self._tables.scores(attention, bucket.mask.shape[1])
+        length = bucket.mask.shape[1]
+        added = self._tables.scores(attention, length, length)
+        return () if added is None else (added,)
+
+    def block_scores(self, attention: Attention, window: int) -> tuple[np.ndarray, ...]:
+        """What is added to those of a block of tokens and of as many before and behind as a window has."""
+        added = self._tables.scores(attention, BLOCK, BLOCK + 2 * window, window)
         return () if added is None else (added,)
 
     def first_scores(self, attention: Attention, bucket: Bucket) -> np.ndarray:
         """What is added to the scores of a bucket's first tokens, ``(n, 1 or heads, length)``."""
-        added = self._tables.scores(attention, bucket.mask.shape[1])
+        added = self._tables.scores(attention, 1, bucket.mask.shape[1])
         if added is None:
             return bucket.bias
         # Not added to padding, whose least number would become infinite.

@@ -20,14 +20,22 @@ import torch
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from centra.families.positions import distance_buckets, distance_rows, rotary_tables
+from centra.families.positions import (
+    BLOCK,
+    distance_buckets,
+    distance_rows,
+    distances,
+    in_blocks,
+    rotary_tables,
+)
 from centra.modeling.heads import head_activation, pooled
 from centra.modeling.layers import activation, turned
+from centra.modeling.windows import attention_in_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from centra.families.description import Attention, Disentangled, Linear, Norm
+    from centra.families.description import Attention, Convolution, Disentangled, Linear, Norm
     from centra.families.description import Layer as LayerDescription
     from centra.formats.backbone import BackboneSpec
     from centra.formats.head import Head, HeadSteps
@@ -71,7 +79,9 @@ class SharedLayout:
         turns = (torch.from_numpy(t) for r in self.rotary for t in rotary_tables(r, length))
         scores = (
             self._tables[bias.table][
-                torch.from_numpy(distance_buckets(bias, length)).to(padding.device)
+                torch.from_numpy(distance_buckets(bias, distances(length, length))).to(
+                    padding.device
+                )
             ].permute(2, 0, 1)[None]
             for bias in self.biases
         )
@@ -89,18 +99,32 @@ class SharedLayout:
         first = 1 + 2 * self.rotary.index(attention.rotary)
         return shared[first : first + 2]
 
+    def bias(self, attention: Attention, shared: Sequence[torch.Tensor]) -> torch.Tensor | None:
+        """What is added to its scores by distance, ``(1, heads, l, l)``; None where nothing is."""
+        if attention.relative_bias is None:
+            return None
+        return shared[1 + 2 * len(self.rotary) + self.biases.index(attention.relative_bias)]
+
     def scores(self, attention: Attention, shared: Sequence[torch.Tensor]) -> torch.Tensor:
         """What is added to a layer's scores, ``(b, 1 or heads, 1 or l, l)``."""
         padding, length = shared[0], shared[0].shape[-1]
-        added = padding
-        if attention.relative_bias is not None:
-            place = 1 + 2 * len(self.rotary) + self.biases.index(attention.relative_bias)
-            added = added + shared[place]
+        added, bias = padding, self.bias(attention, shared)
+        if bias is not None:
+            added = added + bias
         if attention.window is not None:
             places = torch.arange(length, device=padding.device)
             outside = (places[None] - places[:, None]).abs() > attention.window
             added = added.masked_fill(outside, torch.finfo(padding.dtype).min)
         return added.clamp(min=torch.finfo(padding.dtype).min) if added is not padding else added
+
+    def first_scores(
+        self, attention: Attention, shared: Sequence[torch.Tensor], seen: int
+    ) -> torch.Tensor:
+        """What is added to those of first tokens with so many, ``(b, 1 or heads, seen)``."""
+        padding, bias = shared[0][:, :, 0, :seen], self.bias(attention, shared)
+        if bias is None:
+            return padding
+        return (padding + bias[:, :, 0, :seen]).clamp(min=torch.finfo(padding.dtype).min)
 
 
 class Layer:
@@ -124,6 +148,7 @@ class Layer:
         self._before = _norm_before(stack, layer)
         self._project = _Linear(stack, parts.query, parts.key, parts.value)
         self._rest = _AfterAttention(stack, layer)
+        self._beside = _beside(stack, layer)
         self._terms = None
         if parts.disentangled is not None:
             self._terms = _DistanceTerms(stack, parts, parts.disentangled, layout)
@@ -146,23 +171,46 @@ class Layer:
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind()
         if tables := self._layout.turns(self._parts, shared):
             query, key = (turned(part, tables[0], tables[1]) for part in (query, key))
-        added = self._layout.scores(self._parts, shared).repeat(stack, 1, 1, 1)
+        context = self._attend(query, key, value, shared)
+        context = context.transpose(1, 2).reshape(stack, batch * length, hidden)
+        found = self._rest(context, rows)
+        if self._beside is not None:
+            found = self._beside(found, states, shared[0], length)
+        return found.view(stack, batch, length, hidden)
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        shared: Sequence[torch.Tensor],
+    ) -> torch.Tensor:
+        """From ``(t * b, heads, l, size)`` each to the same."""
+        parts, padding = self._parts, shared[0]
+        stack, window = len(query) // len(padding), parts.window
+        if window is not None and self._terms is None and in_blocks(window, query.shape[2]):
+            bias = self._layout.bias(parts, shared)
+            if bias is not None:  # By distance alone, so that any place is as good as another.
+                bias = bias[:, :, window : window + BLOCK, : BLOCK + 2 * window]
+            real = (padding[:, 0, 0] == 0).repeat(stack, 1)
+            return attention_in_window(
+                query, key, value, real, window=window, scale=parts.scale, bias=bias
+            )
+        added = self._layout.scores(parts, shared).repeat(stack, 1, 1, 1)
         if self._terms is not None:
             added = added + self._terms(query, key, shared[-1])
             added = added.clamp(min=torch.finfo(added.dtype).min)
-        context = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=added, scale=self._parts.scale
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=added, scale=parts.scale
         )
-        context = context.transpose(1, 2).reshape(stack, batch * length, hidden)
-        return self._rest(context, rows).view(stack, batch, length, hidden)
 
 
 class FirstTokenLayer:
     """A transformer layer of each of some tasks, for the first token of each input alone.
 
     The key projection moves onto the query and the value projection behind the average, as in
-    :mod:`centra.runtime.onnx.layer_graphs`, so no key or value is computed for any other token. Not for
-    layers whose keys turn with their positions, or meet distances.
+    :mod:`centra.runtime.onnx.layer_graphs`, so no key or value is computed for any other token, but for
+    keys that turn with their positions. Not for layers whose keys meet distances.
     """
 
     def __init__(
@@ -176,33 +224,57 @@ class FirstTokenLayer:
         self._heads = layer.attention.heads
         self._before = _norm_before(stack, layer)
         self._query = _Linear(stack, layer.attention.query)
-        # Head by head, (t * heads, size, hidden). A bias of the keys falls out of the softmax.
         key, value = (_Linear(stack, p) for p in (layer.attention.key, layer.attention.value))
-        self._key, self._value = (_by_head(part.weight, self._heads) for part in (key, value))
+        # Head by head, (t * heads, size, hidden). A bias of the keys falls out of the softmax.
+        self._key = _by_head(key.weight, self._heads)
+        self._value = _by_head(value.weight, self._heads)
+        self._keys = None if layer.attention.rotary is None else key
         self._value_bias = None if value.bias is None else _by_head(value.bias.mT, self._heads).mT
         self._rest = _AfterAttention(stack, layer)
+        self._beside = _beside(stack, layer)
 
     def __call__(self, states: torch.Tensor, *shared: torch.Tensor) -> torch.Tensor:
         """As :meth:`Layer.__call__`, but gives ``(t, b, hidden)``."""
-        firsts = states[:, :, 0]
+        firsts, given = states[:, :, 0], states
+        if self._parts.window is not None:
+            # Behind these there is nothing in the window of the first.
+            states = states[:, :, : self._parts.window + 1]
         read = self._before(states.flatten(1, 2)).view(-1, *states.shape[1:])
-        groups, batch, _, hidden = read.shape
+        _, batch, seen, hidden = read.shape
         heads, size = self._heads, hidden // self._heads
         query = self._query(read[:, :, 0]) * size**-0.5
         stack = len(query)
-        query = query.view(stack, batch, heads, size).transpose(1, 2)
-        rows = torch.bmm(query.reshape(-1, batch, size), self._key)
-        # To (stack of what is read, b, rows, hidden): tasks that read the same do so together.
-        rows = rows.view(groups, -1, batch, hidden).transpose(1, 2)
-        added = self._layout.scores(self._parts, shared)[:, :, :1]
+        query = query.view(stack, batch, heads, size)
+        scores = self._scores(query, read, shared)
+        added = self._layout.first_scores(self._parts, shared, seen)
         if added.shape[1] > 1:
-            added = added.repeat(1, rows.shape[2] // heads, 1, 1)
-        scores = torch.matmul(rows, read.mT) + added.squeeze(2)[None]
+            added = added.repeat(1, scores.shape[2] // heads, 1)
+        scores = scores + added
         weights = scores.softmax(dim=-1, dtype=torch.float32).to(states.dtype)
         average = torch.matmul(weights, read).transpose(1, 2).reshape(-1, batch, hidden)
         context = _affine(self._value_bias, average, self._value.mT)
         context = context.view(stack, heads, batch, size).transpose(1, 2)
-        return self._rest(context.reshape(stack, batch, hidden), firsts)
+        found = self._rest(context.reshape(stack, batch, hidden), firsts)
+        return found if self._beside is None else self._beside(found, given, shared[0], 1)
+
+    def _scores(
+        self, query: torch.Tensor, read: torch.Tensor, shared: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """From queries ``(t, b, heads, size)`` to ``(stack of what is read, b, rows, l)``.
+
+        Rows are the heads of all tasks that read the same, which do so together.
+        """
+        (stack, batch, heads, size), (groups, _, length, hidden) = query.shape, read.shape
+        if self._keys is None:
+            rows = torch.bmm(query.transpose(1, 2).reshape(-1, batch, size), self._key)
+            rows = rows.view(groups, -1, batch, hidden).transpose(1, 2)
+            return torch.matmul(rows, read.mT)
+        # A first token's position is 0, which turns nothing.
+        cosines, sines = self._layout.turns(self._parts, shared)
+        keys = self._keys(read.flatten(1, 2)).view(stack, batch, length, heads, size)
+        keys = turned(keys.transpose(2, 3), cosines[:length], sines[:length])
+        met = torch.matmul(keys, query[..., None]).squeeze(-1)
+        return met.view(groups, -1, batch, heads, length).transpose(1, 2).flatten(2, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,9 +311,7 @@ class Branches:
         self._on_tokens, self._on_rows = _Steps(heads, head.on_tokens), _Steps(heads, head.on_rows)
         pairs = [*zip(layers, described, strict=True)]
         self._first = None
-        last = pairs[-1][1].attention if pairs else None
-        plain = last is not None and last.rotary is None and last.disentangled is None
-        if head.reads_first and plain:
+        if head.reads_first and pairs and pairs[-1][1].attention.disentangled is None:
             self._first = FirstTokenLayer(*pairs.pop(), layout)
         self._layers = [Layer(*pair, layout) for pair in pairs]
 
@@ -426,6 +496,46 @@ class _AfterAttention:
     def _feed_forward(self, states: torch.Tensor) -> torch.Tensor:
         inner = self._activation(self._inner(states))
         return self._outer(inner if self._gate is None else inner * self._gate(states))
+
+
+class _Convolution:
+    """The convolution beside a layer of each task."""
+
+    def __init__(self, stack: Sequence[Mapping[str, torch.Tensor]], part: Convolution) -> None:
+        name, linear = part.name, part.linear
+        flat = [
+            {
+                f"{name}.weight": weights[f"{name}.weight"].mT.reshape(linear.stored_shape),
+                f"{name}.bias": weights[f"{name}.bias"],
+            }
+            for weights in stack
+        ]
+        self._kernel = part.kernel
+        self._linear, self._norm = _Linear(flat, linear), _Norm(stack, part.norm)
+        self._activation = activation(part.activation)
+
+    def __call__(
+        self, found: torch.Tensor, states: torch.Tensor, padding: torch.Tensor, count: int
+    ) -> torch.Tensor:
+        """The layer's output with it.
+
+        Args:
+            found: without it, of the first tokens of each input, ``(t, b * count, hidden)``.
+            states: the layer's input ``(1 or t, b, l, hidden)``.
+            padding: what is added to the scores of a token, ``(b, 1, 1, l)``.
+            count: how many tokens of each input.
+        """
+        real = (padding == 0).view(*padding.shape[::3], 1)
+        reach = self._kernel // 2
+        padded = functional.pad(states * real, (0, 0, reach, reach))
+        read = torch.cat([padded[:, :, i : i + count] for i in range(self._kernel)], dim=-1)
+        return self._norm(found + self._activation(self._linear(read.flatten(1, 2))))
+
+
+def _beside(
+    stack: Sequence[Mapping[str, torch.Tensor]], layer: LayerDescription
+) -> _Convolution | None:
+    return None if layer.convolution is None else _Convolution(stack, layer.convolution)
 
 
 def _norm_before(
