@@ -51,7 +51,7 @@ class TrunkEngine(Protocol):
         it is asked for. Errors of the engine come through.
 
         Args:
-            batch: the inputs.
+            batch: the inputs, with padding behind their tokens.
             readers: by tap, what each branch there reads; together they read every input. No input
                 needs to be computed above the deepest tap that reads it.
         """

@@ -104,7 +104,10 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A padded batch; each array is ``(batch, seq)`` of int64."""
+    """A batch with padding behind the tokens, whatever side a tokenizer of transformers pads on.
+
+    Each array is ``(batch, seq)`` of int64.
+    """
 
     input_ids: np.ndarray
     attention_mask: np.ndarray
