@@ -145,7 +145,7 @@ def _row(fields: object, where: str, characters: bool | None) -> Text:  # noqa: 
     match fields:
         case {"tokens": [*tokens], "text": str() as text}:
             item = Input.of_tokens(tokens, where, text, characters=characters)
-        case {"tokens": [*tokens]} if "text" not in fields and "text_pair" not in fields:
+        case {"tokens": [*tokens], **rest} if not rest.keys() & {"text", "text_pair"}:
             item = Input.of_tokens(tokens, where, characters=characters)
         case _:
             item = Input.parse(fields, where)
