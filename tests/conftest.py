@@ -42,6 +42,11 @@ settings.register_profile(
 settings.load_profile("centra")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with tests of the whole, which take longest: at the end, others would wait for them."""
+    items.sort(key=lambda item: item.path.parent != support.ROOT / "tests")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def imports_kept() -> None:
     """Keep what has been imported out of later garbage collections.

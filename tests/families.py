@@ -130,6 +130,8 @@ TINY = {
             "pos_att_type": ["c2p", "p2c"],
             "type_vocab_size": 2,
             "embedding_size": HIDDEN // 2,
+            "conv_kernel_size": 5,
+            "conv_act": "tanh",
         },
         exact=False,
     ),

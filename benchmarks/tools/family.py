@@ -22,9 +22,8 @@ from benchmarks.tools.findings import (
 )
 from benchmarks.tools.reference import TASKS, Setups
 from benchmarks.tools.turns import Size, predicting, size_text, turns
-from centra.families import family_named
 from centra.formats.precision import Precision
-from centra.formats.tensors import map_tensors, under
+from centra.formats.tensors import map_tensors
 from centra.runtime.onnx.blocks import Layer
 from centra.runtime.onnx.disentangled import distance_embeddings
 from centra.runtime.onnx.engine import OnnxEmbeddings
@@ -117,9 +116,8 @@ def own_layer(setups: Setups, number: int, size: Size) -> Callable[[], float]:
         What gives the seconds of a run.
     """
     backbone, store = setups.backbone, setups.store
-    name = family_named(backbone.family).layer_name(backbone.config, number)
     layer = Layer(
-        under(map_tensors(store.fetch(backbone.layers[number - 1])), name),
+        backbone.within_layer(map_tensors(store.fetch(backbone.layers[number - 1])), number),
         backbone.layer(number),
         precision=Precision.FP32,
         pool=Pool(1),

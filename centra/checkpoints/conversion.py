@@ -334,8 +334,10 @@ def _weights(
     family = checkpoint.family
     weights: dict[str, torch.Tensor] = {}
     for i in range(1, spec.depth + 1):
-        prefix = f"{family.prefix}{family.layer_name(checkpoint.settings, spec.tap_layer + i)}"
-        weights |= {f"layers.{i}.{name}": tensor for name, tensor in under(state, prefix).items()}
+        number = spec.tap_layer + i
+        for name in family.layer(checkpoint.settings, number).shapes:
+            source = family.encoder_name(checkpoint.settings, number, name)
+            weights[f"layers.{i}.{name}"] = state[family.prefix + source]
     if family.final_norm is not None:
         norm = f"{family.prefix}{family.final_norm(checkpoint.settings).name}."
         weights |= {f"head.norm.{end}": tensor for end, tensor in under(state, norm).items()}

@@ -125,6 +125,8 @@ class TransformersClasses:
     model: str
     embeddings: str
     layer: str
+    convolution: tuple[str, str] = "", ""
+    """Of a layer that has one: what it is called within the layer, and its class."""
     layer_arguments: Callable[[Any, int], tuple[Any, ...]] = _config_alone
     """What the class of a layer is made with, out of a config of its own and the layer's number."""
     layer_inputs: Callable[[SharedState, Layer], dict[str, Any]] = _padding
@@ -167,6 +169,9 @@ class Family:
     weights; it is the group's number that then stands behind the prefix. None where each has its own."""
     group_part: str = ""
     """What stands in the names of a group's tensors before those within the layer."""
+    outside_layers: Mapping[str, str] = field(default_factory=dict)
+    """Where parts of a layer lie that are not there: what their names begin with within the layer, and
+    in the encoder's state dict."""
     prefix: str
     """Where the encoder lies inside a fine-tuned checkpoint's state dict."""
     saved_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -219,9 +224,18 @@ class Family:
         layers = range(1, settings[self.layers_key] + 1)
         return [layer for layer in layers if self.stored_layer(settings, layer) == stored]
 
-    def layer_name(self, settings: Mapping[str, Any], number: int) -> str:
-        """What stands before the names of a layer's tensors, without a checkpoint's prefix."""
-        return f"{self.layer_prefix}{self.stored_layer(settings, number)}.{self.group_part}"
+    def encoder_name(self, settings: Mapping[str, Any], number: int, name: str) -> str:
+        """What a layer's tensor is called in the encoder, without a checkpoint's prefix.
+
+        Args:
+            settings: the encoder's.
+            number: the layer's, from 1.
+            name: within the layer.
+        """
+        for within, outside in self.outside_layers.items():
+            if name.startswith(within):
+                return outside + name.removeprefix(within)
+        return f"{self.layer_prefix}{self.stored_layer(settings, number)}.{self.group_part}{name}"
 
     def head_norm(self, settings: Mapping[str, Any]) -> Norm | None:
         """The norm that the heads of task modules begin with."""
@@ -234,9 +248,8 @@ class Family:
         """
         if number == 0:
             return self.embeddings(settings).shapes
-        prefix = self.layer_name(settings, number)
         shapes = self.layer(settings, number).shapes
-        found = {f"{prefix}{name}": shape for name, shape in shapes.items()}
+        found = {self.encoder_name(settings, number, name): shape for name, shape in shapes.items()}
         if self.final_norm is not None and number == settings[self.layers_key]:
             found |= self.final_norm(settings).shapes
         return found

@@ -3,7 +3,7 @@
 Embeddings of distances lie in its encoder and are shared by all layers, each of which projects them;
 here they are with the embeddings. Most of these models have no other positions, and so no table for
 them among the embeddings. A convolution beside the first layer, which only DeBERTa-v2 in its largest
-sizes has, is refused.
+sizes has, lies in the encoder too, and is part of that layer here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from centra.families import bert
 from centra.families.base import ACTIVATION, SWITCH, Family, Setting, TransformersClasses, size_of
 from centra.families.description import (
     Attention,
+    Convolution,
     Disentangled,
     DistanceEmbeddings,
     Embeddings,
@@ -105,7 +106,18 @@ def _embeddings(settings: Mapping[str, Any]) -> Embeddings:
     )
 
 
-def _layer(settings: Mapping[str, Any], number: int) -> Layer:  # noqa: ARG001 - all are alike
+def _convolution(settings: Mapping[str, Any]) -> Convolution:
+    hidden = settings["hidden_size"]
+    return Convolution(
+        name="conv.conv",
+        hidden=hidden,
+        kernel=settings["conv_kernel_size"],
+        activation=settings["conv_act"],
+        norm=Norm(name="conv.LayerNorm", size=hidden, epsilon=settings["layer_norm_eps"]),
+    )
+
+
+def _layer(settings: Mapping[str, Any], number: int) -> Layer:
     hidden, inner = settings["hidden_size"], settings["intermediate_size"]
     epsilon = settings["layer_norm_eps"]
 
@@ -138,6 +150,9 @@ def _layer(settings: Mapping[str, Any], number: int) -> Layer:  # noqa: ARG001 -
             activation=settings["hidden_act"],
         ),
         feed_forward_norm=Norm(name="output.LayerNorm", size=hidden, epsilon=epsilon),
+        convolution=_convolution(settings)
+        if number == 1 and settings["conv_kernel_size"]
+        else None,
     )
 
 
@@ -154,9 +169,10 @@ DEBERTA_V2 = Family(
     model_type="deberta-v2",
     settings=bert.SETTINGS
     | {
+        "conv_act": ACTIVATION,
         "conv_kernel_size": Setting(
-            fits=lambda value: value == 0,
-            expected="0: Centra does not compute the convolution beside DeBERTa-v2's first layer",
+            fits=lambda value: _whole(value, 0) and (value == 0 or value % 2 == 1),
+            expected=f"0 for none, or an odd number up to {_MOST}",
         ),
         "embedding_size": size_of("embeddings.word_embeddings.weight", axis=1),
         "max_position_embeddings": Setting(
@@ -184,9 +200,12 @@ DEBERTA_V2 = Family(
     },
     embeddings=_embeddings,
     layer=_layer,
+    layers_alike=False,
     layer_prefix="encoder.layer.",
+    outside_layers={"conv.": "encoder.conv."},
     prefix="deberta.",
     defaults={
+        "conv_act": "tanh",
         "conv_kernel_size": 0,
         "norm_rel_ebd": "none",
         "position_buckets": -1,
@@ -200,6 +219,7 @@ DEBERTA_V2 = Family(
         model="DebertaV2Model",
         embeddings="DebertaV2Embeddings",
         layer="DebertaV2Layer",
+        convolution=("conv", "ConvLayer"),
         layer_inputs=_layer_inputs,
     ),
     head_settings={"pooler_hidden_act": ACTIVATION},

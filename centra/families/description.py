@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Attention",
+    "Convolution",
     "Disentangled",
     "DistanceEmbeddings",
     "Embeddings",
@@ -192,6 +193,34 @@ class FeedForward:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Convolution:
+    """Beside a layer: what each token makes of its neighbours in the layer's input.
+
+    It is added to the layer's output, behind an activation, and a norm follows. Neighbours that an
+    input does not have are zeros.
+    """
+
+    name: str
+    """``NAME.weight`` of ``(hidden, hidden, kernel)``, and ``NAME.bias``."""
+    hidden: int
+    kernel: int
+    """How many tokens it looks at, an odd number: the token itself, and as many before as behind it."""
+    activation: str
+    norm: Norm
+
+    @property
+    def linear(self) -> Linear:
+        """The same as a linear layer on a token's neighbours side by side."""
+        return Linear(name=self.name, inputs=self.kernel * self.hidden, outputs=self.hidden)
+
+    @property
+    def shapes(self) -> Shapes:
+        """Of its tensors."""
+        weight = {f"{self.name}.weight": (self.hidden, self.hidden, self.kernel)}
+        return weight | {f"{self.name}.bias": (self.hidden,)} | self.norm.shapes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layer:
     """A transformer layer: attention and feed-forward, each with a residual connection and a norm."""
 
@@ -203,10 +232,11 @@ class Layer:
     """None is none, which a layer without norms after its residual connections may have."""
     feed_forward: FeedForward
     feed_forward_norm: Norm | None
+    convolution: Convolution | None = None
 
     @property
     def linears(self) -> tuple[Linear, ...]:
-        """All its linear layers."""
+        """All its linear layers, without a convolution."""
         feed_forward = self.feed_forward
         gate = () if feed_forward.gate is None else (feed_forward.gate,)
         return (
@@ -217,7 +247,9 @@ class Layer:
     @property
     def shapes(self) -> Shapes:
         """Of its tensors, by their names within the layer."""
-        return _shapes(self.linears, (self.attention_norm, self.feed_forward_norm))
+        convolution: Shapes = {} if self.convolution is None else self.convolution.shapes
+        own = _shapes(self.linears, (self.attention_norm, self.feed_forward_norm))
+        return own | convolution
 
 
 @dataclass(frozen=True, kw_only=True)

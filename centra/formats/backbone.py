@@ -8,7 +8,7 @@ digest is that of ``backbone.json``, which names all the others; where it came f
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -20,6 +20,7 @@ from centra.formats.manifest import FileName  # noqa: TC001 - pydantic reads the
 from centra.formats.tensors import map_tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from centra.families.description import Embeddings, Layer, Shapes
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from centra.store import BlobReader
 
 __all__ = ["BackboneSpec", "check_shard"]
+
+T = TypeVar("T")
 
 _TOKENIZER = "tokenizer.json"
 
@@ -87,12 +90,22 @@ class BackboneSpec(FormattedDocument):
             return self.layer_tensors
         return self.layer(number).shapes
 
+    def within_layer(self, shard: Mapping[str, T], number: int) -> dict[str, T]:
+        """The tensors of a layer's shard by their names within the layer."""
+        family = family_named(self.family)
+        return {
+            name: shard[family.encoder_name(self.config, number, name)]
+            for name in self.layer_shapes(number)
+        }
+
     def shapes(self, number: int) -> Shapes:
         """Name and shape of each tensor of a shard: of a layer, or 0 for the embeddings."""
         family = family_named(self.family)
         if number and family.layers_alike and family.final_norm is None:
-            prefix = family.layer_name(self.config, number)
-            return {f"{prefix}{name}": shape for name, shape in self.layer_tensors.items()}
+            return {
+                family.encoder_name(self.config, number, name): shape
+                for name, shape in self.layer_tensors.items()
+            }
         return family.shard_shapes(self.config, number)
 
     @property

@@ -58,11 +58,24 @@ def _told(classes: TransformersClasses, described: Layer) -> Any:
     """Transformers' class of a layer, told what all layers share as :class:`DescribedLayer` is."""
     kind: Any = classes.named(classes.layer)
 
+    convolution = described.convolution is not None
+    name, class_name = classes.convolution
+
     class Told(kind):  # type: ignore[misc]  # Only known now.
+        def __init__(self, config: Any, *more: Any) -> None:
+            super().__init__(config, *more)
+            if convolution:
+                self.add_module(name, classes.named(class_name)(config))
+
         def forward(self, hidden_states: torch.Tensor, shared: SharedState) -> torch.Tensor:
             found = super().forward(hidden_states, **classes.layer_inputs(shared, described))
             # Beside the states some layers give their attention.
             states: torch.Tensor = found[0] if isinstance(found, tuple) else found
+            if convolution:
+                # Padding is 0 in the embeddings that transformers' encoder is given.
+                real = shared.attention_mask
+                below = hidden_states * real[:, :, None]
+                states = self.get_submodule(name)(below, states, real)
             return states
 
     return Told
@@ -114,10 +127,23 @@ class DescribedLayer(nn.Module):
         for norm in (description.attention_norm, description.feed_forward_norm):
             if norm is not None:
                 _put(self, norm.name, norm_module(norm))
+        beside = description.convolution
+        if beside is not None:
+            size = beside.hidden
+            _put(self, beside.name, nn.Conv1d(size, size, beside.kernel, padding="same"))
+            _put(self, beside.norm.name, norm_module(beside.norm))
         self._activation = activation(description.feed_forward.activation)
 
     def forward(self, hidden_states: torch.Tensor, shared: SharedState) -> torch.Tensor:
         """From hidden states ``(batch, seq, hidden)`` to the next."""
+        states, beside = self._layer(hidden_states, shared), self.description.convolution
+        if beside is None:
+            return states
+        real = hidden_states * shared.attention_mask[:, :, None]
+        convolved = self.get_submodule(beside.name)(real.mT).mT
+        return self._normed(beside.norm, states + activation(beside.activation)(convolved))
+
+    def _layer(self, hidden_states: torch.Tensor, shared: SharedState) -> torch.Tensor:
         layer = self.description
         if layer.norm_first:
             states = hidden_states + self._attend(

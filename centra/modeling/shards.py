@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from safetensors.torch import load_file
 
-from centra.families import family_named
 from centra.formats.backbone import check_shard
 from centra.formats.tensors import under
 from centra.system.processors import bound_torch
@@ -38,15 +37,15 @@ def load_shard(spec: BackboneSpec, reader: BlobReader, number: int) -> dict[str,
 
 
 def backbone_layer(spec: BackboneSpec, reader: BlobReader, number: int) -> dict[str, torch.Tensor]:
-    """The tensors of one backbone layer under their names within the layer.
+    """The tensors of one backbone layer under their names within the layer, copied as below.
 
     Args:
         spec: the backbone.
         reader: where its blobs are.
         number: the layer, from 1.
     """
-    name = family_named(spec.family).layer_name(spec.config, number)
-    return copied_under(load_shard(spec, reader, number), name)
+    tensors = spec.within_layer(load_shard(spec, reader, number), number)
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def copied_under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from centra.families.positions import in_blocks
 from centra.runtime.onnx import layer_graphs
+from centra.runtime.onnx.convolution import neighbours
 from centra.runtime.onnx.disentangled import DistanceTerms
 from centra.runtime.onnx.session import Program
 
@@ -139,6 +140,7 @@ class Layer:
         """
         self._pool = pool
         self._parts = layer.attention
+        self._beside = layer.convolution
         self._project = Program(layer_graphs.project(weights, layer, precision))
         self._attend = _attention(layer.attention)
         self._terms = _terms(weights, layer, distances)
@@ -158,7 +160,10 @@ class Layer:
         turns = [table[part.rows] for table in shared.turns(self._parts)]
         projected = self._by_rows(self._project, own, *turns)
         context = self._attend(projected, part, shared, self._terms, self._pool)
-        (found,) = self._by_rows(self._finish, context, own)
+        read = [own]
+        if self._beside is not None:
+            read.append(neighbours(states, shared.packed, part.rows, self._beside.kernel))
+        (found,) = self._by_rows(self._finish, context, *read)
         return found
 
     def _by_rows(self, program: Program, *arrays: np.ndarray) -> list[np.ndarray]:
@@ -249,6 +254,7 @@ class FirstLayer:
     ) -> None:
         """Compile it; see :class:`Layer`."""
         self._parts = layer.attention
+        self._beside = layer.convolution
         self._normed = layer.norm_first and layer.attention_norm is not None
         self._project = Program(layer_graphs.project_first(weights, layer, precision))
         self._attend = _first_attention(layer.attention, layer.hidden)
@@ -274,7 +280,10 @@ class FirstLayer:
             )[0]
             for bucket, states, *keys in zip(packed.all.buckets, padded, *beside, strict=True)
         ]
-        (logits,) = self._finish(_joined(averages), firsts)
+        read = [firsts]
+        if self._beside is not None:
+            read.append(neighbours(hidden.states, packed, packed.firsts, self._beside.kernel))
+        (logits,) = self._finish(_joined(averages), *read)
         return logits
 
 

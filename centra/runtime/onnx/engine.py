@@ -26,6 +26,7 @@ from centra.runtime.engine import PROBE_INPUTS, LoadedTask, Probe, deepest_taps
 from centra.runtime.onnx import layer_graphs
 from centra.runtime.onnx.blocks import FirstLayer, Hidden, Layer
 from centra.runtime.onnx.disentangled import distance_embeddings
+from centra.runtime.onnx.elementwise import check_layer
 from centra.runtime.onnx.session import VERSION, Program
 from centra.runtime.onnx.shared_state import PositionTables, SharedState
 from centra.runtime.packing import Packed
@@ -78,10 +79,10 @@ class OnnxEngine:
         checked: AbstractSet[str] = frozenset(),
         workers: int = 1,
     ) -> OnnxTrunk:
-        family, description = family_named(spec.family), spec.description
+        description = spec.description
         layers = {number: spec.layer(number) for number in range(1, depth + 1)}
         for described in layers.values():
-            layer_graphs.check_layer(described, f"backbone sha256:{spec.digest}")
+            check_layer(described, f"backbone sha256:{spec.digest}")
 
         distances = distance_embeddings(spec, reader)
 
@@ -91,9 +92,8 @@ class OnnxEngine:
 
         def layer(number: int, path: Path) -> Layer:
             check_shard(spec, number, path)
-            weights = under(map_tensors(path), family.layer_name(spec.config, number))
             return Layer(
-                weights,
+                spec.within_layer(map_tensors(path), number),
                 layers[number],
                 precision=precision,
                 pool=self.pool,
@@ -232,7 +232,7 @@ class OnnxBranch:
         own = [under(weights, f"layers.{i}.") for i in range(1, spec.depth + 1)]
         described = [backbone.layer(spec.tap_layer + i) for i in range(1, spec.depth + 1)]
         for one in described:
-            layer_graphs.check_layer(one, f"backbone sha256:{backbone.digest}")
+            check_layer(one, f"backbone sha256:{backbone.digest}")
         layer = partial(Layer, precision=precision, pool=pool, distances=distances)
         ending = Head.of(spec, backbone)
         self._pooling = ending.pooling

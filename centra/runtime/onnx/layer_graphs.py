@@ -11,8 +11,8 @@ one: Σ aᵢ(W xᵢ + b) = W(Σ aᵢ xᵢ) + b. No key or value is computed for 
 with their positions do not move: they alone are computed for every token.
 
 Products with weights are two-dimensional, head by head where need be, in the precision asked for; see
-:mod:`centra.runtime.onnx.products`. Everything else is float32: embeddings, attention, activations,
-norms, biases, and the last linear layer of a head.
+:mod:`centra.runtime.onnx.products`. Everything else is float32: embeddings, attention, a convolution,
+activations, norms, biases, and the last linear layer of a head.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from centra.errors import IncompatibleError
 from centra.families.description import Norm
 from centra.formats.precision import Precision
 from centra.runtime.onnx import disentangled
+from centra.runtime.onnx.convolution import convolved
+from centra.runtime.onnx.elementwise import activated, add_and_norm, normed
 from centra.runtime.onnx.graph import MICROSOFT, Graph
 from centra.runtime.onnx.products import (
     Rows,
     bias_of,
     linear,
-    name_of,
-    product,
     products_by_part,
     weight_of,
 )
@@ -39,12 +38,11 @@ from centra.runtime.onnx.products import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from centra.families.description import Attention, Embeddings, Layer, Linear
+    from centra.families.description import Attention, Embeddings, Layer
     from centra.formats.head import HeadSteps
 
 __all__ = [
     "attention",
-    "check_layer",
     "embeddings",
     "finish",
     "finish_first",
@@ -55,27 +53,6 @@ __all__ = [
     "project",
     "project_first",
 ]
-
-_GELU = {"gelu", "gelu_python"}
-_TANH_GELU = {"gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_accurate"}
-_PLAIN = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid"}
-_SWISH = {"silu", "swish"}
-
-
-def check_layer(layer: Layer, where: str) -> None:
-    """Refuse a layer that no graphs are known for.
-
-    Raises:
-        IncompatibleError: its activation.
-    """
-    name = layer.feed_forward.activation
-    if name not in _GELU | _TANH_GELU | _PLAIN.keys() | _SWISH:
-        raise IncompatibleError(
-            f"{where}: the onnx engine does not know the activation {name!r}; load the release with "
-            "engine 'torch'",
-            code="activation-unknown-to-engine",
-            activation=name,
-        )
 
 
 def embeddings(weights: Mapping[str, np.ndarray], description: Embeddings) -> Graph:
@@ -97,7 +74,7 @@ def embeddings(weights: Mapping[str, np.ndarray], description: Embeddings) -> Gr
         states = graph.node("Add", states, rows) if states else rows
     for part in description.norm_and_projection:
         if isinstance(part, Norm):
-            states = _normed(graph, states, weights, part)
+            states = normed(graph, states, weights, part)
         else:
             width = part.outputs
             states = linear(graph, Rows.of(graph, states, Precision.FP32), weights, part)
@@ -213,8 +190,8 @@ def finish(
         head: after the last layer of a task.
 
     Returns:
-        From ``context`` and ``states``, the layer's input, to its output or what the head makes of
-        it, all of ``(tokens, …)``.
+        From ``context`` and ``states``, the layer's input, and for a layer with a convolution its
+        ``neighbours``, to its output or what the head makes of it, all of ``(tokens, …)``.
     """
     graph = Graph("finish")
     context = graph.input("context", "float32", ["tokens", layer.hidden])
@@ -305,8 +282,8 @@ def finish_first(
     """A first-token layer from attention on, and its head.
 
     Returns:
-        From ``averages`` ``(batch, heads * hidden)`` and ``states``, the first tokens' own, to
-        logits ``(batch, outputs)``.
+        From ``averages`` ``(batch, heads * hidden)``, ``states``, the first tokens' own, and for a
+        layer with a convolution their ``neighbours``, to logits ``(batch, outputs)``.
     """
     graph, parts = Graph("finish-first"), layer.attention
     averages = graph.input("averages", "float32", ["batch", parts.heads * layer.hidden])
@@ -333,7 +310,7 @@ def _before(graph: Graph, states: str, weights: Mapping[str, np.ndarray], layer:
     """What a layer's attention reads of its input."""
     if not layer.norm_first or layer.attention_norm is None:
         return states
-    return _normed(graph, states, weights, layer.attention_norm)
+    return normed(graph, states, weights, layer.attention_norm)
 
 
 def _after_attention(
@@ -345,23 +322,26 @@ def _after_attention(
     *,
     precision: Precision,
 ) -> str:
+    """What follows attention: the rest of a layer, and the convolution beside it."""
     parts = layer.feed_forward
     rows = Rows.of(graph, context, precision)
     projected = linear(graph, rows, weights, layer.attention.output)
     if layer.norm_first:
         states = read = graph.node("Add", projected, states)
         if layer.feed_forward_norm is not None:
-            read = _normed(graph, states, weights, layer.feed_forward_norm)
+            read = normed(graph, states, weights, layer.feed_forward_norm)
     else:
-        states = read = _add_and_norm(graph, projected, states, weights, layer.attention_norm)
+        states = read = add_and_norm(graph, projected, states, weights, layer.attention_norm)
     rows = Rows.of(graph, read, precision)
-    inner = _activated(graph, rows, weights, parts.inner, parts.activation)
+    inner = activated(graph, rows, weights, parts.inner, parts.activation)
     if parts.gate is not None:
         inner = graph.node("Mul", inner, linear(graph, rows, weights, parts.gate))
     outer = linear(graph, Rows.of(graph, inner, precision), weights, parts.outer)
-    if layer.norm_first:
-        return graph.node("Add", outer, states)
-    return _add_and_norm(graph, outer, states, weights, layer.feed_forward_norm)
+    norm = None if layer.norm_first else layer.feed_forward_norm
+    states = add_and_norm(graph, outer, states, weights, norm)
+    if layer.convolution is None:
+        return states
+    return convolved(graph, states, weights, layer.convolution)
 
 
 def _end(
@@ -377,61 +357,16 @@ def _end(
     width = hidden
     if head is not None:
         if head.norm is not None:
-            states = _normed(graph, states, weights, head.norm)
+            states = normed(graph, states, weights, head.norm)
         if head.dense is not None:
             rows = Rows.of(graph, states, precision)
-            states = _activated(graph, rows, weights, head.dense, head.activation)
+            states = activated(graph, rows, weights, head.dense, head.activation)
         if head.dense_norm is not None:
-            states = _normed(graph, states, weights, head.dense_norm)
+            states = normed(graph, states, weights, head.dense_norm)
         if head.out is not None:
             states = linear(graph, Rows.of(graph, states, Precision.FP32), weights, head.out)
             width = head.out.outputs
     graph.output(states, "float32", ["rows", width])
-
-
-def _activated(
-    graph: Graph, rows: Rows, weights: Mapping[str, np.ndarray], part: Linear, activation: str
-) -> str:
-    """A linear layer and its activation; where one kernel adds the bias too, that one."""
-    bias = bias_of(weights, part)
-    if activation in _GELU | _TANH_GELU and bias is not None:
-        added = graph.weight(f"{name_of(part)}.bias", bias)
-        op = "BiasGelu" if activation in _GELU else "FastGelu"
-        return graph.node(op, product(graph, rows, weights, part), added, domain=MICROSOFT)
-    value = linear(graph, rows, weights, part)
-    if activation in _GELU | _TANH_GELU:
-        op = "Gelu" if activation in _GELU else "FastGelu"
-        return graph.node(op, value, domain=MICROSOFT)
-    if activation in _SWISH:
-        return graph.node("Mul", value, graph.node("Sigmoid", value))
-    return graph.node(_PLAIN[activation], value)
-
-
-def _normed(graph: Graph, value: str, weights: Mapping[str, np.ndarray], norm: Norm) -> str:
-    """A norm of rows."""
-    op = "LayerNormalization" if norm.kind == "layer" else "SimplifiedLayerNormalization"
-    parts = _norm_weights(graph, weights, norm)
-    return graph.node(op, value, *parts, axis=-1, epsilon=norm.epsilon)
-
-
-def _add_and_norm(
-    graph: Graph,
-    value: str,
-    residual: str,
-    weights: Mapping[str, np.ndarray],
-    norm: Norm | None,
-) -> str:
-    """A residual connection and the norm after it."""
-    if norm is None:
-        return graph.node("Add", value, residual)
-    op = "SkipLayerNormalization" if norm.kind == "layer" else "SkipSimplifiedLayerNormalization"
-    parts = _norm_weights(graph, weights, norm)
-    return graph.node(op, value, residual, *parts, domain=MICROSOFT, epsilon=norm.epsilon)
-
-
-def _norm_weights(graph: Graph, weights: Mapping[str, np.ndarray], norm: Norm) -> list[str]:
-    names = [f"{norm.name}.{end}" for end in ("weight", "bias")[: 1 + norm.bias]]
-    return [graph.weight(f"{name}.norm", weights[name]) for name in names]
 
 
 def _rotary_inputs(graph: Graph, parts: Attention) -> list[str]:

@@ -35,7 +35,7 @@ from centra.modeling.windows import attention_in_window
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from centra.families.description import Attention, Disentangled, Linear, Norm
+    from centra.families.description import Attention, Convolution, Disentangled, Linear, Norm
     from centra.families.description import Layer as LayerDescription
     from centra.formats.backbone import BackboneSpec
     from centra.formats.head import Head, HeadSteps
@@ -148,6 +148,7 @@ class Layer:
         self._before = _norm_before(stack, layer)
         self._project = _Linear(stack, parts.query, parts.key, parts.value)
         self._rest = _AfterAttention(stack, layer)
+        self._beside = _beside(stack, layer)
         self._terms = None
         if parts.disentangled is not None:
             self._terms = _DistanceTerms(stack, parts, parts.disentangled, layout)
@@ -172,7 +173,10 @@ class Layer:
             query, key = (turned(part, tables[0], tables[1]) for part in (query, key))
         context = self._attend(query, key, value, shared)
         context = context.transpose(1, 2).reshape(stack, batch * length, hidden)
-        return self._rest(context, rows).view(stack, batch, length, hidden)
+        found = self._rest(context, rows)
+        if self._beside is not None:
+            found = self._beside(found, states, shared[0], length)
+        return found.view(stack, batch, length, hidden)
 
     def _attend(
         self,
@@ -227,10 +231,11 @@ class FirstTokenLayer:
         self._keys = None if layer.attention.rotary is None else key
         self._value_bias = None if value.bias is None else _by_head(value.bias.mT, self._heads).mT
         self._rest = _AfterAttention(stack, layer)
+        self._beside = _beside(stack, layer)
 
     def __call__(self, states: torch.Tensor, *shared: torch.Tensor) -> torch.Tensor:
         """As :meth:`Layer.__call__`, but gives ``(t, b, hidden)``."""
-        firsts = states[:, :, 0]
+        firsts, given = states[:, :, 0], states
         if self._parts.window is not None:
             # Behind these there is nothing in the window of the first.
             states = states[:, :, : self._parts.window + 1]
@@ -249,7 +254,8 @@ class FirstTokenLayer:
         average = torch.matmul(weights, read).transpose(1, 2).reshape(-1, batch, hidden)
         context = _affine(self._value_bias, average, self._value.mT)
         context = context.view(stack, heads, batch, size).transpose(1, 2)
-        return self._rest(context.reshape(stack, batch, hidden), firsts)
+        found = self._rest(context.reshape(stack, batch, hidden), firsts)
+        return found if self._beside is None else self._beside(found, given, shared[0], 1)
 
     def _scores(
         self, query: torch.Tensor, read: torch.Tensor, shared: Sequence[torch.Tensor]
@@ -490,6 +496,46 @@ class _AfterAttention:
     def _feed_forward(self, states: torch.Tensor) -> torch.Tensor:
         inner = self._activation(self._inner(states))
         return self._outer(inner if self._gate is None else inner * self._gate(states))
+
+
+class _Convolution:
+    """The convolution beside a layer of each task."""
+
+    def __init__(self, stack: Sequence[Mapping[str, torch.Tensor]], part: Convolution) -> None:
+        name, linear = part.name, part.linear
+        flat = [
+            {
+                f"{name}.weight": weights[f"{name}.weight"].mT.reshape(linear.stored_shape),
+                f"{name}.bias": weights[f"{name}.bias"],
+            }
+            for weights in stack
+        ]
+        self._kernel = part.kernel
+        self._linear, self._norm = _Linear(flat, linear), _Norm(stack, part.norm)
+        self._activation = activation(part.activation)
+
+    def __call__(
+        self, found: torch.Tensor, states: torch.Tensor, padding: torch.Tensor, count: int
+    ) -> torch.Tensor:
+        """The layer's output with it.
+
+        Args:
+            found: without it, of the first tokens of each input, ``(t, b * count, hidden)``.
+            states: the layer's input ``(1 or t, b, l, hidden)``.
+            padding: what is added to the scores of a token, ``(b, 1, 1, l)``.
+            count: how many tokens of each input.
+        """
+        real = (padding == 0).view(*padding.shape[::3], 1)
+        reach = self._kernel // 2
+        padded = functional.pad(states * real, (0, 0, reach, reach))
+        read = torch.cat([padded[:, :, i : i + count] for i in range(self._kernel)], dim=-1)
+        return self._norm(found + self._activation(self._linear(read.flatten(1, 2))))
+
+
+def _beside(
+    stack: Sequence[Mapping[str, torch.Tensor]], layer: LayerDescription
+) -> _Convolution | None:
+    return None if layer.convolution is None else _Convolution(stack, layer.convolution)
 
 
 def _norm_before(
