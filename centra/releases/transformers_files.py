@@ -18,7 +18,8 @@ __all__ = ["transformers_files"]
 def transformers_files(manifest: ReleaseManifest, reader: BlobReader) -> dict[str, bytes]:
     """``config.json`` and the index with which ``AutoModel.from_pretrained`` loads the trunk.
 
-    None where no such model is the trunk: of two backbones, or of groups of layers that are cut in two.
+    None where no such model is the trunk: of two backbones, without the norm behind the last layer, or of
+    groups of layers that are cut in two.
     """
     from safetensors import safe_open
 
@@ -48,9 +49,10 @@ def transformers_files(manifest: ReleaseManifest, reader: BlobReader) -> dict[st
 def _cut(spec: BackboneSpec, depth: int) -> dict[str, Any] | None:
     """The settings of a backbone's first layers; None where there are none for just these."""
     family = family_named(spec.family)
+    if family.final_norm is not None and depth < spec.num_layers:
+        # transformers would make one up.
+        return None
     settings = {**spec.config, family.layers_key: depth}
-    if "layer_types" in settings:
-        settings["layer_types"] = settings["layer_types"][:depth]
     if family.groups_key is not None:
         stored = [family.stored_layer(spec.config, number) for number in range(1, depth + 1)]
         settings[family.groups_key] = len({*stored})

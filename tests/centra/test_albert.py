@@ -14,7 +14,6 @@ from centra.errors import FormatError, IncompatibleError
 from centra.families.albert import ALBERT
 from centra.modeling.branch import Branch
 from centra.modeling.trunk import Trunk
-from centra.releases.folder_writing import write_folder
 from centra.releases.transformers_files import transformers_files
 from centra.runtime.onnx.engine import OnnxEngine
 from centra.runtime.torch.batched_engine import BatchedEngine
@@ -33,7 +32,7 @@ from tests.centra.checkpoints import (
     fine_tune,
     rewrite,
 )
-from tests.centra.states import PAIRS, assert_same_states, batch, trunk_states
+from tests.centra.states import PAIRS, assert_same_states, batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,28 +191,6 @@ def test_a_checkpoint_whose_layers_were_frozen_shares_them_all_up_to_any_tap(
 
 
 # What a release folder gives transformers
-
-
-def test_transformers_loads_the_trunk_of_a_release(
-    imported: Callable[[str], support.Backbone], store: LocalStore, tmp_path: Path
-) -> None:
-    backbone = imported("albert")
-    support.copy_backbone(backbone, store)
-    module = support.make_module("classification", backbone.spec, store, tap=2)
-    manifest = support.put_release({"intent": module}, [backbone.spec], store)
-
-    write_folder(manifest, store, tmp_path / "release")
-
-    model, loading = transformers.AutoModel.from_pretrained(
-        tmp_path / "release", output_loading_info=True, add_pooling_layer=False
-    )
-    assert not (loading["missing_keys"] or loading["unexpected_keys"])
-    inputs = batch(backbone, PAIRS)
-    with torch.inference_mode():
-        theirs = model.eval()(**inputs, output_hidden_states=True).hidden_states
-    for own, other in zip(trunk_states(backbone, inputs), theirs, strict=False):
-        assert torch.equal(own, other)
-    assert len(theirs) == 1 + 2
 
 
 def test_a_trunk_that_ends_within_a_group_may_be_no_model_of_transformers(

@@ -20,6 +20,7 @@ from centra.checkpoints.backbone import import_backbone
 from centra.data.inputs import Input
 from centra.errors import IncompatibleError
 from centra.families import FAMILIES, family_named
+from centra.formats.decision import Decision
 from centra.formats.task_module import HeadSpec, TaskModule
 from centra.runtime import Release
 from centra.runtime.torch.batched_engine import BatchedEngine
@@ -28,7 +29,15 @@ from centra.tokenization.text_encoder import Encoded, TextEncoder
 from centra.training.recipe import Recipe
 from centra.training.train import train_module
 from tests import support
-from tests.centra.checkpoints import SENTENCE, TOKEN, converted, copied, rewrite, with_tensors
+from tests.centra.checkpoints import (
+    SENTENCE,
+    TOKEN,
+    WEIGHTS,
+    converted,
+    copied,
+    rewrite,
+    with_tensors,
+)
 from tests.centra.states import PAIRS, SINGLES, reference_states, trunk_states
 from tests.centra.test_onnx_engine import (
     TOLERANCE,
@@ -58,16 +67,16 @@ BATCHES = {
     "ragged": [Input(text) for text in texts(7)],
     "longest": [Input("rain " * 200), Input("rain"), Input("go to rome")],
 }
-# Kind, tap, depth above it counted from the last layer where negative, form, activation of the head.
-TASKS: dict[str, tuple[Any, int, int, str, str | None]] = {
-    "bare": ("classification", 0, 0, "single", "tanh"),
-    "last": ("classification", -1, 0, "single", "gelu"),
-    "one": ("multilabel", 1, 1, "single", "relu"),
-    "also-one": ("classification", 1, 1, "single", "relu"),
-    "two": ("regression", 1, 2, "single", "tanh"),
-    "above": ("classification", -1, 1, "single", "tanh"),
-    "pair": ("classification", 2, 1, "pair", "tanh"),
-    "tags": ("tagging", 2, 1, "single", None),
+# Kind, tap, depth above it counted from the last layer where negative, form, activation of the head, pooling.
+TASKS: dict[str, tuple[Any, int, int, str, str | None, str]] = {
+    "bare": ("classification", 0, 0, "single", "tanh", "max"),
+    "last": ("classification", -1, 0, "single", "gelu", "first"),
+    "one": ("multilabel", 1, 1, "single", "relu", "first"),
+    "also-one": ("classification", 1, 1, "single", "relu", "first"),
+    "two": ("regression", 1, 2, "single", "tanh", "first"),
+    "above": ("classification", -1, 1, "single", "tanh", "mean"),
+    "pair": ("classification", 2, 1, "pair", "tanh", "first"),
+    "tags": ("tagging", 2, 1, "single", None, "first"),
 }
 INPUTS = [*texts(7), *((text, "no never") for text in texts(4, seed=1))]
 
@@ -239,13 +248,15 @@ def test_a_fine_tuned_checkpoint_is_cut_at_its_tap_and_answers_as_before(
     imported: Callable[[str], support.Backbone],
     tmp_path: Path,
 ) -> None:
+    """Of pairs where texts are classified, of single texts where tokens are."""
     backbone, folder = imported(family), fine_tuned_once(family, auto_class)
+    form, inputs = ("pair", PAIRS) if auto_class == SENTENCE else ("single", SINGLES)
 
-    module, _ = converted(folder, backbone)
+    module, _ = converted(folder, backbone, form=form)
 
     assert (module.spec.tap_layer, module.spec.depth) == (backbone.spec.num_layers - 1, 1)
     model = getattr(transformers, auto_class).from_pretrained(folder).eval()
-    rows, batch = TextEncoder.of(backbone.spec, backbone.store).batch([*SINGLES, Input("go")])
+    rows, batch = TextEncoder.of(backbone.spec, backbone.store).batch(inputs)
     names = {"input_ids", "attention_mask"} | (
         {"token_type_ids"} if backbone.spec.token_types else set()
     )
@@ -256,7 +267,7 @@ def test_a_fine_tuned_checkpoint_is_cut_at_its_tap_and_answers_as_before(
     manifest = support.put_release({"task": module}, [backbone.spec], store)
     for engine in ("torch", "onnx"):
         release = Release.load(manifest, store, engine=engine, device="cpu")
-        found = release.logits([item.text for item in (*SINGLES, Input("go"))])["task"]
+        found = release.logits(inputs)["task"]
         for own, other, row in zip(found, theirs, rows, strict=True):
             expected = other[: len(row.input_ids)] if other.ndim == 2 else other
             assert np.abs(own - expected).max() <= TOLERANCE
@@ -267,7 +278,7 @@ def test_a_fine_tuned_checkpoint_is_cut_at_its_tap_and_answers_as_before(
 @pytest.mark.parametrize(
     ("auto_class", "dtype"), [(SENTENCE, torch.bfloat16), (TOKEN, torch.float16)]
 )
-def test_a_fine_tuned_checkpoint_in_half_precision_stands_on_the_same_layers(
+def test_a_fine_tuned_checkpoint_in_half_precision_and_many_files_stands_on_the_same_layers(
     family: str,
     auto_class: str,
     dtype: torch.dtype,
@@ -277,7 +288,10 @@ def test_a_fine_tuned_checkpoint_in_half_precision_stands_on_the_same_layers(
 ) -> None:
     backbone = imported(family)
     folder = copied(fine_tuned_once(family, auto_class), tmp_path / "rounded")
-    rewrite(folder, lambda state: {name: tensor.to(dtype) for name, tensor in state.items()})
+    model = getattr(transformers, auto_class).from_pretrained(folder, dtype=dtype)
+    (folder / WEIGHTS).unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+    assert len([*folder.glob("*.safetensors")]) > 1
 
     module, remarks = converted(folder, backbone)
 
@@ -321,8 +335,11 @@ def tasks(imported: Callable[[str], support.Backbone]) -> Callable[[str], dict[s
                 form=form,
                 seed=seed,
                 head=HeadSpec(activation=activation),
+                decision=Decision(pooling=pooling),
             )
-            for seed, (name, (kind, tap, depth, form, activation)) in enumerate(TASKS.items())
+            for seed, (name, (kind, tap, depth, form, activation, pooling)) in enumerate(
+                TASKS.items()
+            )
         }
 
     return tasks
