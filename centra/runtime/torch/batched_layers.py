@@ -170,7 +170,7 @@ class Layer:
         widths = [part.outputs for part in (parts.query, parts.key, parts.value)]
         query, key, value = (
             part.view(stack * batch, length, -1, parts.head_size).transpose(1, 2)
-            for part in projected.split(widths, dim=-1)
+            for part in projected.split_with_sizes(widths, dim=-1)
         )
         if tables := self._layout.turns(self._parts, shared):
             query, key = (turned(part, tables[0], tables[1]) for part in (query, key))
