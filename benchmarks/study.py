@@ -14,7 +14,7 @@ import argparse
 import csv
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from statistics import mean
@@ -82,6 +82,10 @@ class Setup:
     rates: tuple[float, ...]
     """Among which full fine-tuning and the teachers choose."""
     student_rates: tuple[float, ...]
+    epochs: int = 4
+    batch_size: int = 32
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    """By task, where it is not the first of its kind."""
     without: tuple[str, ...] = ()
     paper: bool = False
     """Whether the paper's own figures stand beside it."""
@@ -119,6 +123,10 @@ SETUPS = {
         share=0.343,
         rates=(1e-4,),
         student_rates=(2e-4,),
+        epochs=5,
+        # Few rows make few steps otherwise.
+        batch_size=16,
+        metrics={"cola": "matthews"},
         without=METHODS,
         paper=True,
     ),
@@ -151,7 +159,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, help="of each train set")
     parser.add_argument("--dev-rows", type=int, default=500)
     parser.add_argument("--layers", type=int, nargs=2, help="of the teachers")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int)
     parser.add_argument("--joint-epochs", type=int, default=4)
     parser.add_argument("--left-out-epochs", type=int, default=4, help="of the others' model")
     parser.add_argument("--seeds", type=int, default=1)
@@ -167,7 +175,7 @@ def main() -> int:
     options.work = (
         options.work or ROOT / "build" / f"study-{options.backbone}{'-quick' * options.quick}"
     )
-    for name in ("tasks", "rows", "layers", "without"):
+    for name in ("tasks", "rows", "layers", "epochs", "without"):
         if getattr(options, name) is None:
             setattr(options, name, getattr(setup, name))
     load = os.getloadavg()[0]
@@ -288,8 +296,10 @@ def _plan(setup: Setup, task: str, options: argparse.Namespace, seed: int) -> Pl
             "data": "",
             "training": {
                 "epochs": options.epochs,
+                "batch_size": setup.batch_size,
                 "max_length": MAX_LENGTH,
                 "patience": options.epochs,
+                "metric": setup.metrics.get(task),
             },
             "search": {
                 "layers": options.layers,
@@ -504,7 +514,10 @@ def _settings(
     load: float,
 ) -> list[str]:
     """What was run on what, a line each."""
-    metrics = {task: kind_named(found.spec.kind).metrics[0] for task, found in examples.items()}
+    metrics = {
+        task: setup.metrics.get(task, kind_named(found.spec.kind).metrics[0])
+        for task, found in examples.items()
+    }
     rates = " and ".join(f"{rate:g}" for rate in setup.rates)
     student_rates = " and ".join(f"{rate:g}" for rate in setup.student_rates)
     fewest, most = options.layers
@@ -516,7 +529,7 @@ def _settings(
         "metrics: " + ", ".join(f"{task} {metric}" for task, metric in metrics.items()),
         (
             f"{options.seeds} seed{'' if options.seeds == 1 else 's'}; {options.epochs} epochs, batches "
-            "of 32, the best epoch by the dev metric; full fine-tuning and teachers at learning rates "
+            f"of {setup.batch_size}, the best epoch by the dev metric; full fine-tuning and teachers at learning rates "
             f"{rates}, the best counts; teachers of {fewest} to {most} layers by successive halving"
         ),
         (

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option(
     "--teacher",
     required=True,
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    type=click.Path(path_type=Path, exists=True),
     metavar="FILE",
     help="The module to learn from; the student keeps its tap.",
 )

@@ -150,6 +150,8 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "version-not-in-force": _version_not_in_force,
     # Data and training
     "output-is-teacher": "Name another file: --output FILE",
+    "teacher-is-folder": "Any checkpoint teaches: centra fit RECIPE.toml --teacher CHECKPOINT. One of this backbone "
+    "becomes a module: centra task register NAME CHECKPOINT",
     "unknown-number": "If these are values and not classes: --kind regression",
     "unnamed-tags": "Give their names, one a line in their order: --labels FILE",
     # Releases

@@ -207,7 +207,8 @@ def _lines(path: str) -> Iterator[_Row]:
             error = "holds NUL characters, as UTF-16 without a byte-order mark does; expected UTF-8"
             yield _Row(where, ascii(text), error=f"{where}: {error}")
         else:
-            yield _row(text.removesuffix("\r"), where, line=True)
+            # A file of texts has texts, whatever they begin with.
+            yield _row(text.removesuffix("\r"), where, line=not name.endswith(".txt"))
 
 
 def _row(value: Any, where: str, *, line: bool = False) -> _Row:

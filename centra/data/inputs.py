@@ -33,6 +33,7 @@ __all__ = [
     "fingerprint",
     "parse_example",
     "read_examples",
+    "tagged_by_character",
 ]
 
 
@@ -212,7 +213,7 @@ def read_examples(
         DataError: the file is missing or empty, or a line is malformed; file and line are named.
     """
     rows = [*read_jsonl(path, data)]
-    characters = are_characters(_all_tokens(fields for _, fields in rows)) or None
+    characters = tagged_by_character(fields for _, fields in rows)
     examples = [parse_example(fields, where, characters=characters) for where, fields in rows]
     if not examples:
         raise DataError(f"{path}: holds no examples; expected JSONL with one example a line")
@@ -246,6 +247,15 @@ def parse_example(fields: object, where: str, *, characters: bool | None = None)
             item = Input.parse(fields, where)
     label, numbers = parse_label(fields, item.tokens, where)
     return Example(item, label, where, numbers)
+
+
+def tagged_by_character(rows: Iterable[object]) -> bool | None:
+    """Whether all tokens of a file are single characters; None for its rows to decide one by one.
+
+    Args:
+        rows: the objects of its lines.
+    """
+    return are_characters(_all_tokens(rows)) or None
 
 
 def fingerprint(files: Iterable[bytes]) -> str:

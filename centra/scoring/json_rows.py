@@ -47,7 +47,7 @@ class JsonReader:
 
         Args:
             file, name, named, reserved: as there.
-            plain: lines that do not begin with ``{`` are texts.
+            plain: each line is a text, whatever it begins with.
         """
         self._lines = LineFile(file, name)
         self._name, self._named, self._plain = name, named, plain
@@ -76,7 +76,7 @@ class JsonReader:
         fault = fault_of(line.data)
         if fault is not None or line.data is None:
             return f"{where}: {fault}", _EMPTY
-        if self._plain and not line.data.lstrip().startswith(b"{"):
+        if self._plain:
             text = line.data.decode().removesuffix("\n").removesuffix("\r")
             return parse_fields({"text": text}, where), _json_bytes({"text": text})
         value = self._object(line.data, where)

@@ -76,6 +76,7 @@ def distill(
         The student with the best dev metric; its spec names the teacher's digest.
 
     Raises:
+        UsageError: the teacher is a folder, as a checkpoint of transformers is.
         FormatError, IncompatibleError: the teacher is no module, or not of this backbone.
         ConflictError: the teacher has another kind or other labels than the data.
         CentraError: as for :func:`centra.finetune`.
@@ -83,6 +84,13 @@ def distill(
     from centra.formats.task_module import read_spec
     from centra.training.train import labelling_of, train_to_file
 
+    if Path(teacher).is_dir():
+        raise UsageError(
+            f"{teacher}: is a folder; a student is distilled from the file of a module on its own "
+            "backbone, whose tap it keeps",
+            code="teacher-is-folder",
+            teacher=str(teacher),
+        )
     if Path(output).resolve() == Path(teacher).resolve():
         raise UsageError(
             f"{output}: the student would take its teacher's place",

@@ -90,7 +90,10 @@ class Network(nn.Module):
             with torch.no_grad():
                 taps = self.trunk(input_ids, attention_mask, token_type_ids, [tap])
             hidden_states = taps[tap]
-        logits = self.branch(hidden_states, self.shared_state(attention_mask))
+        # Dev scores stay those of float32, in which the module is served.
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.training and _computes_bfloat16()):
+            logits = self.branch(hidden_states, self.shared_state(attention_mask))
+        logits = logits.float()
         if teacher is None:
             found = self.kind.loss(logits, labels, self.branch.chain)
         elif labelled is None or bool(labelled.all()):
@@ -199,6 +202,13 @@ def _stack(
     for place, array in zip(stacked, arrays, strict=True):
         place[: len(array)] = array
     return stacked
+
+
+def _computes_bfloat16() -> bool:
+    """Whether the CPU multiplies in it at several times float32's speed, rather than emulates it."""
+    # Earlier versions of torch than 2.10 do not tell.
+    known: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def _drop_trunk(

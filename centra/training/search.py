@@ -1,7 +1,7 @@
 """How many layers to fine-tune (paper section 3.1): many short runs, of which most stop early.
 
 Every trial trains to the same early epochs; there the better third goes on, of the last three two
-(successive halving).
+(successive halving), and after half of the epochs one.
 Frozen hidden states are computed once for all. The trials of a stage are judged together, whichever
 was done first, and each keeps its epochs on disk, so that a search that was killed goes on to the
 same table.
@@ -137,7 +137,7 @@ def search(
         )
         for each in recipes
     ]
-    rungs = [] if exhaustive else _rungs(recipe.epochs)
+    rungs = {} if exhaustive else _rungs(recipe.epochs)
     histories, pruned = _halve(jobs, engine, rungs, progress)
     trials = [
         job.as_trial(history, pruned=i in pruned)
@@ -152,9 +152,15 @@ def search(
 
 
 def _halve(
-    jobs: Sequence[Job], engine: Engine, rungs: Sequence[int], progress: Progress
+    jobs: Sequence[Job], engine: Engine, rungs: Mapping[int, int], progress: Progress
 ) -> tuple[list[History], set[int]]:
     """Train all jobs to each rung, giving up there what is below the better third.
+
+    Args:
+        jobs: the trials.
+        engine: carries them out.
+        rungs: the epochs at which they are judged, and how many go on there at least.
+        progress: told of each trial that reached a rung or its end.
 
     Returns:
         The history of each job, and the jobs that were given up.
@@ -166,21 +172,22 @@ def _halve(
         histories |= _train(alive, until, engine, progress)
         if until is None:
             break
-        given_up = _given_up({i: job.as_trial(histories[i]) for i, job in alive.items()})
+        reached = {i: job.as_trial(histories[i]) for i, job in alive.items()}
+        given_up = _given_up(reached, fewest=rungs[until])
         for i in given_up:
             discard_checkpoints(jobs[i].work)
         pruned |= given_up
     return [histories[i] for i in range(len(jobs))], pruned
 
 
-def _given_up(trials: Mapping[int, Trial]) -> set[int]:
-    """The trials of a rung that are below its better third, of which two are left in any case.
+def _given_up(trials: Mapping[int, Trial], *, fewest: int) -> set[int]:
+    """The trials of a rung that are below its better third, of which so many are left in any case.
 
-    Early scores do not tell close ones apart: the last two train to the end. Of equal trials, such as
-    those that have learned no more than the commonest class, the ones with fewer layers are left.
+    Of equal trials, such as those that have learned no more than the commonest class, the ones with
+    fewer layers are left.
     """
     best_first = sorted(trials, key=lambda i: (-trials[i].score, trials[i].task_layers, i))
-    return {*best_first[max(2, ceil(len(trials) / _REDUCTION)) :]}
+    return {*best_first[max(fewest, ceil(len(trials) / _REDUCTION)) :]}
 
 
 def _train(
@@ -201,6 +208,14 @@ def _train(
     return found
 
 
-def _rungs(epochs: int) -> list[int]:
-    """The early epochs at which trials are judged: 1, 3, 9 … up to half of them all."""
-    return list(takewhile(lambda rung: 2 * rung <= epochs, (_REDUCTION**i for i in range(64))))
+def _rungs(epochs: int) -> dict[int, int]:
+    """The epochs at which trials are judged, with how many go on there at least.
+
+    They are 1, 3, 9 … below half of all epochs, and that half. Early scores do not tell close ones
+    apart: two are left in any case until half of the epochs, and after the first.
+    """
+    if epochs == 1:
+        return {}
+    half = epochs // 2
+    early = takewhile(lambda rung: rung < half, (_REDUCTION**i for i in range(64)))
+    return dict.fromkeys(early, 2) | {half: 1 if half > 1 else 2}

@@ -116,7 +116,8 @@ def import_teacher(source: str, store: BlobStore) -> Teacher:
     """Check a fine-tuned checkpoint, and put its files into a store for whoever loads it.
 
     Args:
-        source: a folder that ``save_pretrained`` wrote, or a name on the Hugging Face hub.
+        source: a folder that ``save_pretrained`` wrote, or a name on the Hugging Face hub, also
+            ``NAME@REVISION`` with a branch, tag or commit.
         store: gets the files.
 
     Raises:
@@ -126,10 +127,14 @@ def import_teacher(source: str, store: BlobStore) -> Teacher:
             for sequences or tokens.
         StoreError, StoreNotWritableError: the store refused.
     """
-    _check(source)
+    place, _, commit = source.partition("@")
+    if Path(source).is_dir() or not commit:
+        place, commit = source, ""
+    revision = commit or None
+    _check(place, revision)
     names = ["config.json", *_TOKENIZER_FILES, _INDEX]
-    paths = {name: path for name in names if (path := find_file(source, name)) is not None}
-    paths |= {tensor.path.name: tensor.path for tensor in read_headers(source).values()}
+    paths = {name: path for name in names if (path := find_file(place, name, revision)) is not None}
+    paths |= {tensor.path.name: tensor.path for tensor in read_headers(place, revision).values()}
     files = {name: store.put(paths[name]) for name in sorted(paths)}
     # What was put there is what is loaded, so that is what must be right.
     with _assembled(files, store) as folder, called(folder, source):
@@ -159,15 +164,15 @@ def _assembled(files: Mapping[str, Digest], reader: BlobReader) -> Iterator[Path
         yield folder
 
 
-def _check(source: str) -> tuple[str, str, tuple[str, ...]]:
+def _check(source: str, revision: str | None = None) -> tuple[str, str, tuple[str, ...]]:
     """A checkpoint's class, its kind of task and its labels."""
-    raw = read_config(source)
-    refuse_code(source)
+    raw = read_config(source, revision)
+    refuse_code(source, revision)
     if "quantization_config" in raw:
         raise IncompatibleError(
             f"{source}: its weights are quantised; give the checkpoint that they were made from"
         )
-    read_headers(source)
+    read_headers(source, revision)
     architecture, tokens = _architecture(raw, source)
     labels = _labels(raw, source)
     problem = raw.get("problem_type")

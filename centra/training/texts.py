@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from centra.data.inputs import Example, Input, parse_example
+from centra.data.inputs import Example, Input, parse_example, tagged_by_character
 from centra.errors import DataError
 from centra.formats.documents import canonical_json, sha256
 from centra.formats.jsonl import read_data, read_jsonl
@@ -129,20 +129,24 @@ def _rows(file: str, suffix: str, data: bytes) -> list[Text]:
         ]
     if suffix != ".jsonl":
         raise DataError(f"{file}: {_EXPECTED}")
-    return [_row(fields, where) for where, fields in read_jsonl(Path(file), data)]
+    rows = [*read_jsonl(Path(file), data)]
+    characters = tagged_by_character(fields for _, fields in rows)
+    return [_row(fields, where, characters) for where, fields in rows]
 
 
-def _row(fields: object, where: str) -> Text:
+def _row(fields: object, where: str, characters: bool | None) -> Text:  # noqa: FBT001 - private
     """One row; without ``label`` and ``labels``, or where they are null, it is a text alone."""
     labelled = isinstance(fields, Mapping) and any(
         fields.get(name) is not None for name in ("label", "labels")
     )
     if labelled:
-        example = parse_example(fields, where)
+        example = parse_example(fields, where, characters=characters)
         return Text(input=example.input, where=where, example=example)
     match fields:
         case {"tokens": [*tokens], "text": str() as text}:
-            item = Input.of_tokens(tokens, where, text)
+            item = Input.of_tokens(tokens, where, text, characters=characters)
+        case {"tokens": [*tokens], **rest} if not rest.keys() & {"text", "text_pair"}:
+            item = Input.of_tokens(tokens, where, characters=characters)
         case _:
             item = Input.parse(fields, where)
     return Text(input=item, where=where)

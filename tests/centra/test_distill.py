@@ -255,7 +255,7 @@ def test_distilled_student_beats_the_same_one_trained_alone(
     distilled = student(data)
 
     metric = METRICS[data]
-    assert distilled.spec.metrics[metric] > alone.spec.metrics[metric] + 0.3
+    assert distilled.spec.metrics[metric] > alone.spec.metrics[metric] + 0.2
 
 
 def scrambled(folder: Path, data: Path) -> Path:

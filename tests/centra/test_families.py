@@ -32,6 +32,7 @@ from tests import support
 from tests.centra.checkpoints import (
     SENTENCE,
     TOKEN,
+    WEIGHTS,
     converted,
     copied,
     rewrite,
@@ -277,7 +278,7 @@ def test_a_fine_tuned_checkpoint_is_cut_at_its_tap_and_answers_as_before(
 @pytest.mark.parametrize(
     ("auto_class", "dtype"), [(SENTENCE, torch.bfloat16), (TOKEN, torch.float16)]
 )
-def test_a_fine_tuned_checkpoint_in_half_precision_stands_on_the_same_layers(
+def test_a_fine_tuned_checkpoint_in_half_precision_and_many_files_stands_on_the_same_layers(
     family: str,
     auto_class: str,
     dtype: torch.dtype,
@@ -287,7 +288,10 @@ def test_a_fine_tuned_checkpoint_in_half_precision_stands_on_the_same_layers(
 ) -> None:
     backbone = imported(family)
     folder = copied(fine_tuned_once(family, auto_class), tmp_path / "rounded")
-    rewrite(folder, lambda state: {name: tensor.to(dtype) for name, tensor in state.items()})
+    model = getattr(transformers, auto_class).from_pretrained(folder, dtype=dtype)
+    (folder / WEIGHTS).unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+    assert len([*folder.glob("*.safetensors")]) > 1
 
     module, remarks = converted(folder, backbone)
 

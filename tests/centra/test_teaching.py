@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -91,7 +92,11 @@ def taught(tmp_path: Path) -> Callable[..., TaughtData]:
     """Have a teacher answer; options are those of :func:`teach` and of a labelling."""
 
     def taught(
-        source: Path, data: Path | S3Path, *, remark: Callable[[str], None] = print, **options: Any
+        source: Path | str,
+        data: Path | S3Path,
+        *,
+        remark: Callable[[str], None] = print,
+        **options: Any,
     ) -> TaughtData:
         how = {name: options.pop(name) for name in ("labels", "kind", "words") if name in options}
         how.setdefault("labels", ())
@@ -149,6 +154,34 @@ def test_texts_are_rows_lines_or_files(texts: Path, tmp_path: Path) -> None:
         assert {text.input.text for text in (*part.train, *part.dev)} == {*TEXTS}
         assert any("no dev.jsonl: 1 of 10 texts are set aside" in text for text in part.remarks)
     assert "1 of 11 files hold no text" in parts[1].remarks[0]
+
+
+def test_rows_of_letters_in_a_file_of_characters_are_read_as_the_file(tmp_path: Path) -> None:
+    rows = [{"tokens": [*"你好"]}, {"tokens": [*"OK"], "labels": ["O", "O"]}, {"tokens": [*"ab"]}]
+    found = read_texts(support.write_jsonl(tmp_path / "rows.jsonl", rows))
+
+    assert {text.input.text for text in (*found.train, *found.dev)} == {"你好", "OK", "ab"}
+
+
+def test_a_teacher_on_the_hub_may_be_of_a_revision(
+    teacher: Path,
+    texts: Path,
+    taught: Callable[..., TaughtData],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: set[tuple[str, str | None]] = set()
+
+    def download(source: str, name: str, revision: str | None = None) -> str:
+        asked.add((source, revision))
+        if not (teacher / name).is_file():
+            raise huggingface_hub.errors.EntryNotFoundError("none")
+        return str(teacher / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    found = taught("someone/topics@refs/pr/7", texts)
+
+    assert asked == {("someone/topics", "refs/pr/7")}
+    assert soft_of(found).teacher == soft_of(taught(teacher, texts)).teacher
 
 
 def test_equal_texts_are_not_torn_apart(tmp_path: Path) -> None:

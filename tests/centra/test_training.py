@@ -222,6 +222,26 @@ def test_more_gpus_than_one_do_not_change_what_is_trained(
     assert train().to_bytes() == alone.to_bytes()
 
 
+def test_cpu_that_multiplies_bfloat16_learns_in_it_and_is_measured_in_float32(
+    train: Callable[..., TaskModule],
+    tiny_backbone: support.Backbone,
+    backbone_store: LocalStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    if not (known.get("avx512_bf16") or known.get("amx_bf16")):
+        pytest.skip("this CPU has no instructions for bfloat16, or torch does not tell")
+    fast = train(epochs=1)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+
+    exact = train(epochs=1)
+
+    assert fast.to_bytes() != exact.to_bytes()
+    # What it scored is what the engines make of it, whose sums are float32's.
+    assert support.parity(fast, tiny_backbone, backbone_store, tmp_path) < 1e-5
+
+
 def test_another_seed_gives_another_module(train: Callable[..., TaskModule]) -> None:
     assert train(epochs=1, seed=1).to_bytes() != train(epochs=1, seed=2).to_bytes()
 

@@ -275,6 +275,10 @@ USAGE = {
     "search --task new --backbone tiny --data {data} --jobs 0": "jobs must be at least 1, found 0",
     "search --task new --backbone tiny --data {data} --output {jsonl}": "is a file",
     "distill --task new --backbone tiny --data {data} --layers 1": "Missing option '--teacher'",
+    "distill --task new --backbone tiny --data {data} --layers 1 --teacher {checkpoint}": (
+        "is a folder; a student is distilled from the file of a module",
+        "centra fit RECIPE.toml --teacher CHECKPOINT",
+    ),
     "distill --task new --backbone tiny --data {data} --layers 1 --teacher {missing}": (
         "does not exist"
     ),

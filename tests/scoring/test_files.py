@@ -127,6 +127,21 @@ def plain(answers: Any) -> Any:
 # Answers
 
 
+def test_a_line_of_a_text_file_is_a_text_whatever_it_begins_with(
+    release: Release, tmp_path: Path
+) -> None:
+    source = tmp_path / "in" / "lines.txt"
+    source.parent.mkdir()
+    lines = ['{"text": "wake me"}', "{rain", "[snow]"]
+    source.write_text("\n".join(lines) + "\n")
+
+    score_files(release, [source], tmp_path / "out")
+
+    found = read(tmp_path / "out" / "lines.jsonl")
+    assert [row["text"] for row in found] == lines
+    assert all(row["error"] is None for row in found)
+
+
 def test_each_format_has_the_answers_of_predict_and_keeps_its_columns(
     release: Release, files: dict[str, Path], tmp_path: Path, small_chunks: None
 ) -> None:
