@@ -16,7 +16,7 @@ from centra.kinds import kind_named
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from centra.families.description import Layer
+    from centra.families.description import Layer, Linear
     from centra.formats.backbone import BackboneSpec
     from centra.formats.identities import Digest
     from centra.formats.manifest import TaskEntry
@@ -91,13 +91,18 @@ def layer_work(layer: Layer, *, batch: int, length: int) -> Work:
 
     Attention is two products for each pair of tokens that look at each other, each as wide as all
     heads together: 4 · batch · length · seen · hidden, where a token sees all of its input, or the
-    tokens in its window.
+    tokens in its window. Where positions meet content, each token also meets a row for every distance,
+    as many again in each direction; the rows are made when the layer is loaded.
     """
     window = layer.attention.window
     seen = length if window is None else min(length, 2 * window + 1)
     attention = 4 * batch * length * seen * layer.attention.query.outputs
-    linear = sum(part.weights for part in layer.linears)
-    return Work(flops=2 * batch * length * linear + attention, bytes=_layer_bytes(layer))
+    attention += 4 * batch * length * length * layer.hidden * _distance_terms(layer)
+    linear = sum(part.weights for part in _of_tokens(layer))
+    return Work(
+        flops=2 * batch * length * linear + attention,
+        bytes=_layer_bytes(layer, distances=2 * length),
+    )
 
 
 def first_token_work(layer: Layer, *, batch: int, length: int) -> Work:
@@ -106,23 +111,25 @@ def first_token_work(layer: Layer, *, batch: int, length: int) -> Work:
     One row for each input goes through all of its weights, for the key and value projections that
     moved are as large as those of one token. It then meets the inputs of the layer instead of keys
     and values, so that each head is as wide as all of them: 4 · batch · heads · length · hidden.
-    Keys that turn with their positions are computed for every token, and met as they are. Projections
-    that moved are as large as if each head of queries had keys and values of its own. Of a layer with a
-    window the tokens behind that of the first are left out.
+    Keys that turn with their positions or meet distances are computed for every token, and met as they
+    are. Projections that moved are as large as if each head of queries had keys and values of its own. Of
+    a layer with a window the tokens behind that of the first are left out.
     """
     attention = layer.attention
     if attention.window is not None:
         length = min(length, attention.window + 1)
     more = (attention.queries_per_key - 1) * attention.value.weights
-    met = layer.hidden
-    if attention.rotary is not None:
+    if attention.rotary is not None or attention.disentangled is not None:
         more += (length - 1) * attention.key.weights
         met = attention.key.outputs
     else:
         more += (attention.queries_per_key - 1) * attention.key.weights
-    linear = batch * (sum(part.weights for part in layer.linears) + more)
+        met = layer.hidden
+    linear = batch * (sum(part.weights for part in _of_tokens(layer)) + more)
     products = 2 * batch * attention.heads * length * (met + layer.hidden)
-    return Work(flops=2 * linear + products, bytes=_layer_bytes(layer))
+    if attention.disentangled is not None and attention.disentangled.query is not None:
+        products += 2 * batch * length * layer.hidden
+    return Work(flops=2 * linear + products, bytes=_layer_bytes(layer, distances=length))
 
 
 def task_work(
@@ -150,5 +157,20 @@ def task_work(
     return sum([layer_work(layer, batch=batch, length=length) for layer in full], first + head)
 
 
-def _layer_bytes(layer: Layer) -> int:
-    return _BYTES * sum(prod(shape) for shape in layer.shapes.values())
+def _of_tokens(layer: Layer) -> list[Linear]:
+    """The linear layers that tokens meet."""
+    of_distances = layer.attention.of_distances
+    beside = [] if layer.convolution is None else [layer.convolution.linear]
+    return [part for part in layer.linears if part not in of_distances] + beside
+
+
+def _distance_terms(layer: Layer) -> int:
+    parts = layer.attention.disentangled
+    return 0 if parts is None else (parts.key is not None) + (parts.query is not None)
+
+
+def _layer_bytes(layer: Layer, *, distances: int) -> int:
+    """Of its tensors; of what is made for distances instead of what makes it."""
+    weights = sum(prod(shape) for shape in layer.shapes.values())
+    weights -= sum(part.weights + part.outputs for part in layer.attention.of_distances)
+    return _BYTES * (weights + _distance_terms(layer) * distances * layer.hidden)

@@ -187,13 +187,15 @@ class Attention:
     @property
     def linears(self) -> tuple[Linear, ...]:
         """All its linear layers."""
-        own = (self.query, self.key, self.value, self.output)
-        parts = self.disentangled
-        if parts is None:
-            return own
-        # Distances may be projected as the content is.
-        more = (part for part in (parts.key, parts.query) if part is not None and part not in own)
-        return (*own, *more)
+        return (self.query, self.key, self.value, self.output, *self.of_distances)
+
+    @property
+    def of_distances(self) -> tuple[Linear, ...]:
+        """Those that distances alone meet, where they are not projected as the content is."""
+        if self.disentangled is None:
+            return ()
+        parts = (self.disentangled.key, self.disentangled.query)
+        return tuple(part for part in parts if part not in (None, self.key, self.query))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,18 +9,27 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from centra.families import family_named
+from centra.families.positions import distance_rows
 from centra.modeling.windows import know_attention_in_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from centra.families.base import TransformersClasses
-    from centra.families.description import Attention, Embeddings, Layer, Linear, Norm
+    from centra.families.description import (
+        Attention,
+        Disentangled,
+        Embeddings,
+        Layer,
+        Linear,
+        Norm,
+    )
     from centra.formats.backbone import BackboneSpec
     from centra.modeling.shared_state import SharedState
 
@@ -171,10 +180,33 @@ class DescribedLayer(nn.Module):
             tables = shared.rotary(attention.rotary)
             query, key = turned(query, *tables), turned(key, *tables)
         key, value = (for_all_heads(part, attention) for part in (key, value))
+        added = shared.scores(attention)
+        if attention.disentangled is not None:
+            added = added + self._distance_scores(query, key, attention.disentangled, shared)
         context = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=shared.scores(attention)
+            query, key, value, attn_mask=added, scale=attention.scale
         )
         return self._linear(attention.output, context.transpose(1, 2).flatten(2))
+
+    def _distance_scores(
+        self, query: torch.Tensor, key: torch.Tensor, parts: Disentangled, shared: SharedState
+    ) -> torch.Tensor:
+        """What positions add, from ``(batch, heads, seq, size)`` each to ``(batch, heads, seq, seq)``."""
+        attention, places = self.description.attention, np.arange(query.shape[2])
+        rows = distance_rows(parts.distances, places[:, None] - places)
+        chosen = torch.from_numpy(rows).to(query.device).expand(*query.shape[:2], -1, -1)
+        embeddings = shared.distances(attention)
+
+        def met(content: torch.Tensor, linear: Linear) -> torch.Tensor:
+            table = self._linear(linear, embeddings).view(-1, attention.heads, attention.head_size)
+            return content @ table.permute(1, 2, 0)
+
+        found = torch.zeros_like(chosen, dtype=query.dtype)
+        if parts.key is not None:
+            found = found + met(query, parts.key).gather(-1, chosen)
+        if parts.query is not None:
+            found = found + met(key, parts.query).gather(-1, chosen.mT).mT
+        return found * attention.scale
 
     def _feed_forward(self, states: torch.Tensor) -> torch.Tensor:
         parts = self.description.feed_forward

@@ -214,7 +214,7 @@ class FirstTokenLayer:
 
     The key projection moves onto the query and the value projection behind the average, as in
     :mod:`centra.runtime.onnx.layer_graphs`, so no key or value is computed for any other token, but for
-    keys that turn with their positions. Not for layers whose keys meet distances.
+    keys that turn with their positions or meet distances.
     """
 
     def __init__(
@@ -232,7 +232,10 @@ class FirstTokenLayer:
         # Head by head, (t * heads, size, hidden). A bias of the keys falls out of the softmax.
         parts = layer.attention
         self._key, self._value = (_by_head(part.weight, parts) for part in (key, value))
-        self._keys = None if parts.rotary is None else key
+        self._keys = None if parts.rotary is None and parts.disentangled is None else key
+        self._terms = None
+        if parts.disentangled is not None:
+            self._terms = _DistanceTerms(stack, parts, parts.disentangled, layout)
         self._value_bias = None if value.bias is None else _by_head(value.bias.mT, parts).mT
         self._rest = _AfterAttention(stack, layer)
         self._beside = _beside(stack, layer)
@@ -246,7 +249,7 @@ class FirstTokenLayer:
         read = self._before(states.flatten(1, 2)).view(-1, *states.shape[1:])
         _, batch, seen, _ = read.shape
         heads, size = self._heads, self._parts.head_size
-        query = self._query(read[:, :, 0]) * size**-0.5
+        query = self._query(read[:, :, 0]) * self._parts.scale
         stack = len(query)
         query = query.view(stack, batch, heads, size)
         scores = self._scores(query, read, shared)
@@ -273,12 +276,15 @@ class FirstTokenLayer:
             rows = torch.bmm(query.transpose(1, 2).reshape(-1, batch, size), self._key)
             rows = rows.view(groups, -1, batch, hidden).transpose(1, 2)
             return torch.matmul(rows, read.mT)
-        # A first token's position is 0, which turns nothing.
-        cosines, sines = self._layout.turns(self._parts, shared)
         keys = self._keys(read.flatten(1, 2)).view(stack, batch, length, -1, size)
-        keys = turned(keys.transpose(2, 3), cosines[:length], sines[:length])
+        keys = keys.transpose(2, 3)
+        # A first token's position is 0, which turns nothing.
+        if tables := self._layout.turns(self._parts, shared):
+            keys = turned(keys, tables[0][:length], tables[1][:length])
         keys = for_all_heads(keys, self._parts)
         met = torch.matmul(keys, query[..., None]).squeeze(-1)
+        if self._terms is not None:
+            met = met + self._terms.of_first(query, keys, shared[-1])
         return met.view(groups, -1, batch, heads, length).transpose(1, 2).flatten(2, 3)
 
 
@@ -316,7 +322,7 @@ class Branches:
         self._on_tokens, self._on_rows = _Steps(heads, head.on_tokens), _Steps(heads, head.on_rows)
         pairs = [*zip(layers, described, strict=True)]
         self._first = None
-        if head.reads_first and pairs and pairs[-1][1].attention.disentangled is None:
+        if head.reads_first and pairs:
             self._first = FirstTokenLayer(*pairs.pop(), layout)
         self._layers = [Layer(*pair, layout) for pair in pairs]
 
@@ -416,6 +422,22 @@ class _DistanceTerms:
         if self._queries is not None:
             found = found + self._met(key, self._queries, rows, columns.mT).mT
         return found * self._scale
+
+    def of_first(self, query: torch.Tensor, keys: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Those of first tokens, ``(t, b, heads, l)``.
+
+        Args:
+            query: of the content, times the scale, ``(t, b, heads, size)``.
+            keys: likewise without it, ``(t, b, heads, l, size)``.
+            rows: of distances; see :meth:`__call__`.
+        """
+        behind = rows[keys.shape[3] :]
+        found = torch.zeros((), dtype=query.dtype, device=query.device)
+        if self._keys is not None:
+            found = found + torch.matmul(self._keys[:, :, :, behind], query[..., None]).squeeze(-1)
+        if self._queries is not None:
+            found = found + (keys * self._queries[:, :, :, behind]).sum(dim=-1) * self._scale
+        return found
 
     @staticmethod
     def _met(
