@@ -24,8 +24,8 @@ from centra.runtime import Release, devices
 from centra.runtime.engines import default_engine, open_engine
 from centra.runtime.queries import EncodedQuery, Query
 from centra.runtime.torch import batched_engine
+from centra.runtime.torch.batched_branches import Branches
 from centra.runtime.torch.batched_engine import BatchedEngine
-from centra.runtime.torch.batched_layers import Branches
 from centra.runtime.torch.cuda_graphs import Graphs
 from tests import support
 from tests.centra.states import PAIRS, SINGLES, reference_states

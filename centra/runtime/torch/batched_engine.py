@@ -29,9 +29,11 @@ from centra.modeling.trunk import Trunk
 from centra.runtime.engine import deepest_taps
 from centra.runtime.packing import padded_length
 from centra.runtime.pool import Pool
-from centra.runtime.torch.batched_layers import Branches, BranchWeights, Layer, SharedLayout
+from centra.runtime.torch.batched_branches import Branches, BranchWeights
+from centra.runtime.torch.batched_layers import Layer
 from centra.runtime.torch.cuda_graphs import Graphs
 from centra.runtime.torch.loading import loaded_task, shared_unit
+from centra.runtime.torch.shared_layout import SharedLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -163,7 +165,7 @@ class _Hidden:
     states: torch.Tensor
     """``(1, rows, length, hidden)``, with padding in both."""
     shared: tuple[torch.Tensor, ...]
-    """What all layers share; see :class:`centra.runtime.torch.batched_layers.SharedLayout`."""
+    """What all layers share; see :class:`centra.runtime.torch.shared_layout.SharedLayout`."""
     inputs: Inputs
     """The inputs that are there, in the first rows."""
     tokens: int
