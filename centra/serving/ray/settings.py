@@ -13,6 +13,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -87,6 +88,16 @@ class Settings(BaseModel):
             first = error.errors(include_url=False, include_context=False)[0]
             where = ".".join(map(str, first["loc"]))
             raise _refusal(where, first["msg"].removeprefix("Value error, ")) from error
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object) -> object:
+        """No setting is yes or no; texts may be numbers, since variables are texts."""
+        inner = value.values() if isinstance(value, dict) else ()
+        for each in (value, *inner):
+            if isinstance(each, bool):
+                raise ValueError(f"expected no yes or no, found {str(each).lower()}")  # noqa: TRY004
+        return value
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
