@@ -35,6 +35,8 @@ _LIMITS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
+_TYPE = re.compile(r"str|int|float|bool|(list|tuple|dict)\[.*\]")
+"""pydantic's names of types in paths; no setting is called so."""
 _WIDTH = 60
 """So many characters of a wrong value are shown."""
 
@@ -46,7 +48,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
         error: of the model's validation.
         model: what the document should be.
     """
-    faults = error.errors(include_url=False)
+    faults = _without_types(error.errors(include_url=False))
     # A list is also called too short where an item of it is wrong.
     inner = {fault["loc"][:-1] for fault in faults}
     own = [f for f in faults if f["type"] != "too_short" or f["loc"] not in inner]
@@ -58,6 +60,28 @@ def explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
         if not (f["type"] == "missing" and isinstance(f["loc"][-1], int))
         or lacks[f["loc"][:-1]] == f["loc"]
     ]
+
+
+def _without_types(faults: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The faults of settings that may be of several types, by the settings' own names.
+
+    pydantic tells what is wrong for each type, and puts the type into the path. What is of one of them
+    and wrong inside is told of that one; what is of none has one fault with all types.
+    """
+    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for fault in faults:
+        path = fault["loc"]
+        at = next((i for i, part in enumerate(path) if _TYPE.fullmatch(str(part))), None)
+        if at is None:
+            found.setdefault((path, fault["type"]), []).append(fault)
+        else:
+            own = {**fault, "loc": (*path[:at], *path[at + 1 :])}
+            found.setdefault((path[:at],), []).append(own)
+    plain: list[Mapping[str, Any]] = []
+    for key, group in found.items():
+        inner = [f for f in group if f["loc"] != key[0] or not f["type"].endswith("_type")]
+        plain += inner or [{**group[0], "types": [fault["type"] for fault in group]}]
+    return plain
 
 
 def _explain(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
@@ -74,7 +98,9 @@ def _explain(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
             shown = "" if isinstance(found, dict) else f", found {_shown(found)}"
             return f"{place}: {fault['ctx']['error']}{shown}"
         case kind:
-            return f"{place}: expected {_expected(kind, fault)}, found {_shown(found)}"
+            kinds = fault.get("types", [kind])
+            expected = " or ".join(_expected(each, fault) for each in kinds)
+            return f"{place}: expected {expected}, found {_shown(found)}"
 
 
 def _place(path: Sequence[str | int]) -> str:

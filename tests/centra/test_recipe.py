@@ -266,6 +266,31 @@ def test_bad_value_is_refused_with_file_and_setting(name: str, value: str, path:
     assert setting in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        (
+            "training.template",
+            "7",
+            "training.template: expected a text in quotes or a list, found 7",
+        ),
+        (
+            "training.template",
+            '["{text}"]',
+            'training.template: expected 2 items, found ["{text}"]',
+        ),
+        ("labels", '["a", 7]', "labels[1]: expected a text in quotes, found 7"),
+    ],
+)
+def test_what_may_be_of_several_types_is_named_once(
+    name: str, value: str, told: str, path: Path
+) -> None:
+    with pytest.raises(UsageError) as refused:
+        read(path, with_setting(name, value))
+
+    assert str(refused.value) == f"{path}: {told}"
+
+
 @pytest.mark.parametrize("name", ["task", "backbone", "data", "search", "search.layers"])
 def test_missing_setting_is_named(name: str, path: Path) -> None:
     setting = name.rpartition(".")[2]
