@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from benchmarks.tools.real import Backbone
 
 RESULTS = ROOT / "benchmarks" / "CHOOSING.md"
-TASKS = ("trec", "slots_restaurant", "stsb")
+TASKS = ("trec", "slots_restaurant", "stsb", "cola", "emotion", "intent_snips")
+"""Halving was made for the first three."""
 LAYERS, RATES = (2, 5), (1e-4, 3e-4)
 STUDENTS, STUDENT_RATES = (1, 2), (4e-4,)
 MAX_LENGTH = 64
@@ -101,9 +102,11 @@ def main() -> int:
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
+    ratios = [each.ratio for each in found]
     goals = [
-        Goal.at_most(3, "time to choose, in full fine-tunings", mean(f.ratio for f in found)),
-        Goal.at_most(0.3, "points below the exhaustive search", mean(f.loss for f in found)),
+        Goal.at_most(3, "time to choose, in full fine-tunings, at most", max(ratios)),
+        Goal.at_most(2.5, "time to choose, in full fine-tunings, mean", mean(ratios)),
+        Goal.at_most(0.3, "points below the exhaustive search, mean", mean(f.loss for f in found)),
     ]
     publish(options, RESULTS, _report(found, goals, options, load), goals)
     return 0

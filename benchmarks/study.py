@@ -11,13 +11,11 @@ It takes hours on two cores and may be stopped at any time: the same command goe
 from __future__ import annotations
 
 import argparse
-import csv
 import os
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
-from statistics import mean
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -25,18 +23,30 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.tools.common import (
     ROOT,
     BenchmarkError,
-    Goal,
     add_options,
-    goal_table,
-    our_versions,
     publish,
     report,
     say,
-    system,
-    table,
 )
 from benchmarks.tools.joint import train_joint, train_leave_one_out
-from benchmarks.tools.real import find_data, minilm, mpnet_base, take_rows
+from benchmarks.tools.real import find_data, take_rows
+from benchmarks.tools.study_report import (
+    Row,
+    goals_of,
+    mean_of,
+    published_rows,
+    results,
+    settings_of,
+)
+from benchmarks.tools.study_setups import (
+    HEAD_EPOCHS,
+    HEAD_RATE,
+    JOINT_RATE,
+    MAX_LENGTH,
+    METHODS,
+    SETUPS,
+    Setup,
+)
 from centra.kinds import kind_named
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
@@ -51,100 +61,10 @@ from centra.training.task_data import TaskData
 from centra.training.trials import best_trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from benchmarks.tools.real import Backbone
     from centra.training.trials import Trial
-
-METHODS = ("from-backbone", "joint", "leave-one-out")
-"""What may be left out."""
-MAX_LENGTH = 64
-JOINT_RATE = 1e-4
-HEAD_RATE, HEAD_EPOCHS = 1e-3, 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """What is studied on a backbone."""
-
-    title: str
-    open: Callable[[Path], Backbone]
-    results: Path
-    tasks: tuple[str, ...]
-    rows: int
-    layers: tuple[int, int]
-    """The fewest and the most of the teachers."""
-    students: tuple[int, ...]
-    thresholds: tuple[str, ...]
-    """Points of the metric that an added layer must gain: the more, the fewer layers."""
-    share: float
-    """Of full fine-tuning's layers: what the goal allows."""
-    rates: tuple[float, ...]
-    """Among which full fine-tuning and the teachers choose."""
-    student_rates: tuple[float, ...]
-    epochs: int = 4
-    batch_size: int = 32
-    metrics: Mapping[str, str] = field(default_factory=dict)
-    """By task, where it is not the first of its kind."""
-    without: tuple[str, ...] = ()
-    paper: bool = False
-    """Whether the paper's own figures stand beside it."""
-
-
-SETUPS = {
-    "minilm": Setup(
-        title="The paper's study on MiniLM",
-        open=minilm,
-        results=ROOT / "benchmarks" / "STUDY_MINILM.md",
-        tasks=(
-            *("domain", "emotion", "intent_snips", "slots_restaurant", "slots_snips"),
-            *("sst2", "stsb", "trec"),
-        ),
-        rows=1000,
-        layers=(2, 5),
-        students=(1, 2),
-        thresholds=("1", "2", "3", "4"),
-        share=0.4,
-        rates=(1e-4, 3e-4),
-        student_rates=(4e-4, 8e-4),
-    ),
-    "mpnet-base": Setup(
-        title="The paper's study on MPNet, twelve layers",
-        open=mpnet_base,
-        results=ROOT / "benchmarks" / "STUDY.md",
-        tasks=(
-            *("cola", "mrpc", "rte", "stsb"),
-            *("intent", "slots_snips", "banking_intent", "emotion"),
-        ),
-        rows=500,
-        layers=(4, 10),
-        students=(1, 2, 3),
-        thresholds=("1", "2", "3"),
-        share=0.343,
-        rates=(1e-4,),
-        student_rates=(2e-4,),
-        epochs=5,
-        # Few rows make few steps otherwise.
-        batch_size=16,
-        metrics={"cola": "matthews"},
-        without=METHODS,
-        paper=True,
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method: a score in points for each task, and the layers that serving them computes."""
-
-    method: str
-    scores: dict[str, float]
-    layers: float
-
-    @property
-    def average(self) -> float:
-        """Over the tasks."""
-        return mean(self.scores.values())
 
 
 def main() -> int:
@@ -205,10 +125,10 @@ def main() -> int:
     except BenchmarkError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    rows = [_mean(rows) for rows in zip(*seeds, strict=True)]
-    goals = _goals(rows, setup.share, full=backbone.spec.num_layers * len(data))
-    body = _report(rows, goals, published, full=rows[0].layers)
-    settings = _settings(setup, options, backbone, examples, load)
+    rows = [mean_of(rows) for rows in zip(*seeds, strict=True)]
+    goals = goals_of(rows, setup.share, full=backbone.spec.num_layers * len(data))
+    body = results(rows, goals, published, full=rows[0].layers)
+    settings = settings_of(setup, options, backbone, examples, load)
     text = report(setup.title, "study.py", body, settings)
     # A part of the tasks is no study.
     options.quick = options.quick or {*options.tasks} != {*setup.tasks}
@@ -424,128 +344,6 @@ def _joint(
             )
         )
     return rows
-
-
-# Report
-
-
-def _mean(rows: Sequence[Row]) -> Row:
-    """One method over the seeds."""
-    return Row(
-        rows[0].method,
-        {task: mean(row.scores[task] for row in rows) for task in rows[0].scores},
-        mean(row.layers for row in rows),
-    )
-
-
-def _goals(rows: Sequence[Row], share: float, *, full: int) -> list[Goal]:
-    """At the threshold that scores best within the layers that the goal allows."""
-    mixed = [row for row in rows if row.method.startswith("mixed")]
-    within = [row for row in mixed if row.layers <= share * full] or [
-        min(mixed, key=lambda row: row.layers)
-    ]
-    best = max(within, key=lambda row: row.average)
-    quality = 100 * best.average / rows[0].average
-    return [
-        Goal.at_least(99.6, f"{best.method}: % of full fine-tuning's average", quality),
-        Goal.at_most(100 * share, f"{best.method}: % of its layers", 100 * best.layers / full),
-    ]
-
-
-def _report(
-    rows: Sequence[Row], goals: Sequence[Goal], published: Sequence[Row], *, full: float
-) -> list[str]:
-    """The results as Markdown."""
-    lines = [*goal_table(goals), "", *_table(rows, full)]
-    if published:
-        lines += ["", "The paper's (table 2), BERT base, all rows:", ""]
-        lines += _table(published, published[0].layers)
-    return lines
-
-
-def _table(rows: Sequence[Row], full: float) -> list[str]:
-    tasks = [*rows[0].scores]
-    lines = [
-        [
-            row.method,
-            *(f"{row.scores[task]:.1f}" for task in tasks),
-            f"{row.average:.2f}",
-            f"{100 * row.average / rows[0].average:.1f}",
-            f"{row.layers:g}",
-            f"{row.layers / full:.1%}",
-        ]
-        for row in rows
-    ]
-    headers = ("dev metric in points", *tasks, "average", "% of full", "layers", "overhead")
-    return table(headers, lines)
-
-
-def published_rows() -> list[Row]:
-    """The paper's table 2, from ``CENTRA_PAPER`` or ``shared/paper`` beside the checkout.
-
-    Raises:
-        BenchmarkError: it is not there.
-    """
-    file = (
-        Path(os.environ.get("CENTRA_PAPER", ROOT.parent / "shared" / "paper")) / "tables2and5.csv"
-    )
-    try:
-        with file.open(encoding="utf-8") as lines:
-            found = [*csv.DictReader(lines)]
-    except OSError as error:
-        raise BenchmarkError(f"{file}: {error.strerror}; set CENTRA_PAPER to its folder") from error
-    beside = ("method", "average", "layers", "overhead")
-    return [
-        Row(
-            row["method"],
-            {task: float(score) for task, score in row.items() if task not in beside},
-            float(row["layers"]),
-        )
-        for row in found
-        if row["method"].startswith(("full", "kd", "mixed"))
-    ]
-
-
-def _settings(
-    setup: Setup,
-    options: argparse.Namespace,
-    backbone: Backbone,
-    examples: Mapping[str, TaskData],
-    load: float,
-) -> list[str]:
-    """What was run on what, a line each."""
-    metrics = {
-        task: setup.metrics.get(task, kind_named(found.spec.kind).metrics[0])
-        for task, found in examples.items()
-    }
-    rates = " and ".join(f"{rate:g}" for rate in setup.rates)
-    student_rates = " and ".join(f"{rate:g}" for rate in setup.student_rates)
-    fewest, most = options.layers
-    lines = (
-        (
-            f"{options.backbone}, {backbone.spec.num_layers} layers; {MAX_LENGTH} tokens; of each set "
-            f"{options.rows} train and {options.dev_rows} dev rows at even distances, or all there are"
-        ),
-        "metrics: " + ", ".join(f"{task} {metric}" for task, metric in metrics.items()),
-        (
-            f"{options.seeds} seed{'' if options.seeds == 1 else 's'}; {options.epochs} epochs, batches "
-            f"of {setup.batch_size}, the best epoch by the dev metric; full fine-tuning and teachers at learning rates "
-            f"{rates}, the best counts; teachers of {fewest} to {most} layers by successive halving"
-        ),
-        (
-            f"students of {', '.join(map(str, setup.students))} layers at {student_rates}, "
-            "temperature 2, weight 0.5"
-        ),
-        f"{system()}; load average {load:.1f} before",
-        our_versions("torch", "transformers"),
-    )
-    joint = (
-        f"joint: {options.joint_epochs} epochs over all tasks' rows at {JOINT_RATE:g}; leave one "
-        f"out: {options.left_out_epochs} over the others', then the head alone for "
-        f"{HEAD_EPOCHS} at {HEAD_RATE:g}"
-    )
-    both = {"joint", "leave-one-out"} <= {*options.without}
-    return [*lines] if both else [*lines, joint]
 
 
 def _epochs(what: str, done: int, total: int) -> None:

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING, Any
 from centra.families import bert
 from centra.families.base import SIZE, Family, Setting, TransformersClasses, size_of
 from centra.families.description import (
-    Attention,
     Embeddings,
-    FeedForward,
     Layer,
     Linear,
-    Norm,
 )
 from centra.families.heads import CheckpointHead
+from centra.families.post_norm import post_norm_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,29 +43,19 @@ def _embeddings(settings: Mapping[str, Any]) -> Embeddings:
 
 
 def _layer(settings: Mapping[str, Any], number: int) -> Layer:  # noqa: ARG001 - all are alike
-    hidden, inner = settings["hidden_size"], settings["intermediate_size"]
-    epsilon = settings["layer_norm_eps"]
-
-    def square(name: str) -> Linear:
-        return Linear(name=f"attention.{name}", inputs=hidden, outputs=hidden)
-
-    return Layer(
-        hidden=hidden,
-        norm_first=False,
-        attention=Attention(
-            heads=settings["num_attention_heads"],
-            query=square("query"),
-            key=square("key"),
-            value=square("value"),
-            output=square("dense"),
-        ),
-        attention_norm=Norm(name="attention.LayerNorm", size=hidden, epsilon=epsilon),
-        feed_forward=FeedForward(
-            inner=Linear(name="ffn", inputs=hidden, outputs=inner),
-            outer=Linear(name="ffn_output", inputs=inner, outputs=hidden),
-            activation=settings["hidden_act"],
-        ),
-        feed_forward_norm=Norm(name="full_layer_layer_norm", size=hidden, epsilon=epsilon),
+    return post_norm_layer(
+        hidden=settings["hidden_size"],
+        inner=settings["intermediate_size"],
+        heads=settings["num_attention_heads"],
+        activation=settings["hidden_act"],
+        epsilon=settings["layer_norm_eps"],
+        query="attention.query",
+        key="attention.key",
+        value="attention.value",
+        output="attention.dense",
+        attention_norm="attention.LayerNorm",
+        feed_forward=("ffn", "ffn_output"),
+        feed_forward_norm="full_layer_layer_norm",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from centra.families.base import (
     ACTIVATION,
@@ -15,15 +15,14 @@ from centra.families.base import (
     size_of,
 )
 from centra.families.description import (
-    Attention,
     Embeddings,
-    FeedForward,
     Layer,
     Linear,
     Norm,
     Table,
 )
 from centra.families.heads import CheckpointHead
+from centra.families.post_norm import post_norm_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,29 +46,19 @@ SETTINGS = {
 
 
 def embeddings(settings: Mapping[str, Any]) -> Embeddings:
-    """Words, token types and positions; a projection where they are narrower than the layers."""
+    """Words, token types where there are any, positions; a projection where they are narrower."""
     hidden = settings["hidden_size"]
     width = settings.get("embedding_size", hidden)
+    tables: tuple[tuple[str, str, Literal["input_ids", "token_type_ids", "positions"]], ...] = (
+        ("embeddings.word_embeddings", "vocab_size", "input_ids"),
+        ("embeddings.token_type_embeddings", "type_vocab_size", "token_type_ids"),
+        ("embeddings.position_embeddings", "max_position_embeddings", "positions"),
+    )
     return Embeddings(
-        tables=(
-            Table(
-                name="embeddings.word_embeddings",
-                rows=settings["vocab_size"],
-                width=width,
-                ids="input_ids",
-            ),
-            Table(
-                name="embeddings.token_type_embeddings",
-                rows=settings["type_vocab_size"],
-                width=width,
-                ids="token_type_ids",
-            ),
-            Table(
-                name="embeddings.position_embeddings",
-                rows=settings["max_position_embeddings"],
-                width=width,
-                ids="positions",
-            ),
+        tables=tuple(
+            Table(name=name, rows=settings[rows], width=width, ids=ids)
+            for name, rows, ids in tables
+            if rows in settings
         ),
         norm=Norm(name="embeddings.LayerNorm", size=width, epsilon=settings["layer_norm_eps"]),
         projection=None
@@ -80,29 +69,19 @@ def embeddings(settings: Mapping[str, Any]) -> Embeddings:
 
 def layer(settings: Mapping[str, Any], number: int) -> Layer:  # noqa: ARG001 - all are alike
     """Norms after attention and feed-forward, a bias in every linear layer."""
-    hidden, inner = settings["hidden_size"], settings["intermediate_size"]
-    epsilon = settings["layer_norm_eps"]
-
-    def square(name: str) -> Linear:
-        return Linear(name=name, inputs=hidden, outputs=hidden)
-
-    return Layer(
-        hidden=hidden,
-        norm_first=False,
-        attention=Attention(
-            heads=settings["num_attention_heads"],
-            query=square("attention.self.query"),
-            key=square("attention.self.key"),
-            value=square("attention.self.value"),
-            output=square("attention.output.dense"),
-        ),
-        attention_norm=Norm(name="attention.output.LayerNorm", size=hidden, epsilon=epsilon),
-        feed_forward=FeedForward(
-            inner=Linear(name="intermediate.dense", inputs=hidden, outputs=inner),
-            outer=Linear(name="output.dense", inputs=inner, outputs=hidden),
-            activation=settings["hidden_act"],
-        ),
-        feed_forward_norm=Norm(name="output.LayerNorm", size=hidden, epsilon=epsilon),
+    return post_norm_layer(
+        hidden=settings["hidden_size"],
+        inner=settings["intermediate_size"],
+        heads=settings["num_attention_heads"],
+        activation=settings["hidden_act"],
+        epsilon=settings["layer_norm_eps"],
+        query="attention.self.query",
+        key="attention.self.key",
+        value="attention.self.value",
+        output="attention.output.dense",
+        attention_norm="attention.output.LayerNorm",
+        feed_forward=("intermediate.dense", "output.dense"),
+        feed_forward_norm="output.LayerNorm",
     )
 
 

@@ -8,23 +8,23 @@ sizes has, lies in the encoder too, and is part of that layer here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from centra.families import bert
 from centra.families.base import ACTIVATION, SWITCH, Family, Setting, TransformersClasses, size_of
 from centra.families.description import (
-    Attention,
     Convolution,
     Disentangled,
     DistanceEmbeddings,
     Embeddings,
-    FeedForward,
     Layer,
     Linear,
     Norm,
     Table,
 )
 from centra.families.heads import CheckpointHead
+from centra.families.post_norm import post_norm_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,38 +118,33 @@ def _convolution(settings: Mapping[str, Any]) -> Convolution:
 
 
 def _layer(settings: Mapping[str, Any], number: int) -> Layer:
-    hidden, inner = settings["hidden_size"], settings["intermediate_size"]
-    epsilon = settings["layer_norm_eps"]
-
-    def square(name: str) -> Linear:
-        return Linear(name=f"attention.{name}", inputs=hidden, outputs=hidden)
-
-    terms, shared = _terms(settings["pos_att_type"]), settings["share_att_key"]
-    query, key = square("self.query_proj"), square("self.key_proj")
-    of_key = key if shared else square("self.pos_key_proj")
-    of_query = query if shared else square("self.pos_query_proj")
-    return Layer(
-        hidden=hidden,
-        norm_first=False,
-        attention=Attention(
-            heads=settings["num_attention_heads"],
-            query=query,
-            key=key,
-            value=square("self.value_proj"),
-            output=square("output.dense"),
-            disentangled=Disentangled(
-                distances=_distances(settings),
-                key=of_key if "c2p" in terms else None,
-                query=of_query if "p2c" in terms else None,
-            ),
-        ),
-        attention_norm=Norm(name="attention.output.LayerNorm", size=hidden, epsilon=epsilon),
-        feed_forward=FeedForward(
-            inner=Linear(name="intermediate.dense", inputs=hidden, outputs=inner),
-            outer=Linear(name="output.dense", inputs=inner, outputs=hidden),
-            activation=settings["hidden_act"],
-        ),
-        feed_forward_norm=Norm(name="output.LayerNorm", size=hidden, epsilon=epsilon),
+    plain = post_norm_layer(
+        hidden=settings["hidden_size"],
+        inner=settings["intermediate_size"],
+        heads=settings["num_attention_heads"],
+        activation=settings["hidden_act"],
+        epsilon=settings["layer_norm_eps"],
+        query="attention.self.query_proj",
+        key="attention.self.key_proj",
+        value="attention.self.value_proj",
+        output="attention.output.dense",
+        attention_norm="attention.output.LayerNorm",
+        feed_forward=("intermediate.dense", "output.dense"),
+        feed_forward_norm="output.LayerNorm",
+    )
+    terms, content = _terms(settings["pos_att_type"]), plain.attention
+    of_key, of_query = content.key, content.query
+    if not settings["share_att_key"]:
+        of_key = replace(content.key, name="attention.self.pos_key_proj")
+        of_query = replace(content.query, name="attention.self.pos_query_proj")
+    disentangled = Disentangled(
+        distances=_distances(settings),
+        key=of_key if "c2p" in terms else None,
+        query=of_query if "p2c" in terms else None,
+    )
+    return replace(
+        plain,
+        attention=replace(content, disentangled=disentangled),
         convolution=_convolution(settings)
         if number == 1 and settings["conv_kernel_size"]
         else None,

@@ -15,15 +15,13 @@ from centra.families.base import (
     size_of,
 )
 from centra.families.description import (
-    Attention,
     Embeddings,
-    FeedForward,
     Layer,
-    Linear,
     Norm,
     Table,
 )
 from centra.families.heads import CheckpointHead
+from centra.families.post_norm import post_norm_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,28 +53,19 @@ def _embeddings(settings: Mapping[str, Any]) -> Embeddings:
 
 
 def _layer(settings: Mapping[str, Any], number: int) -> Layer:  # noqa: ARG001 - all are alike
-    hidden, inner = settings["dim"], settings["hidden_dim"]
-
-    def square(name: str) -> Linear:
-        return Linear(name=name, inputs=hidden, outputs=hidden)
-
-    return Layer(
-        hidden=hidden,
-        norm_first=False,
-        attention=Attention(
-            heads=settings["n_heads"],
-            query=square("attention.q_lin"),
-            key=square("attention.k_lin"),
-            value=square("attention.v_lin"),
-            output=square("attention.out_lin"),
-        ),
-        attention_norm=Norm(name="sa_layer_norm", size=hidden, epsilon=_EPSILON),
-        feed_forward=FeedForward(
-            inner=Linear(name="ffn.lin1", inputs=hidden, outputs=inner),
-            outer=Linear(name="ffn.lin2", inputs=inner, outputs=hidden),
-            activation=settings["activation"],
-        ),
-        feed_forward_norm=Norm(name="output_layer_norm", size=hidden, epsilon=_EPSILON),
+    return post_norm_layer(
+        hidden=settings["dim"],
+        inner=settings["hidden_dim"],
+        heads=settings["n_heads"],
+        activation=settings["activation"],
+        epsilon=_EPSILON,
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        output="attention.out_lin",
+        attention_norm="sa_layer_norm",
+        feed_forward=("ffn.lin1", "ffn.lin2"),
+        feed_forward_norm="output_layer_norm",
     )
 
 

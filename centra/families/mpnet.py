@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Any
 from centra.families import bert
 from centra.families.base import Family, Setting, TransformersClasses, size_of
 from centra.families.description import (
-    Attention,
     Embeddings,
-    FeedForward,
     Layer,
-    Linear,
-    Norm,
     RelativeBias,
-    Table,
 )
 from centra.families.heads import CheckpointHead
+from centra.families.post_norm import post_norm_layer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,54 +36,29 @@ def _bias() -> RelativeBias:
 
 
 def _embeddings(settings: Mapping[str, Any]) -> Embeddings:
-    hidden = settings["hidden_size"]
-    return Embeddings(
-        tables=(
-            Table(
-                name="embeddings.word_embeddings",
-                rows=settings["vocab_size"],
-                width=hidden,
-                ids="input_ids",
-            ),
-            Table(
-                name="embeddings.position_embeddings",
-                rows=settings["max_position_embeddings"],
-                width=hidden,
-                ids="positions",
-            ),
-        ),
-        norm=Norm(name="embeddings.LayerNorm", size=hidden, epsilon=settings["layer_norm_eps"]),
+    return replace(
+        bert.embeddings(settings),
         relative_biases=(_bias(),),
         heads=settings["num_attention_heads"],
     )
 
 
 def _layer(settings: Mapping[str, Any], number: int) -> Layer:  # noqa: ARG001 - all are alike
-    hidden, inner = settings["hidden_size"], settings["intermediate_size"]
-    epsilon = settings["layer_norm_eps"]
-
-    def square(name: str) -> Linear:
-        return Linear(name=name, inputs=hidden, outputs=hidden)
-
-    return Layer(
-        hidden=hidden,
-        norm_first=False,
-        attention=Attention(
-            heads=settings["num_attention_heads"],
-            query=square("attention.attn.q"),
-            key=square("attention.attn.k"),
-            value=square("attention.attn.v"),
-            output=square("attention.attn.o"),
-            relative_bias=_bias(),
-        ),
-        attention_norm=Norm(name="attention.LayerNorm", size=hidden, epsilon=epsilon),
-        feed_forward=FeedForward(
-            inner=Linear(name="intermediate.dense", inputs=hidden, outputs=inner),
-            outer=Linear(name="output.dense", inputs=inner, outputs=hidden),
-            activation=settings["hidden_act"],
-        ),
-        feed_forward_norm=Norm(name="output.LayerNorm", size=hidden, epsilon=epsilon),
+    plain = post_norm_layer(
+        hidden=settings["hidden_size"],
+        inner=settings["intermediate_size"],
+        heads=settings["num_attention_heads"],
+        activation=settings["hidden_act"],
+        epsilon=settings["layer_norm_eps"],
+        query="attention.attn.q",
+        key="attention.attn.k",
+        value="attention.attn.v",
+        output="attention.attn.o",
+        attention_norm="attention.LayerNorm",
+        feed_forward=("intermediate.dense", "output.dense"),
+        feed_forward_norm="output.LayerNorm",
     )
+    return replace(plain, attention=replace(plain.attention, relative_bias=_bias()))
 
 
 def _layer_inputs(shared: SharedState, layer: Layer) -> dict[str, Any]:

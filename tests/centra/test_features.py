@@ -116,6 +116,8 @@ def test_training_is_the_same_whatever_part_of_the_data_is_cached(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # In bfloat16 what differs in a batch's padding differs in more digits.
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     examples = TaskData.load(tiny_backbone.spec, tiny_backbone.store, tiny_data(data))
     train, dev = size(examples.train.rows), size(examples.dev.rows)
     assert dev < train

@@ -104,7 +104,7 @@ ODD: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "of another model type": (
         lambda f: (f / "config.json").write_text('{"model_type": ["bert"]}'),
-        ("model_type ['bert']; expected one of bert, ", ", distilbert, "),
+        ("model_type ['bert']; expected one of albert, bert, ", ", distilbert, "),
     ),
     "a pickle": (
         pickled,

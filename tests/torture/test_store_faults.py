@@ -247,10 +247,11 @@ def test_whatever_passes_is_waited_for(
         twice()
         faulty.write_signature(manifest, data)
         twice()
-        assert data in faulty.signatures(manifest) or fault == "stale"
-    twice()
-    assert faulty.pointers() == ["production"]
-    if fault not in ("flip", "stale"):  # A listing has no digest.
+        if fault not in ("flip", "stale"):  # A listing has no digest.
+            assert data in faulty.signatures(manifest)
+    if fault not in ("flip", "stale"):
+        twice()
+        assert faulty.pointers() == ["production"]
         twice()
         assert len(list(faulty.blobs())) == 2
     twice()
