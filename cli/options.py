@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from centra.training.features import MachineCache
 
 __all__ = [
+    "COLUMNS",
     "DURATION",
     "FEATURE_CACHE",
     "FOLDER",
@@ -166,6 +167,26 @@ class _FeatureCache(click.ParamType):  # type: ignore[type-arg]
         return MachineCache(budget)
 
 
+class _Columns(click.ParamType):  # type: ignore[type-arg]
+    """Names of columns, with commas between them, each once."""
+
+    name = "columns"
+
+    def convert(
+        self,
+        value: str | tuple[str, ...],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, ...]:
+        """Read ``length,source``."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+        if not all(names):
+            self.fail(f"{value!r} names no column between two commas", param, ctx)
+        return names
+
+
 class _Numbers(click.ParamType):  # type: ignore[type-arg]
     """Whole numbers from 1, as a tuple."""
 
@@ -198,6 +219,7 @@ FOLDER = _Place(path_type=Path, file_okay=False)
 PLACE = _Place(path_type=Path)
 """Anything of this machine or in a bucket."""
 """``20GB``, ``500 MB``, ``auto``: a :class:`centra.training.features.FeatureCache`; ``off``: None."""
+COLUMNS = _Columns()
 NUMBERS = _Numbers()
 """``1,8,32``: a tuple of whole numbers from 1."""
 TIME = _Time()

@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 from centra.errors import VerificationError
+from centra.pages.page import check_name
 from cli.context import json_option, open_registry, registry_for
 from cli.exporting import export_release
 from cli.listing import page_bounds, page_options, rows_of_page, time_options
+from cli.options import COLUMNS
 from cli.output import (
     account_line,
     metrics_text,
@@ -20,6 +22,7 @@ from cli.output import (
     remark,
     reporting,
 )
+from cli.report_text import print_slices
 from cli.streams import mark_done
 
 
@@ -241,21 +244,64 @@ def pull(reference: str, output: Path, *, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="A JSONL file, or a folder with dev.jsonl.",
 )
-@json_option("registry.documents.evaluations:EvaluationChange")
-def evaluate(reference: str, *, task: str, data: Path, as_json: bool) -> None:
+@click.option(
+    "--report",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Write a report: labels, errors, calibration, thresholds, and the worst errors.",
+)
+@click.option(
+    "--slice",
+    "slices",
+    type=COLUMNS,
+    default=(),
+    metavar="COLUMN,...",
+    help="Report also by the values of columns of the data's rows, or by length.",
+)
+@json_option(
+    "registry.documents.evaluations:EvaluationChange",
+    report="registry.documents.reports:EvaluationReport",
+    slice="registry.documents.reports:EvaluationReport",
+)
+def evaluate(
+    reference: str,
+    *,
+    task: str,
+    data: Path,
+    page: Path | None,
+    slices: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Measure a task of the merged release on data, and record the metrics.
 
-    Gates can demand metrics that were measured so, on data with the same fingerprint.
+    Gates can demand metrics that were measured so, on data with the same fingerprint. With --report
+    or --slice, --json prints the report too.
     """
     from registry import evaluations
 
+    if page is not None:
+        check_name(page)
+    report = None
     with reporting() as progress:
-        row, new = evaluations.evaluate(
-            open_registry(), reference, task, data, progress, remark=remark
-        )
+        measure = (open_registry(), reference, task, data, progress)
+        if page is not None or slices:
+            evaluated = evaluations.report(*measure, slices=slices, remark=remark)
+            row, new, report = evaluated.row, evaluated.new, evaluated.report
+        else:
+            row, new = evaluations.evaluate(*measure, remark=remark)
     mark_done()
     remark("recorded" if new else "nothing to do: recorded already")
-    if as_json:
+    if page is not None:
+        from cli.report_page import report_page
+
+        report_page(evaluated).write(page)
+        remark(f"report: {page}")
+    if as_json and report is not None:
+        from registry.documents.reports import EvaluationReport
+
+        print_json(EvaluationReport.made(evaluated))
+    elif as_json:
         from registry.documents.evaluations import EvaluationChange
 
         print_json(EvaluationChange.made(row, changed=new))
@@ -267,3 +313,5 @@ def evaluate(reference: str, *, task: str, data: Path, as_json: bool) -> None:
             f"on {row.examples} examples, data sha256:{row.data}\n"
             f"with {row.engine or 'an engine that was not recorded'}"
         )
+        if report is not None:
+            print_slices(report)

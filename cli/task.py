@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,8 +11,8 @@ from centra.kinds import KINDS
 from cli.context import json_option, open_registry
 from cli.exporting import export_task
 from cli.listing import page_bounds, page_options, rows_of_page, time_options
-from cli.output import metrics_text, print_json, print_table, remark
-from cli.task_changes import pin, redefine, register, restore, retire, update
+from cli.output import metrics_text, print_json, print_table, remark, reporting
+from cli.task_changes import calibrate, pin, redefine, register, restore, retire, update
 
 
 @click.group()
@@ -19,7 +20,7 @@ def task() -> None:
     """Register and change tasks, and read them."""
 
 
-for _command in (register, update, redefine, retire, restore, pin, export_task):
+for _command in (register, update, calibrate, redefine, retire, restore, pin, export_task):
     task.add_command(_command)
 
 
@@ -128,19 +129,34 @@ def show(reference: str, *, markdown: bool, as_json: bool) -> None:
 @task.command()
 @click.argument("before", metavar="NAME@VERSION")
 @click.argument("after", metavar="NAME[@VERSION]")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Ask both, and compare their answers: a file of rows, or a folder with a dev set.",
+)
 @json_option("registry.documents.tasks:TaskDifference")
-def diff(before: str, after: str, *, as_json: bool) -> None:
-    """Compare two versions of a task, down to which tensors differ."""
-    from cli.differences import print_task_difference
+def diff(before: str, after: str, *, data: Path | None, as_json: bool) -> None:
+    """Compare two versions of a task, down to which tensors differ.
+
+    With --data also by their answers: which rows differ, and whether the metrics differ by more than
+    chance would have it.
+    """
+    from cli.differences import print_comparison, print_task_difference
     from registry import tasks
 
-    difference = tasks.diff(open_registry(), before, after)
+    registry = open_registry()
+    difference, comparison = tasks.diff(registry, before, after), None
+    if data is not None:
+        with reporting() as progress:
+            comparison = tasks.compare(registry, difference, data, progress, remark=remark)
     if as_json:
         from registry.documents.tasks import TaskDifference
 
-        print_json(TaskDifference.of(difference))
+        print_json(TaskDifference.of(difference, comparison))
         return
     print_task_difference(difference)
+    if comparison is not None:
+        print_comparison(comparison)
 
 
 @task.command()

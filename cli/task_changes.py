@@ -11,7 +11,7 @@ from centra.data.tags import SCHEMES
 from centra.kinds import KINDS
 from cli.context import json_option, open_registry
 from cli.options import template_option, words_option
-from cli.output import print_json, remark, reporting
+from cli.output import print_json, print_table, remark, reporting
 from cli.streams import mark_done
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from registry.tasks import Checkpoint, TaskOutcome
 
-__all__ = ["pin", "redefine", "register", "restore", "retire", "update"]
+__all__ = ["calibrate", "pin", "redefine", "register", "restore", "retire", "update"]
 
 _FORCE = click.option("--force", is_flag=True, help="Act for another team; the audit log shows it.")
 
@@ -137,6 +137,70 @@ def update(
             progress=progress,
         )
     _print_outcome(outcome, "updated", as_json=as_json)
+
+
+@click.command()
+@_NAME
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Rows that the task was not trained on: a file, or a folder with a dev set.",
+)
+@click.option(
+    "--precision",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Fit thresholds too: which share of what is answered shall be right.",
+)
+@_FORCE
+@json_option("registry.documents.tasks:TaskCalibration")
+def calibrate(
+    name: str, *, data: Path, precision: float | None, force: bool, as_json: bool
+) -> None:
+    """Fit a temperature to data, and thresholds: the next minor version.
+
+    After that a score of 0.9 means that nine of ten such answers are right. With --precision a task
+    of one label gives none below the score from which on so many answers are right; of several
+    labels each is named from such a score of its own.
+    """
+    from registry import tasks
+
+    with reporting() as progress:
+        found = tasks.calibrate(
+            open_registry(),
+            name,
+            data,
+            precision=precision,
+            force=force,
+            progress=progress,
+            remark=remark,
+        )
+    mark_done()
+    remark("calibrated" if found.outcome else "nothing to do: already so")
+    if as_json:
+        from registry.documents.tasks import TaskCalibration
+
+        print_json(TaskCalibration.of(found))
+        return
+    if found.outcome:
+        click.echo(f"{found.outcome.task}@{found.outcome.version}")
+    click.echo(
+        f"temperature {found.temperature:g}, calibration error {found.error_before:.4f} → "
+        f"{found.error_after:.4f} on {found.examples} rows"
+    )
+    if found.thresholds:
+        print_table(
+            ("label", "threshold", "precision", "kept"),
+            [
+                (
+                    "any" if one.label is None else one.label,
+                    "-" if one.threshold is None else f"{one.threshold:.4f}",
+                    "-" if one.precision is None else f"{one.precision:.4f}",
+                    f"{one.kept:.1%}",
+                )
+                for one in found.thresholds
+            ],
+        )
 
 
 @click.command()

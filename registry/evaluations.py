@@ -12,23 +12,29 @@ from sqlalchemy.orm import joinedload
 from centra.data.inputs import dev_file, fingerprint
 from centra.data.labelling import read_for
 from centra.errors import NotFoundError, UsageError
+from centra.evaluation.report import check_slices, make_report
 from centra.formats.jsonl import read_data
 from centra.formats.precision import Precision
 from centra.formats.task_module import read_spec
 from centra.progress import Progress, Remark, silent, unheard
-from centra.releases.evaluation import measure
+from centra.releases.evaluation import answers_of, measure
 from centra.runtime.engines import default_engine, engine_version
 from registry import releases
 from registry.database.models import Evaluation, ReleaseTask
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    import centra.runtime
+    from centra.data.inputs import Example
+    from centra.evaluation.report import Report
+    from centra.formats.task_module import TaskSpec
     from registry.connection import Registry
     from registry.database.models import TaskVersion
     from registry.database.unit_of_work import UnitOfWork
 
-__all__ = ["EvaluationRow", "evaluate", "of_version"]
+__all__ = ["Evaluated", "EvaluationRow", "evaluate", "of_version", "report"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +64,17 @@ class EvaluationRow:
         nothing says what computed it.
         """
         return self.precision == Precision.FP32 or self.engine is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What measuring a task led to."""
+
+    row: EvaluationRow
+    new: bool
+    """Whether it was recorded; False where the same was recorded already."""
+    report: Report
+    """On the answers, row by row; of the same data always the same."""
 
 
 def evaluate(
@@ -94,28 +111,114 @@ def evaluate(
         FormatError, BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: it cannot be
             read.
     """
-    file = dev_file(Path(data))
-    registry.check_store()
-    with registry.read() as uow:
-        number = uow.release(reference).number
-        version, precision = _released_version(uow, number, task)
-        known = of_version(uow, version)
-        module = version.digest
-    spec = read_spec(registry.store.fetch(module))
-    # Read once: what is measured on is what the record names.
-    content = read_data(file)
-    examples = read_for(spec, file, progress, remark, content)
-    digest = fingerprint([content])
-    row = _find_recorded(known, digest, precision)
+    subject = _Subject.read(registry, reference, task, data, progress=progress, remark=remark)
+    row = subject.recorded
     if row is not None:
         return row, False
-    # What is on record holds for every machine, so a GPU has no say in it.
-    engine = _engine_for(task, precision)
-    loaded = releases.load(
-        registry, str(number), tasks=[task], engine=engine, device="cpu", progress=progress
+    loaded = subject.load(registry, progress)
+    return _record(registry, subject, measure(loaded, task, subject.examples, progress))
+
+
+def report(
+    registry: Registry,
+    reference: str,
+    task: str,
+    data: str | Path,
+    progress: Progress = silent,
+    *,
+    slices: Sequence[str] = (),
+    remark: Remark = unheard,
+) -> Evaluated:
+    """Measure a task as :func:`evaluate` does, and report on its answers.
+
+    Args:
+        registry, reference, task, data, progress, remark: as for :func:`evaluate`.
+        slices: columns of the data's rows, or ``length``, to report on the rows by.
+
+    Raises:
+        UsageError: no row has such a column; or see :func:`evaluate`, as for all other errors.
+    """
+    subject = _Subject.read(registry, reference, task, data, progress=progress, remark=remark)
+    check_slices(subject.examples, slices)
+    loaded = subject.load(registry, progress)
+    given = answers_of(loaded, task, subject.examples, progress, every_label=True)
+    made = make_report(
+        subject.spec, subject.examples, given.to_texts, given.to_tokens, slices=slices
     )
-    measured = measure(loaded, task, examples, progress)
+    row, new = _record(registry, subject, made.all.metrics)
+    return Evaluated(row=row, new=new, report=made)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """What is to be measured, and on what."""
+
+    release: int
+    task: str
+    precision: Precision
+    spec: TaskSpec
+    examples: list[Example]
+    data: str
+    """The fingerprint of the file."""
+    recorded: EvaluationRow | None
+    """The same measurement, where it is on record."""
+
+    @classmethod
+    def read(
+        cls,
+        registry: Registry,
+        reference: str,
+        task: str,
+        data: str | Path,
+        *,
+        progress: Progress,
+        remark: Remark,
+    ) -> _Subject:
+        file = dev_file(Path(data))
+        registry.check_store()
+        with registry.read() as uow:
+            number = uow.release(reference).number
+            version, precision = _released_version(uow, number, task)
+            known = of_version(uow, version)
+            module = version.digest
+        spec = read_spec(registry.store.fetch(module))
+        # Read once: what is measured on is what the record names.
+        content = read_data(file)
+        digest = fingerprint([content])
+        return cls(
+            release=number,
+            task=task,
+            precision=precision,
+            spec=spec,
+            examples=read_for(spec, file, progress, remark, content),
+            data=digest,
+            recorded=_find_recorded(known, digest, precision),
+        )
+
+    @property
+    def engine(self) -> str:
+        # What is on record holds for every machine, so a GPU has no say in it.
+        return _engine_for(self.task, self.precision)
+
+    def load(self, registry: Registry, progress: Progress) -> centra.runtime.Release:
+        return releases.load(
+            registry,
+            str(self.release),
+            tasks=[self.task],
+            engine=self.engine,
+            device="cpu",
+            progress=progress,
+        )
+
+
+def _record(
+    registry: Registry, subject: _Subject, measured: Mapping[str, float]
+) -> tuple[EvaluationRow, bool]:
+    """Write a measurement down, unless it is on record; whether that is news."""
+    number, task, digest = subject.release, subject.task, subject.data
     metrics = {name: round(value, 6) for name, value in measured.items()}
+    if subject.recorded is not None:
+        return subject.recorded, False
     with registry.write() as uow:
         version, precision = _released_version(uow, number, task)
         row = _find_recorded(of_version(uow, version), digest, precision)
@@ -124,9 +227,9 @@ def evaluate(
         evaluation = Evaluation(
             release=uow.release(str(number)),
             version=version,
-            engine=engine_version(engine),
+            engine=engine_version(subject.engine),
             data=digest,
-            examples=len(examples),
+            examples=len(subject.examples),
             metrics=metrics,
             at=uow.now,
             by=str(uow.actor),
@@ -138,7 +241,7 @@ def evaluate(
             "precision": precision,
             "engine": evaluation.engine,
             "data": digest,
-            "examples": len(examples),
+            "examples": len(subject.examples),
             "metrics": metrics,
         }
         uow.record("task:evaluate", task, details)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from centra.kinds.base import Kind, label_index, label_indices
+from centra.kinds.judgement import Judgement, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from centra.data.inputs import Example, Input
     from centra.formats.task_module import TaskSpec
     from centra.kinds.chain import Chain
+    from centra.kinds.judgement import Fault
     from centra.modeling.crf import LinearChain
     from centra.tokenization.text_encoder import Row
 
@@ -101,6 +103,18 @@ class Rating(Kind):
             "closeness": 1 - sum(steps) / len(steps) / (len(labels) - 1),
             "accuracy": steps.count(0) / len(steps),
         }
+
+    def judge(self, answer: Mapping[str, Any], example: Example) -> Judgement:
+        wanted, answered = str(example.label), answer["label"]
+        right = wanted == answered
+        fault: Fault | None = None if right else "wrong label"
+        return Judgement(
+            right=right,
+            cost=0.0 if right else 1.0,
+            wanted=wanted,
+            answered=answered,
+            pairs=(Pair(wanted=wanted, answered=answered, fault=fault),),
+        )
 
     def comparable(
         self, answers: Sequence[Mapping[str, Any]], examples: Sequence[Example]

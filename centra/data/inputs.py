@@ -9,7 +9,7 @@ and one pass over the trunk. See :mod:`centra.data.words` for how tokens become 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -125,6 +125,11 @@ class Input:
         """Whether it is one text or two."""
         return "single" if self.text_pair is None else "pair"
 
+    @property
+    def shown(self) -> str:
+        """The text for people; of a pair one below the other."""
+        return self.text if self.text_pair is None else f"{self.text}\n{self.text_pair}"
+
     def words(self, by: Segmentation = "unicode", *, until: int | None = None) -> list[Span]:
         """The span of each word in the text: the caller's tokens, or as :func:`segment` cuts it.
 
@@ -148,6 +153,9 @@ class Input:
         return {}
 
 
+_TAKEN = frozenset({"text", "text_pair", "tokens", "label", "labels"})
+"""The fields of a row that make its input and its label."""
+
 LabelForm = Literal["label", "labels", "tags"]
 """How an example gives its answer: one label or number, several labels, or a tag per token."""
 
@@ -165,6 +173,8 @@ class Example:
     """File and line, for errors."""
     numbers: bool = False
     """Whether several labels, or tags, are written as whole numbers: ``label`` has their digits."""
+    columns: Mapping[str, object] = field(default_factory=dict, compare=False)
+    """What else its row says, by name: where it comes from, who labelled it."""
 
     @property
     def label_form(self) -> LabelForm:
@@ -246,7 +256,8 @@ def parse_example(fields: object, where: str, *, characters: bool | None = None)
         case _:
             item = Input.parse(fields, where)
     label, numbers = parse_label(fields, item.tokens, where)
-    return Example(item, label, where, numbers)
+    columns = {name: value for name, value in fields.items() if name not in _TAKEN}
+    return Example(item, label, where, numbers, columns)
 
 
 def tagged_by_character(rows: Iterable[object]) -> bool | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from centra.formats.decision import Activation
     from centra.formats.task_module import TaskSpec
     from centra.kinds.chain import Chain
+    from centra.kinds.judgement import Judgement
     from centra.modeling.crf import LinearChain
     from centra.tokenization.text_encoder import Row
 
@@ -275,6 +276,15 @@ class Kind(ABC):
 
         Raises:
             DataError: an example of another kind, or a label that the task does not know.
+        """
+
+    @abstractmethod
+    def judge(self, answer: Mapping[str, Any], example: Example) -> Judgement:
+        """What the answer to an example's text is worth.
+
+        Args:
+            answer: of a kind that ranks labels with ``"top"``, all labels with their scores.
+            example: labelled, with labels that the task knows.
         """
 
     @abstractmethod

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from centra.data.labels import number_label
 from centra.kinds.base import Kind, label_index, label_indices
+from centra.kinds.judgement import Judgement, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from centra.formats.task_module import TaskSpec
     from centra.kinds.base import ColumnType
     from centra.kinds.chain import Chain
+    from centra.kinds.judgement import Fault
     from centra.modeling.crf import LinearChain
     from centra.tokenization.text_encoder import Row
 
@@ -127,6 +129,27 @@ class Classification(Kind):
             "macro_f1": macro_f1(predicted, expected),
             "matthews": matthews(predicted, expected),
         }
+
+    def judge(self, answer: Mapping[str, Any], example: Example) -> Judgement:
+        """By the label; confident errors are the worst. An answer without a label is a missed one."""
+        wanted, answered = str(example.label), answer["label"]
+        scores = {found["label"]: found["score"] for found in answer["top"]}
+        best = answer["top"][0]
+        right = best["label"] == wanted
+        fault: Fault | None = None
+        if answered is None:
+            fault = "missed"
+        elif not right:
+            fault = "wrong label"
+        return Judgement(
+            right=fault is None,
+            cost=0.0 if fault is None else best["score"] - scores[wanted],
+            wanted=wanted,
+            answered=" ".join(text for text in self.answer_text(answer) if text),
+            pairs=(Pair(wanted=wanted, answered=answered, fault=fault),),
+            claims=((best["score"], right),),
+            decisions=((best["score"], right),),
+        )
 
     def comparable(
         self,

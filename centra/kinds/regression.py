@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from centra.data.reading import Reading
 from centra.errors import DataError
 from centra.kinds.base import Kind
+from centra.kinds.judgement import Judgement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -139,6 +140,17 @@ class Regression(Kind):
         predicted = np.array([answer["value"] for answer in answers])
         expected = np.array([_value(example) for example in examples])
         return {"pearson": pearson(predicted, expected), "spearman": spearman(predicted, expected)}
+
+    def judge(self, answer: Mapping[str, Any], example: Example) -> Judgement:
+        """By how far the value is off."""
+        deviation = answer["value"] - _value(example)
+        return Judgement(
+            right=None,
+            cost=abs(deviation),
+            wanted=f"{_value(example):g}",
+            answered=self.answer_text(answer)[0],
+            deviation=deviation,
+        )
 
     def comparable(
         self,

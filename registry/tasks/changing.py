@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from centra.formats.thresholds import Thresholds
     from registry.connection import Registry
 
-__all__ = ["redefine", "register", "update"]
+__all__ = ["current_digest", "make_version", "redefine", "register", "update"]
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def register(
             code="team-missing",
         )
     request = VersionRequest(task=task, change=VersionChange.REGISTER, team=owner, force=force)
-    return _make_version(registry, request, Path(source), checkpoint, progress)
+    return make_version(registry, request, Path(source), checkpoint, progress)
 
 
 def update(
@@ -115,10 +115,10 @@ def update(
     if source is None:
         if thresholds is None:
             raise UsageError(f"task {task}: neither a module nor thresholds are given")
-        current = _current_digest(registry, task)
+        current = current_digest(registry, task)
         source = registry.store.fetch(current)
     request = VersionRequest(task=task, change=VersionChange.UPDATE, force=force, made_from=current)
-    return _make_version(
+    return make_version(
         registry, request, Path(source), checkpoint, progress, thresholds=thresholds
     )
 
@@ -143,10 +143,10 @@ def redefine(
     """
     task = TaskName(parse_name(name, "task name"))
     request = VersionRequest(task=task, change=VersionChange.REDEFINE, force=force)
-    return _make_version(registry, request, Path(source), checkpoint, progress)
+    return make_version(registry, request, Path(source), checkpoint, progress)
 
 
-def _make_version(
+def make_version(
     registry: Registry,
     request: VersionRequest,
     source: Path,
@@ -155,7 +155,14 @@ def _make_version(
     *,
     thresholds: Thresholds | None = None,
 ) -> TaskOutcome:
-    """The road of all three: check, take in, decide, store, write."""
+    """The road of all three: check, take in, decide, store, write.
+
+    Args:
+        registry: where.
+        request: what is wanted of the module.
+        source, checkpoint, progress, thresholds: as for :func:`register` and :func:`update`, with their
+            errors.
+    """
     since = time.monotonic()
     registry.check_store()
     with registry.read() as uow:
@@ -190,7 +197,13 @@ def _make_version(
     return outcome
 
 
-def _current_digest(registry: Registry, name: TaskName) -> str:
+def current_digest(registry: Registry, name: TaskName) -> str:
+    """The digest of the module of a task's current version.
+
+    Raises:
+        TaskNotFoundError: there is no such task.
+        StoreError, DatabaseError: the registry cannot be used.
+    """
     registry.check_store()
     with registry.read() as uow:
         return uow.current(uow.task(name)).digest

@@ -1,0 +1,300 @@
+"""A report on a task's answers to labelled data: over all rows, and over slices of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from centra.errors import UsageError
+from centra.evaluation.calibration import Calibration, KeptShare, calibration_of, kept_shares
+from centra.kinds import kind_named
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from centra.data.inputs import Example
+    from centra.formats.task_module import TaskSpec
+    from centra.kinds.judgement import Judgement, Pair
+
+__all__ = ["LENGTH", "ClassScore", "Report", "RowError", "Slice", "check_slices", "make_report"]
+
+LENGTH = "length"
+"""The slice by how many characters a text has, unless the rows have a column of that name."""
+
+_LENGTHS = (20, 50, 100, 200, 500, 1000)
+"""Where lengths part, in characters."""
+_MOST_VALUES = 30
+"""So many slices a column may make; the rarer values are one slice."""
+_WORST = 50
+"""So many errors are shown."""
+_LARGEST_MATRIX = 60
+"""So many labels a confusion matrix may have; of more, those with the most errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """How a label fares."""
+
+    label: str
+    wanted: int
+    """How often the data have it."""
+    answered: int
+    right: int
+    precision: float | None
+    """None where it was never answered."""
+    recall: float | None
+    """None where it was never wanted."""
+    f1: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowError:
+    """A row that was answered wrongly."""
+
+    where: str
+    text: str
+    wanted: str
+    answered: str
+    faults: tuple[str, ...]
+    slices: Mapping[str, str]
+    """By column, what slice the row is in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """What holds of some rows."""
+
+    value: str
+    """What they have in common; of all rows nothing."""
+    rows: int
+    metrics: Mapping[str, float]
+    classes: tuple[ClassScore, ...]
+    faults: Mapping[str, int]
+    """How many labels or spans are wrong in which way."""
+    calibration: Calibration | None
+    """None where scores are no probabilities."""
+    kept: tuple[KeptShare, ...]
+    """What a threshold on the score would keep, and how much of that is right."""
+    mean_deviation: float | None
+    """Of numbers, the mean of how far they are off, in either direction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A task's answers to labelled data."""
+
+    all: Slice
+    slices: Mapping[str, tuple[Slice, ...]]
+    """By column."""
+    confusion: Mapping[tuple[str | None, str | None], int]
+    """How often which label was answered, or none, where which was wanted, or none."""
+    confused: tuple[str, ...]
+    """The labels to draw: all, or those with the most errors where they are many."""
+    worst: tuple[RowError, ...]
+    """The worst errors first."""
+    errors: int
+    """How many rows have one."""
+    right: tuple[bool, ...] | None
+    """Row by row; None of a kind whose answers are only more or less near."""
+    deviations: tuple[float, ...]
+    """Of numbers, row by row how far they are above what was wanted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    example: Example
+    answer: Mapping[str, Any]
+    on_tokens: Mapping[str, Any] | None
+    judgement: Judgement
+
+
+def make_report(
+    spec: TaskSpec,
+    examples: Sequence[Example],
+    answers: Sequence[Mapping[str, Any]],
+    answers_to_tokens: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    slices: Sequence[str] = (),
+) -> Report:
+    """Report on answers.
+
+    Args:
+        spec: the task's.
+        examples: labelled, at least one.
+        answers: to their texts, with all labels in ``"top"`` where the kind ranks labels.
+        answers_to_tokens: to their tokens, of a kind that reads every token.
+        slices: columns of the rows; see :func:`check_slices`.
+
+    Raises:
+        UsageError: no row has such a column.
+        DataError: an example of another kind, or a label that the task does not know.
+    """
+    check_slices(examples, slices)
+    kind = kind_named(spec.kind)
+    # First, for it refuses what the judging of single rows takes for granted.
+    kind.score(spec.labels, answers, examples, answers_to_tokens)
+    rows = [
+        _Row(
+            example=example,
+            answer=answer,
+            on_tokens=answers_to_tokens[i] if answers_to_tokens else None,
+            judgement=kind.judge(answer, example),
+        )
+        for i, (example, answer) in enumerate(zip(examples, answers, strict=True))
+    ]
+    values = {column: _values(column, examples) for column in slices}
+    wrong = [i for i, row in enumerate(rows) if row.judgement.cost > 0]
+    # Stable, so that of equally bad rows the first comes first.
+    worst = sorted(wrong, key=lambda i: -rows[i].judgement.cost)[:_WORST]
+    confusion = Counter((pair.wanted, pair.answered) for pair in _pairs(rows))
+    judged = [row.judgement for row in rows]
+    return Report(
+        all=_slice(spec, "", rows),
+        slices={
+            column: tuple(
+                _slice(spec, value, [rows[i] for i in places])
+                for value, places in _grouped(found, in_order=_is_length(column, examples))
+            )
+            for column, found in values.items()
+        },
+        confusion=confusion,
+        confused=_most_confused(kind.names(spec.labels), confusion),
+        worst=tuple(
+            RowError(
+                where=rows[i].example.where,
+                text=rows[i].example.input.shown,
+                wanted=rows[i].judgement.wanted,
+                answered=rows[i].judgement.answered,
+                faults=tuple(
+                    dict.fromkeys(pair.fault for pair in rows[i].judgement.pairs if pair.fault)
+                ),
+                slices={column: found[i] for column, found in values.items()},
+            )
+            for i in worst
+        ),
+        errors=len(wrong),
+        right=None
+        if any(one.right is None for one in judged)
+        else tuple(bool(one.right) for one in judged),
+        deviations=tuple(one.deviation for one in judged if one.deviation is not None),
+    )
+
+
+def check_slices(examples: Sequence[Example], slices: Sequence[str]) -> None:
+    """Refuse a slice by what no row has.
+
+    Raises:
+        UsageError: naming the columns that there are.
+    """
+    columns = {name: None for example in examples for name in example.columns}
+    for column in slices:
+        if column != LENGTH and column not in columns:
+            known = ", ".join([LENGTH, *(name for name in columns if name != LENGTH)][:20])
+            raise UsageError(
+                f"no row of the data has a column {column!r} to slice by; there are {known}",
+                code="unknown-column",
+                column=column,
+            )
+
+
+def _slice(spec: TaskSpec, value: str, rows: Sequence[_Row]) -> Slice:
+    kind = kind_named(spec.kind)
+    on_tokens = [row.on_tokens for row in rows if row.on_tokens is not None]
+    metrics = kind.score(
+        spec.labels,
+        [row.answer for row in rows],
+        [row.example for row in rows],
+        on_tokens or None,
+    )
+    judged = [row.judgement for row in rows]
+    claims = [claim for one in judged for claim in one.claims]
+    probable = spec.effective_decision.activation != "none" and bool(claims)
+    deviations = [abs(one.deviation) for one in judged if one.deviation is not None]
+    return Slice(
+        value=value,
+        rows=len(rows),
+        metrics=metrics,
+        classes=_class_scores(kind.names(spec.labels), [*_pairs(rows)]),
+        faults=Counter(pair.fault for pair in _pairs(rows) if pair.fault),
+        calibration=calibration_of(claims) if probable else None,
+        kept=kept_shares([decision for one in judged for decision in one.decisions]),
+        mean_deviation=sum(deviations) / len(deviations) if deviations else None,
+    )
+
+
+def _pairs(rows: Iterable[_Row]) -> Iterable[Pair]:
+    return (pair for row in rows for pair in row.judgement.pairs)
+
+
+def _class_scores(labels: Sequence[str], pairs: Sequence[Pair]) -> tuple[ClassScore, ...]:
+    """The score of each label that occurs on either side, in the task's order."""
+    wanted = Counter(pair.wanted for pair in pairs)
+    answered = Counter(pair.answered for pair in pairs)
+    right = Counter(pair.wanted for pair in pairs if pair.fault is None)
+    return tuple(
+        ClassScore(
+            label=label,
+            wanted=wanted[label],
+            answered=answered[label],
+            right=right[label],
+            precision=right[label] / answered[label] if answered[label] else None,
+            recall=right[label] / wanted[label] if wanted[label] else None,
+            f1=2 * right[label] / (wanted[label] + answered[label]),
+        )
+        for label in labels
+        if wanted[label] or answered[label]
+    )
+
+
+def _most_confused(
+    labels: Sequence[str], confusion: Mapping[tuple[str | None, str | None], int]
+) -> tuple[str, ...]:
+    errors: Counter[str | None] = Counter()
+    for (wanted, answered), count in confusion.items():
+        if wanted != answered:
+            errors[wanted] += count
+            errors[answered] += count
+    found = {label for pair in confusion for label in pair}
+    kept = [label for label in labels if label in found]
+    if len(kept) > _LARGEST_MATRIX:
+        most = {*sorted(kept, key=lambda label: -errors[label])[:_LARGEST_MATRIX]}
+        kept = [label for label in kept if label in most]
+    return tuple(kept)
+
+
+def _is_length(column: str, examples: Sequence[Example]) -> bool:
+    return column == LENGTH and not any(LENGTH in example.columns for example in examples)
+
+
+def _values(column: str, examples: Sequence[Example]) -> list[str]:
+    """What slice each row is in."""
+    if _is_length(column, examples):
+        return [_length_range(len(example.input.shown)) for example in examples]
+    found = [_shown(example.columns.get(column)) for example in examples]
+    common = {value for value, _ in Counter(found).most_common(_MOST_VALUES)}
+    return [value if value in common else "any other" for value in found]
+
+
+def _length_range(length: int) -> str:
+    lower = 0
+    for upper in _LENGTHS:
+        if length <= upper:
+            return f"{lower + 1} to {upper} characters"
+        lower = upper
+    return f"more than {lower} characters"
+
+
+def _shown(value: object) -> str:
+    return "-" if value is None or value == "" else str(value)[:100]
+
+
+def _grouped(values: Sequence[str], *, in_order: bool) -> list[tuple[str, list[int]]]:
+    """The places of the rows of each slice, the largest slice first; lengths in their order."""
+    groups: dict[str, list[int]] = {}
+    for place, value in enumerate(values):
+        groups.setdefault(value, []).append(place)
+    if in_order:
+        ranges = [_length_range(length) for length in (*_LENGTHS, _LENGTHS[-1] + 1)]
+        return sorted(groups.items(), key=lambda group: ranges.index(group[0]))
+    return sorted(groups.items(), key=lambda group: -len(group[1]))

@@ -1,0 +1,162 @@
+"""Two versions of a task on the same data: which rows they answer differently, and what that proves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from centra.data.inputs import dev_file, fingerprint
+from centra.data.labelling import read_for
+from centra.errors import UsageError
+from centra.evaluation.significance import Interval, McNemar, bootstrap, mcnemar
+from centra.formats.jsonl import read_data
+from centra.formats.task_module import read_spec
+from centra.kinds import kind_named
+from centra.progress import Progress, Remark, silent, unheard
+from centra.releases.evaluation import answers_of
+from registry.tasks.answering import load_version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from centra.data.inputs import Example
+    from centra.formats.task_module import TaskSpec
+    from centra.releases.evaluation import Answers
+    from registry.connection import Registry
+    from registry.tasks.reading import TaskDifference
+
+__all__ = ["ChangedRow", "Comparison", "compare"]
+
+Change = Literal["won", "lost", "other"]
+"""The new version alone has the row right, the old one alone, or both or neither have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangedRow:
+    """A row that two versions answer differently."""
+
+    where: str
+    text: str
+    wanted: str
+    before: str
+    after: str
+    change: Change
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two versions on the same data."""
+
+    data: str
+    """The fingerprint of the file."""
+    examples: int
+    changed: list[ChangedRow]
+    """In the order of the data."""
+    test: McNemar | None
+    """Of how often each is right; None of a kind whose answers are only more or less near."""
+    metrics: dict[str, Interval]
+    """Each metric's difference."""
+
+
+def compare(
+    registry: Registry,
+    difference: TaskDifference,
+    data: str | Path,
+    progress: Progress = silent,
+    *,
+    remark: Remark = unheard,
+) -> Comparison:
+    """Ask both versions, each by itself, and compare their answers.
+
+    Args:
+        registry: where.
+        difference: of the two; see :func:`registry.tasks.diff`.
+        data: a file, or a folder whose dev set is taken; see
+            :func:`centra.data.labelling.read_for`.
+        progress: told of each step.
+        remark: told what the data's labels were taken for.
+
+    Raises:
+        UsageError: the versions are of different kinds, or take different inputs.
+        DataError: missing or malformed data, or a label that one of the versions does not know.
+        ComposeError, StoreError: a module cannot be read.
+    """
+    old, new = difference.before, difference.after
+    if (old.kind, old.input) != (new.kind, new.input):
+        raise UsageError(
+            f"{difference.task}@{old.version} is {old.kind} of {old.input} inputs, "
+            f"{difference.task}@{new.version} {new.kind} of {new.input} ones: their answers cannot "
+            "be compared"
+        )
+    file = dev_file(Path(data))
+    content = read_data(file)
+    sides = []
+    for version in (old, new):
+        spec = read_spec(registry.store.fetch(version.digest))
+        # What a label means may differ, so each reads the rows for itself.
+        examples = read_for(spec, file, progress, remark, content)
+        with load_version(registry, difference.task, version.digest, progress) as loaded:
+            given = answers_of(loaded, difference.task, examples, progress, every_label=True)
+        side = _Side(spec=spec, examples=examples, given=given)
+        side.metrics()
+        sides.append(side)
+    before, after = sides
+    kind = kind_named(old.kind)
+    judged = [
+        [kind.judge(*pair) for pair in zip(side.given.to_texts, side.examples, strict=True)]
+        for side in sides
+    ]
+    rights = [[one.right for one in judgements] for judgements in judged]
+    changed = [
+        ChangedRow(
+            where=example.where,
+            text=example.input.shown,
+            wanted=one.wanted,
+            before=one.answered,
+            after=other.answered,
+            change=_change(one.right, other.right),
+        )
+        for example, answers, one, other in zip(
+            *(before.examples, zip(*(side.given.to_texts for side in sides), strict=True)),
+            *judged,
+            strict=True,
+        )
+        if kind.distance(*answers) is None
+    ]
+    graded = all(right is not None for side in rights for right in side)
+    return Comparison(
+        data=fingerprint([content]),
+        examples=len(before.examples),
+        changed=changed,
+        test=mcnemar(*([bool(right) for right in side] for side in rights)) if graded else None,
+        metrics=bootstrap(len(before.examples), before.metrics, after.metrics),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Side:
+    """One version with its answers."""
+
+    spec: TaskSpec
+    examples: list[Example]
+    given: Answers
+
+    def metrics(self, places: np.ndarray | None = None) -> Mapping[str, float]:
+        """The metrics of rows by their places; of all by default."""
+        chosen = range(len(self.examples)) if places is None else places.tolist()
+        to_tokens = self.given.to_tokens
+        return kind_named(self.spec.kind).score(
+            self.spec.labels,
+            [self.given.to_texts[i] for i in chosen],
+            [self.examples[i] for i in chosen],
+            [to_tokens[i] for i in chosen] if to_tokens else None,
+        )
+
+
+def _change(before: bool | None, after: bool | None) -> Change:  # noqa: FBT001 - a pair of answers
+    if before is None or before == after:
+        return "other"
+    return "won" if after else "lost"
