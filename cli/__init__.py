@@ -26,6 +26,7 @@ _COMMANDS = {
     "init": "cli.init:init",
     "db": "cli.db:db",
     "backbone": "cli.backbone:backbone",
+    "data": "cli.data:data",
     "train": "cli.train:train",
     "search": "cli.search:search",
     "distill": "cli.distill:distill",

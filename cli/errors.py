@@ -29,6 +29,7 @@ EXIT_CODES: dict[type[CentraError], int] = {
 """By the branch of the tree that an error belongs to."""
 
 NOTICES = {
+    "data-warnings": "all of it: centra data check DIR",
     "input-assumed": "--input pair says otherwise",
     "kind-assumed": "--kind multilabel says so",
     "number-classes": "--kind regression says otherwise, --labels FILE names them",

@@ -276,7 +276,7 @@ def fingerprint(files: Iterable[bytes]) -> str:
 
 def _check_text(text: str, where: str, what: str = "text") -> None:
     if not text.strip():
-        raise DataError(f"{where}: the {what} is empty")
+        raise DataError(f"{where}: the {what} is empty", code="empty-text")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -112,7 +112,7 @@ def search(
         template=recipe.template,
         labelling=labelling,
     )
-    for text in examples.remarks:
+    for text in (*examples.remarks, *examples.warnings()):
         remark(text)
     # What the data's kind does not allow is refused here, before anything is computed.
     Run(backbone, reader, examples, recipes[0], work=Path(work.name), report_to=report_to)

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from centra.data.findings import split_findings
 from centra.data.inputs import fingerprint, read_examples
-from centra.data.tags import tagged_spans
+from centra.data.lengths import cut_entities, spans_of
 from centra.data.words import are_characters
 from centra.errors import DataError, FormatError
 from centra.formats.decision import Decision
 from centra.formats.task_module import HeadSpec, TaskSpec
 from centra.formats.template import PLAIN
 from centra.kinds import kind_named
+from centra.progress import Notice
 from centra.tokenization.text_encoder import Reading, TextEncoder
 from centra.training.contract_inference import InferredContract, infer_contract
 from centra.training.inputs import DATA_FILES, DataBlobs, read_split
@@ -156,6 +158,17 @@ class TaskData:
             remarks=(*remarks, *(text for texts in cut for text in texts)),
         )
 
+    def warnings(self) -> list[str]:
+        """What a check of the data finds beyond the remarks, in a sentence; nothing where all is well.
+
+        See :func:`centra.data.findings.split_findings`.
+        """
+        found = split_findings({"train": self.train.examples, "dev": self.dev.examples})
+        if not found:
+            return []
+        parts = [f"{each.text} ({each.places[0]})" if each.places else each.text for each in found]
+        return [Notice("; ".join(parts), code="data-warnings")]
+
 
 def _head(
     inferred: InferredContract, labelling: Labelling | None, like: TaskSpec | None
@@ -206,12 +219,7 @@ def _cut_remark(file: Path | S3Path, split: Split) -> list[str]:
         return []
     limit = max(len(row.input_ids) for _, row in cut)
     text = f"{file}: {len(cut)} of {len(split.rows)} inputs are cut at {limit} tokens"
-    entities = [
-        example.input.token_spans[end - 1][1] > max(stop for _, stop in row.offsets)
-        for example, row in cut
-        if isinstance(example.label, tuple) and example.input.tokens is not None
-        for _, _, end in tagged_spans(example.label)
-    ]
-    if entities:
-        text += f", and {sum(entities)} of their {len(entities)} entities, which count as missed"
+    if entities := sum(len(spans_of(example)) for example, _ in cut):
+        lost = sum(len(cut_entities(*pair)) for pair in cut)
+        text += f", and {lost} of their {entities} entities, which count as missed"
     return [text]

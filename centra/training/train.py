@@ -165,7 +165,7 @@ def train_module(
         labelling=labelling,
         like=None if teacher is None else _teacher_spec(teacher, backbone),
     )
-    for text in examples.remarks:
+    for text in (*examples.remarks, *examples.warnings()):
         remark(text)
     run = Run(
         backbone,

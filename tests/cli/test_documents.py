@@ -35,6 +35,8 @@ backbone show tiny
 backbone status
 backbone retire wide@1
 backbone restore wide@1
+data check data --backbone tiny
+data split data/train.jsonl --output parts
 train --task topic --tap 1 --depth 1 {QUICK}
 search --task topic --min-layers 2 --jobs 1 {QUICK}
 distill --task topic --teacher topic-search/teacher.safetensors --layers 1 {QUICK}

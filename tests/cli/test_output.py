@@ -93,6 +93,7 @@ CHANGES = [
     ("release graph 1 --output graph.svg", 0),
     ("export tasks.tar --task intent@1.0", 0),
     ("import tasks.tar", 0),
+    ("data split {data}/train.jsonl --output parts", 0),
     ("gc --grace 0s --delete", 0),
     ("audit accept", 0),
     ("audit guard --json", 0),
@@ -137,6 +138,7 @@ READS = [
     "audit verify",
     "policy show",
     "policy history",
+    "data check {data}",
     "store show",
     "gc",
     "compose",
@@ -200,15 +202,20 @@ def _fields(text: str) -> str:
 
 @pytest.mark.parametrize("kind", ["full", "reader left", "closed"])
 def test_what_is_only_read_fails_where_it_cannot_be_written(
-    home: Path, tmp_path: Path, run: Callable[..., tuple[int, str]], kind: str
+    home: Path,
+    tmp_path: Path,
+    tiny_data: Callable[[str], Path],
+    run: Callable[..., tuple[int, str]],
+    kind: str,
 ) -> None:
+    data = tiny_data("single")
     scores = tmp_path / "scores.csv"
     scores.write_text("task,frozen_layers,task_layers,role,score\nintent,1,2,teacher,90\n")
     demand(home, "[channels.canary]\n")
     before = state(home)
     for text in READS:
         with stream(kind) as out:
-            code, said = run(*text.format(scores=scores).split(), out=out)
+            code, said = run(*text.format(scores=scores, data=data).split(), out=out)
         *_, last = said.splitlines() or [""]
         if kind == "reader left":
             assert (code, "Error" in said) == (141, False), text

@@ -148,6 +148,11 @@ COMMANDS: tuple[Command, ...] = (
         name="release evaluate",
         line="release evaluate 3 --task intent --data {given}/data",
     ),
+    Command(
+        name="data split",
+        line="data split {given}/data/dev.jsonl --output out",
+        outputs=("out",),
+    ),
     Command(name="export of a task", line="export out.tar --task intent", outputs=("out.tar",)),
     Command(name="export of a release", line="export out.tar --release 3", outputs=("out.tar",)),
     Command(
@@ -206,7 +211,7 @@ READING = (
     *("task diff", "task history", "task list", "task show", "select", "predict", "bench"),
     *("release diff", "release graph", "release list", "release show", "release verify"),
     *("channel history", "channel list", "channel show", "policy history", "policy show"),
-    *("store show", "audit verify", "doctor", "serve", "token add"),
+    *("store show", "audit verify", "doctor", "serve", "token add", "data check"),
 )
 """Those that change neither the registry nor its store."""
 TRAINING = ("train", "search", "distill", "fit", "demo")
