@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from centra.data.readers import Position
 from centra.errors import ConflictError, DataError
 from centra.progress import Progress, silent
 from centra.scoring.plan import PlannedFile, Question, named_columns, plan_outputs
-from centra.scoring.readers import Position
 from centra.scoring.scorer import Scorer
 from centra.scoring.writers import make_writer
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
+    from centra.data.readers import Reader, Rows
     from centra.runtime import Release
     from centra.scoring.answers import AnswerColumns
     from centra.scoring.journal import Journal, MadeFrom, WorkFolder
     from centra.scoring.journal import Rows as WrittenRows
     from centra.scoring.parts import PartFolder, PartRows
-    from centra.scoring.readers import Reader, Rows
     from centra.scoring.scorer import Encoded
     from centra.scoring.writers import Writer
 

@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from centra.data.readers import Position
 from centra.errors import CentraError, NotFoundError, UsageError, first_line
 from centra.formats.names import distinct_names
 from centra.progress import Progress, silent
@@ -41,7 +42,6 @@ from centra.scoring.ray_workers import (
     read,
     unpacked,
 )
-from centra.scoring.readers import Position
 from centra.scoring.writers import make_writer
 from centra.store import anchored_store
 from centra.system.parallel import in_parallel

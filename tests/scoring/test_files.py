@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from centra.data.readers import Rows, open_reader
 from centra.errors import (
     CentraError,
     ConflictError,
@@ -27,7 +28,6 @@ from centra.errors import (
 from centra.runtime import Release
 from centra.scoring import ScoredFile, score_files
 from centra.scoring.answers import AnswerColumns
-from centra.scoring.readers import Rows, open_reader
 from centra.scoring.writers import make_writer
 from centra.store import LocalStore
 from tests import support
@@ -264,7 +264,7 @@ def test_a_row_of_json_that_fails_says_why_and_the_others_go_on(
     source.write_bytes(b"\n".join(lines))
     # Keys of the answers are refused where the first rows have them: these are not the first.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("centra.scoring.readers.CHUNK_ROWS", 4)
+        patch.setattr("centra.data.readers.CHUNK_ROWS", 4)
         (file,) = score_files(release, [source], tmp_path / "out", tasks="intent")
     rows = read(file.output)
     assert (file.rows, file.failed) == (10, 8)

@@ -17,8 +17,8 @@ from centra.errors import ConflictError, DataError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from centra.scoring.formats import FileFormat
-    from centra.scoring.lines import LineFile
+    from centra.data.formats import FileFormat
+    from centra.data.lines import LineFile
 
 __all__ = [
     "CHUNK_BYTES",
@@ -119,7 +119,7 @@ def open_reader(
         )
     named = {field: (columns or {}).get(field, field) for field in FIELDS}
     if form == "parquet":
-        from centra.scoring.parquet import ParquetReader
+        from centra.data.parquet import ParquetReader
 
         return ParquetReader(file, name, named, reserved)
     # pyarrow's files have no lines.
@@ -127,10 +127,10 @@ def open_reader(
         file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast("Any", file))
     )
     if form in ("csv", "tsv"):
-        from centra.scoring.csv_rows import CsvReader
+        from centra.data.csv_rows import CsvReader
 
         return CsvReader(lines, name, named, reserved, delimiter="\t" if form == "tsv" else ",")
-    from centra.scoring.json_rows import JsonReader
+    from centra.data.json_rows import JsonReader
 
     return JsonReader(lines, name, named, reserved, plain=form == "txt")
 

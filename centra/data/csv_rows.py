@@ -6,16 +6,16 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
+from centra.data.lines import LARGEST_ROW, LineFile, fault_of
+from centra.data.readers import Position, check_columns, chunks_of_lines, parse_fields
 from centra.errors import DataError
-from centra.scoring.lines import LARGEST_ROW, LineFile, fault_of
-from centra.scoring.readers import Position, check_columns, chunks_of_lines, parse_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from io import BufferedReader
 
     from centra.data.inputs import Input
-    from centra.scoring.readers import Rows
+    from centra.data.readers import Rows
 
 __all__ = ["CsvReader", "csv_line"]
 
@@ -39,7 +39,7 @@ class CsvReader:
         *,
         delimiter: str,
     ) -> None:
-        """Open it; see :func:`centra.scoring.readers.open_reader`.
+        """Open it; see :func:`centra.data.readers.open_reader`.
 
         Args:
             file, name, named, reserved: as there.
@@ -74,7 +74,7 @@ class CsvReader:
         self.start = Position(offset=self._lines.offset, line=1)
 
     def read(self, start: Position | None = None) -> Iterator[Rows]:
-        """See :class:`centra.scoring.readers.Reader`."""
+        """See :class:`centra.data.readers.Reader`."""
         start = start or self.start
         self._lines.go_to(start.offset, start.line)
         yield from chunks_of_lines(self._lines, self._rows())

@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from centra.formats.strict_json import parse_json
-from centra.scoring.lines import LineFile, fault_of
-from centra.scoring.readers import (
+from centra.data.lines import LineFile, fault_of
+from centra.data.readers import (
     Position,
     check_columns,
     chunks_of_lines,
     parse_fields,
 )
+from centra.formats.strict_json import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from io import BufferedReader
 
     from centra.data.inputs import Input
-    from centra.scoring.lines import Line
-    from centra.scoring.readers import Rows
+    from centra.data.lines import Line
+    from centra.data.readers import Rows
 
 __all__ = ["JsonReader"]
 
@@ -43,7 +43,7 @@ class JsonReader:
         *,
         plain: bool = False,
     ) -> None:
-        """Open it; see :func:`centra.scoring.readers.open_reader`.
+        """Open it; see :func:`centra.data.readers.open_reader`.
 
         Args:
             file, name, named, reserved: as there.
@@ -59,7 +59,7 @@ class JsonReader:
         self._reserved = frozenset(reserved)
 
     def read(self, start: Position | None = None) -> Iterator[Rows]:
-        """See :class:`centra.scoring.readers.Reader`."""
+        """See :class:`centra.data.readers.Reader`."""
         start = start or self.start
         self._lines.go_to(start.offset, start.line)
         yield from chunks_of_lines(self._lines, self._rows())
