@@ -1,4 +1,4 @@
-"""The formats that files of inputs are in: each is told by the file's suffix, and by nothing else."""
+"""The formats that files of data are in: each is told by the file's suffix, and by nothing else."""
 
 from __future__ import annotations
 
@@ -7,17 +7,39 @@ from typing import Literal, cast, get_args
 
 from centra.errors import UsageError
 
-__all__ = ["SUFFIXES", "FileFormat", "format_of", "output_name"]
+__all__ = ["DATA_SUFFIXES", "SUFFIXES", "DataFormat", "FileFormat", "format_of", "output_name"]
 
 FileFormat = Literal["jsonl", "csv", "tsv", "parquet", "txt"]
+"""Of files of inputs, which are answered row by row."""
+DataFormat = Literal["jsonl", "json", "csv", "tsv", "parquet", "conll", "conllu"]
+"""Of files of labelled examples."""
 _OTHER_NAMES = {"ndjson": "jsonl", "pq": "parquet", "text": "txt"}
 SUFFIXES = tuple(f".{suffix}" for suffix in (*get_args(FileFormat), *_OTHER_NAMES))
-"""How the names of files end that are read."""
+"""How the names of files of inputs end."""
+DATA_SUFFIXES: dict[str, DataFormat] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".conll": "conll",
+    ".conll03": "conll",
+    ".bio": "conll",
+    ".iob": "conll",
+    ".iob2": "conll",
+    ".txt": "conll",
+    ".conllu": "conllu",
+    ".conllup": "conllu",
+}
+"""The format of files of labelled examples by how their names end."""
 _PACKED = ("gz", "bz2", "xz", "zst", "zip")
 
 
 def format_of(name: str) -> FileFormat:
-    """The format of a file.
+    """The format of a file of inputs.
 
     Args:
         name: the file's, or a path or address that ends in it.

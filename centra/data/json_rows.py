@@ -64,21 +64,31 @@ class JsonReader:
         self._lines.go_to(start.offset, start.line)
         yield from chunks_of_lines(self._lines, self._rows())
 
+    def fields(self) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+        """See :class:`centra.data.readers.Reader`."""
+        self._lines.go_to(self.start.offset, self.start.line)
+        for place, found, _ in self._found():
+            yield place, found
+
     def _rows(self) -> Iterator[tuple[str, Input | str, bytes]]:
+        for place, found, given in self._found():
+            yield place, found if isinstance(found, str) else parse_fields(found, place), given
+
+    def _found(self) -> Iterator[tuple[str, dict[str, Any] | str, bytes]]:
         while (line := self._lines.next()) is not None:
             if line.data is not None and not self._plain and not line.data.strip():
                 continue
             place = f"{self._name}:{line.number}"
             yield place, *self._row(line, place)
 
-    def _row(self, line: Line, where: str) -> tuple[Input | str, bytes]:
-        """A line's input or error, and the object that goes on."""
+    def _row(self, line: Line, where: str) -> tuple[dict[str, Any] | str, bytes]:
+        """A line's fields or error, and the object that goes on."""
         fault = fault_of(line.data)
         if fault is not None or line.data is None:
             return f"{where}: {fault}", _EMPTY
         if self._plain:
             text = line.data.decode().removesuffix("\n").removesuffix("\r")
-            return parse_fields({"text": text}, where), _json_bytes({"text": text})
+            return {"text": text}, _json_bytes({"text": text})
         value = self._object(line.data, where)
         if isinstance(value, str):
             return value, _EMPTY
@@ -86,7 +96,7 @@ class JsonReader:
             kept = {key: part for key, part in value.items() if key not in self._reserved}
             return f"{where}: has {taken[0]!r}, which the answers have, too", _json_bytes(kept)
         fields = {field: value.get(column) for field, column in self._named.items()}
-        return parse_fields(fields, where), line.data.strip()
+        return fields, line.data.strip()
 
     def _object(self, data: bytes, where: str) -> dict[str, Any] | str:
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from centra.data.readers import (
     CHUNK_BYTES,
     CHUNK_ROWS,
+    FIELDS,
     Position,
     Rows,
     check_columns,
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from centra.data.inputs import Input
 
 __all__ = ["ParquetReader", "pyarrow_modules"]
 
@@ -55,7 +55,8 @@ class ParquetReader:
         check_columns(name, self.columns, named, reserved)
         self._named = {field: c for field, c in named.items() if c in self.columns}
         for field, column in self._named.items():
-            self._check_type(field, column)
+            if field in FIELDS:
+                self._check_type(field, column)
         self.start = Position(offset=0, line=0)
 
     def read(self, start: Position | None = None) -> Iterator[Rows]:
@@ -72,6 +73,14 @@ class ParquetReader:
                 waiting = []
         if waiting:
             yield self._chunk(pa.Table.from_batches(waiting), done)
+
+    def fields(self) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+        """See :class:`centra.data.readers.Reader`."""
+        pa, _ = pyarrow_modules()
+        done = 0
+        for unit in self._units(0):
+            yield from self._fields(pa.Table.from_batches([unit]), done)
+            done += len(unit)
 
     def _units(self, skipped: int) -> Iterator[pa.RecordBatch]:
         """The rows after some, so many at once, from the beginning of each row group."""
@@ -95,18 +104,25 @@ class ParquetReader:
 
     def _chunk(self, table: pa.Table, done: int) -> Rows:
         count = len(table)
-        places = [f"{self._name}: row {done + i + 1}" for i in range(count)]
-        values = {f: _plain(table.column(c)) for f, c in self._named.items()}
-        inputs: list[Input | str] = [
-            parse_fields({field: column[i] for field, column in values.items()}, where)
-            if all(not isinstance(column[i], bytes) for column in values.values())
-            else f"{where}: cannot be read as UTF-8 text"
-            for i, where in enumerate(places)
+        found = [*self._fields(table, done)]
+        places = [where for where, _ in found]
+        inputs = [
+            fields if isinstance(fields, str) else parse_fields(fields, where)
+            for where, fields in found
         ]
         end = Position(offset=done + count, line=done + count)
         share = end.offset / max(1, self._file.metadata.num_rows)
         read = round(self._size * share)
         return Rows(inputs=inputs, given=table, places=places, end=end, bytes_read=read)
+
+    def _fields(self, table: pa.Table, done: int) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+        """What errors call each row, and by field what it has."""
+        values = {f: _plain(table.column(c)) for f, c in self._named.items()}
+        for i in range(len(table)):
+            where = f"{self._name}: row {done + i + 1}"
+            fields = {field: column[i] for field, column in values.items()}
+            broken = any(isinstance(value, bytes) for value in fields.values())
+            yield where, f"{where}: cannot be read as UTF-8 text" if broken else fields
 
     def _check_type(self, field: str, column: str) -> None:
         pa, _ = pyarrow_modules()

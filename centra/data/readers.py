@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from centra.data.inputs import Input
+from centra.data.source import DATA_FIELDS
 from centra.errors import ConflictError, DataError, UsageError
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ class Reader(Protocol):
         From the end of a chunk the same chunks follow as would have without a break.
         """
 
+    def fields(self) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+        """Of each row what errors call it, and by field its value, or what is wrong with it."""
+
 
 def open_reader(
     file: BinaryIO,
@@ -96,6 +100,7 @@ def open_reader(
     *,
     columns: Mapping[str, str] | None = None,
     reserved: Sequence[str] = (),
+    labelled: bool = False,
 ) -> Reader:
     """Open a file of inputs.
 
@@ -105,19 +110,22 @@ def open_reader(
         name: what errors call it.
         columns: the column of a field (see :data:`FIELDS`), where it has another name.
         reserved: the columns that the answers will have.
+        labelled: whether its rows are examples, which have the fields of
+            :data:`centra.data.source.DATA_FIELDS`.
 
     Raises:
         DataError: the file is in another encoding, has no column of texts, or is no such file.
         ConflictError: it has a column that the answers will have.
         UsageError: ``columns`` names another field.
     """
-    unknown = {*(columns or {})} - {*FIELDS}
+    known = DATA_FIELDS if labelled else FIELDS
+    unknown = {*(columns or {})} - {*known}
     if unknown:
         raise UsageError(
-            f"{min(unknown)!r} is no field of an input; expected one of {', '.join(FIELDS)}",
+            f"{min(unknown)!r} is no field of an input; expected one of {', '.join(known)}",
             code="unknown-field",
         )
-    named = {field: (columns or {}).get(field, field) for field in FIELDS}
+    named = {field: (columns or {}).get(field, field) for field in known}
     if form == "parquet":
         from centra.data.parquet import ParquetReader
 
@@ -129,7 +137,14 @@ def open_reader(
     if form in ("csv", "tsv"):
         from centra.data.csv_rows import CsvReader
 
-        return CsvReader(lines, name, named, reserved, delimiter="\t" if form == "tsv" else ",")
+        return CsvReader(
+            lines,
+            name,
+            named,
+            reserved,
+            delimiter="\t" if form == "tsv" else ",",
+            labelled=labelled,
+        )
     from centra.data.json_rows import JsonReader
 
     return JsonReader(lines, name, named, reserved, plain=form == "txt")

@@ -73,8 +73,8 @@ def release(
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("readers", "parquet"):
-        monkeypatch.setattr(f"centra.scoring.{module}.CHUNK_ROWS", SMALL)
-    monkeypatch.setattr("centra.scoring.parquet._UNIT", SMALL // 2)
+        monkeypatch.setattr(f"centra.data.{module}.CHUNK_ROWS", SMALL)
+    monkeypatch.setattr("centra.data.parquet._UNIT", SMALL // 2)
 
 
 @pytest.fixture
@@ -374,7 +374,7 @@ def test_a_line_that_is_too_long_is_an_error_of_its_row(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("lines", "csv_rows"):
-        monkeypatch.setattr(f"centra.scoring.{module}.LARGEST_ROW", 1000)
+        monkeypatch.setattr(f"centra.data.{module}.LARGEST_ROW", 1000)
     rows = score(
         release, tmp_path / "a.jsonl", jsonl({"text": "go"}, {"text": "x" * 5000}, {"text": "go"})
     )
