@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from centra.errors import VerificationError
 from cli.context import json_option, open_registry, registry_for
 from cli.listing import page_bounds, page_options, rows_of_page, time_options
+from cli.options import data_options
 from cli.output import (
     account_line,
     metrics_text,
@@ -20,6 +21,9 @@ from cli.output import (
     reporting,
 )
 from cli.streams import mark_done
+
+if TYPE_CHECKING:
+    from centra.data.source import DataSource
 
 
 @click.group()
@@ -231,14 +235,13 @@ def pull(reference: str, output: Path, *, as_json: bool) -> None:
 @release.command()
 @click.argument("reference", metavar="RELEASE")
 @click.option("--task", required=True, help="A task that the release holds.")
-@click.option(
-    "--data",
+@data_options(
     required=True,
-    type=click.Path(path_type=Path),
-    help="A JSONL file, or a folder with dev.jsonl.",
+    help="A file of JSONL, JSON, CSV, TSV, Parquet or CoNLL, or a folder with dev.* of one; or one that "
+    "datasets saved; also s3://BUCKET/KEY, and hf://ORG/NAME on the hub.",
 )
 @json_option("registry.documents.evaluations:EvaluationChange")
-def evaluate(reference: str, *, task: str, data: Path, as_json: bool) -> None:
+def evaluate(reference: str, *, task: str, data: DataSource, as_json: bool) -> None:
     """Measure a task of the merged release on data, and record the metrics.
 
     Gates can demand metrics that were measured so, on data with the same fingerprint.

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
-from centra.data.inputs import dev_file, fingerprint
+from centra.data.inputs import fingerprint_of
 from centra.data.labelling import read_for
 from centra.errors import NotFoundError, UsageError
-from centra.formats.jsonl import read_data
 from centra.formats.precision import Precision
 from centra.formats.task_module import read_spec
 from centra.progress import Progress, Remark, silent, unheard
@@ -23,7 +21,9 @@ from registry.database.models import Evaluation, ReleaseTask
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from pathlib import Path
 
+    from centra.data.source import DataSource
     from registry.connection import Registry
     from registry.database.models import TaskVersion
     from registry.database.unit_of_work import UnitOfWork
@@ -44,7 +44,7 @@ class EvaluationRow:
     """What computed it, and its version: ``onnxruntime 1.32.0``; None for a measurement of a Centra
     that did not record it."""
     data: str
-    """The fingerprint of the file."""
+    """The fingerprint of the examples."""
     examples: int
     metrics: dict[str, float]
     at: datetime
@@ -64,7 +64,7 @@ def evaluate(
     registry: Registry,
     reference: str,
     task: str,
-    data: str | Path,
+    data: str | Path | DataSource,
     progress: Progress = silent,
     *,
     remark: Remark = unheard,
@@ -75,7 +75,7 @@ def evaluate(
         registry: where.
         reference: a release's number, a channel's name, or the start of a digest.
         task: a task that the release holds.
-        data: a JSONL file, or a folder whose ``dev.jsonl`` is taken; see
+        data: a file, a folder whose ``dev.*`` is taken, or another source; see
             :func:`centra.data.labelling.read_for`.
         progress: told of each step.
         remark: told what the data's labels were taken for.
@@ -94,7 +94,6 @@ def evaluate(
         FormatError, BlobNotFoundError, CorruptBlobError, StoreError, DatabaseError: it cannot be
             read.
     """
-    file = dev_file(Path(data))
     registry.check_store()
     with registry.read() as uow:
         number = uow.release(reference).number
@@ -103,9 +102,8 @@ def evaluate(
         module = version.digest
     spec = read_spec(registry.store.fetch(module))
     # Read once: what is measured on is what the record names.
-    content = read_data(file)
-    examples = read_for(spec, file, progress, remark, content)
-    digest = fingerprint([content])
+    examples = read_for(spec, data, progress, remark)
+    digest = fingerprint_of(examples)
     row = _find_recorded(known, digest, precision)
     if row is not None:
         return row, False

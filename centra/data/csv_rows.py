@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from centra.data.glue import glue_layout
 from centra.data.lines import LARGEST_ROW, LineFile, fault_of
@@ -64,7 +64,7 @@ class CsvReader:
             raise DataError(f"{name}:1: is empty; expected the names of the columns")
         self.line_end = "\r\n" if data.endswith(b"\r\n") else "\n"
         text = data.decode()
-        self._quoting = csv.QUOTE_MINIMAL
+        self._quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
         self.delimiter, self.columns = _header(text, named, delimiter)
         headerless = labelled and _are_numbers(named, self.columns)
         layout = glue_layout(text, self.columns, named) if delimiter == "\t" else None

@@ -40,8 +40,11 @@ def glue_layout(
         return {"text": "4", "label": "2"}
     found = {*first.rstrip("\r\n").split("\t")}
     for layout in _LAYOUTS:
+        if {*layout.values()} <= found:
+            return dict(layout)
+    for layout in _LAYOUTS if found & {"index", "id"} else ():
         # Test sets have no labels.
-        texts = {column for field, column in layout.items() if field != "label"}
-        if texts <= found and (layout["label"] in found or "index" in found or "id" in found):
-            return {field: c for field, c in layout.items() if c in found}
+        texts = {field: column for field, column in layout.items() if field != "label"}
+        if {*texts.values()} <= found:
+            return texts
     return None

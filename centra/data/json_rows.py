@@ -50,7 +50,7 @@ class JsonReader:
             plain: each line is a text, whatever it begins with.
         """
         self._lines = LineFile(file, name)
-        self._name, self._named, self._plain = name, named, plain
+        self._name, self.named, self._plain = name, named, plain
         self._reserved: frozenset[str] = frozenset()
         self.start = Position(offset=self._lines.offset, line=0)
         self.columns = self._first_keys()
@@ -95,7 +95,7 @@ class JsonReader:
         if taken := [key for key in value if key in self._reserved]:
             kept = {key: part for key, part in value.items() if key not in self._reserved}
             return f"{where}: has {taken[0]!r}, which the answers have, too", _json_bytes(kept)
-        fields = {field: value.get(column) for field, column in self._named.items()}
+        fields = {field: value.get(column) for field, column in self.named.items()}
         return fields, line.data.strip()
 
     def _object(self, data: bytes, where: str) -> dict[str, Any] | str:

@@ -53,8 +53,8 @@ class ParquetReader:
             raise DataError(f"{name}: is no Parquet file ({_line(error)})") from error
         self._name = name
         check_columns(name, self.columns, named, reserved)
-        self._named = {field: c for field, c in named.items() if c in self.columns}
-        for field, column in self._named.items():
+        self.named = {field: c for field, c in named.items() if c in self.columns}
+        for field, column in self.named.items():
             if field in FIELDS:
                 self._check_type(field, column)
         self.start = Position(offset=0, line=0)
@@ -117,7 +117,7 @@ class ParquetReader:
 
     def _fields(self, table: pa.Table, done: int) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
         """What errors call each row, and by field what it has."""
-        values = {f: _plain(table.column(c)) for f, c in self._named.items()}
+        values = {f: _plain(table.column(c)) for f, c in self.named.items()}
         for i in range(len(table)):
             where = f"{self._name}: row {done + i + 1}"
             fields = {field: column[i] for field, column in values.items()}

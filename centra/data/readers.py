@@ -80,6 +80,10 @@ class Reader(Protocol):
         """The columns, in their order; of JSONL the keys of the first rows."""
 
     @property
+    def named(self) -> Mapping[str, str]:
+        """By field the name of its column, whether the file has it or not."""
+
+    @property
     def start(self) -> Position:
         """Before the first row."""
 

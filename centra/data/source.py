@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,7 +11,8 @@ from centra.errors import UsageError
 from centra.store import open_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import os
+    from collections.abc import Iterable, Mapping
 
     from centra.store.s3.path import S3Path
 
@@ -117,6 +116,10 @@ class DataSource:
     def __str__(self) -> str:
         """Its address."""
         return str(self.place)
+
+    def beside(self, folder: Path) -> DataSource:
+        """The same, a relative path counting from a folder."""
+        return replace(self, place=folder / self.place) if isinstance(self.place, Path) else self
 
     def absolute(self) -> DataSource:
         """The same, wherever the current folder is."""

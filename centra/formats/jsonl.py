@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from centra.errors import DataError
-from centra.formats.strict_json import parse_foreign, parse_json
+from centra.formats.strict_json import parse_foreign, parse_items, parse_json
 from centra.system.files import decode_text
 from centra.system.reading import read_regular
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["read_data", "read_jsonl"]
+__all__ = ["read_data", "read_json_items", "read_jsonl"]
 
 _PACKED = {
     b"\x1f\x8b": "compressed by gzip: unpack it with gunzip",
@@ -55,6 +56,48 @@ def read_jsonl(path: Path, data: bytes | None = None) -> Iterator[tuple[str, Any
         if isinstance(value, list) and (whole := _document(text)):
             raise DataError(f"{path}: {whole}; {_EXPECTED}")
         yield f"{path}:{number}", value
+
+
+def read_json_items(where: str, text: str) -> list[tuple[str, Any]]:
+    """The items of a JSON array, or of the one array that a JSON object holds.
+
+    Args:
+        where: what errors call the file.
+        text: its text.
+
+    Returns:
+        The place of each, as file and line for errors, and the value.
+
+    Raises:
+        DataError: it is no JSON, or holds another thing; line and column are named.
+    """
+    expected = "expected a list of objects, one for each example"
+    start = 0
+    try:
+        if text.lstrip()[:1] == "{":
+            whole = parse_foreign(text, len(text))
+            lists = [name for name, value in whole.items() if isinstance(value, list)]
+            if len(lists) != 1:
+                raise DataError(
+                    f"{where}: is an object with {len(lists)} lists ({', '.join(lists)}); {expected}"
+                )
+            start = text.index("[", text.index(json.dumps(lists[0], ensure_ascii=False)))
+        else:
+            start = text.index("[")
+            text = text if start == 0 else "\n" * text[:start].count("\n") + text[start:]
+            start = text.index("[")
+        items = [(f"{where}:{line}", value) for line, value in parse_items(text, start)]
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{where}:{error.lineno}: column {error.colno}: not JSON ({error.msg}); {expected}"
+        ) from error
+    except ValueError as error:
+        place = str(error).removeprefix("line ")
+        raise DataError(f"{where}:{place}; {expected}") from error
+    for place, value in items:
+        if not isinstance(value, dict):
+            raise DataError(f"{place}: found {str(value)[:40]!r}; {expected}")
+    return items
 
 
 def _missing_file(path: Path) -> DataError:
