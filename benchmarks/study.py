@@ -37,6 +37,7 @@ from benchmarks.tools.common import (
 )
 from benchmarks.tools.joint import train_joint, train_leave_one_out
 from benchmarks.tools.real import find_data, minilm, mpnet_base, take_rows
+from centra.data.source import DataSource
 from centra.kinds import kind_named
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
@@ -327,7 +328,7 @@ def _from_backbone(
         Job(
             backbone=backbone.spec,
             reader=backbone.store,
-            data=data,
+            data=DataSource.of(data),
             recipe=replace(
                 plan.recipe,
                 tap=teacher.frozen_layers,

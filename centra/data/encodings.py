@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import codecs
+import io
+from typing import TYPE_CHECKING
 
 from centra.errors import DataError
 
-__all__ = ["decode"]
+if TYPE_CHECKING:
+    from io import BufferedReader
+
+__all__ = ["as_utf8", "decode"]
 
 _MARKS = (
     # UTF-32 first: its mark begins with that of UTF-16.
@@ -26,6 +31,25 @@ _PACKED = {
     b"ARROW1": "an Arrow file: save it as Parquet",
     b"SQLite format 3": "an SQLite database: write its rows as CSV",
 }
+
+
+def as_utf8(file: BufferedReader, where: str, encoding: str | None = None) -> BufferedReader:
+    """A file of text as one in UTF-8: the same, or what is in it, in memory.
+
+    Args:
+        file: it is open for reading and can seek.
+        where, encoding: see :func:`decode`.
+
+    Raises:
+        DataError: see :func:`decode`.
+    """
+    file.seek(0)
+    head = file.read(4)
+    file.seek(0)
+    marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
+    if (marked or encoding or "utf-8") in ("utf-8", "utf-8-sig"):
+        return file
+    return io.BufferedReader(io.BytesIO(decode(file.read(), where, encoding).encode()))  # type: ignore[arg-type]
 
 
 def decode(data: bytes, where: str, encoding: str | None = None) -> str:

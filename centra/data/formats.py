@@ -9,13 +9,13 @@ from centra.errors import UsageError
 
 __all__ = ["DATA_SUFFIXES", "SUFFIXES", "DataFormat", "FileFormat", "format_of", "output_name"]
 
-FileFormat = Literal["jsonl", "csv", "tsv", "parquet", "txt"]
+FileFormat = Literal["jsonl", "json", "csv", "tsv", "parquet", "conll", "conllu", "txt"]
 """Of files of inputs, which are answered row by row."""
 DataFormat = Literal["jsonl", "json", "csv", "tsv", "parquet", "conll", "conllu"]
 """Of files of labelled examples."""
 _OTHER_NAMES = {"ndjson": "jsonl", "pq": "parquet", "text": "txt"}
-SUFFIXES = tuple(f".{suffix}" for suffix in (*get_args(FileFormat), *_OTHER_NAMES))
-"""How the names of files of inputs end."""
+SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet", ".txt", *(f".{name}" for name in _OTHER_NAMES))
+"""How the names of files of inputs end that are looked for in folders; a .json file may be anything."""
 DATA_SUFFIXES: dict[str, DataFormat] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -57,7 +57,7 @@ def format_of(name: str) -> FileFormat:
     elif not suffix:
         what = "its name has no suffix, which tells the format"
     raise UsageError(
-        f"{name}: {what}; expected .jsonl, .csv, .tsv, .parquet, or .txt for lines of text",
+        f"{name}: {what}; expected .jsonl, .json, .csv, .tsv, .parquet, .conll, or .txt for lines of text",
         code="unknown-file-format",
         file=name,
     )
@@ -70,6 +70,8 @@ def output_name(name: str) -> str:
         name: of the file of inputs, without its folder.
 
     Returns:
-        The same; of lines of text, which have no columns, ``NAME.jsonl``.
+        The same; ``NAME.jsonl`` where its format has no place for answers: of lines of text, of one JSON
+        document and of CoNLL.
     """
-    return f"{PurePath(name).stem}.jsonl" if format_of(name) == "txt" else name
+    has_place = format_of(name) in ("jsonl", "csv", "tsv", "parquet")
+    return name if has_place else f"{PurePath(name).stem}.jsonl"

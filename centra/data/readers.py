@@ -8,12 +8,16 @@ column that the answers would need.
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
+from centra.data.conll import conll_rows
+from centra.data.encodings import as_utf8, decode
 from centra.data.inputs import Input
 from centra.data.source import DATA_FIELDS
 from centra.errors import ConflictError, DataError, UsageError
+from centra.formats.jsonl import is_json_document, read_json_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -105,6 +109,7 @@ def open_reader(
     columns: Mapping[str, str] | None = None,
     reserved: Sequence[str] = (),
     labelled: bool = False,
+    encoding: str | None = None,
 ) -> Reader:
     """Open a file of inputs.
 
@@ -116,6 +121,8 @@ def open_reader(
         reserved: the columns that the answers will have.
         labelled: whether its rows are examples, which have the fields of
             :data:`centra.data.source.DATA_FIELDS`.
+        encoding: of text; see :func:`centra.data.encodings.decode`. A file in another than UTF-8, one
+            JSON document and CoNLL are read into memory.
 
     Raises:
         DataError: the file is in another encoding, has no column of texts, or is no such file.
@@ -138,6 +145,9 @@ def open_reader(
     lines: Any = (
         file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast("Any", file))
     )
+    lines = as_utf8(lines, name, encoding)
+    if form in ("json", "conll", "conllu"):
+        lines, named = _as_json_lines(lines.read(), form, name, named)
     if form in ("csv", "tsv"):
         from centra.data.csv_rows import CsvReader
 
@@ -152,6 +162,31 @@ def open_reader(
     from centra.data.json_rows import JsonReader
 
     return JsonReader(lines, name, named, reserved, plain=form == "txt")
+
+
+def _as_json_lines(
+    data: bytes, form: FileFormat, name: str, named: Mapping[str, str]
+) -> tuple[Any, Mapping[str, str]]:
+    """A file as JSON lines, each on the line that its row begins on where there is room."""
+    text = decode(data, name)
+    rows: Iterable[tuple[str, Any]]
+    if form == "json":
+        if text.lstrip()[:1] != "[" and not is_json_document(text):
+            return io.BufferedReader(io.BytesIO(text.encode())), named  # type: ignore[arg-type]
+        rows = read_json_items(name, text)
+    else:
+        given = {field: c for field, c in named.items() if c != field}
+        rows = conll_rows(text, name, given, universal=form == "conllu")
+        named = {field: field for field in named}
+    lines, number = io.BytesIO(), 1
+    for place, fields in rows:
+        line = int(place.rpartition(":")[2])
+        lines.write(b"\n" * (line - number))
+        # Half of a character, which JSON can name and UTF-8 cannot, stays as it is named.
+        row = json.dumps(fields, ensure_ascii=False).encode(errors="backslashreplace")
+        lines.write(row + b"\n")
+        number = max(line, number) + 1
+    return io.BufferedReader(lines), named  # type: ignore[arg-type]
 
 
 def chunks_of_lines(

@@ -18,7 +18,7 @@ from centra.data.encodings import decode
 from centra.data.formats import DATA_SUFFIXES
 from centra.data.source import DATA_FIELDS, DataSource, HubData
 from centra.errors import DataError
-from centra.formats.jsonl import read_data, read_json_items, read_jsonl
+from centra.formats.jsonl import is_json_document, read_data, read_json_items, read_jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -118,7 +118,7 @@ def file_rows(file: Path | S3Path, source: DataSource, *, labelled: bool = True)
         data = decode(data, where, source.encoding).encode()
     if form == "json":
         text = decode(data, where)
-        if text.lstrip()[:1] == "[" or _is_document(text):
+        if text.lstrip()[:1] == "[" or is_json_document(text):
             return _renamed(read_json_items(where, text), where, columns)
     return _renamed(read_jsonl(cast("Path", file), data), where, columns)
 
@@ -269,16 +269,3 @@ def _with_fields(fields: Mapping[str, Any], columns: Mapping[str, str]) -> dict[
     taken = {*columns.values(), *columns}
     kept = {name: value for name, value in fields.items() if name not in taken}
     return kept | {field: fields[c] for field, c in columns.items() if c in fields}
-
-
-def _is_document(text: str) -> bool:
-    """Whether a text is one object over all lines that has its rows in a list."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return (
-        isinstance(value, dict)
-        and any(isinstance(one, list) for one in value.values())
-        and not ({*DATA_FIELDS} & value.keys())
-    )

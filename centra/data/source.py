@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from centra.store.s3.path import S3Path
 
-__all__ = ["DATA_FIELDS", "DataSource", "HubData", "Part", "named_fields"]
+__all__ = ["DATA_FIELDS", "DataSource", "HubData", "Part", "check_encoding", "named_fields"]
 
 DATA_FIELDS = ("text", "text_pair", "tokens", "label", "labels")
 """What makes an example; each is a column of this name, where no other is named."""
@@ -110,7 +110,7 @@ class DataSource:
                 )
             parts["train" if part == "train" else "dev"] = name
         if encoding is not None:
-            _check_encoding(encoding)
+            check_encoding(encoding)
         return cls(place=place, columns=named_fields(columns), encoding=encoding, splits=parts)
 
     def __str__(self) -> str:
@@ -156,7 +156,12 @@ def named_fields(columns: Iterable[str], known: Iterable[str] = DATA_FIELDS) -> 
     return found
 
 
-def _check_encoding(name: str) -> None:
+def check_encoding(name: str) -> None:
+    """Refuse a name of no encoding of text.
+
+    Raises:
+        UsageError: it is one.
+    """
     try:
         "".encode(name)
     except (LookupError, ValueError) as error:

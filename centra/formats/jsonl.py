@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["read_data", "read_json_items", "read_jsonl"]
+__all__ = ["is_json_document", "read_data", "read_json_items", "read_jsonl"]
 
 _PACKED = {
     b"\x1f\x8b": "compressed by gzip: unpack it with gunzip",
@@ -56,6 +56,16 @@ def read_jsonl(path: Path, data: bytes | None = None) -> Iterator[tuple[str, Any
         if isinstance(value, list) and (whole := _document(text)):
             raise DataError(f"{path}: {whole}; {_EXPECTED}")
         yield f"{path}:{number}", value
+
+
+def is_json_document(text: str) -> bool:
+    """Whether a text is one JSON object that has its rows in a list, and no row itself."""
+    try:
+        value = parse_foreign(text, len(text))
+    except ValueError:
+        return False
+    lists = isinstance(value, dict) and any(isinstance(one, list) for one in value.values())
+    return lists and not {"text", "tokens", "label", "labels"} & value.keys()
 
 
 def read_json_items(where: str, text: str) -> list[tuple[str, Any]]:

@@ -66,6 +66,7 @@ def score_files(
     top_k: int | None = None,
     flat: bool = False,
     columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     progress: Progress = silent,
 ) -> list[ScoredFile]:
     """Answer files of inputs, in constant memory.
@@ -87,6 +88,7 @@ def score_files(
         flat: columns for each task; see :class:`centra.scoring.answers.AnswerColumns`.
         columns: by ``text``, ``text_pair`` or ``tokens`` the column that it is in, where it has another
             name.
+        encoding: of text files; None for UTF-8, or what a byte-order mark says.
         progress: told of bytes of each input.
 
     Returns:
@@ -112,6 +114,7 @@ def score_files(
         top_k=top_k,
         flat=flat,
         columns=named_columns(columns),
+        encoding=encoding,
     )
     scoring = _Scoring(
         scorer=scorer, question=question, columns=question.answer_columns(), progress=progress

@@ -46,6 +46,7 @@ class MadeFrom(Document):
     """Of the input's bytes."""
     format: str
     columns: dict[str, str]
+    encoding: str | None = None
     release: DigestField
     engine: str
     dtype: str | None

@@ -94,6 +94,8 @@ class Question:
     flat: bool
     columns: Mapping[str, str]
     """See :func:`named_columns`."""
+    encoding: str | None = None
+    """Of text; see :func:`centra.data.readers.open_reader`."""
 
     def answer_columns(self) -> AnswerColumns:
         """The columns that each row gets."""
@@ -110,6 +112,7 @@ class Question:
                 "input": file.input_digest(),
                 "format": format_of(file.source.name),
                 "columns": self.columns,
+                "encoding": self.encoding,
                 "release": self.release,
                 "engine": self.engine,
                 "dtype": self.dtype,
@@ -132,7 +135,14 @@ class Question:
         # By its name alone: errors become a part of the output, which is the same from any folder.
         name = planned.source.name.rpartition("/")[2]
         reserved = self.answer_columns().names
-        return open_reader(file, format_of(name), name, columns=self.columns, reserved=reserved)
+        return open_reader(
+            file,
+            format_of(name),
+            name,
+            columns=self.columns,
+            reserved=reserved,
+            encoding=self.encoding,
+        )
 
 
 def named_columns(columns: Mapping[str, str] | None) -> dict[str, str]:

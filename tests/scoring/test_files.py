@@ -409,16 +409,46 @@ def test_cells_of_a_table_stay_what_they_are(table: list[list[str]], delimiter: 
     assert rows[1:] == [[*row, "", "an, error"] for row in table]
 
 
+def test_a_file_of_any_encoding_is_answered(release: Release, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("text;id\nröd;1\nblå;2\n".encode("utf-16"))
+    (tmp_path / "b.csv").write_bytes("text;id\nröd;1\nblå;2\n".encode("latin-1"))
+    score_files(release, [tmp_path / "a.csv"], tmp_path / "out", tasks="stars")
+    score_files(release, [tmp_path / "b.csv"], tmp_path / "out", tasks="stars", encoding="latin-1")
+    written = (tmp_path / "out" / "a.csv").read_text("utf-8")
+    assert [row.split(";")[:2] for row in written.splitlines()[1:]] == [["röd", "1"], ["blå", "2"]]
+    assert (tmp_path / "out" / "b.csv").read_text("utf-8") == written
+
+
+def test_json_and_conll_are_answered_as_json_lines(release: Release, tmp_path: Path) -> None:
+    rows = [{"id": 1, "text": "go"}, {"id": 2, "text": ""}, {"id": 3, "text": "left"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
+    (tmp_path / "b.conll").write_text("go O\nleft B-X\n\nright O\n")
+    found = score_files(
+        release, [tmp_path / "a.json", tmp_path / "b.conll"], tmp_path / "out", tasks="stars"
+    )
+    assert [(Path(one.output).name, one.rows, one.failed) for one in found] == [
+        ("a.jsonl", 3, 1),
+        ("b.jsonl", 2, 0),
+    ]
+    written = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").open()]
+    assert [row["id"] for row in written] == [1, 2, 3]
+    assert written[1]["error"] == "a.json:6: the text is empty"
+    tagged = [json.loads(line) for line in (tmp_path / "out" / "b.jsonl").open()]
+    assert [row["tokens"] for row in tagged] == [["go", "left"], ["right"]]
+
+
 # Files that are refused
 
 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.json", "{}", "the suffix .json stands for no format that is read"),
+        ("a.xml", "{}", "the suffix .xml stands for no format that is read"),
+        ("a.json", "{", "not JSON"),
+        ("a.conll", "go\n", "a.conll:1: has one column; expected a token and its tag a line"),
         ("a.jsonl.gz", "{}", "compressed; unpack it first"),
         ("a", "{}", "has no suffix"),
-        ("a.jsonl", b"\xff\xfe{\0}\0", "is UTF-16; expected text in UTF-8"),
+        ("a.jsonl", b"\xff\xfe{\0}\0\0", "a.jsonl:1: column 3 cannot be read as utf-16 text"),
         ("a.csv", "text\ngo\n".encode("utf-16-le"), "NUL characters, as UTF-16"),
         ("a.csv", b"PK\x03\x04rest", "a zip archive, or a spreadsheet"),
         ("a.csv", "", "expected the names of the columns"),
