@@ -87,9 +87,12 @@ def read_part(source: DataSource, part: Part, *, labelled: bool = True) -> PartR
 
 def has_part(source: DataSource, part: Part) -> bool:
     """Whether a folder has a file of a part, other than one of plain text; of a file False."""
-    if isinstance(source.place, HubData):
+    place, names = source.place, _names(source, part)
+    if isinstance(place, HubData):
         return True
-    files = _part_files(source.place, _names(source, part))
+    if isinstance(place, Path) and _is_saved(place):
+        return part == "train" or any((place / name).is_dir() for name in names)
+    files = _part_files(place, names)
     return bool(files) and not any(name.endswith(".txt") for name in files or ())
 
 
@@ -135,7 +138,9 @@ def _is_saved(folder: Path) -> bool:
 
 def _content(file: Path | S3Path) -> bytes:
     if isinstance(file, Path):
-        return read_data(file)
+        if DATA_SUFFIXES.get(file.suffix.lower(), "jsonl") == "jsonl":
+            return read_data(file)
+        return read_data(file, "expected a file of examples")
     data = file.read_bytes()
     if data is None:
         found = sorted({each.partition("/")[0] for each in file.parent.names()})
@@ -156,7 +161,7 @@ def _part_files(place: Path | S3Path, names: Sequence[str]) -> list[str] | None:
     if isinstance(place, Path):
         if not place.is_dir():
             return None if place.exists() or place.suffix in DATA_SUFFIXES else []
-        inside = {path.name for path in place.iterdir()}
+        inside = {path.name for path in place.iterdir() if path.is_file()}
     else:
         inside = {name for name in place.names() if "/" not in name}
         if not inside and PurePath(place.name).suffix in DATA_SUFFIXES:

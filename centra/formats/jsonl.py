@@ -110,31 +110,35 @@ def read_json_items(where: str, text: str) -> list[tuple[str, Any]]:
     return items
 
 
-def _missing_file(path: Path) -> DataError:
+def _missing_file(path: Path, expected: str) -> DataError:
     """That a file of data is not there, and what is in its place."""
     folder = path.parent
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "there is no such folder"
-        return DataError(f"{path}: no such file ({folder}: {what}); {_EXPECTED}")
+        return DataError(f"{path}: no such file ({folder}: {what}); {expected}")
     names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
-    return DataError(f"{path}: no such file; {folder} holds {shown or 'nothing'}; {_EXPECTED}")
+    return DataError(f"{path}: no such file; {folder} holds {shown or 'nothing'}; {expected}")
 
 
-def read_data(path: Path) -> bytes:
+def read_data(path: Path, expected: str = _EXPECTED) -> bytes:
     """The bytes of a file of data, for one who takes their fingerprint and then reads them.
+
+    Args:
+        path: the file.
+        expected: what errors say should be there.
 
     Raises:
         DataError: it is missing, or cannot be read.
     """
     if path.is_dir():
-        raise DataError(f"{path}: is a folder, and cannot be read; {_EXPECTED}")
+        raise DataError(f"{path}: is a folder, and cannot be read; {expected}")
     try:
         return read_regular(path)
     except FileNotFoundError as error:
-        raise _missing_file(path) from error
+        raise _missing_file(path, expected) from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); {_EXPECTED}") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {expected}") from error
 
 
 def _text(path: Path, data: bytes) -> str:
