@@ -29,6 +29,7 @@ SINGLE: Rows = [
     {"text": 'play "Yesterday", please', "label": "music"},
     {"text": "is it\nraining; or not?", "label": "weather"},
     {"text": "größer 明日", "label": "weather"},
+    {"text": "one, two\nthree", "label": "music"},
 ]
 PAIR: Rows = [
     {"text": "A man sings.", "text_pair": "A man is singing.", "label": 4.75},
