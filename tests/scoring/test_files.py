@@ -430,10 +430,10 @@ def test_json_and_conll_are_answered_as_json_lines(release: Release, tmp_path: P
         ("a.jsonl", 3, 1),
         ("b.jsonl", 2, 0),
     ]
-    written = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").open()]
+    written = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").read_text().splitlines()]
     assert [row["id"] for row in written] == [1, 2, 3]
     assert written[1]["error"] == "a.json:6: the text is empty"
-    tagged = [json.loads(line) for line in (tmp_path / "out" / "b.jsonl").open()]
+    tagged = [json.loads(line) for line in (tmp_path / "out" / "b.jsonl").read_text().splitlines()]
     assert [row["tokens"] for row in tagged] == [["go", "left"], ["right"]]
 
 
@@ -444,7 +444,7 @@ def test_json_and_conll_are_answered_as_json_lines(release: Release, tmp_path: P
     ("name", "content", "says"),
     [
         ("a.xml", "{}", "the suffix .xml stands for no format that is read"),
-        ("a.json", "{", "not JSON"),
+        ("a.json", "[", "not JSON"),
         ("a.conll", "go\n", "a.conll:1: has one column; expected a token and its tag a line"),
         ("a.jsonl.gz", "{}", "compressed; unpack it first"),
         ("a", "{}", "has no suffix"),
