@@ -75,7 +75,8 @@ def decode(data: bytes, where: str, encoding: str | None = None) -> str:
         line = before.count("\n") + 1
         column = len(before) - (before.rfind("\n") + 1) + 1
         raise DataError(
-            f"{where}:{line}: column {column} cannot be read as {name} text ({error.reason}); say which "
+            f"{where}:{line}: column {column} cannot be read as {encoding or 'UTF-8'} text "
+            f"({name}: {error.reason}); say which "
             "encoding it is in, or save it as UTF-8",
             code="unreadable-text",
             file=where,

@@ -338,7 +338,7 @@ MALFORMED: list[tuple[str, str | bytes, str, dict[str, Any]]] = [
     ("a.csv", 'text,labels\na,"joy, fear"\n', ":2: column 'labels': 'joy, fear' is no list; write it as JSON", {}),
     ("a.csv", 'tokens,labels\n"[""a""]","[""O"",""O""]"\n', ":2: 1 tokens but 2 labels", {}),
     ("a.csv", "text,label\na,x\n", ": has no column 'intent'; it has text, label", {"columns": ["label=intent"]}),
-    ("a.csv", b"text,label\ncaf\xe9,x\n", ":2: column 4 cannot be read as utf-8 text (.*); say which encoding", {}),
+    ("a.csv", b"text,label\ncaf\xe9,x\n", ":2: column 4 cannot be read as UTF-8 text (.*); say which encoding", {}),
     ("a.csv", "text,label\na,x\n".encode("utf-16-le"), ":1: holds NUL characters, as UTF-16 without", {}),
     ("a.csv", b"PK\x03\x04rest", ": is a zip archive, or a spreadsheet: save it as CSV", {}),
     ("a.json", '[{"text": "a", "label": "x"},\n {"text": "b"', ":2: column 14: not JSON (.*); expected a list", {}),

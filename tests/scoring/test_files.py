@@ -448,7 +448,7 @@ def test_json_and_conll_are_answered_as_json_lines(release: Release, tmp_path: P
         ("a.conll", "go\n", "a.conll:1: has one column; expected a token and its tag a line"),
         ("a.jsonl.gz", "{}", "compressed; unpack it first"),
         ("a", "{}", "has no suffix"),
-        ("a.jsonl", b"\xff\xfe{\0}\0\0", "a.jsonl:1: column 3 cannot be read as utf-16 text"),
+        ("a.jsonl", b"\xff\xfe{\0}\0\0", "a.jsonl:1: column 3 cannot be read as UTF-8 text"),
         ("a.csv", "text\ngo\n".encode("utf-16-le"), "NUL characters, as UTF-16"),
         ("a.csv", b"PK\x03\x04rest", "a zip archive, or a spreadsheet"),
         ("a.csv", "", "expected the names of the columns"),
