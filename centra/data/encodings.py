@@ -49,7 +49,7 @@ def as_utf8(file: BufferedReader, where: str, encoding: str | None = None) -> Bu
     marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
     if (marked or encoding or "utf-8") in ("utf-8", "utf-8-sig"):
         return file
-    return io.BufferedReader(io.BytesIO(decode(file.read(), where, encoding).encode()))  # type: ignore[arg-type]
+    return io.BufferedReader(io.BytesIO(decode(file.read(), where, encoding).encode()))
 
 
 def decode(data: bytes, where: str, encoding: str | None = None) -> str:

@@ -136,7 +136,7 @@ def open_reader(
             f"{min(unknown)!r} is no field of an input; expected one of {', '.join(known)}",
             code="unknown-field",
         )
-    named = {field: (columns or {}).get(field, field) for field in known}
+    named: Mapping[str, str] = {field: (columns or {}).get(field, field) for field in known}
     if form == "parquet":
         from centra.data.parquet import ParquetReader
 
@@ -172,7 +172,7 @@ def _as_json_lines(
     rows: Iterable[tuple[str, Any]]
     if form == "json":
         if text.lstrip()[:1] != "[" and not is_json_document(text):
-            return io.BufferedReader(io.BytesIO(text.encode())), named  # type: ignore[arg-type]
+            return io.BufferedReader(io.BytesIO(text.encode())), named
         rows = read_json_items(name, text)
     else:
         given = {field: c for field, c in named.items() if c != field}
@@ -186,7 +186,7 @@ def _as_json_lines(
         row = json.dumps(fields, ensure_ascii=False).encode(errors="backslashreplace")
         lines.write(row + b"\n")
         number = max(line, number) + 1
-    return io.BufferedReader(lines), named  # type: ignore[arg-type]
+    return io.BufferedReader(lines), named
 
 
 def chunks_of_lines(
