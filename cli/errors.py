@@ -161,6 +161,8 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "unreadable-text": "Say which encoding it is in: --encoding NAME, for example latin-1",
     "unnamed-tags": "Give their names, one a line in their order: --labels FILE",
     # Releases
+    "export-of-two-backbones": "centra task export NAME --format FORMAT --output FOLDER",
+    "format-of-one-task": "centra task export NAME --format {format} --output FOLDER",
     "key-encrypted": "Say which variable holds its passphrase: --passphrase-env",
     "live-set-changing": "Repeat the command.",
     "no-base": ("Compose it anew: centra compose --base {serving} --set TASK@VERSION --release"),

@@ -10,6 +10,7 @@ import click
 
 from centra.errors import VerificationError
 from cli.context import json_option, open_registry, registry_for
+from cli.exporting import export_release
 from cli.listing import page_bounds, page_options, rows_of_page, time_options
 from cli.options import data_options
 from cli.output import (
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 @click.group()
 def release() -> None:
     """Published releases. RELEASE is a number, a channel, or the start of a digest."""
+
+
+release.add_command(export_release)
 
 
 @release.command("list")

@@ -8,6 +8,7 @@ import click
 
 from centra.kinds import KINDS
 from cli.context import json_option, open_registry
+from cli.exporting import export_task
 from cli.listing import page_bounds, page_options, rows_of_page, time_options
 from cli.output import metrics_text, print_json, print_table, remark
 from cli.task_changes import pin, redefine, register, restore, retire, update
@@ -18,8 +19,8 @@ def task() -> None:
     """Register and change tasks, and read them."""
 
 
-for _change in (register, update, redefine, retire, restore, pin):
-    task.add_command(_change)
+for _command in (register, update, redefine, retire, restore, pin, export_task):
+    task.add_command(_command)
 
 
 @task.command("list")

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
     from centra.store import BlobReader
 
-__all__ = ["convert"]
+__all__ = ["convert", "head_spec"]
 
 _PROBE_TEXTS = (
     "Yes.",
@@ -163,7 +163,7 @@ def _convert(
             f"{folder}: is a {task} task, which has no words to tag; a scheme of tags and a way "
             "to cut words are declared for token classifiers"
         )
-    head = _head(checkpoint.head, every_token=checkpoint.tagging)
+    head = head_spec(checkpoint.head, every_token=checkpoint.tagging)
     if checkpoint.tagging:
         names, own = _own_tags(names, tags, where=str(folder), remark=remark)
         head = head.model_copy(update={"tags": own, "words": words or "tokenizer"})
@@ -287,7 +287,7 @@ def _spec(
     return spec
 
 
-def _head(head: CheckpointHead, *, every_token: bool) -> HeadSpec:
+def head_spec(head: CheckpointHead, *, every_token: bool) -> HeadSpec:
     """A checkpoint's head as a task module's."""
     norm = head.norm
     has_dense = head.dense is not None

@@ -57,6 +57,8 @@ release verify 2
 release sign 2 --key release.pem
 release evaluate 2 --task intent --data data
 release pull 2 --output pulled
+release export 2 --format onnx --output merged
+task export intent --format onnx --output intent
 task list
 task show intent@1.1
 policy apply

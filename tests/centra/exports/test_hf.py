@@ -1,0 +1,155 @@
+"""Tasks as plain checkpoints, read by transformers alone, and taken back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import transformers
+
+from centra.errors import IncompatibleError, UsageError
+from centra.exports import format_named, write_export
+from centra.families import family_named
+from centra.formats.decision import Decision
+from centra.formats.head import HeadSpec
+from centra.runtime import Release
+from centra.store import LocalStore
+from tests import support
+from tests.centra.checkpoints import SENTENCE, TOKEN, converted
+from tests.centra.states import PAIRS, SINGLES
+from tests.centra.test_onnx_engine import TOLERANCE
+from tests.families import TINY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from centra.formats.task_module import TaskModule
+    from tests.centra.exports.conftest import Exported
+
+HF, OPTIMUM = format_named("hf"), format_named("optimum")
+few_samples = pytest.mark.usefixtures("few_samples")
+
+MakeSource = "Callable[[support.Backbone, TaskModule, LocalStore], Source]"
+
+
+@pytest.mark.parametrize("auto_class", [SENTENCE, TOKEN])
+@pytest.mark.parametrize("family", TINY)
+@few_samples
+def test_what_came_from_a_checkpoint_goes_back_to_one_and_in_again(
+    family: str,
+    auto_class: str,
+    fine_tuned_once: Callable[[str, str], Path],
+    imported: Callable[[str], support.Backbone],
+    task_source: MakeSource,
+    tmp_path: Path,
+) -> None:
+    """But ALBERT's, whose layers are no longer one set of weights."""
+    backbone, folder = imported(family), fine_tuned_once(family, auto_class)
+    module, _ = converted(folder, backbone)
+    source = task_source(backbone, module, LocalStore(tmp_path / "store"))
+
+    export = write_export(source, HF, tmp_path / "out")
+
+    assert export.parity["task"] <= TOLERANCE
+    theirs = getattr(transformers, auto_class).from_pretrained(tmp_path / "out")
+    assert [*theirs.config.id2label.values()] == [*module.spec.logit_names]
+    if family_named(TINY[family].model_type).groups_key is None:
+        again, _ = converted(tmp_path / "out", backbone)
+        same = ("kind", "labels", "tap_layer", "depth", "head", "decision")
+        assert all(getattr(again.spec, f) == getattr(module.spec, f) for f in same)
+        assert all(
+            np.array_equal(again.tensors[name], module.tensors[name]) for name in module.weights
+        )
+
+
+@few_samples
+def test_a_pipeline_names_what_a_release_names(
+    tiny_backbone: support.Backbone,
+    make_module: Callable[..., TaskModule],
+    task_source: MakeSource,
+    tmp_path: Path,
+) -> None:
+    """Of fewer layers than the backbone, too."""
+    module = make_module(depth=1, tap=1)
+    source = task_source(tiny_backbone, module, LocalStore(tmp_path / "store"))
+
+    write_export(source, HF, tmp_path / "out")
+
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["problem_type"]) == (
+        *(2, "single_label_classification"),
+    )
+    classify = transformers.pipeline("text-classification", model=str(tmp_path / "out"))
+    texts = [item.text for item in SINGLES]
+    merged = Release.load(source.manifest, source.reader, device="cpu")
+    for theirs, ours in zip(classify(texts, truncation=True), merged.predict(texts), strict=True):
+        assert theirs["label"] == ours["task"]["label"]
+        assert theirs["score"] == pytest.approx(ours["task"]["score"], abs=1e-4)
+
+
+CANNOT: dict[str, dict[str, Any]] = {
+    "crf": {"kind": "tagging", "head": HeadSpec(crf=True)},
+    "pooling": {"kind": "classification", "decision": Decision(pooling="mean")},
+    "head": {"kind": "classification", "head": HeadSpec(activation="silu")},
+}
+
+
+@few_samples
+@pytest.mark.parametrize("what", CANNOT)
+def test_what_no_class_of_transformers_computes_is_refused(
+    what: str,
+    tiny_backbone: support.Backbone,
+    make_module: Callable[..., TaskModule],
+    task_source: MakeSource,
+    tmp_path: Path,
+) -> None:
+    module = make_module(**CANNOT[what])
+    source = task_source(tiny_backbone, module, LocalStore(tmp_path / "store"))
+
+    with pytest.raises(IncompatibleError, match="CRF" if what == "crf" else "no head like its own"):
+        write_export(source, HF, tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
+    if what != "crf":
+        export = write_export(source, OPTIMUM, tmp_path / "out")
+        assert any("no model.safetensors" in note for note in export.notes)
+
+
+def test_a_release_of_several_tasks_is_refused(
+    release_on: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="holds one task, but the release has 5"):
+        write_export(release_on("bert").source, HF, tmp_path / "out")
+
+
+@few_samples
+def test_optimum_finds_the_graph_beside_the_checkpoint(
+    tiny_backbone: support.Backbone,
+    make_module: Callable[..., TaskModule],
+    task_source: MakeSource,
+    tmp_path: Path,
+) -> None:
+    """Laid out as TEI and optimum look for it; that optimum itself loads it, ``make peers`` shows."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    module = make_module("multilabel", form="pair", depth=1)
+    source = task_source(tiny_backbone, module, LocalStore(tmp_path / "store"))
+
+    export = write_export(source, OPTIMUM, tmp_path / "out")
+
+    assert {"config.json", "model.safetensors", "onnx/model.onnx", "tokenizer.json"} <= {
+        *export.files
+    }
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "onnx" / "model.onnx"))
+    assert [o.name for o in session.get_outputs()] == ["logits"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    texts = [[item.text, item.text_pair] for item in PAIRS]
+    batch = tokenizer([a for a, _ in texts], [b for _, b in texts], padding=True, truncation=True)
+    given = {name: np.array(ids) for name, ids in batch.items()}
+    theirs = model.eval()(
+        **tokenizer(*zip(*texts, strict=True), padding=True, truncation=True, return_tensors="pt")
+    ).logits
+    assert np.abs(session.run(None, given)[0] - theirs.detach().numpy()).max() <= TOLERANCE

@@ -1,0 +1,111 @@
+"""``centra release export`` and ``centra task export``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from centra.exports import FORMATS
+from tests.cli.helpers import centra
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ONNX = ("--format", "onnx", "--output", "out")
+
+
+def test_a_release_is_written_whole_and_the_document_says_what(home: Path) -> None:
+    printed = json.loads(centra("release", "export", "1", *ONNX, "--json").stdout)
+
+    found = {str(p.relative_to(home / "out")) for p in (home / "out").rglob("*") if p.is_file()}
+    assert found == printed["files"].keys() >= {"model.onnx", "manifest.json", "tokenizer.json"}
+    assert printed["tasks"] == {"intent": "1.0", "same": "1.0", "slots": "1.0"}
+    assert printed["parity"].keys() == printed["tasks"].keys()
+    assert printed["release"] == 1
+    assert [p.name for p in home.glob(".out*")] == []
+
+
+def test_a_task_is_a_version_that_is_named_or_the_current_one(
+    home: Path, modules: dict[str, Path]
+) -> None:
+    centra("task", "update", "intent", modules["intent update"])
+
+    named = json.loads(centra("task", "export", "intent@1.0", *ONNX, "--json").stdout)
+    current = centra("task", "export", "intent", "--format", "onnx", "--output", "now", "--json")
+
+    assert named["tasks"] == {"intent": "1.0"}
+    assert named["release"] is None
+    assert json.loads(current.stdout)["tasks"] == {"intent": "1.1"}
+
+
+def test_a_pulled_folder_is_exported_without_a_registry(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    centra("release", "pull", "1", "--output", "pulled")
+    monkeypatch.chdir(home / "pulled")
+    (home / "centra.toml").unlink()
+
+    centra("release", "export", "./", "--format", "onnx", "--output", "../out")
+
+    assert (home / "out" / "model.onnx").is_file()
+
+
+@pytest.mark.parametrize("there", ["file", "folder", "link"])
+def test_what_exists_is_left_alone(home: Path, there: str) -> None:
+    output = home / "out"
+    match there:
+        case "file":
+            output.write_text("mine")
+        case "folder":
+            output.mkdir()
+        case _:
+            output.symlink_to("nowhere")
+
+    refused = centra("release", "export", "1", *ONNX, code=5)
+
+    assert "exists already" in refused.stderr
+    assert there != "file" or output.read_text() == "mine"
+
+
+def test_what_cannot_be_is_refused_with_words(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = centra("release", "export", "1", "--format", "gguf", "--output", "out", code=2)
+    assert "onnx" in unknown.stderr
+    missing = centra("task", "export", "nothing", *ONNX, code=3)
+    assert "nothing" in missing.stderr
+    with monkeypatch.context() as patch:
+        patch.setattr("centra.exports.writing.importlib.util.find_spec", lambda _: None)
+        lacking = centra("release", "export", "1", *ONNX, code=2)
+        assert "pip install 'onnxruntime" in lacking.stderr
+    assert not (home / "out").exists()
+
+
+def test_a_failing_check_leaves_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("centra.exports.checking._TOLERANCE", 0.0)
+    monkeypatch.setattr("numpy.allclose", lambda *_, **__: False)
+
+    failed = centra("release", "export", "1", *ONNX, code=6)
+
+    assert "differ by up to" in failed.stderr
+    assert [path.name for path in home.iterdir() if "out" in path.name] == []
+
+
+def test_every_format_is_named_in_the_help() -> None:
+    shown = centra("release", "export", "--help").stdout
+    assert all(name in shown for name in FORMATS)
+
+
+def test_a_task_that_was_exported_for_transformers_is_taken_back_and_answers_alike(
+    home: Path,
+) -> None:
+    centra("task", "export", "intent", "--format", "hf", "--output", "out")
+
+    centra("task", "register", "again", "out")
+
+    centra("compose", "--release")
+    for text in ("wake me at seven", "is there snow"):
+        found = json.loads(
+            centra("predict", text, "--task", "intent", "--task", "again", "--json").stdout
+        )
+        assert found["again"] == found["intent"]
