@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.context import json_option, open_registry
+from cli.options import data_options
 from cli.output import (
     account_line,
     change_lines,
@@ -19,8 +20,9 @@ from cli.output import (
 from cli.streams import mark_done
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from centra.data.source import DataSource
     from centra.formats.precision import Precision
     from centra.releases.int8 import Int8Comparison
 
@@ -39,11 +41,11 @@ if TYPE_CHECKING:
     type=click.Choice(["fp32", "int8"]),
     help="Of the tasks that --set names, or of all; by default each keeps the one it has.",
 )
-@click.option(
-    "--data",
+@data_options(
     multiple=True,
     metavar="TASK=DIR",
-    help="A JSONL file, or a folder with dev.jsonl, to compare int8 with fp32 on.",
+    help="Data to compare int8 with fp32 on: a file, a folder with dev.*, or whatever else 'release "
+    "evaluate' takes.",
 )
 @click.option(
     "--max-loss",
@@ -62,6 +64,7 @@ def compose(
     allow_two_backbones: bool,
     precision: Precision | None,
     data: tuple[str, ...],
+    reading: Callable[[str], DataSource],
     max_loss: float | None,
     as_json: bool,
 ) -> None:
@@ -77,7 +80,7 @@ def compose(
     from centra.releases.folder_writing import check_target
     from registry import releases
 
-    files = _files(data)
+    sources = {task: reading(path) for task, path in _files(data).items()}
     if output is not None:
         check_target(output)  # Before anything is published.
     registry = open_registry()
@@ -91,7 +94,7 @@ def compose(
             folder=output,
             allow_two_backbones=allow_two_backbones,
             precision=precision,
-            data=files,
+            data=sources,
             max_loss=max_loss,
             progress=progress,
             remark=remark,
@@ -128,7 +131,7 @@ def compose(
         click.echo("a plan; publish it with: centra compose --release")
 
 
-def _files(data: tuple[str, ...]) -> dict[str, Path]:
+def _files(data: tuple[str, ...]) -> dict[str, str]:
     files = {}
     for item in data:
         task, equals, path = item.partition("=")
@@ -136,7 +139,7 @@ def _files(data: tuple[str, ...]) -> dict[str, Path]:
             raise click.BadParameter(f"expected TASK=DIR, not {item!r}", param_hint="--data")
         if task in files:
             raise click.BadParameter(f"{task} is named twice", param_hint="--data")
-        files[task] = Path(path)
+        files[task] = path
     return files
 
 

@@ -150,10 +150,16 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "team-missing": "Say which team owns the task: --team TEAM",
     "version-not-in-force": _version_not_in_force,
     # Data and training
+    "no-column": "Say which it is: --column FIELD=NAME",
+    "no-label-column": "Say which it is: --column label=NAME, or for lists of labels or tags labels=NAME",
+    "no-split": "Say which it is: --split dev=NAME, --split train=NAME",
+    "no-text-column": "Say which it is: --column text=NAME, or for lists of words tokens=NAME",
     "output-is-teacher": "Name another file: --output FILE",
     "teacher-is-folder": "Any checkpoint teaches: centra fit RECIPE.toml --teacher CHECKPOINT. One of this backbone "
     "becomes a module: centra task register NAME CHECKPOINT",
+    "several-files": "Say which: --split dev=FILE, --split train=FILE",
     "unknown-number": "If these are values and not classes: --kind regression",
+    "unreadable-text": "Say which encoding it is in: --encoding NAME, for example latin-1",
     "unnamed-tags": "Give their names, one a line in their order: --labels FILE",
     # Releases
     "export-of-two-backbones": "centra task export NAME --format FORMAT --output FOLDER",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +32,11 @@ __all__ = [
     "PLACE",
     "TIME",
     "change_options",
+    "column_option",
+    "data_options",
     "device_options",
     "duration_text",
+    "encoding_option",
     "template_option",
     "words_option",
 ]
@@ -236,6 +240,25 @@ words_option = click.option(
 """See :func:`centra.data.words.segment`."""
 
 
+column_option = click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="FIELD=NAME",
+    help="The column of a field (text, text_pair, tokens; of examples label, labels), where it has "
+    "another name, e.g. text=utterance; in CoNLL and tables without a header its number, from 1.",
+)
+encoding_option = click.option(
+    "--encoding",
+    metavar="NAME",
+    help="Of text files, e.g. latin-1; default UTF-8, or what a byte-order mark says.",
+)
+_DATA_HELP = (
+    "Folder with train.* and dev.* as JSONL, JSON, CSV, TSV, Parquet or CoNLL; or one that datasets "
+    "saved; also s3://BUCKET/KEY, and hf://ORG/NAME on the hub."
+)
+
+
 def template_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """What a task's texts are put in; see :mod:`centra.formats.template`."""
     return click.option(
@@ -261,6 +284,60 @@ def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--force", is_flag=True, help="Whatever of others' this undoes; the log shows it."
     )
     return expect(force(command))
+
+
+def data_options(
+    name: str = "--data", **options: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Labelled data, and how to read them; the command gets ``data``.
+
+    Args:
+        name: of the option that says where they are.
+        options: further ones of :func:`click.option` for it. Where it may be given several times,
+            ``data`` is what was given, and ``reading`` makes of one its
+            :class:`centra.data.source.DataSource`.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def with_source(
+            *args: Any,
+            data: str | tuple[str, ...] | None,
+            columns: tuple[str, ...],
+            encoding: str | None,
+            splits: tuple[str, ...],
+            **others: Any,
+        ) -> Any:
+            from centra.data.source import DataSource
+
+            if not data and (columns or encoding or splits):
+                raise click.UsageError(
+                    f"--column, --encoding and --split say how {name} is read; give {name}, too"
+                )
+            reading = partial(DataSource.of, columns=columns, encoding=encoding, splits=splits)
+            if isinstance(data, str):
+                return command(*args, data=reading(data), **others)
+            if data is None:
+                return command(*args, data=None, **others)
+            return command(*args, data=data, reading=reading, **others)
+
+        for option in (
+            click.option(
+                "--split",
+                "splits",
+                multiple=True,
+                metavar="[PART=]NAME",
+                help="The split, or the file's name, of the part train or dev, where it has another; "
+                "NAME alone is the one to measure on.",
+            ),
+            encoding_option,
+            column_option,
+            click.option(name, "data", **{"help": _DATA_HELP, "metavar": "PATH", **options}),
+        ):
+            with_source = option(with_source)
+        return with_source
+
+    return decorate
 
 
 def device_options(command: Callable[..., Any]) -> Callable[..., Any]:

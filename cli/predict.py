@@ -86,6 +86,7 @@ def predict(
     output: str | None,
     flat: bool,
     columns: tuple[str, ...],
+    encoding: str | None,
     engine: str,
     worker_cpus: int | None,
     worker_gpus: float | None,
@@ -130,10 +131,11 @@ def predict(
             top_k=top_k,
             flat=flat,
             columns=columns,
+            encoding=encoding,
             as_json=as_json,
         )
         return
-    check_printed(files, flat=flat, columns=columns)
+    check_printed(files, flat=flat, columns=columns, encoding=encoding)
     rows = [
         _row(text if text_pair is None else (text, text_pair), f"input {number}")
         for number, text in enumerate(texts, 1)

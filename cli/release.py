@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,7 @@ from centra.pages.page import check_name
 from cli.context import json_option, open_registry, registry_for
 from cli.exporting import export_release
 from cli.listing import page_bounds, page_options, rows_of_page, time_options
-from cli.options import COLUMNS
+from cli.options import COLUMNS, data_options
 from cli.output import (
     account_line,
     metrics_text,
@@ -24,6 +24,9 @@ from cli.output import (
 )
 from cli.report_text import print_slices
 from cli.streams import mark_done
+
+if TYPE_CHECKING:
+    from centra.data.source import DataSource
 
 
 @click.group()
@@ -238,11 +241,10 @@ def pull(reference: str, output: Path, *, as_json: bool) -> None:
 @release.command()
 @click.argument("reference", metavar="RELEASE")
 @click.option("--task", required=True, help="A task that the release holds.")
-@click.option(
-    "--data",
+@data_options(
     required=True,
-    type=click.Path(path_type=Path),
-    help="A JSONL file, or a folder with dev.jsonl.",
+    help="A file of JSONL, JSON, CSV, TSV, Parquet or CoNLL, or a folder with dev.* of one; or one that "
+    "datasets saved; also s3://BUCKET/KEY, and hf://ORG/NAME on the hub.",
 )
 @click.option(
     "--report",
@@ -268,7 +270,7 @@ def evaluate(
     reference: str,
     *,
     task: str,
-    data: Path,
+    data: DataSource,
     page: Path | None,
     slices: tuple[str, ...],
     as_json: bool,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,8 +10,12 @@ from centra.kinds import KINDS
 from cli.context import json_option, open_registry
 from cli.exporting import export_task
 from cli.listing import page_bounds, page_options, rows_of_page, time_options
+from cli.options import data_options
 from cli.output import metrics_text, print_json, print_table, remark, reporting
 from cli.task_changes import calibrate, pin, redefine, register, restore, retire, update
+
+if TYPE_CHECKING:
+    from centra.data.source import DataSource
 
 
 @click.group()
@@ -129,13 +132,12 @@ def show(reference: str, *, markdown: bool, as_json: bool) -> None:
 @task.command()
 @click.argument("before", metavar="NAME@VERSION")
 @click.argument("after", metavar="NAME[@VERSION]")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    help="Ask both, and compare their answers: a file of rows, or a folder with a dev set.",
+@data_options(
+    help="Ask both, and compare their answers: a file of rows, or a folder with a dev set, of any format "
+    "that training takes."
 )
 @json_option("registry.documents.tasks:TaskDifference")
-def diff(before: str, after: str, *, data: Path | None, as_json: bool) -> None:
+def diff(before: str, after: str, *, data: DataSource | None, as_json: bool) -> None:
     """Compare two versions of a task, down to which tensors differ.
 
     With --data also by their answers: which rows differ, and whether the metrics differ by more than

@@ -10,13 +10,14 @@ import click
 from centra.data.tags import SCHEMES
 from centra.kinds import KINDS
 from cli.context import json_option, open_registry
-from cli.options import template_option, words_option
+from cli.options import data_options, template_option, words_option
 from cli.output import print_json, print_table, remark, reporting
 from cli.streams import mark_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from centra.data.source import DataSource
     from registry.tasks import Checkpoint, TaskOutcome
 
 __all__ = ["calibrate", "pin", "redefine", "register", "restore", "retire", "update"]
@@ -141,11 +142,10 @@ def update(
 
 @click.command()
 @_NAME
-@click.option(
-    "--data",
+@data_options(
     required=True,
-    type=click.Path(path_type=Path),
-    help="Rows that the task was not trained on: a file, or a folder with a dev set.",
+    help="Rows that the task was not trained on: a file, or a folder with a dev set, of any format that "
+    "training takes.",
 )
 @click.option(
     "--precision",
@@ -155,7 +155,7 @@ def update(
 @_FORCE
 @json_option("registry.documents.tasks:TaskCalibration")
 def calibrate(
-    name: str, *, data: Path, precision: float | None, force: bool, as_json: bool
+    name: str, *, data: DataSource, precision: float | None, force: bool, as_json: bool
 ) -> None:
     """Fit a temperature to data, and thresholds: the next minor version.
 

@@ -15,7 +15,7 @@ from centra.errors import UsageError
 from centra.families.heads import POOLINGS
 from centra.kinds import KINDS
 from centra.training.recipe import REPORTERS, Recipe, meaning_of
-from cli.options import FEATURE_CACHE, LABELS, PLACE, template_option, words_option
+from cli.options import FEATURE_CACHE, LABELS, data_options, template_option, words_option
 from cli.output import metrics_text, print_json, remark
 from cli.streams import mark_done
 
@@ -79,12 +79,7 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
         command,
         click.option("--task", required=True, help="The task's name."),
         click.option("--backbone", required=True, help="NAME or NAME@VERSION."),
-        click.option(
-            "--data",
-            required=True,
-            type=PLACE,
-            help="Folder with train.jsonl and dev.jsonl, also s3://BUCKET/KEY.",
-        ),
+        data_options(required=True),
     )
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
-from centra.data.inputs import dev_file, fingerprint
+from centra.data.inputs import fingerprint_of
 from centra.data.labelling import read_for
 from centra.errors import NotFoundError, UsageError
 from centra.evaluation.report import check_slices, make_report
-from centra.formats.jsonl import read_data
 from centra.formats.precision import Precision
 from centra.formats.task_module import read_spec
 from centra.progress import Progress, Remark, silent, unheard
@@ -25,9 +23,11 @@ from registry.database.models import Evaluation, ReleaseTask
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     import centra.runtime
     from centra.data.inputs import Example
+    from centra.data.source import DataSource
     from centra.evaluation.report import Report
     from centra.formats.task_module import TaskSpec
     from registry.connection import Registry
@@ -50,7 +50,7 @@ class EvaluationRow:
     """What computed it, and its version: ``onnxruntime 1.32.0``; None for a measurement of a Centra
     that did not record it."""
     data: str
-    """The fingerprint of the file."""
+    """The fingerprint of the examples."""
     examples: int
     metrics: dict[str, float]
     at: datetime
@@ -81,7 +81,7 @@ def evaluate(
     registry: Registry,
     reference: str,
     task: str,
-    data: str | Path,
+    data: str | Path | DataSource,
     progress: Progress = silent,
     *,
     remark: Remark = unheard,
@@ -92,7 +92,7 @@ def evaluate(
         registry: where.
         reference: a release's number, a channel's name, or the start of a digest.
         task: a task that the release holds.
-        data: a JSONL file, or a folder whose ``dev.jsonl`` is taken; see
+        data: a file, a folder whose ``dev.*`` is taken, or another source; see
             :func:`centra.data.labelling.read_for`.
         progress: told of each step.
         remark: told what the data's labels were taken for.
@@ -123,7 +123,7 @@ def report(
     registry: Registry,
     reference: str,
     task: str,
-    data: str | Path,
+    data: str | Path | DataSource,
     progress: Progress = silent,
     *,
     slices: Sequence[str] = (),
@@ -159,7 +159,7 @@ class _Subject:
     spec: TaskSpec
     examples: list[Example]
     data: str
-    """The fingerprint of the file."""
+    """Their fingerprint."""
     recorded: EvaluationRow | None
     """The same measurement, where it is on record."""
 
@@ -169,12 +169,11 @@ class _Subject:
         registry: Registry,
         reference: str,
         task: str,
-        data: str | Path,
+        data: str | Path | DataSource,
         *,
         progress: Progress,
         remark: Remark,
     ) -> _Subject:
-        file = dev_file(Path(data))
         registry.check_store()
         with registry.read() as uow:
             number = uow.release(reference).number
@@ -183,14 +182,14 @@ class _Subject:
             module = version.digest
         spec = read_spec(registry.store.fetch(module))
         # Read once: what is measured on is what the record names.
-        content = read_data(file)
-        digest = fingerprint([content])
+        examples = read_for(spec, data, progress, remark)
+        digest = fingerprint_of(examples)
         return cls(
             release=number,
             task=task,
             precision=precision,
             spec=spec,
-            examples=read_for(spec, file, progress, remark, content),
+            examples=examples,
             data=digest,
             recorded=_find_recorded(known, digest, precision),
         )

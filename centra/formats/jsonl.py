@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from centra.errors import DataError
-from centra.formats.strict_json import parse_foreign, parse_json
+from centra.formats.strict_json import parse_foreign, parse_items, parse_json
 from centra.system.files import decode_text
 from centra.system.reading import read_regular
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["read_data", "read_jsonl"]
+__all__ = ["is_json_document", "read_data", "read_json_items", "read_jsonl"]
 
 _PACKED = {
     b"\x1f\x8b": "compressed by gzip: unpack it with gunzip",
@@ -57,31 +58,87 @@ def read_jsonl(path: Path, data: bytes | None = None) -> Iterator[tuple[str, Any
         yield f"{path}:{number}", value
 
 
-def _missing_file(path: Path) -> DataError:
+def is_json_document(text: str) -> bool:
+    """Whether a text is one JSON object that has its rows in a list, and no row itself."""
+    try:
+        value = parse_foreign(text, len(text))
+    except ValueError:
+        return False
+    lists = isinstance(value, dict) and any(isinstance(one, list) for one in value.values())
+    return lists and not {"text", "tokens", "label", "labels"} & value.keys()
+
+
+def read_json_items(where: str, text: str) -> list[tuple[str, Any]]:
+    """The items of a JSON array, or of the one array that a JSON object holds.
+
+    Args:
+        where: what errors call the file.
+        text: its text.
+
+    Returns:
+        The place of each, as file and line for errors, and the value.
+
+    Raises:
+        DataError: it is no JSON, or holds another thing; line and column are named.
+    """
+    expected = "expected a list of objects, one for each example"
+    start = 0
+    try:
+        if text.lstrip()[:1] == "{":
+            whole = parse_foreign(text, len(text))
+            lists = [name for name, value in whole.items() if isinstance(value, list)]
+            if len(lists) != 1:
+                raise DataError(
+                    f"{where}: is an object with {len(lists)} lists ({', '.join(lists)}); {expected}"
+                )
+            start = text.index("[", text.index(json.dumps(lists[0], ensure_ascii=False)))
+        else:
+            start = text.index("[")
+            text = text if start == 0 else "\n" * text[:start].count("\n") + text[start:]
+            start = text.index("[")
+        items = [(f"{where}:{line}", value) for line, value in parse_items(text, start)]
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{where}:{error.lineno}: column {error.colno}: not JSON ({error.msg}); {expected}"
+        ) from error
+    except ValueError as error:
+        place = str(error).removeprefix("line ")
+        raise DataError(f"{where}:{place}; {expected}") from error
+    for place, value in items:
+        if not isinstance(value, dict):
+            raise DataError(f"{place}: found {str(value)[:40]!r}; {expected}")
+    return items
+
+
+def _missing_file(path: Path, expected: str) -> DataError:
     """That a file of data is not there, and what is in its place."""
     folder = path.parent
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "there is no such folder"
-        return DataError(f"{path}: no such file ({folder}: {what}); {_EXPECTED}")
+        return DataError(f"{path}: no such file ({folder}: {what}); {expected}")
     names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
-    return DataError(f"{path}: no such file; {folder} holds {shown or 'nothing'}; {_EXPECTED}")
+    return DataError(f"{path}: no such file; {folder} holds {shown or 'nothing'}; {expected}")
 
 
-def read_data(path: Path) -> bytes:
+def read_data(path: Path, expected: str = _EXPECTED) -> bytes:
     """The bytes of a file of data, for one who takes their fingerprint and then reads them.
+
+    Args:
+        path: the file.
+        expected: what errors say should be there.
 
     Raises:
         DataError: it is missing, or cannot be read.
     """
     if path.is_dir():
-        raise DataError(f"{path}: is a folder, and cannot be read; {_EXPECTED}")
+        raise DataError(f"{path}: is a folder, and cannot be read; {expected}")
     try:
         return read_regular(path)
     except FileNotFoundError as error:
-        raise _missing_file(path) from error
+        raise _missing_file(path, expected) from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); {_EXPECTED}") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); {expected}") from error
 
 
 def _text(path: Path, data: bytes) -> str:

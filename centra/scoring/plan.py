@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from centra.data.formats import SUFFIXES, format_of, output_name
+from centra.data.readers import FIELDS, open_reader
 from centra.errors import ConflictError, DataError, NotFoundError, UsageError
 from centra.formats.documents import sha256
 from centra.scoring.answers import AnswerColumns
-from centra.scoring.formats import SUFFIXES, format_of, output_name
 from centra.scoring.journal import MadeFrom, WorkFolder
 from centra.scoring.parts import PartFolder
-from centra.scoring.readers import FIELDS, open_reader
 from centra.store.files import Folder, FoundFile, LocalFolder, find_files, open_folder
 from centra.system.files import file_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from centra.data.readers import Reader
     from centra.formats.identities import Digest
-    from centra.scoring.readers import Reader
 
 __all__ = ["PlannedFile", "Question", "named_columns", "plan_outputs"]
 
@@ -94,6 +94,8 @@ class Question:
     flat: bool
     columns: Mapping[str, str]
     """See :func:`named_columns`."""
+    encoding: str | None = None
+    """Of text; see :func:`centra.data.readers.open_reader`."""
 
     def answer_columns(self) -> AnswerColumns:
         """The columns that each row gets."""
@@ -110,6 +112,7 @@ class Question:
                 "input": file.input_digest(),
                 "format": format_of(file.source.name),
                 "columns": self.columns,
+                "encoding": self.encoding,
                 "release": self.release,
                 "engine": self.engine,
                 "dtype": self.dtype,
@@ -127,12 +130,19 @@ class Question:
             planned: what it is.
 
         Raises:
-            DataError, ConflictError, UsageError: see :func:`centra.scoring.readers.open_reader`.
+            DataError, ConflictError, UsageError: see :func:`centra.data.readers.open_reader`.
         """
         # By its name alone: errors become a part of the output, which is the same from any folder.
         name = planned.source.name.rpartition("/")[2]
         reserved = self.answer_columns().names
-        return open_reader(file, format_of(name), name, columns=self.columns, reserved=reserved)
+        return open_reader(
+            file,
+            format_of(name),
+            name,
+            columns=self.columns,
+            reserved=reserved,
+            encoding=self.encoding,
+        )
 
 
 def named_columns(columns: Mapping[str, str] | None) -> dict[str, str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from centra.data.labelling import Labelling
+    from centra.data.source import DataSource
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import TaskModule
     from centra.store import BlobReader
@@ -57,7 +58,7 @@ class Search:
 def search(
     backbone: BackboneSpec,
     reader: BlobReader,
-    data: Path | S3Path | DataBlobs,
+    data: Path | S3Path | DataSource | DataBlobs,
     recipe: Recipe,
     space: SearchSpace,
     *,

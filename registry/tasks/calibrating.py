@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from centra.data.inputs import dev_file, fingerprint
+from centra.data.inputs import fingerprint_of
 from centra.data.labelling import read_for
 from centra.errors import DataError, UsageError
 from centra.evaluation.calibration import calibration_of, least_threshold
 from centra.evaluation.temperature import fit_temperature
 from centra.formats.identities import TaskName
-from centra.formats.jsonl import read_data
 from centra.formats.names import parse_name
 from centra.formats.task_module import TaskModule
 from centra.formats.thresholds import Thresholds
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from centra.data.inputs import Example
+    from centra.data.source import DataSource
     from centra.formats.task_module import TaskSpec
     from registry.connection import Registry
     from registry.tasks.outcome import TaskOutcome
@@ -77,7 +77,7 @@ class Calibrated:
 def calibrate(
     registry: Registry,
     name: str,
-    data: str | Path,
+    data: str | Path | DataSource,
     *,
     precision: float | None = None,
     force: bool = False,
@@ -120,9 +120,7 @@ def calibrate(
             "and of several labels, with their usual activation, are calibrated",
             code="not-calibrated",
         )
-    file = dev_file(Path(data))
-    content = read_data(file)
-    examples = read_for(spec, file, progress, remark, content)
+    examples = read_for(spec, data, progress, remark)
     logits, targets = _logits(registry, task, digest, spec, examples, progress=progress)
     temperature = fit_temperature(kind, logits, targets)
     fitted = _fit_thresholds(spec, logits / temperature, targets, precision)
@@ -148,7 +146,7 @@ def calibrate(
         return calibrated
     how = {
         "temperature": temperature,
-        "data": fingerprint([content]),
+        "data": fingerprint_of(examples),
         "examples": len(examples),
         **({} if precision is None else {"precision": precision}),
     }

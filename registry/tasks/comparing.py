@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from centra.data.inputs import dev_file, fingerprint
+from centra.data.inputs import fingerprint_of
 from centra.data.labelling import read_for
 from centra.errors import UsageError
 from centra.evaluation.significance import Interval, McNemar, bootstrap, mcnemar
-from centra.formats.jsonl import read_data
 from centra.formats.task_module import read_spec
 from centra.kinds import kind_named
 from centra.progress import Progress, Remark, silent, unheard
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from centra.data.inputs import Example
+    from centra.data.source import DataSource
     from centra.formats.task_module import TaskSpec
     from centra.releases.evaluation import Answers
     from registry.connection import Registry
@@ -51,7 +51,7 @@ class Comparison:
     """Two versions on the same data."""
 
     data: str
-    """The fingerprint of the file."""
+    """The fingerprint of the rows."""
     examples: int
     changed: list[ChangedRow]
     """In the order of the data."""
@@ -64,7 +64,7 @@ class Comparison:
 def compare(
     registry: Registry,
     difference: TaskDifference,
-    data: str | Path,
+    data: str | Path | DataSource,
     progress: Progress = silent,
     *,
     remark: Remark = unheard,
@@ -91,13 +91,11 @@ def compare(
             f"{difference.task}@{new.version} {new.kind} of {new.input} ones: their answers cannot "
             "be compared"
         )
-    file = dev_file(Path(data))
-    content = read_data(file)
     sides = []
     for version in (old, new):
         spec = read_spec(registry.store.fetch(version.digest))
         # What a label means may differ, so each reads the rows for itself.
-        examples = read_for(spec, file, progress, remark, content)
+        examples = read_for(spec, data, progress, remark)
         with load_version(registry, difference.task, version.digest, progress) as loaded:
             given = answers_of(loaded, difference.task, examples, progress, every_label=True)
         side = _Side(spec=spec, examples=examples, given=given)
@@ -128,7 +126,7 @@ def compare(
     ]
     graded = all(right is not None for side in rights for right in side)
     return Comparison(
-        data=fingerprint([content]),
+        data=fingerprint_of(before.examples),
         examples=len(before.examples),
         changed=changed,
         test=mcnemar(*([bool(right) for right in side] for side in rights)) if graded else None,

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from centra.data.readers import Rows, open_reader
 from centra.errors import (
     CentraError,
     ConflictError,
@@ -27,7 +28,6 @@ from centra.errors import (
 from centra.runtime import Release
 from centra.scoring import ScoredFile, score_files
 from centra.scoring.answers import AnswerColumns
-from centra.scoring.readers import Rows, open_reader
 from centra.scoring.writers import make_writer
 from centra.store import LocalStore
 from tests import support
@@ -73,8 +73,8 @@ def release(
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("readers", "parquet"):
-        monkeypatch.setattr(f"centra.scoring.{module}.CHUNK_ROWS", SMALL)
-    monkeypatch.setattr("centra.scoring.parquet._UNIT", SMALL // 2)
+        monkeypatch.setattr(f"centra.data.{module}.CHUNK_ROWS", SMALL)
+    monkeypatch.setattr("centra.data.parquet._UNIT", SMALL // 2)
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_a_row_of_json_that_fails_says_why_and_the_others_go_on(
     source.write_bytes(b"\n".join(lines))
     # Keys of the answers are refused where the first rows have them: these are not the first.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("centra.scoring.readers.CHUNK_ROWS", 4)
+        patch.setattr("centra.data.readers.CHUNK_ROWS", 4)
         (file,) = score_files(release, [source], tmp_path / "out", tasks="intent")
     rows = read(file.output)
     assert (file.rows, file.failed) == (10, 8)
@@ -374,7 +374,7 @@ def test_a_line_that_is_too_long_is_an_error_of_its_row(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("lines", "csv_rows"):
-        monkeypatch.setattr(f"centra.scoring.{module}.LARGEST_ROW", 1000)
+        monkeypatch.setattr(f"centra.data.{module}.LARGEST_ROW", 1000)
     rows = score(
         release, tmp_path / "a.jsonl", jsonl({"text": "go"}, {"text": "x" * 5000}, {"text": "go"})
     )
@@ -409,16 +409,46 @@ def test_cells_of_a_table_stay_what_they_are(table: list[list[str]], delimiter: 
     assert rows[1:] == [[*row, "", "an, error"] for row in table]
 
 
+def test_a_file_of_any_encoding_is_answered(release: Release, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("text;id\nröd;1\nblå;2\n".encode("utf-16"))
+    (tmp_path / "b.csv").write_bytes("text;id\nröd;1\nblå;2\n".encode("latin-1"))
+    score_files(release, [tmp_path / "a.csv"], tmp_path / "out", tasks="stars")
+    score_files(release, [tmp_path / "b.csv"], tmp_path / "out", tasks="stars", encoding="latin-1")
+    written = (tmp_path / "out" / "a.csv").read_text("utf-8")
+    assert [row.split(";")[:2] for row in written.splitlines()[1:]] == [["röd", "1"], ["blå", "2"]]
+    assert (tmp_path / "out" / "b.csv").read_text("utf-8") == written
+
+
+def test_json_and_conll_are_answered_as_json_lines(release: Release, tmp_path: Path) -> None:
+    rows = [{"id": 1, "text": "go"}, {"id": 2, "text": ""}, {"id": 3, "text": "left"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
+    (tmp_path / "b.conll").write_text("go O\nleft B-X\n\nright O\n")
+    found = score_files(
+        release, [tmp_path / "a.json", tmp_path / "b.conll"], tmp_path / "out", tasks="stars"
+    )
+    assert [(Path(one.output).name, one.rows, one.failed) for one in found] == [
+        ("a.jsonl", 3, 1),
+        ("b.jsonl", 2, 0),
+    ]
+    written = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in written] == [1, 2, 3]
+    assert written[1]["error"] == "a.json:6: the text is empty"
+    tagged = [json.loads(line) for line in (tmp_path / "out" / "b.jsonl").read_text().splitlines()]
+    assert [row["tokens"] for row in tagged] == [["go", "left"], ["right"]]
+
+
 # Files that are refused
 
 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.json", "{}", "the suffix .json stands for no format that is read"),
+        ("a.xml", "{}", "the suffix .xml stands for no format that is read"),
+        ("a.json", "[", "not JSON"),
+        ("a.conll", "go\n", "a.conll:1: has one column; expected a token and its tag a line"),
         ("a.jsonl.gz", "{}", "compressed; unpack it first"),
         ("a", "{}", "has no suffix"),
-        ("a.jsonl", b"\xff\xfe{\0}\0", "is UTF-16; expected text in UTF-8"),
+        ("a.jsonl", b"\xff\xfe{\0}\0\0", "a.jsonl:1: column 3 cannot be read as UTF-8 text"),
         ("a.csv", "text\ngo\n".encode("utf-16-le"), "NUL characters, as UTF-16"),
         ("a.csv", b"PK\x03\x04rest", "a zip archive, or a spreadsheet"),
         ("a.csv", "", "expected the names of the columns"),
@@ -687,6 +717,7 @@ def test_memory_is_that_of_a_few_chunks(
 ) -> None:
     (tmp_path / "a.jsonl").write_text(jsonl(*({"text": "go"} for _ in range(SMALL * 12))))
     alive = []
+    gc.collect()  # What tests before this one left.
 
     def count(*_: object) -> None:
         gc.collect()  # The suite collects cycles more seldom than Python itself does.

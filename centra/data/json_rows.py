@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from centra.formats.strict_json import parse_json
-from centra.scoring.lines import LineFile, fault_of
-from centra.scoring.readers import (
+from centra.data.lines import LineFile, fault_of
+from centra.data.readers import (
     Position,
     check_columns,
     chunks_of_lines,
     parse_fields,
 )
+from centra.formats.strict_json import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from io import BufferedReader
 
     from centra.data.inputs import Input
-    from centra.scoring.lines import Line
-    from centra.scoring.readers import Rows
+    from centra.data.lines import Line
+    from centra.data.readers import Rows
 
 __all__ = ["JsonReader"]
 
@@ -43,14 +43,14 @@ class JsonReader:
         *,
         plain: bool = False,
     ) -> None:
-        """Open it; see :func:`centra.scoring.readers.open_reader`.
+        """Open it; see :func:`centra.data.readers.open_reader`.
 
         Args:
             file, name, named, reserved: as there.
             plain: each line is a text, whatever it begins with.
         """
         self._lines = LineFile(file, name)
-        self._name, self._named, self._plain = name, named, plain
+        self._name, self.named, self._plain = name, named, plain
         self._reserved: frozenset[str] = frozenset()
         self.start = Position(offset=self._lines.offset, line=0)
         self.columns = self._first_keys()
@@ -59,34 +59,44 @@ class JsonReader:
         self._reserved = frozenset(reserved)
 
     def read(self, start: Position | None = None) -> Iterator[Rows]:
-        """See :class:`centra.scoring.readers.Reader`."""
+        """See :class:`centra.data.readers.Reader`."""
         start = start or self.start
         self._lines.go_to(start.offset, start.line)
         yield from chunks_of_lines(self._lines, self._rows())
 
+    def fields(self) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+        """See :class:`centra.data.readers.Reader`."""
+        self._lines.go_to(self.start.offset, self.start.line)
+        for place, found, _ in self._found():
+            yield place, found
+
     def _rows(self) -> Iterator[tuple[str, Input | str, bytes]]:
+        for place, found, given in self._found():
+            yield place, found if isinstance(found, str) else parse_fields(found, place), given
+
+    def _found(self) -> Iterator[tuple[str, dict[str, Any] | str, bytes]]:
         while (line := self._lines.next()) is not None:
             if line.data is not None and not self._plain and not line.data.strip():
                 continue
             place = f"{self._name}:{line.number}"
             yield place, *self._row(line, place)
 
-    def _row(self, line: Line, where: str) -> tuple[Input | str, bytes]:
-        """A line's input or error, and the object that goes on."""
+    def _row(self, line: Line, where: str) -> tuple[dict[str, Any] | str, bytes]:
+        """A line's fields or error, and the object that goes on."""
         fault = fault_of(line.data)
         if fault is not None or line.data is None:
             return f"{where}: {fault}", _EMPTY
         if self._plain:
             text = line.data.decode().removesuffix("\n").removesuffix("\r")
-            return parse_fields({"text": text}, where), _json_bytes({"text": text})
+            return {"text": text}, _json_bytes({"text": text})
         value = self._object(line.data, where)
         if isinstance(value, str):
             return value, _EMPTY
         if taken := [key for key in value if key in self._reserved]:
             kept = {key: part for key, part in value.items() if key not in self._reserved}
             return f"{where}: has {taken[0]!r}, which the answers have, too", _json_bytes(kept)
-        fields = {field: value.get(column) for field, column in self._named.items()}
-        return parse_fields(fields, where), line.data.strip()
+        fields = {field: value.get(column) for field, column in self.named.items()}
+        return fields, line.data.strip()
 
     def _object(self, data: bytes, where: str) -> dict[str, Any] | str:
         try:

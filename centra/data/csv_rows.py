@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Literal
 
+from centra.data.glue import glue_layout
+from centra.data.lines import LARGEST_ROW, LineFile, fault_of
+from centra.data.readers import Position, check_columns, chunks_of_lines, parse_fields
 from centra.errors import DataError
-from centra.scoring.lines import LARGEST_ROW, LineFile, fault_of
-from centra.scoring.readers import Position, check_columns, chunks_of_lines, parse_fields
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from io import BufferedReader
 
     from centra.data.inputs import Input
-    from centra.scoring.readers import Rows
+    from centra.data.readers import Rows
 
 __all__ = ["CsvReader", "csv_line"]
 
 _DELIMITERS = (",", ";", "\t", "|")
+_PART_OF_NAMES = "_-. \"'"
+"""What a column's name may have besides letters and digits."""
 
 
 class CsvReader:
@@ -38,12 +42,15 @@ class CsvReader:
         reserved: Sequence[str],
         *,
         delimiter: str,
+        labelled: bool = False,
     ) -> None:
-        """Open it; see :func:`centra.scoring.readers.open_reader`.
+        """Open it; see :func:`centra.data.readers.open_reader`.
 
         Args:
             file, name, named, reserved: as there.
             delimiter: what most probably separates cells.
+            labelled: whether its rows are examples. Then a row may have ``tokens``, and columns may
+                be given by their numbers where the first row names none.
         """
         # A limit of the process, which is lower; no row of a file has more.
         csv.field_size_limit(max(csv.field_size_limit(), LARGEST_ROW))
@@ -56,33 +63,79 @@ class CsvReader:
         if not data.strip():
             raise DataError(f"{name}:1: is empty; expected the names of the columns")
         self.line_end = "\r\n" if data.endswith(b"\r\n") else "\n"
-        self.delimiter, self.columns = _header(data.decode(), named["text"], delimiter)
+        text = data.decode()
+        self._quoting: Literal[0, 3] = csv.QUOTE_MINIMAL
+        self.delimiter, self.columns = _header(text, named, delimiter)
+        headerless = labelled and _are_numbers(named, self.columns)
+        layout = glue_layout(text, self.columns, named) if delimiter == "\t" else None
+        if layout is not None:
+            # The files of GLUE have tabs and quotation marks as they come.
+            self.delimiter, self.columns = "\t", text.rstrip("\r\n").split("\t")
+            self._quoting = csv.QUOTE_NONE
+            named = {**named, **layout}
+            headerless = _are_numbers(named, self.columns)
+        if headerless and not labelled:
+            raise DataError(f"{name}:1: is a row; expected the names of the columns")
+        if headerless:
+            self.columns = [str(number) for number in range(1, len(self.columns) + 1)]
         try:
-            next(self._reader(iter([data.decode().rstrip("\r\n")])))
+            next(self._reader(iter([text.rstrip("\r\n")])))
         except csv.Error as error:  # What the answers add would not be part of it.
             raise DataError(
                 f"{name}:1: not CSV ({error}); expected the names of the columns, on one line"
             ) from error
         self.header = self._lines.mark + data.rstrip(b"\r\n")
         """The first row, with the byte-order mark that tells Excel of UTF-8."""
-        check_columns(name, self.columns, {**named, "tokens": named["text"]}, reserved)
+        self.named = named if labelled else {**named, "tokens": named["text"]}
+        """By field the name of its column, in files of GLUE, too."""
+        check_columns(name, self.columns, self.named, reserved)
         self._places = {
-            field: self.columns.index(named[field])
-            for field in ("text", "text_pair")
-            if named[field] in self.columns
+            field: self.columns.index(column)
+            for field, column in named.items()
+            if column in self.columns and (labelled or field != "tokens")
         }
-        self.start = Position(offset=self._lines.offset, line=1)
+        if headerless:
+            self._lines.go_to(len(self._lines.mark), 0)
+        self.start = Position(offset=self._lines.offset, line=self._lines.number)
 
     def read(self, start: Position | None = None) -> Iterator[Rows]:
-        """See :class:`centra.scoring.readers.Reader`."""
+        """See :class:`centra.data.readers.Reader`."""
         start = start or self.start
         self._lines.go_to(start.offset, start.line)
         yield from chunks_of_lines(self._lines, self._rows())
 
+    def fields(self) -> Iterator[tuple[str, dict[str, str | None] | str]]:
+        """See :class:`centra.data.readers.Reader`."""
+        self._lines.go_to(self.start.offset, self.start.line)
+        for number, cells, data in self._records():
+            place = f"{self._name}:{number}"
+            if data is not None and (torn := self._torn(data)):
+                yield place, f"{place}: {torn}"
+            else:
+                yield place, self._row(cells, data, place)[0]
+
     def _rows(self) -> Iterator[tuple[str, Input | str, bytes]]:
         for number, cells, data in self._records():
             place = f"{self._name}:{number}"
-            yield place, *self._row(cells, data, place)
+            found, given = self._row(cells, data, place)
+            yield place, found if isinstance(found, str) else parse_fields(found, place), given
+
+    def _torn(self, data: bytes) -> str | None:
+        """Why a record of several lines is none: each of them is a row by itself.
+
+        Texts that are quoted have line breaks and commas, but hardly ever a tab in each line.
+        """
+        if self.delimiter != "\t":
+            return None
+        lines = data.decode(errors="replace").splitlines()
+        if len(lines) > 1 and all(
+            len(line.split(self.delimiter)) == len(self.columns) for line in lines
+        ):
+            return (
+                f"a quotation mark opens here and closes {len(lines) - 1} lines below, and each of these "
+                "lines is a row by itself; write it twice, within quotation marks, where it is part of the text"
+            )
+        return None
 
     def _records(self) -> Iterator[tuple[int, list[str] | str, bytes | None]]:
         """Each record's first line, its cells or what is wrong with it, and its bytes."""
@@ -106,19 +159,19 @@ class CsvReader:
                 yield record.lines[0].number, cells, data
 
     def _reader(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        return csv.reader(lines, delimiter=self.delimiter, strict=True)
+        return csv.reader(lines, delimiter=self.delimiter, strict=True, quoting=self._quoting)
 
     def _row(
         self, cells: list[str] | str, data: bytes | None, where: str
-    ) -> tuple[Input | str, bytes]:
-        """A record's input or error, and what goes on of it."""
+    ) -> tuple[dict[str, str | None] | str, bytes]:
+        """A record's fields or error, and what goes on of it."""
         fault = fault_of(data) or (cells if isinstance(cells, str) else None)
         if fault is None and len(cells) != len(self.columns):
             fault = f"has {len(cells)} cells, and the header has {len(self.columns)}"
         if fault is not None or isinstance(cells, str) or data is None:
             return f"{where}: {fault}", self._mended(data)
         fields = {field: cells[place] or None for field, place in self._places.items()}
-        return parse_fields(fields, where), data.rstrip(b"\r\n")
+        return fields, data.rstrip(b"\r\n")
 
     def _mended(self, data: bytes | None) -> bytes:
         """A row with as many cells as the header has, of whatever can be read."""
@@ -178,17 +231,28 @@ def csv_line(cells: Sequence[str], delimiter: str) -> bytes:
     return text.getvalue().encode()
 
 
-def _header(text: str, column: str, usual: str) -> tuple[str, list[str]]:
+def _header(text: str, named: Mapping[str, str], usual: str) -> tuple[str, list[str]]:
     """What separates cells, and the columns.
 
     Spreadsheets in half of the world write semicolons. It is what makes a column of the name of the
     texts, or else what is usual.
     """
-    for delimiter in dict.fromkeys((usual, *_DELIMITERS)):
+    odd = (char for char in text.rstrip("\r\n") if not (char.isalnum() or char in _PART_OF_NAMES))
+    for delimiter in dict.fromkeys((usual, *_DELIMITERS, *odd)):
         names = _cells(text, delimiter)
-        if column in names:
+        if {named["text"], named["tokens"]} & {*names}:
             return delimiter, names
     return usual, _cells(text, usual)
+
+
+def _are_numbers(named: Mapping[str, str], columns: Sequence[str]) -> bool:
+    """Whether columns are given by their numbers, and not by names that the first row has."""
+    given = [column for field, column in named.items() if column != field]
+    return (
+        bool(given)
+        and all(re.fullmatch("[1-9][0-9]{0,3}", c) for c in given)
+        and not ({*given} & {*columns})
+    )
 
 
 def _cells(text: str, delimiter: str) -> list[str]:

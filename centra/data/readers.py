@@ -8,17 +8,22 @@ column that the answers would need.
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
+from centra.data.conll import conll_rows
+from centra.data.encodings import as_utf8, decode
 from centra.data.inputs import Input
+from centra.data.source import DATA_FIELDS
 from centra.errors import ConflictError, DataError, UsageError
+from centra.formats.jsonl import is_json_document, read_json_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from centra.scoring.formats import FileFormat
-    from centra.scoring.lines import LineFile
+    from centra.data.formats import FileFormat
+    from centra.data.lines import LineFile
 
 __all__ = [
     "CHUNK_BYTES",
@@ -79,6 +84,10 @@ class Reader(Protocol):
         """The columns, in their order; of JSONL the keys of the first rows."""
 
     @property
+    def named(self) -> Mapping[str, str]:
+        """By field the name of its column, whether the file has it or not."""
+
+    @property
     def start(self) -> Position:
         """Before the first row."""
 
@@ -88,6 +97,9 @@ class Reader(Protocol):
         From the end of a chunk the same chunks follow as would have without a break.
         """
 
+    def fields(self) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+        """Of each row what errors call it, and by field its value, or what is wrong with it."""
+
 
 def open_reader(
     file: BinaryIO,
@@ -96,6 +108,8 @@ def open_reader(
     *,
     columns: Mapping[str, str] | None = None,
     reserved: Sequence[str] = (),
+    labelled: bool = False,
+    encoding: str | None = None,
 ) -> Reader:
     """Open a file of inputs.
 
@@ -105,34 +119,74 @@ def open_reader(
         name: what errors call it.
         columns: the column of a field (see :data:`FIELDS`), where it has another name.
         reserved: the columns that the answers will have.
+        labelled: whether its rows are examples, which have the fields of
+            :data:`centra.data.source.DATA_FIELDS`.
+        encoding: of text; see :func:`centra.data.encodings.decode`. A file in another than UTF-8, one
+            JSON document and CoNLL are read into memory.
 
     Raises:
         DataError: the file is in another encoding, has no column of texts, or is no such file.
         ConflictError: it has a column that the answers will have.
         UsageError: ``columns`` names another field.
     """
-    unknown = {*(columns or {})} - {*FIELDS}
+    known = DATA_FIELDS if labelled else FIELDS
+    unknown = {*(columns or {})} - {*known}
     if unknown:
         raise UsageError(
-            f"{min(unknown)!r} is no field of an input; expected one of {', '.join(FIELDS)}",
+            f"{min(unknown)!r} is no field of an input; expected one of {', '.join(known)}",
             code="unknown-field",
         )
-    named = {field: (columns or {}).get(field, field) for field in FIELDS}
+    named: Mapping[str, str] = {field: (columns or {}).get(field, field) for field in known}
     if form == "parquet":
-        from centra.scoring.parquet import ParquetReader
+        from centra.data.parquet import ParquetReader
 
         return ParquetReader(file, name, named, reserved)
     # pyarrow's files have no lines.
     lines: Any = (
         file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast("Any", file))
     )
+    lines = as_utf8(lines, name, encoding)
+    if form in ("json", "conll", "conllu"):
+        lines, named = _as_json_lines(lines.read(), form, name, named)
     if form in ("csv", "tsv"):
-        from centra.scoring.csv_rows import CsvReader
+        from centra.data.csv_rows import CsvReader
 
-        return CsvReader(lines, name, named, reserved, delimiter="\t" if form == "tsv" else ",")
-    from centra.scoring.json_rows import JsonReader
+        return CsvReader(
+            lines,
+            name,
+            named,
+            reserved,
+            delimiter="\t" if form == "tsv" else ",",
+            labelled=labelled,
+        )
+    from centra.data.json_rows import JsonReader
 
     return JsonReader(lines, name, named, reserved, plain=form == "txt")
+
+
+def _as_json_lines(
+    data: bytes, form: FileFormat, name: str, named: Mapping[str, str]
+) -> tuple[Any, Mapping[str, str]]:
+    """A file as JSON lines, each on the line that its row begins on where there is room."""
+    text = decode(data, name)
+    rows: Iterable[tuple[str, Any]]
+    if form == "json":
+        if text.lstrip()[:1] != "[" and not is_json_document(text):
+            return io.BufferedReader(io.BytesIO(text.encode())), named
+        rows = read_json_items(name, text)
+    else:
+        given = {field: c for field, c in named.items() if c != field}
+        rows = conll_rows(text, name, given, universal=form == "conllu")
+        named = {field: field for field in named}
+    lines, number = io.BytesIO(), 1
+    for place, fields in rows:
+        line = int(place.rpartition(":")[2])
+        lines.write(b"\n" * (line - number))
+        # Half of a character, which JSON can name and UTF-8 cannot, stays as it is named.
+        row = json.dumps(fields, ensure_ascii=False).encode(errors="backslashreplace")
+        lines.write(row + b"\n")
+        number = max(line, number) + 1
+    return io.BufferedReader(lines), named
 
 
 def chunks_of_lines(

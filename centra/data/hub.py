@@ -1,0 +1,121 @@
+"""Data of the library ``datasets``: a data set of the hub, or a folder that ``save_to_disk`` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from centra.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from centra.data.source import HubData
+
+__all__ = ["dataset_rows", "is_saved_dataset", "label_names"]
+
+_ONE, _SEVERAL = "state.json", "dataset_dict.json"
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether ``save_to_disk`` wrote a folder."""
+    return (folder / _SEVERAL).is_file() or (
+        (folder / _ONE).is_file() and (folder / "dataset_info.json").is_file()
+    )
+
+
+def dataset_rows(
+    place: Path | HubData, names: tuple[str, ...], columns: Mapping[str, str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each row of a split, with its place.
+
+    Numbers that stand for named classes are given by their names.
+
+    Args:
+        place: the folder, or the data set.
+        names: what the split may be called, the likeliest first.
+        columns: by field the name of its column.
+
+    Raises:
+        UsageError: ``datasets`` is not installed.
+        DataError: there is no such data set, split or column.
+    """
+    datasets = _datasets()
+    try:
+        found = _load(datasets, place)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:300]
+        raise DataError(
+            f"{place}: cannot be read by datasets ({reason or type(error).__name__})",
+            code="dataset-unreadable",
+        ) from error
+    if isinstance(found, dict):
+        name = next((name for name in names if name in found), None)
+        if name is None:
+            raise DataError(
+                f"{place}: has no split {names[0]!r}; it has {', '.join(found)}",
+                code="no-split",
+            )
+        rows, where = found[name], f"{place}[{name}]"
+    else:
+        rows, where = found, str(place)
+    missing = [c for field, c in columns.items() if c != field and c not in rows.column_names]
+    if missing:
+        raise DataError(
+            f"{where}: has no column {missing[0]!r}; it has {', '.join(rows.column_names)}",
+            code="no-column",
+        )
+    used = {field: c for field, c in columns.items() if c in rows.column_names}
+    if not {"text", "tokens"} & used.keys():
+        raise DataError(
+            f"{where}: has no column {columns['text']!r}, nor {columns['tokens']!r}; it has "
+            f"{', '.join(rows.column_names)}",
+            code="no-text-column",
+            file=where,
+        )
+    name_of = {field: label_names(rows.features[column]) for field, column in used.items()}
+    for number, row in enumerate(rows.select_columns([*dict.fromkeys(used.values())]), 1):
+        yield (
+            f"{where}: row {number}",
+            {field: name_of[field](row[column]) for field, column in used.items()},
+        )
+
+
+def label_names(feature: Any) -> Callable[[Any], Any]:
+    """What makes names of a column's numbers, where they stand for named classes."""
+    inner = getattr(feature, "feature", None)
+    names = getattr(feature, "names", None)
+    if inner is not None and (several := getattr(inner, "names", None)):
+        return lambda value: value and [_name(several, one) for one in value]
+    if names:
+        return lambda value: _name(names, value)
+    return lambda value: value
+
+
+def _name(names: list[str], value: Any) -> Any:
+    """The class of a number; None for -1, which stands for no label."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value == -1:
+            return None
+        if 0 <= value < len(names):
+            return names[value]
+    return value
+
+
+def _load(datasets: Any, place: Path | HubData) -> Any:
+    if isinstance(place, Path):
+        return datasets.load_from_disk(str(place))
+    return datasets.load_dataset(place.name, place.config, revision=place.revision)
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise UsageError(
+            "these data need datasets, which is not installed: pip install 'centra[datasets]'",
+            code="extra-missing",
+            extra="datasets",
+        ) from error
+    datasets.disable_progress_bars()
+    return datasets
