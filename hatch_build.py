@@ -82,7 +82,10 @@ def _page(ctx: click.Context, commands: dict[str, click.Command], version: str) 
     for number, paragraph in enumerate(_help(ctx.command).split("\n\n")):
         if number:
             yield ".PP"
-        yield _text(paragraph)
+        if paragraph.startswith("\b\n"):  # click's mark of lines that stay as they are
+            yield from (".nf", _text(paragraph.removeprefix("\b\n")), ".fi")
+        else:
+            yield _text(paragraph)
     records = [param.get_help_record(ctx) for param in ctx.command.get_params(ctx)]
     if options := [record for record in records if record and record[1]]:
         yield ".SH OPTIONS"
