@@ -9,7 +9,7 @@ TORTURE_ARGS ?= --hours 1
 # What image-check makes; all for those with torch, too.
 IMAGES ?= server
 
-.PHONY: demo test weights image-check torture check bench docs setup clean
+.PHONY: demo test weights image-check torture check bench docs man dist sbom setup clean
 
 setup: $(VENV)/ready
 
@@ -62,6 +62,29 @@ bench: setup
 docs: setup
 	RECORD_EXAMPLES=tests/json_examples.json $(BIN)/pytest -q tests/cli/test_documents.py -k prints
 	$(BIN)/python -m tests.json_page > docs/json.md
+
+# A page for each command in build/man; a wheel brings them along. man -l build/man/centra.1
+man: setup
+	rm -rf build/man
+	$(BIN)/python hatch_build.py build/man
+
+# What a release publishes. The same commit gives the same bytes.
+dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+dist: setup
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+	cd dist && sha256sum centra-* > SHA256SUMS
+
+# The bill of materials (CycloneDX), taken from an environment with what users install and nothing of the tests.
+sbom: setup
+	rm -rf build/sbom && mkdir -p dist
+	$(PYTHON) -m venv --without-pip build/sbom
+	$(BIN)/pip --python build/sbom/bin/python install --quiet "torch$$(sed -n 's/^torch//p' constraints.txt)"
+	$(BIN)/pip --python build/sbom/bin/python install --quiet --constraint constraints.txt ".[load,ray,serve,sign,trace,train]"
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --output-file dist/centra.cdx.json build/sbom/bin/python
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.completion import complete_release, complete_task, complete_version
 from cli.context import json_option, open_registry
 from cli.options import data_options
 from cli.output import (
@@ -29,11 +30,27 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--release", "publish", is_flag=True, help="Publish; otherwise only plan.")
-@click.option("--base", metavar="RELEASE", help="Start from this release, not from the live set.")
 @click.option(
-    "--set", "replace", multiple=True, metavar="TASK@VERSION", help="Put this version in."
+    "--base",
+    shell_complete=complete_release,
+    metavar="RELEASE",
+    help="Start from this release, not from the live set.",
 )
-@click.option("--remove", multiple=True, metavar="TASK", help="Leave this task out.")
+@click.option(
+    "--set",
+    "replace",
+    shell_complete=complete_version,
+    multiple=True,
+    metavar="TASK@VERSION",
+    help="Put this version in.",
+)
+@click.option(
+    "--remove",
+    shell_complete=complete_task,
+    multiple=True,
+    metavar="TASK",
+    help="Leave this task out.",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Also write it as a folder.")
 @click.option("--allow-two-backbones", is_flag=True, help="While tasks move to another backbone.")
 @click.option(

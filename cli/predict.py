@@ -10,6 +10,7 @@ import click
 
 from centra.errors import DataError
 from centra.kinds import kind_named
+from cli.completion import complete_release, complete_task
 from cli.context import json_option, release_or_default
 from cli.options import device_options
 from cli.output import json_text, print_table, remark, reporting
@@ -52,10 +53,17 @@ class _Row:
 @click.option(
     "--release",
     "reference",
+    shell_complete=complete_release,
     help="A number, channel or digest; a release folder; or STORE#CHANNEL. Default what the channel "
     "production serves, or else latest.",
 )
-@click.option("--task", "tasks", multiple=True, help="Only these; default all that fit the input.")
+@click.option(
+    "--task",
+    "tasks",
+    shell_complete=complete_task,
+    multiple=True,
+    help="Only these; default all that fit the input.",
+)
 @click.option("--text-pair", help="The second text, for tasks on pairs.")
 @click.option(
     "--input",

@@ -10,6 +10,7 @@ import click
 
 from centra.errors import VerificationError
 from centra.pages.page import check_name
+from cli.completion import complete_channel, complete_release, complete_task, complete_version
 from cli.context import json_option, open_registry, registry_for
 from cli.exporting import export_release
 from cli.listing import page_bounds, page_options, rows_of_page, time_options
@@ -38,8 +39,15 @@ release.add_command(export_release)
 
 
 @release.command("list")
-@click.option("--channel", help="Only the one that this channel serves.")
-@click.option("--task", metavar="NAME[@VERSION]", help="Only those that hold this task or version.")
+@click.option(
+    "--channel", shell_complete=complete_channel, help="Only the one that this channel serves."
+)
+@click.option(
+    "--task",
+    shell_complete=complete_version,
+    metavar="NAME[@VERSION]",
+    help="Only those that hold this task or version.",
+)
 @time_options("published")
 @page_options
 @json_option("registry.documents.releases:ReleaseSummary", "array")
@@ -71,7 +79,7 @@ def list_command(*, limit: int | None, page: int, as_json: bool, **filters: Any)
 
 
 @release.command()
-@click.argument("reference", metavar="RELEASE")
+@click.argument("reference", metavar="RELEASE", shell_complete=complete_release)
 @json_option("registry.documents.releases:Release")
 def show(reference: str, *, as_json: bool) -> None:
     """Show a release: its tasks, layers, taps and branches."""
@@ -100,7 +108,7 @@ def show(reference: str, *, as_json: bool) -> None:
 
 
 @release.command()
-@click.argument("reference", metavar="RELEASE")
+@click.argument("reference", metavar="RELEASE", shell_complete=complete_release)
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draw it into this file."
 )
@@ -126,8 +134,8 @@ def graph(reference: str, *, output: Path | None, as_json: bool) -> None:
 
 
 @release.command()
-@click.argument("before", metavar="RELEASE")
-@click.argument("after", metavar="RELEASE")
+@click.argument("before", metavar="RELEASE", shell_complete=complete_release)
+@click.argument("after", metavar="RELEASE", shell_complete=complete_release)
 @json_option("registry.documents.differences:ReleaseDifference")
 def diff(before: str, after: str, *, as_json: bool) -> None:
     """Compare two releases: what changed in which task, and the proof for all others.
@@ -154,7 +162,9 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
 
 
 @release.command()
-@click.argument("reference", metavar="RELEASE|FOLDER|STORE#CHANNEL")
+@click.argument(
+    "reference", metavar="RELEASE|FOLDER|STORE#CHANNEL", shell_complete=complete_release
+)
 @click.option(
     "--key",
     "keys",
@@ -184,7 +194,7 @@ def verify(reference: str, *, keys: tuple[Path, ...], as_json: bool) -> None:
 
 
 @release.command()
-@click.argument("reference", metavar="RELEASE")
+@click.argument("reference", metavar="RELEASE", shell_complete=complete_release)
 @click.option(
     "--key",
     required=True,
@@ -219,7 +229,7 @@ def sign(reference: str, *, key: Path, passphrase_env: str | None, as_json: bool
 
 
 @release.command()
-@click.argument("reference", metavar="RELEASE|STORE#CHANNEL")
+@click.argument("reference", metavar="RELEASE|STORE#CHANNEL", shell_complete=complete_release)
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The folder.")
 @json_option("registry.documents.releases:PulledRelease")
 def pull(reference: str, output: Path, *, as_json: bool) -> None:
@@ -239,8 +249,10 @@ def pull(reference: str, output: Path, *, as_json: bool) -> None:
 
 
 @release.command()
-@click.argument("reference", metavar="RELEASE")
-@click.option("--task", required=True, help="A task that the release holds.")
+@click.argument("reference", metavar="RELEASE", shell_complete=complete_release)
+@click.option(
+    "--task", shell_complete=complete_task, required=True, help="A task that the release holds."
+)
 @data_options(
     required=True,
     help="A file of JSONL, JSON, CSV, TSV, Parquet or CoNLL, or a folder with dev.* of one; or one that "

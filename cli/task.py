@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from centra.kinds import KINDS
+from cli.completion import complete_backbone, complete_task, complete_version
 from cli.context import json_option, open_registry
 from cli.exporting import export_task
 from cli.listing import page_bounds, page_options, rows_of_page, time_options
@@ -31,7 +32,11 @@ for _command in (register, update, calibrate, redefine, retire, restore, pin, ex
 @click.option("--team", help="Only this team's.")
 @click.option("--kind", type=click.Choice([*KINDS]), help="Only this kind.")
 @click.option("--state", type=click.Choice(["active", "retired"]), help="Only in this state.")
-@click.option("--backbone", help="Only on this backbone, NAME or NAME@VERSION.")
+@click.option(
+    "--backbone",
+    shell_complete=complete_backbone,
+    help="Only on this backbone, NAME or NAME@VERSION.",
+)
 @click.option(
     "--metric",
     "metrics",
@@ -94,7 +99,7 @@ def list_command(
 
 
 @task.command()
-@click.argument("reference", metavar="NAME[@VERSION]")
+@click.argument("reference", metavar="NAME[@VERSION]", shell_complete=complete_version)
 @click.option("--markdown", is_flag=True, help="Print the model card as Markdown.")
 @json_option("registry.documents.tasks:Task")
 def show(reference: str, *, markdown: bool, as_json: bool) -> None:
@@ -130,8 +135,8 @@ def show(reference: str, *, markdown: bool, as_json: bool) -> None:
 
 
 @task.command()
-@click.argument("before", metavar="NAME@VERSION")
-@click.argument("after", metavar="NAME[@VERSION]")
+@click.argument("before", metavar="NAME@VERSION", shell_complete=complete_version)
+@click.argument("after", metavar="NAME[@VERSION]", shell_complete=complete_version)
 @data_options(
     help="Ask both, and compare their answers: a file of rows, or a folder with a dev set, of any format "
     "that training takes."
@@ -162,7 +167,7 @@ def diff(before: str, after: str, *, data: DataSource | None, as_json: bool) -> 
 
 
 @task.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_task)
 @json_option("registry.documents.audit:Event", "array")
 def history(name: str, *, as_json: bool) -> None:
     """Show what happened to a task, oldest first."""

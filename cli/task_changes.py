@@ -9,6 +9,7 @@ import click
 
 from centra.data.tags import SCHEMES
 from centra.kinds import KINDS
+from cli.completion import complete_backbone, complete_task, complete_version
 from cli.context import json_option, open_registry
 from cli.options import data_options, template_option, words_option
 from cli.output import print_json, print_table, remark, reporting
@@ -25,14 +26,18 @@ __all__ = ["calibrate", "pin", "redefine", "register", "restore", "retire", "upd
 _FORCE = click.option("--force", is_flag=True, help="Act for another team; the audit log shows it.")
 
 
-_NAME = click.argument("name")
+_NAME = click.argument("name", shell_complete=complete_task)
 _FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE_OR_CHECKPOINT")
 
 
 def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What the three commands that take weights have in common, but for the weights."""
     options = (
-        click.option("--backbone", help="A checkpoint's backbone; default the one it matches."),
+        click.option(
+            "--backbone",
+            shell_complete=complete_backbone,
+            help="A checkpoint's backbone; default the one it matches.",
+        ),
         click.option("--tap", type=int, help="A checkpoint's tap; default the highest that fits."),
         click.option(
             "--input",
@@ -224,7 +229,7 @@ def redefine(name: str, file: Path, *, force: bool, as_json: bool, **checkpoint:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_task)
 @_FORCE
 @json_option("registry.documents.tasks:TaskChange")
 def retire(name: str, *, force: bool, as_json: bool) -> None:
@@ -236,7 +241,7 @@ def retire(name: str, *, force: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_task)
 @_FORCE
 @json_option("registry.documents.tasks:TaskChange")
 def restore(name: str, *, force: bool, as_json: bool) -> None:
@@ -248,7 +253,7 @@ def restore(name: str, *, force: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("reference", metavar="NAME@VERSION")
+@click.argument("reference", metavar="NAME@VERSION", shell_complete=complete_version)
 @_FORCE
 @json_option("registry.documents.tasks:TaskChange")
 def pin(reference: str, *, force: bool, as_json: bool) -> None:

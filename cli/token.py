@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cli.completion import complete_task
 from cli.output import remark
 
 __all__ = ["token"]
@@ -19,7 +20,13 @@ def token() -> None:
 @token.command()
 @click.argument("name")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--task", "tasks", multiple=True, help="It may ask for these alone; default all.")
+@click.option(
+    "--task",
+    "tasks",
+    shell_complete=complete_task,
+    multiple=True,
+    help="It may ask for these alone; default all.",
+)
 @click.option(
     "--channel",
     "channels",

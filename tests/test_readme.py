@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ELSEWHERE = {
     "make demo": "test_examples.py runs the demo",
+    "make dist": "test_distribution.py, step by step",
     "make image-check": "tests/deploy, but not in every run of the tests",
     "make test": "what is running now",
     "make check": "continuous integration",
@@ -69,7 +70,7 @@ def test_pip_understands_its_lines(words: list[str], tmp_path: Path) -> None:
     for name in ("_centra_command.py", "centra", "cli", "registry", "migrations", "examples"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "hatch_build.py"):
         shutil.copy(ROOT / name, tmp_path)
     done = subprocess.run(
         [

@@ -117,7 +117,16 @@ threshold = 1
 """
 SHOWN = "http://127.0.0.1:8080"
 """What stands for the server's address in the examples."""
-WITHOUT_JSON = {"init", "db upgrade", "db check", "db current", "demo", "serve", "token add"}
+WITHOUT_JSON = {
+    "init",
+    "db upgrade",
+    "db check",
+    "db current",
+    "completion",
+    "demo",
+    "serve",
+    "token add",
+}
 
 
 @pytest.fixture

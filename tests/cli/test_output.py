@@ -146,6 +146,7 @@ READS = [
     "predict hi --json",
     "select --scores {scores} --threshold 1",
     "doctor",
+    "completion zsh",
 ]
 SILENT = {"db check": "prints nothing", "bench": "as predict; it takes long"}
 

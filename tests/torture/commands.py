@@ -211,7 +211,7 @@ READING = (
     *("task diff", "task history", "task list", "task show", "select", "predict", "bench"),
     *("release diff", "release graph", "release list", "release show", "release verify"),
     *("channel history", "channel list", "channel show", "policy history", "policy show"),
-    *("store show", "audit verify", "doctor", "serve", "token add", "data check"),
+    *("store show", "audit verify", "doctor", "serve", "token add", "data check", "completion"),
 )
 """Those that change neither the registry nor its store."""
 TRAINING = ("train", "search", "distill", "fit", "demo")
