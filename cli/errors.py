@@ -117,6 +117,7 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "feature-cache-not-writable": (
         "Give another folder in CENTRA_CACHE, or switch it off: --feature-cache off"
     ),
+    "oci-not-allowed": "Log in: docker login {host}",
     "registry-not-configured": ("Run 'centra init', or set CENTRA_DATABASE_URL and CENTRA_STORE."),
     # The store
     "blobs-not-copied": "To find out who needs them: centra doctor",

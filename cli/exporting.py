@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,8 +31,8 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--output",
             required=True,
-            type=click.Path(path_type=Path),
-            help="The folder; must not be there yet.",
+            type=click.Path(),
+            help="The folder, which must not be there yet; or an address, where the format has one.",
         ),
         click.option(
             "--format",
@@ -50,7 +49,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command("export")
 @click.argument("reference", metavar="RELEASE|FOLDER|STORE#CHANNEL")
 @_options
-def export_release(reference: str, output: Path, *, as_json: bool, **options: Any) -> None:
+def export_release(reference: str, output: str, *, as_json: bool, **options: Any) -> None:
     """Write a release for another engine.
 
     What is written is loaded in that engine first, and its answers to every task's probe are held
@@ -62,13 +61,13 @@ def export_release(reference: str, output: Path, *, as_json: bool, **options: An
         export = exports.export_release(
             registry_for(reference), reference, output, **options, progress=progress
         )
-    _print(output, export, as_json=as_json)
+    _print(export, as_json=as_json)
 
 
 @click.command("export")
 @click.argument("reference", metavar="NAME[@VERSION]")
 @_options
-def export_task(reference: str, output: Path, *, as_json: bool, **options: Any) -> None:
+def export_task(reference: str, output: str, *, as_json: bool, **options: Any) -> None:
     """Write one task for another engine, with the layers that it reads.
 
     What is written is loaded in that engine first, and its answers to the task's probe are held
@@ -80,10 +79,10 @@ def export_task(reference: str, output: Path, *, as_json: bool, **options: Any) 
         export = exports.export_task(
             open_registry(), reference, output, **options, progress=progress
         )
-    _print(output, export, as_json=as_json)
+    _print(export, as_json=as_json)
 
 
-def _print(output: Path, export: Export, *, as_json: bool) -> None:
+def _print(export: Export, *, as_json: bool) -> None:
     mark_done()
     for note in export.notes:
         remark(note)
@@ -93,6 +92,6 @@ def _print(output: Path, export: Export, *, as_json: bool) -> None:
     if as_json:
         from registry.documents.exports import EngineExport
 
-        print_json(EngineExport.of(output, export))
+        print_json(EngineExport.of(export))
     else:
-        click.echo(str(output))
+        click.echo(export.output)

@@ -27,7 +27,7 @@ _FORCE = click.option("--force", is_flag=True, help="Act for another team; the a
 
 
 _NAME = click.argument("name", shell_complete=complete_task)
-_FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE_OR_CHECKPOINT")
+_FILE = click.argument("file", type=click.Path(), metavar="FILE_OR_CHECKPOINT")
 
 
 def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -76,12 +76,13 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_source_options
 @click.option("--team", help="The owner; default the actor's team.")
 def register(
-    name: str, file: Path, *, team: str | None, force: bool, as_json: bool, **checkpoint: Any
+    name: str, file: str, *, team: str | None, force: bool, as_json: bool, **checkpoint: Any
 ) -> None:
     """Register a new task as version 1.0.
 
     FILE_OR_CHECKPOINT is a task module ('centra train' makes one), or the folder of a Hugging Face
-    checkpoint that was fine-tuned with its lower layers frozen.
+    checkpoint that was fine-tuned with its lower layers frozen: a path, or models:/NAME/VERSION in
+    MLflow's registry, hf://ORGANISATION/MODEL@REVISION on the hub, or s3://BUCKET/KEY.
     """
     from registry import tasks
 
@@ -100,9 +101,7 @@ def register(
 
 @click.command()
 @_NAME
-@click.argument(
-    "file", type=click.Path(path_type=Path), metavar="[FILE_OR_CHECKPOINT]", required=False
-)
+@click.argument("file", type=click.Path(), metavar="[FILE_OR_CHECKPOINT]", required=False)
 @click.option(
     "--thresholds",
     "thresholds_file",
@@ -115,7 +114,7 @@ def register(
 @_source_options
 def update(
     name: str,
-    file: Path | None,
+    file: str | None,
     *,
     thresholds_file: Path | None,
     force: bool,
@@ -212,7 +211,7 @@ def calibrate(
 @_NAME
 @_FILE
 @_source_options
-def redefine(name: str, file: Path, *, force: bool, as_json: bool, **checkpoint: Any) -> None:
+def redefine(name: str, file: str, *, force: bool, as_json: bool, **checkpoint: Any) -> None:
     """Give a task another label set, kind or input: the next major version."""
     from registry import tasks
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.exports import Source, format_named, write_export
@@ -13,6 +12,8 @@ from centra.releases.find import find_release, read_manifest
 from registry.releases import is_address
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from centra.exports import Export
     from registry.connection import Registry
 
@@ -34,7 +35,7 @@ def export_release(
         registry: where; None where the reference is an address.
         reference: a number, a channel, the start of a digest, or the address of a release folder or
             a store.
-        output: the folder; must not be there yet.
+        output: the folder, which must not be there yet; or an address, where the format has one.
         form: the format's name.
         precision: ``"fp32"``, ``"fp16"`` or ``"int8"``; by default the format's usual one.
         progress: told of each step.
@@ -47,7 +48,7 @@ def export_release(
     """
     known = format_named(form)
     source = _release(registry, reference)
-    return write_export(source, known, Path(output), precision=precision, progress=progress)
+    return write_export(source, known, output, precision=precision, progress=progress)
 
 
 def export_task(
@@ -74,7 +75,7 @@ def export_task(
     """
     known = format_named(form)
     source = _task(registry, reference)
-    return write_export(source, known, Path(output), precision=precision, progress=progress)
+    return write_export(source, known, output, precision=precision, progress=progress)
 
 
 def _release(registry: Registry | None, reference: str) -> Source:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from centra.errors import UsageError
 from centra.exports.base import Export, Format, Source, Written
 from centra.exports.hf import HF
+from centra.exports.mlflow import MLFLOW
+from centra.exports.oci import OCI
 from centra.exports.onnx import ONNX
 from centra.exports.openvino import OPENVINO
 from centra.exports.optimum import OPTIMUM
@@ -17,7 +19,7 @@ from centra.exports.writing import write_export
 
 __all__ = ["FORMATS", "Export", "Format", "Source", "Written", "format_named", "write_export"]
 
-FORMATS = {known.name: known for known in (ONNX, HF, OPTIMUM, TRITON, OPENVINO)}
+FORMATS = {known.name: known for known in (ONNX, HF, OPTIMUM, TRITON, OPENVINO, OCI, MLFLOW)}
 """By their names."""
 
 

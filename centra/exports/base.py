@@ -60,6 +60,10 @@ class Written:
     and the logits that its module recorded."""
     notes: tuple[str, ...] = ()
     """What the format could not take over, in words."""
+    output: str | None = None
+    """Where it is, where it was not written to a folder."""
+    files: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of each file that is there then."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,6 +81,13 @@ class Format:
     Raises:
         IncompatibleError: what the format cannot say; or the peer's answers are others.
     """
+    push: Callable[[Source, str, Progress], Written] | None = None
+    """Write to an address instead of a folder, and check what is there then; None where it has none.
+
+    Raises:
+        UsageError: the address is none of the format's.
+        NotAllowedError, StoreError: it cannot be written.
+    """
     packages: tuple[Package, ...] = ()
     precisions: tuple[ExportPrecision, ...] = (ExportPrecision.FP32,)
     """Those that it can be written in, the usual one first."""
@@ -84,12 +95,14 @@ class Format:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """What was written to a folder."""
+    """What was written."""
 
     format: str
+    output: str
+    """The folder, or the address."""
     precision: ExportPrecision
     files: dict[str, int]
-    """Bytes of each file, by its path in the folder."""
+    """Bytes of each file, by its path."""
     tasks: dict[str, str | None]
     """Per task the number of its version, where that is known."""
     release: int | None

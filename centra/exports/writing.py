@@ -16,11 +16,12 @@ from centra.errors import ConflictError, StoreNotWritableError, UsageError
 from centra.exports.base import Export, ExportPrecision
 from centra.progress import Progress, silent
 from centra.system.files import check_utf8, make_folder, sync_folder
+from centra.system.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from centra.exports.base import Format, Source
+    from centra.exports.base import Format, Source, Written
 
 __all__ = ["write_export"]
 
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 def write_export(
     source: Source,
     form: Format,
-    output: Path,
+    output: str | Path,
     *,
     precision: str | None = None,
     progress: Progress = silent,
@@ -40,13 +41,13 @@ def write_export(
     Args:
         source: what is exported.
         form: see :func:`centra.exports.format_named`.
-        output: the folder; must not be there yet.
+        output: the folder, which must not be there yet; or an address, where the format has one.
         precision: one of the format's; by default its usual one.
         progress: told of each step.
 
     Raises:
-        UsageError: the format is for one task and the source holds several, has no such precision, or
-            needs a package that is not installed.
+        UsageError: the format is for one task and the source holds several, has no such precision, is
+            not written to such an address, or needs a package that is not installed.
         ConflictError: there is something at ``output``.
         IncompatibleError: see :attr:`centra.exports.base.Format.write`.
         StoreNotWritableError: the folder cannot be written.
@@ -56,18 +57,24 @@ def write_export(
     chosen = _precision(form, precision)
     _check_tasks(form, source)
     _check_packages(form)
-    output = output.absolute()
-    with _made_at(output) as folder:
-        written = form.write(source, folder, chosen, progress)
-        files = {
-            str(path.relative_to(folder)): path.stat().st_size
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
+    if isinstance(output, str) and "://" in output:
+        written = _push(form, source, output, progress)
+        place, files = written.output or output, dict(written.files)
+    else:
+        folder = Path(output).absolute()
+        with _made_at(folder) as made:
+            written = form.write(source, made, chosen, progress)
+            files = {
+                str(path.relative_to(made)): path.stat().st_size
+                for path in sorted(made.rglob("*"))
+                if path.is_file()
+            }
+        place = str(output)
     size, seconds = sum(files.values()), time.monotonic() - since
-    _log.info("exported to %s as %s: %d bytes in %.1f s", output, form.name, size, seconds)
+    _log.info("exported to %s as %s: %d bytes in %.1f s", place, form.name, size, seconds)
     return Export(
         format=form.name,
+        output=place,
         precision=chosen,
         files=files,
         tasks={name: source.versions.get(name) for name in source.manifest.tasks},
@@ -75,6 +82,16 @@ def write_export(
         parity=dict(written.parity),
         notes=written.notes,
     )
+
+
+def _push(form: Format, source: Source, address: str, progress: Progress) -> Written:
+    if form.push is None:
+        raise UsageError(
+            f"format {form.name} is written to a folder, not to {redacted(address, address)!r}",
+            code="format-address",
+            format=form.name,
+        )
+    return form.push(source, address, progress)
 
 
 def _precision(form: Format, name: str | None) -> ExportPrecision:

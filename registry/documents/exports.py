@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from registry.documents.base import Document, schema
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import centra.exports
 
 __all__ = ["EngineExport"]
@@ -20,7 +18,7 @@ class EngineExport(Document):
     schema_: str = schema("engine-export")
     format: str
     output: str
-    """The folder."""
+    """The folder, or the address."""
     precision: str
     """``fp32``, ``fp16`` or ``int8``."""
     release: int | None
@@ -28,7 +26,7 @@ class EngineExport(Document):
     tasks: dict[str, str | None]
     """Null where nobody says the version."""
     files: dict[str, int]
-    """Bytes of each file, by its path in the folder."""
+    """Bytes of each file, by its path."""
     parity: dict[str, float]
     """Per task the largest difference between what the engine made of the task's probe and the logits
     that its module recorded; none of a task that the format does not compute."""
@@ -36,11 +34,11 @@ class EngineExport(Document):
     """What the format could not take over."""
 
     @classmethod
-    def of(cls, folder: Path, export: centra.exports.Export) -> EngineExport:
-        """The document of an export to a folder."""
+    def of(cls, export: centra.exports.Export) -> EngineExport:
+        """The document of an export."""
         return cls(
             format=export.format,
-            output=str(folder),
+            output=export.output,
             precision=export.precision,
             release=export.release,
             tasks=export.tasks,

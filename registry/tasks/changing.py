@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.errors import UsageError
@@ -30,6 +29,8 @@ from registry.tasks.versioning import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from centra.formats.thresholds import Thresholds
     from registry.connection import Registry
 
@@ -53,7 +54,9 @@ def register(
     Args:
         registry: where.
         name: the task's name.
-        source: a task module file, or a fine-tuned Hugging Face checkpoint's folder.
+        source: a task module file, or a fine-tuned Hugging Face checkpoint's folder: a path, or an
+            address in MLflow's registry, on the hub or in a bucket; see
+            :func:`centra.checkpoints.sources.fetched`.
         team: the owner; default the actor's team.
         checkpoint: how to read a folder.
         force: act for another team.
@@ -80,7 +83,7 @@ def register(
             code="team-missing",
         )
     request = VersionRequest(task=task, change=VersionChange.REGISTER, team=owner, force=force)
-    return make_version(registry, request, Path(source), checkpoint, progress)
+    return make_version(registry, request, source, checkpoint, progress)
 
 
 def update(
@@ -118,9 +121,7 @@ def update(
         current = current_digest(registry, task)
         source = registry.store.fetch(current)
     request = VersionRequest(task=task, change=VersionChange.UPDATE, force=force, made_from=current)
-    return make_version(
-        registry, request, Path(source), checkpoint, progress, thresholds=thresholds
-    )
+    return make_version(registry, request, source, checkpoint, progress, thresholds=thresholds)
 
 
 def redefine(
@@ -143,13 +144,13 @@ def redefine(
     """
     task = TaskName(parse_name(name, "task name"))
     request = VersionRequest(task=task, change=VersionChange.REDEFINE, force=force)
-    return make_version(registry, request, Path(source), checkpoint, progress)
+    return make_version(registry, request, source, checkpoint, progress)
 
 
 def make_version(
     registry: Registry,
     request: VersionRequest,
-    source: Path,
+    source: str | Path,
     checkpoint: Checkpoint | None,
     progress: Progress,
     *,

@@ -1,0 +1,87 @@
+"""Releases as models of MLflow: its own server gives the release's own answers."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from centra.exports import format_named, write_export
+from centra.runtime import load_release
+from centra.runtime.pyfunc import _load_pyfunc
+from tests.mlflow_server import mlflow_program
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.centra.exports.conftest import Exported
+
+TEXTS = ["wake me at seven", "rain in oslo tomorrow"]
+
+
+@pytest.fixture(scope="module")
+def model(release_on: Callable[[str], Exported], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mlflow") / "model"
+    export = write_export(release_on("bert").source, format_named("mlflow"), folder)
+    assert export.parity.keys() == release_on("bert").modules.keys()
+    assert max(export.parity.values()) < 1e-4
+    assert export.notes == ("slots: rows are texts here, and cannot be lists of tokens",)
+    return folder
+
+
+def test_rows_are_answered_as_by_the_release(model: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    loaded = _load_pyfunc(str(model / "release"))
+    with load_release(model / "release", engine="onnx") as release:
+        expected = release.predict(TEXTS)
+        pair = {"text": "rain", "text_pair": "sun"}
+        both = release.predict(["rain", pair])
+    assert loaded.predict(pandas.DataFrame({"text": TEXTS, "other": [1, 2]})) == expected
+    assert loaded.predict(TEXTS) == expected
+    assert loaded.predict(TEXTS[0]) == expected[:1]
+    table = pandas.DataFrame({"text": ["rain", "rain"], "text_pair": [math.nan, "sun"]})
+    assert loaded.predict(table) == both
+    one = loaded.predict(TEXTS, params={"tasks": ["intent"], "top_k": 2})
+    assert [answer.keys() for answer in one] == [{"intent"}] * 2
+    assert len(one[0]["intent"]["top"]) == 2
+    loaded.release.close()
+
+
+def test_nothing_of_it_is_code(model: Path) -> None:
+    described = yaml.safe_load((model / "MLmodel").read_text())
+    function = described["flavors"]["python_function"]
+    assert function["loader_module"] == "centra.runtime.pyfunc"
+    assert "code" not in function
+    assert not [path for path in model.rglob("*") if path.suffix in (".py", ".pkl", ".pth")]
+    assert described["metadata"]["centra_versions"]["intent"] == "1.0"
+
+
+def test_mlflows_own_server_serves_it(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "model")
+    serve = ("models", "serve", "-m", str(tmp_path / "model"), "--env-manager", "local")
+    with (
+        load_release(model / "release", engine="onnx") as release,
+        mlflow_program(tmp_path, *serve, health="/ping") as server,
+    ):
+        pair = {"text": "rain", "text_pair": "sun"}
+        rows: list[Any] = [{"text": text} for text in TEXTS]
+        assert ask(server, {"dataframe_records": rows}) == release.predict(TEXTS)
+        assert ask(server, {"dataframe_records": [pair]}) == release.predict([pair])
+        chosen = {"dataframe_records": rows, "params": {"tasks": ["slots"]}}
+        assert ask(server, chosen) == release.predict(TEXTS, ["slots"])
+
+
+def ask(server: str, body: object) -> list[dict[str, Any]]:
+    request = urllib.request.Request(
+        f"{server}/invocations",
+        data=json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)["predictions"]

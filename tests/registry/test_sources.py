@@ -1,0 +1,187 @@
+"""Models that come from MLflow's registry, from the hub, and from a bucket."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import huggingface_hub
+import pytest
+
+from centra.checkpoints.sources import fetched
+from centra.errors import FormatError, NotFoundError, StoreError, UsageError
+from registry import tasks
+from tests.mlflow_server import mlflow_program
+from tests.services import s3_client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from centra.formats.task_module import TaskModule
+    from registry import Registry
+
+
+@pytest.fixture
+def module(make_module: Callable[..., TaskModule], tmp_path: Path) -> Path:
+    """A task module's file, in a folder of its own."""
+    path = tmp_path / "files" / "intent.safetensors"
+    path.parent.mkdir()
+    make_module().write(path)
+    return path
+
+
+def test_a_module_and_a_checkpoint_come_from_a_bucket(
+    s3_url: str, module: Path, tmp_path: Path
+) -> None:
+    bucket, query = urlsplit(s3_url).netloc, urlsplit(s3_url).query
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json", "evil.py"):
+        (checkpoint / name).write_text(name)
+    client = s3_client(s3_url)
+    for path in (module, *checkpoint.iterdir()):
+        client.upload_file(str(path), bucket, f"models/{path.parent.name}/{path.name}")
+    with fetched(f"s3://{bucket}/models/files/intent.safetensors?{query}") as found:
+        assert found.read_bytes() == module.read_bytes()
+    assert not found.exists()
+    with fetched(f"s3://{bucket}/models/files/?{query}") as found:
+        assert found.read_bytes() == module.read_bytes()
+    for address in ("models/checkpoint/", "models/checkpoint"):
+        with fetched(f"s3://{bucket}/{address}?{query}") as found:
+            names = {path.name for path in found.iterdir()}
+        assert names == {"config.json", "model.safetensors", "tokenizer.json"}
+    with (
+        pytest.raises(NotFoundError, match="no files of a model"),
+        fetched(f"s3://{bucket}/nothing/?{query}"),
+    ):
+        pass
+
+
+def test_a_task_is_registered_and_updated_from_the_hub(
+    make_registry: Callable[[], Registry],
+    module: Path,
+    make_module: Callable[..., TaskModule],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in allow_patterns)
+        asked.append((name, revision))
+        return str(module.parent)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    registry = make_registry()
+    made = tasks.register(registry, "intent", "hf://acme/intent@v1", team="nlu")
+    assert str(made.version) == "1.0"
+    make_module(seed=9).write(module)
+    updated = tasks.update(registry, "intent", "hf://acme/intent", force=True)
+    assert str(updated.version) == "1.1"
+    assert asked == [("acme/intent", "v1"), ("acme/intent", None)]
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ("RevisionNotFoundError", FormatError),
+        ("RepositoryNotFoundError", NotFoundError),
+        ("LocalEntryNotFoundError", StoreError),
+    ],
+)
+def test_what_the_hub_does_not_give_is_told(
+    error: str, expected: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import httpx
+
+    kind = getattr(huggingface_hub.errors, error)
+
+    def fail(*_: object, **__: object) -> None:
+        http = issubclass(kind, huggingface_hub.errors.HfHubHTTPError)
+        request = httpx.Request("GET", "http://hub")
+        raise (
+            kind("not there", response=httpx.Response(404, request=request))
+            if http
+            else kind("not there")
+        )
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(expected, match="hf://acme/intent"), fetched("hf://acme/intent"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "source", ["models:/", "models:/a/1/2", "hf://acme", "hf://a/b/c", "https://host/model"]
+)
+def test_addresses_that_are_none(source: str) -> None:
+    with pytest.raises(UsageError, match="expected"), fetched(source):
+        pass
+
+
+def test_what_mlflow_keeps_apart_is_put_together(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its transformers flavour has weights and tokenizer in two folders."""
+    artifacts = pytest.importorskip("mlflow.artifacts")
+    saved = tmp_path / "saved"
+    for name in ("MLmodel", "model/config.json", "model/model.safetensors"):
+        put(saved / name, name)
+    put(saved / "components/tokenizer/tokenizer.json", "tokenizer")
+    put(saved / "components/tokenizer/run.py", "evil")
+
+    def download(*, artifact_uri: str, dst_path: str) -> str:
+        assert artifact_uri == "models:/intent@champion"
+        shutil.copytree(saved, dst_path, dirs_exist_ok=True)
+        return dst_path
+
+    monkeypatch.setattr(artifacts, "download_artifacts", download)
+    with fetched("models:/intent@champion") as found:
+        names = {path.name for path in found.iterdir()}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json"}
+    put(saved / "other/config.json", "{}")
+    with (
+        pytest.raises(FormatError, match="models:/intent@champion: expected one"),
+        fetched("models:/intent@champion"),
+    ):
+        pass
+
+
+def put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_a_task_is_registered_from_mlflows_registry(
+    make_registry: Callable[[], Registry],
+    module: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    (tmp_path / "server").mkdir()
+    with mlflow_program(
+        tmp_path / "server",
+        *("server", "--backend-store-uri", f"sqlite:///{tmp_path}/server/mlflow.db"),
+        *("--artifacts-destination", str(tmp_path / "server" / "artifacts"), "--workers", "1"),
+        health="/health",
+    ) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+        monkeypatch.setenv("MLFLOW_REGISTRY_URI", server)
+        log_model(mlflow, module)
+        made = tasks.register(make_registry(), "intent", "models:/intent/1", team="nlu")
+        assert str(made.version) == "1.0"
+        with (
+            pytest.raises(NotFoundError, match="models:/intent/7"),
+            fetched("models:/intent/7"),
+        ):
+            pass
+
+
+def log_model(mlflow: Any, module: Path) -> None:
+    """What a team does that keeps a module as an artifact of a run, and registers it."""
+    with mlflow.start_run() as run:
+        mlflow.log_artifact(str(module), "model")
+    client = mlflow.MlflowClient()
+    client.create_registered_model("intent")
+    client.create_model_version("intent", f"runs:/{run.info.run_id}/model", run.info.run_id)
