@@ -35,11 +35,10 @@ def kernels(tmp_path: Path, warm_python: Path, monkeypatch: pytest.MonkeyPatch) 
             monkeypatch.delenv(name)
 
 
-def printed(notebook: nbformat.NotebookNode) -> list[list[str]]:
+def printed(notebook: nbformat.NotebookNode) -> list[str]:
     """What each cell printed."""
-    return [
-        [output.get("text", "") for output in cell.get("outputs", [])] for cell in notebook.cells
-    ]
+    outputs = [cell.get("outputs", []) for cell in notebook.cells]
+    return ["".join(output.get("text", "") for output in cell) for cell in outputs]
 
 
 def test_it_runs_and_prints_what_it_shows(kernels: None) -> None:

@@ -50,10 +50,12 @@ def free_port() -> str:
         return str(listener.getsockname()[1])
 
 
+@pytest.mark.timeout(900)  # Some thirty processes, three of which train.
 def test_a_reader_who_follows_it_gets_there(checkout: Path) -> None:
     """The page's own commands, in one shell; only the port is one that nobody else has."""
     script = "".join(
-        f"echo '{MARK} {number}'\n{commands}" for number, (commands, _) in enumerate(BLOCKS)
+        f"printf '\\n%s\\n' '{MARK} {number}'\n{commands}"
+        for number, (commands, _) in enumerate(BLOCKS)
     )
     (checkout / "script").write_text(script.replace("8080", free_port()))
     given = {name: said for name, said in os.environ.items() if not name.startswith("CENTRA_")}
@@ -70,7 +72,7 @@ def test_a_reader_who_follows_it_gets_there(checkout: Path) -> None:
             start_new_session=True,
         )
         try:
-            code = process.wait(timeout=280)
+            code = process.wait()
         finally:
             with suppress(ProcessLookupError):  # The server, where the shell did not come so far.
                 os.killpg(process.pid, signal.SIGKILL)
