@@ -58,10 +58,12 @@ check: setup
 bench: setup
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script $(BENCH_ARGS) || exit 1; done
 
-# The reference page of what --json prints, with examples taken anew.
+# The documentation, in build/site: first the page of what --json prints, with examples taken anew, then the site with all
+# other references. Any warning, and any link that leads nowhere, is an error.
 docs: setup
 	RECORD_EXAMPLES=tests/json_examples.json $(BIN)/pytest -q tests/cli/test_documents.py -k prints
 	$(BIN)/python -m tests.json_page > docs/json.md
+	$(BIN)/python -m pages
 
 # A page for each command in build/man; a wheel brings them along. man -l build/man/centra.1
 man: setup
