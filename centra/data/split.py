@@ -90,7 +90,7 @@ def split_data(
                 f"{source} has a dev split; to split its training data again, name the file: {file}"
             )
     content = read_data(file)
-    examples = infer_contract(read_examples(file, progress, content), [], labelling).train
+    examples = infer_contract(read_examples(file, progress), [], labelling).train
     chosen = choose_dev(examples, share, seed)
     rows = [json.dumps(fields, ensure_ascii=False) for _, fields in read_jsonl(file, content)]
     parts = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from centra.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from centra.formats.identities import Digest
     from centra.runtime import Release
     from registry.connection import Registry
 
@@ -14,7 +15,7 @@ __all__ = ["load_version"]
 
 
 def load_version(
-    registry: Registry, task: str, digest: str, progress: Progress = silent
+    registry: Registry, task: str, digest: Digest, progress: Progress = silent
 ) -> Release:
     """A release of one version alone, in float32 on the CPU; nothing is published.
 
