@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from centra.data.inputs import Example
     from centra.data.source import DataSource
+    from centra.formats.identities import Digest
     from centra.formats.task_module import TaskSpec
     from registry.connection import Registry
     from registry.tasks.outcome import TaskOutcome
@@ -160,7 +161,7 @@ def calibrate(
 def _logits(
     registry: Registry,
     task: str,
-    digest: str,
+    digest: Digest,
     spec: TaskSpec,
     examples: Sequence[Example],
     *,
