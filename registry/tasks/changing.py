@@ -31,6 +31,7 @@ from registry.tasks.versioning import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from centra.formats.identities import Digest
     from centra.formats.thresholds import Thresholds
     from registry.connection import Registry
 
@@ -198,7 +199,7 @@ def make_version(
     return outcome
 
 
-def current_digest(registry: Registry, name: TaskName) -> str:
+def current_digest(registry: Registry, name: TaskName) -> Digest:
     """The digest of the module of a task's current version.
 
     Raises:
