@@ -74,7 +74,7 @@ def release(
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("readers", "parquet"):
         monkeypatch.setattr(f"centra.data.{module}.CHUNK_ROWS", SMALL)
-    monkeypatch.setattr("centra.data.parquet._UNIT", SMALL // 2)
+    monkeypatch.setattr("centra.data.parquet.UNIT_ROWS", SMALL // 2)
 
 
 @pytest.fixture
