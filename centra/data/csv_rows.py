@@ -140,7 +140,7 @@ class CsvReader:
         for field, place in self._places.items() if self._is_glue else ():
             if not cells[place].strip():
                 return DataError(f"{where}: column {self.named[field]!r} is empty", code=TORN_ROW)
-        places = {**self._others, **self._places}
+        places = {**self._places, **self._others}
         return {name: cells[place] or None for name, place in places.items()}
 
     def _rows(self) -> Iterator[tuple[str, Input | str, bytes]]:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from centra.data.readers import other_columns
+from centra.data.readers import json_value, other_columns
 from centra.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -105,8 +105,9 @@ def dataset_rows(
         for column in other_columns(rows.column_names, columns)
         if _is_plain(rows.features[column])
     ]
-    read = {**dict(zip(others, others, strict=True)), **used}
+    read = {**used, **dict(zip(others, others, strict=True))}
     name_of = {name: label_names(rows.features[column]) for name, column in read.items()}
+    name_of |= {name: _plain_value(name_of[name]) for name in others}
     for number, row in enumerate(rows.select_columns([*dict.fromkeys(read.values())]), 1):
         yield (
             f"{where}: row {number}",
@@ -123,6 +124,10 @@ def label_names(feature: Any) -> Callable[[Any], Any]:
     if names:
         return lambda value: _name(names, value)
     return lambda value: value
+
+
+def _plain_value(named: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: json_value(named(value))
 
 
 def _is_plain(feature: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from centra.data.readers import (
@@ -13,6 +12,7 @@ from centra.data.readers import (
     Position,
     Rows,
     check_columns,
+    json_value,
     other_columns,
     parse_fields,
 )
@@ -93,7 +93,7 @@ class ParquetReader:
                 if isinstance(fields, str):
                     yield place, DataError(fields, code="unreadable-text")
                 else:
-                    yield place, {**{c: _finite(v[i]) for c, v in others.items()}, **fields}
+                    yield place, {**fields, **{c: json_value(v[i]) for c, v in others.items()}}
             done += len(unit)
 
     def _open(self, file: BinaryIO) -> Any:
@@ -202,12 +202,6 @@ def _is_plain(found: Any) -> bool:
     inner = found.value_type if types.is_dictionary(found) else found
     numbers = types.is_integer(inner) or types.is_floating(inner) or types.is_boolean(inner)
     return bool(numbers or _is_text(inner))
-
-
-def _finite(value: Any) -> Any:
-    """A value that JSON has, too; None of others, such as the NaN that pandas has for nothing."""
-    broken = isinstance(value, bytes) or (isinstance(value, float) and not math.isfinite(value))
-    return None if broken else value
 
 
 def _is_text(found: Any) -> bool:

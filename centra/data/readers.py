@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
@@ -38,6 +39,7 @@ __all__ = [
     "Rows",
     "check_columns",
     "chunks_of_lines",
+    "json_value",
     "open_reader",
     "other_columns",
     "parse_fields",
@@ -304,6 +306,12 @@ def other_columns(columns: Iterable[str], named: Mapping[str, str]) -> list[str]
     """
     taken = {*DATA_FIELDS, *named.values(), ""}
     return [column for column in columns if column not in taken]
+
+
+def json_value(value: Any) -> Any:
+    """A text or number that JSON has, too; None of others, such as the NaN that pandas has for nothing."""
+    broken = isinstance(value, bytes) or (isinstance(value, float) and not math.isfinite(value))
+    return None if broken else value
 
 
 def parse_fields(fields: Mapping[str, Any], where: str) -> Input | str:
