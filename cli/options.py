@@ -292,11 +292,15 @@ def data_options(
     """Labelled data, and how to read them; the command gets ``data``.
 
     Args:
-        name: of the option that says where they are.
+        name: of the option that says where they are; or, without ``--``, of the argument.
         options: further ones of :func:`click.option` for it. Where it may be given several times,
             ``data`` is what was given, and ``reading`` makes of one its
             :class:`centra.data.source.DataSource`.
     """
+    if name.startswith("--"):
+        given = click.option(name, "data", **{"help": _DATA_HELP, "metavar": "PATH", **options})
+    else:
+        given = click.argument("data", metavar=name)
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
@@ -332,7 +336,7 @@ def data_options(
             ),
             encoding_option,
             column_option,
-            click.option(name, "data", **{"help": _DATA_HELP, "metavar": "PATH", **options}),
+            given,
         ):
             with_source = option(with_source)
         return with_source

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from centra.data.content import read_content
 from centra.data.encodings import decode
 from centra.data.formats import DATA_SUFFIXES
 from centra.data.inputs import Example, Input, parse_example, tagged_by_character
-from centra.data.rows import PartRows, file_rows, has_part, read_part
+from centra.data.rows import PartRows, has_part, read_file, read_part
 from centra.data.source import DataSource, HubData
 from centra.errors import DataError
 from centra.formats.documents import canonical_json, sha256
-from centra.formats.jsonl import read_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,7 +112,7 @@ def _file_texts(source: DataSource) -> list[Text]:
     if suffix != ".txt":
         if suffix not in DATA_SUFFIXES:
             raise DataError(f"{file}: {_EXPECTED}")
-        return _texts_of(PartRows(name=str(file), rows=file_rows(file, source, labelled=False)))
+        return _texts_of(PartRows.of([read_file(file, source, labelled=False)]))
     lines = enumerate(_decoded(file, source).splitlines(), 1)
     return [
         Text(input=Input.parse(line.strip(), f"{file}:{number}"), where=f"{file}:{number}")
@@ -168,10 +168,7 @@ def _row(fields: object, where: str, characters: bool | None) -> Text:  # noqa: 
 
 
 def _decoded(file: Path | S3Path, source: DataSource) -> str:
-    data = read_data(file) if isinstance(file, Path) else file.read_bytes()
-    if data is None:
-        raise DataError(f"{file}: no such file")
-    return decode(data, str(file), source.encoding)
+    return decode(read_content(file), str(file), source.encoding)
 
 
 def _check_alike(texts: Sequence[Text]) -> None:

@@ -277,6 +277,61 @@ def test_files_of_glue_as_they_come(task: str, tmp_path: Path) -> None:
     assert [(e.input.text, e.input.text_pair, e.label) for e in found] == rows
 
 
+def test_torn_rows_of_glue_are_left_out_and_said(tmp_path: Path) -> None:
+    text = GLUE["QQP"][0] + "2\t3\t4\tWhy is\n3\t4\t5\tHow?\t\t1\n4\t5\t6\tWhen?\tNow?\t1\n"
+    (tmp_path / "train.tsv").write_text(text)
+    part = read_part(DataSource.of(tmp_path), "train")
+    assert [row["text"] for _, row in part.rows] == ["Who?", "When?"]
+    (remark,) = part.remarks
+    assert remark.startswith("2 of 4 rows are left out, as they come from GLUE")
+    assert remark.endswith(f"{tmp_path}/train.tsv:3, {tmp_path}/train.tsv:4")
+
+
+SOURCES = [
+    {"text": "a", "label": "x", "source": "web"},
+    {"text": "b", "label": "y", "source": "app"},
+]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.parquet", "a.arrow", "saved"])
+def test_other_columns_stay_with_their_rows(name: str, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    path = tmp_path / name
+    rows = datasets.Dataset.from_list(SOURCES)
+    if name == "a.csv":
+        path.write_text(table(SOURCES), newline="")
+    elif name == "a.parquet":
+        rows.to_parquet(str(path))
+    elif name == "a.json":
+        path.write_text(json.dumps(SOURCES))
+    elif name == "a.jsonl":
+        support.write_jsonl(path, SOURCES)
+    else:
+        rows.save_to_disk(str(tmp_path / "saved"))
+        if name == "a.arrow":
+            (tmp_path / "saved" / "data-00000-of-00001.arrow").rename(path)
+    found = read_examples(DataSource.of(path))
+    assert [(e.input.text, e.label, e.columns) for e in found] == [
+        (row["text"], row["label"], {"source": row["source"]}) for row in SOURCES
+    ]
+
+
+def test_comments_of_conll_are_columns_of_their_sentence(tmp_path: Path) -> None:
+    comments = "# source = web\n", "# source = app\n# text = not this\n", ""
+    blocks = (conll([row]) for row in TAGGED)
+    text = "\n".join(comment + block for comment, block in zip(comments, blocks, strict=True))
+    (tmp_path / "dev.conll").write_text(text)
+    found = read_examples(DataSource.of(tmp_path))
+    assert [e.columns for e in found] == [{"source": "web"}, {"source": "app"}, {}]
+
+
+def test_the_rows_of_a_json_object_are_those_of_its_list(tmp_path: Path) -> None:
+    text = '{"meta": {"data": [1], "n": "data"}, "n": "data", "caf\\u00e9": [{"text": "a", "label": "x"}]}'
+    (tmp_path / "dev.json").write_text(text)
+    (example,) = read_examples(DataSource.of(tmp_path))
+    assert (example.input.text, example.label) == ("a", "x")
+
+
 def test_classes_of_datasets_have_their_names(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     rows = datasets.Dataset.from_dict(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from centra.formats.jsonl import read_data
 
 from centra.checkpoints.backbone import import_backbone
 from centra.checkpoints.conversion import convert
@@ -16,7 +17,6 @@ from centra.checkpoints.saved_model import read_config, read_headers
 from centra.data.inputs import read_examples
 from centra.data.labels import read_labels
 from centra.errors import CentraError, DataError, FormatError, StoreError
-from centra.formats.jsonl import read_data
 from centra.formats.task_module import check_module, read_spec
 from centra.formats.tensors import map_tensors, read_raw
 from centra.releases.folder import ReleaseFolder
