@@ -90,8 +90,11 @@ class CsvReader:
         try:
             next(self._reader(iter([text.rstrip("\r\n")])))
         except csv.Error as error:  # What the answers add would not be part of it.
+            fault = f"not CSV ({error})"
+            if "\r" in text.rstrip("\r\n"):
+                fault = "its lines end in carriage returns alone; save it with line feeds"
             raise DataError(
-                f"{name}:1: not CSV ({error}); expected the names of the columns, on one line"
+                f"{name}:1: {fault}; expected the names of the columns, on one line"
             ) from error
         self.header = self._lines.mark + data.rstrip(b"\r\n")
         """The first row, with the byte-order mark that tells Excel of UTF-8."""

@@ -106,18 +106,22 @@ class PartRows:
         for _, row in rows:
             if isinstance(row, DataError):
                 raise row
-        remarks = tuple(torn_text(file) for file in files if file.torn)
+        remarks = tuple(_remark(file) for file in files if file.torn)
         return cls(name=files[0].name, rows=rows, remarks=remarks)
 
 
 def torn_text(file: FileRows) -> str:
-    """Which rows of a file are left out, in a sentence."""
-    shown = ", ".join(file.torn[:_NAMED]) + (" …" if len(file.torn) > _NAMED else "")
+    """How many rows of a file are left out, in a sentence."""
     count = len(file.torn)
     return (
-        f"{count} of {len(file.rows):,} rows {'is' if count == 1 else 'are'} left out, as they come from "
-        f"GLUE with too few cells, too many, or an empty one: {shown}"
+        f"{count} of {len(file.rows):,} rows {'is' if count == 1 else 'are'} left out, torn as in GLUE (too "
+        "few cells, too many, or an empty one)"
     )
+
+
+def _remark(file: FileRows) -> str:
+    shown = ", ".join(file.torn[:_NAMED]) + (" …" if len(file.torn) > _NAMED else "")
+    return f"{torn_text(file)}: {shown}"
 
 
 def read_part(source: DataSource, part: Part, *, labelled: bool = True) -> PartRows:

@@ -283,8 +283,8 @@ def test_torn_rows_of_glue_are_left_out_and_said(tmp_path: Path) -> None:
     part = read_part(DataSource.of(tmp_path), "train")
     assert [row["text"] for _, row in part.rows] == ["Who?", "When?"]
     (remark,) = part.remarks
-    assert remark.startswith("2 of 4 rows are left out, as they come from GLUE")
-    assert remark.endswith(f"{tmp_path}/train.tsv:3, {tmp_path}/train.tsv:4")
+    assert remark.startswith("2 of 4 rows are left out, torn as in GLUE")
+    assert remark.endswith(f": {tmp_path}/train.tsv:3, {tmp_path}/train.tsv:4")
 
 
 SOURCES = [
