@@ -29,7 +29,6 @@ __all__ = [
     "FOLDER",
     "LABELS",
     "NUMBERS",
-    "PLACE",
     "TIME",
     "change_options",
     "column_option",
@@ -220,8 +219,6 @@ FEATURE_CACHE = _FeatureCache()
 LABELS = _Labels()
 FOLDER = _Place(path_type=Path, file_okay=False)
 """A folder of this machine or in a bucket."""
-PLACE = _Place(path_type=Path)
-"""Anything of this machine or in a bucket."""
 """``20GB``, ``500 MB``, ``auto``: a :class:`centra.training.features.FeatureCache`; ``off``: None."""
 COLUMNS = _Columns()
 NUMBERS = _Numbers()

@@ -188,7 +188,7 @@ def has_part(source: DataSource, part: Part) -> bool:
     if isinstance(place, HubData) or _is_saved(place):
         from centra.data.hub import has_split
 
-        return part == "train" or has_split(place, names)
+        return part == "train" or (not is_undivided(source) and has_split(place, names))
     files = _part_files(place, names)
     return bool(files) and not any(name.endswith(".txt") for name in files or ())
 
