@@ -273,14 +273,19 @@ def _header(text: str, named: Mapping[str, str], usual: str) -> tuple[str, list[
     """What separates cells, and the columns.
 
     Spreadsheets in half of the world write semicolons. It is what makes a column of the name of the
-    texts, or else what is usual.
+    texts; or else what is usual, where that makes columns, and what makes the most of them.
     """
     odd = (char for char in text.rstrip("\r\n") if not (char.isalnum() or char in _PART_OF_NAMES))
     for delimiter in dict.fromkeys((usual, *_DELIMITERS, *odd)):
         names = _cells(text, delimiter)
         if {named["text"], named["tokens"]} & {*names}:
             return delimiter, names
-    return usual, _cells(text, usual)
+    found = usual if len(_cells(text, usual)) > 1 else _most_cells(text)
+    return found, _cells(text, found)
+
+
+def _most_cells(text: str) -> str:
+    return max(_DELIMITERS, key=lambda delimiter: len(_cells(text, delimiter)))
 
 
 def _are_numbers(named: Mapping[str, str], columns: Sequence[str]) -> bool:

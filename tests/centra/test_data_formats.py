@@ -166,6 +166,12 @@ def test_columns_by_number_of_a_table_without_header(tmp_path: Path) -> None:
     assert found == expected(SINGLE, "classification", tmp_path)
 
 
+def test_columns_by_number_of_a_table_that_semicolons_separate(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(table(SINGLE, ";", names=False), newline="")
+    found = digest(tmp_path, "classification", columns=["text=1", "label=2"])
+    assert found == expected(SINGLE, "classification", tmp_path)
+
+
 def iob1(tags: Sequence[str]) -> list[str]:
     before = ["O", *tags]
     return [
