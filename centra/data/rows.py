@@ -50,7 +50,7 @@ _NAMES: dict[Part, tuple[str, ...]] = {
     "test": ("test", "test_matched"),
 }
 """What the files and splits of each part are called, without suffix, the likeliest first."""
-_TRAIN = "expected train.jsonl and dev.jsonl, or the same in another format"
+_TRAIN = "expected JSON lines in train.jsonl and dev.jsonl, or the same in another format"
 _SHARD = re.compile(r"(?P<name>.+)-\d+-of-\d+")
 _NAMED = 3
 """So many rows that are left out are named."""

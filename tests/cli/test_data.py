@@ -171,6 +171,6 @@ def test_one_file_is_not_trained_on(home: Path, tmp_path: Path) -> None:
     message = refused(
         *("train", "--task", "t", "--backbone", "tiny", "--data", file, *QUICK),
         code=1,
-        says="is a file, or one data set without splits",
+        says="is a file; expected a folder with train.jsonl and dev.jsonl",
     )
     assert "centra data split DATA --output FOLDER" in message
