@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _COMMONEST, _RAREST = 20, 10
 """So many labels are shown of many."""
+_WIDTH = 60
+"""Characters of a label that are shown."""
 _PLACES = 5
 """So many rows of a finding are shown."""
 
@@ -292,7 +294,7 @@ def _print_labels(found: DataCheck) -> None:
 def _label_row(
     found: DataCheck, label: str, splits: Sequence[str], totals: dict[str, int]
 ) -> list[object]:
-    row: list[object] = [label]
+    row: list[object] = [label if len(label) <= _WIDTH else f"{label[:_WIDTH]}…"]
     for name in splits:
         count = found.labels[label][name]
         row += [count, f"{count / totals[name]:.1%}" if totals[name] else "-"]

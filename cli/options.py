@@ -29,7 +29,6 @@ __all__ = [
     "FOLDER",
     "LABELS",
     "NUMBERS",
-    "PLACE",
     "TIME",
     "change_options",
     "column_option",
@@ -217,12 +216,10 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 DURATION = _Duration()
 """``0s``, ``30m``, ``12h``, ``7d``, ``2w``: a :class:`datetime.timedelta`."""
 FEATURE_CACHE = _FeatureCache()
+"""``20GB``, ``500 MB``, ``auto``: a :class:`centra.training.features.FeatureCache`; ``off``: None."""
 LABELS = _Labels()
 FOLDER = _Place(path_type=Path, file_okay=False)
 """A folder of this machine or in a bucket."""
-PLACE = _Place(path_type=Path)
-"""Anything of this machine or in a bucket."""
-"""``20GB``, ``500 MB``, ``auto``: a :class:`centra.training.features.FeatureCache`; ``off``: None."""
 COLUMNS = _Columns()
 NUMBERS = _Numbers()
 """``1,8,32``: a tuple of whole numbers from 1."""

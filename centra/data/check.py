@@ -184,7 +184,7 @@ def _read(
         ]
         progress(f"read {parts[0].name.rpartition('/')[2]}", len(rows), len(rows))
         if split == "test" and rows and not any(_is_labelled(row) for _, row in rows):
-            text = f"the {rows_text(len(rows))} of {split} have no labels, and are not looked at"
+            text = f"no row of {split} has a label: nothing can be measured on it"
             findings.append(Finding(level="warning", code="no-labels", text=text))
             continue
         characters = tagged_by_character(fields for _, fields in rows)

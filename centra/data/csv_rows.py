@@ -90,8 +90,11 @@ class CsvReader:
         try:
             next(self._reader(iter([text.rstrip("\r\n")])))
         except csv.Error as error:  # What the answers add would not be part of it.
+            fault = f"not CSV ({error})"
+            if "\r" in text.rstrip("\r\n"):
+                fault = "its lines end in carriage returns alone; save it with line feeds"
             raise DataError(
-                f"{name}:1: not CSV ({error}); expected the names of the columns, on one line"
+                f"{name}:1: {fault}; expected the names of the columns, on one line"
             ) from error
         self.header = self._lines.mark + data.rstrip(b"\r\n")
         """The first row, with the byte-order mark that tells Excel of UTF-8."""
@@ -270,14 +273,19 @@ def _header(text: str, named: Mapping[str, str], usual: str) -> tuple[str, list[
     """What separates cells, and the columns.
 
     Spreadsheets in half of the world write semicolons. It is what makes a column of the name of the
-    texts, or else what is usual.
+    texts; or else what is usual, where that makes columns, and what makes the most of them.
     """
     odd = (char for char in text.rstrip("\r\n") if not (char.isalnum() or char in _PART_OF_NAMES))
     for delimiter in dict.fromkeys((usual, *_DELIMITERS, *odd)):
         names = _cells(text, delimiter)
         if {named["text"], named["tokens"]} & {*names}:
             return delimiter, names
-    return usual, _cells(text, usual)
+    found = usual if len(_cells(text, usual)) > 1 else _most_cells(text)
+    return found, _cells(text, found)
+
+
+def _most_cells(text: str) -> str:
+    return max(_DELIMITERS, key=lambda delimiter: len(_cells(text, delimiter)))
 
 
 def _are_numbers(named: Mapping[str, str], columns: Sequence[str]) -> bool:

@@ -148,6 +148,12 @@ def _name(names: list[str], value: Any) -> Any:
 
 def _load(place: Path | HubData) -> Any:
     datasets = _datasets()
+    if not isinstance(place, Path) and Path(place.name).exists():
+        raise DataError(
+            f"{place}: here lies {place.name}, which datasets would read instead of the hub; give the path "
+            "of what lies here, or go to another folder",
+            code="local-and-hub",
+        )
     try:
         if isinstance(place, Path):
             return datasets.load_from_disk(str(place))

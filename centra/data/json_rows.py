@@ -128,8 +128,12 @@ class JsonReader:
         if isinstance(first, dict):
             return
         file.seek(self.start.offset)
-        text = file.read(LARGEST + 1).decode(errors="replace")
-        if len(text) <= LARGEST and (whole := what_document(text)):
+        try:
+            text = file.read(LARGEST + 1).decode().strip()
+        except UnicodeDecodeError:
+            return
+        several = "\n" in text or isinstance(first, list)
+        if len(text) <= LARGEST and several and (whole := what_document(text)):
             raise DataError(f"{self._name}: {whole}; {_EXPECTED}", code="json-document")
 
     def _first_keys(self) -> list[str]:

@@ -7,7 +7,6 @@ that can: a check tells of them all, and who learns or measures refuses the firs
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from centra.data.formats import DATA_SUFFIXES
 from centra.data.json_document import is_json_document, json_items
 from centra.data.readers import TORN_ROW, open_reader
 from centra.data.source import DATA_FIELDS, HubData
+from centra.data.table_rows import TYPED_FORMATS, table_rows
 from centra.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,12 +50,8 @@ _NAMES: dict[Part, tuple[str, ...]] = {
     "test": ("test", "test_matched"),
 }
 """What the files and splits of each part are called, without suffix, the likeliest first."""
-_TRAIN = "expected train.jsonl and dev.jsonl, or the same in another format"
+_TRAIN = "expected JSON lines in train.jsonl and dev.jsonl, or the same in another format"
 _SHARD = re.compile(r"(?P<name>.+)-\d+-of-\d+")
-_NUMBER = re.compile(r"[-+]?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
-_SHOWN = 40
-_TYPED: tuple[DataFormat, ...] = ("parquet", "arrow")
-"""Whose columns have types."""
 _NAMED = 3
 """So many rows that are left out are named."""
 
@@ -106,18 +102,22 @@ class PartRows:
         for _, row in rows:
             if isinstance(row, DataError):
                 raise row
-        remarks = tuple(torn_text(file) for file in files if file.torn)
+        remarks = tuple(_remark(file) for file in files if file.torn)
         return cls(name=files[0].name, rows=rows, remarks=remarks)
 
 
 def torn_text(file: FileRows) -> str:
-    """Which rows of a file are left out, in a sentence."""
-    shown = ", ".join(file.torn[:_NAMED]) + (" …" if len(file.torn) > _NAMED else "")
+    """How many rows of a file are left out, in a sentence."""
     count = len(file.torn)
     return (
-        f"{count} of {len(file.rows):,} rows {'is' if count == 1 else 'are'} left out, as they come from "
-        f"GLUE with too few cells, too many, or an empty one: {shown}"
+        f"{count} of {len(file.rows):,} rows {'is' if count == 1 else 'are'} left out, torn as in GLUE (too "
+        "few cells, too many, or an empty one)"
     )
+
+
+def _remark(file: FileRows) -> str:
+    shown = ", ".join(file.torn[:_NAMED]) + (" …" if len(file.torn) > _NAMED else "")
+    return f"{torn_text(file)}: {shown}"
 
 
 def read_part(source: DataSource, part: Part, *, labelled: bool = True) -> PartRows:
@@ -184,7 +184,7 @@ def has_part(source: DataSource, part: Part) -> bool:
     if isinstance(place, HubData) or _is_saved(place):
         from centra.data.hub import has_split
 
-        return part == "train" or has_split(place, names)
+        return part == "train" or (not is_undivided(source) and has_split(place, names))
     files = _part_files(place, names)
     return bool(files) and not any(name.endswith(".txt") for name in files or ())
 
@@ -215,7 +215,7 @@ def read_file(file: Path | S3Path, source: DataSource, *, labelled: bool = True)
     form = DATA_SUFFIXES.get(PurePath(file.name).suffix.lower(), "jsonl")
     data = read_content(file, _TRAIN if form == "jsonl" else "expected a file of examples")
     rows = [*content_rows(data, form, str(file), source, labelled=labelled)]
-    encoding = None if form in _TYPED else encoding_read(data, source.encoding)
+    encoding = None if form in TYPED_FORMATS else encoding_read(data, source.encoding)
     return FileRows(name=str(file), rows=rows, encoding=encoding)
 
 
@@ -234,8 +234,8 @@ def content_rows(
     Raises:
         DataError: it cannot be read as a whole.
     """
-    if form in ("csv", "tsv", *_TYPED):
-        return _table_rows(data, form, where, source, labelled=labelled)
+    if form in ("csv", "tsv", *TYPED_FORMATS):
+        return table_rows(data, form, where, source, labelled=labelled)
     if form in ("conll", "conllu"):
         from centra.data.conll import conll_rows
 
@@ -297,87 +297,8 @@ def _part_files(place: Path | S3Path, names: Sequence[str]) -> list[str] | None:
     return []
 
 
-def _table_rows(
-    data: bytes, form: DataFormat, where: str, source: DataSource, *, labelled: bool
-) -> list[Row]:
-    """The rows of a table, whose cells have the types that their column's values show."""
-    reader = open_reader(
-        io.BytesIO(data),
-        form,
-        where,
-        columns=source.columns,
-        labelled=True,
-        encoding=source.encoding,
-    )
-    named = {field: c for field, c in reader.named.items() if c in reader.columns}
-    if labelled and not {"label", "labels"} & named.keys():
-        shown = ", ".join(reader.columns[:10]) + (" …" if len(reader.columns) > 10 else "")
-        raise DataError(
-            f"{where}: has no column 'label', nor 'labels'; it has {shown}",
-            code="no-label-column",
-            file=where,
-        )
-    is_text = form not in _TYPED
-    rows: list[Row] = []
-    for place, row in reader.values():
-        try:
-            rows.append((place, _typed(row, named, place, is_text=is_text)))
-        except DataError as error:
-            rows.append((place, error))
-    objects = [row for _, row in rows if isinstance(row, dict)]
-    labels = [row["label"] for row in objects if row.get("label") is not None]
-    if is_text and all(_NUMBER.fullmatch(label) for label in labels):
-        for row in objects:
-            if row.get("label") is not None:
-                row["label"] = json.loads(row["label"].removeprefix("+"))
-    return rows
-
-
-def _typed(row: Any, named: Mapping[str, str], where: str, *, is_text: bool) -> dict[str, Any]:
-    """A row of a table, its lists as such.
-
-    Raises:
-        DataError: it cannot be read, has no text, or a cell that is no list.
-    """
-    if isinstance(row, DataError):
-        raise row
-    found: dict[str, Any] = row
-    if found.get("text_pair", "") is None:
-        del found["text_pair"]
-    for field in ("text", "tokens"):
-        if field not in found:
-            continue
-        value = found[field]
-        if value is None or (isinstance(value, str) and not value.strip()):
-            raise DataError(
-                f"{where}: column {named[field]!r} is empty; fill it, or leave the row out",
-                code="empty-text",
-            )
-    if is_text:
-        for field in {"tokens", "labels"} & found.keys():
-            found[field] = _list(found[field], named[field], where)
-    return found
-
-
 def _is_torn(row: Any) -> bool:
     return isinstance(row, DataError) and row.code == TORN_ROW
-
-
-def _list(cell: str | None, column: str, where: str) -> Any:
-    """A cell that holds a list, as JSON."""
-    if cell is None:
-        return None
-    try:
-        value = json.loads(cell)
-    except ValueError:
-        value = None
-    if not isinstance(value, list):
-        shown = cell if len(cell) <= _SHOWN else f"{cell[:_SHOWN]} …"
-        raise DataError(
-            f'{where}: column {column!r}: {shown!r} is no list; write it as JSON: ["a", "b"]',
-            code="bad-row",
-        )
-    return value
 
 
 def _renamed(rows: Iterable[Row], where: str, columns: Mapping[str, str]) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,6 @@ from centra.training.soft_targets import SOFT_TARGETS, SoftTargets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from centra.data.inputs import Example
     from centra.data.labelling import Labelling
@@ -103,10 +103,11 @@ class TaskData:
                 set that was given.
             StoreError: data in a bucket cannot be reached.
         """
-        if not isinstance(folder, DataBlobs) and is_undivided(DataSource.of(folder)):
+        if not isinstance(folder, DataBlobs) and is_undivided(source := DataSource.of(folder)):
+            is_folder = isinstance(source.place, Path) and source.place.is_dir()
             raise DataError(
-                f"{folder}: is a file, or one data set without splits; expected a folder with train.jsonl "
-                "and dev.jsonl, or the same in another format",
+                f"{folder}: is {'a data set without splits' if is_folder else 'a file'}; expected a folder "
+                "with train.jsonl and dev.jsonl, or the same in another format",
                 code="undivided-data",
             )
         # Read once: what is learnt is what the fingerprint names.

@@ -71,14 +71,17 @@ def read_texts(data: Path | S3Path | DataSource) -> Texts:
     remarks: list[str] = []
     dev = None
     if has_part(source, "train"):
-        found = _texts_of(read_part(source, "train", labelled=False))
+        part = read_part(source, "train", labelled=False)
+        found = _texts_of(part)
+        remarks += part.remarks
         if has_part(source, "dev"):
             part = read_part(source, "dev", labelled=False)
             dev = _texts_of(part)
+            remarks += part.remarks
             if not dev:
                 raise DataError(f"{part.name}: holds no texts")
     elif _is_file(source.place):
-        found = _file_texts(source)
+        found, remarks = _file_texts(source)
     else:
         found, remarks = _folder_texts(source)
     if not found:
@@ -104,21 +107,23 @@ def _is_file(place: Path | S3Path | HubData) -> bool:
     )
 
 
-def _file_texts(source: DataSource) -> list[Text]:
-    """The texts of a file: of a ``.txt`` file each line is one."""
+def _file_texts(source: DataSource) -> tuple[list[Text], list[str]]:
+    """The texts of a file, of a ``.txt`` file each line, and what to say of them."""
     file = source.place
     assert not isinstance(file, HubData)
     suffix = Path(file.name).suffix
     if suffix != ".txt":
         if suffix not in DATA_SUFFIXES:
             raise DataError(f"{file}: {_EXPECTED}")
-        return _texts_of(PartRows.of([read_file(file, source, labelled=False)]))
+        part = PartRows.of([read_file(file, source, labelled=False)])
+        return _texts_of(part), [*part.remarks]
     lines = enumerate(_decoded(file, source).splitlines(), 1)
-    return [
+    found = [
         Text(input=Input.parse(line.strip(), f"{file}:{number}"), where=f"{file}:{number}")
         for number, line in lines
         if line.strip()
     ]
+    return found, []
 
 
 def _folder_texts(source: DataSource) -> tuple[list[Text], list[str]]:
