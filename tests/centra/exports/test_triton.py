@@ -1,14 +1,17 @@
-"""Model repositories for Triton, held against the server's own schema."""
+"""Model repositories for Triton, held against the server's own schema, and in the server itself."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnxruntime
 import pytest
 from google.protobuf import text_format
 
 from centra.exports import format_named, write_export
+from tests.centra.test_onnx_engine import TOLERANCE
+from tests.peers.triton import triton_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,3 +48,35 @@ def test_the_config_is_the_servers_message_and_says_what_the_graph_has(
     assert named.keys() == {"intent.logits", "mean.logits", "most.logits"}
     assert (model / "tokenizer" / "tokenizer.json").is_file()
     assert any("slots, stars" in note for note in export.notes)
+
+
+def test_the_server_answers_every_probe_and_names_labels(
+    release_on: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    """The configuration and the labels are read by Triton itself; what it runs for the graph is ours."""
+    client = pytest.importorskip("tritonclient.grpc")
+    release, repository = release_on("bert"), tmp_path / "repository"
+    write_export(release.source, format_named("triton"), repository)
+    with (
+        triton_server(tmp_path, repository) as address,
+        client.InferenceServerClient(address) as server,
+    ):
+        for task, module in release.modules.items():
+            output = f"{task}.logits"
+            inputs = []
+            for name in ("input_ids", "attention_mask", "token_type_ids"):
+                ids = module.tensors[f"probe.{name}"].numpy()
+                inputs.append(client.InferInput(name, ids.shape, "INT64"))
+                inputs[-1].set_data_from_numpy(ids)
+            wanted = [client.InferRequestedOutput(output)]
+            found = server.infer("centra", inputs, outputs=wanted).as_numpy(output)
+            recorded = module.tensors["probe.logits"].numpy()
+            if module.spec.reads_every_token:
+                real = module.tensors["probe.attention_mask"].numpy()[:, :, None]
+                found, recorded = found * real, recorded * real
+            assert np.abs(found - recorded).max() <= TOLERANCE
+            if not module.spec.reads_every_token and module.spec.labels:
+                wanted = [client.InferRequestedOutput(output, class_count=1)]
+                best = server.infer("centra", inputs, outputs=wanted).as_numpy(output)
+                names = [row[0].decode().split(":")[2] for row in best]
+                assert names == [module.spec.labels[i] for i in recorded.argmax(axis=1)]
