@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from centra.checkpoints.exported import exported_decision, exported_task
 from centra.checkpoints.fine_tuned import FineTuned
 from centra.checkpoints.frozen import BackboneMatch, match_backbones
 from centra.checkpoints.saved_model import load
@@ -83,6 +84,8 @@ def convert(
         words: how a tagging task's texts are cut into words; None for those that the tokenizer
             has, as whoever trained it elsewhere had no other.
         template: what its texts were put in when it was trained; see :mod:`centra.formats.template`.
+            What is declared neither here nor above is as its ``manifest.json`` says, where Centra
+            exported it.
         remark: told what was taken for granted.
         progress: told of each layer.
 
@@ -134,6 +137,21 @@ def _convert(
     from centra.checkpoints.probe import with_probe
 
     checkpoint = FineTuned.open(folder)
+    task, names = read_task(
+        checkpoint.raw,
+        checkpoint.outputs,
+        tagging=checkpoint.tagging,
+        kind=kind,
+        labels=labels,
+        where=str(folder),
+        remark=remark,
+    )
+    said = exported_task(folder)
+    if said is not None and (said.kind, said.tags or said.labels) != (task, names):
+        said = None  # Trained for another task since, in the same folder.
+    if said is not None:
+        form, words = form or said.input, words or (said.words if checkpoint.tagging else None)
+        template = said.template if template == PLAIN else template
     state = load(checkpoint.tensors)
     check_finite_weights(state, str(folder))
     matches = match_backbones(
@@ -149,15 +167,6 @@ def _convert(
     tap = _tap(tap, checkpoint, matched)
     if tied := _tied(checkpoint, matched):
         remark(tied)
-    task, names = read_task(
-        checkpoint.raw,
-        checkpoint.outputs,
-        tagging=checkpoint.tagging,
-        kind=kind,
-        labels=labels,
-        where=str(folder),
-        remark=remark,
-    )
     if not checkpoint.tagging and (tags or words):
         raise UsageError(
             f"{folder}: is a {task} task, which has no words to tag; a scheme of tags and a way "
@@ -165,8 +174,12 @@ def _convert(
         )
     head = head_spec(checkpoint.head, every_token=checkpoint.tagging)
     if checkpoint.tagging:
-        names, own = _own_tags(names, tags, where=str(folder), remark=remark)
+        if said is None or tags is not None:
+            names, own = _own_tags(names, tags, where=str(folder), remark=remark)
+        else:
+            names, own = said.labels, said.tags
         head = head.model_copy(update={"tags": own, "words": words or "tokenizer"})
+    longest = matched.backbone.max_length
     spec = _spec(
         checkpoint,
         matched,
@@ -175,6 +188,7 @@ def _convert(
         labels=names,
         head=head,
         form=form or _single(task, remark),
+        decision=Decision() if said is None else exported_decision(said, longest),
         template=template,
     )
     module = TaskModule(spec, _weights(state, checkpoint, spec))
@@ -268,8 +282,10 @@ def _spec(
     labels: tuple[str, ...],
     head: HeadSpec,
     form: Literal["single", "pair"],
+    decision: Decision,
     template: str | tuple[str, str],
 ) -> TaskSpec:
+    pooling = "first" if checkpoint.tagging else checkpoint.head.pooling
     spec = TaskSpec(
         kind=kind,
         input=form,
@@ -278,9 +294,7 @@ def _spec(
         tap_layer=tap,
         depth=matched.depth - tap,
         head=head,
-        decision=Decision(
-            pooling="first" if checkpoint.tagging else checkpoint.head.pooling, template=template
-        ),
+        decision=decision.model_copy(update={"pooling": pooling, "template": template}),
         training={"checkpoint": checkpoint.architecture},
     )
     spec.check(str(checkpoint.folder))

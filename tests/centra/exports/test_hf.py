@@ -56,6 +56,10 @@ def test_what_came_from_a_checkpoint_goes_back_to_one_and_in_again(
     assert export.parity["task"] <= TOLERANCE
     theirs = getattr(transformers, auto_class).from_pretrained(tmp_path / "out")
     assert [*theirs.config.id2label.values()] == [*module.spec.logit_names]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    for special in ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"):
+        if hasattr(theirs.config, special):
+            assert getattr(theirs.config, special) == getattr(tokenizer, special)
     if family_named(TINY[family].model_type).groups_key is None:
         again, _ = converted(tmp_path / "out", backbone)
         same = ("kind", "labels", "tap_layer", "depth", "head", "decision")

@@ -14,6 +14,7 @@ from centra.exports import format_named, write_export
 from centra.formats.decision import Decision
 from centra.store import LocalStore
 from tests import support
+from tests.centra.exports.conftest import snippet
 from tests.centra.test_onnx_engine import TOLERANCE
 from tests.families import TINY
 from tests.peers import peer_python
@@ -50,11 +51,14 @@ ASKED = [
 @pytest.mark.usefixtures("few_samples")
 def test_optimum_answers_every_probe(
     imported: Callable[[str], support.Backbone],
+    intent: Source,
     task_source: Callable[[support.Backbone, TaskModule, LocalStore], Source],
     tmp_path: Path,
 ) -> None:
-    """All in one process, which imports for longer than it computes."""
+    """All in one process, which imports for longer than it computes; first what the page shows."""
     python = peer_python("optimum")
+    write_export(intent, format_named("optimum"), tmp_path / "intent")
+    program = (support.ROOT / "tests" / "peers" / "optimum_logits.py").read_text()
     modules, lines = [], []
     for number, (family, kind, options) in enumerate(ASKED):
         backbone, folder = imported(family), tmp_path / f"{number}"
@@ -68,7 +72,8 @@ def test_optimum_answers_every_probe(
         modules.append(module)
 
     asked = subprocess.run(
-        [python, support.ROOT / "tests" / "peers" / "optimum_logits.py"],
+        [python, "-c", snippet("optimum") + program],
+        cwd=tmp_path,
         input="".join(json.dumps(line) + "\n" for line in lines),
         env={**os.environ, "PYTHONPATH": "", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
@@ -77,7 +82,9 @@ def test_optimum_answers_every_probe(
     )
 
     assert asked.returncode == 0, asked.stderr
-    answers = [json.loads(line) for line in asked.stdout.splitlines()]
+    shown, *lines_of_answers = asked.stdout.splitlines()
+    assert any(label in shown for label in ("alarm", "music", "weather"))
+    answers = [json.loads(line) for line in lines_of_answers]
     for (family, kind, _), (_, folder, _), module, answer in zip(
         *(ASKED, lines, modules, answers), strict=True
     ):

@@ -10,6 +10,7 @@ import pytest
 from google.protobuf import text_format
 
 from centra.exports import format_named, write_export
+from tests.centra.exports.conftest import snippet
 from tests.centra.test_onnx_engine import TOLERANCE
 from tests.peers.triton import triton_server
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.centra.exports.conftest import Exported
+
+LABELLED = ("intent", "mean", "most")
+"""The tasks that give one row with labels."""
 
 
 def test_the_config_is_the_servers_message_and_says_what_the_graph_has(
@@ -45,17 +49,20 @@ def test_the_config_is_the_servers_message_and_says_what_the_graph_has(
     for task, module in release.modules.items():
         if file := named.get(f"{task}.logits"):
             assert (model / file).read_text().splitlines() == [*module.spec.labels]
-    assert named.keys() == {"intent.logits", "mean.logits", "most.logits"}
+    assert named.keys() == {f"{task}.logits" for task in LABELLED}
     assert (model / "tokenizer" / "tokenizer.json").is_file()
     assert any("slots, stars" in note for note in export.notes)
 
 
 def test_the_server_answers_every_probe_and_names_labels(
-    release_on: Callable[[str], Exported], tmp_path: Path
+    release_on: Callable[[str], Exported],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The configuration and the labels are read by Triton itself; what it runs for the graph is ours."""
     client = pytest.importorskip("tritonclient.grpc")
-    release, repository = release_on("bert"), tmp_path / "repository"
+    release, repository = release_on("bert"), tmp_path / "assistant"
     write_export(release.source, format_named("triton"), repository)
     with (
         triton_server(tmp_path, repository) as address,
@@ -75,8 +82,14 @@ def test_the_server_answers_every_probe_and_names_labels(
                 real = module.tensors["probe.attention_mask"].numpy()[:, :, None]
                 found, recorded = found * real, recorded * real
             assert np.abs(found - recorded).max() <= TOLERANCE
-            if not module.spec.reads_every_token and module.spec.labels:
+            if task in LABELLED:
                 wanted = [client.InferRequestedOutput(output, class_count=1)]
                 best = server.infer("centra", inputs, outputs=wanted).as_numpy(output)
                 names = [row[0].decode().split(":")[2] for row in best]
                 assert names == [module.spec.labels[i] for i in recorded.argmax(axis=1)]
+        monkeypatch.chdir(tmp_path)
+        capsys.readouterr()
+        exec(snippet("triton").replace("localhost:8001", address), {})
+        assert (
+            capsys.readouterr().out.strip().split(":")[2] in release.modules["intent"].spec.labels
+        )
