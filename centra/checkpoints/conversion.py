@@ -21,6 +21,7 @@ from centra.checkpoints.tokenizer import check_same_tokenizer
 from centra.data.inputs import Input
 from centra.data.tags import TagError, bio_head
 from centra.errors import FormatError, IncompatibleError, UsageError
+from centra.exports.manifest import MANIFEST
 from centra.families.base import DROPOUT
 from centra.formats.decision import Decision
 from centra.formats.head import HeadNorm, HeadSpec
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
+    from centra.exports.manifest import TaskManifest
     from centra.families.heads import CheckpointHead
     from centra.formats.backbone import BackboneSpec
     from centra.store import BlobReader
@@ -147,9 +149,11 @@ def _convert(
         remark=remark,
     )
     said = exported_task(folder)
-    if said is not None and (said.kind, said.tags or said.labels) != (task, names):
-        said = None  # Trained for another task since, in the same folder.
+    if said is not None and not _is_of(said, task, names, renamed=labels is not None):
+        remark(f"its {MANIFEST} is of another task, and counts for nothing")
+        said = None
     if said is not None:
+        remark(f"what is not declared is as its {MANIFEST} says, which Centra wrote")
         form, words = form or said.input, words or (said.words if checkpoint.tagging else None)
         template = said.template if template == PLAIN else template
     state = load(checkpoint.tensors)
@@ -174,7 +178,7 @@ def _convert(
         )
     head = head_spec(checkpoint.head, every_token=checkpoint.tagging)
     if checkpoint.tagging:
-        if said is None or tags is not None:
+        if said is None or tags is not None or labels is not None:
             names, own = _own_tags(names, tags, where=str(folder), remark=remark)
         else:
             names, own = said.labels, said.tags
@@ -198,6 +202,12 @@ def _convert(
     encoder.check_room(str(folder), pair=spec.input == "pair")
     _, batch = encoder.batch(inputs)
     return with_probe(module, checkpoint, matched, batch=batch, reader=reader, remark=remark)
+
+
+def _is_of(said: TaskManifest, kind: str, names: Sequence[str], *, renamed: bool) -> bool:
+    """Whether a manifest is of what a checkpoint has become, and not of what lay in its folder before."""
+    own = said.tags or said.labels
+    return said.kind == kind and (len(own) == len(names) if renamed else own == tuple(names))
 
 
 def _fitting(
