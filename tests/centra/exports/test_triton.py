@@ -9,7 +9,9 @@ import onnxruntime
 import pytest
 from google.protobuf import text_format
 
+from centra.data.inputs import Input
 from centra.exports import format_named, write_export
+from centra.runtime import Release
 from tests.centra.exports.conftest import snippet
 from tests.centra.test_onnx_engine import TOLERANCE
 from tests.peers.triton import triton_server
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     from tests.centra.exports.conftest import Exported
 
+INPUTS = [Input("wake me at seven"), Input("is there snow"), Input("rain " * 200)]
+PAIR = Input("wake me at seven", "yes it is")
 LABELLED = ("intent", "mean", "most")
 """The tasks that give one row with labels."""
 
@@ -32,7 +36,7 @@ def test_the_config_is_the_servers_message_and_says_what_the_graph_has(
 
     export = write_export(release.source, format_named("triton"), folder)
 
-    model = folder / "centra"
+    model = folder / "models" / "centra"
     config = text_format.Parse((model / "config.pbtxt").read_text(), schema.ModelConfig())
     assert (config.name, config.backend) == (model.name, "onnxruntime")
     graph = onnxruntime.InferenceSession(str(model / "1" / config.default_model_filename))
@@ -57,7 +61,6 @@ def test_the_config_is_the_servers_message_and_says_what_the_graph_has(
 def test_the_server_answers_every_probe_and_names_labels(
     release_on: Callable[[str], Exported],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The configuration and the labels are read by Triton itself; what it runs for the graph is ours."""
@@ -65,7 +68,7 @@ def test_the_server_answers_every_probe_and_names_labels(
     release, repository = release_on("bert"), tmp_path / "assistant"
     write_export(release.source, format_named("triton"), repository)
     with (
-        triton_server(tmp_path, repository) as address,
+        triton_server(tmp_path, repository / "models", repository / "texts") as address,
         client.InferenceServerClient(address) as server,
     ):
         for task, module in release.modules.items():
@@ -87,7 +90,22 @@ def test_the_server_answers_every_probe_and_names_labels(
                 best = server.infer("centra", inputs, outputs=wanted).as_numpy(output)
                 names = [row[0].decode().split(":")[2] for row in best]
                 assert names == [module.spec.labels[i] for i in recorded.argmax(axis=1)]
-        monkeypatch.chdir(tmp_path)
+        for model, inputs in (("centra_texts", INPUTS), ("centra_pairs", [PAIR])):
+            pairs = [(one.text, one.text_pair) for one in inputs]
+            given = []
+            for name, column in zip(("TEXT", "TEXT_PAIR"), zip(*pairs, strict=True), strict=True):
+                if None not in column:
+                    given.append(client.InferInput(name, [len(column), 1], "BYTES"))
+                    given[-1].set_data_from_numpy(np.array(column, dtype=object)[:, None])
+            found = server.infer(model, given)
+            form = "pair" if model == "centra_pairs" else "single"
+            tasks = [t for t, module in release.modules.items() if module.spec.input == form]
+            with Release.load(release.source.manifest, release.source.reader) as merged:
+                for task, logits in merged.logits(inputs, tasks).items():
+                    rows = found.as_numpy(f"{task}.logits")
+                    for row, own in zip(rows, logits, strict=True):
+                        theirs = row[: len(own)] if own.ndim == 2 else row
+                        assert np.abs(theirs - own).max() <= TOLERANCE
         capsys.readouterr()
         exec(snippet("triton").replace("localhost:8001", address), {})
         assert (
