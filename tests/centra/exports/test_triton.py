@@ -10,8 +10,10 @@ import pytest
 from google.protobuf import text_format
 
 from centra.data.inputs import Input
-from centra.exports import format_named, write_export
+from centra.exports import Source, format_named, write_export
+from centra.formats.decision import Decision
 from centra.runtime import Release
+from tests import support
 from tests.centra.exports.conftest import snippet
 from tests.centra.test_onnx_engine import TOLERANCE
 from tests.peers.triton import triton_server
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from centra.formats.task_module import TaskModule
+    from centra.store import LocalStore
     from tests.centra.exports.conftest import Exported
 
 INPUTS = [Input("wake me at seven"), Input("is there snow"), Input("rain " * 200)]
@@ -56,6 +60,33 @@ def test_the_config_is_the_servers_message_and_says_what_the_graph_has(
     assert named.keys() == {f"{task}.logits" for task in LABELLED}
     assert (model / "tokenizer" / "tokenizer.json").is_file()
     assert any("slots, stars" in note for note in export.notes)
+
+
+def test_models_that_take_texts_leave_templates_to_the_caller(
+    tiny_backbone: support.Backbone,
+    make_module: Callable[..., TaskModule],
+    backbone_store: LocalStore,
+    tmp_path: Path,
+) -> None:
+    schema: Any = pytest.importorskip("tritonclient.grpc.model_config_pb2")
+    modules = {
+        "asked": make_module(decision=Decision(template="query: {text}")),
+        "plain": make_module(decision=Decision(max_length=9)),
+    }
+    manifest = support.put_release(modules, [tiny_backbone.spec], backbone_store)
+    source = Source(manifest=manifest, reader=backbone_store)
+
+    export = write_export(source, format_named("triton"), tmp_path / "out")
+
+    assert any(note.startswith("asked: take ids alone") for note in export.notes)
+    texts, tokens = (
+        text_format.Parse(
+            (tmp_path / "out" / "texts" / name / "config.pbtxt").read_text(), schema.ModelConfig()
+        )
+        for name in ("centra_texts", "centra_tokens")
+    )
+    assert [output.name for output in texts.output] == ["plain.logits"]
+    assert tokens.parameters["max_lengths"].string_value == "[9]"
 
 
 def test_the_server_answers_every_probe_and_names_labels(
