@@ -105,7 +105,8 @@ class ParquetReader:
 
     def _read_by(self, rows: int) -> int:
         """How many bytes were read by the end of so many rows."""
-        return round(self._size * rows / max(1, self._file.metadata.num_rows))
+        share: float = rows / max(1, self._file.metadata.num_rows)
+        return round(self._size * share)
 
     def _units(self, skipped: int) -> Iterator[pa.RecordBatch]:
         """The rows after some, so many at once, from the beginning of each row group."""
