@@ -11,6 +11,7 @@ import click
 
 from centra.data.tags import SCHEMES
 from centra.kinds import KINDS
+from cli.completion import complete_backbone_or_path
 from cli.context import json_option, open_registry
 from cli.options import LABELS, PLACE
 from cli.output import print_json, print_table, remark, reporting
@@ -77,6 +78,7 @@ def _label_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("data", type=PLACE, metavar="DIR|FILE")
 @click.option(
     "--backbone",
+    shell_complete=complete_backbone_or_path,
     metavar="NAME|DIR",
     help="Whose tokens are counted: of the registry, or the folder of a checkpoint; default words, or "
     "characters of scripts without spaces, and then nothing is known of truncation.",

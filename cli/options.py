@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from centra.formats.sizes import parse_size
+from cli.completion import complete_path
 
 if TYPE_CHECKING:
     import os
@@ -297,6 +298,7 @@ def data_options(
             ``data`` is what was given, and ``reading`` makes of one its
             :class:`centra.data.source.DataSource`.
     """
+    usual = {"help": _DATA_HELP, "metavar": "PATH", "shell_complete": complete_path}
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
@@ -332,7 +334,7 @@ def data_options(
             ),
             encoding_option,
             column_option,
-            click.option(name, "data", **{"help": _DATA_HELP, "metavar": "PATH", **options}),
+            click.option(name, "data", **{**usual, **options}),
         ):
             with_source = option(with_source)
         return with_source

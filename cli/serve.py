@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.completion import complete_release, complete_task
+from cli.completion import complete_channel, complete_release, complete_task
 from cli.options import DURATION, device_options
 from cli.serve_ray import absolute, check_local, ray_options, serve_with_ray
 
@@ -64,6 +64,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--tokens", "tokens_file", type=_FILE, help="Ask callers for one of these tokens.")
 @click.option(
     "--shadow",
+    shell_complete=complete_channel,
     metavar="CHANNEL",
     help="Ask this channel's release too, and report how its answers differ.",
 )
