@@ -92,7 +92,7 @@ def test_the_sdist_holds_what_is_committed(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
     committed = {*listed.stdout.split("\0")} - {""}
-    left_out = {name for name in committed if name.startswith((".ci/", ".github/", ".land"))}
+    left_out = {name for name in committed if name.startswith((".ci/", ".github/"))}
     assert committed - left_out - held == set()
 
 
