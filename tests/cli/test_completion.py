@@ -165,7 +165,7 @@ def test_names_come_from_the_registry(
 
 def test_all_that_names_something_of_the_registry_is_completed() -> None:
     named = re.compile(r"(RELEASE|CHANNEL|NAME\[?@VERSION)\b")
-    given = ("--task", "--backbone", "--channel", "--data")
+    given = ("--task", "--backbone", "--channel", "--data", "data")
     forgotten = {
         (context.command_path, parameter.opts[0])
         for context in commands()
