@@ -12,7 +12,7 @@ import pytest
 
 from centra.checkpoints.sources import fetched
 from centra.errors import FormatError, NotFoundError, StoreError, UsageError
-from registry import tasks
+from registry import audit, cards, tasks
 from tests.mlflow_server import mlflow_program
 from tests.services import s3_client
 
@@ -44,13 +44,14 @@ def test_a_module_and_a_checkpoint_come_from_a_bucket(
     for path in (module, *checkpoint.iterdir()):
         client.upload_file(str(path), bucket, f"models/{path.parent.name}/{path.name}")
     with fetched(f"s3://{bucket}/models/files/intent.safetensors?{query}") as found:
-        assert found.read_bytes() == module.read_bytes()
-    assert not found.exists()
+        assert found.path.read_bytes() == module.read_bytes()
+        assert found.source == f"s3://{bucket}/models/files/intent.safetensors"
+    assert not found.path.exists()
     with fetched(f"s3://{bucket}/models/files/?{query}") as found:
-        assert found.read_bytes() == module.read_bytes()
+        assert found.path.read_bytes() == module.read_bytes()
     for address in ("models/checkpoint/", "models/checkpoint"):
         with fetched(f"s3://{bucket}/{address}?{query}") as found:
-            names = {path.name for path in found.iterdir()}
+            names = {path.name for path in found.path.iterdir()}
         assert names == {"config.json", "model.safetensors", "tokenizer.json"}
     with (
         pytest.raises(NotFoundError, match="no files of a model"),
@@ -60,7 +61,7 @@ def test_a_module_and_a_checkpoint_come_from_a_bucket(
 
 
 def test_a_task_is_registered_and_updated_from_the_hub(
-    make_registry: Callable[[], Registry],
+    registry: Registry,
     module: Path,
     make_module: Callable[..., TaskModule],
     monkeypatch: pytest.MonkeyPatch,
@@ -70,16 +71,27 @@ def test_a_task_is_registered_and_updated_from_the_hub(
     def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
         assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in allow_patterns)
         asked.append((name, revision))
-        return str(module.parent)
+        # As in the hub's cache, whose folders have the names of commits.
+        return str(shutil.copytree(module.parent, module.parents[1] / (str(len(asked)) * 40)))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    registry = make_registry()
     made = tasks.register(registry, "intent", "hf://acme/intent@v1", team="nlu")
     assert str(made.version) == "1.0"
     make_module(seed=9).write(module)
     updated = tasks.update(registry, "intent", "hf://acme/intent", force=True)
     assert str(updated.version) == "1.1"
     assert asked == [("acme/intent", "v1"), ("acme/intent", None)]
+    tasks.update(registry, "intent", module_file(make_module, module, seed=10), force=True)
+    sources = [cards.show(registry, f"intent@{number}").source for number in ("1.0", "1.1", "1.2")]
+    assert sources == [f"hf://acme/intent@{'1' * 40}", f"hf://acme/intent@{'2' * 40}", None]
+    recorded = [event.details.get("source") for event in audit.events(registry)]
+    assert [source for source in recorded if source in sources[:2]] == sources[:2]
+
+
+def module_file(make_module: Callable[..., TaskModule], path: Path, *, seed: int) -> Path:
+    """Another module in a file's place."""
+    make_module(seed=seed).write(path)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -112,7 +124,11 @@ def test_what_the_hub_does_not_give_is_told(
 
 
 @pytest.mark.parametrize(
-    "source", ["models:/", "models:/a/1/2", "hf://acme", "hf://a/b/c", "https://host/model"]
+    "source",
+    [
+        *("models:/", "models:/a/1/2", "models:/a/Production", "models:/a@b@c", "models:/a"),
+        *("hf://acme", "hf://a/b/c", "https://host/model"),
+    ],
 )
 def test_addresses_that_are_none(source: str) -> None:
     with pytest.raises(UsageError, match="expected"), fetched(source):
@@ -125,26 +141,39 @@ def test_what_mlflow_keeps_apart_is_put_together(
     """Its transformers flavour has weights and tokenizer in two folders."""
     artifacts = pytest.importorskip("mlflow.artifacts")
     saved = tmp_path / "saved"
-    for name in ("MLmodel", "model/config.json", "model/model.safetensors"):
+    for name in ("model/config.json", "model/model.safetensors"):
         put(saved / name, name)
+    put(
+        saved / "MLmodel", "artifact_path: x\nflavors:\n  sklearn:\n    code: null\nmodel_size: 1\n"
+    )
     put(saved / "components/tokenizer/tokenizer.json", "tokenizer")
     put(saved / "components/tokenizer/run.py", "evil")
 
     def download(*, artifact_uri: str, dst_path: str) -> str:
-        assert artifact_uri == "models:/intent@champion"
+        assert artifact_uri == "models:/intent/3"
         shutil.copytree(saved, dst_path, dirs_exist_ok=True)
         return dst_path
 
     monkeypatch.setattr(artifacts, "download_artifacts", download)
-    with fetched("models:/intent@champion") as found:
-        names = {path.name for path in found.iterdir()}
+    with fetched("models:/intent/3") as found:
+        names = {path.name for path in found.path.iterdir()}
     assert names == {"config.json", "model.safetensors", "tokenizer.json"}
     put(saved / "other/config.json", "{}")
     with (
-        pytest.raises(FormatError, match="models:/intent@champion: expected one"),
-        fetched("models:/intent@champion"),
+        pytest.raises(FormatError, match=r"models:/intent/3: expected one .* found model, other"),
+        fetched("models:/intent/3"),
     ):
         pass
+    for name in ("model", "other"):
+        shutil.rmtree(saved / name)
+    with (
+        pytest.raises(
+            FormatError, match=r"flavours sklearn; found MLmodel, components/"
+        ) as refused,
+        fetched("models:/intent/3"),
+    ):
+        pass
+    assert refused.value.code == "no-model-inside"
 
 
 def put(path: Path, text: str) -> None:
@@ -152,9 +181,11 @@ def put(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+@pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
 def test_a_task_is_registered_from_mlflows_registry(
-    make_registry: Callable[[], Registry],
+    registry: Registry,
     module: Path,
+    make_module: Callable[..., TaskModule],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -168,20 +199,28 @@ def test_a_task_is_registered_from_mlflows_registry(
     ) as server:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
         monkeypatch.setenv("MLFLOW_REGISTRY_URI", server)
+        client = mlflow.MlflowClient()
+        client.create_registered_model("intent")
         log_model(mlflow, module)
-        made = tasks.register(make_registry(), "intent", "models:/intent/1", team="nlu")
+        made = tasks.register(registry, "intent", "models:/intent/1", team="nlu")
         assert str(made.version) == "1.0"
-        with (
-            pytest.raises(NotFoundError, match="models:/intent/7"),
-            fetched("models:/intent/7"),
-        ):
-            pass
+        log_model(mlflow, module_file(make_module, module, seed=9))
+        client.set_registered_model_alias("intent", "champion", "2")
+        updated = tasks.update(registry, "intent", "models:/intent@champion", force=True)
+        assert str(updated.version) == "1.1"
+        assert cards.show(registry, "intent").source == "models:/intent/2"
+        for missing in ("models:/intent/7", "models:/intent@nobody", "models:/other/1"):
+            with pytest.raises(NotFoundError, match=missing), fetched(missing):
+                pass
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(StoreError, match="models:/intent/1: "), fetched("models:/intent/1"):
+        pass
 
 
 def log_model(mlflow: Any, module: Path) -> None:
     """What a team does that keeps a module as an artifact of a run, and registers it."""
     with mlflow.start_run() as run:
         mlflow.log_artifact(str(module), "model")
-    client = mlflow.MlflowClient()
-    client.create_registered_model("intent")
-    client.create_model_version("intent", f"runs:/{run.info.run_id}/model", run.info.run_id)
+    mlflow.MlflowClient().create_model_version(
+        "intent", f"runs:/{run.info.run_id}/model", run.info.run_id
+    )
