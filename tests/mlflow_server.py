@@ -1,8 +1,7 @@
 """MLflow's own programs for the tests, from an environment of their own: its packages want other versions.
 
 ======================= ============================================================================
-``CENTRA_TEST_MLFLOW``  the Python of an environment with ``mlflow`` that also finds Centra's packages;
-                        default the one that ``make peers`` makes
+``CENTRA_TEST_MLFLOW``  the Python of an environment with ``mlflow`` that also finds Centra's packages
 ======================= ============================================================================
 """
 
@@ -33,12 +32,9 @@ def mlflow_program(folder: Path, *command: str, health: str) -> Iterator[str]:
         command: of ``mlflow``, with its options.
         health: the path that answers when it is ready.
     """
-    made = ROOT / "build" / "peers" / "mlflow" / "bin" / "python"
-    python = os.environ.get("CENTRA_TEST_MLFLOW", str(made))
-    if not Path(python).exists():
-        pytest.skip(
-            "no mlflow: make peers, or name the Python of an environment with it in CENTRA_TEST_MLFLOW"
-        )
+    python = os.environ.get("CENTRA_TEST_MLFLOW")
+    if python is None:
+        pytest.skip("no mlflow: name the Python of an environment with it in CENTRA_TEST_MLFLOW")
     port = str(free_port())
     address = f"http://127.0.0.1:{port}"
     environment = {
