@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import huggingface_hub
 import pytest
@@ -17,7 +23,7 @@ from tests.mlflow_server import mlflow_program
 from tests.services import s3_client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from centra.formats.task_module import TaskModule
     from registry import Registry
@@ -65,27 +71,97 @@ def test_a_task_is_registered_and_updated_from_the_hub(
     module: Path,
     make_module: Callable[..., TaskModule],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    asked: list[tuple[str, str | None]] = []
-
-    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        assert not any(pattern.endswith((".py", ".bin", "*")) for pattern in allow_patterns)
-        asked.append((name, revision))
-        # As in the hub's cache, whose folders have the names of commits.
-        return str(shutil.copytree(module.parent, module.parents[1] / (str(len(asked)) * 40)))
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    made = tasks.register(registry, "intent", "hf://acme/intent@v1", team="nlu")
-    assert str(made.version) == "1.0"
-    make_module(seed=9).write(module)
-    updated = tasks.update(registry, "intent", "hf://acme/intent", force=True)
-    assert str(updated.version) == "1.1"
-    assert asked == [("acme/intent", "v1"), ("acme/intent", None)]
+    put(module.with_name("evil.py"), "raise SystemExit")
+    put(module.with_name("pytorch_model.bin"), "pickled")
+    with hub({"v1": module.parent}) as commits:
+        for name, value in (
+            ("ENDPOINT", commits.address),
+            ("HUGGINGFACE_CO_URL_TEMPLATE", commits.address + FILE),
+            ("HF_HUB_CACHE", str(tmp_path / "cache")),
+        ):
+            monkeypatch.setattr(huggingface_hub.constants, name, value)
+        made = tasks.register(registry, "intent", "hf://acme/intent@v1", team="nlu")
+        assert str(made.version) == "1.0"
+        module_file(make_module, module, seed=9)
+        commits.revisions["main"] = module.parent
+        updated = tasks.update(registry, "intent", "hf://acme/intent", force=True)
+        assert str(updated.version) == "1.1"
+    names = {path.name for path in (tmp_path / "cache").rglob("snapshots/*/*")}
+    assert names == {"intent.safetensors"}
     tasks.update(registry, "intent", module_file(make_module, module, seed=10), force=True)
     sources = [cards.show(registry, f"intent@{number}").source for number in ("1.0", "1.1", "1.2")]
-    assert sources == [f"hf://acme/intent@{'1' * 40}", f"hf://acme/intent@{'2' * 40}", None]
+    assert sources == [
+        f"hf://acme/intent@{commit('v1')}",
+        f"hf://acme/intent@{commit('main')}",
+        None,
+    ]
     recorded = [event.details.get("source") for event in audit.events(registry)]
     assert [source for source in recorded if source in sources[:2]] == sources[:2]
+
+
+FILE = "/{repo_id}/resolve/{revision}/{filename}"
+"""Where the hub has a file."""
+
+
+def commit(revision: str) -> str:
+    """What a hub of the tests calls the commit that a revision stands for."""
+    return hashlib.sha1(revision.encode(), usedforsecurity=False).hexdigest()
+
+
+@dataclass
+class Hub:
+    """A hub with one model, ``acme/intent``."""
+
+    revisions: dict[str, Path]
+    """The folder of each."""
+    address: str = ""
+
+
+@contextmanager
+def hub(revisions: dict[str, Path]) -> Iterator[Hub]:
+    """As much of the hub's protocol as its own client asks for."""
+    found = Hub(revisions)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = unquote(urlsplit(self.path).path)
+            folders = {commit(name): folder for name, folder in found.revisions.items()}
+            match path.split("/"):
+                case ["", "api", "models", "acme", "intent", "revision", name]:
+                    self.reply(json.dumps({"id": "acme/intent", "sha": commit(name)}).encode())
+                case ["", "api", "models", "acme", "intent", "tree", sha]:
+                    files = [
+                        {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0"}
+                        for file in folders[sha].iterdir()
+                    ]
+                    self.reply(json.dumps(files).encode())
+                case ["", "acme", "intent", "resolve", sha, name]:
+                    data = (folders[sha] / name).read_bytes()
+                    tag = hashlib.sha256(data).hexdigest()
+                    self.reply(data, ("X-Repo-Commit", sha), ("ETag", f'"{tag}"'))
+                case _:
+                    self.send_error(404)
+
+        do_HEAD = do_GET  # noqa: N815 - the names that http.server looks for
+
+        def reply(self, data: bytes, *headers: tuple[str, str]) -> None:
+            self.send_response(200)
+            for header in (*headers, ("Content-Length", str(len(data)))):
+                self.send_header(*header)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found.address = f"http://127.0.0.1:{server.server_address[1]}"
+        Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+        yield found
+        server.shutdown()
 
 
 def module_file(make_module: Callable[..., TaskModule], path: Path, *, seed: int) -> Path:
