@@ -11,6 +11,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 import shutil
 import socketserver
 import threading
@@ -30,7 +31,21 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
-__all__ = ["Asked", "FakeRegistry", "OciServer", "fake_registry", "oci_server"]
+__all__ = ["Asked", "FakeRegistry", "OciRequest", "OciServer", "fake_registry", "oci_server"]
+
+
+_REQUEST = re.compile(r'"(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[0-9.]+" [0-9]+ (?P<given>[0-9]+) ')
+"""A line of the registry's log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OciRequest:
+    """A request that a registry answered."""
+
+    method: str
+    path: str
+    given: int
+    """Bytes of the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +55,14 @@ class OciServer:
     host: str
     log: Path
 
-    def requests(self) -> list[tuple[str, str]]:
-        """Method and path of each request that it answered."""
-        lines = [
-            line for line in self.log.read_text().splitlines() if '" ' in line and "HTTP/1" in line
+    def requests(self) -> list[OciRequest]:
+        """All that it answered."""
+        found = map(_REQUEST.search, self.log.read_text().splitlines())
+        return [
+            OciRequest(method=line["method"], path=line["path"], given=int(line["given"]))
+            for line in found
+            if line
         ]
-        found = (line.split('"')[1].split(" ") for line in lines)
-        return [(parts[0], parts[1]) for parts in found if len(parts) == 3]
 
     def get(self, path: str) -> Any:
         """A JSON document of a repository: ``REPOSITORY/manifests/…`` or ``…/blobs/…``."""

@@ -31,7 +31,14 @@ from centra.runtime import load_release
 from centra.store import LocalStore
 from centra.store.oci import OciAddress, OciRepository
 from tests import support
-from tests.registries import Asked, FakeRegistry, OciServer, fake_registry, oci_server
+from tests.registries import (
+    Asked,
+    FakeRegistry,
+    OciRequest,
+    OciServer,
+    fake_registry,
+    oci_server,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,17 +78,18 @@ def address(registry: OciServer, name: str, tag: str = "1") -> str:
     return f"oci://{registry.host}/teams/{name}:{tag}"
 
 
-def uploads(requests: list[tuple[str, str]]) -> set[str]:
+def uploads(requests: list[OciRequest]) -> set[str]:
     """The digests of the blobs that were sent."""
-    found = (re.search(r"digest=sha256(?::|%3A)([0-9a-f]{64})", path) for _, path in requests)
+    found = (re.search(r"digest=sha256(?::|%3A)([0-9a-f]{64})", each.path) for each in requests)
     return {match[1] for match in found if match}
 
 
-def downloads(requests: list[tuple[str, str]]) -> set[str]:
+def downloads(requests: list[OciRequest]) -> dict[str, int]:
+    """Bytes of each blob that was fetched."""
     return {
-        path.rpartition(":")[2]
-        for method, path in requests
-        if method == "GET" and "/blobs/" in path
+        each.path.rpartition(":")[2]: each.given
+        for each in requests
+        if each.method == "GET" and "/blobs/" in each.path
     }
 
 
@@ -158,7 +166,10 @@ def test_a_new_release_moves_the_changed_module_alone(
     assert uploads(registry.requests()[before:]) & blobs == {module}
     before = len(registry.requests())
     load_release(address(registry, "moves", "2"), engine="onnx").close()
-    assert downloads(registry.requests()[before:]) == {module, changed.digest}
+    asked = registry.requests()[before:]
+    size = backbone_store.path(module).stat().st_size
+    assert downloads(asked) == {module: size, changed.digest: len(changed.to_bytes())}
+    assert sum(each.given for each in asked) < size + 10_000  # Two manifests beside the module.
 
 
 def test_what_a_killed_push_sent_is_not_sent_again(
