@@ -25,8 +25,9 @@ from centra.errors import (
     first_line,
 )
 from centra.store.address import is_in_bucket, open_path
+from centra.system.reading import check_links
 from centra.system.redaction import redacted
-from centra.system.snapshot import called, is_read
+from centra.system.snapshot import called, copy_file, is_read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +106,7 @@ def _from_mlflow(source: str, folder: Path) -> Fetched:
     match = _MLFLOW.fullmatch(source)
     if match is None:
         raise UsageError(
-            f"{source!r:.200}: expected models:/NAME/VERSION with its number, models:/NAME@ALIAS, or "
+            f"{redacted(source, source)!r:.200}: expected models:/NAME/VERSION with its number, models:/NAME@ALIAS, or "
             "models:/ID of a logged model",
             code="model-address",
         )
@@ -126,13 +127,13 @@ def _from_mlflow(source: str, folder: Path) -> Fetched:
             version = f"models:/{name}/{found.version}"
         path = Path(download_artifacts(artifact_uri=version, dst_path=str(folder)))
     except MlflowException as error:
-        text = f"{source}: MLflow's registry does not give it ({first_line(error)})"
+        text = f"{source}: MLflow's registry does not give it ({_words(error)})"
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise NotFoundError(text, code="model-not-found", source=source) from error
         raise StoreError(text, code="model-not-fetched", source=source) from error
     except Exception as error:  # Whatever its own store of artifacts raises.
         raise StoreError(
-            f"{source}: its files cannot be had ({first_line(error)})",
+            f"{source}: its files cannot be had ({_words(error)})",
             code="model-not-fetched",
             source=source,
         ) from error
@@ -143,7 +144,7 @@ def _from_hub(source: str) -> Fetched:
     match = _HUB.fullmatch(source)
     if match is None:
         raise UsageError(
-            f"{source!r:.200}: expected hf://ORGANISATION/MODEL or hf://ORGANISATION/MODEL@REVISION",
+            f"{redacted(source, source)!r:.200}: expected hf://ORGANISATION/MODEL or hf://ORGANISATION/MODEL@REVISION",
             code="model-address",
         )
     from huggingface_hub import errors, snapshot_download
@@ -155,16 +156,16 @@ def _from_hub(source: str) -> Fetched:
             snapshot_download(match["name"], revision=match["revision"], allow_patterns=patterns)
         )
     except (errors.GatedRepoError, errors.RevisionNotFoundError) as error:
-        raise FormatError(f"{source}: the hub does not give it ({first_line(error)})") from error
+        raise FormatError(f"{source}: the hub does not give it ({_words(error)})") from error
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
         raise NotFoundError(
-            f"{source}: there is no such model on the hub ({first_line(error)})",
+            f"{source}: there is no such model on the hub ({_words(error)})",
             code="model-not-found",
             source=source,
         ) from error
     except Exception as error:  # Of whatever it reaches the hub with.
         raise StoreError(
-            f"{source}: the hub could not give it ({first_line(error)})",
+            f"{source}: the hub could not give it ({_words(error)})",
             code="model-not-fetched",
             source=source,
         ) from error
@@ -242,8 +243,16 @@ def _with_tokenizer(checkpoint: Path, found: Path, scratch: Path) -> Path:
     if not tokenizer.is_dir() or (checkpoint / "tokenizer.json").exists():
         return checkpoint
     scratch.mkdir()
-    for folder in (tokenizer, checkpoint):
+    names = set()
+    for folder in (checkpoint, tokenizer):
+        check_links(folder)
         for path in sorted(folder.iterdir()):
-            if path.is_file() and is_read(path.name):
-                shutil.copyfile(path, scratch / path.name)
+            if path.is_file() and is_read(path.name) and path.name not in names:
+                copy_file(path, scratch / path.name)
+                names.add(path.name)
     return scratch
+
+
+def _words(error: Exception) -> str:
+    """What others' libraries say, who may quote an address with a password in it."""
+    return redacted(first_line(error))

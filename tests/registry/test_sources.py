@@ -288,9 +288,21 @@ def test_a_task_is_registered_from_mlflows_registry(
         for missing in ("models:/intent/7", "models:/intent@nobody", "models:/other/1"):
             with pytest.raises(NotFoundError, match=missing), fetched(missing):
                 pass
+
+
+def test_a_registry_that_is_not_there_is_told_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("mlflow")
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.setenv(name, "http://ada:s3cret@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(StoreError, match="models:/intent/1: "), fetched("models:/intent/1"):
+    with (
+        pytest.raises(StoreError, match="models:/intent/1: ") as refused,
+        fetched("models:/intent/1"),
+    ):
         pass
+    assert "s3cret" not in f"{refused.value} {refused.value.data}"
 
 
 def log_model(mlflow: Any, module: Path) -> None:
