@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import urllib.request
 from itertools import pairwise
@@ -16,6 +17,7 @@ from centra.exports import format_named, write_export
 from centra.runtime import load_release
 from centra.runtime.pyfunc import _load_pyfunc
 from tests.mlflow_server import mlflow_program
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +86,9 @@ def test_nothing_of_it_is_code(model: Path) -> None:
 
 def test_mlflows_own_server_serves_it(model: Path, tmp_path: Path) -> None:
     shutil.copytree(model, tmp_path / "model")
+    described = (ROOT / "docs" / "exports.md").read_text()
     serve = ("models", "serve", "-m", str(tmp_path / "model"), "--env-manager", "local")
+    assert f"mlflow {' '.join(serve).replace(serve[3], 'assistant')}\n" in described
     with (
         load_release(model / "release", engine="onnx") as release,
         mlflow_program(tmp_path, *serve, health="/ping") as server,
@@ -94,8 +98,8 @@ def test_mlflows_own_server_serves_it(model: Path, tmp_path: Path) -> None:
         pairs = [{"text": one, "text_pair": other} for one, other in pairwise(texts)]
         assert ask(server, {"dataframe_records": rows}) == release.predict(texts)
         assert ask(server, {"dataframe_records": pairs}) == release.predict(pairs)
-        chosen = {"dataframe_records": rows, "params": {"tasks": ["slots"]}}
-        assert ask(server, chosen) == release.predict(TEXTS, ["slots"])
+        (shown,) = re.findall(r"-d '(\{\"dataframe_records.*\})'", described)
+        assert ask(server, json.loads(shown)) == release.predict(["wake me at seven"], ["intent"])
         example = json.loads((model / "serving_input_example.json").read_text())
         single, (text, text_pair) = example["dataframe_split"]["data"]
         both = [single[0], {"text": text, "text_pair": text_pair}]
