@@ -80,6 +80,7 @@ def test_a_task_is_registered_and_updated_from_the_hub(
             ("ENDPOINT", commits.address),
             ("HUGGINGFACE_CO_URL_TEMPLATE", commits.address + FILE),
             ("HF_HUB_CACHE", str(tmp_path / "cache")),
+            ("HF_HUB_OFFLINE", False),
         ):
             monkeypatch.setattr(huggingface_hub.constants, name, value)
         made = tasks.register(registry, "intent", "hf://acme/intent@v1", team="nlu")
@@ -88,6 +89,7 @@ def test_a_task_is_registered_and_updated_from_the_hub(
         commits.revisions["main"] = module.parent
         updated = tasks.update(registry, "intent", "hf://acme/intent", force=True)
         assert str(updated.version) == "1.1"
+        huggingface_hub.close_session()
     names = {path.name for path in (tmp_path / "cache").rglob("snapshots/*/*")}
     assert names == {"intent.safetensors"}
     tasks.update(registry, "intent", module_file(make_module, module, seed=10), force=True)

@@ -56,6 +56,7 @@ def test_rows_are_answered_as_by_the_release(model: Path) -> None:
     loaded.release.close()
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # MLflow's, about types of its own.
 def test_mlflow_loads_and_describes_it(model: Path, release_on: Callable[[str], Exported]) -> None:
     mlflow = pytest.importorskip("mlflow")
     pandas = pytest.importorskip("pandas")
