@@ -111,7 +111,10 @@ def _signature(source: Source) -> dict[str, str]:
 def _example(source: Source) -> dict[str, Any]:
     """A row of each form that tasks take."""
     forms = _forms(source)
-    rows = {"single": ["Wake me at seven.", None], "pair": ["Wake me at seven.", "Set an alarm."]}
+    rows: dict[str, list[str | None]] = {
+        "single": ["Wake me at seven.", None],
+        "pair": ["Wake me at seven.", "Set an alarm."],
+    }
     columns = ["text", "text_pair"] if "pair" in forms else ["text"]
     return {
         "columns": columns,
