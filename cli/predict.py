@@ -54,8 +54,8 @@ class _Row:
     "--release",
     "reference",
     shell_complete=complete_release,
-    help="A number, channel or digest; a release folder; or STORE#CHANNEL. Default what the channel "
-    "production serves, or else latest.",
+    help="A number, channel or digest; a release folder; STORE#CHANNEL; or oci://HOST/REPOSITORY:TAG. Default "
+    "what the channel production serves, or else latest.",
 )
 @click.option(
     "--task",

@@ -118,7 +118,8 @@ def serve(
     """Answer over HTTP with a release, until it is asked to end.
 
     RELEASE is a channel, which is followed: STORE#CHANNEL, or a channel's name alone in the store
-    that is configured; or what never moves: a release folder, STORE#DIGEST, a digest, a number.
+    that is configured; or what never moves: a release folder, STORE#DIGEST, a digest, a number, or
+    oci://HOST/REPOSITORY:TAG of a registry, which is read once.
     Default what the channel production serves, or else latest.
     """
     _check_extra()
