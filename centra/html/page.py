@@ -38,7 +38,7 @@ class Page:
         viewport = {"name": "viewport", "content": "width=device-width, initial-scale=1"}
         ET.SubElement(head, "meta", viewport)
         ET.SubElement(head, "title").text = printable(title)
-        style = files("centra.pages").joinpath("page.css").read_text(encoding="utf-8")
+        style = files("centra.html").joinpath("page.css").read_text(encoding="utf-8")
         ET.SubElement(head, "style").text = style
         self._body = ET.SubElement(self._root, "body")
         self._add("h1", title)
@@ -107,7 +107,7 @@ class Page:
                 cell.text = printable(_shown(value))
 
     def figure(self, drawing: ET.Element, caption: str = "") -> None:
-        """A plot of :mod:`centra.pages.plots`, with a line below."""
+        """A plot of :mod:`centra.html.plots`, with a line below."""
         figure = ET.SubElement(self._body, "figure")
         figure.append(drawing)
         if caption:

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from centra.pages.page import printable
+from centra.html.page import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
