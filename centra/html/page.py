@@ -18,6 +18,8 @@ __all__ = ["Page", "check_name", "printable"]
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _UNPRINTABLE = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TALL = 25
+"""A table of more rows is scrolled by itself."""
 _SUFFIXES = (".html", ".htm")
 
 
@@ -89,11 +91,14 @@ class Page:
             for place in range(len(header))
             if all(isinstance(row[place], int | float | None) for row in rows)
         }
-        frame = ET.SubElement(self._body, "div", {"class": "scroll"})
+        tall = " tall" if len(rows) > _TALL else ""
+        # So that it can be scrolled by the keyboard, too.
+        frame = ET.SubElement(self._body, "div", {"class": f"scroll{tall}", "tabindex": "0"})
         table = ET.SubElement(frame, "table")
         line = ET.SubElement(ET.SubElement(table, "thead"), "tr")
         for place, name in enumerate(header):
-            cell = ET.SubElement(line, "th", {"class": "number"} if place in numbers else {})
+            look = {"class": "number"} if place in numbers else {}
+            cell = ET.SubElement(line, "th", look | {"dir": "auto"})
             cell.text = printable(name)
         body = ET.SubElement(table, "tbody")
         for row in rows:
