@@ -63,7 +63,7 @@ bench: setup
 docs: setup
 	RECORD_EXAMPLES=tests/json_examples.json $(BIN)/pytest -q tests/cli/test_documents.py -k prints
 	$(BIN)/python -m tests.json_page > docs/json.md
-	$(BIN)/python -m pages
+	$(BIN)/python -m docs_site
 
 # A page for each command in build/man; a wheel brings them along. man -l build/man/centra.1
 man: setup
