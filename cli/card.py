@@ -255,7 +255,7 @@ def _report(card: Card) -> list[str]:
     row, summary = newest
     found = summary.all
     calibration = found.calibration.bins if found.calibration else ()
-    tables = [
+    tables: list[tuple[str, Sequence[str], list[Sequence[str]]]] = [
         (
             "Labels",
             ("label", "wanted", "answered", "right", "precision", "recall", "F1"),

@@ -218,9 +218,9 @@ def _drop_gate(
         ):
             evidence = _evidence(new.contract, pair, metric)
             if evidence is None:
-                lack = _without_outcomes(old, new, pair)
-                passed, found = False, f"{found}; {_unknown(lack, pair)}"
-                remedies = _distinct([_measure(task, version) for version in lack])
+                unkept = _without_outcomes(old, new, pair)
+                passed, found = False, f"{found}; {_unknown(unkept, pair)}"
+                remedies = _distinct([_measure(task, version) for version in unkept])
             else:
                 passed = not evidence.significant
                 found += f", {'not ' if passed else ''}significant: {evidence}"
