@@ -142,7 +142,7 @@ class EvaluationReport(Evaluation):
     """By column."""
     confusion: list[ConfusedPair]
     errors: int
-    """How many rows were answered wrongly."""
+    """How many rows were answered wrongly; of numbers, not exactly as wanted."""
     worst: list[RowError]
     """Some of these, the worst first."""
 
