@@ -226,7 +226,7 @@ def _add_slices(page: Page, column: str, slices: Sequence[Slice]) -> None:
             dots=True,
         )
         few = (
-            f" Only the first {_CURVES} of {_FEW} rows or more are drawn."
+            f" Slices of fewer than {_FEW} rows are left out, and more than {_CURVES}."
             if len(drawn) < len(slices)
             else ""
         )
