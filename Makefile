@@ -9,7 +9,10 @@ TORTURE_ARGS ?= --hours 1
 # What image-check makes; all for those with torch, too.
 IMAGES ?= server
 
-.PHONY: demo test weights image-check torture check bench docs man dist sbom setup clean
+# What tests run beside Centra, each in an environment of its own; see tests/peers.
+PEERS := $(patsubst tests/peers/%.txt,build/peers/%/ready,$(wildcard tests/peers/*.txt))
+
+.PHONY: demo test peers weights image-check torture check bench docs man dist sbom setup clean
 
 setup: $(VENV)/ready
 
@@ -26,11 +29,22 @@ $(VENV)/ready: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/centra demo
 
+# Its own packages come first, and all that they do not bring is found where Centra's are: no second torch.
+peers: $(PEERS)
+
+$(PEERS): build/peers/%/ready: tests/peers/%.txt $(VENV)/ready
+	rm -rf build/peers/$*
+	$(PYTHON) -m venv --without-pip build/peers/$*
+	$(BIN)/pip --python build/peers/$*/bin/python install --quiet --no-deps --requirement $<
+	$(BIN)/python -c 'import sys; print(*(p for p in sys.path if p.endswith("site-packages")), sep="\n")' \
+	  > $$(build/peers/$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/centra.pth
+	touch $@
+
 # One process more than processors, as many a test waits for servers and children of its own.
 test: WORKERS = $$($(BIN)/python -c "from centra.system.processors import processors; print(processors() + 1)")
 # Compiled once, not again in each process that runs tests or that a test starts.
 test: export PYTHONDONTWRITEBYTECODE =
-test: setup
+test: setup peers
 	# In memory where there is plenty, and gone in the end.
 	TMPDIR=$$($(BIN)/python -m tests.scratch) && export TMPDIR && trap 'rm -rf "$$TMPDIR"' EXIT INT TERM && \
 	  $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
@@ -63,7 +77,7 @@ bench: setup
 docs: setup
 	RECORD_EXAMPLES=tests/json_examples.json $(BIN)/pytest -q tests/cli/test_documents.py -k prints
 	$(BIN)/python -m tests.json_page > docs/json.md
-	$(BIN)/python -m pages
+	$(BIN)/python -m docs_site
 
 # A page for each command in build/man; a wheel brings them along. man -l build/man/centra.1
 man: setup

@@ -12,7 +12,7 @@ import click
 from centra.data.tags import SCHEMES
 from centra.kinds import KINDS
 from cli.context import json_option, open_registry
-from cli.options import LABELS, PLACE
+from cli.options import LABELS, data_options
 from cli.output import print_json, print_table, remark, reporting
 from cli.streams import mark_done, printable
 
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 
     from centra.data.check import DataCheck
     from centra.data.labelling import Labelling
+    from centra.data.source import DataSource
     from centra.data.tags import Scheme
     from centra.progress import Progress
-    from centra.store.s3.path import S3Path
     from centra.tokenization.text_encoder import TextEncoder
 
 _COMMONEST, _RAREST = 20, 10
 """So many labels are shown of many."""
+_WIDTH = 60
+"""Characters of a label that are shown."""
 _PLACES = 5
 """So many rows of a finding are shown."""
 
@@ -74,7 +76,7 @@ def _label_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @data.command()
-@click.argument("data", type=PLACE, metavar="DIR|FILE")
+@data_options("DIR|FILE")
 @click.option(
     "--backbone",
     metavar="NAME|DIR",
@@ -100,7 +102,7 @@ def check(
     ctx: click.Context,
     /,
     *,
-    data: Path | S3Path,
+    data: DataSource,
     backbone: str | None,
     max_length: int,
     html: Path | None,
@@ -109,7 +111,8 @@ def check(
 ) -> None:
     """Say what labelled data hold, and what is wrong with them.
 
-    Rows, labels and their balance, lengths and what truncation cuts, repeated texts and those with
+    DIR has train.*, dev.* and perhaps test.* as JSONL, JSON, CSV, TSV, Parquet or CoNLL, or is what
+    datasets saved; also s3://BUCKET/KEY, and hf://ORG/NAME on the hub. Rows, labels and their balance, lengths and what truncation cuts, repeated texts and those with
     different labels, texts that several splits have, labels that only one knows, rows that cannot be
     used. Changes nothing. Ends with exit code 1 where training would refuse the data.
     """
@@ -143,7 +146,7 @@ def check(
 
 
 @data.command()
-@click.argument("source", type=click.Path(path_type=Path), metavar="DIR|FILE")
+@data_options("DIR|FILE")
 @click.option(
     "--output",
     required=True,
@@ -166,7 +169,7 @@ def check(
 @json_option("registry.documents.data:DataSplit")
 def split(
     *,
-    source: Path,
+    data: DataSource,
     output: Path,
     share: float,
     seed: int,
@@ -175,14 +178,14 @@ def split(
 ) -> None:
     """Set a part of labelled data aside to measure on.
 
-    Each label, type of entity or tenth of the values has its share of it; rows of the same text stay
+    DIR has train.* and no dev.*, in any format that check reads. Each label, type of entity or tenth of the values has its share of it; rows of the same text stay
     together. The same rows and seed give the same split, in whatever order the rows come.
     """
     from centra.data.split import split_data
 
     with reporting() as progress:
         found = split_data(
-            source,
+            data,
             output,
             share=share,
             seed=seed,
@@ -190,6 +193,8 @@ def split(
             progress=progress,
         )
     mark_done()
+    for text in found.remarks:
+        remark(text)
     if as_json:
         from registry.documents.data import DataSplit
 
@@ -204,7 +209,7 @@ def places_text(places: Sequence[str], most: int) -> str:
     shown, last = "", None
     for place in places[:most]:
         file, _, line = place.rpartition(":")
-        shown += f", {line}" if file == last else f"{'; ' if shown else ''}{place}"
+        shown += f", {line.strip()}" if file == last else f"{'; ' if shown else ''}{place}"
         last = file
     left = len(places) - most
     return f"{shown}, and {left:,} more" if left > 0 else shown
@@ -259,21 +264,22 @@ def _print_splits(found: DataCheck) -> None:
     headers += ["cut"] * (found.truncated is not None)
     headers += ["least", "mean", "largest value"] * bool(found.values)
     rows = []
-    for file in found.files:
-        lengths = found.lengths.get(file.split)
-        row: list[object] = [file.split, file.rows, file.encoding]
+    for split, count in found.rows.items():
+        lengths = found.lengths.get(split)
+        encodings = {file.encoding or "-" for file in found.files if file.split == split}
+        row: list[object] = [split, count, ", ".join(sorted(encodings))]
         row += [lengths.at(share) for share in (0.5, 0.95, 1)] if lengths else ["-"] * 3
         if found.truncated is not None:
-            cut = found.truncated.get(file.split)
+            cut = found.truncated.get(split)
             row.append(len(cut.places) if cut else "-")
         if found.values:
-            row += [f"{value:g}" for value in found.values.get(file.split, ())] or ["-"] * 3
+            row += [f"{value:g}" for value in found.values.get(split, ())] or ["-"] * 3
         rows.append(row)
     print_table(headers, rows)
 
 
 def _print_labels(found: DataCheck) -> None:
-    splits = [file.split for file in found.files]
+    splits = [*next(iter(found.labels.values()))]
     totals = {name: sum(counts[name] for counts in found.labels.values()) for name in splits}
     what = "entity" if found.contract and found.contract.kind == "tagging" else "label"
     headers = [what, *(title for name in splits for title in (name, "share"))]
@@ -288,7 +294,7 @@ def _print_labels(found: DataCheck) -> None:
 def _label_row(
     found: DataCheck, label: str, splits: Sequence[str], totals: dict[str, int]
 ) -> list[object]:
-    row: list[object] = [label]
+    row: list[object] = [label if len(label) <= _WIDTH else f"{label[:_WIDTH]}…"]
     for name in splits:
         count = found.labels[label][name]
         row += [count, f"{count / totals[name]:.1%}" if totals[name] else "-"]

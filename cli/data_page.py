@@ -49,7 +49,7 @@ def data_page(found: DataCheck, name: str) -> Page:
 
 
 def _subtitle(found: DataCheck) -> str:
-    rows = ", ".join(f"{file.rows:,} rows of {file.split}" for file in found.files)
+    rows = ", ".join(f"{count:,} rows of {split}" for split, count in found.rows.items())
     if found.contract is None:
         return rows
     inputs = "pairs of texts" if found.contract.input == "pair" else "texts"
@@ -82,7 +82,7 @@ def _splits(page: Page, found: DataCheck) -> None:
     page.table(
         header,
         [
-            [file.split, str(file.path), file.rows, file.encoding]
+            [file.split, file.path, file.rows, file.encoding or "-"]
             + ([*found.values.get(file.split, nothing)] if found.values else [])
             for file in found.files
         ],
@@ -91,7 +91,7 @@ def _splits(page: Page, found: DataCheck) -> None:
 
 
 def _labels(page: Page, found: DataCheck) -> None:
-    splits = [file.split for file in found.files]
+    splits = [*next(iter(found.labels.values()))]
     tagging = found.contract is not None and found.contract.kind == "tagging"
     page.heading("Entities" if tagging else "Labels")
     totals = {name: sum(counts[name] for counts in found.labels.values()) for name in splits}

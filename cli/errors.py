@@ -159,6 +159,7 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "teacher-is-folder": "Any checkpoint teaches: centra fit RECIPE.toml --teacher CHECKPOINT. One of this backbone "
     "becomes a module: centra task register NAME CHECKPOINT",
     "several-files": "Say which: --split dev=FILE, --split train=FILE",
+    "undivided-data": "Make a dev split: centra data split DATA --output FOLDER",
     "unknown-number": "If these are values and not classes: --kind regression",
     "unreadable-text": "Say which encoding it is in: --encoding NAME, for example latin-1",
     "unnamed-tags": "Give their names, one a line in their order: --labels FILE",

@@ -29,7 +29,6 @@ __all__ = [
     "FOLDER",
     "LABELS",
     "NUMBERS",
-    "PLACE",
     "TIME",
     "change_options",
     "column_option",
@@ -217,12 +216,10 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 DURATION = _Duration()
 """``0s``, ``30m``, ``12h``, ``7d``, ``2w``: a :class:`datetime.timedelta`."""
 FEATURE_CACHE = _FeatureCache()
+"""``20GB``, ``500 MB``, ``auto``: a :class:`centra.training.features.FeatureCache`; ``off``: None."""
 LABELS = _Labels()
 FOLDER = _Place(path_type=Path, file_okay=False)
 """A folder of this machine or in a bucket."""
-PLACE = _Place(path_type=Path)
-"""Anything of this machine or in a bucket."""
-"""``20GB``, ``500 MB``, ``auto``: a :class:`centra.training.features.FeatureCache`; ``off``: None."""
 COLUMNS = _Columns()
 NUMBERS = _Numbers()
 """``1,8,32``: a tuple of whole numbers from 1."""
@@ -292,11 +289,15 @@ def data_options(
     """Labelled data, and how to read them; the command gets ``data``.
 
     Args:
-        name: of the option that says where they are.
+        name: of the option that says where they are; or, without ``--``, of the argument.
         options: further ones of :func:`click.option` for it. Where it may be given several times,
             ``data`` is what was given, and ``reading`` makes of one its
             :class:`centra.data.source.DataSource`.
     """
+    if name.startswith("--"):
+        given = click.option(name, "data", **{"help": _DATA_HELP, "metavar": "PATH", **options})
+    else:
+        given = click.argument("data", metavar=name)
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
@@ -332,7 +333,7 @@ def data_options(
             ),
             encoding_option,
             column_option,
-            click.option(name, "data", **{"help": _DATA_HELP, "metavar": "PATH", **options}),
+            given,
         ):
             with_source = option(with_source)
         return with_source

@@ -71,7 +71,8 @@ class _Row:
     multiple=True,
     metavar="FILE",
     help="Lines of text, or of JSON objects with 'text' (and 'text_pair') or 'tokens', and perhaps "
-    "an 'id'. With --output also tables, and several; folders, patterns, and s3://BUCKET/PREFIX.",
+    "an 'id'. With --output also tables, and several; folders, those that datasets saved, too, patterns, "
+    "s3://BUCKET/PREFIX, and hf://ORG/NAME on the hub.",
 )
 @file_options
 @click.option(

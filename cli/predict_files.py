@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_printed", "file_options", "predict_files", "scoring_here", "scoring_on_ray"]
 
-_TABLES = ("csv", "tsv", "parquet", "json", "conll", "conllu")
+_TABLES = ("csv", "tsv", "parquet", "arrow", "json", "conll", "conllu")
 _PRINTED = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 
@@ -31,8 +31,8 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--output",
         metavar="DIR",
         help="Write the answers to each --input to a file of its name and format (.jsonl, .csv, .tsv, "
-        ".parquet; of .json, .conll and .txt JSONL) in this folder, or under s3://BUCKET/PREFIX. Repeated after a kill, "
-        "it goes on where it stopped.",
+        ".parquet; of .json, .conll and .txt JSONL, of .arrow Parquet) in this folder, or under "
+        "s3://BUCKET/PREFIX. Repeated after a kill, it goes on where it stopped.",
     )
     flat = click.option(
         "--flat",
@@ -75,6 +75,10 @@ def check_printed(
     if len(files) > 1:
         raise click.UsageError("several files of --input need --output DIR")
     for file in files:
+        if file.startswith("hf://") or Path(file).is_dir():
+            raise click.UsageError(
+                f"--input {file} stands for several files: it needs --output DIR"
+            )
         _PRINTED.convert(file, None, click.get_current_context())
         if Path(file).suffix.removeprefix(".").lower() in _TABLES:
             raise click.UsageError(

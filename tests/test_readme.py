@@ -32,7 +32,7 @@ ELSEWHERE = {
     "make test": "what is running now",
     "make check": "continuous integration",
     "make bench": "test_benchmarks.py",
-    "make docs": "tests/test_pages.py, but for the generator",
+    "make docs": "tests/test_docs_site.py, but for the generator",
     'curl -s localhost:8080/v1/predict -d {"inputs": ["wake me at seven"]}': "beside the server",
     "make torture": "tests/torture/, an hour of it; shorter ones are among the tests",
 }

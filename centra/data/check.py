@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from centra.data.findings import (
@@ -18,26 +19,36 @@ from centra.data.findings import (
 )
 from centra.data.inputs import parse_example, tagged_by_character
 from centra.data.lengths import measure
+from centra.data.readers import TORN_ROW
 from centra.data.repeats import find_repeats
+from centra.data.rows import (
+    is_undivided,
+    part_names,
+    read_files,
+    read_part,
+    torn_text,
+)
+from centra.data.source import DataSource, HubData
 from centra.errors import DataError
-from centra.formats.jsonl import read_data, read_jsonl
 from centra.progress import Progress, silent
-from centra.system.files import encoding_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from centra.data.inputs import Example
     from centra.data.labelling import Labelling
     from centra.data.lengths import Lengths, Truncated, Unit
     from centra.data.repeats import Repeats
+    from centra.data.rows import FileRows
+    from centra.data.source import Part
     from centra.formats.contract import Contract
     from centra.store.s3.path import S3Path
     from centra.tokenization.text_encoder import TextEncoder
 
 __all__ = ["CheckedFile", "DataCheck", "check_data"]
 
-_FILES = {"train": "train.jsonl", "dev": "dev.jsonl", "test": "test.jsonl"}
+_PARTS: tuple[Part, ...] = ("train", "dev", "test")
 _EMPTY = "empty-text"
 """The code of the one fault that is told apart."""
 _ANSWERS = {"label": "one label", "labels": "several labels", "tags": "a tag for each token"}
@@ -45,13 +56,15 @@ _ANSWERS = {"label": "one label", "labels": "several labels", "tags": "a tag for
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedFile:
-    """A file of a split."""
+    """A file of a split, or a split of ``datasets``."""
 
     split: str
-    path: Path | S3Path
+    path: str
+    """Or address."""
     rows: int
     """All there are, those that cannot be used, too."""
-    encoding: str
+    encoding: str | None
+    """None where it is no text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +72,7 @@ class DataCheck:
     """What a check of labelled data came to."""
 
     files: tuple[CheckedFile, ...]
-    """One a split, in the order train, dev, test."""
+    """In the order train, dev, test; several of a split that is in shards."""
     contract: Contract | None
     """What the data say of their task; None where they contradict themselves."""
     labels: Mapping[str, Mapping[str, int]]
@@ -85,14 +98,23 @@ class DataCheck:
         """What training would refuse."""
         return [finding for finding in self.findings if finding.level == "problem"]
 
+    @property
+    def rows(self) -> dict[str, int]:
+        """All rows of each split, in the order of the files."""
+        rows = dict.fromkeys((file.split for file in self.files), 0)
+        for file in self.files:
+            rows[file.split] += file.rows
+        return rows
+
     def only_in(self, label: str) -> str | None:
         """The one split that has a label; None where several do, or where there is one split."""
-        having = [split for split, count in self.labels[label].items() if count]
-        return having[0] if len(having) == 1 < len(self.files) else None
+        counts = self.labels[label]
+        having = [split for split, count in counts.items() if count]
+        return having[0] if len(having) == 1 < len(counts) else None
 
 
 def check_data(
-    data: Path | S3Path,
+    data: str | Path | S3Path | DataSource,
     *,
     encoder: TextEncoder | None = None,
     max_length: int | None = None,
@@ -102,24 +124,24 @@ def check_data(
     """Check labelled data.
 
     Args:
-        data: a folder with ``train.jsonl``, ``dev.jsonl`` and ``test.jsonl``, of which any may be
-            missing, or one such file.
+        data: what :func:`centra.data.rows.read_files` reads, of which any part may be missing; or one
+            file. A part ``test`` without labels is left out.
         encoder: the backbone's, which tells how long texts are; None counts words or characters.
         max_length: the encoder's: tokens that are kept of an input.
         labelling: what the labels mean, where the data do not say it.
         progress: told of each file that is read.
 
     Raises:
-        DataError: there is no such file, or one cannot be read at all; a row that can be read but
-            not used is a finding.
+        DataError: there is no such file, or one cannot be read at all; a row that cannot be read, or
+            not used, is a finding.
         StoreError: data in a bucket cannot be reached.
     """
-    files, splits, findings = _read(data, progress)
+    files, splits, findings = _read(DataSource.of(data), progress)
     contract, splits, remarks, faults = _contract(splits, labelling)
     findings += faults
     repeats = find_repeats(splits)
     counts = {name: count_labels(examples) for name, examples in splits.items()}
-    unit, lengths, truncated = measure(splits, encoder)
+    unit, lengths, truncated = measure(splits, encoder, progress)
     findings += label_findings(splits, counts)
     findings += repeat_findings(splits, repeats)
     if truncated is not None and max_length is not None:
@@ -142,27 +164,40 @@ def check_data(
 
 
 def _read(
-    data: Path | S3Path, progress: Progress
+    source: DataSource, progress: Progress
 ) -> tuple[list[CheckedFile], dict[str, list[Example]], list[Finding]]:
     """The splits that there are, and a finding for each row that cannot be used."""
     files: list[CheckedFile] = []
     splits: dict[str, list[Example]] = {}
     faults: list[tuple[str, DataError]] = []
-    for split, path, content in _contents(data):
-        rows = [*read_jsonl(Path(str(path)), content)]
+    findings: list[Finding] = []
+    for split, parts in _parts(source).items():
+        rows = [row for file in parts for row in file.kept]
+        files += [
+            CheckedFile(split=split, path=file.name, rows=len(file.rows), encoding=file.encoding)
+            for file in parts
+        ]
+        findings += [
+            Finding(level="warning", code=TORN_ROW, text=torn_text(file), places=(*file.torn,))
+            for file in parts
+            if file.torn
+        ]
+        progress(f"read {parts[0].name.rpartition('/')[2]}", len(rows), len(rows))
+        if split == "test" and rows and not any(_is_labelled(row) for _, row in rows):
+            text = f"no row of {split} has a label: nothing can be measured on it"
+            findings.append(Finding(level="warning", code="no-labels", text=text))
+            continue
         characters = tagged_by_character(fields for _, fields in rows)
         examples = splits.setdefault(split, [])
-        for where, fields in rows:
+        for where, row in rows:
             try:
-                examples.append(parse_example(fields, where, characters=characters))
+                if isinstance(row, DataError):
+                    raise row
+                examples.append(parse_example(row, where, characters=characters))
             except DataError as error:
                 faults.append((where, error))
-        files.append(
-            CheckedFile(split=split, path=path, rows=len(rows), encoding=encoding_of(content))
-        )
-        progress(f"read {path.name}", len(rows), len(rows))
-    findings = _fault_findings(files, faults)
-    if files[0].path != data:
+    findings += _fault_findings(files, faults)
+    if not is_undivided(source):
         findings += [
             Finding(level="problem", code=f"no-{name}", text=f"there is no split {name}")
             for name in ("train", "dev")
@@ -171,22 +206,29 @@ def _read(
     return files, splits, findings
 
 
-def _contents(data: Path | S3Path) -> list[tuple[str, Path | S3Path, bytes]]:
-    """Per split its file and the file's bytes."""
-    if isinstance(data, Path) and not data.is_dir():
-        split = next((name for name, file in _FILES.items() if data.name == file), data.stem)
-        return [(split, data, read_data(data))]
-    found: list[tuple[str, Path | S3Path, bytes]] = []
-    for split, name in _FILES.items():
-        file = data / name
-        content = file.read_bytes() if not isinstance(file, Path) or file.is_file() else None
-        if content is not None:
-            found.append((split, file, content))
-    if not found and isinstance(data, Path):
-        read_data(data / _FILES["train"])  # It says what is there instead.
+def _parts(source: DataSource) -> dict[str, list[FileRows]]:
+    """Per split its files."""
+    place = source.place
+    if is_undivided(source) and not isinstance(place, HubData):
+        stem = PurePath(place.name).stem
+        name = next((part for part in _PARTS if stem in part_names(source, part)), stem)
+        return {name: read_files(source, "train")}
+    found: dict[str, list[FileRows]] = {}
+    for part in _PARTS:
+        # What was said to be another part is not looked at twice.
+        others = {PurePath(name).stem for other, name in source.splits.items() if other != part}
+        if others & {*part_names(source, part)}:
+            continue
+        if files := read_files(source, part, labelled=part != "test"):
+            found[part] = files
     if not found:
-        raise DataError(f"{data}: holds none of {', '.join(_FILES.values())}")
+        read_part(source, "train")  # It says what is there instead.
     return found
+
+
+def _is_labelled(row: object) -> bool:
+    fields = row if isinstance(row, Mapping) else {}
+    return any(fields.get(name) is not None for name in ("label", "labels"))
 
 
 def _fault_findings(

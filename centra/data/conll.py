@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from centra.data.source import DATA_FIELDS
 from centra.errors import DataError
 
 if TYPE_CHECKING:
@@ -15,16 +16,19 @@ __all__ = ["conll_rows"]
 _UNIVERSAL = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
 _PART = re.compile(r"\d+[-.]\d+")
 """The id of a span of tokens that are written as one, or of an empty node: neither is a token."""
+_COMMENT = re.compile(r"# ?[\w.]+ = ")
+"""What no token of ``#`` looks like, however many columns there are."""
 _EXPECTED = "expected a token and its tag a line, and a blank line between sentences"
 
 
 def conll_rows(
     text: str, where: str, columns: Mapping[str, str], *, universal: bool = False
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each sentence, with the place of its first token.
+) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
+    """Each sentence, with the place of its first token; instead of one that cannot be read its error.
 
     Columns are apart by tabs, where the first token's are, else by spaces. Lines that begin with ``#``
-    and have another number of columns are comments; ``-DOCSTART-`` begins a document.
+    and have another number of columns are comments, of which ``# NAME = VALUE`` is a column of the
+    sentence that follows; ``-DOCSTART-`` begins a document.
 
     Args:
         text: the file's.
@@ -34,28 +38,45 @@ def conll_rows(
         universal: whether it is CoNLL-U, whose tokens are the second column.
 
     Raises:
-        DataError: a line has another number of columns than the first, or no such column; the line
-            is named.
+        DataError: there is no token, or no such column; the line is named.
     """
     table = _Table(where, columns, universal=universal)
-    tokens: list[str] = []
-    tags: list[str] = []
-    first = 0
-    for number, line in enumerate(_lines(text), 1):
+    sentence = _Sentence()
+    for number, line in enumerate((*_lines(text), ""), 1):
         if not line.strip():
-            if tokens:
-                yield f"{where}:{first}", {"tokens": tokens, "labels": tags}
-                tokens, tags = [], []
+            if sentence.first:
+                found = {**sentence.said, "tokens": sentence.tokens, "labels": sentence.tags}
+                yield f"{where}:{sentence.first}", sentence.error or found
+                sentence = _Sentence()
             continue
-        cells = table.cells(line, number, inside=bool(tokens))
+        try:
+            cells = table.cells(line, number, inside=bool(sentence.first))
+        except DataError as error:
+            if not table.is_known:
+                raise
+            sentence.error = sentence.error or error
+            sentence.first = sentence.first or number
+            continue
         if cells is None:
+            sentence.said |= _said(line)
             continue
-        first = first if tokens else number
-        tokens.append(cells[0])
-        tags.append(cells[1])
-    if tokens:
-        yield f"{where}:{first}", {"tokens": tokens, "labels": tags}
+        sentence.first = sentence.first or number
+        sentence.tokens.append(cells[0])
+        sentence.tags.append(cells[1])
     table.check_found()
+
+
+class _Sentence:
+    """What is known of a sentence so far."""
+
+    def __init__(self) -> None:
+        self.first = 0
+        """The line of its first token."""
+        self.tokens: list[str] = []
+        self.tags: list[str] = []
+        self.said: dict[str, str] = {}
+        """What comments say of it."""
+        self.error: DataError | None = None
 
 
 class _Table:
@@ -73,11 +94,17 @@ class _Table:
         self._delimiter: str | None = None
         self._count = self._token = self._tag = 0
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a token has said which columns there are."""
+        return bool(self._count)
+
     def cells(self, line: str, number: int, *, inside: bool) -> tuple[str, str] | None:
         """The token and the tag of a line; None where it has none."""
         where = f"{self._where}:{number}"
         cells = self._split(line)
-        if line.startswith("#") and (self._universal or len(cells) != self._count) and not inside:
+        is_comment = self._universal or len(cells) != self._count or _COMMENT.match(line)
+        if line.startswith("#") and is_comment and not inside:
             name, equals, value = line.removeprefix("#").partition("=")
             if equals and name.strip() == "global.columns":
                 self._names = (*value.split(),)
@@ -107,18 +134,19 @@ class _Table:
 
     def _begin(self, line: str, where: str) -> None:
         self._delimiter = "\t" if "\t" in line else None
-        self._count = len(self._split(line))
-        if self._count < 2:
+        count = len(self._split(line))
+        if count < 2:
             raise DataError(f"{where}: has one column; {_EXPECTED}")
         usual = "2" if self._universal else "1"
-        self._token = self._place("tokens", usual, where)
-        self._tag = self._place("labels", str(self._count), where)
+        self._token = self._place("tokens", usual, count, where)
+        self._tag = self._place("labels", str(count), count, where)
         if self._token == self._tag:
             raise DataError(
                 f"{where}: tokens and labels are both column {self._tag + 1}; name another for one of them"
             )
+        self._count = count
 
-    def _place(self, field: str, usual: str, where: str) -> int:
+    def _place(self, field: str, usual: str, count: int, where: str) -> int:
         column = self._columns.get(field, usual)
         if column in self._names:
             return self._names.index(column)
@@ -126,16 +154,25 @@ class _Table:
             known = f"its columns are {', '.join(self._names)}" if self._names else "it names none"
             raise DataError(
                 f"{where}: has no column {column!r} for {field!r}; {known}; a number from 1 to "
-                f"{self._count} says which"
+                f"{count} says which"
             )
-        if not 1 <= int(column) <= self._count:
+        if not 1 <= int(column) <= count:
             raise DataError(
-                f"{where}: has {self._count} columns, and none of number {column} for {field!r}"
+                f"{where}: has {count} columns, and none of number {column} for {field!r}"
             )
         return int(column) - 1
 
     def _split(self, line: str) -> list[str]:
         return line.rstrip("\r\n").split("\t") if self._delimiter else line.split()
+
+
+def _said(line: str) -> dict[str, str]:
+    """What a comment says of the sentence after it."""
+    name, equals, value = line.removeprefix("#").partition("=")
+    name = name.strip()
+    if not line.startswith("#") or not equals or name in ("global.columns", *DATA_FIELDS):
+        return {}
+    return {name: value.strip()}
 
 
 def _lines(text: str) -> list[str]:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from centra.data.glue import glue_layout
 from centra.data.lines import LARGEST_ROW, LineFile, fault_of
-from centra.data.readers import Position, check_columns, chunks_of_lines, parse_fields
+from centra.data.readers import (
+    TORN_ROW,
+    Position,
+    check_columns,
+    chunks_of_lines,
+    other_columns,
+    parse_fields,
+)
 from centra.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,6 +75,8 @@ class CsvReader:
         self.delimiter, self.columns = _header(text, named, delimiter)
         headerless = labelled and _are_numbers(named, self.columns)
         layout = glue_layout(text, self.columns, named) if delimiter == "\t" else None
+        # A few rows of QQP are torn as they come.
+        self._is_glue = layout is not None
         if layout is not None:
             # The files of GLUE have tabs and quotation marks as they come.
             self.delimiter, self.columns = "\t", text.rstrip("\r\n").split("\t")
@@ -81,8 +90,11 @@ class CsvReader:
         try:
             next(self._reader(iter([text.rstrip("\r\n")])))
         except csv.Error as error:  # What the answers add would not be part of it.
+            fault = f"not CSV ({error})"
+            if "\r" in text.rstrip("\r\n"):
+                fault = "its lines end in carriage returns alone; save it with line feeds"
             raise DataError(
-                f"{name}:1: not CSV ({error}); expected the names of the columns, on one line"
+                f"{name}:1: {fault}; expected the names of the columns, on one line"
             ) from error
         self.header = self._lines.mark + data.rstrip(b"\r\n")
         """The first row, with the byte-order mark that tells Excel of UTF-8."""
@@ -96,6 +108,9 @@ class CsvReader:
         }
         if headerless:
             self._lines.go_to(len(self._lines.mark), 0)
+        self._others = {
+            column: self.columns.index(column) for column in other_columns(self.columns, named)
+        }
         self.start = Position(offset=self._lines.offset, line=self._lines.number)
 
     def read(self, start: Position | None = None) -> Iterator[Rows]:
@@ -104,15 +119,32 @@ class CsvReader:
         self._lines.go_to(start.offset, start.line)
         yield from chunks_of_lines(self._lines, self._rows())
 
-    def fields(self) -> Iterator[tuple[str, dict[str, str | None] | str]]:
+    def values(self) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
         """See :class:`centra.data.readers.Reader`."""
         self._lines.go_to(self.start.offset, self.start.line)
         for number, cells, data in self._records():
             place = f"{self._name}:{number}"
-            if data is not None and (torn := self._torn(data)):
-                yield place, f"{place}: {torn}"
-            else:
-                yield place, self._row(cells, data, place)[0]
+            yield place, self._value(cells, data, place)
+
+    def _value(
+        self, cells: list[str] | str, data: bytes | None, where: str
+    ) -> dict[str, Any] | DataError:
+        """What a record has, by field and by other column, or what is wrong with it."""
+        if fault := fault_of(data):
+            return DataError(f"{where}: {fault}", code="unreadable-text")
+        mend = "mend the row, or leave it out"
+        if torn := self._torn(data or b""):
+            return DataError(f"{where}: {torn}", code="bad-row")
+        if isinstance(cells, str):
+            return DataError(f"{where}: {cells}; {mend}", code="bad-row")
+        if uneven := self._uneven(cells):
+            code = TORN_ROW if self._is_glue else "bad-row"
+            return DataError(f"{where}: {uneven}; {mend}", code=code)
+        for field, place in self._places.items() if self._is_glue else ():
+            if not cells[place].strip():
+                return DataError(f"{where}: column {self.named[field]!r} is empty", code=TORN_ROW)
+        places = {**self._places, **self._others}
+        return {name: cells[place] or None for name, place in places.items()}
 
     def _rows(self) -> Iterator[tuple[str, Input | str, bytes]]:
         for number, cells, data in self._records():
@@ -166,12 +198,18 @@ class CsvReader:
     ) -> tuple[dict[str, str | None] | str, bytes]:
         """A record's fields or error, and what goes on of it."""
         fault = fault_of(data) or (cells if isinstance(cells, str) else None)
-        if fault is None and len(cells) != len(self.columns):
-            fault = f"has {len(cells)} cells, and the header has {len(self.columns)}"
+        if fault is None:
+            fault = self._uneven(cells)
         if fault is not None or isinstance(cells, str) or data is None:
             return f"{where}: {fault}", self._mended(data)
         fields = {field: cells[place] or None for field, place in self._places.items()}
         return fields, data.rstrip(b"\r\n")
+
+    def _uneven(self, cells: Sequence[str]) -> str | None:
+        """Whether a record has another number of cells than there are columns."""
+        if len(cells) == len(self.columns):
+            return None
+        return f"has {len(cells)} cells, and the header has {len(self.columns)}"
 
     def _mended(self, data: bytes | None) -> bytes:
         """A row with as many cells as the header has, of whatever can be read."""
@@ -235,14 +273,19 @@ def _header(text: str, named: Mapping[str, str], usual: str) -> tuple[str, list[
     """What separates cells, and the columns.
 
     Spreadsheets in half of the world write semicolons. It is what makes a column of the name of the
-    texts, or else what is usual.
+    texts; or else what is usual, where that makes columns, and what makes the most of them.
     """
     odd = (char for char in text.rstrip("\r\n") if not (char.isalnum() or char in _PART_OF_NAMES))
     for delimiter in dict.fromkeys((usual, *_DELIMITERS, *odd)):
         names = _cells(text, delimiter)
         if {named["text"], named["tokens"]} & {*names}:
             return delimiter, names
-    return usual, _cells(text, usual)
+    found = usual if len(_cells(text, usual)) > 1 else _most_cells(text)
+    return found, _cells(text, found)
+
+
+def _most_cells(text: str) -> str:
+    return max(_DELIMITERS, key=lambda delimiter: len(_cells(text, delimiter)))
 
 
 def _are_numbers(named: Mapping[str, str], columns: Sequence[str]) -> bool:

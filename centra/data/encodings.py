@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 from typing import TYPE_CHECKING
 
 from centra.errors import DataError
+from centra.system.files import encoding_of
 
 if TYPE_CHECKING:
     from io import BufferedReader
 
-__all__ = ["as_utf8", "decode"]
+__all__ = ["as_utf8", "decode", "encoding_read", "undecodable", "what_packed"]
 
-_MARKS = (
-    # UTF-32 first: its mark begins with that of UTF-16.
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 _PACKED = {
     b"\x1f\x8b": "compressed by gzip: unpack it with gunzip",
     b"BZh": "compressed by bzip2: unpack it with bunzip2",
@@ -28,9 +20,29 @@ _PACKED = {
     b"\x28\xb5\x2f\xfd": "compressed by zstd: unpack it with unzstd",
     b"PK\x03\x04": "a zip archive, or a spreadsheet: save it as CSV",
     b"PAR1": "a Parquet file: name it .parquet",
-    b"ARROW1": "an Arrow file: save it as Parquet",
+    b"ARROW1": "an Arrow file: name it .arrow",
     b"SQLite format 3": "an SQLite database: write its rows as CSV",
 }
+
+
+def what_packed(head: bytes) -> str | None:
+    """What a file is that is no text, and what to do about it; None where it may be text.
+
+    Args:
+        head: how it begins.
+    """
+    return next((what for mark, what in _PACKED.items() if head.startswith(mark)), None)
+
+
+def encoding_read(data: bytes, encoding: str | None = None) -> str:
+    """The encoding that a file of text is read in, as Python names it.
+
+    Args:
+        data: how it begins.
+        encoding: where no byte-order mark says another; None for UTF-8.
+    """
+    marked = encoding_of(data)
+    return marked if marked != "utf-8" else encoding or marked
 
 
 def as_utf8(file: BufferedReader, where: str, encoding: str | None = None) -> BufferedReader:
@@ -46,8 +58,7 @@ def as_utf8(file: BufferedReader, where: str, encoding: str | None = None) -> Bu
     file.seek(0)
     head = file.read(4)
     file.seek(0)
-    marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
-    if (marked or encoding or "utf-8") in ("utf-8", "utf-8-sig"):
+    if encoding_read(head, encoding) in ("utf-8", "utf-8-sig"):
         return file
     return io.BufferedReader(io.BytesIO(decode(file.read(), where, encoding).encode()))
 
@@ -63,21 +74,15 @@ def decode(data: bytes, where: str, encoding: str | None = None) -> str:
     Raises:
         DataError: it is no text, or in another encoding; line and column are named.
     """
-    for mark, what in _PACKED.items():
-        if data.startswith(mark):
-            raise DataError(f"{where}: is {what}", code="not-text", file=where)
-    marked = next((name for mark, name in _MARKS if data.startswith(mark)), None)
-    name = marked or encoding or "utf-8"
+    if what := what_packed(data):
+        raise DataError(f"{where}: is {what}", code="not-text", file=where)
+    name = encoding_read(data, encoding)
     try:
         text = data.decode(name)
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode(name, errors="replace")
-        line = before.count("\n") + 1
-        column = len(before) - (before.rfind("\n") + 1) + 1
+        line, fault = undecodable(error, name, encoding or "UTF-8")
         raise DataError(
-            f"{where}:{line}: column {column} cannot be read as {encoding or 'UTF-8'} text "
-            f"({name}: {error.reason}); say which "
-            "encoding it is in, or save it as UTF-8",
+            f"{where}:{line + 1}: {fault}",
             code="unreadable-text",
             file=where,
         ) from error
@@ -90,3 +95,24 @@ def decode(data: bytes, where: str, encoding: str | None = None) -> str:
             file=where,
         )
     return text
+
+
+def undecodable(
+    error: UnicodeDecodeError, name: str = "utf-8", shown: str = "UTF-8"
+) -> tuple[int, str]:
+    """Where bytes cannot be decoded, and what to do.
+
+    Args:
+        error: what decoding them came to.
+        name: of the encoding, as Python names it.
+        shown: the encoding that they should be in, for people.
+
+    Returns:
+        The lines before it, and a sentence that names the column.
+    """
+    before = error.object[: error.start].decode(name, errors="replace")
+    column = len(before) - (before.rfind("\n") + 1) + 1
+    return before.count("\n"), (
+        f"column {column} cannot be read as {shown} text ({name}: {error.reason}); say which "
+        "encoding it is in, or save it as UTF-8"
+    )

@@ -123,8 +123,8 @@ def label_findings(
         counts: per split what :func:`count_labels` gives.
     """
     found: list[Finding] = []
-    train = counts.get(TRAIN)
-    if train is None:
+    train = counts.get(TRAIN, {})
+    if not splits.get(TRAIN):
         return found
     for name in splits:
         unknown = [label for label in counts[name] if label not in train]

@@ -9,12 +9,20 @@ from centra.errors import UsageError
 
 __all__ = ["DATA_SUFFIXES", "SUFFIXES", "DataFormat", "FileFormat", "format_of", "output_name"]
 
-FileFormat = Literal["jsonl", "json", "csv", "tsv", "parquet", "conll", "conllu", "txt"]
+FileFormat = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow", "conll", "conllu", "txt"]
 """Of files of inputs, which are answered row by row."""
-DataFormat = Literal["jsonl", "json", "csv", "tsv", "parquet", "conll", "conllu"]
+DataFormat = Literal["jsonl", "json", "csv", "tsv", "parquet", "arrow", "conll", "conllu"]
 """Of files of labelled examples."""
 _OTHER_NAMES = {"ndjson": "jsonl", "pq": "parquet", "text": "txt"}
-SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet", ".txt", *(f".{name}" for name in _OTHER_NAMES))
+SUFFIXES = (
+    ".jsonl",
+    ".csv",
+    ".tsv",
+    ".parquet",
+    ".arrow",
+    ".txt",
+    *(f".{name}" for name in _OTHER_NAMES),
+)
 """How the names of files of inputs end that are looked for in folders; a .json file may be anything."""
 DATA_SUFFIXES: dict[str, DataFormat] = {
     ".jsonl": "jsonl",
@@ -25,6 +33,7 @@ DATA_SUFFIXES: dict[str, DataFormat] = {
     ".tab": "tsv",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".arrow": "arrow",
     ".conll": "conll",
     ".conll03": "conll",
     ".bio": "conll",
@@ -57,7 +66,8 @@ def format_of(name: str) -> FileFormat:
     elif not suffix:
         what = "its name has no suffix, which tells the format"
     raise UsageError(
-        f"{name}: {what}; expected .jsonl, .json, .csv, .tsv, .parquet, .conll, or .txt for lines of text",
+        f"{name}: {what}; expected .jsonl, .json, .csv, .tsv, .parquet, .arrow, .conll, or .txt for "
+        "lines of text",
         code="unknown-file-format",
         file=name,
     )
@@ -71,7 +81,9 @@ def output_name(name: str) -> str:
 
     Returns:
         The same; ``NAME.jsonl`` where its format has no place for answers: of lines of text, of one JSON
-        document and of CoNLL.
+        document and of CoNLL; and ``NAME.parquet`` of Arrow.
     """
-    has_place = format_of(name) in ("jsonl", "csv", "tsv", "parquet")
-    return name if has_place else f"{PurePath(name).stem}.jsonl"
+    form = format_of(name)
+    if form in ("jsonl", "csv", "tsv", "parquet"):
+        return name
+    return f"{PurePath(name).stem}.{'parquet' if form == 'arrow' else 'jsonl'}"

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from centra.data.readers import json_value, other_columns
 from centra.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from centra.data.source import HubData
 
-__all__ = ["dataset_rows", "is_saved_dataset", "label_names"]
+__all__ = [
+    "dataset_rows",
+    "has_split",
+    "is_saved_dataset",
+    "is_undivided",
+    "kept_files",
+    "label_names",
+]
 
 _ONE, _SEVERAL = "state.json", "dataset_dict.json"
 
@@ -24,10 +33,36 @@ def is_saved_dataset(folder: Path) -> bool:
     )
 
 
+def is_undivided(folder: Path) -> bool:
+    """Whether what ``save_to_disk`` wrote into a folder has no splits."""
+    return not (folder / _SEVERAL).is_file()
+
+
+def has_split(place: Path | HubData, names: Sequence[str]) -> bool:
+    """Whether a data set has a split of one of some names; one without splits has them all.
+
+    Raises:
+        UsageError, DataError: see :func:`dataset_rows`.
+    """
+    found = _load(place)
+    return not isinstance(found, dict) or any(name in found for name in names)
+
+
+def kept_files(place: HubData) -> list[Path]:
+    """The Arrow files of all splits of a data set of the hub, on this machine.
+
+    Raises:
+        UsageError, DataError: see :func:`dataset_rows`.
+    """
+    found = _load(place)
+    splits = found.values() if isinstance(found, dict) else [found]
+    return [Path(file["filename"]) for split in splits for file in split.cache_files]
+
+
 def dataset_rows(
     place: Path | HubData, names: tuple[str, ...], columns: Mapping[str, str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each row of a split, with its place.
+    """Each row of a split, with its place: what it has by field, and by other column of texts or numbers.
 
     Numbers that stand for named classes are given by their names.
 
@@ -40,15 +75,7 @@ def dataset_rows(
         UsageError: ``datasets`` is not installed.
         DataError: there is no such data set, split or column.
     """
-    datasets = _datasets()
-    try:
-        found = _load(datasets, place)
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0][:300]
-        raise DataError(
-            f"{place}: cannot be read by datasets ({reason or type(error).__name__})",
-            code="dataset-unreadable",
-        ) from error
+    found = _load(place)
     if isinstance(found, dict):
         name = next((name for name in names if name in found), None)
         if name is None:
@@ -73,11 +100,18 @@ def dataset_rows(
             code="no-text-column",
             file=where,
         )
-    name_of = {field: label_names(rows.features[column]) for field, column in used.items()}
-    for number, row in enumerate(rows.select_columns([*dict.fromkeys(used.values())]), 1):
+    others = [
+        column
+        for column in other_columns(rows.column_names, columns)
+        if _is_plain(rows.features[column])
+    ]
+    read = {**used, **dict(zip(others, others, strict=True))}
+    name_of = {name: label_names(rows.features[column]) for name, column in read.items()}
+    name_of |= {name: _plain_value(name_of[name]) for name in others}
+    for number, row in enumerate(rows.select_columns([*dict.fromkeys(read.values())]), 1):
         yield (
             f"{where}: row {number}",
-            {field: name_of[field](row[column]) for field, column in used.items()},
+            {name: name_of[name](row[column]) for name, column in read.items()},
         )
 
 
@@ -92,6 +126,16 @@ def label_names(feature: Any) -> Callable[[Any], Any]:
     return lambda value: value
 
 
+def _plain_value(named: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: json_value(named(value))
+
+
+def _is_plain(feature: Any) -> bool:
+    """Whether a column has texts, numbers or classes: what its rows can be sliced by."""
+    kind = str(getattr(feature, "dtype", "")) if not getattr(feature, "feature", None) else ""
+    return kind.startswith(("int", "uint", "float", "bool", "string", "large_string"))
+
+
 def _name(names: list[str], value: Any) -> Any:
     """The class of a number; None for -1, which stands for no label."""
     if isinstance(value, int) and not isinstance(value, bool):
@@ -102,10 +146,29 @@ def _name(names: list[str], value: Any) -> Any:
     return value
 
 
-def _load(datasets: Any, place: Path | HubData) -> Any:
-    if isinstance(place, Path):
-        return datasets.load_from_disk(str(place))
-    return datasets.load_dataset(place.name, place.config, revision=place.revision)
+def _load(place: Path | HubData) -> Any:
+    datasets = _datasets()
+    if not isinstance(place, Path) and Path(place.name).exists():
+        raise DataError(
+            f"{place}: here lies {place.name}, which datasets would read instead of the hub; give the path "
+            "of what lies here, or go to another folder",
+            code="local-and-hub",
+        )
+    try:
+        if isinstance(place, Path):
+            return datasets.load_from_disk(str(place))
+        return _load_from_hub(place)
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0][:300]
+        raise DataError(
+            f"{place}: cannot be read by datasets ({reason or type(error).__name__})",
+            code="dataset-unreadable",
+        ) from error
+
+
+@lru_cache(1)  # The hub is asked for each part.
+def _load_from_hub(place: HubData) -> Any:
+    return _datasets().load_dataset(place.name, place.config, revision=place.revision)
 
 
 def _datasets() -> Any:

@@ -219,13 +219,13 @@ def read_examples(path: Path | DataSource, progress: Progress = silent) -> list[
     Raises:
         DataError: the file is missing or empty, or a row is malformed; file and line are named.
     """
-    from centra.data.rows import PartRows, file_rows, read_part
+    from centra.data.rows import PartRows, read_file, read_part
     from centra.data.source import DataSource
 
     if isinstance(path, DataSource):
         part = read_part(path, "dev")
     else:
-        part = PartRows(name=str(path), rows=file_rows(path, DataSource(place=path)))
+        part = PartRows.of([read_file(path, DataSource(place=path))])
     return examples_of(part, progress)
 
 

@@ -86,13 +86,17 @@ def read_for(
         remark: told what was taken for what.
 
     Raises:
-        DataError: see :func:`centra.data.inputs.read_examples` and :func:`read_as`; or a text where the
+        DataError: see :func:`centra.data.inputs.examples_of` and :func:`read_as`; or a text where the
             task takes pairs, or a pair where it takes a text.
     """
-    from centra.data.inputs import read_examples
+    from centra.data.inputs import examples_of
+    from centra.data.rows import read_part
     from centra.data.source import DataSource
 
-    examples = read_examples(DataSource.of(data), progress)
+    part = read_part(DataSource.of(data), "dev")
+    for text in part.remarks:
+        remark(text)
+    examples = examples_of(part, progress)
     reading = read_as(spec.kind, examples, spec.logit_names)
     for text in reading.remarks:
         remark(text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from centra.data.tags import tagged_spans
 from centra.data.words import mostly_unspaced
+from centra.progress import Progress, silent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -65,13 +66,16 @@ class Truncated:
 
 
 def measure(
-    splits: Mapping[str, Sequence[Example]], encoder: TextEncoder | None
+    splits: Mapping[str, Sequence[Example]],
+    encoder: TextEncoder | None,
+    progress: Progress = silent,
 ) -> tuple[Unit, dict[str, Lengths], dict[str, Truncated] | None]:
     """Measure the inputs of each split.
 
     Args:
         splits: by name, their examples; tags in BIO.
         encoder: of the backbone; None counts words or characters, and finds nothing that is cut.
+        progress: told of the inputs that are tokenised.
 
     Returns:
         What is counted; per split with rows the lengths; and what is cut, where that is known.
@@ -92,7 +96,9 @@ def measure(
         found: Counter[int] = Counter()
         places: list[str] = []
         cut: Counter[str] = Counter()
-        for example, row in _encoded(examples, encoder):
+        for done, (example, row) in enumerate(_encoded(examples, encoder), 1):
+            if done % _BATCH == 0 or done == len(examples):
+                progress(f"tokenised {name}", done, len(examples))
             found[row.given or len(row.input_ids)] += 1
             if row.given:
                 places.append(example.where)

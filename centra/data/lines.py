@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import TYPE_CHECKING, NamedTuple
 
+from centra.data.encodings import undecodable, what_packed
 from centra.errors import DataError
 
 if TYPE_CHECKING:
@@ -15,20 +16,8 @@ __all__ = ["LARGEST_ROW", "Line", "LineFile", "fault_of"]
 LARGEST_ROW = 4 * 2**20
 """Bytes of a row; a longer one is passed over, and is an error."""
 
-_MARKS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-    b"\x1f\x8b": "compressed by gzip",
-    b"BZh": "compressed by bzip2",
-    b"\xfd7zXZ": "compressed by xz",
-    b"\x28\xb5\x2f\xfd": "compressed by zstd",
-    b"PK\x03\x04": "a zip archive, or a spreadsheet",
-    b"PAR1": "a Parquet file",
-    b"ARROW1": "an Arrow file",
-    b"SQLite format 3": "an SQLite database",
-}
+
+_NUL = "holds NUL characters, as UTF-16 without a byte-order mark does"
 
 
 class Line(NamedTuple):
@@ -45,8 +34,15 @@ class Line(NamedTuple):
 class LineFile:
     """A file of lines that is read from any line on."""
 
-    def __init__(self, file: BufferedReader, name: str) -> None:
+    def __init__(
+        self, file: BufferedReader, name: str, expected: str = "expected text in UTF-8"
+    ) -> None:
         """Look at how it begins.
+
+        Args:
+            file: it is open for reading and can seek; see :func:`centra.data.encodings.as_utf8`.
+            name: what errors call it.
+            expected: what errors say should be there.
 
         Raises:
             DataError: it is no text in UTF-8.
@@ -54,13 +50,13 @@ class LineFile:
         self._file = file
         file.seek(0)
         head = file.read(16)
-        for mark, what in _MARKS.items():
-            if head.startswith(mark):
-                raise DataError(f"{name}: is {what}; expected text in UTF-8")
+        if what := what_packed(head):
+            raise DataError(f"{name}: is {what}; {expected}", code="not-text", file=name)
         if b"\0" in head[:4]:
             raise DataError(
-                f"{name}: holds NUL characters, as UTF-16 without a byte-order mark does; expected "
-                "text in UTF-8"
+                f"{name}:1: {_NUL}; {expected}",
+                code="unreadable-text",
+                file=name,
             )
         self.mark = codecs.BOM_UTF8 if head.startswith(codecs.BOM_UTF8) else b""
         """The byte-order mark that it begins with, if it has one."""
@@ -101,5 +97,6 @@ def fault_of(data: bytes | None) -> str | None:
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        return f"cannot be read as UTF-8 text ({error.reason} at byte {error.start + 1})"
+        below, fault = undecodable(error)
+        return f"{f'{below} lines below, ' if below else ''}{fault}"
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from centra.data.readers import (
     CHUNK_BYTES,
@@ -12,6 +12,8 @@ from centra.data.readers import (
     Position,
     Rows,
     check_columns,
+    json_value,
+    other_columns,
     parse_fields,
 )
 from centra.errors import DataError, UsageError
@@ -22,14 +24,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-__all__ = ["ParquetReader", "pyarrow_modules"]
+__all__ = ["UNIT_ROWS", "ParquetReader", "pyarrow_modules"]
 
-_UNIT = 256
+UNIT_ROWS = 256
 """Rows that are read at once; chunks are made of whole units."""
 
 
 class ParquetReader:
     """A Parquet file: rows go on with their columns' types."""
+
+    format: ClassVar[str] = "Parquet"
+    """For people."""
 
     def __init__(
         self, file: BinaryIO, name: str, named: Mapping[str, str], reserved: Sequence[str]
@@ -39,24 +44,27 @@ class ParquetReader:
         Raises:
             DataError: it is no Parquet file, or a column is of another type than texts.
         """
-        pa, parquet = pyarrow_modules()
+        pa, _ = pyarrow_modules()
         file.seek(0, io.SEEK_END)
         self._size = file.tell()
         file.seek(0)
         try:
-            # Pages are read as they are needed, and not whole row groups.
-            self._file = parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
-            self.schema: Any = self._file.schema_arrow
+            self.schema: Any = self._open(file)
             self.columns: list[str] = list(self.schema.names)
         # A name that is no UTF-8 is a ValueError.
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise DataError(f"{name}: is no Parquet file ({_line(error)})") from error
+            raise DataError(f"{name}: is no {self.format} file ({_line(error)})") from error
         self._name = name
         check_columns(name, self.columns, named, reserved)
         self.named = {field: c for field, c in named.items() if c in self.columns}
         for field, column in self.named.items():
             if field in FIELDS:
                 self._check_type(field, column)
+        self._others = [
+            column
+            for column in other_columns(self.columns, named)
+            if _is_plain(self.schema.field(self.columns.index(column)).type)
+        ]
         self.start = Position(offset=0, line=0)
 
     def read(self, start: Position | None = None) -> Iterator[Rows]:
@@ -74,13 +82,31 @@ class ParquetReader:
         if waiting:
             yield self._chunk(pa.Table.from_batches(waiting), done)
 
-    def fields(self) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
-        """See :class:`centra.data.readers.Reader`."""
+    def values(self) -> Iterator[tuple[str, dict[str, Any] | DataError]]:
+        """See :class:`centra.data.readers.Reader`; of other columns those of texts and numbers."""
         pa, _ = pyarrow_modules()
         done = 0
         for unit in self._units(0):
-            yield from self._fields(pa.Table.from_batches([unit]), done)
+            table = pa.Table.from_batches([unit])
+            others = {column: _plain(table.column(column)) for column in self._others}
+            for i, (place, fields) in enumerate(self._fields(table, done)):
+                if isinstance(fields, str):
+                    yield place, DataError(fields, code="unreadable-text")
+                else:
+                    yield place, {**fields, **{c: json_value(v[i]) for c, v in others.items()}}
             done += len(unit)
+
+    def _open(self, file: BinaryIO) -> Any:
+        """Open the file; gives its schema."""
+        _, parquet = pyarrow_modules()
+        # Pages are read as they are needed, and not whole row groups.
+        self._file = parquet.ParquetFile(file, pre_buffer=False, buffer_size=2**20)
+        return self._file.schema_arrow
+
+    def _read_by(self, rows: int) -> int:
+        """How many bytes were read by the end of so many rows."""
+        share: float = rows / max(1, self._file.metadata.num_rows)
+        return round(self._size * share)
 
     def _units(self, skipped: int) -> Iterator[pa.RecordBatch]:
         """The rows after some, so many at once, from the beginning of each row group."""
@@ -91,7 +117,7 @@ class ParquetReader:
                 skipped -= rows
                 continue
             try:
-                for batch in self._file.iter_batches(_UNIT, row_groups=[group]):
+                for batch in self._file.iter_batches(UNIT_ROWS, row_groups=[group]):
                     if skipped >= len(batch):
                         skipped -= len(batch)
                     else:
@@ -111,8 +137,7 @@ class ParquetReader:
             for where, fields in found
         ]
         end = Position(offset=done + count, line=done + count)
-        share = end.offset / max(1, self._file.metadata.num_rows)
-        read = round(self._size * share)
+        read = self._read_by(end.offset)
         return Rows(inputs=inputs, given=table, places=places, end=end, bytes_read=read)
 
     def _fields(self, table: pa.Table, done: int) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
@@ -169,6 +194,15 @@ def _value(cell: Any) -> Any:
         return cell.as_py()
     except UnicodeDecodeError:
         return b""
+
+
+def _is_plain(found: Any) -> bool:
+    """Whether a type is one of texts, numbers, or yes and no."""
+    pa, _ = pyarrow_modules()
+    types = pa.types
+    inner = found.value_type if types.is_dictionary(found) else found
+    numbers = types.is_integer(inner) or types.is_floating(inner) or types.is_boolean(inner)
+    return bool(numbers or _is_text(inner))
 
 
 def _is_text(found: Any) -> bool:

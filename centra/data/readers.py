@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from centra.data.conll import conll_rows
+from centra.data.content import read_content
 from centra.data.encodings import as_utf8, decode
+from centra.data.formats import format_of
 from centra.data.inputs import Input
+from centra.data.json_document import is_json_document, json_items
 from centra.data.source import DATA_FIELDS
 from centra.errors import ConflictError, DataError, UsageError
-from centra.formats.jsonl import is_json_document, read_json_items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from centra.data.formats import FileFormat
     from centra.data.lines import LineFile
@@ -29,15 +33,21 @@ __all__ = [
     "CHUNK_BYTES",
     "CHUNK_ROWS",
     "FIELDS",
+    "TORN_ROW",
     "Position",
     "Reader",
     "Rows",
     "check_columns",
     "chunks_of_lines",
+    "json_value",
     "open_reader",
+    "other_columns",
     "parse_fields",
+    "read_inputs",
 ]
 
+TORN_ROW = "torn-row"
+"""The code of a row of GLUE that its makers have torn: without its error it is left out."""
 CHUNK_ROWS = 512
 """Rows of a chunk."""
 CHUNK_BYTES = 4 * 2**20
@@ -97,8 +107,12 @@ class Reader(Protocol):
         From the end of a chunk the same chunks follow as would have without a break.
         """
 
-    def fields(self) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
-        """Of each row what errors call it, and by field its value, or what is wrong with it."""
+    def values(self) -> Iterator[tuple[str, Any]]:
+        """Of each row what errors call it, and what it has by field, and by column beyond those.
+
+        Instead of a row that cannot be read comes its :class:`centra.errors.DataError`. Of JSON lines
+        it is the value that stands there, whose keys are columns.
+        """
 
 
 def open_reader(
@@ -141,6 +155,10 @@ def open_reader(
         from centra.data.parquet import ParquetReader
 
         return ParquetReader(file, name, named, reserved)
+    if form == "arrow":
+        from centra.data.arrow import ArrowReader
+
+        return ArrowReader(file, name, named, reserved)
     # pyarrow's files have no lines.
     lines: Any = (
         file if isinstance(file, io.BufferedReader) else io.BufferedReader(cast("Any", file))
@@ -161,7 +179,28 @@ def open_reader(
         )
     from centra.data.json_rows import JsonReader
 
-    return JsonReader(lines, name, named, reserved, plain=form == "txt")
+    return JsonReader(lines, name, named, reserved, plain=form == "txt", labelled=labelled)
+
+
+def read_inputs(file: Path) -> list[Any]:
+    """The inputs of a file as they stand there: texts, or objects with :data:`FIELDS` and other keys.
+
+    Args:
+        file: in a format that its suffix says; JSON lines where it has none.
+
+    Raises:
+        DataError: a row cannot be read, or the file is none of inputs; or there is no such file.
+        UsageError: its suffix stands for no format that is read.
+    """
+    form = format_of(file.name) if file.suffix else "jsonl"
+    reader = open_reader(io.BytesIO(read_content(file, "expected inputs")), form, str(file))
+    found = []
+    for _, value in reader.values():
+        if isinstance(value, DataError):
+            raise value
+        is_row = isinstance(value, dict)
+        found.append({k: v for k, v in value.items() if v is not None} if is_row else value)
+    return found
 
 
 def _as_json_lines(
@@ -173,13 +212,15 @@ def _as_json_lines(
     if form == "json":
         if text.lstrip()[:1] != "[" and not is_json_document(text):
             return io.BufferedReader(io.BytesIO(text.encode())), named
-        rows = read_json_items(name, text)
+        rows = json_items(name, text)
     else:
         given = {field: c for field, c in named.items() if c != field}
         rows = conll_rows(text, name, given, universal=form == "conllu")
         named = {field: field for field in named}
     lines, number = io.BytesIO(), 1
     for place, fields in rows:
+        if isinstance(fields, DataError):
+            raise fields
         line = int(place.rpartition(":")[2])
         lines.write(b"\n" * (line - number))
         # Half of a character, which JSON can name and UTF-8 cannot, stays as it is named.
@@ -254,6 +295,23 @@ def check_columns(
             file=name,
             columns=taken,
         )
+
+
+def other_columns(columns: Iterable[str], named: Mapping[str, str]) -> list[str]:
+    """The columns of a file that are of no field, and have no field's name.
+
+    Args:
+        columns: all.
+        named: see :func:`open_reader`.
+    """
+    taken = {*DATA_FIELDS, *named.values(), ""}
+    return [column for column in columns if column not in taken]
+
+
+def json_value(value: Any) -> Any:
+    """A text or number that JSON has, too; None of others, such as the NaN that pandas has for nothing."""
+    broken = isinstance(value, bytes) or (isinstance(value, float) and not math.isfinite(value))
+    return None if broken else value
 
 
 def parse_fields(fields: Mapping[str, Any], where: str) -> Input | str:

@@ -20,8 +20,8 @@ __all__ = ["DATA_FIELDS", "DataSource", "HubData", "Part", "check_encoding", "na
 
 DATA_FIELDS = ("text", "text_pair", "tokens", "label", "labels")
 """What makes an example; each is a column of this name, where no other is named."""
-Part = Literal["train", "dev"]
-"""What is learnt from, and what it is measured on."""
+Part = Literal["train", "dev", "test"]
+"""What is learnt from, what it is measured on meanwhile, and what at the end; the last is optional."""
 _HUB = re.compile(
     r"hf://(?:datasets/)?(?P<name>[\w.-]+(?:/[\w.-]+)?)(?:/(?P<config>[\w.-]+))?(?:@(?P<revision>[\w./-]+))?"
 )

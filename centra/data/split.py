@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from centra.data.findings import count_labels
-from centra.data.inputs import read_examples
+from centra.data.inputs import examples_of
 from centra.data.repeats import text_key
+from centra.data.rows import has_part, is_undivided, read_part
+from centra.data.source import DataSource
 from centra.errors import ConflictError, DataError, StoreNotWritableError, UsageError
 from centra.formats.documents import canonical_json, sha256
-from centra.formats.jsonl import read_data, read_jsonl
 from centra.progress import Progress, silent
 from centra.system.files import make_folder, replacing
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from centra.data.inputs import Example
     from centra.data.labelling import Labelling
+    from centra.store.s3.path import S3Path
 
 __all__ = ["DEV_SHARE", "DataSplit", "choose_dev", "split_data"]
 
@@ -44,6 +46,8 @@ class DataSplit:
     """In each."""
     changed: bool
     """Whether a file was written; false where both were there as they are."""
+    remarks: tuple[str, ...] = ()
+    """What was left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,7 @@ class _Group:
 
 
 def split_data(
-    source: Path,
+    source: str | Path | S3Path | DataSource,
     output: Path,
     *,
     share: float = DEV_SHARE,
@@ -67,7 +71,8 @@ def split_data(
     """Set rows of labelled data aside to measure on; see :func:`choose_dev`.
 
     Args:
-        source: a file of labelled rows, or a folder with ``train.jsonl`` and no ``dev.jsonl``.
+        source: labelled rows: a file, or what :func:`centra.data.rows.read_part` reads, without a part
+            to measure on.
         output: a folder, which gets ``train.jsonl`` and ``dev.jsonl`` with the rows as they are, in
             their order.
         share, seed: see :func:`choose_dev`.
@@ -76,23 +81,21 @@ def split_data(
 
     Raises:
         DataError: missing, empty or malformed data, or fewer than two texts.
-        UsageError: the share is out of bounds, or the folder has a dev split.
+        UsageError: the share is out of bounds, or the data have a part to measure on.
         ConflictError: there are other data in the output.
         StoreNotWritableError: the output cannot be written.
     """
     from centra.training.contract_inference import infer_contract
 
-    file = source
-    if source.is_dir():
-        file = source / _TRAIN
-        if (source / _DEV).exists():
-            raise UsageError(
-                f"{source} has a dev split; to split its training data again, name the file: {file}"
-            )
-    content = read_data(file)
-    examples = infer_contract(read_examples(file, progress), [], labelling).train
+    source = DataSource.of(source)
+    part = read_part(source, "train")
+    if not is_undivided(source) and has_part(source, "dev"):
+        raise UsageError(
+            f"{source} has a dev split; to split its training data again, name the file: {part.name}"
+        )
+    examples = infer_contract(examples_of(part, progress), [], labelling).train
     chosen = choose_dev(examples, share, seed)
-    rows = [json.dumps(fields, ensure_ascii=False) for _, fields in read_jsonl(file, content)]
+    rows = [json.dumps(fields, ensure_ascii=False) for _, fields in part.rows]
     parts = {
         # In this order: what ends in between has no train.jsonl, and is no data to train on.
         output / _DEV: [row for i, row in enumerate(rows) if i in chosen],
@@ -104,6 +107,7 @@ def split_data(
         dev=output / _DEV,
         rows={path.stem: len(part) for path, part in reversed(parts.items())},
         changed=changed,
+        remarks=part.remarks,
     )
 
 

@@ -32,6 +32,9 @@ __all__ = ["NO_CLASS", "Checkpoint", "write_checkpoint", "write_config", "write_
 NO_CLASS = "no-class-of-transformers"
 """The code of an error: transformers has no class that computes a task."""
 
+_SPECIAL = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
+"""Settings that change no answer, and of which transformers warns where the tokenizer has others."""
+
 _CHOICES = (True, False, *ACTIVATIONS, "cls", "bos", "first", "mean", "max", "late")
 """What settings of classifiers may say, where it matters."""
 
@@ -217,7 +220,7 @@ class Checkpoint:
 
 
 def write_checkpoint(checkpoint: Checkpoint, source: Source, folder: Path) -> None:
-    """Write weights and ``config.json`` as ``save_pretrained`` does.
+    """Write weights and ``config.json`` as ``save_pretrained`` does, to where the tokenizer lies.
 
     Raises:
         IncompatibleError: transformers has no class that computes the task.
@@ -225,10 +228,9 @@ def write_checkpoint(checkpoint: Checkpoint, source: Source, folder: Path) -> No
     import torch
 
     head, settings = checkpoint.head()
-    stated = checkpoint.config(settings)
+    config = _config(checkpoint, settings, folder)
     classes = checkpoint.family.transformers
     assert classes is not None
-    config = classes.named(classes.config)(**stated)
     with torch.random.fork_rng(devices=[]):
         model = classes.named(checkpoint.architecture)(config).eval()
     state = checkpoint.state(source, head)
@@ -242,14 +244,28 @@ def write_checkpoint(checkpoint: Checkpoint, source: Source, folder: Path) -> No
 
 
 def write_config(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write ``config.json`` alone, for what computes from a graph."""
+    """Write ``config.json`` alone, for what computes from a graph, to where the tokenizer lies."""
+    _config(checkpoint, {}, folder).save_pretrained(folder)
+
+
+def _config(checkpoint: Checkpoint, head: Mapping[str, Any], folder: Path) -> Any:
+    """The config of transformers, with the ids of special tokens that the tokenizer of a folder has.
+
+    Raises:
+        IncompatibleError: transformers has no such family.
+    """
+    from centra.tokenization.loading import load_tokenizer
+
+    stated = checkpoint.config(head)  # Which asks for the class.
     classes = checkpoint.family.transformers
-    if classes is None:
-        raise IncompatibleError(
-            f"task {checkpoint.task}: transformers has no {checkpoint.family.model_type}",
-            code=NO_CLASS,
-        )
-    classes.named(classes.config)(**checkpoint.config({})).save_pretrained(folder)
+    assert classes is not None
+    config = classes.named(classes.config)(**stated)
+    known = checkpoint.backbone.tokenizer["tokenizer.json"]
+    tokenizer = load_tokenizer(str(folder), config=config, known=(known,))
+    for name in _SPECIAL:
+        if hasattr(config, name):  # Not every family's has all; where it has, it has a default.
+            setattr(config, name, getattr(tokenizer, name))
+    return config
 
 
 def write_own_tokenizer(checkpoint: Checkpoint, source: Source, folder: Path) -> None:

@@ -28,8 +28,8 @@ def _write(source: Source, folder: Path, precision: ExportPrecision, progress: P
 
     checkpoint = Checkpoint.of(source)
     notes = tuple(checkpoint.notes())
-    write_checkpoint(checkpoint, source, folder)
     write_own_tokenizer(checkpoint, source, folder)
+    write_checkpoint(checkpoint, source, folder)
     parity = check_checkpoint(checkpoint, source, folder, precision, progress)
     write_one_manifest(checkpoint, source, folder, precision)
     return Written(parity=parity, notes=notes)

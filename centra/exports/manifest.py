@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from centra.formats.decision import Activation  # noqa: TC001 - pydantic reads the annotations
+from centra.data.words import Segmentation  # noqa: TC001 - pydantic reads the annotations
+from centra.formats.contract import InputForm  # noqa: TC001
+from centra.formats.decision import Activation  # noqa: TC001
 from centra.formats.documents import DigestField, Document
 from centra.formats.identities import Digest
 from centra.formats.tensors import map_tensors
@@ -19,10 +21,10 @@ if TYPE_CHECKING:
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import ModuleFile
 
-__all__ = ["MANIFEST", "Chain", "ExportManifest", "TaskManifest", "export_manifest"]
+__all__ = ["FORMAT", "MANIFEST", "Chain", "ExportManifest", "TaskManifest", "export_manifest"]
 
 MANIFEST = "manifest.json"
-_FORMAT = "centra/export/1"
+FORMAT = "centra/export/1"
 
 
 class Chain(Document):
@@ -40,8 +42,7 @@ class TaskManifest(Document):
     version: str | None
     module: DigestField
     kind: str
-    input: str
-    """``single`` or ``pair``."""
+    input: InputForm
     output: str
     """The graph's output with the logits."""
     labels: tuple[str, ...]
@@ -55,7 +56,7 @@ class TaskManifest(Document):
     """Tokens of an input, special ones included; what is longer is cut."""
     template: str | tuple[str, str]
     pooling: str
-    words: str
+    words: Segmentation
     """How the texts of a tagging task are cut into words, each of which its first token stands for."""
     crf: Chain | None
 
@@ -101,7 +102,7 @@ def export_manifest(
         if path.is_file()
     }
     return ExportManifest(
-        format=_FORMAT,
+        format=FORMAT,
         precision=precision,
         release=source.release,
         digest=source.manifest.digest if source.task is None else None,

@@ -1,7 +1,8 @@
 """``triton``: a model repository for Triton's ONNX Runtime backend.
 
-``MODEL/config.pbtxt``, ``MODEL/VERSION/model.onnx``, a label file for each task, ``MODEL/tokenizer/`` and
-``MODEL/manifest.json``. The config is made as the server's own message and written as text.
+``models/MODEL/config.pbtxt``, ``models/MODEL/VERSION/model.onnx``, a label file for each task, ``tokenizer/`` and
+``manifest.json``. The config is made as the server's own message and written as text. Models that take texts are in
+``texts/``, a repository of their own; see :mod:`centra.exports.triton_texts`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from centra.exports.onnx import (
     write_merged,
     write_tokenizer,
 )
+from centra.exports.triton_texts import write_text_models
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +36,7 @@ _MOST = 64
 
 def _write(source: Source, folder: Path, precision: ExportPrecision, progress: Progress) -> Written:
     name = source.task or _RELEASE
-    model = folder / name
+    model = folder / "models" / name
     version = model / str(source.release or 1)
     merged, parity = write_merged(source, version / "model.onnx", precision, progress)
     labels = _write_labels(merged, model)
@@ -44,7 +46,8 @@ def _write(source: Source, folder: Path, precision: ExportPrecision, progress: P
     write_tokenizer(source, tokenizer)
     write_manifest(source, merged, precision, model)
     notes = [*reading_notes(source, merged, precision)]
-    notes.append("the model takes ids; who calls it makes them with the files in tokenizer")
+    if templated := write_text_models(name, source, merged, folder / "texts", most=_MOST):
+        notes.append(f"{', '.join(templated)}: take ids alone, as texts stand in a template")
     if several := [task for task in merged.modules if task not in labels]:
         notes.append(f"no label file is named for {', '.join(several)}; see manifest.json")
     return Written(parity=parity, notes=tuple(notes))
@@ -92,7 +95,7 @@ def _config(name: str, source: Source, merged: MergedGraph, labels: dict[str, st
 
 TRITON = Format(
     name="triton",
-    summary="a model repository for Triton",
+    summary="model repositories for Triton, that take ids and texts",
     several=True,
     write=_write,
     packages=(

@@ -133,7 +133,8 @@ class Kind(ABC):
         """
         found = {label for example in read for label in all_labels(example)}
         numbers = any(e.numbers or not isinstance(e.label, str | tuple) for e in written)
-        return tuple(sorted(found, key=int) if numbers else sorted(found))
+        by_value = numbers and all(label.removeprefix("-").isdecimal() for label in found)
+        return tuple(sorted(found, key=int) if by_value else sorted(found))
 
     def given_labels(
         self,

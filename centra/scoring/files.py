@@ -78,12 +78,13 @@ def score_files(
 
     Args:
         release: answers.
-        inputs: ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet``, or ``.txt`` with a text on each line; rows
-            have ``text`` (and ``text_pair``) or ``tokens``. Also folders, patterns, and such in S3: see
-            :func:`centra.store.files.find_files`.
+        inputs: ``.jsonl``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``, ``.arrow``, ``.conll``, or
+            ``.txt`` with a text on each line; rows have ``text`` (and ``text_pair``) or ``tokens``. Also
+            folders, what ``datasets`` saved among them, patterns, and such in S3, see
+            :func:`centra.store.files.find_files`; and ``hf://ORG/NAME``.
         output: the folder of the outputs, or ``s3://bucket/prefix``. They have the names of their
             inputs; of what a folder or pattern stands for, with what follows the folder. Of lines of
-            text the output is JSONL.
+            text, JSON and CoNLL the output is JSONL, of Arrow Parquet.
         tasks, top_k: as for :meth:`centra.Release.predict`.
         flat: columns for each task; see :class:`centra.scoring.answers.AnswerColumns`.
         columns: by ``text``, ``text_pair`` or ``tokens`` the column that it is in, where it has another

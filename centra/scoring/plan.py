@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from centra.data.formats import SUFFIXES, format_of, output_name
 from centra.data.readers import FIELDS, open_reader
+from centra.data.source import HubData
 from centra.errors import ConflictError, DataError, NotFoundError, UsageError
 from centra.formats.documents import sha256
 from centra.scoring.answers import AnswerColumns
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
     from centra.data.readers import Reader
     from centra.formats.identities import Digest
+
+_BETWEEN = re.compile(r"(^|/)(cache|tmp)[-0-9a-z_]*\.arrow$")
+"""The names of what ``datasets`` computes beside the files of a data set."""
 
 __all__ = ["PlannedFile", "Question", "named_columns", "plan_outputs"]
 
@@ -160,8 +165,8 @@ def plan_outputs(
     """Each input with its output.
 
     Args:
-        inputs: addresses of files, folders, prefixes and patterns; see
-            :func:`centra.store.files.find_files`.
+        inputs: addresses of files, folders, prefixes and patterns, see
+            :func:`centra.store.files.find_files`; or ``hf://ORG/NAME``, of which each split is a file.
         output: of a folder or prefix.
 
     Raises:
@@ -181,7 +186,7 @@ def plan_outputs(
         raise UsageError(f"{folder.root}: is a file; expected a folder", code="not-a-folder")
     plan = [
         PlannedFile(source=source, output=folder, name=_output_name(source.name))
-        for source in find_files(inputs, SUFFIXES)
+        for source in _found(inputs)
         if not _is_answer(source, folder)
     ]
     counts = Counter(file.name for file in plan)
@@ -202,6 +207,23 @@ def plan_outputs(
                 path=file.source.shown,
             )
     return plan
+
+
+def _found(inputs: Sequence[str | os.PathLike[str]]) -> list[FoundFile]:
+    """The files of inputs: of a data set of the hub those that ``datasets`` keeps of it."""
+    found = []
+    for address in inputs:
+        if os.fspath(address).startswith("hf://"):
+            from centra.data.hub import kept_files
+
+            found += [
+                FoundFile(folder=LocalFolder(path.parent), name=path.name)
+                for path in kept_files(HubData.parse(os.fspath(address)))
+            ]
+        else:
+            files = find_files([address], SUFFIXES)
+            found += files if len(files) == 1 else [f for f in files if not _BETWEEN.search(f.name)]
+    return found
 
 
 def _output_name(name: str) -> str:

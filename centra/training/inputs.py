@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from centra.data.inputs import examples_of
-from centra.data.rows import PartRows, read_part
-from centra.data.source import DataSource
+from centra.data.rows import PartRows, content_rows, read_part
+from centra.data.source import DATA_FIELDS, DataSource
 from centra.errors import StoreNotWritableError, UsageError
-from centra.formats.jsonl import read_jsonl
 from centra.store import LocalStore, open_store
 from centra.system.files import make_folder, replacing
 
@@ -126,8 +125,9 @@ def read_split(data: Path | S3Path | DataSource | DataBlobs, part: Part) -> Part
     if isinstance(data, DataBlobs):
         name = f"{part}.jsonl"
         content = data.blobs[name].fetch().read_bytes()
-        where = Path(f"{data.folder}/{name}")
-        return PartRows(name=str(where), rows=[*read_jsonl(where, content)])
+        where = f"{data.folder}/{name}"
+        rows = content_rows(content, "jsonl", where, DataSource(place=Path(where)))
+        return PartRows(name=where, rows=[*rows])
     return read_part(DataSource.of(data), part)
 
 
@@ -181,5 +181,5 @@ def shared_inputs(
 def _lines(part: PartRows) -> bytes:
     """Rows as JSON lines, once it is known that each is an example."""
     examples_of(part)
-    lines = (json.dumps(fields, ensure_ascii=False) + "\n" for _, fields in part.rows)
-    return "".join(lines).encode()
+    kept = ({name: row[name] for name in DATA_FIELDS if name in row} for _, row in part.rows)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept).encode()

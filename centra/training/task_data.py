@@ -11,6 +11,7 @@ import numpy as np
 from centra.data.findings import split_findings
 from centra.data.inputs import example_lines, examples_of, fingerprint
 from centra.data.lengths import cut_entities, spans_of
+from centra.data.rows import is_undivided
 from centra.data.source import DataSource
 from centra.data.words import are_characters
 from centra.errors import DataError, FormatError
@@ -102,11 +103,12 @@ class TaskData:
                 set that was given.
             StoreError: data in a bucket cannot be reached.
         """
-        place = folder.place if isinstance(folder, DataSource) else folder
-        if isinstance(place, Path) and place.is_file():
+        if not isinstance(folder, DataBlobs) and is_undivided(source := DataSource.of(folder)):
+            is_folder = isinstance(source.place, Path) and source.place.is_dir()
             raise DataError(
-                f"{folder}: is a file; expected a folder with train.jsonl and dev.jsonl, or the same in "
-                "another format"
+                f"{folder}: is {'a data set without splits' if is_folder else 'a file'}; expected a folder "
+                "with train.jsonl and dev.jsonl, or the same in another format",
+                code="undivided-data",
             )
         # Read once: what is learnt is what the fingerprint names.
         parts = read_split(folder, "train"), read_split(folder, "dev")
@@ -145,7 +147,8 @@ class TaskData:
             teacher = soft.teacher
             splits = [_with_soft_targets(spec, splits[0], soft), splits[1]]
             splits[1] = replace(splits[1], agreement=soft.agreement)
-        remarks = [*inferred.remarks]
+        remarks = [text for part in parts for text in part.remarks]
+        remarks += inferred.remarks
         if spec.head.words == "characters":
             remarks.append("every token is one character: texts are cut into characters, too")
         cut = [_cut_remark(file, split) for file, split in zip(files, splits, strict=True)]

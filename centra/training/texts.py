@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from centra.data.content import read_content
 from centra.data.encodings import decode
 from centra.data.formats import DATA_SUFFIXES
 from centra.data.inputs import Example, Input, parse_example, tagged_by_character
-from centra.data.rows import PartRows, file_rows, has_part, read_part
+from centra.data.rows import PartRows, has_part, read_file, read_part
 from centra.data.source import DataSource, HubData
 from centra.errors import DataError
 from centra.formats.documents import canonical_json, sha256
-from centra.formats.jsonl import read_data
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,14 +71,17 @@ def read_texts(data: Path | S3Path | DataSource) -> Texts:
     remarks: list[str] = []
     dev = None
     if has_part(source, "train"):
-        found = _texts_of(read_part(source, "train", labelled=False))
+        part = read_part(source, "train", labelled=False)
+        found = _texts_of(part)
+        remarks += part.remarks
         if has_part(source, "dev"):
             part = read_part(source, "dev", labelled=False)
             dev = _texts_of(part)
+            remarks += part.remarks
             if not dev:
                 raise DataError(f"{part.name}: holds no texts")
     elif _is_file(source.place):
-        found = _file_texts(source)
+        found, remarks = _file_texts(source)
     else:
         found, remarks = _folder_texts(source)
     if not found:
@@ -104,21 +107,23 @@ def _is_file(place: Path | S3Path | HubData) -> bool:
     )
 
 
-def _file_texts(source: DataSource) -> list[Text]:
-    """The texts of a file: of a ``.txt`` file each line is one."""
+def _file_texts(source: DataSource) -> tuple[list[Text], list[str]]:
+    """The texts of a file, of a ``.txt`` file each line, and what to say of them."""
     file = source.place
     assert not isinstance(file, HubData)
     suffix = Path(file.name).suffix
     if suffix != ".txt":
         if suffix not in DATA_SUFFIXES:
             raise DataError(f"{file}: {_EXPECTED}")
-        return _texts_of(PartRows(name=str(file), rows=file_rows(file, source, labelled=False)))
+        part = PartRows.of([read_file(file, source, labelled=False)])
+        return _texts_of(part), [*part.remarks]
     lines = enumerate(_decoded(file, source).splitlines(), 1)
-    return [
+    found = [
         Text(input=Input.parse(line.strip(), f"{file}:{number}"), where=f"{file}:{number}")
         for number, line in lines
         if line.strip()
     ]
+    return found, []
 
 
 def _folder_texts(source: DataSource) -> tuple[list[Text], list[str]]:
@@ -168,10 +173,7 @@ def _row(fields: object, where: str, characters: bool | None) -> Text:  # noqa: 
 
 
 def _decoded(file: Path | S3Path, source: DataSource) -> str:
-    data = read_data(file) if isinstance(file, Path) else file.read_bytes()
-    if data is None:
-        raise DataError(f"{file}: no such file")
-    return decode(data, str(file), source.encoding)
+    return decode(read_content(file), str(file), source.encoding)
 
 
 def _check_alike(texts: Sequence[Text]) -> None:

@@ -15,15 +15,16 @@ __all__ = ["DataCheck", "DataSplit"]
 
 
 class DataFile(Document):
-    """A file of a split."""
+    """A file of a split, or a split of ``datasets``."""
 
     split: str
     """``train``, ``dev`` or ``test``; of a single file of another name, that name."""
     path: str
     rows: int
     """All there are, those that cannot be used, too."""
-    encoding: str
-    """``utf-8``, or what a byte-order mark says, as Python names it."""
+    encoding: str | None
+    """``utf-8``, what a byte-order mark says or what was given, as Python names it; null of Parquet and
+    ``datasets``, which are no text."""
 
 
 class LabelCount(Document):
@@ -153,7 +154,7 @@ class DataCheck(Document):
     input: str | None
     """``single`` or ``pair``, likewise."""
     files: list[DataFile]
-    """In the order train, dev, test."""
+    """In the order train, dev, test; several of a split that is in shards."""
     rows: dict[str, int]
     """Per split."""
     labels: list[LabelCount]
@@ -186,12 +187,10 @@ class DataCheck(Document):
             kind=found.contract.kind if found.contract else None,
             input=found.contract.input if found.contract else None,
             files=[
-                DataFile(
-                    split=file.split, path=str(file.path), rows=file.rows, encoding=file.encoding
-                )
+                DataFile(split=file.split, path=file.path, rows=file.rows, encoding=file.encoding)
                 for file in found.files
             ],
-            rows={file.split: file.rows for file in found.files},
+            rows=found.rows,
             labels=[
                 LabelCount(label=label, counts=dict(counts), only_in=found.only_in(label))
                 for label, counts in found.labels.items()

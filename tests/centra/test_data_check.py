@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from centra.data.check import DataCheck, check_data
+from centra.data.inputs import read_examples
 from centra.data.labelling import Labelling
+from centra.data.source import DataSource
 from centra.errors import DataError
 from centra.tokenization.text_encoder import TextEncoder
 from tests.support import ROOT, write_jsonl
@@ -195,6 +198,115 @@ def test_the_encoding_of_a_file_is_told(tmp_path: Path, encoding: str) -> None:
     assert (check.files[0].encoding, check.lengths["train"].total) == (encoding, 1)
 
 
+def test_every_format_has_the_same_findings(tmp_path: Path) -> None:
+    expected = checked(tmp_path / "lines", [*PLAIN, PLAIN[0]], [*OTHER, {**PLAIN[1]}])
+    datasets = pytest.importorskip("datasets")
+    parts = {"train": [*PLAIN, PLAIN[0]], "validation": [*OTHER, PLAIN[1]]}
+    saved = {name: datasets.Dataset.from_list(rows) for name, rows in parts.items()}
+    datasets.DatasetDict(saved).save_to_disk(str(tmp_path / "saved"))
+    for form in ("csv", "parquet", "json"):
+        (tmp_path / form).mkdir()
+        for name, rows in saved.items():
+            path = str(tmp_path / form / f"{name}.{form}")
+            {"csv": rows.to_csv, "parquet": rows.to_parquet, "json": rows.to_json}[form](path)
+    for form in ("saved", "csv", "parquet", "json"):
+        check = check_data(tmp_path / form)
+        assert {f.code: f.text for f in check.findings} == {
+            f.code: f.text for f in expected.findings
+        }
+        assert (check.rows, check.labels, check.lengths) == (
+            expected.rows,
+            expected.labels,
+            expected.lengths,
+        )
+        encodings = {file.encoding for file in check.files}
+        assert encodings == ({None} if form in ("saved", "parquet") else {"utf-8"})
+
+
+def test_columns_encoding_and_split_are_said(tmp_path: Path) -> None:
+    text = "utterance;intent\n" + "".join(f"{r['text']} ü;{r['label']}\n" for r in PLAIN)
+    for name in ("train", "gold", "test"):
+        (tmp_path / f"{name}.csv").write_text(text, encoding="latin-1")
+    options: Any = {"columns": ["text=utterance", "label=intent"], "encoding": "latin-1"}
+    check = check_data(DataSource.of(tmp_path, splits=["gold"], **options))
+    assert check.rows == {"train": 12, "dev": 12, "test": 12}
+    assert {file.encoding for file in check.files} == {"latin-1"}
+    # What was said to be the part to measure on is no test.
+    check = check_data(DataSource.of(tmp_path, splits=["dev=test"], **options))
+    assert check.rows == {"train": 12, "dev": 12}
+    (one,) = check_data(DataSource.of(tmp_path / "gold.csv", **options)).files
+    assert (one.split, one.rows) == ("gold", 12)
+
+
+def test_shards_are_one_split(tmp_path: Path) -> None:
+    for number in range(3):
+        rows = PLAIN[number::3]
+        write_jsonl(tmp_path / f"train-{number:05}-of-00003.jsonl", rows)
+    write_jsonl(tmp_path / "dev.jsonl", OTHER)
+    check = check_data(tmp_path)
+    assert (check.rows, len(check.files)) == ({"train": 12, "dev": 4}, 4)
+    assert check.findings == ()
+
+
+TABLE = "text,label,note\n" + "".join(f"{row['text']},{row['label']},x\n" for row in PLAIN)
+SENTENCES = "to O\nrome B-city\n\n" * 6
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.csv", TABLE + "go\nstop,stop,a,b\n,go,x\n", {"unusable-row": "14 15", "empty-text": "16"}),
+        ("a.csv", (TABLE + "caf\xe9,go,x\n").encode("latin-1"), {"unusable-row": "14"}),
+        ("a.csv", TABLE + '"never closed,go,x\nstop,stop,x\n', {"unusable-row": "14"}),
+        ("a.csv", TABLE + "no label,,x\n", {"unusable-row": "14"}),
+        ("a.json", json.dumps([*PLAIN, 3, ["x"]], indent=None), {"unusable-row": "1 1"}),
+        ("a.jsonl", "\n".join(map(json.dumps, PLAIN)) + '\n{"text": \n[1]\n', {"unusable-row": "13 14"}),
+        ("a.jsonl", ("\n".join(map(json.dumps, PLAIN)) + "\n\xe9").encode("latin-1"), {"unusable-row": "13"}),
+        ("a.conll", SENTENCES + "to O\nrome\n\noslo B-city\n", {"unusable-row": "19"}),
+    ],
+)  # fmt: skip
+def test_rows_that_can_be_told_apart_are_findings(
+    name: str, content: str | bytes, told: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    check = check_data(tmp_path / name)
+    problems = {
+        finding.code: " ".join(place.rpartition(":")[2] for place in finding.places)
+        for finding in check.problems
+    }
+    assert problems == told
+    assert check.rows["a"] > check.lengths["a"].total
+    with pytest.raises(DataError, match=f"{name}:"):
+        read_examples(tmp_path / name)
+
+
+def test_a_test_set_without_labels_is_left_out(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "test.jsonl", [{"text": row["text"], "label": None} for row in PLAIN])
+    check = checked(tmp_path, PLAIN, OTHER)
+    assert found(check) == {
+        "no-labels": ("no row of test has a label: nothing can be measured on it", [])
+    }
+    assert check.rows == {"train": 12, "dev": 4, "test": 12}
+    (tmp_path / "test.jsonl").unlink()
+    (tmp_path / "test.tsv").write_text("index\tsentence\n0\tgo 1\n")
+    assert [*found(check_data(tmp_path))] == ["no-labels"]
+
+
+def test_torn_rows_of_glue_are_said(tmp_path: Path) -> None:
+    head = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
+    rows = "".join(f"{i}\t1\t2\tWho {i}?\tWhat {i}?\t{i % 2}\n" for i in range(12))
+    (tmp_path / "train.tsv").write_text(head + rows + "13\t1\t2\tWho\n14\t1\t2\tWho?\t\t1\n")
+    (tmp_path / "dev.tsv").write_text(head + rows.replace("Who", "When"))
+    assert found(check_data(tmp_path)) == {
+        "torn-row": (
+            (
+                "2 of 14 rows are left out, torn as in GLUE (too few cells, too many, or an empty one)"
+            ),
+            ["train.tsv:14", "train.tsv:15"],
+        )
+    }
+
+
 def test_what_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.jsonl: no such file"):
         check_data(tmp_path)
@@ -204,7 +316,7 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
     (tmp_path / "dev.jsonl").write_text("\n \n")
     assert [*found(check_data(tmp_path))] == ["no-rows"]
     (tmp_path / "dev.jsonl").write_bytes(b"\xff\xfe\x00\xd8\xff")
-    with pytest.raises(DataError, match=r"dev\.jsonl: cannot be read as UTF-8 text"):
+    with pytest.raises(DataError, match=r"dev\.jsonl:1: column 1 cannot be read as UTF-8 text"):
         check_data(tmp_path)
 
 

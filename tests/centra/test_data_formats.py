@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from centra.data.check import check_data
 from centra.data.inputs import examples_of, fingerprint_of, read_examples
 from centra.data.labelling import read_as
 from centra.data.rows import read_part
 from centra.data.source import DataSource
 from centra.errors import CentraError, DataError, UsageError
+from centra.scoring.plan import plan_outputs
 from tests import support
 
 if TYPE_CHECKING:
@@ -164,6 +166,12 @@ def test_columns_by_number_of_a_table_without_header(tmp_path: Path) -> None:
     assert found == expected(SINGLE, "classification", tmp_path)
 
 
+def test_columns_by_number_of_a_table_that_semicolons_separate(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text(table(SINGLE, ";", names=False), newline="")
+    found = digest(tmp_path, "classification", columns=["text=1", "label=2"])
+    assert found == expected(SINGLE, "classification", tmp_path)
+
+
 def iob1(tags: Sequence[str]) -> list[str]:
     before = ["O", *tags]
     return [
@@ -275,6 +283,61 @@ def test_files_of_glue_as_they_come(task: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
     found = read_examples(DataSource.of(tmp_path))
     assert [(e.input.text, e.input.text_pair, e.label) for e in found] == rows
+
+
+def test_torn_rows_of_glue_are_left_out_and_said(tmp_path: Path) -> None:
+    text = GLUE["QQP"][0] + "2\t3\t4\tWhy is\n3\t4\t5\tHow?\t\t1\n4\t5\t6\tWhen?\tNow?\t1\n"
+    (tmp_path / "train.tsv").write_text(text)
+    part = read_part(DataSource.of(tmp_path), "train")
+    assert [row["text"] for _, row in part.rows] == ["Who?", "When?"]
+    (remark,) = part.remarks
+    assert remark.startswith("2 of 4 rows are left out, torn as in GLUE")
+    assert remark.endswith(f": {tmp_path}/train.tsv:3, {tmp_path}/train.tsv:4")
+
+
+SOURCES = [
+    {"text": "a", "label": "x", "source": "web"},
+    {"text": "b", "label": "y", "source": "app"},
+]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.parquet", "a.arrow", "saved"])
+def test_other_columns_stay_with_their_rows(name: str, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    path = tmp_path / name
+    rows = datasets.Dataset.from_list(SOURCES)
+    if name == "a.csv":
+        path.write_text(table(SOURCES), newline="")
+    elif name == "a.parquet":
+        rows.to_parquet(str(path))
+    elif name == "a.json":
+        path.write_text(json.dumps(SOURCES))
+    elif name == "a.jsonl":
+        support.write_jsonl(path, SOURCES)
+    else:
+        rows.save_to_disk(str(tmp_path / "saved"))
+        if name == "a.arrow":
+            (tmp_path / "saved" / "data-00000-of-00001.arrow").rename(path)
+    found = read_examples(DataSource.of(path))
+    assert [(e.input.text, e.label, e.columns) for e in found] == [
+        (row["text"], row["label"], {"source": row["source"]}) for row in SOURCES
+    ]
+
+
+def test_comments_of_conll_are_columns_of_their_sentence(tmp_path: Path) -> None:
+    comments = "# source = web\n", "# source = app\n# text = not this\n", ""
+    blocks = (conll([row]) for row in TAGGED)
+    text = "\n".join(comment + block for comment, block in zip(comments, blocks, strict=True))
+    (tmp_path / "dev.conll").write_text(text)
+    found = read_examples(DataSource.of(tmp_path))
+    assert [e.columns for e in found] == [{"source": "web"}, {"source": "app"}, {}]
+
+
+def test_the_rows_of_a_json_object_are_those_of_its_list(tmp_path: Path) -> None:
+    text = '{"meta": {"data": [1], "n": "data"}, "n": "data", "caf\\u00e9": [{"text": "a", "label": "x"}]}'
+    (tmp_path / "dev.json").write_text(text)
+    (example,) = read_examples(DataSource.of(tmp_path))
+    assert (example.input.text, example.label) == ("a", "x")
 
 
 def test_classes_of_datasets_have_their_names(tmp_path: Path) -> None:
@@ -399,6 +462,34 @@ def test_malformed_data_are_told_where_and_what_to_do(
 def test_what_is_said_of_data_is_checked(data: str, options: dict[str, Any], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         DataSource.of(data, **options)
+
+
+def test_a_data_set_of_the_hub_is_asked_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    files = {
+        split: str(support.write_jsonl(tmp_path / f"{split}.jsonl", rows))
+        for split, rows in (("train", SINGLE), ("validation", SINGLE[:2]))
+    }
+    real, asked = datasets.load_dataset, []
+
+    def from_hub(*args: object, **options: object) -> object:
+        asked.append((args, options))
+        return real("json", data_files=files, cache_dir=str(tmp_path / "cache"))
+
+    monkeypatch.setattr(datasets, "load_dataset", from_hub)
+    source = DataSource.of("hf://org/calls/small@v1")
+    assert len(read_part(source, "train").rows) == 5
+    assert [e.label for e in read_examples(source)] == ["alarm", "music"]
+    assert check_data(source).rows == {"train": 5, "dev": 2}
+    plan = plan_outputs(["hf://org/calls/small@v1"], tmp_path / "out")
+    assert [file.name for file in plan] == ["json-train.parquet", "json-validation.parquet"]
+    assert asked == [(("org/calls", "small"), {"revision": "v1"})]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org" / "calls").mkdir(parents=True)
+    with pytest.raises(DataError, match="here lies org/calls, which datasets would read instead"):
+        read_part(source, "train")
 
 
 def test_files_of_two_formats_are_not_chosen_from(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from centra.data.check import check_data
+from centra.data.source import DataSource
 from centra.data.split import split_data
 from centra.errors import ConflictError, DataError, UsageError
 from tests.support import ROOT, write_jsonl
@@ -149,3 +150,34 @@ def test_real_data_keep_their_shares(tmp_path: Path, task: str) -> None:
     shares = [counts["dev"] / sum(counts.values()) for counts in check.labels.values()]
     assert min(shares) > 0.07
     assert max(shares) < 0.13
+
+
+def test_any_format_is_split(tmp_path: Path) -> None:
+    rows = [{**row, "source": "web"} for row in ROWS]
+    text = "intent;utterance;source\n" + "".join(
+        f"{row['label']};{row['text']} ü;web\n" for row in ROWS
+    )
+    (tmp_path / "train.csv").write_text(text, encoding="latin-1")
+    source = DataSource.of(tmp_path, columns=["text=utterance", "label=intent"], encoding="latin-1")
+    found = split_data(source, tmp_path / "parts", share=0.2)
+    written = [json.loads(line) for line in found.train.read_text().splitlines()]
+    assert len(written) == found.rows["train"] == 101
+    expected = [{**row, "text": f"{row['text']} ü"} for row in rows]
+    assert all(row in expected for row in written)
+    (tmp_path / "validation.csv").write_text(text, encoding="latin-1")
+    with pytest.raises(UsageError, match=r"has a dev split; .* name the file: .*train\.csv"):
+        split_data(source, tmp_path / "again")
+
+
+def test_what_datasets_saved_without_splits_is_split(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "saved"))
+    found = split_data(tmp_path / "saved", tmp_path / "parts", share=0.2)
+    assert found.rows == {"train": 101, "dev": 25}
+
+
+def test_nothing_is_split_of_half_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\na,x\nb\nc,y\n")
+    with pytest.raises(DataError, match=r"a\.csv:3: has 1 cells"):
+        split_data(tmp_path / "a.csv", tmp_path / "parts")
+    assert not (tmp_path / "parts").exists()

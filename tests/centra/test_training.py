@@ -697,6 +697,15 @@ def data_of(folder: Path, train: list[object], dev: list[object]) -> Path:
 SOME = [{"text": "go", "label": "a"}, {"text": "play", "label": "b"}]
 
 
+def test_a_data_set_without_splits_is_not_trained_and_measured_on(
+    tiny_backbone: support.Backbone, tmp_path: Path
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list(SOME).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match="is a data set without splits; expected a folder"):
+        TaskData.load(tiny_backbone.spec, tiny_backbone.store, tmp_path / "saved")
+
+
 @pytest.mark.parametrize(
     ("dev", "match"),
     [

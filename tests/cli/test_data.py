@@ -147,3 +147,30 @@ def test_places_of_one_file_are_shown_together() -> None:
     places = ["a/b.jsonl:1", "a/b.jsonl:7", "c.jsonl:2", "c.jsonl:3", "c.jsonl:4"]
     assert places_text(places, 4) == "a/b.jsonl:1, 7; c.jsonl:2, 3, and 1 more"
     assert places_text(places[:1], 4) == "a/b.jsonl:1"
+
+
+def test_tables_are_read_as_they_are_said_to_be(tmp_path: Path) -> None:
+    text = "utterance;intent\n" + "".join(f"{row['text']} ü;{row['label']}\n" for row in ROWS)
+    file = tmp_path / "calls.csv"
+    file.write_text(text, encoding="latin-1")
+    said = ("--column", "text=utterance", "--column", "label=intent", "--encoding", "latin-1")
+    found = read("data", "check", file, *said)
+    assert (found["rows"], found["files"][0]["encoding"]) == ({"calls": 16}, "latin-1")
+    says = "--column text=NAME"
+    assert says in refused("data", "check", file, code=1, says="it has utterance, intent")
+    broken = centra("data", "check", file, *said[:4], code=1).stdout
+    assert "16 rows that cannot be used; the first is" in broken
+    assert "say which encoding it is in" in broken
+    shown = centra("data", "split", file, *said, "--output", tmp_path / "parts", "--dev", "0.25")
+    assert shown.stdout.endswith("dev.jsonl: 4 rows\n")
+    assert read("data", "check", tmp_path / "parts")["rows"] == {"train": 12, "dev": 4}
+
+
+def test_one_file_is_not_trained_on(home: Path, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "mine.jsonl", ROWS)
+    message = refused(
+        *("train", "--task", "t", "--backbone", "tiny", "--data", file, *QUICK),
+        code=1,
+        says="is a file; expected a folder with train.jsonl and dev.jsonl",
+    )
+    assert "centra data split DATA --output FOLDER" in message

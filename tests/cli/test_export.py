@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from centra.exports import FORMATS
+from centra.formats.decision import Decision
+from centra.formats.head import HeadSpec
 from tests.cli.helpers import centra
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from centra.formats.task_module import TaskModule
+
+SPANS = HeadSpec(words="spaces", tags=("O", "E-a", "S-a", "B-a", "I-a"))
 ONNX = ("--format", "onnx", "--output", "out")
 
 
@@ -96,16 +102,31 @@ def test_every_format_is_named_in_the_help() -> None:
     assert all(name in shown for name in FORMATS)
 
 
-def test_a_task_that_was_exported_for_transformers_is_taken_back_and_answers_alike(
-    home: Path,
+def test_tasks_that_were_exported_for_transformers_are_taken_back_and_answer_alike(
+    home: Path, make_module: Callable[..., TaskModule], modules: dict[str, Path]
 ) -> None:
-    centra("task", "export", "intent", "--format", "hf", "--output", "out")
-
-    centra("task", "register", "again", "out")
-
+    """Of every kind, and with decisions that no checkpoint has words for; these are in the manifest."""
+    of_their_own: dict[str, dict[str, Any]] = {
+        "sure": {"decision": Decision(rejection=0.4, template="query: {text}", max_length=6)},
+        "any": {"decision": Decision(activation="sigmoid")},
+        "topics": {"kind": "multilabel", "decision": Decision(threshold=(0.2, 0.5, 0.45))},
+        "share": {"kind": "regression", "decision": Decision(activation="sigmoid"), "depth": 2},
+        "spans": {"kind": "tagging", "labels": ("O", "B-a", "I-a"), "head": SPANS},
+    }
+    for name, options in of_their_own.items():
+        make_module(**{"tap": 1} | options).write(home / f"{name}.safetensors")
+        centra("task", "register", name, f"{name}.safetensors", "--team", "nlu")
+    centra("task", "register", "stars", modules["stars"], "--team", "nlu")
+    names = ["intent", "slots", "same", "stars", *of_their_own]
+    for name in names:
+        centra("task", "export", name, "--format", "hf", "--output", name)
+        taken = centra("task", "register", f"{name}-again", name, "--team", "nlu")
+        assert "taken for" not in taken.stderr
     centra("compose", "--release")
-    for text in ("wake me at seven", "is there snow"):
-        found = json.loads(
-            centra("predict", text, "--task", "intent", "--task", "again", "--json").stdout
-        )
-        assert found["again"] == found["intent"]
+
+    for text in ("wake me at seven in new york, please", "is there snow"):
+        for name in names:
+            pair = ("--text-pair", "yes it is") if name == "same" else ()
+            both = ("--task", name, "--task", f"{name}-again")
+            found = json.loads(centra("predict", text, *pair, *both, "--json").stdout)
+            assert found[f"{name}-again"] == found[name], name

@@ -74,7 +74,7 @@ def release(
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("readers", "parquet"):
         monkeypatch.setattr(f"centra.data.{module}.CHUNK_ROWS", SMALL)
-    monkeypatch.setattr("centra.data.parquet._UNIT", SMALL // 2)
+    monkeypatch.setattr("centra.data.parquet.UNIT_ROWS", SMALL // 2)
 
 
 @pytest.fixture
@@ -435,6 +435,58 @@ def test_json_and_conll_are_answered_as_json_lines(release: Release, tmp_path: P
     assert written[1]["error"] == "a.json:6: the text is empty"
     tagged = [json.loads(line) for line in (tmp_path / "out" / "b.jsonl").read_text().splitlines()]
     assert [row["tokens"] for row in tagged] == [["go", "left"], ["right"]]
+
+
+def test_what_datasets_saved_is_answered_into_parquet(
+    release: Release, tmp_path: Path, small_chunks: None
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict(
+        {"text": TEXTS, "label": [i % 2 for i in range(len(TEXTS))]},
+        features=datasets.Features(
+            text=datasets.Value("string"), label=datasets.ClassLabel(names=["no", "yes"])
+        ),
+    )
+    saved = tmp_path / "saved"
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(
+        str(saved), num_shards={"train": 2, "test": 1}
+    )
+    (saved / "train" / "cache-0123456789abcdef.arrow").write_bytes(b"what a map left")
+    scored = score_files(release, [saved], tmp_path / "out", tasks="stars")
+    assert [Path(one.output).relative_to(tmp_path / "out").as_posix() for one in scored] == [
+        "test/data-00000-of-00001.parquet",
+        "train/data-00000-of-00002.parquet",
+        "train/data-00001-of-00002.parquet",
+    ]
+    assert [one.rows for one in scored] == [40, 20, 20]
+    expected = plain(release.predict(TEXTS, "stars"))
+    assert [row["answers"] for row in read(scored[0].output)] == expected
+    again = datasets.load_dataset(
+        "parquet", data_files=scored[0].output, cache_dir=str(tmp_path / "cache"), split="train"
+    )
+    assert again[1]["label"] == 1
+    assert json.loads(again[1]["answers"]) == expected[1]
+    # And what is stopped goes on.
+    source = saved / "test" / "data-00000-of-00001.arrow"
+    (whole,) = score_files(release, [source], tmp_path / "whole")
+    stopped(release, source, tmp_path / "stopped")
+    (file,) = score_files(release, [source], tmp_path / "stopped")
+    assert file.resumed
+    assert file.digest == whole.digest
+
+
+def test_a_file_of_arrow_is_answered(release: Release, tmp_path: Path) -> None:
+    table = pa.table({"text": TEXTS})
+    with (
+        pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as to,
+    ):
+        to.write_table(table, max_chunksize=7)
+    (scored,) = score_files(release, [tmp_path / "a.arrow"], tmp_path / "out", tasks="stars")
+    assert [row["text"] for row in read(scored.output)] == TEXTS
+    (tmp_path / "b.arrow").write_bytes((tmp_path / "a.arrow").read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"b\.arrow: is no Arrow file"):
+        score_files(release, [tmp_path / "b.arrow"], tmp_path / "out")
 
 
 # Files that are refused

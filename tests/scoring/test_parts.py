@@ -46,7 +46,7 @@ def release(
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("readers", "parquet"):
         monkeypatch.setattr(f"centra.data.{module}.CHUNK_ROWS", CHUNK)
-    monkeypatch.setattr("centra.data.parquet._UNIT", CHUNK)
+    monkeypatch.setattr("centra.data.parquet.UNIT_ROWS", CHUNK)
 
 
 @pytest.fixture

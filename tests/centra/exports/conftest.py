@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from centra.formats.task_module import TaskModule
+
+
+def snippet(section: str) -> str:
+    """The Python that docs/exports.md shows for a format, which imports nothing of Centra."""
+    page = (support.ROOT / "docs" / "exports.md").read_text(encoding="utf-8")
+    text = page.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert "import centra" not in code
+    return str(code)
 
 
 class Exported(NamedTuple):
@@ -61,6 +71,16 @@ def release_on(
         return Exported(source, modules, backbone)
 
     return release_on
+
+
+@pytest.fixture(scope="session")
+def intent(release_on: Callable[[str], Exported]) -> Source:
+    """The task ``intent`` of the tiny BERT's release, by itself."""
+    _, modules, backbone = release_on("bert")
+    store = release_on("bert").source.reader
+    assert isinstance(store, LocalStore)
+    manifest = support.put_release({"intent": modules["intent"]}, [backbone.spec], store)
+    return Source(manifest=manifest, reader=store, task="intent", versions={"intent": "1.0"})
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import transformers
 
-from centra.errors import IncompatibleError, UsageError
+from centra.errors import FormatError, IncompatibleError, UnsupportedFormatError, UsageError
 from centra.exports import format_named, write_export
 from centra.families import family_named
 from centra.formats.decision import Decision
@@ -17,7 +17,7 @@ from centra.formats.head import HeadSpec
 from centra.runtime import Release
 from centra.store import LocalStore
 from tests import support
-from tests.centra.checkpoints import SENTENCE, TOKEN, converted
+from tests.centra.checkpoints import SENTENCE, TOKEN, configure, converted
 from tests.centra.states import PAIRS, SINGLES
 from tests.centra.test_onnx_engine import TOLERANCE
 from tests.families import TINY
@@ -56,6 +56,10 @@ def test_what_came_from_a_checkpoint_goes_back_to_one_and_in_again(
     assert export.parity["task"] <= TOLERANCE
     theirs = getattr(transformers, auto_class).from_pretrained(tmp_path / "out")
     assert [*theirs.config.id2label.values()] == [*module.spec.logit_names]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    for special in ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"):
+        if hasattr(theirs.config, special):
+            assert getattr(theirs.config, special) == getattr(tokenizer, special)
     if family_named(TINY[family].model_type).groups_key is None:
         again, _ = converted(tmp_path / "out", backbone)
         same = ("kind", "labels", "tap_layer", "depth", "head", "decision")
@@ -88,6 +92,41 @@ def test_a_pipeline_names_what_a_release_names(
     for theirs, ours in zip(classify(texts, truncation=True), merged.predict(texts), strict=True):
         assert theirs["label"] == ours["task"]["label"]
         assert theirs["score"] == pytest.approx(ours["task"]["score"], abs=1e-4)
+
+
+@few_samples
+def test_a_manifest_counts_for_the_task_that_it_is_of(
+    tiny_backbone: support.Backbone,
+    make_module: Callable[..., TaskModule],
+    task_source: MakeSource,
+    tmp_path: Path,
+) -> None:
+    module = make_module(form="pair", decision=Decision(rejection=0.4))
+    folder = tmp_path / "out"
+    write_export(task_source(tiny_backbone, module, LocalStore(tmp_path / "store")), HF, folder)
+
+    again, remarks = converted(folder, tiny_backbone)
+    assert (again.spec.input, again.spec.decision) == ("pair", module.spec.decision)
+    assert ["manifest.json" in remark for remark in remarks] == [True]
+    renamed, _ = converted(folder, tiny_backbone, labels=("wake", "play", "rain"))
+    assert renamed.spec.input == "pair"
+
+    labels = ("up", "down", "left")
+    ids = {label: i for i, label in enumerate(labels)}
+    configure(folder, id2label=dict(enumerate(labels)), label2id=ids)
+    other, remarks = converted(folder, tiny_backbone)
+    assert (other.spec.input, other.spec.decision) == ("single", Decision())
+    assert "of another task" in remarks[0]
+
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text().replace("centra/export/1", "centra/export/2"))
+    with pytest.raises(UnsupportedFormatError, match="this Centra reads centra/export/1"):
+        converted(folder, tiny_backbone)
+    manifest.write_text('{"format": "centra/export/1", "tasks": {}}')
+    with pytest.raises(FormatError, match=r"manifest\.json: "):
+        converted(folder, tiny_backbone)
+    manifest.write_text('{"short_name": "of a web page"}')
+    assert converted(folder, tiny_backbone)[0].spec == other.spec
 
 
 CANNOT: dict[str, dict[str, Any]] = {

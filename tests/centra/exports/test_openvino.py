@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from tests.centra.exports.conftest import Exported
 
+OPENVINO = format_named("openvino")
+
 
 @pytest.mark.parametrize(
     "family", ["bert", "roberta", "modernbert", "mpnet", "eurobert", "deberta-v3"]
@@ -24,8 +26,18 @@ def test_openvino_answers_every_probe(
 ) -> None:
     pytest.importorskip("openvino")
 
-    export = write_export(release_on(family).source, format_named("openvino"), tmp_path / "out")
+    export = write_export(release_on(family).source, OPENVINO, tmp_path / "out")
 
     assert {"openvino_model.xml", "openvino_model.bin", "tokenizer.json"} <= {*export.files}
     assert not any(name.endswith(".onnx") for name in export.files)
     assert max(export.parity.values()) <= TOLERANCE
+
+
+def test_weights_of_16_bits_move_logits_a_little(
+    release_on: Callable[[str], Exported], tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+
+    half = write_export(release_on("bert").source, OPENVINO, tmp_path / "out", precision="fp16")
+
+    assert 1e-6 < max(half.parity.values()) <= 0.01

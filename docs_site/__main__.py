@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pages.assemble import assemble
+from docs_site.assemble import assemble
 
 _ROOT = Path(__file__).resolve().parents[1]
 _COMPLAINTS = ("griffe:", "WARNING", "Warning:")

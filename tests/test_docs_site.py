@@ -13,7 +13,7 @@ import click
 import pytest
 
 import cli
-from pages.assemble import assemble, linked, written
+from docs_site.assemble import assemble, linked, written
 from tests.support import ROOT
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import shutil
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from pages.commands import command_pages
-from pages.notebook import notebook_page
-from pages.python import python_pages
+from docs_site.commands import command_pages
+from docs_site.notebook import notebook_page
+from docs_site.python import python_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
