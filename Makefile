@@ -84,11 +84,12 @@ man: setup
 	rm -rf build/man
 	$(BIN)/python hatch_build.py build/man
 
-# What a release publishes. The same commit gives the same bytes.
+# What a release publishes. The same commit gives the same bytes, whatever else lies in the checkout.
 dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
 dist: setup
-	rm -rf dist
-	$(BIN)/python -m hatchling build
+	rm -rf dist build/source && mkdir -p build/source
+	git archive HEAD | tar -x -C build/source
+	cd build/source && $(abspath $(BIN))/python -m hatchling build -d $(CURDIR)/dist
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/check-wheel-contents dist/*.whl
 	cd dist && sha256sum centra-* > SHA256SUMS
@@ -98,7 +99,8 @@ sbom: setup
 	rm -rf build/sbom && mkdir -p dist
 	$(PYTHON) -m venv --without-pip build/sbom
 	$(BIN)/pip --python build/sbom/bin/python install --quiet "torch$$(sed -n 's/^torch//p' constraints.txt)"
-	$(BIN)/pip --python build/sbom/bin/python install --quiet --constraint constraints.txt ".[load,ray,serve,sign,trace,train]"
+	$(BIN)/pip --python build/sbom/bin/python install --quiet --constraint constraints.txt \
+	  ".[datasets,files,load,mlflow,openvino,ray,serve,sign,trace,train,triton]"
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
 	  --output-file dist/centra.cdx.json build/sbom/bin/python
 

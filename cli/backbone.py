@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.completion import complete_backbone
+from cli.completion import complete_backbone, complete_path
 from cli.context import json_option, open_registry
 from cli.output import print_json, print_table, remark, reporting
 from cli.streams import mark_done
@@ -22,7 +22,7 @@ def backbone() -> None:
 
 @backbone.command()
 @click.argument("name")
-@click.argument("source", metavar="FOLDER_OR_HUB_NAME")
+@click.argument("source", metavar="FOLDER_OR_HUB_NAME", shell_complete=complete_path)
 @click.option("--revision", help="Branch, tag or commit of a hub name.")
 @json_option("registry.documents.backbones:BackboneChange")
 def register(name: str, source: str, revision: str | None, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.bench_load import load_options, ms
-from cli.completion import complete_release
+from cli.completion import complete_release, complete_task
 from cli.context import json_option, release_or_default
 from cli.options import NUMBERS, device_options
 from cli.output import print_json, print_table, reporting
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--task",
     "tasks",
+    shell_complete=complete_task,
     multiple=True,
     help="Only these; default all on single texts. May be given several times.",
 )

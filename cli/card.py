@@ -160,6 +160,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         ("backbone", f"{version.backbone}, tap {version.tap_layer}, depth {version.depth}"),
         ("module", f"sha256:{version.digest}, {version.size:,} bytes"),
         ("made", f"{_time(version.created_at)} by {version.created_by}"),
+        *([("from", card.source)] if card.source else []),
         ("releases", _ranges(card.releases) or "-"),
         *([("in int8", _ranges(card.int8))] if card.int8 else []),
         ("channels", ", ".join(card.channels) or "-"),

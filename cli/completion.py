@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import (
     BashComplete,
+    CompletionItem,
     add_completion_class,
     get_completion_class,
     split_arg_string,
@@ -21,15 +22,15 @@ from click.shell_completion import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from click.shell_completion import CompletionItem
-
     from registry import Registry
 
-    Complete = Callable[[click.Context, click.Parameter, str], list[str]]
+    Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem[Any]]]
 
 __all__ = [
     "complete_backbone",
+    "complete_backbone_or_path",
     "complete_channel",
+    "complete_path",
     "complete_release",
     "complete_task",
     "complete_version",
@@ -58,9 +59,13 @@ def completion(ctx: click.Context, shell: str) -> None:
     click.echo(asked(root, {}, "centra", "_CENTRA_COMPLETE").source(), nl=False)
 
 
+_APART = ("@", "=")
+"""Where bash parts what is one word for us."""
+
+
 @add_completion_class
 class _Bash(BashComplete):
-    """Bash's. It takes ``@`` for the start of a word, as between a user and a host."""
+    """Bash's. It takes ``@`` for the start of a word, as between a user and a host, and ``=`` for a word."""
 
     name = "bash"
     _kept = ""
@@ -72,13 +77,15 @@ class _Bash(BashComplete):
         found = split_arg_string(os.environ["COMP_WORDS"])[: cursor + 1]
         words: list[str] = []
         for word in found:
-            if words and (word == "@" or words[-1].endswith("@")):
+            if words and (word[:1] in _APART or words[-1][-1:] in _APART):
                 words[-1] += word
             else:
                 words.append(word)
         incomplete = words.pop() if cursor < len(found) else ""
-        if incomplete != found[-1]:
-            self._kept = incomplete[: incomplete.rfind("@")]
+        if incomplete:
+            # Bash's word begins with an "@", but after a "=". Click answers for what follows an option's.
+            before = incomplete[: max(incomplete.rfind("@"), incomplete.rfind("=") + 1)]
+            self._kept = before.partition("=")[2] if before.startswith("-") else before
         return words[1:], incomplete
 
     def format_completion(self, item: CompletionItem[Any]) -> str:
@@ -90,7 +97,9 @@ class _Bash(BashComplete):
 def _names(find: Callable[[Registry, str], Iterable[str]]) -> Complete:
     """A completion with those names in a registry that begin so; none where it cannot be read."""
 
-    def complete(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    def complete(
+        ctx: click.Context, _param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[Any]]:
         from registry import Registry
 
         given = ctx.find_root().params
@@ -101,7 +110,7 @@ def _names(find: Callable[[Registry, str], Iterable[str]]) -> Complete:
                 names = dict.fromkeys(find(registry, incomplete))
             finally:
                 registry.engine.dispose()
-            return [name for name in names if name.startswith(incomplete)]
+            return [CompletionItem(name) for name in names if name.startswith(incomplete)]
         return []
 
     return complete
@@ -156,3 +165,17 @@ complete_release = _names(_releases)
 complete_channel = _names(_channels)
 complete_backbone = _names(_backbones)
 """The name of a backbone, with or without its version."""
+
+
+def complete_path(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem[Any]]:
+    """A file or a folder, where something else may stand as well."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_backbone_or_path(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem[Any]]:
+    """The name of a backbone, or a folder."""
+    return [*complete_path(ctx, param, incomplete), *complete_backbone(ctx, param, incomplete)]

@@ -11,6 +11,7 @@ import click
 
 from centra.data.tags import SCHEMES
 from centra.kinds import KINDS
+from cli.completion import complete_backbone_or_path
 from cli.context import json_option, open_registry
 from cli.options import LABELS, data_options
 from cli.output import print_json, print_table, remark, reporting
@@ -79,6 +80,7 @@ def _label_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @data_options("DIR|FILE")
 @click.option(
     "--backbone",
+    shell_complete=complete_backbone_or_path,
     metavar="NAME|DIR",
     help="Whose tokens are counted: of the registry, or the folder of a checkpoint; default words, or "
     "characters of scripts without spaces, and then nothing is known of truncation.",

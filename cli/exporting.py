@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from centra.exports import FORMATS
+from cli.completion import complete_release, complete_version
 from cli.context import json_option, open_registry, registry_for
 from cli.output import print_json, remark, reporting
 from cli.streams import mark_done
@@ -47,7 +48,9 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.command("export")
-@click.argument("reference", metavar="RELEASE|FOLDER|STORE#CHANNEL")
+@click.argument(
+    "reference", metavar="RELEASE|FOLDER|STORE#CHANNEL", shell_complete=complete_release
+)
 @_options
 def export_release(reference: str, output: str, *, as_json: bool, **options: Any) -> None:
     """Write a release for another engine.
@@ -65,7 +68,7 @@ def export_release(reference: str, output: str, *, as_json: bool, **options: Any
 
 
 @click.command("export")
-@click.argument("reference", metavar="NAME[@VERSION]")
+@click.argument("reference", metavar="NAME[@VERSION]", shell_complete=complete_version)
 @_options
 def export_task(reference: str, output: str, *, as_json: bool, **options: Any) -> None:
     """Write one task for another engine, with the layers that it reads.

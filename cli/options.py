@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from centra.formats.sizes import parse_size
+from cli.completion import complete_path
 
 if TYPE_CHECKING:
     import os
@@ -294,10 +295,11 @@ def data_options(
             ``data`` is what was given, and ``reading`` makes of one its
             :class:`centra.data.source.DataSource`.
     """
+    usual: dict[str, Any] = {"help": _DATA_HELP, "metavar": "PATH", **options}
     if name.startswith("--"):
-        given = click.option(name, "data", **{"help": _DATA_HELP, "metavar": "PATH", **options})
+        given = click.option(name, "data", shell_complete=complete_path, **usual)
     else:
-        given = click.argument("data", metavar=name)
+        given = click.argument("data", metavar=name, shell_complete=complete_path)
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)

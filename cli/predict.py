@@ -10,7 +10,7 @@ import click
 
 from centra.errors import DataError
 from centra.kinds import kind_named
-from cli.completion import complete_release, complete_task
+from cli.completion import complete_path, complete_release, complete_task
 from cli.context import json_option, release_or_default
 from cli.options import device_options
 from cli.output import json_text, print_table, remark, reporting
@@ -54,8 +54,8 @@ class _Row:
     "--release",
     "reference",
     shell_complete=complete_release,
-    help="A number, channel or digest; a release folder; or STORE#CHANNEL. Default what the channel "
-    "production serves, or else latest.",
+    help="A number, channel or digest; a release folder; STORE#CHANNEL; or oci://HOST/REPOSITORY:TAG. Default "
+    "what the channel production serves, or else latest.",
 )
 @click.option(
     "--task",
@@ -68,6 +68,7 @@ class _Row:
 @click.option(
     "--input",
     "files",
+    shell_complete=complete_path,
     multiple=True,
     metavar="FILE",
     help="Lines of text, or of JSON objects with 'text' (and 'text_pair') or 'tokens', and perhaps "

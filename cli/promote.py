@@ -136,7 +136,11 @@ def summary(result: Promotion) -> str:
     help="One it has served; default the one before.",
 )
 @click.option(
-    "--from", "serving", metavar="RELEASE", help="Only while the channel serves this one."
+    "--from",
+    "serving",
+    shell_complete=complete_release,
+    metavar="RELEASE",
+    help="Only while the channel serves this one.",
 )
 @change_options
 @json_option("registry.documents.channels:Rollback")

@@ -163,7 +163,9 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
 
 @release.command()
 @click.argument(
-    "reference", metavar="RELEASE|FOLDER|STORE#CHANNEL", shell_complete=complete_release
+    "reference",
+    metavar="RELEASE|FOLDER|STORE#CHANNEL|oci://ADDRESS",
+    shell_complete=complete_release,
 )
 @click.option(
     "--key",
@@ -229,7 +231,9 @@ def sign(reference: str, *, key: Path, passphrase_env: str | None, as_json: bool
 
 
 @release.command()
-@click.argument("reference", metavar="RELEASE|STORE#CHANNEL", shell_complete=complete_release)
+@click.argument(
+    "reference", metavar="RELEASE|STORE#CHANNEL|oci://ADDRESS", shell_complete=complete_release
+)
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The folder.")
 @json_option("registry.documents.releases:PulledRelease")
 def pull(reference: str, output: Path, *, as_json: bool) -> None:

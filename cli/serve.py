@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.completion import complete_release, complete_task
+from cli.completion import complete_channel, complete_release, complete_task
 from cli.options import DURATION, device_options
 from cli.serve_ray import absolute, check_local, ray_options, serve_with_ray
 
@@ -64,6 +64,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--tokens", "tokens_file", type=_FILE, help="Ask callers for one of these tokens.")
 @click.option(
     "--shadow",
+    shell_complete=complete_channel,
     metavar="CHANNEL",
     help="Ask this channel's release too, and report how its answers differ.",
 )
@@ -117,7 +118,8 @@ def serve(
     """Answer over HTTP with a release, until it is asked to end.
 
     RELEASE is a channel, which is followed: STORE#CHANNEL, or a channel's name alone in the store
-    that is configured; or what never moves: a release folder, STORE#DIGEST, a digest, a number.
+    that is configured; or what never moves: a release folder, STORE#DIGEST, a digest, a number, or
+    oci://HOST/REPOSITORY:TAG of a registry, which is read once.
     Default what the channel production serves, or else latest.
     """
     _check_extra()

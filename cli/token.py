@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cli.completion import complete_task
+from cli.completion import complete_channel, complete_task
 from cli.output import remark
 
 __all__ = ["token"]
@@ -30,6 +30,7 @@ def token() -> None:
 @click.option(
     "--channel",
     "channels",
+    shell_complete=complete_channel,
     multiple=True,
     help="Where several are served, it may ask these alone; default all.",
 )

@@ -13,14 +13,12 @@ from email import message_from_bytes
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-import click
 import pytest
 
-import cli
+from tests.cli.helpers import commands
 from tests.support import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
@@ -84,6 +82,20 @@ def test_the_sdist_holds_all_that_it_takes_and_builds_the_same_bytes(
     assert again.sdist.read_bytes() == built.sdist.read_bytes()
 
 
+def test_the_sdist_holds_what_is_committed(built: Built) -> None:
+    """All but what only a checkout, and the forge that holds it, have a use for."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("this is no checkout of git")
+    with tarfile.open(built.sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    committed = {*listed.stdout.split("\0")} - {""}
+    left_out = {name for name in committed if name.startswith((".ci/", ".github/"))}
+    assert committed - left_out - held == set()
+
+
 @pytest.mark.parametrize("command", [("twine", "check", "--strict"), ("check_wheel_contents",)])
 def test_checkers_of_packages_have_nothing_against_them(
     built: Built, command: tuple[str, ...]
@@ -113,24 +125,10 @@ def test_every_package_of_the_wheel_is_typed(built: Built) -> None:
     assert packages == {"centra", "cli", "migrations", "registry"}
 
 
-def commands(context: click.Context) -> Iterator[click.Context]:
-    """Every command that is shown."""
-    yield context
-    if isinstance(context.command, click.Group):
-        for name in context.command.list_commands(context):
-            command = context.command.get_command(context, name)
-            assert command is not None
-            if not command.hidden:
-                yield from commands(click.Context(command, info_name=name, parent=context))
-
-
 @pytest.mark.skipif(shutil.which("groff") is None, reason="needs groff")
 def test_each_command_has_a_man_page_that_shows_all_of_its_help(built: Built) -> None:
     pages = built.pages()
-    expected = {
-        context.command_path.replace(" ", "-"): context
-        for context in commands(click.Context(cli.main, info_name="centra"))
-    }
+    expected = {context.command_path.replace(" ", "-"): context for context in commands()}
     assert pages.keys() == expected.keys()
     names = sorted(pages)
     done = subprocess.run(

@@ -39,6 +39,13 @@ def test_the_citation_is_of_the_software_and_of_the_paper() -> None:
     assert [author["family-names"] for author in paper["authors"]] == ["Wei", "Qi", "He"]
 
 
+def test_the_bill_of_materials_is_of_every_extra_that_users_install() -> None:
+    """The demo's is weights alone."""
+    makefile = (ROOT / "Makefile").read_text()
+    (extras,) = re.findall(r"^sbom:.*?\"\.\[([a-z,]+)\]\"", makefile, re.MULTILINE | re.DOTALL)
+    assert extras.split(",") == sorted(PROJECT["optional-dependencies"].keys() - {"demo"})
+
+
 @pytest.mark.parametrize("form", [f for f in FORMS if f.stem != "config"], ids=lambda f: f.stem)
 def test_forms_for_issues_are_what_a_forge_reads(form: Any) -> None:
     content = yaml.safe_load(form.read_text())

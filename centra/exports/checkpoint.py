@@ -226,6 +226,7 @@ def write_checkpoint(checkpoint: Checkpoint, source: Source, folder: Path) -> No
         IncompatibleError: transformers has no class that computes the task.
     """
     import torch
+    from transformers.utils import logging
 
     head, settings = checkpoint.head()
     config = _config(checkpoint, settings, folder)
@@ -240,6 +241,7 @@ def write_checkpoint(checkpoint: Checkpoint, source: Source, folder: Path) -> No
     parameters = model.state_dict()
     for name in lacking:
         parameters[name].zero_()
+    logging.disable_progress_bar()  # Centra shows its own
     model.save_pretrained(folder)
 
 

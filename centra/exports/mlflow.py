@@ -24,6 +24,8 @@ __all__ = ["MLFLOW"]
 
 _TOLERANCE = 1e-4
 """As a release's own parity: what counts as rounding."""
+_EXAMPLE, _SERVED = "input_example.json", "serving_input_example.json"
+"""Rows for whoever looks at the model, and the same as a request to its server."""
 
 
 def _write(
@@ -63,30 +65,61 @@ def _documents(source: Source) -> dict[str, str]:
     model = {
         "flavors": {"python_function": function},
         "signature": _signature(source),
+        "saved_input_example_info": {
+            "artifact_path": _EXAMPLE,
+            "serving_input_path": _SERVED,
+            "type": "dataframe",
+            "pandas_orient": "split",
+        },
         "metadata": {
             "centra_release": f"sha256:{source.manifest.digest}",
             **({} if source.release is None else {"centra_release_number": source.release}),
             "centra_versions": dict(source.versions),
         },
     }
+    example = _example(source)
     return {
         "MLmodel": yaml.safe_dump(model, sort_keys=False),
         "conda.yaml": yaml.safe_dump(conda, sort_keys=False),
         "python_env.yaml": yaml.safe_dump(environment, sort_keys=False),
         "requirements.txt": "".join(f"{package}\n" for package in packages),
+        _EXAMPLE: json.dumps(example),
+        _SERVED: json.dumps({"dataframe_split": example}),
     }
 
 
-def _signature(source: Source) -> dict[str, str | None]:
-    forms = {entry.input for entry in source.manifest.tasks.values()}
+def _forms(source: Source) -> set[str]:
+    """What tasks take: ``single`` texts, ``pair``, or both."""
+    return {entry.input for entry in source.manifest.tasks.values()}
+
+
+def _signature(source: Source) -> dict[str, str]:
+    forms = _forms(source)
     inputs = [{"type": "string", "name": "text", "required": True}]
     if "pair" in forms:
         inputs.append({"type": "string", "name": "text_pair", "required": "single" not in forms})
+    # An object of the task's kind; which tasks answer a row depends on it, and on what is asked for.
+    outputs = [{"type": "any", "name": name, "required": False} for name in source.manifest.tasks]
     params = [
         {"name": "tasks", "type": "string", "default": [], "shape": [-1]},
         {"name": "top_k", "type": "long", "default": 0, "shape": None},
     ]
-    return {"inputs": json.dumps(inputs), "outputs": None, "params": json.dumps(params)}
+    parts = {"inputs": inputs, "outputs": outputs, "params": params}
+    return {name: json.dumps(part) for name, part in parts.items()}
+
+
+def _example(source: Source) -> dict[str, Any]:
+    """A row of each form that tasks take."""
+    forms = _forms(source)
+    rows: dict[str, list[str | None]] = {
+        "single": ["Wake me at seven.", None],
+        "pair": ["Wake me at seven.", "Set an alarm."],
+    }
+    columns = ["text", "text_pair"] if "pair" in forms else ["text"]
+    return {
+        "columns": columns,
+        "data": [rows[form][: len(columns)] for form in rows if form in forms],
+    }
 
 
 def _notes(source: Source) -> tuple[str, ...]:

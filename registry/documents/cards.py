@@ -38,6 +38,9 @@ class Card(Document):
     """Those of them that hold it in int8."""
     channels: list[str]
     """Those that serve one of these releases now."""
+    source: str | None
+    """Where its module was fetched from: ``models:/…``, ``hf://…@COMMIT`` or ``s3://…``; null where it lay
+    with whoever registered it."""
     threshold: float | list[float] | None
     """The probability from which a multilabel task names a label, or one for each label; null for
     other kinds."""
@@ -68,6 +71,7 @@ class Card(Document):
             releases=card.releases,
             int8=card.int8,
             channels=card.channels,
+            source=card.source,
             threshold=[*card.threshold] if isinstance(card.threshold, tuple) else card.threshold,
             rejection=card.rejection,
             pooling=card.pooling,

@@ -92,16 +92,16 @@ def checked_module(
 
     with (
         fetched(source) as found,
-        _private_copy(registry, found, checkpoint, progress) as path,
-        called(path, found),
+        _private_copy(registry, found.path, checkpoint, progress) as path,
+        called(path, found.path),
     ):
         if thresholds is not None:
             _decide(path, thresholds)
         module = check_module(path)
-        backbone, name = _backbone_of(registry, module, found)
+        backbone, name = _backbone_of(registry, module, found.path)
         check_fits(module, backbone, name)
         parity = check_module_parity({task: module}, {backbone.digest: backbone}, registry.store)
-        yield dataclasses.replace(module, parity=parity[task])
+        yield dataclasses.replace(module, parity=parity[task], source=found.source)
 
 
 def check_open(backbone: Backbone) -> None:

@@ -7,10 +7,7 @@ import hashlib
 import json
 import pickle
 import re
-import socketserver
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,7 +31,14 @@ from centra.runtime import load_release
 from centra.store import LocalStore
 from centra.store.oci import OciAddress, OciRepository
 from tests import support
-from tests.registries import OciServer, oci_server
+from tests.registries import (
+    Asked,
+    FakeRegistry,
+    OciRequest,
+    OciServer,
+    fake_registry,
+    oci_server,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,17 +78,18 @@ def address(registry: OciServer, name: str, tag: str = "1") -> str:
     return f"oci://{registry.host}/teams/{name}:{tag}"
 
 
-def uploads(requests: list[tuple[str, str]]) -> set[str]:
+def uploads(requests: list[OciRequest]) -> set[str]:
     """The digests of the blobs that were sent."""
-    found = (re.search(r"digest=sha256(?::|%3A)([0-9a-f]{64})", path) for _, path in requests)
+    found = (re.search(r"digest=sha256(?::|%3A)([0-9a-f]{64})", each.path) for each in requests)
     return {match[1] for match in found if match}
 
 
-def downloads(requests: list[tuple[str, str]]) -> set[str]:
+def downloads(requests: list[OciRequest]) -> dict[str, int]:
+    """Bytes of each blob that was fetched."""
     return {
-        path.rpartition(":")[2]
-        for method, path in requests
-        if method == "GET" and "/blobs/" in path
+        each.path.rpartition(":")[2]: each.given
+        for each in requests
+        if each.method == "GET" and "/blobs/" in each.path
     }
 
 
@@ -161,7 +166,12 @@ def test_a_new_release_moves_the_changed_module_alone(
     assert uploads(registry.requests()[before:]) & blobs == {module}
     before = len(registry.requests())
     load_release(address(registry, "moves", "2"), engine="onnx").close()
-    assert downloads(registry.requests()[before:]) == {module, changed.digest}
+    asked = registry.requests()[before:]
+    size = backbone_store.path(module).stat().st_size
+    fetched = downloads(asked)
+    assert fetched.keys() == {module, changed.digest}
+    assert fetched[module] == size
+    assert sum(each.given for each in asked) < size + 10_000  # Two manifests beside the module.
 
 
 def test_what_a_killed_push_sent_is_not_sent_again(
@@ -196,10 +206,10 @@ def test_what_a_killed_push_sent_is_not_sent_again(
 def test_a_damaged_layer_is_refused(release: ReleaseManifest, backbone_store: LocalStore) -> None:
     module = release.tasks["slots"].digest
     with (
-        fake_registry(release, backbone_store, damaged=module) as (host, _),
+        registry_with_tokens(release, backbone_store, damaged=module) as registry,
         pytest.raises(CorruptBlobError, match=module),
     ):
-        load_release(f"oci://{host}/teams/a:1")
+        load_release(f"oci://{registry.host}/teams/a:1")
 
 
 def test_an_artifact_of_another_kind_is_named(registry: OciServer) -> None:
@@ -279,81 +289,55 @@ def test_a_token_is_got_for_a_registry_that_asks_for_one(
     nobody_logged_in: Path, release: ReleaseManifest, backbone_store: LocalStore
 ) -> None:
     """As Docker Hub, GitHub and Harbor do: one server gives tokens, the other takes them."""
-    with fake_registry(release, backbone_store) as (host, asked):
-        log_in(nobody_logged_in, host, "ada", "secret")
-        with load_release(f"oci://{host}/teams/a:1", engine="onnx") as there:
+    with registry_with_tokens(release, backbone_store) as registry:
+        log_in(nobody_logged_in, registry.host, "ada", "secret")
+        with load_release(f"oci://{registry.host}/teams/a:1", engine="onnx") as there:
             assert there.predict(TEXT)
-    assert asked == ["service=tests&scope=repository%3Ateams%2Fa%3Apull"]
+    asked = [one.options for one in registry.asked if one.place == "/token"]
+    assert asked == [{"service": ["tests"], "scope": ["repository:teams/a:pull"]}]
 
 
 @contextmanager
-def fake_registry(
+def registry_with_tokens(
     release: ReleaseManifest, store: LocalStore, damaged: str | None = None
-) -> Iterator[tuple[str, list[str]]]:
+) -> Iterator[FakeRegistry]:
     """A registry that wants tokens, and breaks off each blob once in its middle."""
-    from centra.releases.artifact_writing import _build
-
-    artifact, sources = _build(release, store, None, {})
-    blobs = {
-        digest: source if isinstance(source, bytes) else source.read_bytes()
-        for digest, source in sources.items()
-    }
-    if damaged:
-        blobs[damaged] = blobs[damaged][:-1] + bytes([blobs[damaged][-1] ^ 1])
-    asked: list[str] = []
     broken: set[str] = set()
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def answer(asked: Asked) -> bool:
+        if asked.place == "/token":
+            good = base64.b64encode(b"ada:secret").decode()
+            assert asked.authorization in (f"Basic {good}", None)
+            return asked.reply(200, b'{"token": "t1"}')
+        if asked.authorization != "Bearer t1":
+            return asked.reply(401, b"{}", WWW_Authenticate=challenge(asked.headers["Host"]))
+        digest = asked.place.rpartition(":")[2]
+        if "/blobs/" not in asked.place or digest in broken:
+            return False
+        broken.add(digest)
+        return asked.break_off(registry.blobs[digest])
 
-        def do_GET(self) -> None:
-            path, _, query = self.path.partition("?")
-            if path == "/token":
-                asked.append(query)
-                good = base64.b64encode(b"ada:secret").decode()
-                assert self.headers["Authorization"] in (f"Basic {good}", None)
-                self.answer(200, b'{"token": "t1"}')
-            elif self.headers["Authorization"] != "Bearer t1":
-                host = self.headers["Host"]
-                challenge = (
-                    f'Bearer realm="http://{host}/token",service="tests",'
-                    'scope="repository:teams/a:pull"'
-                )
-                self.answer(401, b"{}", ("WWW-Authenticate", challenge))
-            elif "/manifests/" in path:
-                self.answer(200, artifact.to_bytes())
-            else:
-                self.blob(path.rpartition(":")[2])
+    with fake_registry(answer) as registry:
+        put(release, store, registry)
+        if damaged:
+            data = registry.blobs[damaged]
+            registry.blobs[damaged] = data[:-1] + bytes([data[-1] ^ 1])
+        yield registry
 
-        def blob(self, digest: str) -> None:
-            data = blobs[digest]
-            start = re.fullmatch(r"bytes=([0-9]+)-", self.headers["Range"] or "")
-            if start:
-                self.answer(206, data[int(start[1]) :])
-                return
-            assert digest not in broken
-            broken.add(digest)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data[: len(data) // 2])
-            self.close_connection = True
 
-        def answer(self, status: int, data: bytes, *headers: tuple[str, str]) -> None:
-            self.send_response(status)
-            for header in (*headers, ("Content-Length", str(len(data)))):
-                self.send_header(*header)
-            self.end_headers()
-            self.wfile.write(data)
+def challenge(host: str, actions: str = "pull") -> str:
+    """How a registry asks for a token."""
+    return (
+        f'Bearer realm="http://{host}/token",service="tests",scope="repository:teams/a:{actions}"'
+    )
 
-        def log_message(self, *_: object) -> None:
-            pass
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{server.server_address[1]}", asked
-        server.shutdown()
+def put(release: ReleaseManifest, store: LocalStore, registry: FakeRegistry) -> None:
+    """Let a registry hold a release, as ``teams/a:1``."""
+    answer, registry.answer = registry.answer, lambda _: False
+    push(release, store, f"oci://{registry.host}/teams/a:1")
+    registry.answer = answer
+    registry.asked.clear()
 
 
 def test_signatures_travel_along(
@@ -440,6 +424,6 @@ def test_a_channel_of_an_artifact_is_refused() -> None:
 
 
 def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("centra.store.oci.transport._TO_CONNECT", 0)
+    monkeypatch.setattr("centra.store.oci.transport._ATTEMPTS", 1)
     with pytest.raises(StoreUnreachableError, match="cannot be reached"):
         find_release("oci://127.0.0.1:9/a:1")

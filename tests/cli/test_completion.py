@@ -15,7 +15,7 @@ from click.shell_completion import get_completion_class
 
 import cli
 import cli.completion  # what makes bash's class ours
-from tests.cli.helpers import centra
+from tests.cli.helpers import centra, commands
 
 PROGRAMS = Path(sys.executable).parent
 ENVIRONMENT = {"TERM": "dumb", "PS1": "", "PROMPT": ""}
@@ -71,6 +71,7 @@ class Terminal:
 
 @needs("bash")
 def test_bash_completes_commands_and_names_and_versions(home: Path) -> None:
+    (home / "data").mkdir()
     shell = Terminal("bash", "--norc", "--noprofile", "-i")
     try:
         shell.type('eval "$(centra completion bash)" && echo rea""dy\n')
@@ -81,8 +82,12 @@ def test_bash_completes_commands_and_names_and_versions(home: Path) -> None:
         shell.read_until(r"centra task show intent@1\.0 ")
         shell.type("\x15centra task diff intent@1\t")
         shell.read_until(r"centra task diff intent@1\.0 ")
-        shell.type("\x15centra promote --to la\t")
-        shell.read_until("centra promote --to latest ")
+        shell.type("\x15centra promote --to=la\t")
+        shell.read_until("centra promote --to=latest ")
+        shell.type("\x15centra train --data d\t")
+        shell.read_until("centra train --data data/")
+        shell.type("\x15centra compose --data intent=d\t")
+        shell.read_until("centra compose --data intent=data/")
     finally:
         shell.close()
 
@@ -141,12 +146,34 @@ def test_each_shell_has_a_script_that_asks_this_program() -> None:
         (["compose", "--set", "intent", "@"], None, {"@1.0"}),
         (["compose", "--set", "intent", "@", "1"], None, {"@1.0"}),
         (["compose", "--set", "intent", "@", "1.0"], 6, set()),
+        (["compose", "--set", "=", "intent", "@1"], None, {"@1.0"}),
+        (["promote", "--to", "=", "la"], None, {"latest"}),
+        (["promote", "--to", "="], None, {"latest"}),
+        (["compose", "--data", "intent", "=", "da"], None, {"file,da"}),
+        (["train", "--data", "da"], None, {"file,da"}),
+        (["data", "check", "--backbone", "ti"], None, {"file,ti", "tiny", "tiny@1"}),
+        (["task", "export", "sl"], None, {"slots@1.0"}),
+        (["release", "export", "la"], None, {"latest"}),
+        (["task", "calibrate", "sl"], None, {"slots"}),
     ],
 )
 def test_names_come_from_the_registry(
     home: Path, words: list[str], cursor: int | None, expected: set[str]
 ) -> None:
     assert {*asked_for(words, cursor)} == expected
+
+
+def test_all_that_names_something_of_the_registry_is_completed() -> None:
+    named = re.compile(r"(RELEASE|CHANNEL|NAME\[?@VERSION)\b")
+    given = ("--task", "--backbone", "--channel", "--data", "data")
+    forgotten = {
+        (context.command_path, parameter.opts[0])
+        for context in commands()
+        for parameter in context.command.params
+        if parameter.opts[0] in given or named.search(parameter.metavar or "")
+        if parameter._custom_shell_complete is None and "=RELEASE" not in (parameter.metavar or "")
+    }
+    assert forgotten == set()
 
 
 def test_where_no_registry_can_be_read_there_are_no_names(tmp_path: Path) -> None:

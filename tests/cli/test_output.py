@@ -17,7 +17,7 @@ import pytest
 
 import cli
 from cli.streams import Output
-from tests.cli.helpers import centra, demand, process, read, refused, state
+from tests.cli.helpers import centra, demand, nearly_right_rows, process, read, refused, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,6 +88,8 @@ CHANGES = [
     ("rollback production", 1),
     ("policy apply --file {rules}", 1),
     ("release evaluate 2 --task intent --data {data}", 1),
+    ("task calibrate intent --data {rows}", 1),
+    ("task export intent@1.0 --format onnx --output exported", 0),
     ("release pull 1 --output pulled", 0),
     ("predict --release 1 --task intent --input {lines} --output answers", 0),
     ("release graph 1 --output graph.svg", 0),
@@ -105,6 +107,7 @@ CHANGES = [
 ]
 ELSEWHERE = {
     "backbone retire": "with backbone restore",
+    "release export": "as task export",
     "release sign": "test_signing",
     "train": "below",
     "distill": "as train",
@@ -178,6 +181,7 @@ def test_a_change_is_made_and_ends_with_0_whatever_becomes_of_its_output(
     names = {"data": tiny_data("single"), "encoder": encoder, **modules}
     names["rules"] = home / "rules.toml"
     names["rules"].write_text("[channels.canary]\n")
+    names["rows"] = nearly_right_rows(home / "rows.jsonl")
     names["lines"] = home / "lines.txt"
     names["lines"].write_text("wake me up at seven\n")
     for text, events in CHANGES:
@@ -192,7 +196,8 @@ def test_a_change_is_made_and_ends_with_0_whatever_becomes_of_its_output(
         assert ("done, but not reported: standard output cannot be written" in said) is lost, text
     assert read("channel", "show", "production")["release"] == 1
     assert all(
-        (home / name).exists() for name in ("out", "pulled", "answers", "graph.svg", "tasks.tar")
+        (home / name).exists()
+        for name in ("out", "pulled", "exported", "answers", "graph.svg", "tasks.tar")
     )
 
 

@@ -89,6 +89,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(name="task register checkpoint", line="task register routes {given}/checkpoint"),
     Command(name="task update", line=_UPDATED),
+    Command(name="task calibrate", line="task calibrate intent --data {given}/data"),
     Command(name="task redefine", line="task redefine intent {given}/redefined.safetensors"),
     Command(name="task pin", line="task pin intent@1.0"),
     Command(name="task retire", line="task retire intent"),
@@ -147,6 +148,16 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         name="release evaluate",
         line="release evaluate 3 --task intent --data {given}/data",
+    ),
+    Command(
+        name="release export",
+        line="release export 3 --format onnx --output out",
+        outputs=("out",),
+    ),
+    Command(
+        name="task export",
+        line="task export intent@1.0 --format hf --output out",
+        outputs=("out",),
     ),
     Command(
         name="data split",

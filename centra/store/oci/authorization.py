@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode, urlsplit
 
@@ -17,15 +18,32 @@ if TYPE_CHECKING:
     from centra.store.oci.credentials import Login
     from centra.store.oci.transport import Transport
 
-__all__ = ["authorization"]
+__all__ = ["Authorization", "authorize"]
 
 _CHALLENGE = re.compile(r"(?:^|,\s*)(bearer|basic)\s+", re.IGNORECASE)
 _PARAMETER = re.compile(r'([a-z_]+)="([^"]*)"', re.IGNORECASE)
 _CLIENT = "centra"
+_REFUSED = (400, 401, 403)
+"""What servers say of a login that is wrong, or may not do what is asked."""
 
 
-def authorization(response: BaseHTTPResponse, address: OciAddress, http: Transport) -> str | None:
-    """What the header ``Authorization`` must say for a request that was refused.
+@dataclass(frozen=True, kw_only=True)
+class Authorization:
+    """As whom a registry is asked."""
+
+    header: str | None = field(default=None, repr=False)
+    """What the header ``Authorization`` says; None for a request without it."""
+    logged_in: bool = False
+    """Whether there is a login. Registries give tokens to those who have none, too."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """For a request."""
+        return {"Authorization": self.header} if self.header else {}
+
+
+def authorize(response: BaseHTTPResponse, address: OciAddress, http: Transport) -> Authorization:
+    """As whom to ask again for what was refused.
 
     Args:
         response: the refusal, with what the registry asks for.
@@ -33,15 +51,17 @@ def authorization(response: BaseHTTPResponse, address: OciAddress, http: Transpo
         http: asks whoever gives tokens.
 
     Returns:
-        None where nothing is asked for, or there is no login to answer with.
+        Without a header where nothing is asked for, or there is nothing to answer with.
 
     Raises:
-        StoreError: the logins cannot be read, or the registry sends elsewhere without TLS.
+        StoreError: the logins cannot be read, the registry sends elsewhere without TLS, or no token
+            can be had.
         HTTPError: of urllib3; whoever gives tokens cannot be reached.
     """
     challenge = response.headers.get("WWW-Authenticate", "")
     schemes = [match[1].lower() for match in _CHALLENGE.finditer(challenge)]
     login = find_login(address.login_names)
+    header = None
     if "bearer" in schemes:
         asked = dict(_PARAMETER.findall(challenge))
         realm = asked.pop("realm", "")
@@ -53,14 +73,21 @@ def authorization(response: BaseHTTPResponse, address: OciAddress, http: Transpo
                 code="oci-realm",
             )
         parameters = {key: asked[key] for key in ("service", "scope") if key in asked}
-        token = _token(realm, parameters, login, http)
-        return token and f"Bearer {token}"
-    return login.basic if "basic" in schemes and login and not login.refresh_token else None
+        token = _token(address, realm, parameters, login, http)
+        header = token and f"Bearer {token}"
+    elif "basic" in schemes and login and not login.refresh_token:
+        header = login.basic
+    return Authorization(header=header, logged_in=login is not None)
 
 
 def _token(
-    realm: str, parameters: dict[str, str], login: Login | None, http: Transport
+    address: OciAddress,
+    realm: str,
+    parameters: dict[str, str],
+    login: Login | None,
+    http: Transport,
 ) -> str | None:
+    """A token of the server at ``realm``; None where it refuses the login."""
     if login and login.refresh_token:
         form = {
             **parameters,
@@ -75,10 +102,15 @@ def _token(
         mark = "&" if "?" in realm else "?"
         response = http.send("GET", f"{realm}{mark}{urlencode(parameters)}", headers=headers)
     data = http.read(response)
-    if response.status != 200:
+    if response.status in _REFUSED:
         return None
     try:
-        found = json.loads(data)
+        found = json.loads(data) if response.status == 200 else {}
         return str(found.get("token") or found["access_token"])
-    except (ValueError, KeyError, AttributeError):
-        return None
+    except (ValueError, KeyError, AttributeError) as error:
+        raise StoreError(
+            f"{address}: {urlsplit(realm).netloc}, which gives tokens for its registry, answered with "
+            f"status {response.status} and no token",
+            code="oci-refused",
+            address=str(address),
+        ) from error

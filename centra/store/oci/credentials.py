@@ -7,7 +7,7 @@ import json
 import os
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ class Login:
     """Who asks a registry."""
 
     user: str
-    secret: str
+    secret: str = field(repr=False)
     refresh_token: bool = False
     """Whether the secret is no password, but a token that gets others."""
 

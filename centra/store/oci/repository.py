@@ -6,10 +6,9 @@ import hashlib
 import io
 import json
 import logging
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from centra.errors import (
     CorruptBlobError,
@@ -19,8 +18,8 @@ from centra.errors import (
     StoreUnreachableError,
     first_line,
 )
-from centra.store.oci.authorization import authorization
-from centra.store.oci.transport import Transport
+from centra.store.oci.authorization import Authorization, authorize
+from centra.store.oci.transport import Transport, pause, retry_after, same_origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,11 +46,11 @@ class OciRepository:
     def __init__(self, address: OciAddress) -> None:
         self.address = address
         self._http = Transport()
-        self._authorization: str | None = None
+        self._authorization = Authorization()
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the token."""
-        return vars(self) | {"_authorization": None}
+        return vars(self) | {"_authorization": Authorization()}
 
     def read_manifest(self, reference: str, media_type: str) -> bytes:
         """A manifest's bytes, which are checked where it is named by digest.
@@ -119,7 +118,7 @@ class OciRepository:
 
         with self._translated():
             for attempt in range(_TRIES):
-                last = attempt == _TRIES - 1
+                last, response = attempt == _TRIES - 1, None
                 try:
                     response = self._send_blob(digest, source)
                     data = self._http.read(response)
@@ -129,11 +128,12 @@ class OciRepository:
                     _log.debug("blob sha256:%s: %s; again", digest, first_line(error))
                 else:
                     # A token may have run out while a large blob was on its way.
-                    if response.status not in (401, 404, 429) and response.status < 500:
+                    again = response.status in (401, 404, 429) or response.status >= 500
+                    if last or not again:
                         break
-                    if last:
-                        break
-                time.sleep(0.2 * 2**attempt)
+                if not pause(attempt, response):
+                    break
+            assert response is not None, "who gets no answer to the last attempt has raised"
             self._require(response, data, 201)
 
     def download(self, digest: str, size: int, file: BinaryIO) -> str | None:
@@ -174,7 +174,7 @@ class OciRepository:
                     if attempt == _TRIES - 1:
                         raise
                     _log.debug("blob sha256:%s: %s; going on", digest, first_line(error))
-                    time.sleep(0.2 * 2**attempt)
+                    pause(attempt)
         return hashed.hexdigest()
 
     def _take(self, response: BaseHTTPResponse, size: int, file: BinaryIO, hashed: Any) -> None:
@@ -200,8 +200,8 @@ class OciRepository:
         mark = "&" if "?" in place else "?"
         size = len(source) if isinstance(source, bytes) else source.stat().st_size
         headers = {"Content-Type": _STREAM, "Content-Length": str(size)}
-        if self._authorization and urlsplit(place).netloc == urlsplit(self.address.api).netloc:
-            headers["Authorization"] = self._authorization
+        if same_origin(place, self.address.api):
+            headers |= self._authorization.headers
         with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
             url = f"{place}{mark}digest=sha256:{digest}"
             return self._http.send("PUT", url, headers=headers, body=file, once=True)
@@ -216,43 +216,54 @@ class OciRepository:
     ) -> BaseHTTPResponse:
         """Make a request, and again as whoever the login says where the registry asks for one."""
         for answered in (False, True):
-            sent = dict(headers or {})
-            if self._authorization:
-                sent["Authorization"] = self._authorization
+            sent = {**(headers or {}), **self._authorization.headers}
             url = self.address.api + path
             response = self._http.send(method, url, headers=sent, body=body)
             if response.status != 401 or answered:
                 break
-            self._http.read(response)
-            found = authorization(response, self.address, self._http)
-            if found is None:
+            try:
+                self._authorization = authorize(response, self.address, self._http)
+            except Exception:
+                response.close()
+                raise
+            if self._authorization.header is None:
                 break
-            self._authorization = found
+            self._http.read(response)
         return response
 
     def _require(self, response: BaseHTTPResponse, data: bytes, expected: int) -> None:
         if response.status == expected:
             return
-        raise self._refusal(response.status, data)
+        raise self._refusal(response, data)
 
-    def _refusal(self, status: int, data: bytes) -> CentraError:
+    def _refusal(self, response: BaseHTTPResponse, data: bytes) -> CentraError:
         told = _told(data)
         where = str(self.address)
-        if status in (401, 403):
+        if response.status in (401, 403):
             return NotAllowedError(
                 f"{where}: its registry does not allow this to {self._who()}{told}",
                 code="oci-not-allowed",
                 address=where,
                 host=self.address.host,
             )
+        if response.status == 407:
+            return StoreError(
+                f"{where}: the proxy before its registry wants another login; it is written into the "
+                "proxy's address, http://USER:PASSWORD@HOST",
+                code="oci-proxy",
+                address=where,
+            )
+        wait = retry_after(response)
+        later = "" if wait is None else f". It wants to be asked again in {wait:,.0f} seconds"
         return StoreError(
-            f"{where}: its registry answered with status {status}{told}",
+            f"{where}: its registry answered with status {response.status}{told}{later}",
             code="oci-refused",
             address=where,
         )
 
     def _who(self) -> str:
-        return "this login" if self._authorization else "somebody who is not logged in"
+        logged_in = self._authorization.logged_in
+        return "this login" if logged_in else "somebody who is not logged in"
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -261,20 +272,20 @@ class OciRepository:
         Raises:
             StoreUnreachableError: instead of theirs.
         """
-        from urllib3.exceptions import HTTPError, SSLError
+        from urllib3.exceptions import HTTPError, ProxyError, SSLError
 
         try:
             yield
         except HTTPError as error:
-            cause = getattr(error, "reason", None) or error
-            tls = isinstance(cause, SSLError) and not self.address.plain_http
-            mend = (
-                "If it speaks HTTP without TLS, write ?plain_http=true after its address."
-                if tls
-                else "Check the address and the network."
-            )
+            way = ""
+            cause: BaseException = error
+            if isinstance(error, ProxyError):
+                way, cause = " through the proxy", error.original_error
+            mend = "Check the address and the network."
+            if isinstance(cause, SSLError) and not self.address.plain_http:
+                mend = "If it speaks HTTP without TLS, write ?plain_http=true after its address."
             raise StoreUnreachableError(
-                f"{self.address}: its registry cannot be reached: {first_line(cause)}. {mend}",
+                f"{self.address}: its registry cannot be reached{way}: {first_line(cause)}. {mend}",
                 store=str(self.address),
             ) from error
 
