@@ -119,7 +119,7 @@ def check(
     used. Changes nothing. Ends with exit code 1 where training would refuse the data.
     """
     from centra.data.check import check_data
-    from centra.pages.page import check_name
+    from centra.html.page import check_name
 
     if html is not None:
         check_name(html)

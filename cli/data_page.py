@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from centra.pages import plots
-from centra.pages.page import Page
+from centra.html import plots
+from centra.html.page import Page
 from cli.data import places_text
 
 if TYPE_CHECKING:

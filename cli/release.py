@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from centra.errors import VerificationError
-from centra.pages.page import check_name
+from centra.html.page import check_name
 from cli.completion import complete_channel, complete_release, complete_task, complete_version
 from cli.context import json_option, open_registry, registry_for
 from cli.exporting import export_release

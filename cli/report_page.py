@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from centra.pages import plots
-from centra.pages.page import Page
+from centra.evaluation.calibration import distinct_shares
+from centra.html import plots
+from centra.html.page import Page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,10 @@ __all__ = ["report_page"]
 
 _DEVIATIONS = 20
 """Columns of the plot of how far numbers are off."""
+_MANY_LABELS = 20
+"""More are sorted, the weakest first."""
+_LONG = 500
+"""Characters of a text that are shown."""
 _CURVES = 4
 """So many slices have a curve: more could not be told apart."""
 
@@ -67,13 +72,14 @@ def _error_of(one: Slice) -> list[tuple[str, str]]:
 
 def _add_classes(page: Page, report: Report) -> None:
     page.heading("Labels")
+    scores = [*report.all.classes]
+    if len(scores) > _MANY_LABELS:
+        page.text(f"{len(scores):,} labels, the weakest first.")
+        scores.sort(key=lambda score: score.f1)
     header = ("label", "wanted", "answered", "right", "precision", "recall", "F1")
     page.table(
         header,
-        [
-            (c.label, c.wanted, c.answered, c.right, c.precision, c.recall, c.f1)
-            for c in report.all.classes
-        ],
+        [(c.label, c.wanted, c.answered, c.right, c.precision, c.recall, c.f1) for c in scores],
     )
     if not report.confused:
         return
@@ -140,7 +146,7 @@ def _add_kept(page: Page, report: Report) -> None:
     page.figure(drawing, "What is kept of the answers if those with lower scores are held back.")
     page.table(
         ("threshold", "kept", "right of these"),
-        [(one.threshold, one.coverage, one.accuracy) for one in kept],
+        [(one.threshold, one.coverage, one.accuracy) for one in distinct_shares(kept)],
     )
 
 
@@ -167,7 +173,13 @@ def _add_slices(page: Page, column: str, slices: Sequence[Slice]) -> None:
             (one.value, one.rows, *(one.metrics.get(name) for name in metrics), *map(float, errors))
         )
     page.table((column, "rows", *metrics, *(name for name, _ in _error_of(slices[0]))), rows)
-    labels = [*dict.fromkeys(score.label for one in slices for score in one.classes)]
+    lowest: dict[str, float] = {}
+    for score in (score for one in slices for score in one.classes):
+        f1 = score.f1 if score.wanted else 1.0
+        lowest[score.label] = min(f1, lowest.get(score.label, f1))
+    labels = [*lowest]
+    if len(labels) > _MANY_LABELS:
+        labels.sort(key=lambda label: lowest[label])
     if labels:
         page.text("F1 of each label, with how often it is wanted:")
         scores = [{score.label: score for score in one.classes} for one in slices]
@@ -205,7 +217,8 @@ def _add_slices(page: Page, column: str, slices: Sequence[Slice]) -> None:
             diagonal=True,
             dots=True,
         )
-        page.figure(drawing, "Calibration" + (", of the first" if len(slices) > _CURVES else ""))
+        few = f" Only the first {_CURVES} are drawn." if len(slices) > _CURVES else ""
+        page.figure(drawing, f"Calibration by {column}.{few}")
 
 
 def _add_worst(page: Page, report: Report) -> None:
@@ -219,7 +232,7 @@ def _add_worst(page: Page, report: Report) -> None:
         ("text", "wanted", "answered", "what is wrong", *columns, "where"),
         [
             (
-                row.text,
+                row.text if len(row.text) <= _LONG else f"{row.text[:_LONG]} …",
                 row.wanted,
                 row.answered,
                 ", ".join(row.faults),

@@ -108,7 +108,7 @@ def show(registry: Registry, reference: str) -> Card:
             state=version.task.state,
             current=uow.current(version.task).number,
             version=version_row(version),
-            evaluations=evaluations.of_version(uow, version),
+            evaluations=evaluations.of_version(uow, version, summaries=True),
             releases=list(uow.session.scalars(held)),
             int8=list(uow.session.scalars(held.where(ReleaseTask.precision == Precision.INT8))),
             channels=list(uow.session.scalars(serving)),

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from sqlalchemy import select
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import joinedload, undefer
 
 from centra.data.inputs import fingerprint_of
 from centra.data.labelling import read_for
 from centra.errors import NotFoundError, UsageError
+from centra.evaluation.outcomes import pack_outcomes
 from centra.evaluation.report import check_slices, make_report
+from centra.evaluation.summary import Summary
 from centra.formats.precision import Precision
 from centra.formats.task_module import read_spec
 from centra.progress import Progress, Remark, silent, unheard
-from centra.releases.evaluation import answers_of, measure
+from centra.releases.evaluation import measure
 from centra.runtime.engines import default_engine, engine_version
 from registry import releases
 from registry.database.models import Evaluation, ReleaseTask
+from registry.rules.replay import measurement_content
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
     from pathlib import Path
 
-    import centra.runtime
     from centra.data.inputs import Example
     from centra.data.source import DataSource
     from centra.evaluation.report import Report
@@ -55,6 +57,12 @@ class EvaluationRow:
     metrics: dict[str, float]
     at: datetime
     by: str
+    summary: Summary | None = field(default=None, compare=False, repr=False)
+    """Of a report on it; None where it was measured before one was kept, or it was not asked for."""
+    complete: bool = True
+    """Whether all is kept that this Centra keeps; an earlier one kept nothing of the rows."""
+    outcomes: bytes | None = field(default=None, compare=False, repr=False)
+    """That, packed, where it was asked for."""
 
     @property
     def counts(self) -> bool:
@@ -101,7 +109,8 @@ def evaluate(
 
     Returns:
         What was measured, and whether it is news: a version is measured once on the same data in
-        the same precision, whichever release held it so then, because its answers are the same.
+        the same precision, whichever release held it so then, because its answers are the same. One
+        that an earlier Centra measured, which kept nothing of the rows, is measured once more.
 
     Raises:
         UsageError: the task is in int8, and onnxruntime is not installed.
@@ -115,8 +124,8 @@ def evaluate(
     row = subject.recorded
     if row is not None:
         return row, False
-    loaded = subject.load(registry, progress)
-    return _record(registry, subject, measure(loaded, task, subject.examples, progress))
+    made = subject.report(registry, progress, slices=())
+    return _record(registry, subject, made)
 
 
 def report(
@@ -140,12 +149,8 @@ def report(
     """
     subject = _Subject.read(registry, reference, task, data, progress=progress, remark=remark)
     check_slices(subject.examples, slices)
-    loaded = subject.load(registry, progress)
-    given = answers_of(loaded, task, subject.examples, progress, every_label=True)
-    made = make_report(
-        subject.spec, subject.examples, given.to_texts, given.to_tokens, slices=slices
-    )
-    row, new = _record(registry, subject, made.all.metrics)
+    made = subject.report(registry, progress, slices=slices)
+    row, new = _record(registry, subject, made)
     return Evaluated(row=row, new=new, report=made)
 
 
@@ -199,8 +204,8 @@ class _Subject:
         # What is on record holds for every machine, so a GPU has no say in it.
         return _engine_for(self.task, self.precision)
 
-    def load(self, registry: Registry, progress: Progress) -> centra.runtime.Release:
-        return releases.load(
+    def report(self, registry: Registry, progress: Progress, *, slices: Sequence[str]) -> Report:
+        loaded = releases.load(
             registry,
             str(self.release),
             tasks=[self.task],
@@ -208,16 +213,19 @@ class _Subject:
             device="cpu",
             progress=progress,
         )
+        given = measure(loaded, self.task, self.examples, progress)
+        return make_report(
+            self.spec, self.examples, given.judgements, given.outcomes, slices=slices
+        )
 
 
-def _record(
-    registry: Registry, subject: _Subject, measured: Mapping[str, float]
-) -> tuple[EvaluationRow, bool]:
+def _record(registry: Registry, subject: _Subject, report: Report) -> tuple[EvaluationRow, bool]:
     """Write a measurement down, unless it is on record; whether that is news."""
     number, task, digest = subject.release, subject.task, subject.data
-    metrics = {name: round(value, 6) for name, value in measured.items()}
+    metrics = {name: round(value, 6) for name, value in report.all.metrics.items()}
     if subject.recorded is not None:
         return subject.recorded, False
+    summary, outcomes = Summary.of(report).to_dict(), pack_outcomes(report.outcomes)
     with registry.write() as uow:
         version, precision = _released_version(uow, number, task)
         row = _find_recorded(of_version(uow, version), digest, precision)
@@ -230,6 +238,8 @@ def _record(
             data=digest,
             examples=len(subject.examples),
             metrics=metrics,
+            summary=summary,
+            outcomes=outcomes,
             at=uow.now,
             by=str(uow.actor),
         )
@@ -242,19 +252,28 @@ def _record(
             "data": digest,
             "examples": len(subject.examples),
             "metrics": metrics,
+            **measurement_content(summary, outcomes),
         }
         uow.record("task:evaluate", task, details)
         uow.session.flush()
         return _row(evaluation, precision), True
 
 
-def of_version(uow: UnitOfWork, version: TaskVersion) -> list[EvaluationRow]:
+def of_version(
+    uow: UnitOfWork, version: TaskVersion, *, summaries: bool = False, outcomes: bool = False
+) -> list[EvaluationRow]:
     """All measurements of a version, the newest first.
 
     They count for every release that holds the version in that precision: its answers are the same.
+
+    Args:
+        uow: what reads.
+        version: which.
+        summaries: also read these.
+        outcomes: also read these.
     """
     query = (
-        select(Evaluation, ReleaseTask.precision)
+        select(Evaluation, ReleaseTask.precision, Evaluation.summary.is_not(None))
         .join(
             ReleaseTask,
             (ReleaseTask.release_id == Evaluation.release_id)
@@ -264,7 +283,21 @@ def of_version(uow: UnitOfWork, version: TaskVersion) -> list[EvaluationRow]:
         .options(joinedload(Evaluation.release))
         .order_by(Evaluation.id.desc())
     )
-    return [_row(evaluation, precision) for evaluation, precision in uow.session.execute(query)]
+    if summaries:
+        query = query.options(undefer(Evaluation.summary))
+    if outcomes:
+        query = query.options(undefer(Evaluation.outcomes))
+    return [
+        replace(
+            _row(evaluation, precision),
+            summary=Summary.from_dict(evaluation.summary)
+            if summaries and evaluation.summary
+            else None,
+            complete=complete,
+            outcomes=evaluation.outcomes if outcomes else None,
+        )
+        for evaluation, precision, complete in uow.session.execute(query)
+    ]
 
 
 def _engine_for(task: str, precision: Precision) -> str:
@@ -281,9 +314,9 @@ def _engine_for(task: str, precision: Precision) -> str:
 def _find_recorded(
     rows: list[EvaluationRow], data: str, precision: Precision
 ) -> EvaluationRow | None:
-    """The measurement on the same data in the same precision, if there is one that counts."""
-    same = (row for row in rows if (row.data, row.precision) == (data, precision) and row.counts)
-    return next(same, None)
+    """The measurement on the same data in the same precision, if one counts and lacks nothing."""
+    same = (row for row in rows if (row.data, row.precision) == (data, precision))
+    return next((row for row in same if row.counts and row.complete), None)
 
 
 def _released_version(uow: UnitOfWork, release: int, task: str) -> tuple[TaskVersion, Precision]:

@@ -89,19 +89,24 @@ class Rating(Kind):
             for value in values
         ]
 
-    def score(
+    def outcomes(
         self,
         labels: Sequence[str],
         answers: Sequence[Mapping[str, Any]],
         examples: Sequence[Example],
         answers_to_tokens: Sequence[Mapping[str, Any]] | None = None,
-    ) -> dict[str, float]:
+    ) -> np.ndarray:
+        import numpy as np
+
         index = {label: place for place, label in enumerate(labels)}
         wanted = [label_indices(e, index, (e.label,))[0] for e in examples]
         steps = [abs(index[a["label"]] - place) for a, place in zip(answers, wanted, strict=True)]
+        return np.array(steps)[:, None]
+
+    def metrics_of(self, labels: Sequence[str], outcomes: np.ndarray) -> dict[str, float]:
         return {
-            "closeness": 1 - sum(steps) / len(steps) / (len(labels) - 1),
-            "accuracy": steps.count(0) / len(steps),
+            "closeness": 1 - float(outcomes.mean()) / (len(labels) - 1),
+            "accuracy": float((outcomes == 0).mean()),
         }
 
     def judge(self, answer: Mapping[str, Any], example: Example) -> Judgement:

@@ -13,6 +13,7 @@ __all__ = [
     "KeptShare",
     "ScoreBin",
     "calibration_of",
+    "distinct_shares",
     "kept_shares",
     "least_threshold",
 ]
@@ -98,6 +99,15 @@ def kept_shares(decisions: Sequence[tuple[float, bool]]) -> tuple[KeptShare, ...
             )
         )
     return tuple(shares)
+
+
+def distinct_shares(kept: Sequence[KeptShare]) -> list[KeptShare]:
+    """Those thresholds alone from which on less is kept than from the one before."""
+    return [
+        share
+        for before, share in zip((None, *kept), kept, strict=False)
+        if before is None or share.coverage != before.coverage
+    ]
 
 
 def least_threshold(claims: Sequence[tuple[float, bool]], precision: float) -> float | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from centra.errors import UsageError
 from centra.evaluation.calibration import Calibration, KeptShare, calibration_of, kept_shares
@@ -12,6 +12,8 @@ from centra.kinds import kind_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    import numpy as np
 
     from centra.data.inputs import Example
     from centra.formats.task_module import TaskSpec
@@ -95,25 +97,17 @@ class Report:
     """The worst errors first."""
     errors: int
     """How many rows have one."""
-    right: tuple[bool, ...] | None
-    """Row by row; None of a kind whose answers are only more or less near."""
     deviations: tuple[float, ...]
     """Of numbers, row by row how far they are above what was wanted."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    example: Example
-    answer: Mapping[str, Any]
-    on_tokens: Mapping[str, Any] | None
-    judgement: Judgement
+    outcomes: np.ndarray = field(compare=False, repr=False)
+    """Row by row; see :meth:`centra.kinds.base.Kind.outcomes`."""
 
 
 def make_report(
     spec: TaskSpec,
     examples: Sequence[Example],
-    answers: Sequence[Mapping[str, Any]],
-    answers_to_tokens: Sequence[Mapping[str, Any]] | None = None,
+    judgements: Sequence[Judgement],
+    outcomes: np.ndarray,
     *,
     slices: Sequence[str] = (),
 ) -> Report:
@@ -122,62 +116,51 @@ def make_report(
     Args:
         spec: the task's.
         examples: labelled, at least one.
-        answers: to their texts, with all labels in ``"top"`` where the kind ranks labels.
-        answers_to_tokens: to their tokens, of a kind that reads every token.
+        judgements: of the answers to their texts; see :meth:`centra.kinds.base.Kind.judge`.
+        outcomes: of the examples; see :meth:`centra.kinds.base.Kind.outcomes`.
         slices: columns of the rows; see :func:`check_slices`.
 
     Raises:
         UsageError: no row has such a column.
-        DataError: an example of another kind, or a label that the task does not know.
     """
     check_slices(examples, slices)
-    kind = kind_named(spec.kind)
-    # First, for it refuses what the judging of single rows takes for granted.
-    kind.score(spec.labels, answers, examples, answers_to_tokens)
-    rows = [
-        _Row(
-            example=example,
-            answer=answer,
-            on_tokens=answers_to_tokens[i] if answers_to_tokens else None,
-            judgement=kind.judge(answer, example),
-        )
-        for i, (example, answer) in enumerate(zip(examples, answers, strict=True))
-    ]
     values = {column: _values(column, examples) for column in slices}
-    wrong = [i for i, row in enumerate(rows) if row.judgement.cost > 0]
+    # One that was held back, though its best label was right, costs nothing and is wrong.
+    wrong = [
+        i
+        for i, one in enumerate(judgements)
+        if one.right is False or (one.right is None and one.cost > 0)
+    ]
     # Stable, so that of equally bad rows the first comes first.
-    worst = sorted(wrong, key=lambda i: -rows[i].judgement.cost)[:_WORST]
-    confusion = Counter((pair.wanted, pair.answered) for pair in _pairs(rows))
-    judged = [row.judgement for row in rows]
+    worst = sorted(wrong, key=lambda i: -judgements[i].cost)[:_WORST]
+    confusion = Counter((pair.wanted, pair.answered) for pair in _pairs(judgements))
     return Report(
-        all=_slice(spec, "", rows),
+        all=_slice(spec, "", judgements, outcomes),
         slices={
             column: tuple(
-                _slice(spec, value, [rows[i] for i in places])
+                _slice(spec, value, [judgements[i] for i in places], outcomes[places])
                 for value, places in _grouped(found, in_order=_is_length(column, examples))
             )
             for column, found in values.items()
         },
         confusion=confusion,
-        confused=_most_confused(kind.names(spec.labels), confusion),
+        confused=_most_confused(kind_named(spec.kind).names(spec.labels), confusion),
         worst=tuple(
             RowError(
-                where=rows[i].example.where,
-                text=rows[i].example.input.shown,
-                wanted=rows[i].judgement.wanted,
-                answered=rows[i].judgement.answered,
+                where=examples[i].where,
+                text=examples[i].input.shown,
+                wanted=judgements[i].wanted,
+                answered=judgements[i].answered,
                 faults=tuple(
-                    dict.fromkeys(pair.fault for pair in rows[i].judgement.pairs if pair.fault)
+                    dict.fromkeys(pair.fault for pair in judgements[i].pairs if pair.fault)
                 ),
                 slices={column: found[i] for column, found in values.items()},
             )
             for i in worst
         ),
         errors=len(wrong),
-        right=None
-        if any(one.right is None for one in judged)
-        else tuple(bool(one.right) for one in judged),
-        deviations=tuple(one.deviation for one in judged if one.deviation is not None),
+        deviations=tuple(one.deviation for one in judgements if one.deviation is not None),
+        outcomes=outcomes,
     )
 
 
@@ -198,33 +181,28 @@ def check_slices(examples: Sequence[Example], slices: Sequence[str]) -> None:
             )
 
 
-def _slice(spec: TaskSpec, value: str, rows: Sequence[_Row]) -> Slice:
+def _slice(
+    spec: TaskSpec, value: str, judgements: Sequence[Judgement], outcomes: np.ndarray
+) -> Slice:
     kind = kind_named(spec.kind)
-    on_tokens = [row.on_tokens for row in rows if row.on_tokens is not None]
-    metrics = kind.score(
-        spec.labels,
-        [row.answer for row in rows],
-        [row.example for row in rows],
-        on_tokens or None,
-    )
-    judged = [row.judgement for row in rows]
-    claims = [claim for one in judged for claim in one.claims]
+    pairs = [*_pairs(judgements)]
+    claims = [claim for one in judgements for claim in one.claims]
     probable = spec.effective_decision.activation != "none" and bool(claims)
-    deviations = [abs(one.deviation) for one in judged if one.deviation is not None]
+    deviations = [abs(one.deviation) for one in judgements if one.deviation is not None]
     return Slice(
         value=value,
-        rows=len(rows),
-        metrics=metrics,
-        classes=_class_scores(kind.names(spec.labels), [*_pairs(rows)]),
-        faults=Counter(pair.fault for pair in _pairs(rows) if pair.fault),
+        rows=len(judgements),
+        metrics=kind.metrics_of(spec.labels, outcomes),
+        classes=_class_scores(kind.names(spec.labels), pairs),
+        faults=dict(Counter(pair.fault for pair in pairs if pair.fault)),
         calibration=calibration_of(claims) if probable else None,
-        kept=kept_shares([decision for one in judged for decision in one.decisions]),
+        kept=kept_shares([decision for one in judgements for decision in one.decisions]),
         mean_deviation=sum(deviations) / len(deviations) if deviations else None,
     )
 
 
-def _pairs(rows: Iterable[_Row]) -> Iterable[Pair]:
-    return (pair for row in rows for pair in row.judgement.pairs)
+def _pairs(judgements: Iterable[Judgement]) -> Iterable[Pair]:
+    return (pair for one in judgements for pair in one.pairs)
 
 
 def _class_scores(labels: Sequence[str], pairs: Sequence[Pair]) -> tuple[ClassScore, ...]:

@@ -109,26 +109,35 @@ class Classification(Kind):
             for answer in answers
         ]
 
-    def score(
+    def outcomes(
         self,
         labels: Sequence[str],
         answers: Sequence[Mapping[str, Any]],
         examples: Sequence[Example],
         answers_to_tokens: Sequence[Mapping[str, Any]] | None = None,
-    ) -> dict[str, float]:
-        """Accuracy, macro F1 and Matthews correlation; an answer without a label is a wrong one."""
+    ) -> np.ndarray:
+        """The places of the label that was answered, :data:`REJECTED` for none, and of the wanted."""
         import numpy as np
 
+        index = {label: i for i, label in enumerate(labels)}
+        expected = [label_indices(e, index, (e.label,))[0] for e in examples]
+        predicted = [index.get(answer["label"], REJECTED) for answer in answers]
+        return np.array([predicted, expected]).T
+
+    def metrics_of(self, labels: Sequence[str], outcomes: np.ndarray) -> dict[str, float]:
+        """Accuracy, macro F1 and Matthews correlation; an answer without a label is a wrong one."""
         from centra.kinds.metrics import accuracy, macro_f1, matthews
 
-        index = {label: i for i, label in enumerate(labels)}
-        expected = np.array([label_indices(e, index, (e.label,))[0] for e in examples])
-        predicted = np.array([index.get(answer["label"], REJECTED) for answer in answers])
+        predicted, expected = outcomes.T
         return {
             "accuracy": accuracy(predicted, expected),
             "macro_f1": macro_f1(predicted, expected),
             "matthews": matthews(predicted, expected),
         }
+
+    def right_rows(self, outcomes: np.ndarray) -> dict[str, np.ndarray]:
+        """Of accuracy, those with the wanted label."""
+        return {"accuracy": outcomes[:, 0] == outcomes[:, 1]}
 
     def judge(self, answer: Mapping[str, Any], example: Example) -> Judgement:
         """By the label; confident errors are the worst. An answer without a label is a missed one."""

@@ -115,24 +115,28 @@ class Multilabel(Kind):
             for row, chosen in zip(scores, named, strict=True)
         ]
 
-    def score(
+    def outcomes(
         self,
         labels: Sequence[str],
         answers: Sequence[Mapping[str, Any]],
         examples: Sequence[Example],
         answers_to_tokens: Sequence[Mapping[str, Any]] | None = None,
-    ) -> dict[str, float]:
-        """Micro and macro F1 of the labels that are named."""
+    ) -> np.ndarray:
+        """Whether each label is named, then whether each is wanted."""
         import numpy as np
-
-        from centra.kinds.metrics import multilabel_f1
 
         index = {label: i for i, label in enumerate(labels)}
         predicted, expected = np.zeros((2, len(examples), len(index)), dtype=bool)
         for i, (example, answer) in enumerate(zip(examples, answers, strict=True)):
             predicted[i, [index[found["label"]] for found in answer["labels"]]] = True
             expected[i, label_indices(example, index, example.label)] = True
-        return multilabel_f1(predicted, expected)
+        return np.hstack([predicted, expected])
+
+    def metrics_of(self, labels: Sequence[str], outcomes: np.ndarray) -> dict[str, float]:
+        """Micro and macro F1 of the labels that are named."""
+        from centra.kinds.metrics import multilabel_f1
+
+        return multilabel_f1(outcomes[:, : len(labels)], outcomes[:, len(labels) :])
 
     def judge(self, answer: Mapping[str, Any], example: Example) -> Judgement:
         """Label by label; what was named with confidence, or was far from being named, is worst."""

@@ -15,19 +15,35 @@ from centra.progress import Progress, silent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+
     from centra.data.inputs import Example
+    from centra.kinds.judgement import Judgement
     from centra.runtime import Release
 
-__all__ = ["Answers", "answers", "answers_of", "measure"]
+__all__ = ["Measured", "answers", "measure"]
 
 _STEP = 256
 """Examples between two reports of progress."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What a task answers to examples, in their order, and what that is worth."""
+
+    to_texts: list[dict[str, Any]]
+    judgements: list[Judgement]
+    """Of the answers to texts."""
+    outcomes: np.ndarray
+    """See :meth:`centra.kinds.base.Kind.outcomes`."""
+    metrics: dict[str, float]
+    """All of the kind; see :meth:`centra.kinds.base.Kind.metrics_of`."""
+
+
 def measure(
     release: Release, task: str, examples: Sequence[Example], progress: Progress = silent
-) -> dict[str, float]:
-    """The metrics of a task on labelled examples.
+) -> Measured:
+    """A task's answers to labelled examples, and what they are worth.
 
     Args:
         release: loaded, with this task.
@@ -35,52 +51,34 @@ def measure(
         examples: of the task's kind and input; see :func:`centra.data.labelling.read_for`.
         progress: told of every few hundred examples.
 
-    Returns:
-        All metrics of the kind; see :meth:`centra.kinds.base.Kind.score`.
-
     Raises:
         NotFoundError: the release does not hold the task.
         DataError: an example of another kind or input, or a label that the task does not know.
     """
     entry = release.manifest.tasks[task]
-    given = answers_of(release, task, examples, progress)
-    return kind_named(entry.kind).score(entry.labels, given.to_texts, examples, given.to_tokens)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answers:
-    """What a task answers to examples, in their order."""
-
-    to_texts: list[dict[str, Any]]
-    to_tokens: list[dict[str, Any]] | None
-    """None of a kind that does not read every token."""
-
-
-def answers_of(
-    release: Release,
-    task: str,
-    examples: Sequence[Example],
-    progress: Progress = silent,
-    *,
-    every_label: bool = False,
-) -> Answers:
-    """What a task answers to examples, as a report takes it; see :func:`measure`.
-
-    Args:
-        release, task, examples, progress: as for :func:`measure`.
-        every_label: with all labels and their scores, of a kind that ranks labels.
-
-    Raises:
-        NotFoundError, DataError: see :func:`measure`.
-    """
-    entry = release.manifest.tasks[task]
     kind = kind_named(entry.kind)
-    top_k = len(entry.labels) if every_label and kind.ranks_labels else None
-    to_texts = answers(release, task, examples, progress, top_k=top_k)
+    top_k = len(entry.labels) if kind.ranks_labels else None
+    to_texts: list[dict[str, Any]] = []
+    judgements = []
+    for start in range(0, len(examples), _STEP):
+        step = examples[start : start + _STEP]
+        given = answers(release, task, step, top_k=top_k)
+        # First, for it refuses what the judging of single rows takes for granted.
+        kind.outcomes(entry.labels, given, step)
+        judgements += [kind.judge(*pair) for pair in zip(given, step, strict=True)]
+        # All scores of all labels would be too much to keep.
+        to_texts += [{key: value for key, value in a.items() if key != "top"} for a in given]
+        progress(f"measure {task}", len(to_texts), len(examples))
     to_tokens = None
     if kind.reads_every_token:
         to_tokens = answers(release, task, examples, progress, tokens=True)
-    return Answers(to_texts=to_texts, to_tokens=to_tokens)
+    outcomes = kind.outcomes(entry.labels, to_texts, examples, to_tokens)
+    return Measured(
+        to_texts=to_texts,
+        judgements=judgements,
+        outcomes=outcomes,
+        metrics=kind.metrics_of(entry.labels, outcomes),
+    )
 
 
 def answers(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from centra.evaluation.calibration import distinct_shares
 from registry.documents.base import Document, schema
 from registry.documents.evaluations import Evaluation
 
@@ -101,11 +102,7 @@ class ReportSlice(Document):
             calibration=[
                 ScoreBin.of(one) for one in (found.calibration.bins if found.calibration else ())
             ],
-            kept=[
-                KeptShare.of(share)
-                for before, share in zip((None, *found.kept), found.kept, strict=False)
-                if before is None or share.coverage != before.coverage
-            ],
+            kept=[KeptShare.of(share) for share in distinct_shares(found.kept)],
             mean_deviation=found.mean_deviation,
         )
 

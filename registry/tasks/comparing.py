@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 from centra.data.inputs import fingerprint_of
 from centra.data.labelling import read_for
-from centra.errors import UsageError
+from centra.errors import DataError, UsageError
 from centra.evaluation.significance import Interval, McNemar, bootstrap, mcnemar
 from centra.formats.task_module import read_spec
 from centra.kinds import kind_named
 from centra.progress import Progress, Remark, silent, unheard
-from centra.releases.evaluation import answers_of
+from centra.releases.evaluation import measure
 from registry.tasks.answering import load_version
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from centra.data.inputs import Example
     from centra.data.source import DataSource
     from centra.formats.task_module import TaskSpec
-    from centra.releases.evaluation import Answers
+    from centra.releases.evaluation import Measured
     from registry.connection import Registry
     from registry.tasks.reading import TaskDifference
 
@@ -81,7 +81,8 @@ def compare(
 
     Raises:
         UsageError: the versions are of different kinds, or take different inputs.
-        DataError: missing or malformed data, or a label that one of the versions does not know.
+        DataError: missing or malformed data, a label that one of the versions does not know, or rows
+            that change meanwhile.
         ComposeError, StoreError: a module cannot be read.
     """
     old, new = difference.before, difference.after
@@ -97,17 +98,13 @@ def compare(
         # What a label means may differ, so each reads the rows for itself.
         examples = read_for(spec, data, progress, remark)
         with load_version(registry, difference.task, version.digest, progress) as loaded:
-            given = answers_of(loaded, difference.task, examples, progress, every_label=True)
-        side = _Side(spec=spec, examples=examples, given=given)
-        side.metrics()
-        sides.append(side)
+            given = measure(loaded, difference.task, examples, progress)
+        sides.append(_Side(spec=spec, examples=examples, given=given))
     before, after = sides
+    if [example.input for example in before.examples] != [e.input for e in after.examples]:
+        raise DataError(f"{data}: the rows changed while they were read; compare again")
     kind = kind_named(old.kind)
-    judged = [
-        [kind.judge(*pair) for pair in zip(side.given.to_texts, side.examples, strict=True)]
-        for side in sides
-    ]
-    rights = [[one.right for one in judgements] for judgements in judged]
+    rights = [[one.right for one in side.given.judgements] for side in sides]
     changed = [
         ChangedRow(
             where=example.where,
@@ -119,7 +116,7 @@ def compare(
         )
         for example, answers, one, other in zip(
             *(before.examples, zip(*(side.given.to_texts for side in sides), strict=True)),
-            *judged,
+            *(side.given.judgements for side in sides),
             strict=True,
         )
         if kind.distance(*answers) is None
@@ -140,18 +137,11 @@ class _Side:
 
     spec: TaskSpec
     examples: list[Example]
-    given: Answers
+    given: Measured
 
-    def metrics(self, places: np.ndarray | None = None) -> Mapping[str, float]:
-        """The metrics of rows by their places; of all by default."""
-        chosen = range(len(self.examples)) if places is None else places.tolist()
-        to_tokens = self.given.to_tokens
-        return kind_named(self.spec.kind).score(
-            self.spec.labels,
-            [self.given.to_texts[i] for i in chosen],
-            [self.examples[i] for i in chosen],
-            [to_tokens[i] for i in chosen] if to_tokens else None,
-        )
+    def metrics(self, places: np.ndarray) -> Mapping[str, float]:
+        """The metrics of rows by their places."""
+        return kind_named(self.spec.kind).metrics_of(self.spec.labels, self.given.outcomes[places])
 
 
 def _change(before: bool | None, after: bool | None) -> Change:  # noqa: FBT001 - a pair of answers

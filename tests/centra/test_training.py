@@ -551,7 +551,7 @@ def test_what_a_tagger_scores_is_what_callers_of_texts_get(
     callers = 2 * hits / (predicted + expected)
     assert callers > 0.3
     assert module.spec.metrics["entity_f1"] == pytest.approx(callers, abs=1e-5)
-    measured = measure(release, "slots", examples)
+    measured = measure(release, "slots", examples).metrics
     assert {k: round(v, 6) for k, v in measured.items()} == module.spec.metrics
     assert abs(measured.get("entity_f1_on_tokens", callers) - callers) < 0.005
 

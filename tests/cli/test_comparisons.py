@@ -77,6 +77,25 @@ def test_calibrating_is_an_update_that_answers_the_same_labels(home: Path, rows:
     centra("release", "verify", "latest")
 
 
+def test_a_table_is_measured_compared_and_calibrated_on_as_its_rows_are(
+    home: Path, rows: Path
+) -> None:
+    table = home / "rows.tsv"
+    found = map(json.loads, rows.read_text().splitlines())
+    lines = [f"{row['label']}\t{row['text']}\tshop {i % 2}" for i, row in enumerate(found)]
+    table.write_text("\n".join(["intent\tutterance\tsource", *lines]), encoding="utf-16")
+    data = ("--data", table, "--column", "text=utterance", "--column", "label=intent")
+    evaluate = ("release", "evaluate", "1", "--task", "intent")
+    first, again = read(*evaluate, "--data", rows), read(*evaluate, *data, "--slice", "source")
+    assert (again["data"], again["changed"]) == (first["data"], False)
+    assert [one["value"] for one in again["slices"]["source"]] == ["shop 0", "shop 1"]
+    assert read("task", "calibrate", "intent", *data)["change"]["version"] == "1.1"
+    diff = ("task", "diff", "intent@1.0", "intent")
+    compared, other = (read(*diff, *words)["comparison"] for words in (data, ("--data", rows)))
+    assert (compared["data"], compared["metrics"]) == (first["data"], other["metrics"])
+    refused(*diff, "--column", "text=utterance", code=2, says="give --data, too")
+
+
 def test_a_wanted_precision_sets_a_rejection(rows: Path) -> None:
     found = read("task", "calibrate", "intent", "--data", rows, "--precision", "0.2")
     (one,) = found["thresholds"]

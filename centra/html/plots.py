@@ -6,10 +6,11 @@ Each says in words what it shows, for who does not see it. Lengths are in pixels
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from centra.pages.page import printable
+from centra.html.page import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,10 +22,12 @@ _SERIES = 4
 """So many looks there are; a fifth series has the first one's again."""
 _BAR, _BETWEEN = 14, 10
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 34, 48
+_LINE = 18
+_DIGIT = 6
 _NAMES = 200
 """Of bars and matrices."""
 _LONGEST = 28
-"""Characters of a name that is shown."""
+"""Of a name that is shown, in Latin letters; a Chinese one is as wide as two."""
 
 
 def bars(
@@ -40,8 +43,7 @@ def bars(
     """
     group = _BAR * max(len(series), 1) + _BETWEEN
     height = _TOP + group * len(names) + 12
-    root = _drawing(title, height)
-    _legend(root, [*series])
+    drawing, root = _with_legend(title, height, [*series])
     largest = max((value for values in series.values() for value in values), default=0) or 1
     room = _WIDTH - _NAMES - 90
     for place, name in enumerate(names):
@@ -55,7 +57,7 @@ def bars(
             ET.SubElement(bar, "title").text = printable(f"{name}: {values[place]:,g}{unit}")
             shown = f"{_number(values[place])}{unit}"
             _text(root, _NAMES + length + 6, y + 10, shown, look="muted")
-    return root
+    return drawing
 
 
 def histogram(
@@ -76,8 +78,7 @@ def histogram(
         x_name, y_name: of the axes.
         mark: where to draw a line across, and what it says: a limit.
     """
-    root = _drawing(title, 280)
-    _legend(root, [*series])
+    drawing, root = _with_legend(title, 280, [*series])
     largest = max((value for values in series.values() for value in values), default=0) or 1
     right = max(edges[-1], mark[0] * 1.05 if mark else edges[-1])
     frame = _Frame(x=(edges[0], right), y=(0.0, float(largest)), height=280)
@@ -95,7 +96,7 @@ def histogram(
         x = frame.across(mark[0])
         _path(root, f"M{x:.1f} {frame.up(largest):.1f}V{frame.up(0):.1f}", "mark")
         _text(root, x - 4, frame.up(largest) + 10, mark[1], anchor="end")
-    return root
+    return drawing
 
 
 def curves(
@@ -119,8 +120,7 @@ def curves(
         diagonal: also draw where both are equal.
         dots: also mark the points.
     """
-    root = _drawing(title, 320)
-    _legend(root, [*series])
+    drawing, root = _with_legend(title, 320, [*series])
     frame = _Frame(x=x, y=y, height=320)
     frame.draw(root, x_name, y_name)
     if diagonal:
@@ -137,13 +137,15 @@ def curves(
             at = {"cx": f"{left:.1f}", "cy": f"{top:.1f}", "r": "4"}
             dot = ET.SubElement(root, "circle", at | {"class": f"fill-{number % _SERIES + 1}"})
             ET.SubElement(dot, "title").text = f"{a:.4g}: {b:.4g}"
-    return root
+    return drawing
 
 
 def matrix(
     title: str, names: Sequence[str], counts: Sequence[Sequence[int]], *, rows: str, columns: str
 ) -> ET.Element:
     """A table of counts in which more is darker, by the share of its row.
+
+    What is off the diagonal has another colour, and is seen however rare it is.
 
     Args:
         title: what is shown.
@@ -152,7 +154,7 @@ def matrix(
         rows, columns: what they are: ``wanted``, ``answered``.
     """
     side = min(44, max(16, (_WIDTH - _NAMES) // max(len(names), 1)))
-    above = 30 + min(max((len(_short(name)) for name in names), default=0), _LONGEST) * 5.2
+    above = 30 + min(max((_columns(_short(name)) for name in names), default=0), _LONGEST) * 5.2
     width = max(_WIDTH, _NAMES + side * len(names) + 110)
     root = _drawing(title, above + side * len(names) + 16, width)
     _text(root, _NAMES - 8, above - 8, f"{rows} ↓  {columns} →", anchor="end", look="muted")
@@ -167,12 +169,16 @@ def matrix(
             box = (_NAMES + column * side, above + row * side, side, side)
             share = count / total
             # Never so dark that the ink upon it cannot be read.
-            cell = _rect(root, box, {"class": "cell", "fill-opacity": f"{0.55 * share:.3f}"})
+            dark = 0.5 * share if row == column else 0.12 + 0.43 * math.sqrt(share)
+            look = {"class": "cell" if row == column else "cell wrong"}
+            cell = _rect(root, box, look | {"fill-opacity": f"{dark if count else 0:.3f}"})
             what = f"{rows} {names[row]}, {columns} {names[column]}: {count:,}"
             ET.SubElement(cell, "title").text = printable(what)
-            if count and side >= 22:
+            if count and side >= _DIGIT * len(f"{count:,}") + 2:
                 text = _text(root, box[0] + side / 2, box[1] + side / 2 + 4, f"{count:,}")
                 text.set("text-anchor", "middle")
+                if side < 22:
+                    text.set("font-size", "10")
     return root
 
 
@@ -227,13 +233,21 @@ def _drawing(title: str, height: float, width: float = _WIDTH) -> ET.Element:
     return root
 
 
-def _legend(root: ET.Element, names: Sequence[str]) -> None:
-    """Say which look is which series, where there are several."""
-    x = float(_LEFT)
-    for number, name in enumerate(names if len(names) > 1 else ()):
-        _rect(root, (x, 8, 12, 12), {"class": f"fill-{number % _SERIES + 1}"})
-        _text(root, x + 18, 18, name)
-        x += 34 + 7 * len(_short(name))
+def _with_legend(title: str, height: float, names: Sequence[str]) -> tuple[ET.Element, ET.Element]:
+    """A drawing that says which look is which series, where there are several, and the plot in it."""
+    places: list[tuple[float, float]] = []
+    x, y = float(_LEFT), 8.0
+    for name in names if len(names) > 1 else ():
+        room = 34 + 7 * _columns(_short(name))
+        if places and x + room > _WIDTH:
+            x, y = float(_LEFT), y + _LINE
+        places.append((x, y))
+        x += room
+    root = _drawing(title, height + y - 8)
+    for number, (name, (left, top)) in enumerate(zip(names, places, strict=False)):
+        _rect(root, (left, top, 12, 12), {"class": f"fill-{number % _SERIES + 1}"})
+        _text(root, left + 18, top + 10, name)
+    return root, ET.SubElement(root, "g", {"transform": f"translate(0 {y - 8:.0f})"})
 
 
 def _text(
@@ -257,7 +271,17 @@ def _path(root: ET.Element, d: str, look: str) -> None:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    if _columns(text) <= _LONGEST:
+        return text
+    kept = text[: _LONGEST - 1]
+    while _columns(kept) > _LONGEST - 1:
+        kept = kept[:-1]
+    return f"{kept}…"
+
+
+def _columns(text: str) -> int:
+    """How wide a text is, in Latin letters."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def _number(value: float) -> str:

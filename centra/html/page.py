@@ -18,6 +18,8 @@ __all__ = ["Page", "check_name", "printable"]
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _UNPRINTABLE = re.compile(r"[^\t\n\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_TALL = 25
+"""A table of more rows is scrolled by itself."""
 _SUFFIXES = (".html", ".htm")
 
 
@@ -38,7 +40,7 @@ class Page:
         viewport = {"name": "viewport", "content": "width=device-width, initial-scale=1"}
         ET.SubElement(head, "meta", viewport)
         ET.SubElement(head, "title").text = printable(title)
-        style = files("centra.pages").joinpath("page.css").read_text(encoding="utf-8")
+        style = files("centra.html").joinpath("page.css").read_text(encoding="utf-8")
         ET.SubElement(head, "style").text = style
         self._body = ET.SubElement(self._root, "body")
         self._add("h1", title)
@@ -89,11 +91,14 @@ class Page:
             for place in range(len(header))
             if all(isinstance(row[place], int | float | None) for row in rows)
         }
-        frame = ET.SubElement(self._body, "div", {"class": "scroll"})
+        tall = " tall" if len(rows) > _TALL else ""
+        # So that it can be scrolled by the keyboard, too.
+        frame = ET.SubElement(self._body, "div", {"class": f"scroll{tall}", "tabindex": "0"})
         table = ET.SubElement(frame, "table")
         line = ET.SubElement(ET.SubElement(table, "thead"), "tr")
         for place, name in enumerate(header):
-            cell = ET.SubElement(line, "th", {"class": "number"} if place in numbers else {})
+            look = {"class": "number"} if place in numbers else {}
+            cell = ET.SubElement(line, "th", look | {"dir": "auto"})
             cell.text = printable(name)
         body = ET.SubElement(table, "tbody")
         for row in rows:
@@ -107,7 +112,7 @@ class Page:
                 cell.text = printable(_shown(value))
 
     def figure(self, drawing: ET.Element, caption: str = "") -> None:
-        """A plot of :mod:`centra.pages.plots`, with a line below."""
+        """A plot of :mod:`centra.html.plots`, with a line below."""
         figure = ET.SubElement(self._body, "figure")
         figure.append(drawing)
         if caption:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from centra.errors import UsageError
-from centra.pages import plots
-from centra.pages.page import Page
+from centra.html import plots
+from centra.html.page import Page
 
 if TYPE_CHECKING:
     from pathlib import Path
