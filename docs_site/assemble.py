@@ -19,6 +19,7 @@ __all__ = ["assemble", "linked", "written"]
 
 _WRITTEN = ("*.md", "docs/**/*.md", "benchmarks/*.md", "examples/**/*.md")
 _NOTEBOOKS = "examples/*.ipynb"
+_STYLE = "site.css"
 _FENCED = re.compile(r"^( *)(```|~~~).*?^\1\2", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`[^`\n]*`")
 _LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)|\bsrc=\"([^\"]+)\"")
@@ -39,6 +40,7 @@ def assemble(root: Path, target: Path) -> None:
         copy = target / path.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
+    shutil.copyfile(root / "docs_site" / _STYLE, target / _STYLE)
     for notebook in sorted(root.glob(_NOTEBOOKS)):
         place = target / notebook.relative_to(root)
         _write(place.with_suffix(".md"), notebook_page(notebook))

@@ -12,12 +12,17 @@ __all__ = ["MODULES", "python_pages"]
 
 MODULES = {
     "centra": "training, loading and answering",
+    "centra.data.check": "labelled data, checked",
+    "centra.data.split": "labelled data, split",
+    "centra.evaluation.report": "what a task gets wrong",
+    "centra.exports": "releases for other engines, from a store alone",
     "centra.serving": "batches of many callers' requests, and channels that are followed",
     "registry": "the registry, opened",
     "registry.backbones": "backbones",
     "registry.tasks": "tasks and their versions",
     "registry.releases": "composing and reading releases",
     "registry.evaluations": "measured metrics",
+    "registry.exports": "releases and tasks for other engines",
     "registry.promotion": "moving a channel past its gates",
     "registry.channels": "channels",
     "registry.policies": "what channels demand",

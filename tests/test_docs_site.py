@@ -6,7 +6,9 @@ The generator itself is run by ``make docs``; the tutorial and the notebook have
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGES = written(ROOT)
+SHELL = {"|", "||", "&&", "&", ";", ">", ">>"}
+"""What ends a command."""
 
 
 def headings(page: Path) -> set[str]:
@@ -67,6 +71,37 @@ def test_the_reference_has_every_command_with_its_options(site: Path) -> None:
             rf"^#+ centra {' '.join(path)}$", (folder / f"{path[0]}.md").read_text(), re.MULTILINE
         )
     assert "`--expect-revision N`" in (folder / "promote.md").read_text()
+
+
+def commands_shown(text: str) -> Iterator[list[str]]:
+    """The words of each command of ours that a page's blocks have, without what the shell reads."""
+    for block in re.findall(r"^ *```(?:sh|bash)\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if "centra " in line and "<<" not in line:
+                words = [
+                    *takewhile(lambda word: word not in SHELL, shlex.split(line, comments=True))
+                ]
+                if "centra" in words[:2]:
+                    yield words[words.index("centra") + 1 :]
+
+
+def understand(command: click.Command, words: list[str]) -> None:
+    """Read a command line as click does, but for what the values mean."""
+    context = click.Context(command)
+    _, rest, _ = command.make_parser(context).parse_args(words)
+    if isinstance(command, click.Group) and rest:
+        found = command.get_command(context, rest[0])
+        assert found is not None, f"no command {rest[0]}"
+        understand(found, rest[1:])
+
+
+def test_every_command_that_a_page_shows_is_one() -> None:
+    for page in PAGES:
+        for words in commands_shown(page.read_text(encoding="utf-8")):
+            try:
+                understand(cli.main, words)
+            except click.UsageError as error:
+                pytest.fail(f"{page.name}: centra {shlex.join(words)}: {error.format_message()}")
 
 
 def test_the_reference_has_every_public_name(site: Path) -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOTEBOOK = ROOT / "examples" / "tour.ipynb"
+VARIES = "nbval-ignore-output"
+"""The tag of a cell whose output has scores, which differ from machine to machine."""
 
 
 @pytest.fixture
@@ -28,14 +30,19 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(folder))
 
 
-def printed(notebook: nbformat.NotebookNode) -> list[str]:
-    """What each cell printed."""
-    outputs = [cell.get("outputs", []) for cell in notebook.cells]
-    return ["".join(o["text"] for o in cell if o.get("name") == "stdout") for cell in outputs]
+def output(cell: nbformat.NotebookNode) -> str:
+    """What a cell printed, and the value that it ends with."""
+    outputs = [o for o in cell.get("outputs", []) if o.get("name") != "stderr"]
+    return "".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs)
 
 
 def test_it_runs_and_prints_what_it_shows(alone: None) -> None:
     shown = nbformat.read(NOTEBOOK, as_version=4)
     ran = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(ran, timeout=200, resources={"metadata": {"path": NOTEBOOK.parent}}).execute()
-    assert printed(ran) == printed(shown)
+    for before, after in zip(shown.cells, ran.cells, strict=True):
+        if VARIES in before.metadata.get("tags", ()):
+            assert output(before)
+            assert output(after)
+        else:
+            assert output(after) == output(before)

@@ -233,13 +233,16 @@ def _fitting(
 
 def _check_config(checkpoint: FineTuned, matched: BackboneMatch) -> None:
     family, name = checkpoint.family, matched.name
+    config = dict(matched.backbone.config)
+    # What is said layer by layer is said of as many as the checkpoint has.
+    config |= family.more_layers(config, matched.depth)
     for key, setting in family.settings.items():
         if setting is DROPOUT or key == family.layers_key:
             continue
         # Where positions do not count from it, no layer depends on it.
         if key == "pad_token_id" and not family.position_offset:
             continue
-        own, given = checkpoint.settings[key], matched.backbone.config[key]
+        own, given = checkpoint.settings[key], config[key]
         if own != given:
             raise IncompatibleError(
                 f"{checkpoint.folder}: {key} is {own!r}, {name} has {given!r}, so its layers "

@@ -46,7 +46,7 @@ task register topic topic-fit/topic.safetensors
 task calibrate intent --data rows.jsonl --precision 0.5
 task update intent intent-update.safetensors
 task redefine intent intent-redefinition.safetensors
-task pin intent@1.1
+task pin intent@1.2
 task retire topic
 task restore topic
 task diff intent@1.0 intent --data few.jsonl
@@ -65,7 +65,7 @@ release pull 2 --output pulled
 release export 2 --format onnx --output merged
 task export intent --format onnx --output intent
 task list
-task show intent@1.1
+task show intent@1.2
 policy apply
 policy show
 policy history

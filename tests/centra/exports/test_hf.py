@@ -13,7 +13,7 @@ from centra.errors import FormatError, IncompatibleError, UnsupportedFormatError
 from centra.exports import format_named, write_export
 from centra.families import family_named
 from centra.formats.decision import Decision
-from centra.formats.head import HeadSpec
+from centra.formats.head import HeadNorm, HeadSpec
 from centra.runtime import Release
 from centra.store import LocalStore
 from tests import support
@@ -31,6 +31,17 @@ if TYPE_CHECKING:
 
 HF, OPTIMUM = format_named("hf"), format_named("optimum")
 few_samples = pytest.mark.usefixtures("few_samples")
+
+# As the families' own classes have it: ModernBERT's with a dense layer and a norm.
+TAGGED = {
+    "bert": HeadSpec(),
+    "modernbert": HeadSpec(
+        activation="gelu",
+        dense=True,
+        dense_bias=False,
+        dense_norm=HeadNorm(epsilon=1e-5, bias=False),
+    ),
+}
 
 MakeSource = "Callable[[support.Backbone, TaskModule, LocalStore], Source]"
 
@@ -92,6 +103,26 @@ def test_a_pipeline_names_what_a_release_names(
     for theirs, ours in zip(classify(texts, truncation=True), merged.predict(texts), strict=True):
         assert theirs["label"] == ours["task"]["label"]
         assert theirs["score"] == pytest.approx(ours["task"]["score"], abs=1e-4)
+
+
+@few_samples
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+def test_fewer_layers_than_the_backbones_go_in_again(
+    family: str,
+    imported: Callable[[str], support.Backbone],
+    task_source: MakeSource,
+    tmp_path: Path,
+) -> None:
+    """ModernBERT's config says of each layer by itself how far its tokens look."""
+    backbone = imported(family)
+    module = support.make_module("tagging", backbone.spec, backbone.store, head=TAGGED[family])
+    source = task_source(backbone, module, LocalStore(tmp_path / "store"))
+    write_export(source, HF, tmp_path / "out")
+
+    again, _ = converted(tmp_path / "out", backbone)
+
+    assert (again.spec.tap_layer, again.spec.depth, again.spec.head) == (1, 1, module.spec.head)
+    assert all(np.array_equal(again.tensors[n], module.tensors[n]) for n in module.weights)
 
 
 @few_samples
