@@ -227,7 +227,8 @@ def _worst(card: Card) -> list[tuple[str, str]]:
     if newest is None:
         return []
     _, summary = newest
-    weakest = sorted(summary.all.classes, key=lambda score: score.f1)[:_WEAKEST]
+    wanted = (score for score in summary.all.classes if score.wanted)
+    weakest = sorted(wanted, key=lambda score: score.f1)[:_WEAKEST]
     labels = [f"{c.label} {c.f1:.3f} ({c.right:,} of {c.wanted:,})" for c in weakest if c.f1 < 1]
     confusions = [
         f"{' → '.join(_pair(one))} ({one.count:,})" for one in summary.confusions[:_WEAKEST]
@@ -239,11 +240,14 @@ def _worst(card: Card) -> list[tuple[str, str]]:
 
 def _errors(summary: Summary) -> str:
     """How much is wrong, a sentence."""
+    # No number is quite right, so that counting those that are wrong would say nothing.
+    if summary.all.mean_deviation is not None:
+        return (
+            f"the mean deviation of {summary.all.rows:,} rows is {summary.all.mean_deviation:.4f}"
+        )
     text = f"{summary.errors:,} of {summary.all.rows:,} rows have an error"
     if summary.all.calibration:
         text += f"; the expected calibration error is {summary.all.calibration.error:.4f}"
-    if summary.all.mean_deviation is not None:
-        text += f"; the mean deviation is {summary.all.mean_deviation:.4f}"
     return text
 
 
@@ -253,7 +257,7 @@ def _report(card: Card) -> list[str]:
     if newest is None:
         return []
     row, summary = newest
-    found = summary.all
+    found, errors = summary.all, _errors(summary)
     calibration = found.calibration.bins if found.calibration else ()
     tables: list[tuple[str, Sequence[str], list[Sequence[str]]]] = [
         (
@@ -297,7 +301,7 @@ def _report(card: Card) -> list[str]:
     ]
     return [
         "## What it gets wrong",
-        _escape(f"{_errors(summary)}: {_measured(row)}."),
+        _escape(f"{errors[0].upper()}{errors[1:]}: {_measured(row)}."),
         *(
             part
             for title, header, rows in tables

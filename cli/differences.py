@@ -76,7 +76,7 @@ def print_comparison(comparison: Comparison) -> None:
     if test := comparison.test:
         by = "exact binomial" if test.exact else "chi-square"
         click.echo(
-            f"  McNemar: {test.won} rows won, {test.lost} lost, p = {test.p_value:.4f} ({by})"
+            f"  McNemar: {test.won} rows won, {test.lost} lost, p = {test.p_value:.2g} ({by})"
         )
     if changed:
         print_table(

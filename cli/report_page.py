@@ -24,6 +24,8 @@ _LONG = 500
 """Characters of a text that are shown."""
 _CURVES = 4
 """So many slices have a curve: more could not be told apart."""
+_FEW = 50
+"""The curve of a slice of fewer rows would be noise."""
 
 
 def report_page(evaluated: Evaluated) -> Page:
@@ -37,7 +39,12 @@ def report_page(evaluated: Evaluated) -> Page:
         [
             *((name, f"{value:.4f}") for name, value in row.metrics.items()),
             *_error_of(report.all),
-            ("rows with an error", f"{report.errors:,} of {report.all.rows:,}"),
+            # No number is quite right, so that counting those that are wrong would say nothing.
+            *(
+                []
+                if report.deviations
+                else [("rows with an error", f"{report.errors:,} of {report.all.rows:,}")]
+            ),
             ("precision", str(row.precision)),
             ("engine", row.engine or "not recorded"),
             ("data", f"sha256:{row.data}"),
@@ -74,8 +81,9 @@ def _add_classes(page: Page, report: Report) -> None:
     page.heading("Labels")
     scores = [*report.all.classes]
     if len(scores) > _MANY_LABELS:
-        page.text(f"{len(scores):,} labels, the weakest first.")
-        scores.sort(key=lambda score: score.f1)
+        last = "" if all(score.wanted for score in scores) else "; those never wanted stand last"
+        page.text(f"{len(scores):,} labels, the weakest first{last}.")
+        scores.sort(key=lambda score: (not score.wanted, score.f1))
     header = ("label", "wanted", "answered", "right", "precision", "recall", "F1")
     page.table(
         header,
@@ -202,7 +210,7 @@ def _add_slices(page: Page, column: str, slices: Sequence[Slice]) -> None:
             ("errors", *(one.value for one in slices)),
             [(fault, *(one.faults.get(fault, 0) for one in slices)) for fault in faults],
         )
-    drawn = [one for one in slices if one.calibration][:_CURVES]
+    drawn = [one for one in slices if one.calibration and one.rows >= _FEW][:_CURVES]
     if drawn:
         points = {
             one.value: [(b.score, b.accuracy) for b in one.calibration.bins]
@@ -217,7 +225,11 @@ def _add_slices(page: Page, column: str, slices: Sequence[Slice]) -> None:
             diagonal=True,
             dots=True,
         )
-        few = f" Only the first {_CURVES} are drawn." if len(slices) > _CURVES else ""
+        few = (
+            f" Slices of fewer than {_FEW} rows are left out, and more than {_CURVES}."
+            if len(drawn) < len(slices)
+            else ""
+        )
         page.figure(drawing, f"Calibration by {column}.{few}")
 
 
@@ -228,14 +240,16 @@ def _add_worst(page: Page, report: Report) -> None:
         return
     page.text(f"{len(report.worst):,} of {report.errors:,}, the worst first.")
     columns = [*report.slices]
+    # Where all are wrong in the same way, as in most classifications, that is no news.
+    faults = ["what is wrong"] if len({row.faults for row in report.worst}) > 1 else []
     page.table(
-        ("text", "wanted", "answered", "what is wrong", *columns, "where"),
+        ("text", "wanted", "answered", *faults, *columns, "where"),
         [
             (
                 row.text if len(row.text) <= _LONG else f"{row.text[:_LONG]} …",
                 row.wanted,
                 row.answered,
-                ", ".join(row.faults),
+                *([", ".join(row.faults)] if faults else []),
                 *(row.slices[column] for column in columns),
                 row.where,
             )

@@ -278,6 +278,8 @@ def _print_outcome(outcome: TaskOutcome, done: str, *, as_json: bool) -> None:
         )
     else:
         remark(done if outcome.changed else "nothing to do: already so")
+    for change in outcome.decision:
+        remark(f"decided otherwise than before: {change}")
     if outcome.forced:
         remark("forced: recorded in the audit log")
     if outcome.state == "retired" and done != "retired":

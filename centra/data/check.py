@@ -199,7 +199,7 @@ def _read(
     findings += _fault_findings(files, faults)
     if not is_undivided(source):
         findings += [
-            Finding(level="problem", code=f"no-{name}", text=f"there is no split {name}")
+            Finding(level="problem", code="missing-split", text=f"there is no split {name}")
             for name in ("train", "dev")
             if name not in splits
         ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from centra.formats.task_module import TaskSpec
     from centra.kinds.judgement import Judgement, Pair
 
-__all__ = ["LENGTH", "ClassScore", "Report", "RowError", "Slice", "check_slices", "make_report"]
+__all__ = ["LENGTH", "ClassScore", "Report", "Slice", "WrongAnswer", "check_slices", "make_report"]
 
 LENGTH = "length"
 """The slice by how many characters a text has, unless the rows have a column of that name."""
@@ -51,7 +51,7 @@ class ClassScore:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowError:
+class WrongAnswer:
     """A row that was answered wrongly."""
 
     where: str
@@ -93,7 +93,7 @@ class Report:
     """How often which label was answered, or none, where which was wanted, or none."""
     confused: tuple[str, ...]
     """The labels to draw: all, or those with the most errors where they are many."""
-    worst: tuple[RowError, ...]
+    worst: tuple[WrongAnswer, ...]
     """The worst errors first."""
     errors: int
     """How many rows have one."""
@@ -146,7 +146,7 @@ def make_report(
         confusion=confusion,
         confused=_most_confused(kind_named(spec.kind).names(spec.labels), confusion),
         worst=tuple(
-            RowError(
+            WrongAnswer(
                 where=examples[i].where,
                 text=examples[i].input.shown,
                 wanted=judgements[i].wanted,

@@ -23,7 +23,10 @@ _SERIES = 4
 _BAR, _BETWEEN = 14, 10
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 34, 48
 _LINE = 18
-_DIGIT = 6
+_DIGIT = 0.56
+"""How wide a digit is, as a share of the size of its font."""
+_SMALLEST, _USUAL = 8, 12
+"""Sizes of fonts."""
 _NAMES = 200
 """Of bars and matrices."""
 _LONGEST = 28
@@ -174,11 +177,11 @@ def matrix(
             cell = _rect(root, box, look | {"fill-opacity": f"{dark if count else 0:.3f}"})
             what = f"{rows} {names[row]}, {columns} {names[column]}: {count:,}"
             ET.SubElement(cell, "title").text = printable(what)
-            if count and side >= _DIGIT * len(f"{count:,}") + 2:
-                text = _text(root, box[0] + side / 2, box[1] + side / 2 + 4, f"{count:,}")
+            size = min(_USUAL, int((side - 2) / (_DIGIT * len(f"{count:,}"))), side * 5 // 8)
+            if count and size >= _SMALLEST:
+                text = _text(root, box[0] + side / 2, box[1] + side / 2 + size / 3, f"{count:,}")
                 text.set("text-anchor", "middle")
-                if side < 22:
-                    text.set("font-size", "10")
+                text.set("font-size", f"{size}")
     return root
 
 

@@ -23,7 +23,7 @@ class ReportSummary(Document):
     all: ReportSlice
     """Of all rows."""
     errors: int
-    """How many rows were answered wrongly."""
+    """How many rows were answered wrongly; of numbers, not exactly as wanted."""
     confusions: list[ConfusedPair]
     """The labels that were most often answered where others were wanted, at most 20."""
 

@@ -117,7 +117,7 @@ class ConfusedPair(Document):
     count: int
 
 
-class RowError(Document):
+class WrongAnswer(Document):
     """A row that was answered wrongly."""
 
     where: str
@@ -142,8 +142,8 @@ class EvaluationReport(Evaluation):
     """By column."""
     confusion: list[ConfusedPair]
     errors: int
-    """How many rows were answered wrongly."""
-    worst: list[RowError]
+    """How many rows were answered wrongly; of numbers, not exactly as wanted."""
+    worst: list[WrongAnswer]
     """Some of these, the worst first."""
 
     @classmethod
@@ -164,7 +164,7 @@ class EvaluationReport(Evaluation):
             ],
             errors=found.errors,
             worst=[
-                RowError(
+                WrongAnswer(
                     where=row.where,
                     text=row.text,
                     wanted=row.wanted,

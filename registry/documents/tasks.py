@@ -117,6 +117,8 @@ class TaskChange(Document):
     mended: str | None
     """What was wrong with the version's stored file, which has been put back: ``missing`` or
     ``damaged``."""
+    decision: list[DecisionChange]
+    """How an update's logits become answers otherwise than those of the version before."""
 
     @classmethod
     def of(cls, outcome: tasks.TaskOutcome) -> TaskChange:
@@ -128,6 +130,7 @@ class TaskChange(Document):
             forced=outcome.forced,
             state=outcome.state,
             mended=outcome.mended,
+            decision=[DecisionChange.of(change) for change in outcome.decision],
         )
 
 

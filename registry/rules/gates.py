@@ -207,6 +207,9 @@ def _drop_gate(
         why = "measured on the same data" if policy.measured else "reported by both"
         passed, found = False, "; ".join(reasons) or f"not {why}"
         remedies = _distinct([lack.remedy for lack in lacking if lack.remedy])
+        if not policy.measured and not _measured_alike(old, new):
+            unmeasured = [version for version in (old, new) if not version.measured]
+            remedies = _distinct([_measure(task, version) for version in unmeasured or (old, new)])
     else:
         drop = pair.before - pair.after
         large = drop > most + _ROUNDING
@@ -251,6 +254,11 @@ def _evidence(contract: Contract, pair: _Pair, metric: str) -> McNemar | Interva
     if len(sides) < 2:
         return None
     return compare_metric(kind_named(contract.kind), contract.labels, metric, *sides)
+
+
+def _measured_alike(old: GatedTask, new: GatedTask) -> bool:
+    """Whether there are data that both are measured on."""
+    return not {one.data for one in old.measured}.isdisjoint(one.data for one in new.measured)
 
 
 def _without_outcomes(old: GatedTask, new: GatedTask, pair: _Pair) -> list[GatedTask]:

@@ -12,7 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from centra.errors import UsageError
+from centra.errors import BlobNotFoundError, CorruptBlobError, FormatError, UsageError
 from centra.formats.identities import TaskName
 from centra.formats.names import parse_name, parse_task_name
 from centra.progress import Progress, silent
@@ -31,7 +31,9 @@ from registry.tasks.versioning import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from centra.formats.decision import DecisionChange
     from centra.formats.identities import Digest
+    from centra.formats.task_module import ModuleFile
     from centra.formats.thresholds import Thresholds
     from registry.connection import Registry
 
@@ -174,6 +176,8 @@ def make_version(
     ) as module:
         with registry.read() as uow:
             planned = plan_version(uow, request, module)
+            updated = planned.change is VersionChange.UPDATE
+            replaced = uow.current(uow.task(request.task)).digest if updated else None
         problem = registry.store.find_problem(module.digest) if planned.existing else None
         with storing(registry, {module.digest: module.path}) as uow:
             added = add_version(uow, request, module)
@@ -186,6 +190,7 @@ def make_version(
                 forced=added.forced,
                 state=added.version.task.state,
                 mended=None if added.change else problem,
+                decision=_decision_changes(registry, replaced, module) if replaced else (),
             )
         if outcome.changed:
             _log.info(
@@ -209,3 +214,16 @@ def current_digest(registry: Registry, name: TaskName) -> Digest:
     registry.check_store()
     with registry.read() as uow:
         return uow.current(uow.task(name)).digest
+
+
+def _decision_changes(
+    registry: Registry, before: Digest, module: ModuleFile
+) -> tuple[DecisionChange, ...]:
+    """How a module decides otherwise than the one it replaces; nothing where that one is lost."""
+    from centra.formats.task_module import read_spec
+
+    try:
+        spec = read_spec(registry.store.fetch(before))
+    except (BlobNotFoundError, CorruptBlobError, FormatError):
+        return ()
+    return tuple(spec.effective_decision.changes(module.spec.effective_decision))

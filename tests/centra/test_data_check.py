@@ -311,7 +311,7 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"train\.jsonl: no such file"):
         check_data(tmp_path)
     write_jsonl(tmp_path / "train.jsonl", PLAIN)
-    assert [*found(check_data(tmp_path))] == ["no-dev"]
+    assert [*found(check_data(tmp_path))] == ["missing-split"]
     assert check_data(write_jsonl(tmp_path / "rows.jsonl", PLAIN)).findings == ()
     (tmp_path / "dev.jsonl").write_text("\n \n")
     assert [*found(check_data(tmp_path))] == ["no-rows"]

@@ -77,6 +77,15 @@ def test_a_version_is_shown_as_a_card(updated: Path, tiny_data: Callable[[str], 
     )
 
 
+def test_the_weakest_labels_of_a_card_are_those_that_the_data_have(home: Path) -> None:
+    (home / "rows.jsonl").write_text('{"text": "a song", "label": "music"}\n')
+    centra("release", "evaluate", "1", "--task", "intent", "--data", home / "rows.jsonl")
+    lines = centra("task", "show", "intent@1.0").stdout.splitlines()
+    told = {words[0]: " ".join(words[1:]) for words in map(str.split, lines) if words}
+    assert told["confused"].startswith("music → ")
+    assert told["weakest"] == "music 0.000 (0 of 1)"
+
+
 def test_a_card_tells_training_and_teacher(distilled: Path) -> None:
     text = centra("task", "show", "nasty@1.0").stdout
     assert "gives      any of 5 labels, from a probability of 0.5\n" in text
@@ -96,6 +105,7 @@ def test_the_json_of_a_version_keeps_its_fields_and_adds_the_card(distilled: Pat
         "releases": [],
         "int8": [],
         "channels": [],
+        "source": None,
         "threshold": 0.5,
         "rejection": None,
         "pooling": "first",

@@ -101,6 +101,7 @@ def outcome(
         "forced": forced,
         "state": state,
         "mended": None,
+        "decision": [],
     }
 
 

@@ -348,6 +348,11 @@ def test_a_star_speaks_of_a_metric_that_only_what_is_served_has() -> None:
     silent = version("1.1", reported={})
     gate = only(gates(policy, {"intent": silent}, {"intent": version(), "gone": version()}))
     assert (gate.passed, gate.found) == (False, "not reported by both")
+    assert gate.remedies == (Remedy(code="measure", data=WHERE),)
+    # Measuring what is measured would not tell a metric either.
+    without = (replace(measure(0.9), metrics={}),)
+    new, old = (replace(side, measured=without) for side in (silent, version()))
+    assert only(gates(policy, {"intent": new}, {"intent": old})).remedies == ()
 
 
 def test_tasks_that_are_new_unchanged_or_redefined_have_no_drop() -> None:
