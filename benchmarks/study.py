@@ -47,6 +47,7 @@ from benchmarks.tools.study_setups import (
     SETUPS,
     Setup,
 )
+from centra.data.source import DataSource
 from centra.kinds import kind_named
 from centra.training.engines import LocalEngine
 from centra.training.features import FeatureCache
@@ -247,7 +248,7 @@ def _from_backbone(
         Job(
             backbone=backbone.spec,
             reader=backbone.store,
-            data=data,
+            data=DataSource.of(data),
             recipe=replace(
                 plan.recipe,
                 tap=teacher.frozen_layers,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from centra import serving
+    from centra.data.source import DataSource
     from centra.errors import CentraError
     from centra.releases.find import ReleaseLocation, find_release
     from centra.runtime import Release, load_release
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Backbone",
     "CentraError",
+    "DataSource",
     "Release",
     "ReleaseLocation",
     "TrainedModule",
@@ -46,6 +48,7 @@ __all__ = [
 _PLACES = {
     "Backbone": "centra.training.backbone",
     "CentraError": "centra.errors",
+    "DataSource": "centra.data.source",
     "Release": "centra.runtime",
     "ReleaseLocation": "centra.releases.find",
     "TrainedModule": "centra.training.train",

@@ -26,6 +26,7 @@ _COMMANDS = {
     "init": "cli.init:init",
     "db": "cli.db:db",
     "backbone": "cli.backbone:backbone",
+    "data": "cli.data:data",
     "train": "cli.train:train",
     "search": "cli.search:search",
     "distill": "cli.distill:distill",
@@ -49,6 +50,7 @@ _COMMANDS = {
     "gc": "cli.gc:gc",
     "doctor": "cli.doctor:doctor",
     "demo": "cli.demo:demo",
+    "completion": "cli.completion:completion",
 }
 """In the order of a task's life. A command's module is imported when it is called, so that no
 command waits for another's libraries."""
@@ -125,6 +127,8 @@ def main(ctx: click.Context, /, *, verbose: int, log_format: str, **settings: st
 def run() -> None:
     """The ``centra`` program."""
     output = protect()
+    if "_CENTRA_COMPLETE" in os.environ:  # A shell asks for the words that can follow.
+        import cli.completion  # noqa: F401 - It knows more of bash than click does.
     try:
         main(prog_name="centra")
     except SystemExit as end:

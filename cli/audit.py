@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.completion import complete_task
 from cli.context import json_option, open_registry
 from cli.options import TIME
 from cli.output import json_text, print_json, print_table, remark
@@ -21,7 +22,7 @@ _FOR_CHECKS = ("content", "holds")
 
 
 @click.group(invoke_without_command=True)
-@click.option("--task", help="Only changes of this task.")
+@click.option("--task", shell_complete=complete_task, help="Only changes of this task.")
 @click.option("--actor", "by", metavar="TEAM[/PERSON]", help="Only changes by this team or person.")
 @click.option(
     "--since",

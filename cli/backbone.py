@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.completion import complete_backbone, complete_path
 from cli.context import json_option, open_registry
 from cli.output import print_json, print_table, remark, reporting
 from cli.streams import mark_done
@@ -21,7 +22,7 @@ def backbone() -> None:
 
 @backbone.command()
 @click.argument("name")
-@click.argument("source", metavar="FOLDER_OR_HUB_NAME")
+@click.argument("source", metavar="FOLDER_OR_HUB_NAME", shell_complete=complete_path)
 @click.option("--revision", help="Branch, tag or commit of a hub name.")
 @json_option("registry.documents.backbones:BackboneChange")
 def register(name: str, source: str, revision: str | None, *, as_json: bool) -> None:
@@ -79,7 +80,7 @@ def list_command(*, state: str | None, family: str | None, as_json: bool) -> Non
 
 
 @backbone.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_backbone)
 @json_option("registry.documents.backbones:BackboneDetail")
 def show(name: str, *, as_json: bool) -> None:
     """Show a backbone (NAME or NAME@VERSION) with one digest per layer."""
@@ -104,7 +105,7 @@ def show(name: str, *, as_json: bool) -> None:
 
 
 @backbone.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_backbone)
 @json_option("registry.documents.backbones:BackboneUse", "array")
 def status(name: str | None, *, as_json: bool) -> None:
     """Show who is on which backbone: how far a migration has come."""
@@ -132,7 +133,7 @@ def status(name: str | None, *, as_json: bool) -> None:
 
 
 @backbone.command()
-@click.argument("reference", metavar="NAME@VERSION")
+@click.argument("reference", metavar="NAME@VERSION", shell_complete=complete_backbone)
 @json_option("registry.documents.backbones:BackboneChange")
 def retire(reference: str, *, as_json: bool) -> None:
     """Close a backbone to new modules; refused while something live uses it."""
@@ -143,7 +144,7 @@ def retire(reference: str, *, as_json: bool) -> None:
 
 
 @backbone.command()
-@click.argument("reference", metavar="NAME@VERSION")
+@click.argument("reference", metavar="NAME@VERSION", shell_complete=complete_backbone)
 @json_option("registry.documents.backbones:BackboneChange")
 def restore(reference: str, *, as_json: bool) -> None:
     """Open a retired backbone again."""

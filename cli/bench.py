@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.bench_load import load_options, ms
+from cli.completion import complete_release, complete_task
 from cli.context import json_option, release_or_default
 from cli.options import NUMBERS, device_options
 from cli.output import print_json, print_table, reporting
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("reference", metavar="[RELEASE]", required=False)
+@click.argument("reference", metavar="[RELEASE]", required=False, shell_complete=complete_release)
 @click.option(
     "--batch",
     "batches",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--task",
     "tasks",
+    shell_complete=complete_task,
     multiple=True,
     help="Only these; default all on single texts. May be given several times.",
 )

@@ -78,9 +78,10 @@ def load_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--input",
             "input_file",
             type=click.Path(exists=True, path_type=Path, dir_okay=False),
-            metavar="FILE.jsonl",
-            help="With --url: what is asked, one object a line with 'text' (and 'text_pair') or "
-            "'tokens', and perhaps 'tasks'; default texts that are made up.",
+            metavar="FILE",
+            help="With --url: what is asked: .jsonl, .json, .csv, .tsv, .parquet, .conll, or .txt with a text "
+            "a line; rows have 'text' (and 'text_pair') or 'tokens', and perhaps 'tasks'; default texts "
+            "that are made up.",
         ),
         click.option(
             "--warm-up",
@@ -165,14 +166,14 @@ def _bench_load(
     import asyncio
 
     from centra.bench.load import Load, Target, predict_calls, run_load
-    from centra.formats.jsonl import read_jsonl
+    from centra.data.readers import read_inputs
 
     if not duration:
         raise click.UsageError("--for: nothing can be measured in no time")
     require_matplotlib(plot)
     token = token_file.read_text(encoding="utf-8").strip() if token_file else None
     target = Target.parse(url, token=token)
-    inputs = [value for _, value in read_jsonl(input_file)] if input_file else None
+    inputs = read_inputs(input_file) if input_file else None
     if inputs is not None and not inputs:
         raise DataError(f"{input_file} holds no inputs")
     calls = predict_calls(inputs=inputs, lengths=lengths, batches=batches, tasks=tasks)

@@ -10,6 +10,7 @@ import re
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
+from centra.evaluation.calibration import distinct_shares
 from centra.formats.template import PLAIN
 from centra.kinds import kind_named
 from centra.training.metrics import AGREEMENT
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from centra.evaluation.summary import Confusion, Summary
     from centra.formats.task_module import ModuleFile
     from centra.training.trials import Trial
     from registry.cards import Card
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["markdown", "module_markdown", "text"]
 
 _WIDTH = 100
+_NOTHING = "(nothing)"
+_WEAKEST = 5
+"""So many labels and confusions are told of in a terminal."""
 _METRICS = ("metric", "value", "measured by", "on")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 """What Markdown may take for a sign of its own."""
@@ -50,7 +55,8 @@ def text(card: Card) -> str:
     facts = [*_facts(card), ("labels", ", ".join(card.version.labels) or "-")]
     lines = [f"{card.reference}  {_standing(card)}, owned by {card.team}"]
     training = _training(card.training, _teacher(card))
-    for title, rows in (("", facts), ("metrics", metrics), ("training", training)):
+    parts = [("", facts), ("metrics", metrics), ("errors", _worst(card)), ("training", training)]
+    for title, rows in parts:
         if rows:
             lines += ["", title] if title else []
             lines += [_wrapped(name, value) for name, value in rows]
@@ -85,6 +91,7 @@ def markdown(card: Card) -> str:
             _table(("field", "value"), _facts(card)),
             "## Metrics",
             _table(_METRICS, metrics) or "None.",
+            *_report(card),
             "## Training",
             _table(("field", "value"), _training(card.training, _teacher(card))) or missing,
             *_labels(version.labels),
@@ -160,6 +167,7 @@ def _facts(card: Card) -> list[tuple[str, str]]:
         ("backbone", f"{version.backbone}, tap {version.tap_layer}, depth {version.depth}"),
         ("module", f"sha256:{version.digest}, {version.size:,} bytes"),
         ("made", f"{_time(version.created_at)} by {version.created_by}"),
+        *([("from", card.source)] if card.source else []),
         ("releases", _ranges(card.releases) or "-"),
         *([("in int8", _ranges(card.int8))] if card.int8 else []),
         ("channels", ", ".join(card.channels) or "-"),
@@ -207,6 +215,112 @@ def _reported(metrics: Mapping[str, float]) -> list[tuple[str, str, str, str]]:
         )
         for name, value in metrics.items()
     ]
+
+
+def _newest_report(card: Card) -> tuple[EvaluationRow, Summary] | None:
+    return next(((row, row.summary) for row in card.evaluations if row.summary), None)
+
+
+def _worst(card: Card) -> list[tuple[str, str]]:
+    """What the newest measurement says of the answers, in short."""
+    newest = _newest_report(card)
+    if newest is None:
+        return []
+    _, summary = newest
+    wanted = (score for score in summary.all.classes if score.wanted)
+    weakest = sorted(wanted, key=lambda score: score.f1)[:_WEAKEST]
+    labels = [f"{c.label} {c.f1:.3f} ({c.right:,} of {c.wanted:,})" for c in weakest if c.f1 < 1]
+    confusions = [
+        f"{' → '.join(_pair(one))} ({one.count:,})" for one in summary.confusions[:_WEAKEST]
+    ]
+    rows = [("all", _errors(summary)), ("weakest", ", ".join(labels))]
+    rows += [("confused", ", ".join(confusions))]
+    return [(name, value) for name, value in rows if value]
+
+
+def _errors(summary: Summary) -> str:
+    """How much is wrong, a sentence."""
+    # No number is quite right, so that counting those that are wrong would say nothing.
+    if summary.all.mean_deviation is not None:
+        return (
+            f"the mean deviation of {summary.all.rows:,} rows is {summary.all.mean_deviation:.4f}"
+        )
+    text = f"{summary.errors:,} of {summary.all.rows:,} rows have an error"
+    if summary.all.calibration:
+        text += f"; the expected calibration error is {summary.all.calibration.error:.4f}"
+    return text
+
+
+def _report(card: Card) -> list[str]:
+    """What the newest measurement says of the answers, in Markdown."""
+    newest = _newest_report(card)
+    if newest is None:
+        return []
+    row, summary = newest
+    found, errors = summary.all, _errors(summary)
+    calibration = found.calibration.bins if found.calibration else ()
+    tables: list[tuple[str, Sequence[str], list[Sequence[str]]]] = [
+        (
+            "Labels",
+            ("label", "wanted", "answered", "right", "precision", "recall", "F1"),
+            [
+                (
+                    c.label,
+                    *_counts(c.wanted, c.answered, c.right),
+                    *_shares(c.precision, c.recall, c.f1),
+                )
+                for c in found.classes
+            ],
+        ),
+        (
+            "Kinds of errors",
+            ("error", "count"),
+            [(fault, f"{count:,}") for fault, count in found.faults.items()],
+        ),
+        (
+            "Most frequent confusions",
+            ("wanted", "answered", "count"),
+            [(*_pair(one), f"{one.count:,}") for one in summary.confusions],
+        ),
+        (
+            "Calibration",
+            ("scores", "count", "mean score", "share that is right"),
+            [
+                (f"{b.low:.2f} to {b.high:.2f}", f"{b.count:,}", *_shares(b.score, b.accuracy))
+                for b in calibration
+            ],
+        ),
+        (
+            "Thresholds on the score",
+            ("threshold", "share that is kept", "share of these that is right"),
+            [
+                (f"{one.threshold:.2f}", *_shares(one.coverage, one.accuracy))
+                for one in distinct_shares(found.kept)
+            ],
+        ),
+    ]
+    return [
+        "## What it gets wrong",
+        _escape(f"{errors[0].upper()}{errors[1:]}: {_measured(row)}."),
+        *(
+            part
+            for title, header, rows in tables
+            if rows
+            for part in (f"### {title}", _table(header, rows))
+        ),
+    ]
+
+
+def _counts(*counts: int) -> list[str]:
+    return [f"{count:,}" for count in counts]
+
+
+def _shares(*shares: float | None) -> list[str]:
+    return ["" if share is None else f"{share:.4f}" for share in shares]
+
+
+def _pair(confusion: Confusion) -> tuple[str, str]:
+    return confusion.wanted or _NOTHING, confusion.answered or _NOTHING
 
 
 def _training(training: Mapping[str, Any], teacher: str | None) -> list[tuple[str, str]]:

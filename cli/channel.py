@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from cli.completion import complete_channel, complete_release, complete_version
 from cli.context import json_option, open_registry
 from cli.listing import time_options
 from cli.options import change_options
@@ -19,9 +20,17 @@ def channel() -> None:
 
 
 @channel.command("list")
-@click.option("--release", metavar="RELEASE", help="Only those that serve this release.")
 @click.option(
-    "--task", metavar="NAME[@VERSION]", help="Only those that serve this task or version."
+    "--release",
+    shell_complete=complete_release,
+    metavar="RELEASE",
+    help="Only those that serve this release.",
+)
+@click.option(
+    "--task",
+    shell_complete=complete_version,
+    metavar="NAME[@VERSION]",
+    help="Only those that serve this task or version.",
 )
 @time_options("moved")
 @json_option("registry.documents.channels:Channel", "array")
@@ -52,7 +61,7 @@ def list_command(*, as_json: bool, **filters: Any) -> None:
 
 
 @channel.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_channel)
 @json_option("registry.documents.channels:ChannelDetail")
 def show(name: str, *, as_json: bool) -> None:
     """Show one channel."""
@@ -76,8 +85,8 @@ def show(name: str, *, as_json: bool) -> None:
 
 
 @channel.command()
-@click.argument("name")
-@click.argument("reference", metavar="RELEASE")
+@click.argument("name", shell_complete=complete_channel)
+@click.argument("reference", metavar="RELEASE", shell_complete=complete_release)
 @change_options
 @json_option("registry.documents.channels:ChannelChange")
 def move(name: str, reference: str, *, expect: int | None, force: bool, as_json: bool) -> None:
@@ -96,7 +105,7 @@ def move(name: str, reference: str, *, expect: int | None, force: bool, as_json:
 
 
 @channel.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_channel)
 @json_option("registry.documents.channels:ChannelMove", "array")
 def history(name: str, *, as_json: bool) -> None:
     """Show all that a channel has served, the newest first."""
@@ -118,7 +127,7 @@ def history(name: str, *, as_json: bool) -> None:
 
 
 @channel.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_channel)
 @json_option("registry.documents.channels:PublishedPointer", "array")
 def sync(name: str | None, *, as_json: bool) -> None:
     """Publish the pointer of a channel, or of all, as the database has it; harmless to repeat."""

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.completion import complete_release, complete_task, complete_version
 from cli.context import json_option, open_registry
+from cli.options import data_options
 from cli.output import (
     account_line,
     change_lines,
@@ -19,19 +21,36 @@ from cli.output import (
 from cli.streams import mark_done
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from centra.data.source import DataSource
     from centra.formats.precision import Precision
     from centra.releases.int8 import Int8Comparison
 
 
 @click.command()
 @click.option("--release", "publish", is_flag=True, help="Publish; otherwise only plan.")
-@click.option("--base", metavar="RELEASE", help="Start from this release, not from the live set.")
 @click.option(
-    "--set", "replace", multiple=True, metavar="TASK@VERSION", help="Put this version in."
+    "--base",
+    shell_complete=complete_release,
+    metavar="RELEASE",
+    help="Start from this release, not from the live set.",
 )
-@click.option("--remove", multiple=True, metavar="TASK", help="Leave this task out.")
+@click.option(
+    "--set",
+    "replace",
+    shell_complete=complete_version,
+    multiple=True,
+    metavar="TASK@VERSION",
+    help="Put this version in.",
+)
+@click.option(
+    "--remove",
+    shell_complete=complete_task,
+    multiple=True,
+    metavar="TASK",
+    help="Leave this task out.",
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Also write it as a folder.")
 @click.option("--allow-two-backbones", is_flag=True, help="While tasks move to another backbone.")
 @click.option(
@@ -39,11 +58,11 @@ if TYPE_CHECKING:
     type=click.Choice(["fp32", "int8"]),
     help="Of the tasks that --set names, or of all; by default each keeps the one it has.",
 )
-@click.option(
-    "--data",
+@data_options(
     multiple=True,
     metavar="TASK=DIR",
-    help="A JSONL file, or a folder with dev.jsonl, to compare int8 with fp32 on.",
+    help="Data to compare int8 with fp32 on: a file, a folder with dev.*, or whatever else 'release "
+    "evaluate' takes.",
 )
 @click.option(
     "--max-loss",
@@ -62,6 +81,7 @@ def compose(
     allow_two_backbones: bool,
     precision: Precision | None,
     data: tuple[str, ...],
+    reading: Callable[[str], DataSource],
     max_loss: float | None,
     as_json: bool,
 ) -> None:
@@ -77,7 +97,7 @@ def compose(
     from centra.releases.folder_writing import check_target
     from registry import releases
 
-    files = _files(data)
+    sources = {task: reading(path) for task, path in _files(data).items()}
     if output is not None:
         check_target(output)  # Before anything is published.
     registry = open_registry()
@@ -91,7 +111,7 @@ def compose(
             folder=output,
             allow_two_backbones=allow_two_backbones,
             precision=precision,
-            data=files,
+            data=sources,
             max_loss=max_loss,
             progress=progress,
             remark=remark,
@@ -128,7 +148,7 @@ def compose(
         click.echo("a plan; publish it with: centra compose --release")
 
 
-def _files(data: tuple[str, ...]) -> dict[str, Path]:
+def _files(data: tuple[str, ...]) -> dict[str, str]:
     files = {}
     for item in data:
         task, equals, path = item.partition("=")
@@ -136,7 +156,7 @@ def _files(data: tuple[str, ...]) -> dict[str, Path]:
             raise click.BadParameter(f"expected TASK=DIR, not {item!r}", param_hint="--data")
         if task in files:
             raise click.BadParameter(f"{task} is named twice", param_hint="--data")
-        files[task] = Path(path)
+        files[task] = path
     return files
 
 

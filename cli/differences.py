@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.output import account_line, change_lines, metrics_text
+from cli.output import account_line, change_lines, metrics_text, print_table, remark
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,9 +16,14 @@ if TYPE_CHECKING:
     from centra.formats.contract import ContractDifference
     from centra.formats.decision import DecisionChange
     from registry.releases import ModuleDifference, ReleaseDifference, Unchanged
-    from registry.tasks import TaskDifference
+    from registry.tasks import Comparison, TaskDifference
 
-__all__ = ["print_release_difference", "print_task_difference"]
+__all__ = ["print_comparison", "print_release_difference", "print_task_difference"]
+
+_SHOWN = 20
+"""So many rows that differ are shown."""
+_LONGEST = 60
+"""Characters of a text."""
 
 
 def print_release_difference(difference: ReleaseDifference) -> None:
@@ -56,6 +61,38 @@ def print_task_difference(difference: TaskDifference) -> None:
         click.echo(line)
     for line in _tensor_lines(difference.tensors_changed, difference.tensors_same):
         click.echo(line)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """What two versions answer to the same data, and what that proves."""
+    changed, total = comparison.changed, comparison.examples
+    click.echo(f"\n{len(changed)} of {total} rows are answered differently")
+    for name, change in comparison.metrics.items():
+        word = "significant" if change.significant else "may be chance"
+        click.echo(
+            f"  {name} {change.before:.4f} → {change.after:.4f}, {change.after - change.before:+.4f} "
+            f"({change.low:+.4f} to {change.high:+.4f} with 95 % confidence: {word})"
+        )
+    if test := comparison.test:
+        by = "exact binomial" if test.exact else "chi-square"
+        click.echo(
+            f"  McNemar: {test.won} rows won, {test.lost} lost, p = {test.p_value:.2g} ({by})"
+        )
+    if changed:
+        print_table(
+            ("", "text", "wanted", "before", "after", "where"),
+            [
+                (row.change, _cut(row.text), row.wanted, row.before, row.after, row.where)
+                for row in changed[:_SHOWN]
+            ],
+        )
+    if len(changed) > _SHOWN:
+        remark(f"{len(changed) - _SHOWN} more rows; --json has them all")
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 
 def _proof(same: Unchanged) -> str:

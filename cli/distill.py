@@ -23,7 +23,7 @@ from cli.training import (
 
 if TYPE_CHECKING:
     from centra.data.labelling import Labelling
-    from centra.store.s3.path import S3Path
+    from centra.data.source import DataSource
     from centra.training.features import MachineCache
 
 
@@ -54,7 +54,7 @@ def distill(
     *,
     task: str,
     backbone: str,
-    data: Path | S3Path,
+    data: DataSource,
     teacher: Path,
     layers: int,
     output: Path | None,

@@ -29,6 +29,7 @@ EXIT_CODES: dict[type[CentraError], int] = {
 """By the branch of the tree that an error belongs to."""
 
 NOTICES = {
+    "data-warnings": "all of it: centra data check DIR",
     "input-assumed": "--input pair says otherwise",
     "kind-assumed": "--kind multilabel says so",
     "number-classes": "--kind regression says otherwise, --labels FILE names them",
@@ -116,6 +117,7 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "feature-cache-not-writable": (
         "Give another folder in CENTRA_CACHE, or switch it off: --feature-cache off"
     ),
+    "oci-not-allowed": "Log in: docker login {host}",
     "registry-not-configured": ("Run 'centra init', or set CENTRA_DATABASE_URL and CENTRA_STORE."),
     # The store
     "blobs-not-copied": "To find out who needs them: centra doctor",
@@ -149,12 +151,21 @@ HINTS: dict[str, str | Callable[[Mapping[str, Any]], str]] = {
     "team-missing": "Say which team owns the task: --team TEAM",
     "version-not-in-force": _version_not_in_force,
     # Data and training
+    "no-column": "Say which it is: --column FIELD=NAME",
+    "no-label-column": "Say which it is: --column label=NAME, or for lists of labels or tags labels=NAME",
+    "no-split": "Say which it is: --split dev=NAME, --split train=NAME",
+    "no-text-column": "Say which it is: --column text=NAME, or for lists of words tokens=NAME",
     "output-is-teacher": "Name another file: --output FILE",
     "teacher-is-folder": "Any checkpoint teaches: centra fit RECIPE.toml --teacher CHECKPOINT. One of this backbone "
     "becomes a module: centra task register NAME CHECKPOINT",
+    "several-files": "Say which: --split dev=FILE, --split train=FILE",
+    "undivided-data": "Make a dev split: centra data split DATA --output FOLDER",
     "unknown-number": "If these are values and not classes: --kind regression",
+    "unreadable-text": "Say which encoding it is in: --encoding NAME, for example latin-1",
     "unnamed-tags": "Give their names, one a line in their order: --labels FILE",
     # Releases
+    "export-of-two-backbones": "centra task export NAME --format FORMAT --output FOLDER",
+    "format-of-one-task": "centra task export NAME --format {format} --output FOLDER",
     "key-encrypted": "Say which variable holds its passphrase: --passphrase-env",
     "live-set-changing": "Repeat the command.",
     "no-base": ("Compose it anew: centra compose --base {serving} --set TASK@VERSION --release"),

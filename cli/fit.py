@@ -95,6 +95,8 @@ def fit(
         backbone = backbones.show(registry, plan.backbone).reference
     spec = backbones.spec(registry, backbone)
     labelling = plan.labelling(recipe.parent)
+    with _errors_naming(f"{recipe}: data"):
+        data = plan.data_source(recipe.parent)
     with _errors_naming(str(recipe)):
         source = plan.teacher_source(recipe.parent)
 
@@ -108,7 +110,7 @@ def fit(
             result = run_pipeline(
                 spec,
                 registry.store,
-                plan.data_folder(recipe.parent),
+                data,
                 plan,
                 output=results.folder,
                 work=results.work,

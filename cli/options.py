@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from centra.formats.sizes import parse_size
+from cli.completion import complete_path
 
 if TYPE_CHECKING:
     import os
@@ -22,16 +24,19 @@ if TYPE_CHECKING:
     from centra.training.features import MachineCache
 
 __all__ = [
+    "COLUMNS",
     "DURATION",
     "FEATURE_CACHE",
     "FOLDER",
     "LABELS",
     "NUMBERS",
-    "PLACE",
     "TIME",
     "change_options",
+    "column_option",
+    "data_options",
     "device_options",
     "duration_text",
+    "encoding_option",
     "template_option",
     "words_option",
 ]
@@ -166,6 +171,26 @@ class _FeatureCache(click.ParamType):  # type: ignore[type-arg]
         return MachineCache(budget)
 
 
+class _Columns(click.ParamType):  # type: ignore[type-arg]
+    """Names of columns, with commas between them, each once."""
+
+    name = "columns"
+
+    def convert(
+        self,
+        value: str | tuple[str, ...],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, ...]:
+        """Read ``length,source``."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(dict.fromkeys(name.strip() for name in value.split(",")))
+        if not all(names):
+            self.fail(f"{value!r} names no column between two commas", param, ctx)
+        return names
+
+
 class _Numbers(click.ParamType):  # type: ignore[type-arg]
     """Whole numbers from 1, as a tuple."""
 
@@ -192,12 +217,11 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 DURATION = _Duration()
 """``0s``, ``30m``, ``12h``, ``7d``, ``2w``: a :class:`datetime.timedelta`."""
 FEATURE_CACHE = _FeatureCache()
+"""``20GB``, ``500 MB``, ``auto``: a :class:`centra.training.features.FeatureCache`; ``off``: None."""
 LABELS = _Labels()
 FOLDER = _Place(path_type=Path, file_okay=False)
 """A folder of this machine or in a bucket."""
-PLACE = _Place(path_type=Path)
-"""Anything of this machine or in a bucket."""
-"""``20GB``, ``500 MB``, ``auto``: a :class:`centra.training.features.FeatureCache`; ``off``: None."""
+COLUMNS = _Columns()
 NUMBERS = _Numbers()
 """``1,8,32``: a tuple of whole numbers from 1."""
 TIME = _Time()
@@ -212,6 +236,25 @@ words_option = click.option(
     "checkpoints); or what spaces separate.",
 )
 """See :func:`centra.data.words.segment`."""
+
+
+column_option = click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="FIELD=NAME",
+    help="The column of a field (text, text_pair, tokens; of examples label, labels), where it has "
+    "another name, e.g. text=utterance; in CoNLL and tables without a header its number, from 1.",
+)
+encoding_option = click.option(
+    "--encoding",
+    metavar="NAME",
+    help="Of text files, e.g. latin-1; default UTF-8, or what a byte-order mark says.",
+)
+_DATA_HELP = (
+    "Folder with train.* and dev.* as JSONL, JSON, CSV, TSV, Parquet or CoNLL; or one that datasets "
+    "saved; also s3://BUCKET/KEY, and hf://ORG/NAME on the hub."
+)
 
 
 def template_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -239,6 +282,65 @@ def change_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--force", is_flag=True, help="Whatever of others' this undoes; the log shows it."
     )
     return expect(force(command))
+
+
+def data_options(
+    name: str = "--data", **options: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Labelled data, and how to read them; the command gets ``data``.
+
+    Args:
+        name: of the option that says where they are; or, without ``--``, of the argument.
+        options: further ones of :func:`click.option` for it. Where it may be given several times,
+            ``data`` is what was given, and ``reading`` makes of one its
+            :class:`centra.data.source.DataSource`.
+    """
+    usual: dict[str, Any] = {"help": _DATA_HELP, "metavar": "PATH", **options}
+    if name.startswith("--"):
+        given = click.option(name, "data", shell_complete=complete_path, **usual)
+    else:
+        given = click.argument("data", metavar=name, shell_complete=complete_path)
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def with_source(
+            *args: Any,
+            data: str | tuple[str, ...] | None,
+            columns: tuple[str, ...],
+            encoding: str | None,
+            splits: tuple[str, ...],
+            **others: Any,
+        ) -> Any:
+            from centra.data.source import DataSource
+
+            if not data and (columns or encoding or splits):
+                raise click.UsageError(
+                    f"--column, --encoding and --split say how {name} is read; give {name}, too"
+                )
+            reading = partial(DataSource.of, columns=columns, encoding=encoding, splits=splits)
+            if isinstance(data, str):
+                return command(*args, data=reading(data), **others)
+            if data is None:
+                return command(*args, data=None, **others)
+            return command(*args, data=data, reading=reading, **others)
+
+        for option in (
+            click.option(
+                "--split",
+                "splits",
+                multiple=True,
+                metavar="[PART=]NAME",
+                help="The split, or the file's name, of the part train or dev, where it has another; "
+                "NAME alone is the one to measure on.",
+            ),
+            encoding_option,
+            column_option,
+            given,
+        ):
+            with_source = option(with_source)
+        return with_source
+
+    return decorate
 
 
 def device_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import click
 
 from centra.errors import DataError
 from centra.kinds import kind_named
+from cli.completion import complete_path, complete_release, complete_task
 from cli.context import json_option, release_or_default
 from cli.options import device_options
 from cli.output import json_text, print_table, remark, reporting
@@ -52,18 +53,27 @@ class _Row:
 @click.option(
     "--release",
     "reference",
-    help="A number, channel or digest; a release folder; or STORE#CHANNEL. Default what the channel "
-    "production serves, or else latest.",
+    shell_complete=complete_release,
+    help="A number, channel or digest; a release folder; STORE#CHANNEL; or oci://HOST/REPOSITORY:TAG. Default "
+    "what the channel production serves, or else latest.",
 )
-@click.option("--task", "tasks", multiple=True, help="Only these; default all that fit the input.")
+@click.option(
+    "--task",
+    "tasks",
+    shell_complete=complete_task,
+    multiple=True,
+    help="Only these; default all that fit the input.",
+)
 @click.option("--text-pair", help="The second text, for tasks on pairs.")
 @click.option(
     "--input",
     "files",
+    shell_complete=complete_path,
     multiple=True,
     metavar="FILE",
     help="Lines of text, or of JSON objects with 'text' (and 'text_pair') or 'tokens', and perhaps "
-    "an 'id'. With --output also tables, and several; folders, patterns, and s3://BUCKET/PREFIX.",
+    "an 'id'. With --output also tables, and several; folders, those that datasets saved, too, patterns, "
+    "s3://BUCKET/PREFIX, and hf://ORG/NAME on the hub.",
 )
 @file_options
 @click.option(
@@ -86,6 +96,7 @@ def predict(
     output: str | None,
     flat: bool,
     columns: tuple[str, ...],
+    encoding: str | None,
     engine: str,
     worker_cpus: int | None,
     worker_gpus: float | None,
@@ -130,10 +141,11 @@ def predict(
             top_k=top_k,
             flat=flat,
             columns=columns,
+            encoding=encoding,
             as_json=as_json,
         )
         return
-    check_printed(files, flat=flat, columns=columns)
+    check_printed(files, flat=flat, columns=columns, encoding=encoding)
     rows = [
         _row(text if text_pair is None else (text, text_pair), f"input {number}")
         for number, text in enumerate(texts, 1)

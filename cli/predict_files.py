@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from centra.errors import DataError
+from cli.options import column_option, encoding_option
 from cli.output import json_text, print_table, remark, reporting
 from cli.streams import mark_done
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_printed", "file_options", "predict_files", "scoring_here", "scoring_on_ray"]
 
-_TABLES = ("csv", "tsv", "parquet")
+_TABLES = ("csv", "tsv", "parquet", "arrow", "json", "conll", "conllu")
 _PRINTED = click.Path(exists=True, dir_okay=False, allow_dash=True)
 
 
@@ -30,21 +31,14 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--output",
         metavar="DIR",
         help="Write the answers to each --input to a file of its name and format (.jsonl, .csv, .tsv, "
-        ".parquet; of .txt JSONL) in this folder, or under s3://BUCKET/PREFIX. Repeated after a kill, "
-        "it goes on where it stopped.",
+        ".parquet; of .json, .conll and .txt JSONL, of .arrow Parquet) in this folder, or under "
+        "s3://BUCKET/PREFIX. Repeated after a kill, it goes on where it stopped.",
     )
     flat = click.option(
         "--flat",
         is_flag=True,
         help="In files of answers columns for each task (intent.label, intent.score) and not one of "
         "JSON.",
-    )
-    column = click.option(
-        "--column",
-        "columns",
-        multiple=True,
-        metavar="FIELD=NAME",
-        help="The column of text, text_pair or tokens in files of inputs, where it has another name.",
     )
     engine = click.option(
         "--engine",
@@ -64,20 +58,27 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.FloatRange(min=0),
         help="With Ray: GPUs of a worker, or a part of one; default 1 where the cluster has any.",
     )
-    return output(flat(column(engine(cpus(gpus(command))))))
+    return output(flat(column_option(encoding_option(engine(cpus(gpus(command)))))))
 
 
-def check_printed(files: Sequence[str], *, flat: bool, columns: Sequence[str]) -> None:
+def check_printed(
+    files: Sequence[str], *, flat: bool, columns: Sequence[str], encoding: str | None
+) -> None:
     """Refuse what cannot be answered on standard output.
 
     Raises:
         UsageError: naming the option, or a file that is not there.
     """
-    if flat or columns:
-        raise click.UsageError(f"{'--flat' if flat else '--column'} belongs to --output DIR")
+    for option, given in (("--flat", flat), ("--column", columns), ("--encoding", encoding)):
+        if given:
+            raise click.UsageError(f"{option} belongs to --output DIR")
     if len(files) > 1:
         raise click.UsageError("several files of --input need --output DIR")
     for file in files:
+        if file.startswith("hf://") or Path(file).is_dir():
+            raise click.UsageError(
+                f"--input {file} stands for several files: it needs --output DIR"
+            )
         _PRINTED.convert(file, None, click.get_current_context())
         if Path(file).suffix.removeprefix(".").lower() in _TABLES:
             raise click.UsageError(
@@ -122,6 +123,7 @@ def predict_files(
     top_k: int | None,
     flat: bool,
     columns: Sequence[str],
+    encoding: str | None,
     as_json: bool,
 ) -> None:
     """Answer files, and say what became of each.
@@ -131,13 +133,18 @@ def predict_files(
         files: of inputs.
         output, tasks, top_k, flat: see :func:`centra.scoring.score_files`.
         columns: ``FIELD=NAME``.
+        encoding: of text files.
         as_json: print documents.
     """
+    from centra.data.readers import FIELDS
+    from centra.data.source import check_encoding, named_fields
     from centra.scoring.plan import plan_outputs
 
     if "-" in files:
         raise click.UsageError("--output DIR needs files with names; standard input has none")
-    named = dict(map(_column, columns))
+    named = named_fields(columns, FIELDS)
+    if encoding is not None:
+        check_encoding(encoding)
     plan_outputs(files, output)
     score = scoring()
     with reporting() as progress:
@@ -148,17 +155,11 @@ def predict_files(
             top_k=top_k,
             flat=flat,
             columns=named,
+            encoding=encoding,
             progress=progress,
         )
     mark_done()
     _print(scored, as_json=as_json)
-
-
-def _column(text: str) -> tuple[str, str]:
-    field, equals, name = text.partition("=")
-    if not equals or not name:
-        raise click.UsageError(f"--column {text}: expected FIELD=NAME, for example text=utterance")
-    return field, name
 
 
 def _print(scored: Sequence[ScoredFile], *, as_json: bool) -> None:

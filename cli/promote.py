@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.completion import complete_channel, complete_release
 from cli.context import json_option, open_registry
 from cli.options import change_options
 from cli.output import print_json, remark, reporting
@@ -17,8 +18,15 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("reference", metavar="RELEASE")
-@click.option("--to", "channel", required=True, metavar="CHANNEL", help="Which channel.")
+@click.argument("reference", metavar="RELEASE", shell_complete=complete_release)
+@click.option(
+    "--to",
+    "channel",
+    shell_complete=complete_channel,
+    required=True,
+    metavar="CHANNEL",
+    help="Which channel.",
+)
 @click.option(
     "--rebase",
     is_flag=True,
@@ -120,10 +128,19 @@ def summary(result: Promotion) -> str:
 
 
 @click.command()
-@click.argument("channel")
-@click.option("--to", metavar="RELEASE", help="One it has served; default the one before.")
+@click.argument("channel", shell_complete=complete_channel)
 @click.option(
-    "--from", "serving", metavar="RELEASE", help="Only while the channel serves this one."
+    "--to",
+    shell_complete=complete_release,
+    metavar="RELEASE",
+    help="One it has served; default the one before.",
+)
+@click.option(
+    "--from",
+    "serving",
+    shell_complete=complete_release,
+    metavar="RELEASE",
+    help="Only while the channel serves this one.",
 )
 @change_options
 @json_option("registry.documents.channels:Rollback")

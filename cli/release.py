@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from centra.errors import VerificationError
+from centra.html.page import check_name
+from cli.completion import complete_channel, complete_release, complete_task, complete_version
 from cli.context import json_option, open_registry, registry_for
+from cli.exporting import export_release
 from cli.listing import page_bounds, page_options, rows_of_page, time_options
+from cli.options import COLUMNS, data_options
 from cli.output import (
     account_line,
     metrics_text,
@@ -19,7 +23,11 @@ from cli.output import (
     remark,
     reporting,
 )
+from cli.report_text import print_slices
 from cli.streams import mark_done
+
+if TYPE_CHECKING:
+    from centra.data.source import DataSource
 
 
 @click.group()
@@ -27,9 +35,19 @@ def release() -> None:
     """Published releases. RELEASE is a number, a channel, or the start of a digest."""
 
 
+release.add_command(export_release)
+
+
 @release.command("list")
-@click.option("--channel", help="Only the one that this channel serves.")
-@click.option("--task", metavar="NAME[@VERSION]", help="Only those that hold this task or version.")
+@click.option(
+    "--channel", shell_complete=complete_channel, help="Only the one that this channel serves."
+)
+@click.option(
+    "--task",
+    shell_complete=complete_version,
+    metavar="NAME[@VERSION]",
+    help="Only those that hold this task or version.",
+)
 @time_options("published")
 @page_options
 @json_option("registry.documents.releases:ReleaseSummary", "array")
@@ -61,7 +79,7 @@ def list_command(*, limit: int | None, page: int, as_json: bool, **filters: Any)
 
 
 @release.command()
-@click.argument("reference", metavar="RELEASE")
+@click.argument("reference", metavar="RELEASE", shell_complete=complete_release)
 @json_option("registry.documents.releases:Release")
 def show(reference: str, *, as_json: bool) -> None:
     """Show a release: its tasks, layers, taps and branches."""
@@ -90,7 +108,7 @@ def show(reference: str, *, as_json: bool) -> None:
 
 
 @release.command()
-@click.argument("reference", metavar="RELEASE")
+@click.argument("reference", metavar="RELEASE", shell_complete=complete_release)
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="FILE.svg", help="Draw it into this file."
 )
@@ -116,8 +134,8 @@ def graph(reference: str, *, output: Path | None, as_json: bool) -> None:
 
 
 @release.command()
-@click.argument("before", metavar="RELEASE")
-@click.argument("after", metavar="RELEASE")
+@click.argument("before", metavar="RELEASE", shell_complete=complete_release)
+@click.argument("after", metavar="RELEASE", shell_complete=complete_release)
 @json_option("registry.documents.differences:ReleaseDifference")
 def diff(before: str, after: str, *, as_json: bool) -> None:
     """Compare two releases: what changed in which task, and the proof for all others.
@@ -144,7 +162,11 @@ def diff(before: str, after: str, *, as_json: bool) -> None:
 
 
 @release.command()
-@click.argument("reference", metavar="RELEASE|FOLDER|STORE#CHANNEL")
+@click.argument(
+    "reference",
+    metavar="RELEASE|FOLDER|STORE#CHANNEL|oci://ADDRESS",
+    shell_complete=complete_release,
+)
 @click.option(
     "--key",
     "keys",
@@ -174,7 +196,7 @@ def verify(reference: str, *, keys: tuple[Path, ...], as_json: bool) -> None:
 
 
 @release.command()
-@click.argument("reference", metavar="RELEASE")
+@click.argument("reference", metavar="RELEASE", shell_complete=complete_release)
 @click.option(
     "--key",
     required=True,
@@ -209,7 +231,9 @@ def sign(reference: str, *, key: Path, passphrase_env: str | None, as_json: bool
 
 
 @release.command()
-@click.argument("reference", metavar="RELEASE|STORE#CHANNEL")
+@click.argument(
+    "reference", metavar="RELEASE|STORE#CHANNEL|oci://ADDRESS", shell_complete=complete_release
+)
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The folder.")
 @json_option("registry.documents.releases:PulledRelease")
 def pull(reference: str, output: Path, *, as_json: bool) -> None:
@@ -229,29 +253,73 @@ def pull(reference: str, output: Path, *, as_json: bool) -> None:
 
 
 @release.command()
-@click.argument("reference", metavar="RELEASE")
-@click.option("--task", required=True, help="A task that the release holds.")
+@click.argument("reference", metavar="RELEASE", shell_complete=complete_release)
 @click.option(
-    "--data",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="A JSONL file, or a folder with dev.jsonl.",
+    "--task", shell_complete=complete_task, required=True, help="A task that the release holds."
 )
-@json_option("registry.documents.evaluations:EvaluationChange")
-def evaluate(reference: str, *, task: str, data: Path, as_json: bool) -> None:
+@data_options(
+    required=True,
+    help="A file of JSONL, JSON, CSV, TSV, Parquet or CoNLL, or a folder with dev.* of one; or one that "
+    "datasets saved; also s3://BUCKET/KEY, and hf://ORG/NAME on the hub.",
+)
+@click.option(
+    "--report",
+    "page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="Write a report: labels, errors, calibration, thresholds, and the worst errors.",
+)
+@click.option(
+    "--slice",
+    "slices",
+    type=COLUMNS,
+    default=(),
+    metavar="COLUMN,...",
+    help="Report also by the values of columns of the data's rows, or by length.",
+)
+@json_option(
+    "registry.documents.evaluations:EvaluationChange",
+    report="registry.documents.reports:EvaluationReport",
+    slice="registry.documents.reports:EvaluationReport",
+)
+def evaluate(
+    reference: str,
+    *,
+    task: str,
+    data: DataSource,
+    page: Path | None,
+    slices: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Measure a task of the merged release on data, and record the metrics.
 
-    Gates can demand metrics that were measured so, on data with the same fingerprint.
+    Gates can demand metrics that were measured so, on data with the same fingerprint. With --report
+    or --slice, --json prints the report too.
     """
     from registry import evaluations
 
+    if page is not None:
+        check_name(page)
+    report = None
     with reporting() as progress:
-        row, new = evaluations.evaluate(
-            open_registry(), reference, task, data, progress, remark=remark
-        )
+        measure = (open_registry(), reference, task, data, progress)
+        if page is not None or slices:
+            evaluated = evaluations.report(*measure, slices=slices, remark=remark)
+            row, new, report = evaluated.row, evaluated.new, evaluated.report
+        else:
+            row, new = evaluations.evaluate(*measure, remark=remark)
     mark_done()
     remark("recorded" if new else "nothing to do: recorded already")
-    if as_json:
+    if page is not None:
+        from cli.report_page import report_page
+
+        report_page(evaluated).write(page)
+        remark(f"report: {page}")
+    if as_json and report is not None:
+        from registry.documents.reports import EvaluationReport
+
+        print_json(EvaluationReport.made(evaluated))
+    elif as_json:
         from registry.documents.evaluations import EvaluationChange
 
         print_json(EvaluationChange.made(row, changed=new))
@@ -263,3 +331,5 @@ def evaluate(reference: str, *, task: str, data: Path, as_json: bool) -> None:
             f"on {row.examples} examples, data sha256:{row.data}\n"
             f"with {row.engine or 'an engine that was not recorded'}"
         )
+        if report is not None:
+            print_slices(report)

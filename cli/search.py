@@ -24,6 +24,7 @@ from cli.training import (
 
 if TYPE_CHECKING:
     from centra.data.labelling import Labelling
+    from centra.data.source import DataSource
     from centra.store.s3.path import S3Path
     from centra.training.features import MachineCache
 
@@ -71,7 +72,7 @@ def search(
     *,
     task: str,
     backbone: str,
-    data: Path | S3Path,
+    data: DataSource,
     min_layers: int | None,
     max_layers: int | None,
     learning_rates: tuple[float, ...],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.completion import complete_channel, complete_release, complete_task
 from cli.options import DURATION, device_options
 from cli.serve_ray import absolute, check_local, ray_options, serve_with_ray
 
@@ -21,7 +22,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("reference", required=False, metavar="[RELEASE]")
+@click.argument("reference", required=False, metavar="[RELEASE]", shell_complete=complete_release)
 @click.option(
     "--channel",
     "channels",
@@ -43,7 +44,9 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.IntRange(0, 65535),
     help="Answer the Open Inference Protocol over gRPC here, too; 0 as above.",
 )
-@click.option("--task", "tasks", multiple=True, help="Only these; default all.")
+@click.option(
+    "--task", "tasks", shell_complete=complete_task, multiple=True, help="Only these; default all."
+)
 @click.option(
     "--key", "keys", multiple=True, type=_FILE, help="Serve only what one of these keys has signed."
 )
@@ -61,6 +64,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--tokens", "tokens_file", type=_FILE, help="Ask callers for one of these tokens.")
 @click.option(
     "--shadow",
+    shell_complete=complete_channel,
     metavar="CHANNEL",
     help="Ask this channel's release too, and report how its answers differ.",
 )
@@ -114,7 +118,8 @@ def serve(
     """Answer over HTTP with a release, until it is asked to end.
 
     RELEASE is a channel, which is followed: STORE#CHANNEL, or a channel's name alone in the store
-    that is configured; or what never moves: a release folder, STORE#DIGEST, a digest, a number.
+    that is configured; or what never moves: a release folder, STORE#DIGEST, a digest, a number, or
+    oci://HOST/REPOSITORY:TAG of a registry, which is read once.
     Default what the channel production serves, or else latest.
     """
     _check_extra()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.completion import complete_path
 from cli.context import json_option, open_registry
 from cli.output import print_json, remark, reporting
 from cli.streams import mark_done
@@ -39,7 +40,7 @@ def show(*, as_json: bool) -> None:
 
 
 @store.command()
-@click.argument("target")
+@click.argument("target", shell_complete=complete_path)
 @json_option("registry.documents.stores:StoreCopy")
 def copy(target: str, *, as_json: bool) -> None:
     """Copy all that the registry reaches to another store.
@@ -64,7 +65,7 @@ def copy(target: str, *, as_json: bool) -> None:
 
 
 @store.command()
-@click.argument("target")
+@click.argument("target", shell_complete=complete_path)
 @json_option("registry.documents.stores:MovedStore")
 def move(target: str, *, as_json: bool) -> None:
     """Copy the store to TARGET, and write there from then on.

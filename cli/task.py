@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from centra.kinds import KINDS
+from cli.completion import complete_backbone, complete_task, complete_version
 from cli.context import json_option, open_registry
+from cli.exporting import export_task
 from cli.listing import page_bounds, page_options, rows_of_page, time_options
-from cli.output import metrics_text, print_json, print_table, remark
-from cli.task_changes import pin, redefine, register, restore, retire, update
+from cli.options import data_options
+from cli.output import metrics_text, print_json, print_table, remark, reporting
+from cli.task_changes import calibrate, pin, redefine, register, restore, retire, update
+
+if TYPE_CHECKING:
+    from centra.data.source import DataSource
 
 
 @click.group()
@@ -18,15 +24,19 @@ def task() -> None:
     """Register and change tasks, and read them."""
 
 
-for _change in (register, update, redefine, retire, restore, pin):
-    task.add_command(_change)
+for _command in (register, update, calibrate, redefine, retire, restore, pin, export_task):
+    task.add_command(_command)
 
 
 @task.command("list")
 @click.option("--team", help="Only this team's.")
 @click.option("--kind", type=click.Choice([*KINDS]), help="Only this kind.")
 @click.option("--state", type=click.Choice(["active", "retired"]), help="Only in this state.")
-@click.option("--backbone", help="Only on this backbone, NAME or NAME@VERSION.")
+@click.option(
+    "--backbone",
+    shell_complete=complete_backbone,
+    help="Only on this backbone, NAME or NAME@VERSION.",
+)
 @click.option(
     "--metric",
     "metrics",
@@ -89,7 +99,7 @@ def list_command(
 
 
 @task.command()
-@click.argument("reference", metavar="NAME[@VERSION]")
+@click.argument("reference", metavar="NAME[@VERSION]", shell_complete=complete_version)
 @click.option("--markdown", is_flag=True, help="Print the model card as Markdown.")
 @json_option("registry.documents.tasks:Task")
 def show(reference: str, *, markdown: bool, as_json: bool) -> None:
@@ -125,25 +135,39 @@ def show(reference: str, *, markdown: bool, as_json: bool) -> None:
 
 
 @task.command()
-@click.argument("before", metavar="NAME@VERSION")
-@click.argument("after", metavar="NAME[@VERSION]")
+@click.argument("before", metavar="NAME@VERSION", shell_complete=complete_version)
+@click.argument("after", metavar="NAME[@VERSION]", shell_complete=complete_version)
+@data_options(
+    help="Ask both, and compare their answers: a file of rows, or a folder with a dev set, of any format "
+    "that training takes."
+)
 @json_option("registry.documents.tasks:TaskDifference")
-def diff(before: str, after: str, *, as_json: bool) -> None:
-    """Compare two versions of a task, down to which tensors differ."""
-    from cli.differences import print_task_difference
+def diff(before: str, after: str, *, data: DataSource | None, as_json: bool) -> None:
+    """Compare two versions of a task, down to which tensors differ.
+
+    With --data also by their answers: which rows differ, and whether the metrics differ by more than
+    chance would have it.
+    """
+    from cli.differences import print_comparison, print_task_difference
     from registry import tasks
 
-    difference = tasks.diff(open_registry(), before, after)
+    registry = open_registry()
+    difference, comparison = tasks.diff(registry, before, after), None
+    if data is not None:
+        with reporting() as progress:
+            comparison = tasks.compare(registry, difference, data, progress, remark=remark)
     if as_json:
         from registry.documents.tasks import TaskDifference
 
-        print_json(TaskDifference.of(difference))
+        print_json(TaskDifference.of(difference, comparison))
         return
     print_task_difference(difference)
+    if comparison is not None:
+        print_comparison(comparison)
 
 
 @task.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_task)
 @json_option("registry.documents.audit:Event", "array")
 def history(name: str, *, as_json: bool) -> None:
     """Show what happened to a task, oldest first."""

@@ -9,29 +9,35 @@ import click
 
 from centra.data.tags import SCHEMES
 from centra.kinds import KINDS
+from cli.completion import complete_backbone, complete_task, complete_version
 from cli.context import json_option, open_registry
-from cli.options import template_option, words_option
-from cli.output import print_json, remark, reporting
+from cli.options import data_options, template_option, words_option
+from cli.output import print_json, print_table, remark, reporting
 from cli.streams import mark_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from centra.data.source import DataSource
     from registry.tasks import Checkpoint, TaskOutcome
 
-__all__ = ["pin", "redefine", "register", "restore", "retire", "update"]
+__all__ = ["calibrate", "pin", "redefine", "register", "restore", "retire", "update"]
 
 _FORCE = click.option("--force", is_flag=True, help="Act for another team; the audit log shows it.")
 
 
-_NAME = click.argument("name")
-_FILE = click.argument("file", type=click.Path(path_type=Path), metavar="FILE_OR_CHECKPOINT")
+_NAME = click.argument("name", shell_complete=complete_task)
+_FILE = click.argument("file", type=click.Path(), metavar="FILE_OR_CHECKPOINT")
 
 
 def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What the three commands that take weights have in common, but for the weights."""
     options = (
-        click.option("--backbone", help="A checkpoint's backbone; default the one it matches."),
+        click.option(
+            "--backbone",
+            shell_complete=complete_backbone,
+            help="A checkpoint's backbone; default the one it matches.",
+        ),
         click.option("--tap", type=int, help="A checkpoint's tap; default the highest that fits."),
         click.option(
             "--input",
@@ -70,12 +76,13 @@ def _source_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_source_options
 @click.option("--team", help="The owner; default the actor's team.")
 def register(
-    name: str, file: Path, *, team: str | None, force: bool, as_json: bool, **checkpoint: Any
+    name: str, file: str, *, team: str | None, force: bool, as_json: bool, **checkpoint: Any
 ) -> None:
     """Register a new task as version 1.0.
 
     FILE_OR_CHECKPOINT is a task module ('centra train' makes one), or the folder of a Hugging Face
-    checkpoint that was fine-tuned with its lower layers frozen.
+    checkpoint that was fine-tuned with its lower layers frozen: a path, or models:/NAME/VERSION in
+    MLflow's registry, hf://ORGANISATION/MODEL@REVISION on the hub, or s3://BUCKET/KEY.
     """
     from registry import tasks
 
@@ -94,9 +101,7 @@ def register(
 
 @click.command()
 @_NAME
-@click.argument(
-    "file", type=click.Path(path_type=Path), metavar="[FILE_OR_CHECKPOINT]", required=False
-)
+@click.argument("file", type=click.Path(), metavar="[FILE_OR_CHECKPOINT]", required=False)
 @click.option(
     "--thresholds",
     "thresholds_file",
@@ -109,7 +114,7 @@ def register(
 @_source_options
 def update(
     name: str,
-    file: Path | None,
+    file: str | None,
     *,
     thresholds_file: Path | None,
     force: bool,
@@ -141,9 +146,72 @@ def update(
 
 @click.command()
 @_NAME
+@data_options(
+    required=True,
+    help="Rows that the task was not trained on: a file, or a folder with a dev set, of any format that "
+    "training takes.",
+)
+@click.option(
+    "--precision",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Fit thresholds too: which share of what is answered shall be right.",
+)
+@_FORCE
+@json_option("registry.documents.tasks:TaskCalibration")
+def calibrate(
+    name: str, *, data: DataSource, precision: float | None, force: bool, as_json: bool
+) -> None:
+    """Fit a temperature to data, and thresholds: the next minor version.
+
+    After that a score of 0.9 means that nine of ten such answers are right. With --precision a task
+    of one label gives none below the score from which on so many answers are right; of several
+    labels each is named from such a score of its own.
+    """
+    from registry import tasks
+
+    with reporting() as progress:
+        found = tasks.calibrate(
+            open_registry(),
+            name,
+            data,
+            precision=precision,
+            force=force,
+            progress=progress,
+            remark=remark,
+        )
+    mark_done()
+    remark("calibrated" if found.outcome else "nothing to do: already so")
+    if as_json:
+        from registry.documents.tasks import TaskCalibration
+
+        print_json(TaskCalibration.of(found))
+        return
+    if found.outcome:
+        click.echo(f"{found.outcome.task}@{found.outcome.version}")
+    click.echo(
+        f"temperature {found.temperature:g}, calibration error {found.error_before:.4f} → "
+        f"{found.error_after:.4f} on {found.examples} rows"
+    )
+    if found.thresholds:
+        print_table(
+            ("label", "threshold", "precision", "kept"),
+            [
+                (
+                    "any" if one.label is None else one.label,
+                    "-" if one.threshold is None else f"{one.threshold:.4f}",
+                    "-" if one.precision is None else f"{one.precision:.4f}",
+                    f"{one.kept:.1%}",
+                )
+                for one in found.thresholds
+            ],
+        )
+
+
+@click.command()
+@_NAME
 @_FILE
 @_source_options
-def redefine(name: str, file: Path, *, force: bool, as_json: bool, **checkpoint: Any) -> None:
+def redefine(name: str, file: str, *, force: bool, as_json: bool, **checkpoint: Any) -> None:
     """Give a task another label set, kind or input: the next major version."""
     from registry import tasks
 
@@ -160,7 +228,7 @@ def redefine(name: str, file: Path, *, force: bool, as_json: bool, **checkpoint:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_task)
 @_FORCE
 @json_option("registry.documents.tasks:TaskChange")
 def retire(name: str, *, force: bool, as_json: bool) -> None:
@@ -172,7 +240,7 @@ def retire(name: str, *, force: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_task)
 @_FORCE
 @json_option("registry.documents.tasks:TaskChange")
 def restore(name: str, *, force: bool, as_json: bool) -> None:
@@ -184,7 +252,7 @@ def restore(name: str, *, force: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("reference", metavar="NAME@VERSION")
+@click.argument("reference", metavar="NAME@VERSION", shell_complete=complete_version)
 @_FORCE
 @json_option("registry.documents.tasks:TaskChange")
 def pin(reference: str, *, force: bool, as_json: bool) -> None:
@@ -210,6 +278,8 @@ def _print_outcome(outcome: TaskOutcome, done: str, *, as_json: bool) -> None:
         )
     else:
         remark(done if outcome.changed else "nothing to do: already so")
+    for change in outcome.decision:
+        remark(f"decided otherwise than before: {change}")
     if outcome.forced:
         remark("forced: recorded in the audit log")
     if outcome.state == "retired" and done != "retired":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cli.completion import complete_channel, complete_task
 from cli.output import remark
 
 __all__ = ["token"]
@@ -19,10 +20,17 @@ def token() -> None:
 @token.command()
 @click.argument("name")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--task", "tasks", multiple=True, help="It may ask for these alone; default all.")
+@click.option(
+    "--task",
+    "tasks",
+    shell_complete=complete_task,
+    multiple=True,
+    help="It may ask for these alone; default all.",
+)
 @click.option(
     "--channel",
     "channels",
+    shell_complete=complete_channel,
     multiple=True,
     help="Where several are served, it may ask these alone; default all.",
 )

@@ -22,7 +22,7 @@ from cli.training import (
 
 if TYPE_CHECKING:
     from centra.data.labelling import Labelling
-    from centra.store.s3.path import S3Path
+    from centra.data.source import DataSource
     from centra.training.features import MachineCache
 
 
@@ -45,7 +45,7 @@ def train(
     *,
     task: str,
     backbone: str,
-    data: Path | S3Path,
+    data: DataSource,
     output: Path | None,
     labelling: Labelling,
     cache: MachineCache | None,

@@ -15,7 +15,8 @@ from centra.errors import UsageError
 from centra.families.heads import POOLINGS
 from centra.kinds import KINDS
 from centra.training.recipe import REPORTERS, Recipe, meaning_of
-from cli.options import FEATURE_CACHE, LABELS, PLACE, template_option, words_option
+from cli.completion import complete_backbone, complete_task
+from cli.options import FEATURE_CACHE, LABELS, data_options, template_option, words_option
 from cli.output import metrics_text, print_json, remark
 from cli.streams import mark_done
 
@@ -77,14 +78,16 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What to train: a task, on a backbone, from data."""
     return _add(
         command,
-        click.option("--task", required=True, help="The task's name."),
-        click.option("--backbone", required=True, help="NAME or NAME@VERSION."),
         click.option(
-            "--data",
-            required=True,
-            type=PLACE,
-            help="Folder with train.jsonl and dev.jsonl, also s3://BUCKET/KEY.",
+            "--task", shell_complete=complete_task, required=True, help="The task's name."
         ),
+        click.option(
+            "--backbone",
+            shell_complete=complete_backbone,
+            required=True,
+            help="NAME or NAME@VERSION.",
+        ),
+        data_options(required=True),
     )
 
 

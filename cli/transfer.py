@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cli.completion import complete_release, complete_version
 from cli.context import json_option, open_registry
 from cli.output import print_json, remark, reporting
 from cli.streams import mark_done
@@ -15,8 +16,20 @@ _CHANGES = {"register": "registered", "update": "updated", "redefine": "redefine
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--task", "references", multiple=True, metavar="NAME[@VERSION]", help="A task.")
-@click.option("--release", metavar="RELEASE", help="A release with its tasks and signatures.")
+@click.option(
+    "--task",
+    "references",
+    shell_complete=complete_version,
+    multiple=True,
+    metavar="NAME[@VERSION]",
+    help="A task.",
+)
+@click.option(
+    "--release",
+    shell_complete=complete_release,
+    metavar="RELEASE",
+    help="A release with its tasks and signatures.",
+)
 @json_option("registry.documents.transfer:Export")
 def export(file: Path, *, references: tuple[str, ...], release: str | None, as_json: bool) -> None:
     """Write tasks or a release to a file that 'centra import' takes elsewhere.

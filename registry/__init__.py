@@ -1,7 +1,7 @@
 """The registry: the database of tasks, versions, releases and channels, and the decisions on them.
 
 Every use case is a function of one of the modules ``backbones``, ``tasks``, ``releases``,
-``evaluations``, ``promotion``, ``channels``, ``policies``, ``signatures``, ``transfer``, ``cards``,
+``evaluations``, ``exports``, ``promotion``, ``channels``, ``policies``, ``signatures``, ``transfer``, ``cards``,
 ``graphs``, ``audit``, ``storage`` and ``doctor``; its first argument is a :class:`Registry`::
 
     from registry import Registry, releases, tasks

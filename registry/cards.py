@@ -51,6 +51,9 @@ class Card:
     """Those of them that hold it in int8."""
     channels: list[str]
     """The channels that serve one of these now."""
+    source: str | None = None
+    """Where its module was fetched from: MLflow's registry, the hub or a bucket; None where it lay with
+    whoever registered it, and where an older Centra did not record it."""
     threshold: float | tuple[float, ...] | None = None
     """The probability from which a multilabel task names a label; None for other kinds."""
     rejection: float | None = None
@@ -105,10 +108,11 @@ def show(registry: Registry, reference: str) -> Card:
             state=version.task.state,
             current=uow.current(version.task).number,
             version=version_row(version),
-            evaluations=evaluations.of_version(uow, version),
+            evaluations=evaluations.of_version(uow, version, summaries=True),
             releases=list(uow.session.scalars(held)),
             int8=list(uow.session.scalars(held.where(ReleaseTask.precision == Precision.INT8))),
             channels=list(uow.session.scalars(serving)),
+            source=uow.source_of(version),
         )
     try:
         spec = _spec(registry, card.version.digest)

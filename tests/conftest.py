@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from centra.store import BlobReader
     from centra.tokenization.text_encoder import TextEncoder
 
-pytest_plugins = ["tests.shared", "tests.services", "tests.ray_cluster", "tests.warm"]
+pytest_plugins = [
+    "tests.shared",
+    "tests.services",
+    "tests.ray_cluster",
+    "tests.warm",
+    "tests.browsers",
+]
 
 # Of what is imported and collected, nothing is garbage: to look at it again and again takes seconds.
 gc.set_threshold(100_000, 20, 50)

@@ -494,6 +494,11 @@ def write_jsonl(path: Path, examples: Iterable[object]) -> Path:
     return path
 
 
+def read_jsonl(path: Path) -> list[Any]:
+    """The JSON values of a file, one a line."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
 def _single() -> list[dict[str, Any]]:
     return [
         {"text": opening + text, "label": topic}

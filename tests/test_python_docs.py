@@ -62,11 +62,13 @@ def test_a_reader_who_follows_it_gets_there(
         names.append({})
         exec(compile(code, "docs/python.md", "exec"), names[-1])
 
-    training, fitting, registering, releasing, answering, following, *_ = names
+    training, fitting, _, registering, releasing, measuring, answering, following, *_ = names
     assert training["student"].spec.depth == 1
     assert fitting["fitted"].path.is_file()
     assert registering["done"].changed
     assert releasing["production"].release == 1
+    assert measuring["measured"].report.all.rows
+    assert measuring["exported"].parity.keys() == {"intent"}
     assert answering["answer"].keys() == {"intent"}
     assert (following["now"].channel, following["now"].revision) == ("production", 1)
     printed = capsys.readouterr().out.splitlines()

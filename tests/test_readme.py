@@ -5,6 +5,8 @@ A command that is added to it fails here until it is run here.
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 import shlex
 import shutil
@@ -27,12 +29,8 @@ if TYPE_CHECKING:
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ELSEWHERE = {
     "make demo": "test_examples.py runs the demo",
-    "make image-check": "tests/deploy, but not in every run of the tests",
     "make test": "what is running now",
-    "make check": "continuous integration",
-    "make bench": "test_benchmarks.py",
     'curl -s localhost:8080/v1/predict -d {"inputs": ["wake me at seven"]}': "beside the server",
-    "make torture": "tests/torture/, an hour of it; shorter ones are among the tests",
 }
 """Commands that are run in another place."""
 SMALLER = {"--tap": "1", "--depth": "1"}
@@ -63,13 +61,22 @@ def test_every_command_is_of_a_sort_that_is_run_here() -> None:
     assert len(OURS) > 15
 
 
-@pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] == "pip"], ids=" ".join)
+PIP = [words for words in COMMANDS if words[0] == "pip"]
+
+
+def test_torch_comes_first_in_the_version_that_is_tested() -> None:
+    first, *others = PIP
+    assert first[-1] in (ROOT / "constraints.txt").read_text().splitlines()
+    assert len(others) == 2
+
+
+@pytest.mark.parametrize("words", PIP[1:], ids=" ".join)
 def test_pip_understands_its_lines(words: list[str], tmp_path: Path) -> None:
     """All but fetching what we depend on: the place is found, built, and has these extras."""
     for name in ("_centra_command.py", "centra", "cli", "registry", "migrations", "examples"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "hatch_build.py"):
         shutil.copy(ROOT / name, tmp_path)
     done = subprocess.run(
         [
@@ -103,6 +110,15 @@ def make_checkpoint(encoder: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
 
 
+def write_requests(data: Path, file: Path) -> None:
+    """Write labelled rows as a team has them: one file, and columns of other names."""
+    rows = [json.loads(line) for part in data.iterdir() for line in part.read_text().splitlines()]
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.writer(lines)
+        writer.writerow(["id", "utterance", "intent"])
+        writer.writerows([number, row["text"], row["label"]] for number, row in enumerate(rows))
+
+
 @pytest.fixture
 def followed(
     make_encoder: Callable[[str], Path],
@@ -113,16 +129,17 @@ def followed(
 ) -> Path:
     """An empty folder but for the files that the README takes for granted."""
     folder = tmp_path / "work"
-    shutil.copytree(tiny_data("single"), folder / "data" / "intent")
+    folder.mkdir()
+    write_requests(tiny_data("single"), folder / "requests.csv")
     make_module(seed=1).write(folder / "better.safetensors")
     labels = ("alarm", "music", "weather", "news")
     make_module(labels=labels, seed=2).write(folder / "more-labels.safetensors")
     shutil.copytree(make_encoder("bert"), folder / "sentence-transformers" / "all-MiniLM-L6-v2")
     make_checkpoint(make_encoder("bert"), folder / "my-hf-checkpoint")
     (folder / "calls.csv").write_text("id,text\n1,wake me at seven\n")
+    (recipe,) = blocks("toml")
     (folder / "intent.toml").write_text(
-        'task = "intent"\nbackbone = "minilm"\ndata = "data/intent"\n'
-        "[search]\nlayers = [2, 2]\nlearning_rates = [3e-4]\n"
+        f"{recipe}[search]\nlayers = [2, 2]\nlearning_rates = [3e-4]\n"
         "[distill]\nlayers = [1]\n[training]\nepochs = 1\n"
     )
     for name in ("CENTRA_DATABASE_URL", "CENTRA_STORE", "CENTRA_ACTOR"):

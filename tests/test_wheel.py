@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -91,7 +92,7 @@ def test_the_wheel_holds_all_that_runs_and_nothing_else(wheel: Path) -> None:
     for name in ("migrations/script.py.mako", "migrations/env.py", "centra/py.typed"):
         assert name in expected
     assert len([name for name in corpus if name.endswith(".jsonl")]) == 6
-    inside = {name for name in names if ".dist-info/" not in name}
+    inside = {name for name in names if not re.match(r"centra-[^/]*\.(dist-info|data)/", name)}
     assert inside == expected | corpus | {"_centra_command.py"}
 
 

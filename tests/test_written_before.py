@@ -88,6 +88,7 @@ def test_its_channels_its_measurements_and_its_log_stand(
     assert served == {c["name"]: (c["release"], c["revision"]) for c in expected["channels"]}
     (measured,) = cards.show(registry, "intent@1.1").evaluations
     assert (measured.release, measured.examples) == (2, 3)
+    assert (measured.complete, measured.summary) == (False, None)
     assert audit.verify(registry).events == int(expected["audit"].split()[0])
 
 

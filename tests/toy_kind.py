@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from centra.kinds.base import Kind, label_index, label_indices
+from centra.kinds.judgement import Judgement, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from centra.data.inputs import Example, Input
     from centra.formats.task_module import TaskSpec
     from centra.kinds.chain import Chain
+    from centra.kinds.judgement import Fault
     from centra.modeling.crf import LinearChain
     from centra.tokenization.text_encoder import Row
 
@@ -87,20 +89,37 @@ class Rating(Kind):
             for value in values
         ]
 
-    def score(
+    def outcomes(
         self,
         labels: Sequence[str],
         answers: Sequence[Mapping[str, Any]],
         examples: Sequence[Example],
         answers_to_tokens: Sequence[Mapping[str, Any]] | None = None,
-    ) -> dict[str, float]:
+    ) -> np.ndarray:
+        import numpy as np
+
         index = {label: place for place, label in enumerate(labels)}
         wanted = [label_indices(e, index, (e.label,))[0] for e in examples]
         steps = [abs(index[a["label"]] - place) for a, place in zip(answers, wanted, strict=True)]
+        return np.array(steps)[:, None]
+
+    def metrics_of(self, labels: Sequence[str], outcomes: np.ndarray) -> dict[str, float]:
         return {
-            "closeness": 1 - sum(steps) / len(steps) / (len(labels) - 1),
-            "accuracy": steps.count(0) / len(steps),
+            "closeness": 1 - float(outcomes.mean()) / (len(labels) - 1),
+            "accuracy": float((outcomes == 0).mean()),
         }
+
+    def judge(self, answer: Mapping[str, Any], example: Example) -> Judgement:
+        wanted, answered = str(example.label), answer["label"]
+        right = wanted == answered
+        fault: Fault | None = None if right else "wrong label"
+        return Judgement(
+            right=right,
+            cost=0.0 if right else 1.0,
+            wanted=wanted,
+            answered=answered,
+            pairs=(Pair(wanted=wanted, answered=answered, fault=fault),),
+        )
 
     def comparable(
         self, answers: Sequence[Mapping[str, Any]], examples: Sequence[Example]

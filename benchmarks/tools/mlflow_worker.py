@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from mlflow import MlflowClient  # type: ignore[import-not-found]
-from mlflow.store.model_registry.dbmodels import models  # type: ignore[import-not-found]
+from mlflow import MlflowClient
+from mlflow.store.model_registry.dbmodels import models
 
 
 class Worker:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.tools.common import say
 from benchmarks.tools.real import find_data, minilm, take_rows
-from centra.data.inputs import dev_file, read_examples
+from centra.data.inputs import read_examples
 from centra.formats.manifest import ReleaseManifest
 from centra.formats.task_module import TaskModule
 from centra.releases.int8 import compare_int8
@@ -46,7 +46,7 @@ def compare_on_real_tasks(work: Path) -> list[tuple[str, DevComparison]]:
                 backbone.spec, backbone.store, rows, _RECIPE, work=work / "runs" / task
             ).write(file)
         modules[task] = backbone.store.put(file), TaskModule.read(file).spec
-        data[task] = read_examples(dev_file(rows))
+        data[task] = read_examples(rows / "dev.jsonl")
     manifest = ReleaseManifest.build(modules, {backbone.spec.digest: backbone.spec})
     compared = compare_int8(manifest, backbone.store, [*modules], data)
     return [(one.task, one.dev) for one in compared if one.dev]

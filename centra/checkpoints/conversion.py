@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from centra.checkpoints.exported import exported_decision, exported_task
 from centra.checkpoints.fine_tuned import FineTuned
 from centra.checkpoints.frozen import BackboneMatch, match_backbones
 from centra.checkpoints.saved_model import load
@@ -20,6 +21,7 @@ from centra.checkpoints.tokenizer import check_same_tokenizer
 from centra.data.inputs import Input
 from centra.data.tags import TagError, bio_head
 from centra.errors import FormatError, IncompatibleError, UsageError
+from centra.exports.manifest import MANIFEST
 from centra.families.base import DROPOUT
 from centra.formats.decision import Decision
 from centra.formats.head import HeadNorm, HeadSpec
@@ -38,11 +40,12 @@ if TYPE_CHECKING:
 
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
+    from centra.exports.manifest import TaskManifest
     from centra.families.heads import CheckpointHead
     from centra.formats.backbone import BackboneSpec
     from centra.store import BlobReader
 
-__all__ = ["convert"]
+__all__ = ["convert", "head_spec"]
 
 _PROBE_TEXTS = (
     "Yes.",
@@ -83,6 +86,8 @@ def convert(
         words: how a tagging task's texts are cut into words; None for those that the tokenizer
             has, as whoever trained it elsewhere had no other.
         template: what its texts were put in when it was trained; see :mod:`centra.formats.template`.
+            What is declared neither here nor above is as its ``manifest.json`` says, where Centra
+            exported it.
         remark: told what was taken for granted.
         progress: told of each layer.
 
@@ -134,6 +139,23 @@ def _convert(
     from centra.checkpoints.probe import with_probe
 
     checkpoint = FineTuned.open(folder)
+    task, names = read_task(
+        checkpoint.raw,
+        checkpoint.outputs,
+        tagging=checkpoint.tagging,
+        kind=kind,
+        labels=labels,
+        where=str(folder),
+        remark=remark,
+    )
+    said = exported_task(folder)
+    if said is not None and not _is_of(said, task, names, renamed=labels is not None):
+        remark(f"its {MANIFEST} is of another task, and counts for nothing")
+        said = None
+    if said is not None:
+        remark(f"what is not declared is as its {MANIFEST} says, which Centra wrote")
+        form, words = form or said.input, words or (said.words if checkpoint.tagging else None)
+        template = said.template if template == PLAIN else template
     state = load(checkpoint.tensors)
     check_finite_weights(state, str(folder))
     matches = match_backbones(
@@ -149,24 +171,19 @@ def _convert(
     tap = _tap(tap, checkpoint, matched)
     if tied := _tied(checkpoint, matched):
         remark(tied)
-    task, names = read_task(
-        checkpoint.raw,
-        checkpoint.outputs,
-        tagging=checkpoint.tagging,
-        kind=kind,
-        labels=labels,
-        where=str(folder),
-        remark=remark,
-    )
     if not checkpoint.tagging and (tags or words):
         raise UsageError(
             f"{folder}: is a {task} task, which has no words to tag; a scheme of tags and a way "
             "to cut words are declared for token classifiers"
         )
-    head = _head(checkpoint.head, every_token=checkpoint.tagging)
+    head = head_spec(checkpoint.head, every_token=checkpoint.tagging)
     if checkpoint.tagging:
-        names, own = _own_tags(names, tags, where=str(folder), remark=remark)
+        if said is None or tags is not None or labels is not None:
+            names, own = _own_tags(names, tags, where=str(folder), remark=remark)
+        else:
+            names, own = said.labels, said.tags
         head = head.model_copy(update={"tags": own, "words": words or "tokenizer"})
+    longest = matched.backbone.max_length
     spec = _spec(
         checkpoint,
         matched,
@@ -175,6 +192,7 @@ def _convert(
         labels=names,
         head=head,
         form=form or _single(task, remark),
+        decision=Decision() if said is None else exported_decision(said, longest),
         template=template,
     )
     module = TaskModule(spec, _weights(state, checkpoint, spec))
@@ -184,6 +202,12 @@ def _convert(
     encoder.check_room(str(folder), pair=spec.input == "pair")
     _, batch = encoder.batch(inputs)
     return with_probe(module, checkpoint, matched, batch=batch, reader=reader, remark=remark)
+
+
+def _is_of(said: TaskManifest, kind: str, names: Sequence[str], *, renamed: bool) -> bool:
+    """Whether a manifest is of what a checkpoint has become, and not of what lay in its folder before."""
+    own = said.tags or said.labels
+    return said.kind == kind and (len(own) == len(names) if renamed else own == tuple(names))
 
 
 def _fitting(
@@ -209,13 +233,16 @@ def _fitting(
 
 def _check_config(checkpoint: FineTuned, matched: BackboneMatch) -> None:
     family, name = checkpoint.family, matched.name
+    config = dict(matched.backbone.config)
+    # What is said layer by layer is said of as many as the checkpoint has.
+    config |= family.more_layers(config, matched.depth)
     for key, setting in family.settings.items():
         if setting is DROPOUT or key == family.layers_key:
             continue
         # Where positions do not count from it, no layer depends on it.
         if key == "pad_token_id" and not family.position_offset:
             continue
-        own, given = checkpoint.settings[key], matched.backbone.config[key]
+        own, given = checkpoint.settings[key], config[key]
         if own != given:
             raise IncompatibleError(
                 f"{checkpoint.folder}: {key} is {own!r}, {name} has {given!r}, so its layers "
@@ -268,8 +295,10 @@ def _spec(
     labels: tuple[str, ...],
     head: HeadSpec,
     form: Literal["single", "pair"],
+    decision: Decision,
     template: str | tuple[str, str],
 ) -> TaskSpec:
+    pooling = "first" if checkpoint.tagging else checkpoint.head.pooling
     spec = TaskSpec(
         kind=kind,
         input=form,
@@ -278,16 +307,14 @@ def _spec(
         tap_layer=tap,
         depth=matched.depth - tap,
         head=head,
-        decision=Decision(
-            pooling="first" if checkpoint.tagging else checkpoint.head.pooling, template=template
-        ),
+        decision=decision.model_copy(update={"pooling": pooling, "template": template}),
         training={"checkpoint": checkpoint.architecture},
     )
     spec.check(str(checkpoint.folder))
     return spec
 
 
-def _head(head: CheckpointHead, *, every_token: bool) -> HeadSpec:
+def head_spec(head: CheckpointHead, *, every_token: bool) -> HeadSpec:
     """A checkpoint's head as a task module's."""
     norm = head.norm
     has_dense = head.dense is not None

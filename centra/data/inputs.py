@@ -8,29 +8,33 @@ and one pass over the trunk. See :mod:`centra.data.words` for how tokens become 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from centra.data.labels import parse_label
 from centra.data.words import are_characters, join_tokens, locate_tokens, refine, segment
 from centra.errors import DataError
 from centra.formats.documents import sha256
-from centra.formats.jsonl import read_jsonl
 from centra.progress import Progress, silent
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from centra.data.rows import PartRows
+    from centra.data.source import DataSource
     from centra.data.words import Segmentation, Span
 
 __all__ = [
     "Example",
     "Input",
     "LabelForm",
-    "dev_file",
+    "example_lines",
+    "examples_of",
     "fingerprint",
+    "fingerprint_of",
     "parse_example",
     "read_examples",
     "tagged_by_character",
@@ -125,6 +129,11 @@ class Input:
         """Whether it is one text or two."""
         return "single" if self.text_pair is None else "pair"
 
+    @property
+    def shown(self) -> str:
+        """The text for people; of a pair one below the other."""
+        return self.text if self.text_pair is None else f"{self.text}\n{self.text_pair}"
+
     def words(self, by: Segmentation = "unicode", *, until: int | None = None) -> list[Span]:
         """The span of each word in the text: the caller's tokens, or as :func:`segment` cuts it.
 
@@ -148,6 +157,9 @@ class Input:
         return {}
 
 
+_TAKEN = frozenset({"text", "text_pair", "tokens", "label", "labels"})
+"""The fields of a row that make its input and its label."""
+
 LabelForm = Literal["label", "labels", "tags"]
 """How an example gives its answer: one label or number, several labels, or a tag per token."""
 
@@ -165,6 +177,8 @@ class Example:
     """File and line, for errors."""
     numbers: bool = False
     """Whether several labels, or tags, are written as whole numbers: ``label`` has their digits."""
+    columns: Mapping[str, object] = field(default_factory=dict, compare=False)
+    """What else its row says, by name: where it comes from, who labelled it."""
 
     @property
     def label_form(self) -> LabelForm:
@@ -188,36 +202,48 @@ class Example:
         ]
 
 
-def dev_file(data: Path) -> Path:
-    """The file to measure on: of a folder its ``dev.jsonl``."""
-    return data / "dev.jsonl" if data.is_dir() else data
+def read_examples(path: Path | DataSource, progress: Progress = silent) -> list[Example]:
+    """Read labelled examples from a file, in the format that its suffix says.
 
-
-def read_examples(
-    path: Path, progress: Progress = silent, data: bytes | None = None
-) -> list[Example]:
-    """Read labelled examples from a JSONL file.
-
-    Each line is an object with ``text`` (and ``text_pair``) and a ``label`` (a string or a number)
-    or ``labels`` (a list of strings or whole numbers, for multilabel), or with ``tokens`` and
-    ``labels`` (a tag per token), perhaps beside the ``text`` that the tokens were taken from. Where
-    all tokens of the file are single characters of a script without spaces, so are those of a row
-    without a letter of that script. See :func:`centra.data.labelling.read_as` for what labels mean.
+    Each row has ``text`` (and ``text_pair``) and a ``label`` (a string or a number) or ``labels`` (a
+    list of strings or whole numbers, for multilabel), or ``tokens`` and ``labels`` (a tag per token),
+    perhaps beside the ``text`` that the tokens were taken from. Where all tokens of the file are single
+    characters of a script without spaces, so are those of a row without a letter of that script. See
+    :func:`centra.data.labelling.read_as` for what labels mean.
 
     Args:
-        path: the file.
+        path: the file; or where data are and how to read them, of which the part that is measured on
+            is read: see :func:`centra.data.rows.read_part`.
         progress: told when all are read.
-        data: its bytes, where they have been read for their :func:`fingerprint`.
 
     Raises:
-        DataError: the file is missing or empty, or a line is malformed; file and line are named.
+        DataError: the file is missing or empty, or a row is malformed; file and line are named.
     """
-    rows = [*read_jsonl(path, data)]
-    characters = tagged_by_character(fields for _, fields in rows)
-    examples = [parse_example(fields, where, characters=characters) for where, fields in rows]
+    from centra.data.rows import PartRows, read_file, read_part
+    from centra.data.source import DataSource
+
+    if isinstance(path, DataSource):
+        part = read_part(path, "dev")
+    else:
+        part = PartRows.of([read_file(path, DataSource(place=path))])
+    return examples_of(part, progress)
+
+
+def examples_of(part: PartRows, progress: Progress = silent) -> list[Example]:
+    """The labelled examples of rows; see :func:`read_examples`.
+
+    Args:
+        part: the rows.
+        progress: told when all are read.
+
+    Raises:
+        DataError: there is none, or one is malformed; its place is named.
+    """
+    characters = tagged_by_character(fields for _, fields in part.rows)
+    examples = [parse_example(fields, where, characters=characters) for where, fields in part.rows]
     if not examples:
-        raise DataError(f"{path}: holds no examples; expected JSONL with one example a line")
-    progress(f"read {path.name}", len(examples), len(examples))
+        raise DataError(f"{part.name}: holds no examples; expected one a row, with its label")
+    progress(f"read {part.name.rpartition('/')[2]}", len(examples), len(examples))
     return examples
 
 
@@ -246,7 +272,8 @@ def parse_example(fields: object, where: str, *, characters: bool | None = None)
         case _:
             item = Input.parse(fields, where)
     label, numbers = parse_label(fields, item.tokens, where)
-    return Example(item, label, where, numbers)
+    columns = {name: value for name, value in fields.items() if name not in _TAKEN}
+    return Example(item, label, where, numbers, columns)
 
 
 def tagged_by_character(rows: Iterable[object]) -> bool | None:
@@ -263,9 +290,41 @@ def fingerprint(files: Iterable[bytes]) -> str:
     return sha256(b"".join(bytes.fromhex(sha256(data)) for data in files))
 
 
+def fingerprint_of(*parts: Iterable[Example]) -> str:
+    """One digest over the content of some sets of examples, whatever format they were read from.
+
+    It is the :func:`fingerprint` of files of JSON lines that have nothing but these examples.
+
+    Args:
+        parts: examples as a task has them; see :func:`centra.data.labelling.read_as`.
+    """
+    return fingerprint(example_lines(part) for part in parts)
+
+
+def example_lines(examples: Iterable[Example]) -> bytes:
+    """Examples as JSON lines, one way to write each."""
+    lines = []
+    for example in examples:
+        item, label = example.input, example.label
+        fields: dict[str, Any] = {"text": item.text}
+        if item.tokens is not None:
+            fields = {"tokens": item.tokens}
+            joined = (join_tokens(item.tokens, characters=by) for by in (False, True))
+            if item.text not in joined:
+                fields["text"] = item.text
+        if item.text_pair is not None:
+            fields["text_pair"] = item.text_pair
+        if isinstance(label, tuple):
+            fields["labels"] = [*map(int, label)] if example.numbers else label
+        else:
+            fields["label"] = label if isinstance(label, str) else float(label)
+        lines.append(json.dumps(fields, ensure_ascii=False).encode() + b"\n")
+    return b"".join(lines)
+
+
 def _check_text(text: str, where: str, what: str = "text") -> None:
     if not text.strip():
-        raise DataError(f"{where}: the {what} is empty")
+        raise DataError(f"{where}: the {what} is empty", code="empty-text")
     try:
         text.encode()
     except UnicodeEncodeError as error:

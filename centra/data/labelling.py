@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
     from centra.data.inputs import Example
     from centra.data.reading import Reading
+    from centra.data.source import DataSource
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
     from centra.formats.task_module import TaskSpec
     from centra.formats.thresholds import Thresholds
+    from centra.store.s3.path import S3Path
 
 __all__ = ["Labelling", "read_as", "read_for"]
 
@@ -70,26 +72,32 @@ def read_as(
 
 def read_for(
     spec: TaskSpec,
-    path: Path,
+    data: str | Path | S3Path | DataSource,
     progress: Progress = silent,
     remark: Remark = unheard,
-    data: bytes | None = None,
 ) -> list[Example]:
-    """Read labelled examples from a file as a task has them.
+    """Read the labelled examples to measure on as a task has them.
 
     Args:
         spec: the task's module.
-        path, data: see :func:`centra.data.inputs.read_examples`.
+        data: a file, a folder of which ``dev.*`` is taken, or any other source; see
+            :func:`centra.data.rows.read_part`.
         progress: told when all are read.
         remark: told what was taken for what.
 
     Raises:
-        DataError: see :func:`centra.data.inputs.read_examples` and :func:`read_as`; or a text where the
+        DataError: see :func:`centra.data.inputs.examples_of` and :func:`read_as`; or a text where the
             task takes pairs, or a pair where it takes a text.
     """
-    from centra.data.inputs import read_examples
+    from centra.data.inputs import examples_of
+    from centra.data.rows import read_part
+    from centra.data.source import DataSource
 
-    reading = read_as(spec.kind, read_examples(path, progress, data), spec.logit_names)
+    part = read_part(DataSource.of(data), "dev")
+    for text in part.remarks:
+        remark(text)
+    examples = examples_of(part, progress)
+    reading = read_as(spec.kind, examples, spec.logit_names)
     for text in reading.remarks:
         remark(text)
     for example in reading.examples:

@@ -23,6 +23,7 @@ __all__ = [
     "dictionary_script",
     "join_tokens",
     "locate_tokens",
+    "mostly_unspaced",
     "refine",
     "segment",
 ]
@@ -125,6 +126,12 @@ def are_characters(tokens: Iterable[str]) -> bool:
         hangul = hangul or bool(_compiled(_HANGUL).search(token))
         blank = blank or token.isspace()
     return unspaced or (hangul and blank)
+
+
+def mostly_unspaced(text: str) -> bool:
+    """Whether most characters of a text are of scripts that are written without spaces."""
+    unspaced = sum(1 for _ in _matches(_UNSPACED, text))
+    return 2 * unspaced > len("".join(text.split()))
 
 
 def join_tokens(tokens: Sequence[str], *, characters: bool | None = None) -> str:

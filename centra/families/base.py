@@ -160,6 +160,8 @@ class Family:
     final_norm: Callable[[Mapping[str, Any]], Norm] | None = None
     """The norm behind the last layer, where layers end without one. A task module has its own, as
     ``head.norm``, for its branch may end elsewhere."""
+    more_layers: Callable[[Mapping[str, Any], int], Mapping[str, Any]] = lambda *_: {}
+    """What else settings say otherwise where there are so many layers, the first of them the same."""
     layers_alike: bool = True
     """Whether all layers have the same tensors, wherever they stand."""
 
@@ -209,6 +211,13 @@ class Family:
     def class_name(self) -> str:
         """What its encoder is called in messages."""
         return self.model_type if self.transformers is None else self.transformers.model
+
+    def of_depth(self, settings: Mapping[str, Any], count: int) -> dict[str, Any]:
+        """The settings of an encoder with so many layers, each with weights of its own."""
+        cut = {**settings, self.layers_key: count}
+        if self.groups_key is not None:
+            cut[self.groups_key] = count
+        return cut | dict(self.more_layers(settings, count))
 
     def stored_layers(self, settings: Mapping[str, Any]) -> int:
         """Of how many layers there are weights: of all, or of as many as there are groups of them."""

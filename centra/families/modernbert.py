@@ -202,6 +202,7 @@ MODERNBERT = Family(
     embeddings=_embeddings,
     layer=_layer,
     final_norm=lambda settings: _norm("final_norm", settings),
+    more_layers=lambda settings, count: {"layer_types": _kinds(settings["layer_types"], count)},
     layers_alike=False,
     layer_prefix="layers.",
     prefix="model.",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["LARGEST", "parse_document", "parse_foreign", "parse_json", "too_deep"]
+__all__ = ["LARGEST", "parse_document", "parse_foreign", "parse_items", "parse_json", "too_deep"]
 
 LARGEST = 1 << 25
 """Bytes of a document; a release of a thousand tasks with a thousand labels each has as many."""
@@ -25,6 +25,7 @@ _DIGITS = 17
 """Of a whole number: beyond 2^53 readers differ."""
 _SUSPECT = re.compile(r"\\u[dD][89a-fA-F]")
 """What may stand for half of a character."""
+_SPACE = re.compile(r"[ \t\r\n]*")
 _BROKEN = re.compile("[\ud800-\udfff]")
 
 
@@ -77,6 +78,43 @@ def parse_foreign(text: str, largest: int = LARGEST) -> Any:
     except RecursionError:
         raise _deep() from None
     return _bounded(value)
+
+
+def parse_items(text: str, start: int = 0) -> Iterator[tuple[int, Any]]:
+    """The items of a JSON array, each with the number of the line that it begins on.
+
+    Args:
+        text: the JSON text.
+        start: where the array begins.
+
+    Raises:
+        ValueError: see :func:`parse_json`; line and column are named.
+    """
+    decoder = json.JSONDecoder(
+        object_pairs_hook=_object, parse_float=_float, parse_constant=_constant
+    )
+    place = _SPACE.match(text, start + 1).end()  # type: ignore[union-attr]  # matches anything
+    line, counted = 1, 0
+    while text[place : place + 1] != "]":
+        line, counted = line + text.count("\n", counted, place), place
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except json.JSONDecodeError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"line {line}: {error or 'is nested too deep'}") from error
+        yield line, _bounded(value)
+        place = _SPACE.match(text, place).end()  # type: ignore[union-attr]
+        match text[place : place + 1]:
+            case ",":
+                place = _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
+            case "]":
+                pass
+            case _:
+                raise json.JSONDecodeError("Expecting ',' delimiter", text, place)
+    rest = _SPACE.match(text, place + 1).end()  # type: ignore[union-attr]
+    if rest < len(text) and not start:
+        raise json.JSONDecodeError("Extra data", text, rest)
 
 
 def too_deep(value: Any) -> bool:

@@ -188,6 +188,8 @@ class ModuleFile:
     tensors: dict[str, RawTensor]
     parity: float | None = None
     """The largest difference of logits when it was run on its probe; see :func:`centra.releases.parity.check_module_parity`."""
+    source: str | None = None
+    """Where it was fetched from; see :attr:`centra.checkpoints.sources.Fetched.source`."""
 
 
 def read_spec(path: Path) -> TaskSpec:

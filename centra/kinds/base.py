@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from centra.formats.decision import Activation
     from centra.formats.task_module import TaskSpec
     from centra.kinds.chain import Chain
+    from centra.kinds.judgement import Judgement
     from centra.modeling.crf import LinearChain
     from centra.tokenization.text_encoder import Row
 
@@ -132,7 +133,8 @@ class Kind(ABC):
         """
         found = {label for example in read for label in all_labels(example)}
         numbers = any(e.numbers or not isinstance(e.label, str | tuple) for e in written)
-        return tuple(sorted(found, key=int) if numbers else sorted(found))
+        by_value = numbers and all(label.removeprefix("-").isdecimal() for label in found)
+        return tuple(sorted(found, key=int) if by_value else sorted(found))
 
     def given_labels(
         self,
@@ -257,7 +259,6 @@ class Kind(ABC):
             for row, best, count in zip(scores, order, counts, strict=True)
         ]
 
-    @abstractmethod
     def score(
         self,
         labels: Sequence[str],
@@ -268,13 +269,59 @@ class Kind(ABC):
         """The metrics of a task's answers to labelled examples.
 
         Args:
+            labels, answers, examples, answers_to_tokens: as for :meth:`outcomes`.
+
+        Raises:
+            DataError: an example of another kind, or a label that the task does not know.
+        """
+        return self.metrics_of(labels, self.outcomes(labels, answers, examples, answers_to_tokens))
+
+    @abstractmethod
+    def outcomes(
+        self,
+        labels: Sequence[str],
+        answers: Sequence[Mapping[str, Any]],
+        examples: Sequence[Example],
+        answers_to_tokens: Sequence[Mapping[str, Any]] | None = None,
+    ) -> np.ndarray:
+        """What came of each example in numbers, all that :meth:`metrics_of` needs.
+
+        They are kept with a measurement, so a kind that changes what they mean must tell them apart
+        by their number of columns.
+
+        Args:
             labels: the task's.
             answers: to the texts of the examples.
             examples: labelled.
             answers_to_tokens: to the tokens of the examples, of a kind that reads every token.
 
+        Returns:
+            ``(examples, columns)``.
+
         Raises:
             DataError: an example of another kind, or a label that the task does not know.
+        """
+
+    @abstractmethod
+    def metrics_of(self, labels: Sequence[str], outcomes: np.ndarray) -> dict[str, float]:
+        """The metrics of examples by their outcomes.
+
+        Args:
+            labels: the task's.
+            outcomes: rows of :meth:`outcomes`, in any choice and any number of times.
+        """
+
+    def right_rows(self, outcomes: np.ndarray) -> dict[str, np.ndarray]:
+        """By each metric that is a share of right rows, which ones those are, ``(examples,)``."""
+        return {}
+
+    @abstractmethod
+    def judge(self, answer: Mapping[str, Any], example: Example) -> Judgement:
+        """What the answer to an example's text is worth.
+
+        Args:
+            answer: of a kind that ranks labels with ``"top"``, all labels with their scores.
+            example: labelled, with labels that the task knows.
         """
 
     @abstractmethod

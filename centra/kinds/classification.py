@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from centra.data.labels import number_label
 from centra.kinds.base import Kind, label_index, label_indices
+from centra.kinds.judgement import Judgement, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from centra.formats.task_module import TaskSpec
     from centra.kinds.base import ColumnType
     from centra.kinds.chain import Chain
+    from centra.kinds.judgement import Fault
     from centra.modeling.crf import LinearChain
     from centra.tokenization.text_encoder import Row
 
@@ -107,26 +109,56 @@ class Classification(Kind):
             for answer in answers
         ]
 
-    def score(
+    def outcomes(
         self,
         labels: Sequence[str],
         answers: Sequence[Mapping[str, Any]],
         examples: Sequence[Example],
         answers_to_tokens: Sequence[Mapping[str, Any]] | None = None,
-    ) -> dict[str, float]:
-        """Accuracy, macro F1 and Matthews correlation; an answer without a label is a wrong one."""
+    ) -> np.ndarray:
+        """The places of the label that was answered, :data:`REJECTED` for none, and of the wanted."""
         import numpy as np
 
+        index = {label: i for i, label in enumerate(labels)}
+        expected = [label_indices(e, index, (e.label,))[0] for e in examples]
+        predicted = [index.get(answer["label"], REJECTED) for answer in answers]
+        return np.array([predicted, expected]).T
+
+    def metrics_of(self, labels: Sequence[str], outcomes: np.ndarray) -> dict[str, float]:
+        """Accuracy, macro F1 and Matthews correlation; an answer without a label is a wrong one."""
         from centra.kinds.metrics import accuracy, macro_f1, matthews
 
-        index = {label: i for i, label in enumerate(labels)}
-        expected = np.array([label_indices(e, index, (e.label,))[0] for e in examples])
-        predicted = np.array([index.get(answer["label"], REJECTED) for answer in answers])
+        predicted, expected = outcomes.T
         return {
             "accuracy": accuracy(predicted, expected),
             "macro_f1": macro_f1(predicted, expected),
             "matthews": matthews(predicted, expected),
         }
+
+    def right_rows(self, outcomes: np.ndarray) -> dict[str, np.ndarray]:
+        """Of accuracy, those with the wanted label."""
+        return {"accuracy": outcomes[:, 0] == outcomes[:, 1]}
+
+    def judge(self, answer: Mapping[str, Any], example: Example) -> Judgement:
+        """By the label; confident errors are the worst. An answer without a label is a missed one."""
+        wanted, answered = str(example.label), answer["label"]
+        scores = {found["label"]: found["score"] for found in answer["top"]}
+        best = answer["top"][0]
+        right = best["label"] == wanted
+        fault: Fault | None = None
+        if answered is None:
+            fault = "missed"
+        elif not right:
+            fault = "wrong label"
+        return Judgement(
+            right=fault is None,
+            cost=0.0 if fault is None else best["score"] - scores[wanted],
+            wanted=wanted,
+            answered=" ".join(text for text in self.answer_text(answer) if text),
+            pairs=(Pair(wanted=wanted, answered=answered, fault=fault),),
+            claims=((best["score"], right),),
+            decisions=((best["score"], right),),
+        )
 
     def comparable(
         self,

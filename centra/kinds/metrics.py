@@ -12,7 +12,16 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["accuracy", "macro_f1", "matthews", "multilabel_f1", "pearson", "span_f1", "spearman"]
+__all__ = [
+    "accuracy",
+    "counted_f1",
+    "macro_f1",
+    "matthews",
+    "multilabel_f1",
+    "pearson",
+    "span_counts",
+    "spearman",
+]
 
 
 def accuracy(predicted: np.ndarray, expected: np.ndarray) -> float:
@@ -25,10 +34,9 @@ def macro_f1(predicted: np.ndarray, expected: np.ndarray) -> float:
 
     A negative index, an answer without a label, is no label.
     """
-    labels = np.union1d(predicted, expected)
-    labels = labels[labels >= 0]
-    answered, wanted = predicted[:, None] == labels, expected[:, None] == labels
-    return float(_f1(answered, wanted).mean())
+    right, answered, wanted = _counts(predicted, expected)
+    total = answered + wanted
+    return float((2 * right[total > 0] / total[total > 0]).mean())
 
 
 def matthews(predicted: np.ndarray, expected: np.ndarray) -> float:
@@ -36,14 +44,12 @@ def matthews(predicted: np.ndarray, expected: np.ndarray) -> float:
 
     As Gorodkin (2004) has it for more than two.
     """
-    labels, places = np.unique(np.concatenate([predicted, expected]), return_inverse=True)
-    counts = np.zeros((len(labels), len(labels)))
-    answered, wanted = np.split(places, 2)
-    np.add.at(counts, (wanted, answered), 1)
-    total = counts.sum()
-    rows, columns = counts.sum(axis=1), counts.sum(axis=0)
-    covariance = np.trace(counts) * total - rows @ columns
-    spread = (total**2 - columns @ columns) * (total**2 - rows @ rows)
+    # From 0 on, for an answer without a label is one of its own here.
+    least = int(min(predicted.min(), expected.min()))
+    right, answered, wanted = _counts(predicted - least, expected - least)
+    total = float(len(predicted))
+    covariance = right.sum() * total - wanted @ answered
+    spread = (total**2 - answered @ answered) * (total**2 - wanted @ wanted)
     return float(covariance / np.sqrt(spread)) if spread else 0.0
 
 
@@ -75,15 +81,35 @@ def spearman(predicted: np.ndarray, expected: np.ndarray) -> float:
     return pearson(_ranks(predicted), _ranks(expected))
 
 
-def span_f1(
+def span_counts(
     predicted: Sequence[Sequence[tuple[str, int, int]]],
     expected: Sequence[Sequence[tuple[str, int, int]]],
-) -> float:
-    """The F1 of spans, each a label with its first place and the one after its last, by text."""
+) -> np.ndarray:
+    """How many spans of each text are right, answered and wanted, ``(texts, 3)``.
+
+    A span is a label with its first place and the one after its last.
+    """
     pairs = [({*answers}, {*wanted}) for answers, wanted in zip(predicted, expected, strict=True)]
-    right = sum(len(answers & wanted) for answers, wanted in pairs)
-    total = sum(len(answers) + len(wanted) for answers, wanted in pairs)
-    return 2 * right / total if total else 0.0
+    counts = [(len(answers & wanted), len(answers), len(wanted)) for answers, wanted in pairs]
+    return np.array(counts, dtype=np.int64).reshape(-1, 3)
+
+
+def counted_f1(counts: np.ndarray) -> float:
+    """The F1 of all spans by :func:`span_counts`."""
+    right, answered, wanted = (int(count) for count in counts.sum(axis=0, dtype=np.int64))
+    return 2 * right / (answered + wanted) if answered + wanted else 0.0
+
+
+def _counts(
+    predicted: np.ndarray, expected: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How often each label from 0 on is right, answered and wanted."""
+    most = int(max(predicted.max(), expected.max())) + 1
+    right, answered, wanted = (
+        np.bincount(places[places >= 0], minlength=most).astype(np.float64)
+        for places in (predicted[predicted == expected], predicted, expected)
+    )
+    return right, answered, wanted
 
 
 def _f1(answered: np.ndarray, wanted: np.ndarray) -> np.ndarray:

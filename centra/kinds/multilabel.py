@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from centra.errors import DataError
 from centra.kinds.base import Kind, label_index, label_indices, largest_difference
+from centra.kinds.judgement import Judgement, Pair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,24 +115,52 @@ class Multilabel(Kind):
             for row, chosen in zip(scores, named, strict=True)
         ]
 
-    def score(
+    def outcomes(
         self,
         labels: Sequence[str],
         answers: Sequence[Mapping[str, Any]],
         examples: Sequence[Example],
         answers_to_tokens: Sequence[Mapping[str, Any]] | None = None,
-    ) -> dict[str, float]:
-        """Micro and macro F1 of the labels that are named."""
+    ) -> np.ndarray:
+        """Whether each label is named, then whether each is wanted."""
         import numpy as np
-
-        from centra.kinds.metrics import multilabel_f1
 
         index = {label: i for i, label in enumerate(labels)}
         predicted, expected = np.zeros((2, len(examples), len(index)), dtype=bool)
         for i, (example, answer) in enumerate(zip(examples, answers, strict=True)):
             predicted[i, [index[found["label"]] for found in answer["labels"]]] = True
             expected[i, label_indices(example, index, example.label)] = True
-        return multilabel_f1(predicted, expected)
+        return np.hstack([predicted, expected])
+
+    def metrics_of(self, labels: Sequence[str], outcomes: np.ndarray) -> dict[str, float]:
+        """Micro and macro F1 of the labels that are named."""
+        from centra.kinds.metrics import multilabel_f1
+
+        return multilabel_f1(outcomes[:, : len(labels)], outcomes[:, len(labels) :])
+
+    def judge(self, answer: Mapping[str, Any], example: Example) -> Judgement:
+        """Label by label; what was named with confidence, or was far from being named, is worst."""
+        assert isinstance(example.label, tuple)
+        wanted = {*example.label}
+        named = {found["label"]: found["score"] for found in answer["labels"]}
+        scores = {found["label"]: found["score"] for found in answer["top"]}
+        missed = [label for label in example.label if label not in named]
+        spurious = [label for label in named if label not in wanted]
+        pairs = [
+            *(Pair(wanted=label, answered=label) for label in named if label in wanted),
+            *(Pair(wanted=label, answered=None, fault="missed") for label in missed),
+            *(Pair(wanted=None, answered=label, fault="spurious") for label in spurious),
+        ]
+        costs = [1 - scores[label] for label in missed] + [scores[label] for label in spurious]
+        return Judgement(
+            right=not costs,
+            cost=sum(costs),
+            wanted=", ".join(example.label) or "-",
+            answered=self.answer_text(answer)[0],
+            pairs=tuple(pairs),
+            claims=tuple((score, label in wanted) for label, score in scores.items()),
+            decisions=tuple((score, label in wanted) for label, score in named.items()),
+        )
 
     def comparable(
         self,

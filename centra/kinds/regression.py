@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from centra.data.reading import Reading
 from centra.errors import DataError
 from centra.kinds.base import Kind
+from centra.kinds.judgement import Judgement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,21 +125,36 @@ class Regression(Kind):
         scores = activate(logits, spec.effective_decision.activation)
         return [{"value": float(row[0])} for row in scores]
 
-    def score(
+    def outcomes(
         self,
         labels: Sequence[str],
         answers: Sequence[Mapping[str, Any]],
         examples: Sequence[Example],
         answers_to_tokens: Sequence[Mapping[str, Any]] | None = None,
-    ) -> dict[str, float]:
-        """Pearson and Spearman correlation; 0 where one side is constant."""
+    ) -> np.ndarray:
+        """The value that was answered, and the one that was wanted."""
         import numpy as np
 
+        expected = [_value(example) for example in examples]
+        return np.array([[answer["value"] for answer in answers], expected], dtype=np.float64).T
+
+    def metrics_of(self, labels: Sequence[str], outcomes: np.ndarray) -> dict[str, float]:
+        """Pearson and Spearman correlation; 0 where one side is constant."""
         from centra.kinds.metrics import pearson, spearman
 
-        predicted = np.array([answer["value"] for answer in answers])
-        expected = np.array([_value(example) for example in examples])
+        predicted, expected = outcomes.T
         return {"pearson": pearson(predicted, expected), "spearman": spearman(predicted, expected)}
+
+    def judge(self, answer: Mapping[str, Any], example: Example) -> Judgement:
+        """By how far the value is off."""
+        deviation = answer["value"] - _value(example)
+        return Judgement(
+            right=None,
+            cost=abs(deviation),
+            wanted=f"{_value(example):g}",
+            answered=self.answer_text(answer)[0],
+            deviation=deviation,
+        )
 
     def comparable(
         self,

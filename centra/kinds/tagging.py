@@ -9,6 +9,8 @@ from centra.data.reading import all_labels, read_as_bio
 from centra.data.tags import TagError, bio_labels, detect_scheme, tagged_spans, to_bio
 from centra.errors import DataError
 from centra.kinds.base import Kind, label_index, label_indices, largest_difference
+from centra.kinds.judgement import Judgement
+from centra.kinds.spans import match_spans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -211,24 +213,60 @@ class Tagging(Kind):
             for emissions, item, row in zip(logits, inputs, rows, strict=True)
         ]
 
-    def score(
+    def outcomes(
         self,
         labels: Sequence[str],
         answers: Sequence[Mapping[str, Any]],
         examples: Sequence[Example],
         answers_to_tokens: Sequence[Mapping[str, Any]] | None = None,
-    ) -> dict[str, float]:
-        """Entity F1 of the answers to texts, and to tokens where that is another."""
+    ) -> np.ndarray:
+        """How many spans are right, answered and wanted; where F1 is another on tokens, there, too."""
+        import numpy as np
+
+        from centra.kinds.metrics import counted_f1
+
         # A type that is known has all its tags, whichever of them the head tells apart.
         index = {tag: i for i, tag in enumerate(bio_labels(labels))}
         for example in examples:
             label_indices(example, index, example.label)
-        on_texts = _entity_f1(answers, examples)
+        on_texts = _count_spans(answers, examples)
         if answers_to_tokens is None:
-            return {"entity_f1": on_texts}
-        on_tokens = _entity_f1(answers_to_tokens, examples, tokens=True)
-        found = {"entity_f1": on_texts}
-        return found if on_tokens == on_texts else found | {ON_TOKENS: on_tokens}
+            return on_texts
+        on_tokens = _count_spans(answers_to_tokens, examples, tokens=True)
+        if counted_f1(on_tokens) == counted_f1(on_texts):
+            return on_texts
+        return np.hstack([on_texts, on_tokens])
+
+    def metrics_of(self, labels: Sequence[str], outcomes: np.ndarray) -> dict[str, float]:
+        """Entity F1 of the answers to texts, and to tokens where that is another."""
+        from centra.kinds.metrics import counted_f1
+
+        names = ("entity_f1", ON_TOKENS)
+        sides = (outcomes[:, place : place + 3] for place in range(0, outcomes.shape[1], 3))
+        return {name: counted_f1(counts) for name, counts in zip(names, sides, strict=False)}
+
+    def judge(self, answer: Mapping[str, Any], example: Example) -> Judgement:
+        """Span by span: what is not right is wrong in its label, its bounds or both, or alone."""
+        assert isinstance(example.label, tuple)
+        wanted = _gold_spans(example)
+        answered = [(span["label"], span["start"], span["end"]) for span in answer["spans"]]
+        pairs = match_spans(wanted, answered)
+        text, right = example.input.text, {*wanted}
+        faults = [pair.fault for pair in pairs if pair.fault is not None]
+        decisions = [
+            (span["score"], (span["label"], span["start"], span["end"]) in right)
+            for span in answer["spans"]
+        ]
+        return Judgement(
+            right=not faults,
+            # Where as many are wrong, the one whose wrong spans have high scores is worse.
+            cost=len(faults) + sum(score for score, is_right in decisions if not is_right) / 1000,
+            wanted=", ".join(f"{label}: {text[a:b]}" for label, a, b in wanted) or "-",
+            answered=self.answer_text(answer)[0],
+            pairs=pairs,
+            claims=tuple(decisions),
+            decisions=tuple(decisions),
+        )
 
     def comparable(
         self, answers: Sequence[Mapping[str, Any]], examples: Sequence[Example]
@@ -306,21 +344,26 @@ def _spans(
     return answers
 
 
-def _entity_f1(
+def _count_spans(
     answers: Sequence[Mapping[str, Any]], examples: Sequence[Example], *, tokens: bool = False
-) -> float:
-    """The F1 of spans by their first and last characters, or tokens."""
-    from centra.kinds.metrics import span_f1
+) -> np.ndarray:
+    """The spans of each example by their first and last characters, or tokens, counted."""
+    from centra.kinds.metrics import span_counts
 
     predicted, expected = [], []
     for answer, example in zip(answers, examples, strict=True):
         assert isinstance(example.label, tuple)
-        gold, places = tagged_spans(example.label), example.input.token_spans
-        if not tokens:
-            gold = [(label, places[a][0], places[b - 1][1]) for label, a, b in gold]
+        gold = tagged_spans(example.label) if tokens else _gold_spans(example)
         predicted.append([(span["label"], span["start"], span["end"]) for span in answer["spans"]])
         expected.append(gold)
-    return span_f1(predicted, expected)
+    return span_counts(predicted, expected)
+
+
+def _gold_spans(example: Example) -> list[tuple[str, int, int]]:
+    """The labelled spans of an example by their first and last characters."""
+    assert isinstance(example.label, tuple)
+    places = example.input.token_spans
+    return [(label, places[a][0], places[b - 1][1]) for label, a, b in tagged_spans(example.label)]
 
 
 def _span_at(answer: Mapping[str, Any], place: int) -> tuple[str, int] | None:

@@ -13,15 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["PULL_AGAIN", "SUMS", "read_sums", "sums_text"]
+__all__ = ["PATH", "PULL_AGAIN", "SUMS", "read_sums", "sums_text"]
 
 SUMS = "SHA256SUMS"
 PULL_AGAIN = "pull the release again"
 """What mends a damaged folder."""
-_LINE = re.compile(
-    r"([0-9a-f]{64})  ((?!\.)[A-Za-z0-9_.-]{1,255}(?:/(?!\.)[A-Za-z0-9_.-]{1,255}){0,7})"
-)
+PATH = r"(?!\.)[A-Za-z0-9_.-]{1,255}(?:/(?!\.)[A-Za-z0-9_.-]{1,255}){0,7}"
 """No such path leads out of its folder."""
+_LINE = re.compile(rf"([0-9a-f]{{64}})  ({PATH})")
 
 
 def read_sums(root: Path) -> dict[str, str]:

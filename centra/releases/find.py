@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from centra.errors import BlobNotFoundError, CentraError, NotFoundError, UsageError
 from centra.formats.identities import is_digest
 from centra.formats.manifest import DEFAULT_CHANNELS, ChannelPointer, ReleaseManifest
+from centra.releases.artifact_reading import OciLayout, OciReader, is_layout
 from centra.releases.folder import ReleaseFolder, is_begun
 from centra.store import BlobReader, BlobStore, LocalStore, open_store
+from centra.store.oci.address import is_oci
 from centra.system.redaction import redacted
 
 if TYPE_CHECKING:
@@ -139,6 +141,8 @@ def open_source(source: str | os.PathLike[str]) -> ReleaseLocation | ChannelSour
         CentraError: as for :func:`find_release`, but a channel is not looked for yet.
     """
     address, selected = _split(os.fspath(source))
+    if is_oci(address) or ("://" not in address and is_layout(Path(address))):
+        return _artifact(address, selected)
     if not selected and is_begun(Path(address)):
         folder = ReleaseFolder.open(Path(address))
         return ReleaseLocation(manifest=folder.manifest, reader=folder)
@@ -167,6 +171,29 @@ def read_manifest(digest: str, reader: BlobReader) -> ReleaseManifest:
             digest=digest,
         ) from error
     return ReleaseManifest.from_bytes(data, f"release sha256:{digest}")
+
+
+def _artifact(address: str, selected: str) -> ReleaseLocation:
+    """A release that is an OCI artifact: in a registry, or in a folder in OCI's layout."""
+    reader: OciReader | OciLayout
+    if is_oci(address):
+        if selected:
+            raise UsageError(
+                f"{address}#{selected}: an artifact of an OCI registry is named by its tag or digest, "
+                f"and has no channels: {address.partition('?')[0]}:{selected}?",
+                code="oci-address",
+                address=address,
+            )
+        reader = OciReader(address)
+    else:
+        reader = OciLayout(Path(address), selected)
+    artifact = reader.artifact
+    return ReleaseLocation(
+        manifest=reader.manifest,
+        reader=reader,
+        release=artifact.release,
+        versions=artifact.versions,
+    )
 
 
 def _open_store(address: str, printable: str) -> BlobStore:

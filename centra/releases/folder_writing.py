@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from centra.formats.manifest import ReleaseManifest
     from centra.store import BlobReader
 
-__all__ = ["check_target", "listing", "write_folder"]
+__all__ = ["check_target", "folder_contents", "listing", "signature_names", "write_folder"]
 
 _log = logging.getLogger(__name__)
 
@@ -73,8 +73,8 @@ def write_folder(
     start = time.perf_counter()
     root = root.absolute()
     files = manifest.files()
-    sums, small_files = _folder_contents(manifest, reader)
-    signatures = dict(zip(_signature_names(), reader.signatures(manifest.digest), strict=False))
+    sums, small_files = folder_contents(manifest, reader)
+    signatures = dict(zip(signature_names(), reader.signatures(manifest.digest), strict=False))
     check_target(root)
     written = 0
     try:
@@ -117,7 +117,7 @@ def listing(manifest: ReleaseManifest, reader: BlobReader) -> dict[str, str]:
     Raises:
         BlobNotFoundError, CorruptBlobError, StoreError: a trunk's blob cannot be had.
     """
-    return _folder_contents(manifest, reader)[0]
+    return folder_contents(manifest, reader)[0]
 
 
 def check_target(root: Path) -> dict[str, str]:
@@ -148,10 +148,14 @@ def check_target(root: Path) -> dict[str, str]:
     return {}
 
 
-def _folder_contents(
+def folder_contents(
     manifest: ReleaseManifest, reader: BlobReader
 ) -> tuple[dict[str, str], dict[str, bytes]]:
-    """The digest of every file, and the bytes of those that are no blobs, by path."""
+    """The digest of every file but the signatures, and the bytes of those that are no blobs, by path.
+
+    Raises:
+        BlobNotFoundError, CorruptBlobError, StoreError: a trunk's blob cannot be had.
+    """
     small_files = {**transformers_files(manifest, reader), MANIFEST: manifest.to_bytes()}
     sums: dict[str, str] = {
         **manifest.files(),
@@ -161,7 +165,8 @@ def _folder_contents(
     return {**sums, SUMS: sha256(small_files[SUMS])}, small_files
 
 
-def _signature_names() -> Iterator[str]:
+def signature_names() -> Iterator[str]:
+    """Where signatures lie in a folder, in their order."""
     yield FIRST_SIGNATURE
     for number in count(2):
         yield f"{MORE_SIGNATURES}/{number}.sig"

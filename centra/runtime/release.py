@@ -236,8 +236,7 @@ class Release:
             In the place of each query what was made of it, or what is wrong with it alone; its
             text names the input by its number, from 1:
 
-            - :class:`DataError`: its input is malformed, a task does not take such an input, or
-              there is no task to answer;
+            - :class:`DataError`: its input is malformed, a task does not take it, or none is left;
             - :class:`NotFoundError`: a task is not loaded;
             - :class:`UsageError`: ``top_k`` is no whole number from 1 on;
             - :class:`FormatError`: a backbone's tokenizer fails on a text.

@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from centra.data.readers import Position
 from centra.errors import ConflictError, DataError
 from centra.progress import Progress, silent
 from centra.scoring.plan import PlannedFile, Question, named_columns, plan_outputs
-from centra.scoring.readers import Position
 from centra.scoring.scorer import Scorer
 from centra.scoring.writers import make_writer
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
+    from centra.data.readers import Reader, Rows
     from centra.runtime import Release
     from centra.scoring.answers import AnswerColumns
     from centra.scoring.journal import Journal, MadeFrom, WorkFolder
     from centra.scoring.journal import Rows as WrittenRows
     from centra.scoring.parts import PartFolder, PartRows
-    from centra.scoring.readers import Reader, Rows
     from centra.scoring.scorer import Encoded
     from centra.scoring.writers import Writer
 
@@ -66,6 +66,7 @@ def score_files(
     top_k: int | None = None,
     flat: bool = False,
     columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     progress: Progress = silent,
 ) -> list[ScoredFile]:
     """Answer files of inputs, in constant memory.
@@ -77,16 +78,18 @@ def score_files(
 
     Args:
         release: answers.
-        inputs: ``.jsonl``, ``.csv``, ``.tsv``, ``.parquet``, or ``.txt`` with a text on each line; rows
-            have ``text`` (and ``text_pair``) or ``tokens``. Also folders, patterns, and such in S3: see
-            :func:`centra.store.files.find_files`.
+        inputs: ``.jsonl``, ``.json``, ``.csv``, ``.tsv``, ``.parquet``, ``.arrow``, ``.conll``, or
+            ``.txt`` with a text on each line; rows have ``text`` (and ``text_pair``) or ``tokens``. Also
+            folders, what ``datasets`` saved among them, patterns, and such in S3, see
+            :func:`centra.store.files.find_files`; and ``hf://ORG/NAME``.
         output: the folder of the outputs, or ``s3://bucket/prefix``. They have the names of their
             inputs; of what a folder or pattern stands for, with what follows the folder. Of lines of
-            text the output is JSONL.
+            text, JSON and CoNLL the output is JSONL, of Arrow Parquet.
         tasks, top_k: as for :meth:`centra.Release.predict`.
         flat: columns for each task; see :class:`centra.scoring.answers.AnswerColumns`.
         columns: by ``text``, ``text_pair`` or ``tokens`` the column that it is in, where it has another
             name.
+        encoding: of text files; None for UTF-8, or what a byte-order mark says.
         progress: told of bytes of each input.
 
     Returns:
@@ -112,6 +115,7 @@ def score_files(
         top_k=top_k,
         flat=flat,
         columns=named_columns(columns),
+        encoding=encoding,
     )
     scoring = _Scoring(
         scorer=scorer, question=question, columns=question.answer_columns(), progress=progress

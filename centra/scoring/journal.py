@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from centra.scoring.readers import Position
+    from centra.data.readers import Position
 
 __all__ = ["WORK_FOLDER", "Journal", "MadeFrom", "Rows", "WorkFolder", "check_made_from"]
 
@@ -46,6 +46,7 @@ class MadeFrom(Document):
     """Of the input's bytes."""
     format: str
     columns: dict[str, str]
+    encoding: str | None = None
     release: DigestField
     engine: str
     dtype: str | None
@@ -61,7 +62,7 @@ class Journal(FormattedDocument):
 
     made_from: MadeFrom
     offset: Count
-    """Of the input: where reading goes on; see :class:`centra.scoring.readers.Position`."""
+    """Of the input: where reading goes on; see :class:`centra.data.readers.Position`."""
     line: Count
     rows: Count = 0
     failed: Count = 0

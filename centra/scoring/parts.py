@@ -16,9 +16,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 
+from centra.data.readers import Position
 from centra.errors import ConflictError, NotFoundError, VerificationError
 from centra.scoring.journal import WORK_FOLDER, Journal, check_made_from
-from centra.scoring.readers import Position
 from centra.store.files import LocalFolder
 from centra.system.parallel import in_parallel
 

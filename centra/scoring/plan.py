@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from centra.data.formats import SUFFIXES, format_of, output_name
+from centra.data.readers import FIELDS, open_reader
+from centra.data.source import HubData
 from centra.errors import ConflictError, DataError, NotFoundError, UsageError
 from centra.formats.documents import sha256
 from centra.scoring.answers import AnswerColumns
-from centra.scoring.formats import SUFFIXES, format_of, output_name
 from centra.scoring.journal import MadeFrom, WorkFolder
 from centra.scoring.parts import PartFolder
-from centra.scoring.readers import FIELDS, open_reader
 from centra.store.files import Folder, FoundFile, LocalFolder, find_files, open_folder
 from centra.system.files import file_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from centra.data.readers import Reader
     from centra.formats.identities import Digest
-    from centra.scoring.readers import Reader
+
+_BETWEEN = re.compile(r"(^|/)(cache|tmp)[-0-9a-z_]*\.arrow$")
+"""The names of what ``datasets`` computes beside the files of a data set."""
 
 __all__ = ["PlannedFile", "Question", "named_columns", "plan_outputs"]
 
@@ -94,6 +99,8 @@ class Question:
     flat: bool
     columns: Mapping[str, str]
     """See :func:`named_columns`."""
+    encoding: str | None = None
+    """Of text; see :func:`centra.data.readers.open_reader`."""
 
     def answer_columns(self) -> AnswerColumns:
         """The columns that each row gets."""
@@ -110,6 +117,7 @@ class Question:
                 "input": file.input_digest(),
                 "format": format_of(file.source.name),
                 "columns": self.columns,
+                "encoding": self.encoding,
                 "release": self.release,
                 "engine": self.engine,
                 "dtype": self.dtype,
@@ -127,12 +135,19 @@ class Question:
             planned: what it is.
 
         Raises:
-            DataError, ConflictError, UsageError: see :func:`centra.scoring.readers.open_reader`.
+            DataError, ConflictError, UsageError: see :func:`centra.data.readers.open_reader`.
         """
         # By its name alone: errors become a part of the output, which is the same from any folder.
         name = planned.source.name.rpartition("/")[2]
         reserved = self.answer_columns().names
-        return open_reader(file, format_of(name), name, columns=self.columns, reserved=reserved)
+        return open_reader(
+            file,
+            format_of(name),
+            name,
+            columns=self.columns,
+            reserved=reserved,
+            encoding=self.encoding,
+        )
 
 
 def named_columns(columns: Mapping[str, str] | None) -> dict[str, str]:
@@ -150,8 +165,8 @@ def plan_outputs(
     """Each input with its output.
 
     Args:
-        inputs: addresses of files, folders, prefixes and patterns; see
-            :func:`centra.store.files.find_files`.
+        inputs: addresses of files, folders, prefixes and patterns, see
+            :func:`centra.store.files.find_files`; or ``hf://ORG/NAME``, of which each split is a file.
         output: of a folder or prefix.
 
     Raises:
@@ -171,7 +186,7 @@ def plan_outputs(
         raise UsageError(f"{folder.root}: is a file; expected a folder", code="not-a-folder")
     plan = [
         PlannedFile(source=source, output=folder, name=_output_name(source.name))
-        for source in find_files(inputs, SUFFIXES)
+        for source in _found(inputs)
         if not _is_answer(source, folder)
     ]
     counts = Counter(file.name for file in plan)
@@ -192,6 +207,23 @@ def plan_outputs(
                 path=file.source.shown,
             )
     return plan
+
+
+def _found(inputs: Sequence[str | os.PathLike[str]]) -> list[FoundFile]:
+    """The files of inputs: of a data set of the hub those that ``datasets`` keeps of it."""
+    found = []
+    for address in inputs:
+        if os.fspath(address).startswith("hf://"):
+            from centra.data.hub import kept_files
+
+            found += [
+                FoundFile(folder=LocalFolder(path.parent), name=path.name)
+                for path in kept_files(HubData.parse(os.fspath(address)))
+            ]
+        else:
+            files = find_files([address], SUFFIXES)
+            found += files if len(files) == 1 else [f for f in files if not _BETWEEN.search(f.name)]
+    return found
 
 
 def _output_name(name: str) -> str:

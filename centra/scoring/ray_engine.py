@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from centra.data.readers import Position
 from centra.errors import CentraError, NotFoundError, UsageError, first_line
 from centra.formats.names import distinct_names
 from centra.progress import Progress, silent
@@ -41,7 +42,6 @@ from centra.scoring.ray_workers import (
     read,
     unpacked,
 )
-from centra.scoring.readers import Position
 from centra.scoring.writers import make_writer
 from centra.store import anchored_store
 from centra.system.parallel import in_parallel
@@ -110,6 +110,7 @@ def score_files_on_ray(
     top_k: int | None = None,
     flat: bool = False,
     columns: Mapping[str, str] | None = None,
+    encoding: str | None = None,
     device: str | None = None,
     dtype: str | None = None,
     worker: WorkerSize | None = None,
@@ -123,7 +124,7 @@ def score_files_on_ray(
 
     Args:
         source: of the release, as for :func:`centra.load_release`; a channel is looked up once.
-        inputs, output, tasks, top_k, flat, columns: as for :func:`centra.scoring.score_files`.
+        inputs, output, tasks, top_k, flat, columns, encoding: as for :func:`centra.scoring.score_files`.
         device, dtype: as for :func:`centra.load_release`.
         worker: what each worker has.
         progress: told of bytes of all inputs together.
@@ -153,6 +154,7 @@ def score_files_on_ray(
         top_k=top_k,
         flat=flat,
         columns=named_columns(columns),
+        encoding=encoding,
     )
     look_at = partial(_look_at, question=question)
     files = [*in_parallel(look_at, enumerate(plan), _LOOKED_AT)]

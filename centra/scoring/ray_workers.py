@@ -26,9 +26,9 @@ from centra.store.files import Folder, open_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from centra.data.readers import Position
     from centra.scoring.journal import Journal, MadeFrom
     from centra.scoring.plan import PlannedFile, Question
-    from centra.scoring.readers import Position
 
 __all__ = [
     "END",

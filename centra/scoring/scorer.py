@@ -14,8 +14,8 @@ from centra.system.processors import processors
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
+    from centra.data.readers import Rows
     from centra.runtime import Release
-    from centra.scoring.readers import Rows
 
 __all__ = ["Scorer"]
 

@@ -10,14 +10,14 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Protocol
 
-from centra.scoring.csv_rows import CsvReader, csv_line
+from centra.data.csv_rows import CsvReader, csv_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from centra.data.readers import Reader, Rows
     from centra.kinds.base import ColumnType
     from centra.scoring.answers import AnswerColumns
-    from centra.scoring.readers import Reader, Rows
 
 __all__ = ["Writer", "make_writer"]
 
@@ -58,11 +58,12 @@ def make_writer(reader: Reader, columns: AnswerColumns) -> Writer:
     if isinstance(reader, CsvReader):
         return _CsvWriter(reader, columns)
     # Only who reads Parquet has the libraries for it.
-    from centra.scoring.json_rows import JsonReader
+    from centra.data.json_rows import JsonReader
 
     if isinstance(reader, JsonReader):
         return _JsonWriter(columns)
-    from centra.scoring.parquet import ParquetReader, ParquetWriter
+    from centra.data.parquet import ParquetReader
+    from centra.scoring.parquet import ParquetWriter
 
     assert isinstance(reader, ParquetReader)
     return ParquetWriter(reader.schema, columns)

@@ -25,6 +25,7 @@ __all__ = [
     "check_writable",
     "content_digest",
     "decode_text",
+    "encoding_of",
     "file_digest",
     "make_folder",
     "read_text",
@@ -106,8 +107,12 @@ def decode_text(data: bytes) -> str:
     Raises:
         UnicodeDecodeError: it is not.
     """
-    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
-    return io.StringIO(data.decode(encoding), newline=None).read()
+    return io.StringIO(data.decode(encoding_of(data)), newline=None).read()
+
+
+def encoding_of(data: bytes) -> str:
+    """What a file's byte-order mark says of its encoding, as Python names it; else ``utf-8``."""
+    return next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8")
 
 
 def read_text(path: Path) -> str:

@@ -20,7 +20,7 @@ from centra.system.reading import check_links, open_regular
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["called", "copy_file", "copy_model", "opened"]
+__all__ = ["called", "copy_file", "copy_model", "is_read", "opened"]
 
 _READ = re.compile(
     r".*\.(json|safetensors|model|spm|jinja)|(vocab|merges|dict)\.txt|bpe\.codes", re.DOTALL
@@ -32,6 +32,11 @@ _SHOWN_BELOW = re.compile(r"(adapter_)?config\.json")
 _PROGRAM = re.compile(r".*\.(py|pyc|pyd|so|pth)", re.DOTALL | re.IGNORECASE)
 _MOST = 1000
 """So many names of other things are kept, for refusals to name."""
+
+
+def is_read(name: str) -> bool:
+    """Whether a file of a model is read: settings, weights, or whatever makes a tokenizer."""
+    return _READ.fullmatch(name) is not None
 
 
 @contextmanager
@@ -121,7 +126,7 @@ def called(copy: Path, name: str | Path) -> Iterator[None]:
 def _copy_model(folder: Path, copy: Path) -> None:
     copy.mkdir()
     entries = sorted(folder.iterdir())
-    read = [path for path in entries if _READ.fullmatch(path.name) and not path.is_dir()]
+    read = [path for path in entries if is_read(path.name) and not path.is_dir()]
     before = {path: _state(path) for path in read}
     # Here, since a copy has no links: what they lead to would be taken in.
     check_links(folder)

@@ -128,6 +128,8 @@ def _likely_kind(example: Example) -> str:
 def _check_alike(examples: Sequence[Example]) -> None:
     first = examples[0]
     texts = numbers = None
+    # Of a table a part whose labels are all numbers cannot know that others have names, too.
+    named = {example.label for example in examples if isinstance(example.label, str)}
     for example in examples:
         if (example.label_form, example.input.form) != (first.label_form, first.input.form):
             raise DataError(
@@ -135,6 +137,8 @@ def _check_alike(examples: Sequence[Example]) -> None:
                 f"input; {first.where} is {_likely_kind(first)} with a {first.input.form} input, and "
                 "a task takes one kind"
             )
+        if isinstance(example.label, float | int) and number_label(example.label) in named:
+            continue
         if example.numbers or isinstance(example.label, float | int):
             numbers = numbers or example
         elif example.label:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from centra.data.source import DataSource
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
     from centra.formats.thresholds import Thresholds
@@ -31,7 +32,7 @@ __all__ = ["distill"]
 
 def distill(
     backbone: Backbone | str | os.PathLike[str],
-    data: str | os.PathLike[str] | S3Path,
+    data: str | os.PathLike[str] | S3Path | DataSource,
     *,
     teacher: str | os.PathLike[str],
     layers: int,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from centra.data.source import DataSource
     from centra.data.tags import Scheme
     from centra.data.words import Segmentation
     from centra.formats.thresholds import Thresholds
@@ -28,7 +29,7 @@ __all__ = ["finetune"]
 
 def finetune(
     backbone: Backbone | str | os.PathLike[str],
-    data: str | os.PathLike[str] | S3Path,
+    data: str | os.PathLike[str] | S3Path | DataSource,
     *,
     output: str | os.PathLike[str],
     tap: int,

@@ -94,7 +94,7 @@ def fit(
         result = run_pipeline(
             encoder.spec,
             encoder.reader,
-            plan.data_folder(beside),
+            plan.data_source(beside),
             plan,
             output=results.folder,
             work=results.work,

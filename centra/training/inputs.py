@@ -7,20 +7,24 @@ against its digest.
 
 from __future__ import annotations
 
+import json
 import socket
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from centra.errors import DataError, StoreNotWritableError, UsageError
-from centra.formats.jsonl import read_data
+from centra.data.inputs import examples_of
+from centra.data.rows import PartRows, content_rows, read_part
+from centra.data.source import DATA_FIELDS, DataSource
+from centra.errors import StoreNotWritableError, UsageError
 from centra.store import LocalStore, open_store
 from centra.system.files import make_folder, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from centra.data.source import Part
     from centra.formats.backbone import BackboneSpec
     from centra.formats.identities import Digest
     from centra.store import BlobReader, BlobStore
@@ -38,6 +42,7 @@ __all__ = [
 ]
 
 DATA_FILES = ("train.jsonl", "dev.jsonl")
+"""The parts of data as blobs."""
 _MARK = ".shared"
 
 
@@ -57,7 +62,7 @@ class Blob:
 class DataBlobs:
     """A task's data as they were when they were read first."""
 
-    folder: Path | S3Path
+    folder: Path | S3Path | DataSource
     """Where they came from, for people."""
     blobs: Mapping[str, Blob]
     """By their names in it."""
@@ -110,43 +115,36 @@ def input_store(work: Path | S3Path) -> BlobStore:
     return LocalStore(inputs) if isinstance(inputs, Path) else open_store(inputs.url)
 
 
-def read_split(data: Path | S3Path | DataBlobs, name: str) -> tuple[Path | S3Path, bytes]:
-    """A file of data: what to call it, and its bytes.
+def read_split(data: Path | S3Path | DataSource | DataBlobs, part: Part) -> PartRows:
+    """The rows of one part of data.
 
     Raises:
-        DataError: it is missing, or cannot be read.
-        StoreError: it cannot be reached.
+        DataError: they are missing, or cannot be read.
+        StoreError: they cannot be reached.
     """
     if isinstance(data, DataBlobs):
-        return data.folder / name, data.blobs[name].fetch().read_bytes()
-    if isinstance(data, Path):
-        return data / name, read_data(data / name)
-    file = data / name
-    content = file.read_bytes()
-    if content is None:
-        found = sorted({each.partition("/")[0] for each in data.names()})
-        shown = ", ".join(found[:5]) + (" …" if len(found) > 5 else "")
-        raise DataError(
-            f"{file}: no such file; {data} holds {shown or 'nothing'}; "
-            f"expected {' and '.join(DATA_FILES)}"
-        )
-    return file, content
+        name = f"{part}.jsonl"
+        content = data.blobs[name].fetch().read_bytes()
+        where = f"{data.folder}/{name}"
+        rows = content_rows(content, "jsonl", where, DataSource(place=Path(where)))
+        return PartRows(name=where, rows=[*rows])
+    return read_part(DataSource.of(data), part)
 
 
 def shared_inputs(
     backbone: BackboneSpec,
     reader: BlobReader,
-    data: Path | S3Path | DataBlobs,
+    data: Path | S3Path | DataSource | DataBlobs,
     *,
     work: Path | S3Path,
     one_machine: bool,
-) -> tuple[BlobReader, Path | DataBlobs]:
+) -> tuple[BlobReader, DataSource | DataBlobs]:
     """Where runs read their backbone and their data; what is shared already stays as it is.
 
     Args:
         backbone: the frozen encoder.
         reader: where its blobs are.
-        data: a folder with :data:`DATA_FILES`.
+        data: see :func:`centra.data.rows.read_part`.
         work: the folder of the runs.
         one_machine: whether all are carried out on this one.
 
@@ -157,17 +155,20 @@ def shared_inputs(
     """
     from centra.store.s3 import S3Store
 
-    if isinstance(data, Path) and not one_machine:
-        data = data.absolute()  # Workers of a cluster have a current folder of their own.
-    if not isinstance(data, DataBlobs) and not (isinstance(data, Path) and isinstance(work, Path)):
-        store = input_store(work)
-        data = DataBlobs(
-            folder=data,
-            blobs={
-                name: Blob(reader=store, digest=store.put(read_split(data, name)[1]))
-                for name in DATA_FILES
-            },
-        )
+    if not isinstance(data, DataBlobs):
+        data = DataSource.of(data)
+        if not one_machine:
+            data = data.absolute()  # Workers of a cluster have a current folder of their own.
+        if not (isinstance(data.place, Path) and isinstance(work, Path)):
+            store = input_store(work)
+            parts = {"train": read_split(data, "train"), "dev": read_split(data, "dev")}
+            data = DataBlobs(
+                folder=data,
+                blobs={
+                    f"{part}.jsonl": Blob(reader=store, digest=store.put(_lines(rows)))
+                    for part, rows in parts.items()
+                },
+            )
     if not (one_machine or isinstance(work, Path) or isinstance(reader, S3Store)):
         store = input_store(work)
         for digest in sorted(backbone.blobs()):
@@ -175,3 +176,10 @@ def shared_inputs(
                 store.put(reader.fetch(digest))
         reader = store
     return reader, data
+
+
+def _lines(part: PartRows) -> bytes:
+    """Rows as JSON lines, once it is known that each is an example."""
+    examples_of(part)
+    kept = ({name: row[name] for name in DATA_FIELDS if name in row} for _, row in part.rows)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept).encode()

@@ -17,6 +17,7 @@ from centra.training.work_folder import WorkFolder
 
 if TYPE_CHECKING:
     from centra.data.labelling import Labelling
+    from centra.data.source import DataSource
     from centra.formats.backbone import BackboneSpec
     from centra.store import BlobReader
     from centra.store.s3.path import S3Path
@@ -36,7 +37,7 @@ class Job:
 
     backbone: BackboneSpec
     reader: BlobReader
-    data: Path | DataBlobs
+    data: DataSource | DataBlobs
     recipe: Recipe
     work: Path | S3Path
     labelling: Labelling | None = None

@@ -20,6 +20,7 @@ from centra.training.trials import best_trial, write_trials
 
 if TYPE_CHECKING:
     from centra.data.labelling import Labelling
+    from centra.data.source import DataSource
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import TaskModule
     from centra.store import BlobReader
@@ -52,7 +53,7 @@ class PipelineResult:
 def run_pipeline(
     backbone: BackboneSpec,
     reader: BlobReader,
-    data: Path | S3Path,
+    data: Path | S3Path | DataSource,
     plan: Plan,
     *,
     output: Path,
@@ -98,7 +99,7 @@ def run_pipeline(
     output = output.absolute()  # Workers of a cluster have a current folder of their own.
     work = work or output / "work"
     work = work.absolute() if isinstance(work, Path) else work
-    given: Path | S3Path | DataBlobs = data
+    given: Path | S3Path | DataSource | DataBlobs = data
     if teacher is not None:
         taught = teach(
             teacher,
@@ -170,7 +171,7 @@ def run_pipeline(
 def _students(
     backbone: BackboneSpec,
     reader: BlobReader,
-    data: Path | DataBlobs,
+    data: DataSource | DataBlobs,
     plan: Plan,
     *,
     teacher: Trial,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from centra.data.labelling import Labelling
 from centra.data.labels import check_labels, read_labels
+from centra.data.source import DataSource
 from centra.data.tags import Scheme  # noqa: TC001 - pydantic reads annotations
 from centra.data.words import Segmentation  # noqa: TC001
 from centra.errors import UsageError
@@ -20,11 +20,10 @@ from centra.formats.template import parse_templates
 from centra.formats.thresholds import read_thresholds
 from centra.formats.toml import read_toml
 from centra.formats.validation import explain
-from centra.store import open_path
 from centra.training.recipe import Distillation, Recipe, SearchSpace
 
 if TYPE_CHECKING:
-    from centra.store.s3.path import S3Path
+    from pathlib import Path
 
 __all__ = ["Plan"]
 
@@ -54,6 +53,17 @@ class _Training(Document):
     crf: bool = Recipe.crf
     pooling: Pooling = "first"
     template: Templates = Recipe.template
+
+
+class _Data(Document):
+    """Where data are, and how to read them; see :class:`centra.data.source.DataSource`."""
+
+    path: str
+    columns: dict[str, str] = Field(default_factory=dict)
+    """By field the name of its column."""
+    splits: dict[str, str] = Field(default_factory=dict)
+    """By part, ``train`` or ``dev``, the name of its split or file."""
+    encoding: str | None = None
 
 
 class _Search(Document):
@@ -97,9 +107,10 @@ class Plan(Document):
     task: str
     backbone: str
     """NAME or NAME@VERSION."""
-    data: str
-    """A folder; a relative one counts from the recipe's own. Or ``s3://BUCKET/KEY``. With a teacher also
-    what :func:`centra.training.texts.read_texts` takes."""
+    data: str | _Data
+    """A folder; a relative one counts from the recipe's own. Or ``s3://BUCKET/KEY`` or ``hf://ORG/NAME``.
+    With a teacher also what :func:`centra.training.texts.read_texts` takes. A table where there is more
+    to say of it."""
     teacher: str | None = None
     """A checkpoint whose answers are learnt from: a folder, a relative one beside the recipe, or a name
     on the hub."""
@@ -154,17 +165,23 @@ class Plan(Document):
                 recipe=str(path),
             ) from error
 
-    def data_folder(self, folder: Path) -> Path | S3Path:
-        """Where the data are.
+    def data_source(self, folder: Path) -> DataSource:
+        """Where the data are, and how to read them.
 
         Args:
             folder: the recipe's own.
 
         Raises:
-            UsageError: see :func:`centra.store.open_path`.
+            UsageError: see :meth:`centra.data.source.DataSource.of`.
         """
-        data = open_path(self.data)
-        return folder / data if isinstance(data, Path) else data
+        data = self.data if isinstance(self.data, _Data) else _Data(path=self.data)
+        source = DataSource.of(
+            data.path,
+            columns=map("=".join, data.columns.items()),
+            splits=map("=".join, data.splits.items()),
+            encoding=data.encoding,
+        )
+        return source.beside(folder)
 
     def teacher_source(self, folder: Path) -> str | None:
         """Where the teacher is: a folder, or a name on the hub.

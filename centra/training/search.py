@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from centra.data.labelling import Labelling
+    from centra.data.source import DataSource
     from centra.formats.backbone import BackboneSpec
     from centra.formats.task_module import TaskModule
     from centra.store import BlobReader
@@ -57,7 +58,7 @@ class Search:
 def search(
     backbone: BackboneSpec,
     reader: BlobReader,
-    data: Path | S3Path | DataBlobs,
+    data: Path | S3Path | DataSource | DataBlobs,
     recipe: Recipe,
     space: SearchSpace,
     *,
@@ -112,7 +113,7 @@ def search(
         template=recipe.template,
         labelling=labelling,
     )
-    for text in examples.remarks:
+    for text in (*examples.remarks, *examples.warnings()):
         remark(text)
     # What the data's kind does not allow is refused here, before anything is computed.
     Run(backbone, reader, examples, recipes[0], work=Path(work.name), report_to=report_to)

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from centra.data.inputs import fingerprint, read_examples
-from centra.data.tags import tagged_spans
+from centra.data.findings import split_findings
+from centra.data.inputs import example_lines, examples_of, fingerprint
+from centra.data.lengths import cut_entities, spans_of
+from centra.data.rows import is_undivided
+from centra.data.source import DataSource
 from centra.data.words import are_characters
 from centra.errors import DataError, FormatError
 from centra.formats.decision import Decision
 from centra.formats.task_module import HeadSpec, TaskSpec
 from centra.formats.template import PLAIN
 from centra.kinds import kind_named
+from centra.progress import Notice
 from centra.tokenization.text_encoder import Reading, TextEncoder
 from centra.training.contract_inference import InferredContract, infer_contract
-from centra.training.inputs import DATA_FILES, DataBlobs, read_split
+from centra.training.inputs import DataBlobs, read_split
 from centra.training.soft_targets import SOFT_TARGETS, SoftTargets
 
 if TYPE_CHECKING:
@@ -53,14 +57,14 @@ class Split:
 
 @dataclass(frozen=True)
 class TaskData:
-    """The ``train.jsonl`` and ``dev.jsonl`` of one folder."""
+    """What is learnt from, and what it is measured on."""
 
     spec: TaskSpec
     """What the data say of the task: kind, input, labels and head; neither tap nor depth."""
     train: Split
     dev: Split
     fingerprint: str
-    """Over the bytes of both files."""
+    """Over the examples of both parts; see :func:`centra.data.inputs.fingerprint_of`."""
     pad_token_id: int
     scheme: Scheme = "bio"
     """The scheme of a tagging task's tags before they were converted to BIO."""
@@ -76,7 +80,7 @@ class TaskData:
         cls,
         backbone: BackboneSpec,
         reader: BlobReader,
-        folder: Path | S3Path | DataBlobs,
+        folder: Path | S3Path | DataSource | DataBlobs,
         *,
         max_length: int = 0,
         template: str | tuple[str, str] = PLAIN,
@@ -88,7 +92,7 @@ class TaskData:
         Args:
             backbone: whose tokenizer encodes.
             reader: where its blobs are.
-            folder: holds both files; see :func:`centra.data.inputs.read_examples`.
+            folder: holds both parts; see :func:`centra.data.rows.read_part`.
             max_length: tokens kept of each input; 0 for the backbone's maximum.
             template: what each text is put in; that of ``like`` where there is one.
             labelling: what the labels mean, where the data do not say it.
@@ -99,15 +103,17 @@ class TaskData:
                 set that was given.
             StoreError: data in a bucket cannot be reached.
         """
-        if isinstance(folder, Path) and folder.is_file():
+        if not isinstance(folder, DataBlobs) and is_undivided(source := DataSource.of(folder)):
+            is_folder = isinstance(source.place, Path) and source.place.is_dir()
             raise DataError(
-                f"{folder}: is a file; expected a folder with train.jsonl and dev.jsonl"
+                f"{folder}: is {'a data set without splits' if is_folder else 'a file'}; expected a folder "
+                "with train.jsonl and dev.jsonl, or the same in another format",
+                code="undivided-data",
             )
         # Read once: what is learnt is what the fingerprint names.
-        files, contents = zip(*(read_split(folder, name) for name in DATA_FILES), strict=True)
-        train, dev = (
-            read_examples(path, data=data) for path, data in zip(files, contents, strict=True)
-        )
+        parts = read_split(folder, "train"), read_split(folder, "dev")
+        files = [part.name for part in parts]
+        train, dev = (examples_of(part) for part in parts)
         inferred = infer_contract(train, dev, labelling, like)
         spec = TaskSpec(
             **inferred.contract.to_dict(),
@@ -122,7 +128,7 @@ class TaskData:
             ),
         )
         try:
-            spec.check(str(files[0]))
+            spec.check(files[0])
         except FormatError as error:
             raise DataError(str(error)) from error
         thresholds = labelling.thresholds if labelling else None
@@ -133,14 +139,16 @@ class TaskData:
         encoder.check_room("training", pair=spec.input == "pair")
         splits = [_encode(spec, examples, encoder) for examples in (inferred.train, inferred.dev)]
         soft, teacher = None, None
+        contents = [example_lines(inferred.train), example_lines(inferred.dev)]
         if isinstance(folder, DataBlobs) and SOFT_TARGETS in folder.blobs:
             path = folder.blobs[SOFT_TARGETS].fetch()
-            contents = (*contents, path.read_bytes())
+            contents.append(path.read_bytes())
             soft = SoftTargets.read(path)
             teacher = soft.teacher
             splits = [_with_soft_targets(spec, splits[0], soft), splits[1]]
             splits[1] = replace(splits[1], agreement=soft.agreement)
-        remarks = [*inferred.remarks]
+        remarks = [text for part in parts for text in part.remarks]
+        remarks += inferred.remarks
         if spec.head.words == "characters":
             remarks.append("every token is one character: texts are cut into characters, too")
         cut = [_cut_remark(file, split) for file, split in zip(files, splits, strict=True)]
@@ -155,6 +163,17 @@ class TaskData:
             teacher=teacher,
             remarks=(*remarks, *(text for texts in cut for text in texts)),
         )
+
+    def warnings(self) -> list[str]:
+        """What a check of the data finds beyond the remarks, in a sentence; nothing where all is well.
+
+        See :func:`centra.data.findings.split_findings`.
+        """
+        found = split_findings({"train": self.train.examples, "dev": self.dev.examples})
+        if not found:
+            return []
+        parts = [f"{each.text} ({each.places[0]})" if each.places else each.text for each in found]
+        return [Notice("; ".join(parts), code="data-warnings")]
 
 
 def _head(
@@ -199,19 +218,14 @@ def _with_soft_targets(spec: TaskSpec, split: Split, soft: SoftTargets) -> Split
     return replace(split, soft=logits, labelled=soft.labelled)
 
 
-def _cut_remark(file: Path | S3Path, split: Split) -> list[str]:
+def _cut_remark(file: str, split: Split) -> list[str]:
     """How much of a file truncation cuts off, in a sentence; nothing where it cuts nothing."""
     cut = [(e, row) for e, row in zip(split.examples, split.rows, strict=True) if row.given]
     if not cut:
         return []
     limit = max(len(row.input_ids) for _, row in cut)
     text = f"{file}: {len(cut)} of {len(split.rows)} inputs are cut at {limit} tokens"
-    entities = [
-        example.input.token_spans[end - 1][1] > max(stop for _, stop in row.offsets)
-        for example, row in cut
-        if isinstance(example.label, tuple) and example.input.tokens is not None
-        for _, _, end in tagged_spans(example.label)
-    ]
-    if entities:
-        text += f", and {sum(entities)} of their {len(entities)} entities, which count as missed"
+    if entities := sum(len(spans_of(example)) for example, _ in cut):
+        lost = sum(len(cut_entities(*pair)) for pair in cut)
+        text += f", and {lost} of their {entities} entities, which count as missed"
     return [text]

@@ -33,6 +33,7 @@ from centra.training.texts import Text, read_texts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from centra.data.source import DataSource
     from centra.store.s3.path import S3Path
     from centra.training.engines import Engine
 
@@ -52,7 +53,7 @@ class TaughtData:
 
 def teach(
     source: str,
-    data: Path | S3Path,
+    data: Path | S3Path | DataSource,
     *,
     work: Path | S3Path,
     engine: Engine,

@@ -7,22 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from centra.data.content import read_content
+from centra.data.encodings import decode
+from centra.data.formats import DATA_SUFFIXES
 from centra.data.inputs import Example, Input, parse_example, tagged_by_character
+from centra.data.rows import PartRows, has_part, read_file, read_part
+from centra.data.source import DataSource, HubData
 from centra.errors import DataError
 from centra.formats.documents import canonical_json, sha256
-from centra.formats.jsonl import read_data, read_jsonl
-from centra.system.files import decode_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from centra.store.s3.path import S3Path
 
 __all__ = ["Text", "Texts", "read_texts"]
 
-_TRAIN, _DEV = "train.jsonl", "dev.jsonl"
+_DEV = "dev.jsonl"
 _EXPECTED = (
-    f"expected a folder with {_TRAIN}, a folder of .txt files of one text each, a .txt file of one "
+    "expected a folder with train.jsonl, a folder of .txt files of one text each, a .txt file of one "
     "text a line, or a .jsonl file"
 )
 _SHARE, _MOST = 10, 2000
@@ -51,87 +54,104 @@ class Texts:
     """What was taken for what."""
 
 
-def read_texts(data: Path | S3Path) -> Texts:
+def read_texts(data: Path | S3Path | DataSource) -> Texts:
     """Read inputs of which none need have a label.
 
     Args:
-        data: a folder with ``train.jsonl`` and perhaps ``dev.jsonl``; or a folder of ``.txt`` files,
-            each one text; or a ``.txt`` file, each line one text; or a file of rows as ``train.jsonl``
-            has them. Without a dev set one text in ten becomes it, by the digest of its text, so that
-            it is the same each time, and equal texts are not torn apart.
+        data: what :func:`centra.data.rows.read_part` reads, of which the part to measure on may be
+            missing; or a folder of ``.txt`` files, each one text; or a ``.txt`` file, each line one
+            text; or a file of rows. Without a dev set one text in ten becomes it, by the digest of its
+            text, so that it is the same each time, and equal texts are not torn apart.
 
     Raises:
         DataError: there is none of these, or a row cannot be read; file and line are named.
         StoreError: a bucket cannot be reached.
     """
+    source = DataSource.of(data)
     remarks: list[str] = []
-    names, read = _folder(data)
-    if names is None:
-        found = _rows(str(data), Path(data.name).suffix, read(""))
-    elif _TRAIN in names:
-        found = _rows(f"{data}/{_TRAIN}", ".jsonl", read(_TRAIN))
-    else:
-        files = [name for name in sorted(names) if name.endswith(".txt")]
-        if not files:
-            shown = ", ".join(sorted(names)[:_SHOWN]) or "nothing"
-            raise DataError(f"{data}: holds {shown}; {_EXPECTED}")
-        decoded = {f"{data}/{name}": _decoded(f"{data}/{name}", read(name)) for name in files}
-        found = [
-            Text(input=Input.parse(text.strip(), where), where=where)
-            for where, text in decoded.items()
-            if text.strip()
-        ]
-        if empty := len(decoded) - len(found):
-            remarks.append(f"{empty} of {len(decoded)} files hold no text, and are left out")
-    if not found:
-        raise DataError(f"{data}: holds no texts; {_EXPECTED}")
     dev = None
-    if names is not None and _TRAIN in names and _DEV in names:
-        dev = _rows(f"{data}/{_DEV}", ".jsonl", read(_DEV))
-        if not dev:
-            raise DataError(f"{data}/{_DEV}: holds no texts")
+    if has_part(source, "train"):
+        part = read_part(source, "train", labelled=False)
+        found = _texts_of(part)
+        remarks += part.remarks
+        if has_part(source, "dev"):
+            part = read_part(source, "dev", labelled=False)
+            dev = _texts_of(part)
+            remarks += part.remarks
+            if not dev:
+                raise DataError(f"{part.name}: holds no texts")
+    elif _is_file(source.place):
+        found, remarks = _file_texts(source)
+    else:
+        found, remarks = _folder_texts(source)
+    if not found:
+        raise DataError(f"{source}: holds no texts; {_EXPECTED}")
     _check_alike([*found, *(dev or ())])
     if dev is None:
         found, dev = _split(found)
         if not found:
-            raise DataError(f"{data}: holds one text; training and measuring take at least two")
+            raise DataError(f"{source}: holds one text; training and measuring take at least two")
         remarks.append(
             f"no {_DEV}: {len(dev)} of {len(found) + len(dev)} texts are set aside to measure on"
         )
     return Texts(train=found, dev=dev, remarks=tuple(remarks))
 
 
-def _folder(data: Path | S3Path) -> tuple[set[str] | None, Callable[[str], bytes]]:
-    """The names of a folder's files, None of a file; and what reads one of them."""
-    if isinstance(data, Path):
-        names = {path.name for path in data.iterdir()} if data.is_dir() else None
-        return names, lambda name: read_data(data / name if name else data)
-
-    def read(name: str) -> bytes:
-        file = data / name if name else data
-        content = file.read_bytes()
-        if content is None:
-            raise DataError(f"{file}: no such file")
-        return content
-
-    inside = {name for name in data.names() if "/" not in name}
-    is_file = not inside and Path(data.name).suffix in (".txt", ".jsonl")
-    return (None if is_file else inside), read
+def _is_file(place: Path | S3Path | HubData) -> bool:
+    if isinstance(place, HubData):
+        return False
+    if isinstance(place, Path):
+        return not place.is_dir()
+    return Path(place.name).suffix in (".txt", *DATA_SUFFIXES) and not any(
+        "/" not in name for name in place.names()
+    )
 
 
-def _rows(file: str, suffix: str, data: bytes) -> list[Text]:
-    if suffix == ".txt":
-        lines = enumerate(_decoded(file, data).splitlines(), 1)
-        return [
-            Text(input=Input.parse(line.strip(), f"{file}:{number}"), where=f"{file}:{number}")
-            for number, line in lines
-            if line.strip()
-        ]
-    if suffix != ".jsonl":
-        raise DataError(f"{file}: {_EXPECTED}")
-    rows = [*read_jsonl(Path(file), data)]
-    characters = tagged_by_character(fields for _, fields in rows)
-    return [_row(fields, where, characters) for where, fields in rows]
+def _file_texts(source: DataSource) -> tuple[list[Text], list[str]]:
+    """The texts of a file, of a ``.txt`` file each line, and what to say of them."""
+    file = source.place
+    assert not isinstance(file, HubData)
+    suffix = Path(file.name).suffix
+    if suffix != ".txt":
+        if suffix not in DATA_SUFFIXES:
+            raise DataError(f"{file}: {_EXPECTED}")
+        part = PartRows.of([read_file(file, source, labelled=False)])
+        return _texts_of(part), [*part.remarks]
+    lines = enumerate(_decoded(file, source).splitlines(), 1)
+    found = [
+        Text(input=Input.parse(line.strip(), f"{file}:{number}"), where=f"{file}:{number}")
+        for number, line in lines
+        if line.strip()
+    ]
+    return found, []
+
+
+def _folder_texts(source: DataSource) -> tuple[list[Text], list[str]]:
+    """The texts of a folder of ``.txt`` files, and what to say of them."""
+    folder = source.place
+    assert not isinstance(folder, HubData)
+    if isinstance(folder, Path):
+        names = sorted(path.name for path in folder.iterdir())
+    else:
+        names = sorted(name for name in folder.names() if "/" not in name)
+    files = [name for name in names if name.endswith(".txt")]
+    if not files:
+        shown = ", ".join(names[:_SHOWN]) or "nothing"
+        raise DataError(f"{folder}: holds {shown}; {_EXPECTED}")
+    decoded = {f"{folder}/{name}": _decoded(folder / name, source) for name in files}
+    found = [
+        Text(input=Input.parse(text.strip(), where), where=where)
+        for where, text in decoded.items()
+        if text.strip()
+    ]
+    empty = len(decoded) - len(found)
+    remark = f"{empty} of {len(decoded)} files hold no text, and are left out"
+    return found, [remark] if empty else []
+
+
+def _texts_of(part: PartRows) -> list[Text]:
+    characters = tagged_by_character(fields for _, fields in part.rows)
+    return [_row(fields, where, characters) for where, fields in part.rows]
 
 
 def _row(fields: object, where: str, characters: bool | None) -> Text:  # noqa: FBT001 - private
@@ -152,11 +172,8 @@ def _row(fields: object, where: str, characters: bool | None) -> Text:  # noqa: 
     return Text(input=item, where=where)
 
 
-def _decoded(file: str, data: bytes) -> str:
-    try:
-        return decode_text(data)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: cannot be read as UTF-8 text ({error})") from error
+def _decoded(file: Path | S3Path, source: DataSource) -> str:
+    return decode(read_content(file), str(file), source.encoding)
 
 
 def _check_alike(texts: Sequence[Text]) -> None:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from centra.data.labelling import Labelling
 from centra.data.labels import read_labels
+from centra.data.source import DataSource
 from centra.errors import UsageError
 from centra.formats.task_module import check_fits, check_module
 from centra.formats.thresholds import read_thresholds
 from centra.progress import Progress, Remark, silent, unheard
-from centra.store import open_path
 from centra.training.backbone import opened_backbone
 from centra.training.recipe import Distillation
 from centra.training.run import Run
@@ -59,7 +59,7 @@ class TrainedModule:
 
 def train_to_file(
     backbone: Backbone | str | os.PathLike[str],
-    data: str | os.PathLike[str] | S3Path,
+    data: str | os.PathLike[str] | S3Path | DataSource,
     output: str | os.PathLike[str],
     recipe: Recipe,
     *,
@@ -84,7 +84,7 @@ def train_to_file(
         module = train_module(
             encoder.spec,
             encoder.reader,
-            open_path(data),
+            DataSource.of(data),
             recipe,
             work=path.with_name(f".{path.name}.work"),
             teacher=teacher,
@@ -109,7 +109,7 @@ def train_to_file(
 def train_module(
     backbone: BackboneSpec,
     reader: BlobReader,
-    data: Path | S3Path,
+    data: Path | S3Path | DataSource,
     recipe: Recipe,
     *,
     work: Path,
@@ -165,7 +165,7 @@ def train_module(
         labelling=labelling,
         like=None if teacher is None else _teacher_spec(teacher, backbone),
     )
-    for text in examples.remarks:
+    for text in (*examples.remarks, *examples.warnings()):
         remark(text)
     run = Run(
         backbone,

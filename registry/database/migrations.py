@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 _migrated_pools: WeakSet[Pool] = WeakSet()
 """The pools of connections to databases that have been seen to have a migration."""
 
-SCHEMA = "0008"
+SCHEMA = "0009"
 """The migration that this code works with; a test holds it against the newest migration."""
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Text,
@@ -357,6 +358,11 @@ class Evaluation(Base):
     """What computed it, with its version; None where it was measured before this was recorded."""
     examples: Mapped[int]
     metrics: Mapped[dict[str, float]] = mapped_column(JSON)
+    summary: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True), deferred=True)
+    """See :class:`centra.evaluation.summary.Summary`; None where it was measured before one was kept."""
+    outcomes: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
+    """See :mod:`centra.evaluation.outcomes`; None where it was measured before they were kept, or where
+    they are too many."""
     at: Mapped[datetime] = mapped_column(UtcTime)
     by: Mapped[str] = mapped_column(String(127))
 

@@ -19,7 +19,13 @@ from registry.database.models import (
     Task,
     TaskVersion,
 )
-from registry.rules.replay import backbone_content, numbered, tasks_digest, version_content
+from registry.rules.replay import (
+    backbone_content,
+    measurement_content,
+    numbered,
+    tasks_digest,
+    version_content,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,5 +181,6 @@ def _measurements(uow: UnitOfWork, versions: dict[int, _Version], numbers: dict[
             "by": row.by,
             "metrics": row.metrics,
             "examples": row.examples,
+            **measurement_content(row.summary, row.outcomes),
         }
     return found

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 __all__ = ["UnitOfWork"]
 
+_NEW_VERSIONS = ("task:register", "task:update", "task:redefine")
+"""The actions that make a version of a task."""
+
 
 class UnitOfWork:
     """The registry's content as seen and changed by one transaction."""
@@ -292,7 +295,7 @@ class UnitOfWork:
         others = {i: version for i, version in ids.items() if i not in held}
         events = select(AuditEvent.subject, AuditEvent.details).where(
             AuditEvent.subject.in_({version.task.name for version in others.values()}),
-            AuditEvent.action.in_(("task:register", "task:update", "task:redefine")),
+            AuditEvent.action.in_(_NEW_VERSIONS),
             AuditEvent.details["digest"].as_string().in_({v.digest for v in others.values()}),
         )
         said = {
@@ -301,3 +304,13 @@ class UnitOfWork:
             if "parity" in details
         }
         return held | {i for i, v in others.items() if (v.task.name, v.digest) in said}
+
+    def source_of(self, version: TaskVersion) -> str | None:
+        """Where a version's module was fetched from, as the log says; None where it lay with its owner."""
+        events = select(AuditEvent.details).where(
+            AuditEvent.subject == version.task.name,
+            AuditEvent.action.in_(_NEW_VERSIONS),
+            AuditEvent.details["digest"].as_string() == version.digest,
+        )
+        details = self.session.scalars(events).first()
+        return None if details is None else details.get("source")

@@ -7,11 +7,50 @@ from typing import TYPE_CHECKING, Any
 from centra.formats.identities import ReleaseNumber  # noqa: TC001 - pydantic reads the annotations
 from registry.documents.base import Document
 from registry.documents.evaluations import Evaluation
+from registry.documents.reports import ConfusedPair, ReportSlice
 
 if TYPE_CHECKING:
+    from centra.evaluation import summary
     from registry import cards
+    from registry.evaluations import EvaluationRow
 
-__all__ = ["Card", "Teacher"]
+__all__ = ["Card", "RecordedEvaluation", "ReportSummary", "Teacher"]
+
+
+class ReportSummary(Document):
+    """What a report on answers says without any text of the data."""
+
+    all: ReportSlice
+    """Of all rows."""
+    errors: int
+    """How many rows were answered wrongly; of numbers, not exactly as wanted."""
+    confusions: list[ConfusedPair]
+    """The labels that were most often answered where others were wanted, at most 20."""
+
+    @classmethod
+    def of(cls, found: summary.Summary) -> ReportSummary:
+        """The document of a summary."""
+        return cls(
+            all=ReportSlice.of(found.all),
+            errors=found.errors,
+            confusions=[
+                ConfusedPair(wanted=one.wanted, answered=one.answered, count=one.count)
+                for one in found.confusions
+            ],
+        )
+
+
+class RecordedEvaluation(Evaluation):
+    """A version measured on data, with what is kept of the report on its answers."""
+
+    report: ReportSummary | None
+    """Null for a measurement of an earlier Centra, which kept none."""
+
+    @classmethod
+    def recorded(cls, row: EvaluationRow) -> RecordedEvaluation:
+        """The document of a measurement on record."""
+        report = ReportSummary.of(row.summary) if row.summary else None
+        return cls(**dict(Evaluation.of(row)), report=report)
 
 
 class Teacher(Document):
@@ -30,7 +69,7 @@ class Teacher(Document):
 class Card(Document):
     """How a version was measured and trained, and who holds it."""
 
-    evaluations: list[Evaluation]
+    evaluations: list[RecordedEvaluation]
     """The newest first."""
     releases: list[ReleaseNumber]
     """Those that hold this version."""
@@ -38,6 +77,9 @@ class Card(Document):
     """Those of them that hold it in int8."""
     channels: list[str]
     """Those that serve one of these releases now."""
+    source: str | None
+    """Where its module was fetched from: ``models:/…``, ``hf://…@COMMIT`` or ``s3://…``; null where it lay
+    with whoever registered it."""
     threshold: float | list[float] | None
     """The probability from which a multilabel task names a label, or one for each label; null for
     other kinds."""
@@ -64,10 +106,11 @@ class Card(Document):
     def of(cls, card: cards.Card) -> Card:
         """The document of a card."""
         return cls(
-            evaluations=[Evaluation.of(row) for row in card.evaluations],
+            evaluations=[RecordedEvaluation.recorded(row) for row in card.evaluations],
             releases=card.releases,
             int8=card.int8,
             channels=card.channels,
+            source=card.source,
             threshold=[*card.threshold] if isinstance(card.threshold, tuple) else card.threshold,
             rejection=card.rejection,
             pooling=card.pooling,

@@ -23,7 +23,7 @@ class Evaluation(Document):
     engine: str | None
     """What computed it, and its version; null for a measurement that does not say."""
     data: str
-    """The fingerprint of the file: its SHA-256 digest."""
+    """The fingerprint of the examples: a SHA-256 digest, the same for every format."""
     examples: int
     """How many the file holds."""
     metrics: dict[str, float]

@@ -12,7 +12,7 @@ from registry.documents.versions import ContractDifference, DecisionChange, Vers
 if TYPE_CHECKING:
     from registry import cards, tasks
 
-__all__ = ["Task", "TaskChange", "TaskDifference", "TaskSummary"]
+__all__ = ["Task", "TaskCalibration", "TaskChange", "TaskDifference", "TaskSummary"]
 
 
 class TaskSummary(Document):
@@ -117,6 +117,8 @@ class TaskChange(Document):
     mended: str | None
     """What was wrong with the version's stored file, which has been put back: ``missing`` or
     ``damaged``."""
+    decision: list[DecisionChange]
+    """How an update's logits become answers otherwise than those of the version before."""
 
     @classmethod
     def of(cls, outcome: tasks.TaskOutcome) -> TaskChange:
@@ -128,6 +130,131 @@ class TaskChange(Document):
             forced=outcome.forced,
             state=outcome.state,
             mended=outcome.mended,
+            decision=[DecisionChange.of(change) for change in outcome.decision],
+        )
+
+
+class LabelThreshold(Document):
+    """A threshold that was fitted, and what the data say of it."""
+
+    label: str | None
+    """Null of one for all labels: a rejection."""
+    threshold: float | None
+    """Null where none reaches the wanted precision; what there was stays."""
+    precision: float | None
+    """Of what it keeps; null where it keeps nothing."""
+    kept: float
+    """The share that it keeps: of the label's rows, or of all answers."""
+
+
+class TaskCalibration(Document):
+    """What calibrating a task led to."""
+
+    schema_: str = schema("task-calibration")
+    change: TaskChange | None
+    """The new version; null where scores and thresholds were as they should be."""
+    examples: int
+    """How many rows."""
+    temperature: float
+    """By which logits are divided now; 1 where scores were as they should be."""
+    error_before: float
+    """The expected calibration error of the scores."""
+    error_after: float
+    """Likewise."""
+    thresholds: list[LabelThreshold]
+    """Empty where no precision was wanted."""
+
+    @classmethod
+    def of(cls, found: tasks.Calibrated) -> TaskCalibration:
+        """The document of a calibration."""
+        return cls(
+            change=TaskChange.of(found.outcome) if found.outcome else None,
+            examples=found.examples,
+            temperature=found.temperature,
+            error_before=found.error_before,
+            error_after=found.error_after,
+            thresholds=[
+                LabelThreshold(**{name: getattr(one, name) for name in LabelThreshold.model_fields})
+                for one in found.thresholds
+            ],
+        )
+
+
+class ChangedRow(Document):
+    """A row that two versions answer differently."""
+
+    where: str
+    """File and line."""
+    text: str
+    wanted: str
+    before: str
+    """What the version before answers."""
+    after: str
+    """What the version after answers."""
+    change: str
+    """``won`` where the version after alone is right, ``lost`` where the one before alone is, else
+    ``other``."""
+
+
+class MetricChange(Document):
+    """How much a metric differs, by a paired bootstrap over the rows."""
+
+    before: float
+    after: float
+    low: float
+    """Of the difference, after less before; between ``low`` and ``high`` it lies with 95 % confidence."""
+    high: float
+    """Likewise."""
+    significant: bool
+    """Whether 0 lies outside."""
+
+
+class SignTest(Document):
+    """McNemar's test of how often two versions are right."""
+
+    won: int
+    """Rows that only the version after has right."""
+    lost: int
+    """Rows that only the version before has right."""
+    p_value: float
+    """How probable as uneven a split is where both are equally good."""
+    exact: bool
+    """Whether by the binomial distribution; else by the chi-square one."""
+
+
+class TaskComparison(Document):
+    """Two versions on the same data."""
+
+    data: str
+    """The fingerprint of the file."""
+    examples: int
+    """How many rows."""
+    changed: list[ChangedRow]
+    """Those that are answered differently."""
+    test: SignTest | None
+    """Null of a kind whose answers are only more or less near."""
+    metrics: dict[str, MetricChange]
+
+    @classmethod
+    def of(cls, found: tasks.Comparison) -> TaskComparison:
+        """The document of a comparison."""
+        test = found.test
+        return cls(
+            data=found.data,
+            examples=found.examples,
+            changed=[
+                ChangedRow(**{name: getattr(row, name) for name in ChangedRow.model_fields})
+                for row in found.changed
+            ],
+            test=SignTest(**{name: getattr(test, name) for name in SignTest.model_fields})
+            if test
+            else None,
+            metrics={
+                metric: MetricChange(
+                    **{name: getattr(change, name) for name in MetricChange.model_fields}
+                )
+                for metric, change in found.metrics.items()
+            },
         )
 
 
@@ -146,9 +273,14 @@ class TaskDifference(Document):
     tensors_same: int
     """How many are the same."""
 
+    comparison: TaskComparison | None
+    """What both answer to data; null where none were given."""
+
     @classmethod
-    def of(cls, difference: tasks.TaskDifference) -> TaskDifference:
-        """The document of a difference."""
+    def of(
+        cls, difference: tasks.TaskDifference, comparison: tasks.Comparison | None = None
+    ) -> TaskDifference:
+        """The document of a difference, and of a comparison on data."""
         return cls(
             task=difference.task,
             from_=Version.of(difference.before),
@@ -157,4 +289,5 @@ class TaskDifference(Document):
             decision=[DecisionChange.of(change) for change in difference.decision],
             tensors_changed=difference.tensors_changed,
             tensors_same=difference.tensors_same,
+            comparison=TaskComparison.of(comparison) if comparison else None,
         )

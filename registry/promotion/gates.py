@@ -46,8 +46,10 @@ def ask_gates(
         offer.rebased.manifest if offer.rebased else read_manifest(offer.digest, registry.store)
     )
     with registry.read() as uow:
-        before = _served_tasks(uow, situation)
-        tasks = _offered_tasks(uow, situation, offer, manifest, before)
+        # They are large, and asked for by few policies.
+        outcomes = policy.drop_fails_when != "large"
+        before = _served_tasks(uow, situation, outcomes=outcomes)
+        tasks = _offered_tasks(uow, situation, offer, manifest, before, outcomes=outcomes)
         served = select(ChannelMove.channel).join(Release, ChannelMove.release_id == Release.id)
         channels = frozenset(uow.session.scalars(served.where(Release.digest == offer.digest)))
     candidate = Candidate(
@@ -63,11 +65,11 @@ def ask_gates(
     )
 
 
-def _served_tasks(uow: UnitOfWork, situation: Situation) -> dict[str, GatedTask]:
+def _served_tasks(uow: UnitOfWork, situation: Situation, *, outcomes: bool) -> dict[str, GatedTask]:
     if not situation.serving:
         return {}
     release = uow.release(str(situation.serving))
-    return _gated(uow, uow.tasks_of(release), release.number)
+    return _gated(uow, uow.tasks_of(release), release.number, outcomes=outcomes)
 
 
 def _offered_tasks(
@@ -76,10 +78,12 @@ def _offered_tasks(
     offer: Offer,
     manifest: ReleaseManifest,
     before: Mapping[str, GatedTask],
+    *,
+    outcomes: bool,
 ) -> dict[str, GatedTask]:
     if offer.rebased is None:
         release = uow.release(str(offer.number))
-        return _gated(uow, uow.tasks_of(release), situation.release)
+        return _gated(uow, uow.tasks_of(release), situation.release, outcomes=outcomes)
     changed = {change.task for change in offer.rebased.changes}
     versions = {
         task: (uow.version(task, VersionNumber.parse(number)), manifest.tasks[task].precision)
@@ -87,11 +91,15 @@ def _offered_tasks(
         if task in changed
     }
     kept = {task: before[task] for task in offer.rebased.tasks.keys() - changed}
-    return kept | _gated(uow, versions, situation.release)
+    return kept | _gated(uow, versions, situation.release, outcomes=outcomes)
 
 
 def _gated(
-    uow: UnitOfWork, versions: Mapping[str, tuple[TaskVersion, Precision]], release: int
+    uow: UnitOfWork,
+    versions: Mapping[str, tuple[TaskVersion, Precision]],
+    release: int,
+    *,
+    outcomes: bool,
 ) -> dict[str, GatedTask]:
     """What the gates see of a release's tasks; ``release`` is one that holds them."""
     return {
@@ -103,8 +111,13 @@ def _gated(
             release=release,
             reported=version.metrics,
             measured=tuple(
-                Measurement(metrics=row.metrics, data=row.data, examples=row.examples)
-                for row in of_version(uow, version)
+                Measurement(
+                    metrics=row.metrics,
+                    data=row.data,
+                    examples=row.examples,
+                    outcomes=row.outcomes,
+                )
+                for row in of_version(uow, version, outcomes=outcomes)
                 if row.precision == precision and row.counts
             ),
         )

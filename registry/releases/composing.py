@@ -31,6 +31,7 @@ from registry.rules.channels import LATEST
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from centra.data.source import DataSource
     from centra.formats.identities import Digest
     from centra.formats.manifest import ReleaseManifest
     from centra.releases.int8 import Int8Comparison
@@ -77,7 +78,7 @@ def compose(
     folder: str | Path | None = None,
     allow_two_backbones: bool = False,
     precision: Precision | str | None = None,
-    data: Mapping[str, str | Path] = MappingProxyType({}),
+    data: Mapping[str, str | Path | DataSource] = MappingProxyType({}),
     max_loss: float | None = None,
     decided_precisions: Mapping[str, Precision] = MappingProxyType({}),
     verified: VerifiedBlobs | None = None,
@@ -104,8 +105,8 @@ def compose(
         folder: also write it as a folder, before it is published.
         allow_two_backbones: see :func:`centra.releases.compose.merge`; the policy may allow it too.
         precision: of the tasks that ``replace`` names, or of all where it names none.
-        data: what to hold answers in int8 against, per task: a JSONL file, or a folder whose
-            ``dev.jsonl`` is taken.
+        data: what to hold answers in int8 against, per task: see
+            :func:`centra.data.labelling.read_for`.
         max_loss: the most points that a task's metric may fall by going to int8.
         decided_precisions: of tasks that need not be compared for them again.
         verified: what was hashed and run before, and need not be again.

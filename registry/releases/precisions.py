@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from centra.data.inputs import Example
+    from centra.data.source import DataSource
     from centra.formats.manifest import ReleaseManifest
     from centra.progress import Progress, Remark
     from centra.releases.int8 import Int8Comparison
@@ -68,7 +69,7 @@ def plan_int8_trial(
     requested: Precision | None,
     requested_for: Collection[str],
     decided: Mapping[str, Precision],
-    data: Mapping[str, str | Path],
+    data: Mapping[str, str | Path | DataSource],
     progress: Progress,
     remark: Remark,
 ) -> Int8Trial:
@@ -78,7 +79,7 @@ def plan_int8_trial(
         registry: where the modules are.
         modules, before, requested, requested_for, decided: see
             :func:`registry.rules.precisions.plan_precisions`.
-        data: per task a JSONL file, or a folder whose ``dev.jsonl`` is taken.
+        data: per task what :func:`centra.data.labelling.read_for` takes.
         progress, remark: told what is read, and what its labels were taken for.
 
     Raises:
@@ -112,17 +113,11 @@ def plan_int8_trial(
 def _read_examples(
     registry: Registry,
     modules: Mapping[str, str],
-    data: Mapping[str, str | Path],
+    data: Mapping[str, str | Path | DataSource],
     progress: Progress,
     remark: Remark,
 ) -> dict[str, list[Example]]:
-    from pathlib import Path
-
-    from centra.data.inputs import dev_file
     from centra.data.labelling import read_for
 
     specs = {task: read_spec(registry.store.fetch(modules[task])) for task in data}
-    return {
-        task: read_for(specs[task], dev_file(Path(path)), progress, remark)
-        for task, path in data.items()
-    }
+    return {task: read_for(specs[task], source, progress, remark) for task, source in data.items()}

@@ -5,19 +5,20 @@ Pure decisions on plain values. Every gate is evaluated, so that one run shows a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from centra.formats.precision import Precision
 from registry.rules.policy import EVERY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from centra.evaluation.significance import Interval, McNemar
     from centra.formats.contract import Contract
     from centra.formats.manifest import LayerAccount
     from registry.rules.lifecycle import Actor
-    from registry.rules.policy import ChannelPolicy
+    from registry.rules.policy import ChannelPolicy, DropFailsWhen
 
 __all__ = ["Candidate", "Gate", "GatedTask", "Measurement", "Remedy", "evaluate_gates"]
 
@@ -30,6 +31,8 @@ class Measurement:
     data: str
     """The fingerprint of the data they were measured on."""
     examples: int
+    outcomes: bytes | None = None
+    """What came of each row, packed; None where it is not kept, or no gate asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,13 +206,86 @@ def _drop_gate(
         reasons = dict.fromkeys(lack.reason for lack in lacking)
         why = "measured on the same data" if policy.measured else "reported by both"
         passed, found = False, "; ".join(reasons) or f"not {why}"
-        each = [lack.remedy for lack in lacking if lack.remedy]
-        remedies = tuple(remedy for i, remedy in enumerate(each) if remedy not in each[:i])
+        remedies = _distinct([lack.remedy for lack in lacking if lack.remedy])
+        if not policy.measured and not _measured_alike(old, new):
+            unmeasured = [version for version in (old, new) if not version.measured]
+            remedies = _distinct([_measure(task, version) for version in unmeasured or (old, new)])
     else:
-        # Differences of decimal numbers: 0.91 - 0.90 is a little more than 0.01.
-        passed = pair[0] - pair[1] <= most + 1e-9
-        found = f"{max(pair[0] - pair[1], 0.0):.4f} ({pair[0]:.4f} → {pair[1]:.4f})"
-    return _gate(f"drop {metric}", passed, f"at most {most:g}", found, task=task, remedies=remedies)
+        drop = pair.before - pair.after
+        large = drop > most + _ROUNDING
+        passed, found = not large, f"{max(drop, 0.0):.4f} ({pair.before:.4f} → {pair.after:.4f})"
+        # What the limit alone decides needs no test.
+        small = policy.drop_fails_when == "large-or-significant" and not large
+        if (small and drop > _ROUNDING) or (
+            large and policy.drop_fails_when == "large-and-significant"
+        ):
+            evidence = _evidence(new.contract, pair, metric)
+            if evidence is None:
+                unkept = _without_outcomes(old, new, pair)
+                passed, found = False, f"{found}; {_unknown(unkept, pair)}"
+                remedies = _distinct([_measure(task, version) for version in unkept])
+            else:
+                passed = not evidence.significant
+                found += f", {'not ' if passed else ''}significant: {evidence}"
+    wanted = f"at most {most:g}{_SIGNIFICANT[policy.drop_fails_when]}"
+    return _gate(f"drop {metric}", passed, wanted, found, task=task, remedies=remedies)
+
+
+_ROUNDING = 1e-9
+"""Differences of decimal numbers: 0.91 - 0.90 is a little more than 0.01."""
+_SIGNIFICANT: dict[DropFailsWhen, str] = {
+    "large": "",
+    "large-and-significant": ", or not significant",
+    "large-or-significant": ", and not significant",
+}
+
+
+def _evidence(contract: Contract, pair: _Pair, metric: str) -> McNemar | Interval | None:
+    """What shows whether a drop is significant; None where the outcomes of a side are not kept."""
+    from centra.evaluation.outcomes import unpack_outcomes
+    from centra.evaluation.significance import compare_metric
+    from centra.kinds import kind_named
+
+    sides = [
+        unpack_outcomes(one.outcomes, one.examples)
+        for one in pair.measured
+        if one.outcomes is not None
+    ]
+    if len(sides) < 2:
+        return None
+    return compare_metric(kind_named(contract.kind), contract.labels, metric, *sides)
+
+
+def _measured_alike(old: GatedTask, new: GatedTask) -> bool:
+    """Whether there are data that both are measured on."""
+    return not {one.data for one in old.measured}.isdisjoint(one.data for one in new.measured)
+
+
+def _without_outcomes(old: GatedTask, new: GatedTask, pair: _Pair) -> list[GatedTask]:
+    """The versions of which it is not known what came of each row."""
+    if not pair.measured:
+        return [old, new]
+    sides = zip((old, new), pair.measured, strict=True)
+    return [version for version, one in sides if one.outcomes is None]
+
+
+def _unknown(lacking: Sequence[GatedTask], pair: _Pair) -> str:
+    """Why it is not known whether a drop is significant."""
+    why = (
+        "both only report the metric, and are not measured on the same data"
+        if not pair.measured
+        else f"what came of each row is not kept of {' and '.join(map(str, lacking))}, measured by "
+        "an earlier Centra or on too many rows"
+    )
+    return f"whether that is significant is not known: {why}"
+
+
+def _distinct(remedies: Sequence[Remedy]) -> tuple[Remedy, ...]:
+    return tuple(remedy for i, remedy in enumerate(remedies) if remedy not in remedies[:i])
+
+
+def _measure(task: str, version: GatedTask) -> Remedy:
+    return Remedy(code="measure", data={"release": version.release, "task": task})
 
 
 def _tasks_of_rule(wanted: str, metric: str, tasks: Mapping[str, GatedTask]) -> list[str]:
@@ -245,20 +321,32 @@ def _on_named_data(policy: ChannelPolicy, task: str, version: GatedTask) -> dict
 
 def _comparable_values(
     policy: ChannelPolicy, task: str, old: GatedTask, new: GatedTask, metric: str
-) -> tuple[float, float] | None:
+) -> _Pair | None:
     """A metric of both versions, measured on the same data; or else as both reported it."""
     if policy.measured:
         mine, theirs = (_on_named_data(policy, task, version) for version in (new, old))
-        both = [(theirs[data].metrics, mine[data].metrics) for data in mine if data in theirs]
+        both = [(theirs[data], mine[data]) for data in mine if data in theirs]
     else:
         both = [
-            (other.metrics, one.metrics)
-            for one in new.measured
-            for other in old.measured
-            if one.data == other.data
+            (other, one) for one in new.measured for other in old.measured if one.data == other.data
         ]
-        both.append((old.reported, new.reported))
-    return next(((a[metric], b[metric]) for a, b in both if metric in a and metric in b), None)
+    for pair in both:
+        before, after = (side.metrics.get(metric) for side in pair)
+        if before is not None and after is not None:
+            return _Pair(before=before, after=after, measured=pair)
+    if policy.measured or not (metric in old.reported and metric in new.reported):
+        return None
+    return _Pair(before=old.reported[metric], after=new.reported[metric])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """A metric of the version that is served and of the one that would be."""
+
+    before: float
+    after: float
+    measured: tuple[Measurement, ...] = ()
+    """The measurements of both on the same data; none where both only report it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,11 +362,10 @@ def _lacking(policy: ChannelPolicy, task: str, version: GatedTask) -> _Lack | No
     if not policy.measured or _on_named_data(policy, task, version):
         return None
     on = policy.measured.get(task)
-    where = {"release": version.release, "task": task}
     if on is None:
         return _Lack(
             reason=f"the policy names no data to measure it on: measured.{task}.data",
-            remedy=Remedy(code="name-data", data=where),
+            remedy=replace(_measure(task, version), code="name-data"),
         )
     data = " or ".join(f"{data[:19]}…" for data in on.data)
     few = [m.examples for m in version.measured if f"sha256:{m.data}" in on.data]
@@ -288,7 +375,7 @@ def _lacking(policy: ChannelPolicy, task: str, version: GatedTask) -> _Lack | No
         )
     return _Lack(
         reason=f"{version} is not measured on {data}",
-        remedy=Remedy(code="measure", data=where),
+        remedy=_measure(task, version),
     )
 
 

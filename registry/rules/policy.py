@@ -21,6 +21,8 @@ As ``centra.toml`` proposes it (:mod:`registry.policies` keeps what was applied)
     max_overhead = 0.4                      # share of tasks x backbone layers
     max_size = "2 GB"                       # of the release folder
     signed_by = ["keys/release.pub.pem"]    # any one of these; applying takes in the keys themselves
+    drop_fails_when = "large-and-significant"   # or "large" (max_drop alone decides, the default),
+                                            # "large-or-significant" (a small drop fails, too)
 
     [channels.production.min_metrics.intent]    # a task's name, or "*" for every task that has it
     accuracy = 0.9
@@ -41,7 +43,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EVERY",
     "ChannelPolicy",
+    "DropFailsWhen",
     "MeasuredOn",
     "Policy",
     "SigningKey",
@@ -211,6 +214,11 @@ class MeasuredOn(_Table):
     """At least so many."""
 
 
+DropFailsWhen = Literal["large", "large-and-significant", "large-or-significant"]
+"""When a drop of a metric fails: where it is larger than ``max_drop``; where it is so and significant on
+the same data, so that noise is no matter; or where it is either, so that a small one is a matter, too."""
+
+
 class ChannelPolicy(_Table):
     """``[channels.NAME]``; see the top of this module."""
 
@@ -227,6 +235,7 @@ class ChannelPolicy(_Table):
     """Per task; where there is one, no other metric counts."""
     min_metrics: Metrics = Field(default_factory=dict)
     max_drop: Metrics = Field(default_factory=dict)
+    drop_fails_when: DropFailsWhen = "large"
     max_layers: Annotated[int | None, Field(gt=0)] = None
     max_overhead: Annotated[float | None, Field(gt=0)] = None
     max_size: Annotated[int | None, BeforeValidator(_bytes), Field(gt=0)] = None
@@ -285,6 +294,11 @@ class Policy(_Table):
             parse_name(name, "channel name")
             if channel.from_channel == name:
                 raise UsageError(f"{where}: channels.{name}.from: names the channel itself")
+            if channel.drop_fails_when != "large" and not channel.max_drop:
+                raise UsageError(
+                    f"{where}: channels.{name}.drop_fails_when: there is no drop to judge; give "
+                    f"channels.{name}.max_drop.TASK a limit for a metric"
+                )
         return policy
 
     def rules(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from centra.formats.documents import canonical_json, sha256
 from registry.rules.channels import LATEST
 from registry.rules.lineage import MoveKind
 
@@ -22,6 +23,7 @@ __all__ = [
     "backbone_content",
     "count_incomplete",
     "differences",
+    "measurement_content",
     "numbered",
     "replay",
     "tasks_digest",
@@ -231,6 +233,8 @@ def _evaluation(rows: dict[str, Row], event: Change) -> None:
     release, version = details.pop("release"), details.pop("version")
     precision, data = details.pop("precision", None), details.pop("data")
     values = {"engine": details.pop("engine", None), "by": event.actor}
+    # An older Centra kept nothing of a measurement's rows, so there must be nothing.
+    values |= {kept: details.pop(kept, None) for kept in ("summary", "outcomes")}
     if "metrics" in details:
         values |= {"metrics": details["metrics"], "examples": details["examples"]}
     elif not isinstance(precision, float):
@@ -238,6 +242,16 @@ def _evaluation(rows: dict[str, Row], event: Change) -> None:
         values |= {"metrics": details}
     name = f"measurement of {event.subject}@{version} in release {release} on {data[:12]}"
     rows[numbered(rows, name)] = Row(event=event.id, values=values)
+
+
+def measurement_content(
+    summary: Mapping[str, Any] | None, outcomes: bytes | None
+) -> dict[str, str | None]:
+    """What the log tells of what is kept of a measurement's rows: its digests, None for nothing."""
+    return {
+        "summary": None if summary is None else sha256(canonical_json(summary)),
+        "outcomes": None if outcomes is None else sha256(outcomes),
+    }
 
 
 def _policy(rows: dict[str, Row], event: Change) -> None:

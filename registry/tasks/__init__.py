@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from registry.rules.lifecycle import TaskState, VersionChange
+from registry.tasks.calibrating import Calibrated, LabelThreshold, calibrate
 from registry.tasks.changing import redefine, register, update
+from registry.tasks.comparing import ChangedRow, Comparison, compare
 from registry.tasks.intake import Checkpoint
 from registry.tasks.outcome import TaskOutcome
 from registry.tasks.reading import TaskDetail, TaskDifference, TaskRow, diff, history, show
@@ -11,13 +13,19 @@ from registry.tasks.reading import list_tasks as list  # noqa: A004 - it is said
 from registry.tasks.state import pin, restore, retire
 
 __all__ = [
+    "Calibrated",
+    "ChangedRow",
     "Checkpoint",
+    "Comparison",
+    "LabelThreshold",
     "TaskDetail",
     "TaskDifference",
     "TaskOutcome",
     "TaskRow",
     "TaskState",
     "VersionChange",
+    "calibrate",
+    "compare",
     "diff",
     "history",
     "list",

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from centra.errors import UsageError
+from centra.errors import BlobNotFoundError, CorruptBlobError, FormatError, UsageError
 from centra.formats.identities import TaskName
 from centra.formats.names import parse_name, parse_task_name
 from centra.progress import Progress, silent
@@ -30,10 +29,15 @@ from registry.tasks.versioning import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from centra.formats.decision import DecisionChange
+    from centra.formats.identities import Digest
+    from centra.formats.task_module import ModuleFile
     from centra.formats.thresholds import Thresholds
     from registry.connection import Registry
 
-__all__ = ["redefine", "register", "update"]
+__all__ = ["current_digest", "make_version", "redefine", "register", "update"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +57,9 @@ def register(
     Args:
         registry: where.
         name: the task's name.
-        source: a task module file, or a fine-tuned Hugging Face checkpoint's folder.
+        source: a task module file, or a fine-tuned Hugging Face checkpoint's folder: a path, or an
+            address in MLflow's registry, on the hub or in a bucket; see
+            :func:`centra.checkpoints.sources.fetched`.
         team: the owner; default the actor's team.
         checkpoint: how to read a folder.
         force: act for another team.
@@ -80,7 +86,7 @@ def register(
             code="team-missing",
         )
     request = VersionRequest(task=task, change=VersionChange.REGISTER, team=owner, force=force)
-    return _make_version(registry, request, Path(source), checkpoint, progress)
+    return make_version(registry, request, source, checkpoint, progress)
 
 
 def update(
@@ -115,12 +121,10 @@ def update(
     if source is None:
         if thresholds is None:
             raise UsageError(f"task {task}: neither a module nor thresholds are given")
-        current = _current_digest(registry, task)
+        current = current_digest(registry, task)
         source = registry.store.fetch(current)
     request = VersionRequest(task=task, change=VersionChange.UPDATE, force=force, made_from=current)
-    return _make_version(
-        registry, request, Path(source), checkpoint, progress, thresholds=thresholds
-    )
+    return make_version(registry, request, source, checkpoint, progress, thresholds=thresholds)
 
 
 def redefine(
@@ -143,19 +147,26 @@ def redefine(
     """
     task = TaskName(parse_name(name, "task name"))
     request = VersionRequest(task=task, change=VersionChange.REDEFINE, force=force)
-    return _make_version(registry, request, Path(source), checkpoint, progress)
+    return make_version(registry, request, source, checkpoint, progress)
 
 
-def _make_version(
+def make_version(
     registry: Registry,
     request: VersionRequest,
-    source: Path,
+    source: str | Path,
     checkpoint: Checkpoint | None,
     progress: Progress,
     *,
     thresholds: Thresholds | None = None,
 ) -> TaskOutcome:
-    """The road of all three: check, take in, decide, store, write."""
+    """The road of all three: check, take in, decide, store, write.
+
+    Args:
+        registry: where.
+        request: what is wanted of the module.
+        source, checkpoint, progress, thresholds: as for :func:`register` and :func:`update`, with their
+            errors.
+    """
     since = time.monotonic()
     registry.check_store()
     with registry.read() as uow:
@@ -165,6 +176,8 @@ def _make_version(
     ) as module:
         with registry.read() as uow:
             planned = plan_version(uow, request, module)
+            updated = planned.change is VersionChange.UPDATE
+            replaced = uow.current(uow.task(request.task)).digest if updated else None
         problem = registry.store.find_problem(module.digest) if planned.existing else None
         with storing(registry, {module.digest: module.path}) as uow:
             added = add_version(uow, request, module)
@@ -177,6 +190,7 @@ def _make_version(
                 forced=added.forced,
                 state=added.version.task.state,
                 mended=None if added.change else problem,
+                decision=_decision_changes(registry, replaced, module) if replaced else (),
             )
         if outcome.changed:
             _log.info(
@@ -190,7 +204,26 @@ def _make_version(
     return outcome
 
 
-def _current_digest(registry: Registry, name: TaskName) -> str:
+def current_digest(registry: Registry, name: TaskName) -> Digest:
+    """The digest of the module of a task's current version.
+
+    Raises:
+        TaskNotFoundError: there is no such task.
+        StoreError, DatabaseError: the registry cannot be used.
+    """
     registry.check_store()
     with registry.read() as uow:
         return uow.current(uow.task(name)).digest
+
+
+def _decision_changes(
+    registry: Registry, before: Digest, module: ModuleFile
+) -> tuple[DecisionChange, ...]:
+    """How a module decides otherwise than the one it replaces; nothing where that one is lost."""
+    from centra.formats.task_module import read_spec
+
+    try:
+        spec = read_spec(registry.store.fetch(before))
+    except (BlobNotFoundError, CorruptBlobError, FormatError):
+        return ()
+    return tuple(spec.effective_decision.changes(module.spec.effective_decision))

@@ -57,7 +57,7 @@ class Checkpoint:
 def checked_module(
     registry: Registry,
     task: str,
-    source: Path,
+    source: str | Path,
     checkpoint: Checkpoint | None,
     progress: Progress,
     *,
@@ -68,33 +68,40 @@ def checked_module(
     Args:
         registry: where the backbone is registered.
         task: what it is to be a version of, for errors.
-        source: a task module file, or a fine-tuned Hugging Face checkpoint's folder. All is done
-            with a private copy, so a file that is replaced meanwhile changes nothing.
+        source: a task module file, or a fine-tuned Hugging Face checkpoint's folder, here or where
+            :func:`centra.checkpoints.sources.fetched` finds it. All is done with a private copy, so a
+            file that is replaced meanwhile changes nothing.
         checkpoint: how to read a folder.
         progress: told of a checkpoint's conversion.
         thresholds: become part of the module's decision.
 
     Raises:
-        NotFoundError: there is no such file, or its backbone is not registered.
-        UsageError: something is declared of a file, or contradicts the checkpoint.
+        NotFoundError: there is no such file or model, or its backbone is not registered.
+        UsageError: something is declared of a file, or contradicts the checkpoint; or an address is
+            malformed, or needs a package that is missing.
         DataError: the labels file cannot be used, or the thresholds do not suit the module.
         FormatError, IncompatibleError: it cannot be used.
         ComposeError: on its probe it does not give the logits that it recorded.
         ConflictError: its backbone is retired.
         StoreError, DatabaseError: the registry cannot be used, or there is no room for the copy.
     """
+    from centra.checkpoints.sources import fetched
     from centra.formats.task_module import check_fits, check_module
     from centra.releases.parity import check_module_parity
     from centra.system.snapshot import called
 
-    with _private_copy(registry, source, checkpoint, progress) as path, called(path, source):
+    with (
+        fetched(source) as found,
+        _private_copy(registry, found.path, checkpoint, progress) as path,
+        called(path, found.path),
+    ):
         if thresholds is not None:
             _decide(path, thresholds)
         module = check_module(path)
-        backbone, name = _backbone_of(registry, module, source)
+        backbone, name = _backbone_of(registry, module, found.path)
         check_fits(module, backbone, name)
         parity = check_module_parity({task: module}, {backbone.digest: backbone}, registry.store)
-        yield dataclasses.replace(module, parity=parity[task])
+        yield dataclasses.replace(module, parity=parity[task], source=found.source)
 
 
 def check_open(backbone: Backbone) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from registry.rules.lifecycle import TaskState
 
 if TYPE_CHECKING:
+    from centra.formats.decision import DecisionChange
     from centra.formats.identities import TaskName, VersionNumber
     from centra.store import BlobProblem
 
@@ -27,3 +28,5 @@ class TaskOutcome:
     """The task's: a retired one stays out of the live set, whatever version is current."""
     mended: BlobProblem | None = None
     """What was wrong with the version's file, which has been put back."""
+    decision: tuple[DecisionChange, ...] = ()
+    """How an update's logits become answers otherwise than those of the version before."""

@@ -308,4 +308,6 @@ def _event_details(version: TaskVersion, module: ModuleFile) -> dict[str, Any]:
     # Who reads the log knows by it that the module was proven: see UnitOfWork.proven.
     if module.parity is not None:
         details["parity"] = module.parity
+    if module.source is not None:
+        details["source"] = module.source
     return details

@@ -259,10 +259,10 @@ def test_what_killed_runs_left_on_a_machine_is_removed_by_the_next(work: S3Path)
 
 
 def test_data_that_are_not_in_a_bucket_are_told(fit: Callable[..., None], bucket: S3Path) -> None:
-    (bucket / "data" / "train.json").write_bytes(b"")
+    (bucket / "data" / "train.xml").write_bytes(b"")
 
     with pytest.raises(
-        DataError, match=r"^s3://.*/data/train\.jsonl: no such file; .* train\.json;"
+        DataError, match=r"^s3://.*/data/train\.jsonl: no such file; .* train\.xml;"
     ):
         fit(bucket / "data", bucket / "fit")
 

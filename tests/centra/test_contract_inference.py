@@ -155,6 +155,15 @@ def test_labels_that_do_not_go_together_are_refused(
         made(train, dev)
 
 
+def test_a_number_is_the_class_of_its_digits_where_training_names_it(
+    made: Callable[..., InferredContract],
+) -> None:
+    # As a table has them of which one part has no other label.
+    found = made(["0", "1", "oos"], [1, 0])
+    assert found.contract.labels == ("0", "1", "oos")
+    assert [example.label for example in found.dev] == ["1", "0"]
+
+
 # A set that is given
 
 

@@ -622,7 +622,7 @@ def test_measuring_a_release_decodes_as_the_dev_metrics_do(
         {name: module.tensors[f"head.crf.{name}"] for name in ("start", "end", "transitions")}
     )
 
-    found = measure(release, "slots", examples)
+    found = measure(release, "slots", examples).metrics
 
     dev = Split(rows, [], examples)
     assert found == dev_metrics(module.spec, logits, dev, chain.numpy(TAGS))

@@ -366,7 +366,7 @@ def test_file_without_examples_is_refused(text: str, path: Path) -> None:
 def test_file_that_is_not_utf8_is_refused(path: Path) -> None:
     path.write_bytes(b'{"text": "caf\xe9", "label": "x"}\n')
 
-    with pytest.raises(DataError, match=r"train\.jsonl: cannot be read as UTF-8"):
+    with pytest.raises(DataError, match=r"train\.jsonl:1: column 14 cannot be read as UTF-8"):
         read_examples(path)
 
 

@@ -218,5 +218,5 @@ def test_a_release_answers_by_the_module_s_decision(
     # An answer without a label is a wrong one.
     label = found["always"]["label"]
     examples = [Example(Input("wake me at seven"), label, "dev.jsonl:1")]
-    assert measure(release, "always", examples)["accuracy"] == 1
-    assert measure(release, "never", examples)["accuracy"] == 0
+    assert measure(release, "always", examples).metrics["accuracy"] == 1
+    assert measure(release, "never", examples).metrics["accuracy"] == 0

@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from centra.data.rows import PartRows, read_file
+from centra.data.source import DataSource
 from centra.errors import DataError
-from centra.formats.jsonl import read_jsonl
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
+
+
+def read_jsonl(path: Path) -> list[tuple[str, Any]]:
+    """The values of a file, with their places."""
+    return PartRows.of([read_file(path, DataSource(place=path))]).rows
+
 
 ROW = '{"text": "a", "label": "x"}'
 

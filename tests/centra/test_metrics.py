@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,11 +18,12 @@ from centra.errors import DataError, UsageError
 from centra.kinds import KINDS
 from centra.kinds.metrics import (
     accuracy,
+    counted_f1,
     macro_f1,
     matthews,
     multilabel_f1,
     pearson,
-    span_f1,
+    span_counts,
     spearman,
 )
 from centra.kinds.tagging import IGNORED
@@ -117,6 +118,10 @@ def test_correlation_that_is_none_is_0(predicted: list[float], expected: list[fl
     pair = np.array(predicted, float), np.array(expected, float)
 
     assert (pearson(*pair), spearman(*pair)) == (0, 0)
+
+
+def span_f1(predicted: Any, expected: Any) -> float:
+    return counted_f1(span_counts(predicted, expected))
 
 
 def test_entity_f1_counts_whole_spans() -> None:

@@ -88,7 +88,7 @@ def test_data_decides_where_there_is_some(
     ]
     assert one.dev is not None
     assert (one.dev.examples, one.dev.metric) == (6, "accuracy")
-    assert [one.dev.fp32, one.dev.int8] == [round(m["accuracy"], 6) for m in measured]
+    assert [one.dev.fp32, one.dev.int8] == [round(m.metrics["accuracy"], 6) for m in measured]
     assert one.dev.fp32 == round(5 / 6, 6)
     assert one.dev.loss == pytest.approx(100 * (one.dev.fp32 - one.dev.int8), abs=1e-3)
     assert one.dev.agreement < 1

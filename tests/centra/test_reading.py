@@ -13,10 +13,10 @@ import pytest
 from centra.checkpoints.backbone import import_backbone
 from centra.checkpoints.conversion import convert
 from centra.checkpoints.saved_model import read_config, read_headers
+from centra.data.content import read_content
 from centra.data.inputs import read_examples
 from centra.data.labels import read_labels
 from centra.errors import CentraError, DataError, FormatError, StoreError
-from centra.formats.jsonl import read_data
 from centra.formats.task_module import check_module, read_spec
 from centra.formats.tensors import map_tensors, read_raw
 from centra.releases.folder import ReleaseFolder
@@ -288,7 +288,7 @@ def test_links_to_folders_beside_the_files_of_a_checkpoint_are_not_followed(tmp_
 
 def test_data_that_are_no_file_are_refused_before_their_fingerprint(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a pipe"):
-        read_data(make("pipe", tmp_path / "train.jsonl"))
+        read_content(make("pipe", tmp_path / "train.jsonl"))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ import torch
 
 from centra.data.labelling import Labelling
 from centra.errors import CentraError, ConflictError, DataError, FormatError, IncompatibleError
-from centra.formats.jsonl import read_jsonl
 from centra.kinds.tagging import IGNORED
 from centra.modeling.branch import Branch
 from centra.modeling.shared_state import PositionTables
@@ -115,7 +114,7 @@ def named(labels: Sequence[str]) -> dict[str, Any]:
 
 def rows_of(found: TaughtData, name: str = DATA_FILES[0]) -> list[dict[str, Any]]:
     path = found.data.blobs[name].fetch()
-    return [row for _, row in read_jsonl(path)]
+    return support.read_jsonl(path)
 
 
 def soft_of(found: TaughtData) -> SoftTargets:
@@ -609,7 +608,7 @@ def test_a_pipeline_learns_from_texts_alone(
 ) -> None:
     kind = "single" if auto_class == SENTENCE else "tagging"
     data = tmp_path / "texts.txt"
-    rows = [row for _, row in read_jsonl(tiny_data(kind) / "train.jsonl")]
+    rows = support.read_jsonl(tiny_data(kind) / "train.jsonl")
     data.write_text("\n".join(row.get("text") or " ".join(row["tokens"]) for row in rows))
     teacher = fine_tuned_once("roberta", auto_class)
 
@@ -817,7 +816,7 @@ def test_a_team_s_real_model_teaches_real_texts(
     model.config.label2id = {label: i for i, label in enumerate(INTENTS)}
     model.save_pretrained(tmp_path / "team")
     AutoTokenizer.from_pretrained(minilm_folder).save_pretrained(tmp_path / "team")
-    rows = [row for _, row in read_jsonl(Path(data) / "intent" / "dev.jsonl")][:40]
+    rows = support.read_jsonl(Path(data) / "intent" / "dev.jsonl")[:40]
     path = support.write_jsonl(tmp_path / "rows.jsonl", [{"text": row["text"]} for row in rows])
 
     found = taught(tmp_path / "team", path)

@@ -551,7 +551,7 @@ def test_what_a_tagger_scores_is_what_callers_of_texts_get(
     callers = 2 * hits / (predicted + expected)
     assert callers > 0.3
     assert module.spec.metrics["entity_f1"] == pytest.approx(callers, abs=1e-5)
-    measured = measure(release, "slots", examples)
+    measured = measure(release, "slots", examples).metrics
     assert {k: round(v, 6) for k, v in measured.items()} == module.spec.metrics
     assert abs(measured.get("entity_f1_on_tokens", callers) - callers) < 0.005
 
@@ -695,6 +695,15 @@ def data_of(folder: Path, train: list[object], dev: list[object]) -> Path:
 
 
 SOME = [{"text": "go", "label": "a"}, {"text": "play", "label": "b"}]
+
+
+def test_a_data_set_without_splits_is_not_trained_and_measured_on(
+    tiny_backbone: support.Backbone, tmp_path: Path
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.Dataset.from_list(SOME).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(DataError, match="is a data set without splits; expected a folder"):
+        TaskData.load(tiny_backbone.spec, tiny_backbone.store, tmp_path / "saved")
 
 
 @pytest.mark.parametrize(

@@ -9,15 +9,31 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import click
 from click.testing import CliRunner, Result
 
 import cli
 from centra.system.files import file_digest
 from tests import support
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 Arg = str | Path
+
+
+def commands(context: click.Context | None = None) -> Iterator[click.Context]:
+    """The program, each group and each command that is shown."""
+    context = context or click.Context(cli.main, info_name="centra")
+    yield context
+    if isinstance(context.command, click.Group):
+        for name in context.command.list_commands(context):
+            command = context.command.get_command(context, name)
+            assert command is not None
+            if not command.hidden:
+                yield from commands(click.Context(command, info_name=name, parent=context))
 
 
 def centra(*args: Arg, code: int = 0, stdin: str | bytes | None = None) -> Result:
@@ -111,4 +127,20 @@ def process(
         text=True,
         input=stdin,
         env={**os.environ, "PYTHONPATH": str(support.ROOT), **options},
+    )
+
+
+TEXTS = ("wake me up", "play a song", "will it rain", "at seven", "louder", "an umbrella")
+
+
+def nearly_right_rows(file: Path) -> Path:
+    """Write rows for ``intent`` that its version in release 1 has right, but for one in three."""
+    said = [answers(text, "--release", "1", "--task", "intent")[0]["intent"] for text in TEXTS]
+    names = ("alarm", "music", "weather")
+    labels = [
+        one["label"] if i % 3 else next(name for name in names if name != one["label"])
+        for i, one in enumerate(said)
+    ]
+    return support.write_jsonl(
+        file, [{"text": text, "label": one} for text, one in zip(TEXTS, labels, strict=True)]
     )

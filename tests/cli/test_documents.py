@@ -18,7 +18,7 @@ import pytest
 import cli
 from registry.documents.base import SCHEMA_VERSION, Document
 from tests import json_page
-from tests.cli.helpers import centra
+from tests.cli.helpers import centra, nearly_right_rows
 from tests.serving.fake import FakeServer, running, whole
 from tests.support import ROOT, make_key
 
@@ -35,18 +35,21 @@ backbone show tiny
 backbone status
 backbone retire wide@1
 backbone restore wide@1
+data check data --backbone tiny
+data split data/train.jsonl --output parts
 train --task topic --tap 1 --depth 1 {QUICK}
 search --task topic --min-layers 2 --jobs 1 {QUICK}
 distill --task topic --teacher topic-search/teacher.safetensors --layers 1 {QUICK}
 select --scores topic-search/trials.csv --threshold 1
 fit topic.toml --jobs 1
 task register topic topic-fit/topic.safetensors
+task calibrate intent --data rows.jsonl --precision 0.5
 task update intent intent-update.safetensors
 task redefine intent intent-redefinition.safetensors
-task pin intent@1.1
+task pin intent@1.2
 task retire topic
 task restore topic
-task diff intent@1.0 intent
+task diff intent@1.0 intent --data few.jsonl
 task history intent
 compose --release
 release list
@@ -56,9 +59,13 @@ release diff 1 2
 release verify 2
 release sign 2 --key release.pem
 release evaluate 2 --task intent --data data
+release evaluate --report report.html 2 --task intent --data few.jsonl
+release evaluate --slice source 2 --task intent --data few.jsonl
 release pull 2 --output pulled
+release export 2 --format onnx --output merged
+task export intent --format onnx --output intent
 task list
-task show intent@1.1
+task show intent@1.2
 policy apply
 policy show
 policy history
@@ -110,7 +117,16 @@ threshold = 1
 """
 SHOWN = "http://127.0.0.1:8080"
 """What stands for the server's address in the examples."""
-WITHOUT_JSON = {"init", "db upgrade", "db check", "db current", "demo", "serve", "token add"}
+WITHOUT_JSON = {
+    "init",
+    "db upgrade",
+    "db check",
+    "db current",
+    "completion",
+    "demo",
+    "serve",
+    "token add",
+}
 
 
 @pytest.fixture
@@ -127,6 +143,10 @@ def prepared(
     for what in ("intent update", "intent redefinition"):
         shutil.copy(modules[what], home / modules[what].name)
     (home / "calls.jsonl").write_text('{"id": 1, "text": "wake me up at seven"}\n')
+    nearly_right_rows(home / "rows.jsonl")
+    few = ("wake me up", "alarm"), ("play a song", "music")
+    rows = [{"text": text, "label": label, "source": "web"} for text, label in few]
+    (home / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (home / "topic.toml").write_text(RECIPE)
     with (home / "centra.toml").open("a") as file:
         file.write("\n[channels.production]\nmax_layers = 12\n")
@@ -149,8 +169,7 @@ def leaves(group: click.Group, *path: str) -> Iterator[str]:
 
 def command_of(words: list[str]) -> str:
     """The command that some words call."""
-    two = " ".join(words[:2])
-    return two if two in entries() else words[0]
+    return next(found for n in (3, 2, 1) if (found := " ".join(words[:n])) in entries())
 
 
 def documents(entry: Printed, text: str) -> list[Any]:

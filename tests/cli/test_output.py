@@ -17,7 +17,7 @@ import pytest
 
 import cli
 from cli.streams import Output
-from tests.cli.helpers import centra, demand, process, read, refused, state
+from tests.cli.helpers import centra, demand, nearly_right_rows, process, read, refused, state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,11 +88,14 @@ CHANGES = [
     ("rollback production", 1),
     ("policy apply --file {rules}", 1),
     ("release evaluate 2 --task intent --data {data}", 1),
+    ("task calibrate intent --data {rows}", 1),
+    ("task export intent@1.0 --format onnx --output exported", 0),
     ("release pull 1 --output pulled", 0),
     ("predict --release 1 --task intent --input {lines} --output answers", 0),
     ("release graph 1 --output graph.svg", 0),
     ("export tasks.tar --task intent@1.0", 0),
     ("import tasks.tar", 0),
+    ("data split {data}/train.jsonl --output parts", 0),
     ("gc --grace 0s --delete", 0),
     ("audit accept", 0),
     ("audit guard --json", 0),
@@ -104,6 +107,7 @@ CHANGES = [
 ]
 ELSEWHERE = {
     "backbone retire": "with backbone restore",
+    "release export": "as task export",
     "release sign": "test_signing",
     "train": "below",
     "distill": "as train",
@@ -137,6 +141,7 @@ READS = [
     "audit verify",
     "policy show",
     "policy history",
+    "data check {data}",
     "store show",
     "gc",
     "compose",
@@ -144,6 +149,7 @@ READS = [
     "predict hi --json",
     "select --scores {scores} --threshold 1",
     "doctor",
+    "completion zsh",
 ]
 SILENT = {"db check": "prints nothing", "bench": "as predict; it takes long"}
 
@@ -175,6 +181,7 @@ def test_a_change_is_made_and_ends_with_0_whatever_becomes_of_its_output(
     names = {"data": tiny_data("single"), "encoder": encoder, **modules}
     names["rules"] = home / "rules.toml"
     names["rules"].write_text("[channels.canary]\n")
+    names["rows"] = nearly_right_rows(home / "rows.jsonl")
     names["lines"] = home / "lines.txt"
     names["lines"].write_text("wake me up at seven\n")
     for text, events in CHANGES:
@@ -189,7 +196,8 @@ def test_a_change_is_made_and_ends_with_0_whatever_becomes_of_its_output(
         assert ("done, but not reported: standard output cannot be written" in said) is lost, text
     assert read("channel", "show", "production")["release"] == 1
     assert all(
-        (home / name).exists() for name in ("out", "pulled", "answers", "graph.svg", "tasks.tar")
+        (home / name).exists()
+        for name in ("out", "pulled", "exported", "answers", "graph.svg", "tasks.tar")
     )
 
 
@@ -200,15 +208,20 @@ def _fields(text: str) -> str:
 
 @pytest.mark.parametrize("kind", ["full", "reader left", "closed"])
 def test_what_is_only_read_fails_where_it_cannot_be_written(
-    home: Path, tmp_path: Path, run: Callable[..., tuple[int, str]], kind: str
+    home: Path,
+    tmp_path: Path,
+    tiny_data: Callable[[str], Path],
+    run: Callable[..., tuple[int, str]],
+    kind: str,
 ) -> None:
+    data = tiny_data("single")
     scores = tmp_path / "scores.csv"
     scores.write_text("task,frozen_layers,task_layers,role,score\nintent,1,2,teacher,90\n")
     demand(home, "[channels.canary]\n")
     before = state(home)
     for text in READS:
         with stream(kind) as out:
-            code, said = run(*text.format(scores=scores).split(), out=out)
+            code, said = run(*text.format(scores=scores, data=data).split(), out=out)
         *_, last = said.splitlines() or [""]
         if kind == "reader left":
             assert (code, "Error" in said) == (141, False), text

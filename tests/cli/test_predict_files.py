@@ -86,7 +86,7 @@ def test_progress_tells_rows_rate_and_the_time_that_is_left(
     calls: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cli.output._SILENCE", 0)
-    monkeypatch.setattr("centra.scoring.readers.CHUNK_ROWS", 1)
+    monkeypatch.setattr("centra.data.readers.CHUNK_ROWS", 1)
     (calls / "calls.jsonl").write_text('{"text": "play jazz"}\n' * 6)
     done = centra("predict", "--release", "1", "--input", "calls.jsonl", "--output", "out")
     told = [line for line in done.stderr.splitlines() if line.startswith("calls.jsonl: ")]

@@ -68,12 +68,22 @@ def test_a_version_is_shown_as_a_card(updated: Path, tiny_data: Callable[[str], 
     assert told["labels"] == "alarm, music, weather"
     assert told["reported"] == "accuracy 0.9000"
     assert f"accuracy {measured['metrics']['accuracy']:.4f}" in told["measured"]
+    assert " rows have an error; the expected calibration error is 0." in told["all"]
     text = " ".join(" ".join(lines).split())
     assert f"in release 1, {measured['examples']} examples, sha256:{measured['data'][:12]}" in text
     assert (
         lines[0].replace("1.0  the current version is 1.1", "1.1  the current version")
         == (centra("task", "show", "intent@1.1").stdout.splitlines()[0])
     )
+
+
+def test_the_weakest_labels_of_a_card_are_those_that_the_data_have(home: Path) -> None:
+    (home / "rows.jsonl").write_text('{"text": "a song", "label": "music"}\n')
+    centra("release", "evaluate", "1", "--task", "intent", "--data", home / "rows.jsonl")
+    lines = centra("task", "show", "intent@1.0").stdout.splitlines()
+    told = {words[0]: " ".join(words[1:]) for words in map(str.split, lines) if words}
+    assert told["confused"].startswith("music → ")
+    assert told["weakest"] == "music 0.000 (0 of 1)"
 
 
 def test_a_card_tells_training_and_teacher(distilled: Path) -> None:
@@ -95,6 +105,7 @@ def test_the_json_of_a_version_keeps_its_fields_and_adds_the_card(distilled: Pat
         "releases": [],
         "int8": [],
         "channels": [],
+        "source": None,
         "threshold": 0.5,
         "rejection": None,
         "pooling": "first",
@@ -112,15 +123,27 @@ def test_a_card_is_written_as_markdown(updated: Path, tiny_data: Callable[[str],
     text = centra("task", "show", "intent@1.0", "--markdown").stdout
     assert text.startswith("# intent@1.0\n\nTakes single texts and gives one of 3 labels. ")
     assert [line for line in text.splitlines() if line.startswith("## ")] == (
-        ["## Metrics", "## Training", "## Labels"]
+        ["## Metrics", "## What it gets wrong", "## Training", "## Labels"]
     )
-    facts, metrics, labels = tables(text)
+    facts, metrics, scores, *_, labels = tables(text)
     assert dict(facts[1:])["backbone"] == "tiny@1, tap 1, depth 1"
     assert dict(facts[1:])["channels"] == "production"
     assert metrics[1] == ["accuracy", "0.9000", "its maker", "dev set"]
     own = {row[0]: row[1] for row in metrics[2:]}
     escaped = {name.replace("_", "\\_"): f"{v:.4f}" for name, v in measured["metrics"].items()}
     assert own == escaped
+    assert scores[0] == ["label", "wanted", "answered", "right", "precision", "recall", "F1"]
+    wanted = sum(int(row[1]) for row in scores[1:])
+    right = sum(int(row[3]) for row in scores[1:])
+    assert (wanted, right / wanted) == (
+        measured["examples"],
+        pytest.approx(measured["metrics"]["accuracy"], abs=1e-6),
+    )
+    assert (
+        f"{wanted - right} of {wanted} rows have an error; the expected calibration error" in text
+    )
+    (kept,) = read("task", "show", "intent@1.0")["card"]["evaluations"]
+    assert (kept["report"]["errors"], kept["report"]["all"]["rows"]) == (wanted - right, wanted)
     assert labels[1:] == [["0", "alarm"], ["1", "music"], ["2", "weather"]]
 
 

@@ -527,7 +527,7 @@ GOOD = '{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
             "train.jsonl:1: 'x' is not a BIO tag, and no word is tagged O",
         ),
         (GOOD, '{"text": "a", "label": 1}', "dev.jsonl:1 has a number as its label, "),
-        (b"caf\xe9\n", GOOD, "train.jsonl: cannot be read as UTF-8"),
+        (b"caf\xe9\n", GOOD, "train.jsonl:1: column 4 cannot be read as UTF-8"),
     ],
 )
 def test_training_data_that_cannot_be_used_is_named_by_file_and_line(

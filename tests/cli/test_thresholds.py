@@ -27,6 +27,7 @@ def test_other_thresholds_are_an_update_of_the_same_weights(home: Path) -> None:
     difference = read("task", "diff", "intent@1.0", "intent")
     assert difference["tensors_changed"] == []
     assert difference["decision"] == [{"field": "rejection", "from": None, "to": 0.99}]
+    assert (first["decision"], again["decision"]) == (difference["decision"], [])
     assert (
         "decision rejection: none → 0.99" in centra("task", "diff", "intent@1.0", "intent").stdout
     )
@@ -35,6 +36,16 @@ def test_other_thresholds_are_an_update_of_the_same_weights(home: Path) -> None:
     # What was measured on other answers is no metric of these.
     assert shown["versions"][0]["metrics"] == {}
     assert "0.99" in centra("task", "show", "intent@1.1").stdout
+
+
+def test_an_update_says_what_of_the_decision_gets_lost(
+    home: Path, modules: dict[str, Path]
+) -> None:
+    centra("task", "update", "intent", "--thresholds", thresholds(home, "rejection = 0.99"))
+
+    updated = centra("task", "update", "intent", modules["intent update"])
+
+    assert "decided otherwise than before: rejection: 0.99 → none" in updated.stderr
 
 
 def test_answers_are_by_the_thresholds(home: Path) -> None:

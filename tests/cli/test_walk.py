@@ -101,6 +101,7 @@ def outcome(
         "forced": forced,
         "state": state,
         "mended": None,
+        "decision": [],
     }
 
 
@@ -459,9 +460,9 @@ def test_task_diff_says_how_two_versions_differ(home: Path, modules: dict[str, P
     centra("task", "update", "intent", modules["intent update"])
     centra("task", "redefine", "intent", modules["intent redefinition"])
     found = read("task", "diff", "intent@1.0", "intent")
-    assert found.keys() == (
-        {"task", "from", "to", "contract", "decision", "tensors_changed", "tensors_same"}
-    )
+    own = {"task", "from", "to", "contract", "decision", "tensors_changed", "tensors_same"}
+    assert found.keys() == own | {"comparison"}
+    assert found["comparison"] is None  # Which --data alone gives.
     assert (found["from"]["version"], found["to"]["version"]) == ("1.0", "2.0")
     assert found["contract"] == {
         "kind": None,

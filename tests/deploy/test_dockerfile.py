@@ -95,7 +95,7 @@ def test_the_wheel_gets_all_that_it_is_made_of() -> None:
     (only,) = re.findall(r"^only-include = \[(.*)\]", pyproject, re.MULTILINE)
     assert names == {
         *re.findall(r'"([^"]+)"', only),
-        *("pyproject.toml", "README.md", "examples/assistant"),
+        *("pyproject.toml", "README.md", "LICENSE", "hatch_build.py", "examples/assistant"),
     }
 
 

@@ -3,11 +3,15 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from sqlalchemy import update
 
 from centra.data.inputs import fingerprint, read_examples
 from centra.errors import DataError, NotFoundError, UsageError
+from centra.evaluation.outcomes import unpack_outcomes
+from centra.evaluation.summary import Summary
+from centra.kinds import kind_named
 from centra.releases.evaluation import measure
 from registry import audit, cards, evaluations, releases, tasks
 from registry.database.models import Evaluation
@@ -126,6 +130,50 @@ def test_the_same_measurement_is_recorded_once(
     assert other.data != first.data
 
 
+def test_what_came_of_each_row_is_kept_and_gives_the_metrics_again(
+    published: Registry, tiny_data: Callable[[str], Path]
+) -> None:
+    for task, data, kind in (
+        ("intent", "single", "classification"),
+        ("slots", "tagging", "tagging"),
+    ):
+        made = evaluations.report(published, "1", task, tiny_data(data))
+        (row,) = kept(published, task)
+        outcomes = unpack_outcomes(row.outcomes or b"", row.examples)
+        labels = tasks.show(published, task).versions[0].labels
+        assert row.complete
+        assert np.array_equal(outcomes, made.report.outcomes)
+        found = kind_named(kind).metrics_of(labels, outcomes)
+        assert {name: round(value, 6) for name, value in found.items()} == row.metrics
+        assert row.summary is not None
+        assert (row.summary.all.rows, row.summary.errors) == (row.examples, made.report.errors)
+        assert row.summary == Summary.from_dict(Summary.of(made.report).to_dict())
+        assert row.summary.all.faults == made.report.all.faults
+        assert [one.right for one in row.summary.all.classes] == [
+            one.right for one in made.report.all.classes
+        ]
+
+
+def test_what_an_earlier_centra_measured_is_measured_once_more_for_its_rows(
+    published: Registry, tiny_data: Callable[[str], Path]
+) -> None:
+    data = tiny_data("single")
+    old, _ = evaluations.evaluate(published, "1", "intent", data)
+    with published.engine.begin() as connection:
+        connection.execute(update(Evaluation).values(summary=None, outcomes=None))
+    row, new = evaluations.evaluate(published, "1", "intent", data)
+    assert (new, row.metrics) == (True, old.metrics)
+    assert [one.complete for one in kept(published, "intent")] == [True, False]
+    assert not evaluations.evaluate(published, "1", "intent", data)[1]
+
+
+def kept(registry: Registry, task: str) -> list[evaluations.EvaluationRow]:
+    """The measurements of its first version, with all that is kept of them."""
+    with registry.read() as uow:
+        version = uow.version(task, version_number("1.0"))
+        return evaluations.of_version(uow, version, summaries=True, outcomes=True)
+
+
 def test_measurements_of_a_version_come_newest_first(
     published: Registry, tiny_data: Callable[[str], Path]
 ) -> None:
@@ -203,7 +251,7 @@ def test_every_kind_is_measured_with_its_own_metrics(
     told: list[tuple[str, int, int]] = []
     examples = read_examples(tiny_data(data) / "dev.jsonl")
     found = measure(release, "task", examples, lambda *step: told.append(step))
-    assert found.keys() == metrics
+    assert found.metrics.keys() == metrics
     assert told[-1] == ("measure task", len(examples), len(examples))
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from centra.evaluation.outcomes import pack_outcomes
 from centra.formats.contract import Contract
 from centra.formats.manifest import LayerAccount
+from centra.kinds import kind_named
 from registry.rules.gates import (
     Candidate,
     Gate,
@@ -226,11 +230,129 @@ def test_a_drop_is_measured_on_the_same_data_where_it_can_be() -> None:
     assert gate.found == "not measured on the same data"
 
 
+def answers(right: int, rows: int = 600) -> bytes:
+    """Of so many rows the first ones are answered rightly."""
+    wanted = np.zeros(rows, dtype=np.int64)
+    packed = pack_outcomes(np.stack([np.arange(rows) >= right, wanted], axis=1).astype(np.int64))
+    assert packed is not None
+    return packed
+
+
+def answering(right: int, rows: int = 600) -> Measurement:
+    found = measure(right / rows, examples=rows)
+    return replace(found, outcomes=answers(right, rows))
+
+
+@pytest.mark.parametrize(
+    ("when", "right", "passed", "wanted", "found"),
+    [
+        ("large", 594, True, "at most 0.01", "0.0100 (1.0000 → 0.9900)"),
+        ("large", 593, False, "at most 0.01", "0.0117 (1.0000 → 0.9883)"),
+        # 7 rows lost and none won: p is 2 / 2 ** 7.
+        (
+            "large-and-significant",
+            593,
+            False,
+            "at most 0.01, or not significant",
+            "0.0117 (1.0000 → 0.9883), significant: McNemar's p 0.016, 7 rows lost and 0 won",
+        ),
+        (
+            "large-or-significant",
+            595,
+            True,
+            "at most 0.01, and not significant",
+            "0.0083 (1.0000 → 0.9917), not significant: McNemar's p 0.062, 5 rows lost and 0 won",
+        ),
+        (
+            "large-or-significant",
+            594,
+            False,
+            "at most 0.01, and not significant",
+            "0.0100 (1.0000 → 0.9900), significant: McNemar's p 0.031, 6 rows lost and 0 won",
+        ),
+        (
+            "large-or-significant",
+            593,
+            False,
+            "at most 0.01, and not significant",
+            "0.0117 (1.0000 → 0.9883)",
+        ),
+    ],
+)
+def test_a_drop_may_have_to_be_significant_or_must_not_be(
+    when: str, right: int, passed: bool, wanted: str, found: str
+) -> None:
+    policy = {"max_drop": {"intent": {"accuracy": 0.01}}, "drop_fails_when": when}
+    old, new = version("1.0", answering(600)), version("1.1", answering(right))
+    gate = only(gates(policy, {"intent": new}, {"intent": old}))
+    assert (gate.passed, gate.wanted, gate.found) == (passed, wanted, found)
+
+
+def test_a_large_drop_that_noise_may_be_passes_where_it_must_be_significant() -> None:
+    policy = {
+        "max_drop": {"*": {"accuracy": 0.01, "macro_f1": 0.01}},
+        "drop_fails_when": "large-and-significant",
+    }
+    labels, wanted = ("a", "b"), np.arange(100) % 2
+    sides = []
+    for number, wrong in (("1.0", range(4)), ("1.1", range(3, 9))):
+        outcomes = np.stack([wanted, wanted], axis=1)
+        outcomes[[*wrong], 0] = 1 - outcomes[[*wrong], 0]
+        metrics = kind_named("classification").metrics_of(labels, outcomes)
+        found = Measurement(
+            metrics=metrics, data=DATA[7:], examples=100, outcomes=pack_outcomes(outcomes)
+        )
+        sides.append({"intent": version(number, found)})
+    before, after = sides
+    accuracy, f1 = gates(policy, after, before)
+    assert (accuracy.passed, f1.passed) == (True, True)
+    assert accuracy.found.endswith("not significant: McNemar's p 0.73, 5 rows lost and 3 won")
+    assert re.search(r", not significant: 95% interval -0\.\d{4} to \+0\.\d{4}$", f1.found)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (version("1.0", measure(0.95)), version("1.1", answering(480)), "is not kept of 1.0, "),
+        (
+            version("1.0", measure(0.95)),
+            version("1.1", measure(0.8)),
+            "is not kept of 1.0 and 1.1, ",
+        ),
+        (version("1.0"), version("1.1", reported={"accuracy": 0.8}), "both only report the metric"),
+    ],
+)
+def test_without_outcomes_on_record_nothing_says_that_a_drop_is_noise(
+    old: GatedTask, new: GatedTask, says: str
+) -> None:
+    tasks = {"intent": new}, {"intent": old}
+    policy = {
+        "max_drop": {"intent": {"accuracy": 0.01}},
+        "drop_fails_when": "large-and-significant",
+    }
+    gate = only(gates(policy, *tasks))
+    assert not gate.passed
+    assert "whether that is significant is not known: " in gate.found
+    assert says in gate.found
+    assert gate.remedies == (Remedy(code="measure", data=WHERE),)
+    # What the limit alone decides needs none.
+    policy["max_drop"] = {"intent": {"accuracy": 0.5}}
+    assert only(gates(policy, *tasks)).passed
+    policy["drop_fails_when"] = "large-or-significant"
+    assert not only(gates(policy, *tasks)).passed
+    assert only(gates(policy, {"intent": replace(old, digest="e" * 64)}, tasks[1])).passed
+
+
 def test_a_star_speaks_of_a_metric_that_only_what_is_served_has() -> None:
     policy = {"max_drop": {"*": {"accuracy": 0.01}}}
     silent = version("1.1", reported={})
     gate = only(gates(policy, {"intent": silent}, {"intent": version(), "gone": version()}))
     assert (gate.passed, gate.found) == (False, "not reported by both")
+    assert gate.remedies == (Remedy(code="measure", data=WHERE),)
+    # Measuring what is measured would not tell a metric either.
+    without = (replace(measure(0.9), metrics={}),)
+    new, old = (replace(side, measured=without) for side in (silent, version()))
+    assert only(gates(policy, {"intent": new}, {"intent": old})).remedies == ()
 
 
 def test_tasks_that_are_new_unchanged_or_redefined_have_no_drop() -> None:

@@ -147,6 +147,13 @@ def fill_0007(insert: Inserting) -> None:
     insert("blob_claims", operation="0" * 32, digest=digest("7"), purpose="removed", at=at(14))
 
 
+def fill_0008(insert: Inserting) -> None:
+    """A measurement of which nothing but the metrics is kept."""
+    insert("evaluations", id=5, release_id=1, version_id=1, data=digest("7"), examples=7, metrics={"accuracy": 0.6}, at=at(15), by="nlu/ada", engine="onnxruntime 1.32.0")  # fmt: skip
+    measured = {"release": 1, "version": "1.0", "data": digest("7"), "accuracy": 0.6}
+    insert.log("task:evaluate", "intent", {**measured, "engine": "onnxruntime 1.32.0"})
+
+
 FILL = {
     "0001": fill_0001,
     "0002": fill_0002,
@@ -155,6 +162,7 @@ FILL = {
     "0005": fill_0005,
     "0006": fill_0006,
     "0007": fill_0007,
+    "0008": fill_0008,
 }
 
 
@@ -280,6 +288,7 @@ def check(url: str, store: Path) -> None:
             measured = evaluations.of_version(uow, uow.version("intent", version_number("1.1")))
             assert all((row.examples, row.engine) == (7, None) for row in measured)
             assert all(row.counts == (row.precision == "fp32") for row in measured)
+            assert not any(row.complete for row in measured)
 
 
 def test_there_is_data_for_every_earlier_revision() -> None:

@@ -94,6 +94,14 @@ def test_without_rules_nothing_is_demanded() -> None:
         ("[channels.production]\nfrom = 'production'", "names the channel itself"),
         ("[channels.production.min_metrics]\naccuracy = 0.9", "min_metrics.accuracy"),
         ("[channels.production.max_drop.intent]\naccuracy = 'a'", "max_drop.intent.accuracy"),
+        (
+            "[channels.production]\ndrop_fails_when = 'significant'\nmax_drop.x.f1 = 0.1",
+            "channels.production.drop_fails_when",
+        ),
+        (
+            "[channels.production]\ndrop_fails_when = 'large-and-significant'",
+            "channels.production.drop_fails_when: there is no drop to judge",
+        ),
         ("[channels.'../evil']\nparity = true", "not a valid channel name"),
         ("[compose]\nallow = true", "compose.allow"),
         ("[channels.production]\nmeasured = true", "measured.TASK with data = "),

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import update
 
 from centra.data.inputs import fingerprint
 from centra.errors import ConflictError, NotAllowedError, NotFoundError, UsageError
@@ -13,6 +14,7 @@ from centra.formats.manifest import ChannelPointer
 from centra.releases.compose import ComposeError
 from centra.store import LocalStore
 from registry import audit, channels, evaluations, releases, signatures, tasks
+from registry.database.models import Evaluation
 from registry.promotion import GateError, Promotion, StaleReleaseError, promote
 from registry.releases import compose
 from registry.releases.publishing import add_release
@@ -27,6 +29,7 @@ from tests.registry.helpers import (
     root_of,
     ruled,
 )
+from tests.support import version_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -582,6 +585,34 @@ def test_a_drop_is_measured_on_both_releases_on_the_same_data(
     else:
         with pytest.raises(GateError):
             promote(registry, number, "production")
+
+
+def test_a_drop_that_is_not_known_to_be_significant_is_measured_once_more(
+    published: Registry, ship: Callable[..., int], tiny_data: Callable[[str], Path]
+) -> None:
+    number, data = str(ship("intent", 11)), tiny_data("single")
+    for release in ("production", number):
+        evaluations.evaluate(published, release, "intent", data)
+    with published.read() as uow:
+        new = uow.version("intent", version_number("1.1")).id
+    # As an earlier Centra kept it, and worse than what is served.
+    worse = update(Evaluation).where(Evaluation.version_id == new)
+    with published.engine.begin() as connection:
+        connection.execute(worse.values(metrics={"accuracy": -1}, summary=None, outcomes=None))
+    registry = ruled(
+        published,
+        max_drop={"intent": {"accuracy": 0.0}},
+        drop_fails_when="large-and-significant",
+    )
+    with pytest.raises(GateError) as caught:
+        promote(registry, number, "production")
+    (gate,) = failed(caught)
+    assert "what came of each row is not kept of 1.1, measured by an earlier Centra" in gate.found
+    where = {"release": int(number), "task": "intent"}
+    assert gate.remedies == (Remedy(code="measure", data=where),)
+    assert evaluations.evaluate(registry, number, "intent", data)[1]
+    # Of so few rows any drop may be chance.
+    assert promote(registry, number, "production").promoted
 
 
 def test_a_release_whose_parity_fails_on_this_machine_does_not_pass_the_parity_gate(

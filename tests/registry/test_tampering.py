@@ -212,6 +212,9 @@ ROWS: dict[str, tuple[list[Executable], str]] = {
         "measurement of intent@1.0 in release 1 on ",
     ),
     "examples": ([update(Evaluation).values(examples=9)], "examples is 9, but by event "),
+    "what came of rows": ([update(Evaluation).values(outcomes=b"x")], "outcomes is '2d711642"),
+    "no rows": ([update(Evaluation).values(outcomes=None)], "outcomes is None, but by event "),
+    "what a report says": ([update(Evaluation).values(summary={})], "summary is '44136fa3"),
     "a measurement that is gone": ([delete(Evaluation)], "its row is gone, which event "),
     "a task of nobody": (
         [insert(Task).values(name="ghost", team="vision", state="active", created_at=now())],

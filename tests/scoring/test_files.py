@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from centra.data.readers import Rows, open_reader
 from centra.errors import (
     CentraError,
     ConflictError,
@@ -27,7 +28,6 @@ from centra.errors import (
 from centra.runtime import Release
 from centra.scoring import ScoredFile, score_files
 from centra.scoring.answers import AnswerColumns
-from centra.scoring.readers import Rows, open_reader
 from centra.scoring.writers import make_writer
 from centra.store import LocalStore
 from tests import support
@@ -73,8 +73,8 @@ def release(
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("readers", "parquet"):
-        monkeypatch.setattr(f"centra.scoring.{module}.CHUNK_ROWS", SMALL)
-    monkeypatch.setattr("centra.scoring.parquet._UNIT", SMALL // 2)
+        monkeypatch.setattr(f"centra.data.{module}.CHUNK_ROWS", SMALL)
+    monkeypatch.setattr("centra.data.parquet.UNIT_ROWS", SMALL // 2)
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_a_row_of_json_that_fails_says_why_and_the_others_go_on(
     source.write_bytes(b"\n".join(lines))
     # Keys of the answers are refused where the first rows have them: these are not the first.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("centra.scoring.readers.CHUNK_ROWS", 4)
+        patch.setattr("centra.data.readers.CHUNK_ROWS", 4)
         (file,) = score_files(release, [source], tmp_path / "out", tasks="intent")
     rows = read(file.output)
     assert (file.rows, file.failed) == (10, 8)
@@ -374,7 +374,7 @@ def test_a_line_that_is_too_long_is_an_error_of_its_row(
     release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("lines", "csv_rows"):
-        monkeypatch.setattr(f"centra.scoring.{module}.LARGEST_ROW", 1000)
+        monkeypatch.setattr(f"centra.data.{module}.LARGEST_ROW", 1000)
     rows = score(
         release, tmp_path / "a.jsonl", jsonl({"text": "go"}, {"text": "x" * 5000}, {"text": "go"})
     )
@@ -409,16 +409,98 @@ def test_cells_of_a_table_stay_what_they_are(table: list[list[str]], delimiter: 
     assert rows[1:] == [[*row, "", "an, error"] for row in table]
 
 
+def test_a_file_of_any_encoding_is_answered(release: Release, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("text;id\nröd;1\nblå;2\n".encode("utf-16"))
+    (tmp_path / "b.csv").write_bytes("text;id\nröd;1\nblå;2\n".encode("latin-1"))
+    score_files(release, [tmp_path / "a.csv"], tmp_path / "out", tasks="stars")
+    score_files(release, [tmp_path / "b.csv"], tmp_path / "out", tasks="stars", encoding="latin-1")
+    written = (tmp_path / "out" / "a.csv").read_text("utf-8")
+    assert [row.split(";")[:2] for row in written.splitlines()[1:]] == [["röd", "1"], ["blå", "2"]]
+    assert (tmp_path / "out" / "b.csv").read_text("utf-8") == written
+
+
+def test_json_and_conll_are_answered_as_json_lines(release: Release, tmp_path: Path) -> None:
+    rows = [{"id": 1, "text": "go"}, {"id": 2, "text": ""}, {"id": 3, "text": "left"}]
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
+    (tmp_path / "b.conll").write_text("go O\nleft B-X\n\nright O\n")
+    found = score_files(
+        release, [tmp_path / "a.json", tmp_path / "b.conll"], tmp_path / "out", tasks="stars"
+    )
+    assert [(Path(one.output).name, one.rows, one.failed) for one in found] == [
+        ("a.jsonl", 3, 1),
+        ("b.jsonl", 2, 0),
+    ]
+    written = [json.loads(line) for line in (tmp_path / "out" / "a.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in written] == [1, 2, 3]
+    assert written[1]["error"] == "a.json:6: the text is empty"
+    tagged = [json.loads(line) for line in (tmp_path / "out" / "b.jsonl").read_text().splitlines()]
+    assert [row["tokens"] for row in tagged] == [["go", "left"], ["right"]]
+
+
+def test_what_datasets_saved_is_answered_into_parquet(
+    release: Release, tmp_path: Path, small_chunks: None
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict(
+        {"text": TEXTS, "label": [i % 2 for i in range(len(TEXTS))]},
+        features=datasets.Features(
+            text=datasets.Value("string"), label=datasets.ClassLabel(names=["no", "yes"])
+        ),
+    )
+    saved = tmp_path / "saved"
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(
+        str(saved), num_shards={"train": 2, "test": 1}
+    )
+    (saved / "train" / "cache-0123456789abcdef.arrow").write_bytes(b"what a map left")
+    scored = score_files(release, [saved], tmp_path / "out", tasks="stars")
+    assert [Path(one.output).relative_to(tmp_path / "out").as_posix() for one in scored] == [
+        "test/data-00000-of-00001.parquet",
+        "train/data-00000-of-00002.parquet",
+        "train/data-00001-of-00002.parquet",
+    ]
+    assert [one.rows for one in scored] == [40, 20, 20]
+    expected = plain(release.predict(TEXTS, "stars"))
+    assert [row["answers"] for row in read(scored[0].output)] == expected
+    again = datasets.load_dataset(
+        "parquet", data_files=scored[0].output, cache_dir=str(tmp_path / "cache"), split="train"
+    )
+    assert again[1]["label"] == 1
+    assert json.loads(again[1]["answers"]) == expected[1]
+    # And what is stopped goes on.
+    source = saved / "test" / "data-00000-of-00001.arrow"
+    (whole,) = score_files(release, [source], tmp_path / "whole")
+    stopped(release, source, tmp_path / "stopped")
+    (file,) = score_files(release, [source], tmp_path / "stopped")
+    assert file.resumed
+    assert file.digest == whole.digest
+
+
+def test_a_file_of_arrow_is_answered(release: Release, tmp_path: Path) -> None:
+    table = pa.table({"text": TEXTS})
+    with (
+        pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as to,
+    ):
+        to.write_table(table, max_chunksize=7)
+    (scored,) = score_files(release, [tmp_path / "a.arrow"], tmp_path / "out", tasks="stars")
+    assert [row["text"] for row in read(scored.output)] == TEXTS
+    (tmp_path / "b.arrow").write_bytes((tmp_path / "a.arrow").read_bytes()[:-40])
+    with pytest.raises(DataError, match=r"b\.arrow: is no Arrow file"):
+        score_files(release, [tmp_path / "b.arrow"], tmp_path / "out")
+
+
 # Files that are refused
 
 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.json", "{}", "the suffix .json stands for no format that is read"),
+        ("a.xml", "{}", "the suffix .xml stands for no format that is read"),
+        ("a.json", "[", "not JSON"),
+        ("a.conll", "go\n", "a.conll:1: has one column; expected a token and its tag a line"),
         ("a.jsonl.gz", "{}", "compressed; unpack it first"),
         ("a", "{}", "has no suffix"),
-        ("a.jsonl", b"\xff\xfe{\0}\0", "is UTF-16; expected text in UTF-8"),
+        ("a.jsonl", b"\xff\xfe{\0}\0\0", "a.jsonl:1: column 3 cannot be read as UTF-8 text"),
         ("a.csv", "text\ngo\n".encode("utf-16-le"), "NUL characters, as UTF-16"),
         ("a.csv", b"PK\x03\x04rest", "a zip archive, or a spreadsheet"),
         ("a.csv", "", "expected the names of the columns"),
@@ -687,6 +769,7 @@ def test_memory_is_that_of_a_few_chunks(
 ) -> None:
     (tmp_path / "a.jsonl").write_text(jsonl(*({"text": "go"} for _ in range(SMALL * 12))))
     alive = []
+    gc.collect()  # What tests before this one left.
 
     def count(*_: object) -> None:
         gc.collect()  # The suite collects cycles more seldom than Python itself does.

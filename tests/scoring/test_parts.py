@@ -45,8 +45,8 @@ def release(
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("readers", "parquet"):
-        monkeypatch.setattr(f"centra.scoring.{module}.CHUNK_ROWS", CHUNK)
-    monkeypatch.setattr("centra.scoring.parquet._UNIT", CHUNK)
+        monkeypatch.setattr(f"centra.data.{module}.CHUNK_ROWS", CHUNK)
+    monkeypatch.setattr("centra.data.parquet.UNIT_ROWS", CHUNK)
 
 
 @pytest.fixture

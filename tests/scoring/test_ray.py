@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from centra.data.readers import Position, Rows
 from centra.errors import BlobNotFoundError, CentraError, DataError, NotFoundError, UsageError
 from centra.runtime import load_release
 from centra.scoring import score_files
@@ -23,7 +24,6 @@ from centra.scoring.journal import WORK_FOLDER
 from centra.scoring.plan import Question, named_columns
 from centra.scoring.ray_engine import WorkerSize, score_files_on_ray
 from centra.scoring.ray_workers import Answerer, Loading, packed, unpacked
-from centra.scoring.readers import Position, Rows
 from centra.store import LocalStore
 from centra.store.files import open_folder
 from centra.system.ray import connect_to_ray

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
+from tests.browsers import CHROMIUM
 from tests.serving.servers import make_modules, make_store, running
 
 if TYPE_CHECKING:
@@ -23,20 +24,11 @@ if TYPE_CHECKING:
     from tests import support
     from tests.serving.servers import Server
 
-CHROMIUM = Path("/usr/bin/chromium")
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script>&quot;", "\"'`${1}")
 SIZES = {"phone": (360, 740), "desk": (1440, 900)}
 
 at_both_sizes = pytest.mark.parametrize("visit", SIZES, indirect=True)
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -89,6 +89,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(name="task register checkpoint", line="task register routes {given}/checkpoint"),
     Command(name="task update", line=_UPDATED),
+    Command(name="task calibrate", line="task calibrate intent --data {given}/data"),
     Command(name="task redefine", line="task redefine intent {given}/redefined.safetensors"),
     Command(name="task pin", line="task pin intent@1.0"),
     Command(name="task retire", line="task retire intent"),
@@ -148,6 +149,21 @@ COMMANDS: tuple[Command, ...] = (
         name="release evaluate",
         line="release evaluate 3 --task intent --data {given}/data",
     ),
+    Command(
+        name="release export",
+        line="release export 3 --format onnx --output out",
+        outputs=("out",),
+    ),
+    Command(
+        name="task export",
+        line="task export intent@1.0 --format hf --output out",
+        outputs=("out",),
+    ),
+    Command(
+        name="data split",
+        line="data split {given}/data/dev.jsonl --output out",
+        outputs=("out",),
+    ),
     Command(name="export of a task", line="export out.tar --task intent", outputs=("out.tar",)),
     Command(name="export of a release", line="export out.tar --release 3", outputs=("out.tar",)),
     Command(
@@ -206,7 +222,7 @@ READING = (
     *("task diff", "task history", "task list", "task show", "select", "predict", "bench"),
     *("release diff", "release graph", "release list", "release show", "release verify"),
     *("channel history", "channel list", "channel show", "policy history", "policy show"),
-    *("store show", "audit verify", "doctor", "serve", "token add"),
+    *("store show", "audit verify", "doctor", "serve", "token add", "data check", "completion"),
 )
 """Those that change neither the registry nor its store."""
 TRAINING = ("train", "search", "distill", "fit", "demo")

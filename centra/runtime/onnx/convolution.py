@@ -51,21 +51,20 @@ def neighbours(
 def convolved(
     graph: Graph,
     states: str,
+    read: str,
     weights: Mapping[str, np.ndarray],
     part: Convolution,
 ) -> str:
     """A layer's output with the convolution beside it.
 
-    Takes :func:`neighbours` as an input of the graph, ``neighbours``.
-
     Args:
         graph: what it becomes part of.
         states: the layer's output without it, ``(tokens, hidden)``.
+        read: what :func:`neighbours` gives.
         weights: of the layer.
         part: how it looks.
     """
     linear = part.linear
-    read = graph.input("neighbours", "float32", ["tokens", linear.inputs])
     stored = weights[f"{part.name}.weight"]
     flat = {
         f"{part.name}.weight": stored.transpose(0, 2, 1).reshape(linear.outputs, linear.inputs),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from centra.families.description import Layer, Linear, Norm
 
-__all__ = ["activated", "add_and_norm", "check_layer", "normed"]
+__all__ = ["activated", "add_and_norm", "check_layer", "normed", "unknown_activation"]
 
 _GELU = {"gelu", "gelu_python"}
 _TANH_GELU = {"gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_accurate"}
@@ -32,16 +32,20 @@ def check_layer(layer: Layer, where: str) -> None:
     Raises:
         IncompatibleError: its activation.
     """
-    beside = () if layer.convolution is None else (layer.convolution.activation,)
-    for name in (layer.feed_forward.activation, *beside):
-        if name in _GELU | _TANH_GELU | _PLAIN.keys() | _SWISH:
-            continue
+    if name := unknown_activation(layer):
         raise IncompatibleError(
             f"{where}: the onnx engine does not know the activation {name!r}; load the release with "
             "engine 'torch'",
             code="activation-unknown-to-engine",
             activation=name,
         )
+
+
+def unknown_activation(layer: Layer) -> str | None:
+    """The activation of a layer that no graphs are known for; None where there is none."""
+    beside = () if layer.convolution is None else (layer.convolution.activation,)
+    known = _GELU | _TANH_GELU | _PLAIN.keys() | _SWISH
+    return next((n for n in (layer.feed_forward.activation, *beside) if n not in known), None)
 
 
 def activated(

@@ -21,12 +21,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from centra.families.description import Norm
-from centra.formats.precision import Precision
 from centra.runtime.onnx import disentangled
-from centra.runtime.onnx.convolution import convolved
-from centra.runtime.onnx.elementwise import activated, add_and_norm, normed
 from centra.runtime.onnx.graph import MICROSOFT, Graph
+from centra.runtime.onnx.layer_parts import (
+    after_attention,
+    before_attention,
+    embedded,
+    headed,
+    projected,
+    turned,
+)
 from centra.runtime.onnx.products import (
     Rows,
     bias_of,
@@ -36,10 +40,11 @@ from centra.runtime.onnx.products import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from centra.families.description import Attention, Embeddings, Layer, Linear
+    from centra.families.description import Attention, Embeddings, Layer
     from centra.formats.head import HeadSteps
+    from centra.formats.precision import Precision
 
 __all__ = [
     "attention",
@@ -63,21 +68,11 @@ def embeddings(weights: Mapping[str, np.ndarray], description: Embeddings) -> Gr
         are tables for them, to hidden states ``(tokens, hidden)``.
     """
     graph = Graph("embeddings")
-    states, width = "", description.width
-    for table in description.tables:
-        stored = weights[f"{table.name}.weight"]
-        if table.ids == "zeros":
-            rows = graph.weight(table.name, stored[:1])
-        else:
-            ids = graph.input(table.ids, "int64", ["tokens"])
-            rows = graph.node("Gather", graph.weight(table.name, stored), ids, axis=0)
-        states = graph.node("Add", states, rows) if states else rows
-    for part in description.norm_and_projection:
-        if isinstance(part, Norm):
-            states = normed(graph, states, weights, part)
-        else:
-            width = part.outputs
-            states = linear(graph, Rows.of(graph, states, Precision.FP32), weights, part)
+    projection = description.projection
+    width = description.width if projection is None else projection.outputs
+    states = embedded(
+        graph, weights, description, lambda ids: graph.input(ids, "int64", ["tokens"])
+    )
     graph.output(states, "float32", ["tokens", width])
     return graph
 
@@ -93,13 +88,7 @@ def project(weights: Mapping[str, np.ndarray], layer: Layer, precision: Precisio
     graph, parts = Graph("project"), layer.attention
     states = graph.input("states", "float32", ["tokens", layer.hidden])
     tables = _rotary_inputs(graph, parts)
-    rows = Rows.of(graph, _before(graph, states, weights, layer), precision)
-    for part in (parts.query, parts.key, parts.value):
-        found = linear(graph, rows, weights, part)
-        if part is not parts.value:
-            found = _turned(graph, found, tables, part, parts.head_size)
-        if part is not parts.query:
-            found = _for_all_heads(graph, found, parts)
+    for found in projected(graph, states, weights, layer, tables, precision=precision):
         graph.output(found, "float32", ["tokens", parts.query.outputs])
     return graph
 
@@ -199,7 +188,10 @@ def finish(
     graph = Graph("finish")
     context = graph.input("context", "float32", ["tokens", layer.attention.output.inputs])
     states = graph.input("states", "float32", ["tokens", layer.hidden])
-    states = _after_attention(graph, context, states, weights, layer, precision=precision)
+    read = _neighbours_input(graph, layer)
+    states = after_attention(
+        graph, context, states, weights, layer, neighbours=read, precision=precision
+    )
     _end(graph, states, weights, precision=precision, head=head, hidden=layer.hidden)
     return graph
 
@@ -219,7 +211,7 @@ def project_first(weights: Mapping[str, np.ndarray], layer: Layer, precision: Pr
     firsts = graph.input("firsts", "int64", ["batch"])
     tables = _rotary_inputs(graph, parts)
     own = graph.node("Gather", states, firsts, axis=0)
-    before = _before(graph, states, weights, layer)
+    before = before_attention(graph, states, weights, layer)
     read = own if before == states else graph.node("Gather", before, firsts, axis=0)
     query = linear(graph, Rows.of(graph, read, precision), weights, parts.query)
     if needs_keys(parts):
@@ -237,7 +229,7 @@ def project_first(weights: Mapping[str, np.ndarray], layer: Layer, precision: Pr
         graph.output(before, "float32", ["tokens", hidden])
     if needs_keys(parts):
         key = linear(graph, Rows.of(graph, before, precision), weights, parts.key)
-        key = _turned(graph, key, tables, parts.key, parts.head_size)
+        key = turned(graph, key, tables, parts.key, parts.head_size)
         graph.output(key, "float32", ["tokens", width])
     return graph
 
@@ -298,7 +290,10 @@ def finish_first(
     if bias is not None:
         bias = _by_head(bias, parts).reshape(-1)
     context = products_by_part(graph, Rows.of(graph, averages, precision), "value", values, bias)
-    states = _after_attention(graph, context, states, weights, layer, precision=precision)
+    read = _neighbours_input(graph, layer)
+    states = after_attention(
+        graph, context, states, weights, layer, neighbours=read, precision=precision
+    )
     _end(graph, states, weights, precision=precision, head=head, hidden=layer.hidden)
     return graph
 
@@ -313,42 +308,11 @@ def head_alone(
     return graph
 
 
-def _before(graph: Graph, states: str, weights: Mapping[str, np.ndarray], layer: Layer) -> str:
-    """What a layer's attention reads of its input."""
-    if not layer.norm_first or layer.attention_norm is None:
-        return states
-    return normed(graph, states, weights, layer.attention_norm)
-
-
-def _after_attention(
-    graph: Graph,
-    context: str,
-    states: str,
-    weights: Mapping[str, np.ndarray],
-    layer: Layer,
-    *,
-    precision: Precision,
-) -> str:
-    """What follows attention: the rest of a layer, and the convolution beside it."""
-    parts = layer.feed_forward
-    rows = Rows.of(graph, context, precision)
-    projected = linear(graph, rows, weights, layer.attention.output)
-    if layer.norm_first:
-        states = read = graph.node("Add", projected, states)
-        if layer.feed_forward_norm is not None:
-            read = normed(graph, states, weights, layer.feed_forward_norm)
-    else:
-        states = read = add_and_norm(graph, projected, states, weights, layer.attention_norm)
-    rows = Rows.of(graph, read, precision)
-    inner = activated(graph, rows, weights, parts.inner, parts.activation)
-    if parts.gate is not None:
-        inner = graph.node("Mul", inner, linear(graph, rows, weights, parts.gate))
-    outer = linear(graph, Rows.of(graph, inner, precision), weights, parts.outer)
-    norm = None if layer.norm_first else layer.feed_forward_norm
-    states = add_and_norm(graph, outer, states, weights, norm)
-    if layer.convolution is None:
-        return states
-    return convolved(graph, states, weights, layer.convolution)
+def _neighbours_input(graph: Graph, layer: Layer) -> str:
+    beside = layer.convolution
+    if beside is None:
+        return ""
+    return graph.input("neighbours", "float32", ["tokens", beside.linear.inputs])
 
 
 def _end(
@@ -363,16 +327,8 @@ def _end(
     """Make the states the graph's output, or what a head makes of them."""
     width = hidden
     if head is not None:
-        if head.norm is not None:
-            states = normed(graph, states, weights, head.norm)
-        if head.dense is not None:
-            rows = Rows.of(graph, states, precision)
-            states = activated(graph, rows, weights, head.dense, head.activation)
-        if head.dense_norm is not None:
-            states = normed(graph, states, weights, head.dense_norm)
-        if head.out is not None:
-            states = linear(graph, Rows.of(graph, states, Precision.FP32), weights, head.out)
-            width = head.out.outputs
+        states = headed(graph, states, weights, head, precision=precision)
+        width = hidden if head.out is None else head.out.outputs
     graph.output(states, "float32", ["rows", width])
 
 
@@ -381,35 +337,6 @@ def _rotary_inputs(graph: Graph, parts: Attention) -> list[str]:
         return []
     shape: list[int | str] = ["tokens", parts.head_size]
     return [graph.input(name, "float32", shape) for name in ("cosines", "sines")]
-
-
-def _turned(graph: Graph, value: str, tables: Sequence[str], part: Linear, size: int) -> str:
-    """Queries or keys ``(tokens, heads * size)`` turned by their positions, head by head."""
-    if not tables:
-        return value
-    half = size // 2
-    target = graph.constant(np.array([-1, part.outputs // size, size]))
-    split = graph.node("Reshape", value, target)
-    # (-second half, first half), as a choice of places and a change of signs.
-    places = np.concatenate([np.arange(half, size), np.arange(half)])
-    signs = np.concatenate([np.full(half, -1), np.ones(half)]).astype(np.float32)
-    swapped = graph.node("Gather", split, graph.constant(places), axis=2)
-    swapped = graph.node("Mul", swapped, graph.constant(signs))
-    cosines, sines = (
-        graph.node("Reshape", table, graph.constant(np.array([-1, 1, size]))) for table in tables
-    )
-    found = graph.node("Add", graph.node("Mul", split, cosines), graph.node("Mul", swapped, sines))
-    return graph.node("Reshape", found, graph.constant(np.array([-1, part.outputs])))
-
-
-def _for_all_heads(graph: Graph, value: str, parts: Attention) -> str:
-    """Keys or values ``(tokens, key heads * size)``, each head as often as queries look at it."""
-    count, heads, size = parts.queries_per_key, parts.key_heads, parts.head_size
-    if count == 1:
-        return value
-    split = graph.node("Reshape", value, graph.constant(np.array([-1, heads, 1, size])))
-    found = graph.node("Expand", split, graph.constant(np.array([1, heads, count, size])))
-    return graph.node("Reshape", found, graph.constant(np.array([-1, parts.query.outputs])))
 
 
 def _at_own_keys(graph: Graph, query: str, parts: Attention) -> str:

@@ -116,7 +116,8 @@ def products_by_part(
         found = [_exact(graph, *of, weight) for of, weight in zip(named, weights, strict=True)]
         joined = graph.node("Concat", *found, axis=1)
         return graph.node("Add", joined, *shift) if shift else joined
-    numbers = [_quantised(weight, _largest_weight()) for weight in weights]
+    largest = graph.largest_number or _largest_weight()
+    numbers = [_quantised(weight, largest) for weight in weights]
     found = [_rounded(graph, *of, *pair) for of, pair in zip(named, numbers, strict=True)]
     joined = graph.node("Concat", *found, axis=1) if len(found) > 1 else found[0]
     sums = np.concatenate([scales * values.sum(axis=0) for values, scales in numbers])

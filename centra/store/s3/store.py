@@ -6,19 +6,18 @@ import io
 import logging
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from centra.errors import BlobNotFoundError, CorruptBlobError, StoreError
 from centra.formats.identities import is_digest
 from centra.store import layout
 from centra.store.address import cache_folder
+from centra.store.caching import fetch_through
 from centra.store.local import LocalStore
 from centra.store.protocol import StoredBlob
 from centra.store.s3.address import S3Address
 from centra.store.s3.client import S3Client
 from centra.store.s3.transfers import download, read_small, upload, write_small
-from centra.system.files import content_digest, make_folder, replacing
-from centra.system.locking import locked
+from centra.system.files import content_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,30 +65,12 @@ class S3Store:
 
     def fetch(self, digest: str) -> Path:
         """A verified copy in the cache is used without a request; of several who want it, one asks."""
-        if (copy := self._cached(digest)) is not None:
-            return copy
-        path, shown = self.cache.path(digest), self.client.address.redacted
-        try:
-            make_folder(path.parent)
-            with locked(path.parent, logging.DEBUG):
-                if (copy := self._cached(digest)) is not None:
-                    return copy
-                with replacing(path) as temporary, temporary.open("wb") as file:
-                    with self.client.translated():
-                        actual = download(self.client, self._key(digest), digest, file)
-                    if actual is None:
-                        raise BlobNotFoundError(digest, shown)
-                    if actual != digest:
-                        raise CorruptBlobError(digest, actual, f"{shown} blob {digest}")
-        except OSError as error:
-            raise StoreError(
-                f"cannot write to the cache {self.cache.root}: {error.strerror}. "
-                "Check its permissions and free space.",
-                code="cache-not-writable",
-                folder=str(self.cache.root),
-            ) from error
-        _log.debug("fetched blob sha256:%s from %s", digest, shown)
-        return path
+
+        def bring(file: BinaryIO) -> str | None:
+            with self.client.translated():
+                return download(self.client, self._key(digest), digest, file)
+
+        return fetch_through(self.cache, digest, self.client.address.redacted, bring)
 
     def put(self, source: Path | bytes, digest: Digest | None = None) -> Digest:
         private = digest is not None
@@ -204,13 +185,6 @@ class S3Store:
         name, data = layout.witness_file(witness)
         with self.client.translated(writing=True):
             write_small(self.client, self._path(f"{layout.WITNESSES}/{name}"), data)
-
-    def _cached(self, digest: str) -> Path | None:
-        """The copy in the cache; None where that has none, or a damaged one."""
-        try:
-            return self.cache.fetch(digest)
-        except (BlobNotFoundError, CorruptBlobError):
-            return None
 
     def _read(self, path: str) -> bytes | None:
         with self.client.translated():

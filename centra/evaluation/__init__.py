@@ -1,0 +1,1 @@
+"""What the answers of a task are worth: reports, comparisons of two versions, and calibration."""
