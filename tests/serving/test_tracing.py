@@ -142,7 +142,7 @@ def test_a_refusal_is_a_span_without_parts_and_counted(traced: Traced) -> None:
     assert samples["centra_requests_total", "ok", "/v1/predict"] == 1
     assert samples["centra_requests_total", "refused", "other"] == 1
     assert samples["centra_errors_total", "no-such-task"] == 1
-    assert samples["centra_errors_total", "data"] == 1
+    assert samples["centra_errors_total", "empty-text"] == 1
     assert samples["centra_release_number",] == 7
     assert "no_such_task" not in answer.text
     assert "no-such-path" not in answer.text
