@@ -353,7 +353,7 @@ class Evaluation(Base):
     release_id: Mapped[int] = mapped_column(ForeignKey("releases.id"), index=True)
     version_id: Mapped[int] = mapped_column(ForeignKey("task_versions.id"), index=True)
     data: Mapped[str] = mapped_column(_DIGEST)
-    """The fingerprint of the file that it was measured on."""
+    """The fingerprint of the examples that it was measured on."""
     engine: Mapped[str | None] = mapped_column(String(127))
     """What computed it, with its version; None where it was measured before this was recorded."""
     examples: Mapped[int]

@@ -226,7 +226,7 @@ class TaskComparison(Document):
     """Two versions on the same data."""
 
     data: str
-    """The fingerprint of the file."""
+    """The fingerprint of the examples."""
     examples: int
     """How many rows."""
     changed: list[ChangedRow]
