@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from centra.formats.task_module import ModuleFile
     from centra.progress import Progress
 
-__all__ = ["Peer", "check_answers", "check_graph"]
+__all__ = ["Peer", "check_answers", "check_difference", "check_graph"]
 
 _TOLERANCE = 1e-4
 """As a release's own parity: what counts as rounding."""
@@ -102,16 +102,25 @@ def check_answers(
             real = given["attention_mask"][:, :, None]
             computed[0], expected = computed[0] * real, [recorded * real, recorded[:1, :length]]
         found[task] = max(
-            _difference(task, own, theirs, precision, peer)
+            check_difference(task, own, theirs, precision, peer=peer)
             for own, theirs in zip(computed, expected, strict=True)
         )
         progress(f"compare with {peer}", done, len(modules))
     return found
 
 
-def _difference(
-    task: str, computed: np.ndarray, recorded: np.ndarray, precision: ExportPrecision, peer: str
+def check_difference(
+    task: str, computed: np.ndarray, recorded: np.ndarray, precision: ExportPrecision, *, peer: str
 ) -> float:
+    """The largest difference of logits, of any one shape; in fp32 it must be rounding.
+
+    Args:
+        task, precision, peer: see :func:`check_answers`.
+        computed, recorded: what the peer made of a probe, and what the module recorded.
+
+    Raises:
+        IncompatibleError: it is more, or ``computed`` are no numbers.
+    """
     difference = float(np.abs(computed - recorded).max(initial=0.0))
     exact = precision == ExportPrecision.FP32
     good = np.allclose(computed, recorded, rtol=_TOLERANCE, atol=_TOLERANCE)

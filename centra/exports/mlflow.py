@@ -10,20 +10,16 @@ import json
 import platform
 from typing import TYPE_CHECKING, Any
 
-from centra.errors import IncompatibleError
-from centra.exports.base import Format, Package, Written
-from centra.formats.precision import Precision
+from centra.exports.base import ExportPrecision, Format, Package, Written
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from centra.exports.base import ExportPrecision, Source
+    from centra.exports.base import Source
     from centra.progress import Progress
 
 __all__ = ["MLFLOW"]
 
-_TOLERANCE = 1e-4
-"""As a release's own parity: what counts as rounding."""
 _EXAMPLE, _SERVED = "input_example.json", "serving_input_example.json"
 """Rows for whoever looks at the model, and the same as a request to its server."""
 
@@ -135,23 +131,19 @@ def _parity(source: Source, folder: Path) -> dict[str, float]:
     Raises:
         IncompatibleError: the logits of a task that is computed in fp32 are others.
     """
-    import numpy as np
-
+    from centra.exports.checking import check_difference
     from centra.runtime.pyfunc import ReleaseModel
 
-    found = {}
     with ReleaseModel(str(folder / "release")).release as release:
-        for task in release.tasks:
-            here, recorded = release.probe_logits(task)
-            found[task] = float(np.abs(here - recorded).max(initial=0.0))
-            exact = source.manifest.tasks[task].precision == Precision.FP32
-            if exact and not np.allclose(here, recorded, rtol=_TOLERANCE, atol=_TOLERANCE):
-                raise IncompatibleError(
-                    f"task {task}: its logits differ by {found[task]:.1e} from the module's own",
-                    code="export-parity",
-                    task=task,
-                )
-    return found
+        return {
+            task: check_difference(
+                task,
+                *release.probe_logits(task),
+                ExportPrecision(source.manifest.tasks[task].precision),
+                peer="MLflow's model",
+            )
+            for task in release.tasks
+        }
 
 
 MLFLOW = Format(

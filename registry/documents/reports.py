@@ -9,7 +9,7 @@ from registry.documents.base import Document, schema
 from registry.documents.evaluations import Evaluation
 
 if TYPE_CHECKING:
-    from centra.evaluation import calibration, report
+    from centra.evaluation import report
     from registry.evaluations import Evaluated
 
 __all__ = ["EvaluationReport"]
@@ -30,11 +30,6 @@ class ClassScore(Document):
     """Null where it was never wanted."""
     f1: float
 
-    @classmethod
-    def of(cls, score: report.ClassScore) -> ClassScore:
-        """The document of a label's score."""
-        return cls(**{name: getattr(score, name) for name in cls.model_fields})
-
 
 class ScoreBin(Document):
     """The scores of one range."""
@@ -47,11 +42,6 @@ class ScoreBin(Document):
     accuracy: float
     """The share of them that came true."""
 
-    @classmethod
-    def of(cls, found: calibration.ScoreBin) -> ScoreBin:
-        """The document of a range."""
-        return cls(**{name: getattr(found, name) for name in cls.model_fields})
-
 
 class KeptShare(Document):
     """What a threshold on the score keeps."""
@@ -61,11 +51,6 @@ class KeptShare(Document):
     """The share of answers with at least this score."""
     accuracy: float | None
     """The share of these that are right; null where there are none."""
-
-    @classmethod
-    def of(cls, found: calibration.KeptShare) -> KeptShare:
-        """The document of a threshold."""
-        return cls(**{name: getattr(found, name) for name in cls.model_fields})
 
 
 class ReportSlice(Document):
@@ -96,13 +81,19 @@ class ReportSlice(Document):
             value=found.value,
             rows=found.rows,
             metrics={**found.metrics},
-            classes=[ClassScore.of(score) for score in found.classes],
+            classes=[
+                ClassScore.model_validate(score, from_attributes=True) for score in found.classes
+            ],
             faults={**found.faults},
             calibration_error=found.calibration.error if found.calibration else None,
             calibration=[
-                ScoreBin.of(one) for one in (found.calibration.bins if found.calibration else ())
+                ScoreBin.model_validate(one, from_attributes=True)
+                for one in (found.calibration.bins if found.calibration else ())
             ],
-            kept=[KeptShare.of(share) for share in distinct_shares(found.kept)],
+            kept=[
+                KeptShare.model_validate(share, from_attributes=True)
+                for share in distinct_shares(found.kept)
+            ],
             mean_deviation=found.mean_deviation,
         )
 

@@ -89,6 +89,17 @@ def conll(
     )
 
 
+def write_columns(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    """Rows as a Parquet file, or as a data set that ``datasets`` saved."""
+    if name == "saved":
+        datasets = pytest.importorskip("datasets")
+        datasets.DatasetDict({"train": datasets.Dataset.from_list(rows)}).save_to_disk(str(folder))
+    else:
+        pa = pytest.importorskip("pyarrow")
+        pa.parquet = pytest.importorskip("pyarrow.parquet")
+        pa.parquet.write_table(pa.Table.from_pylist(rows), folder / name)
+
+
 # The same task from every format
 
 
@@ -97,14 +108,8 @@ def conll(
 def test_every_format_has_the_same_digest(name: str, kind: str, tmp_path: Path) -> None:
     rows, folder = KINDS[kind], tmp_path / "data"
     folder.mkdir()
-    if name == "train.parquet":
-        pa = pytest.importorskip("pyarrow")
-        pa.parquet = pytest.importorskip("pyarrow.parquet")
-        pa.parquet.write_table(pa.Table.from_pylist(rows), folder / name)
-    elif name == "saved":
-        datasets = pytest.importorskip("datasets")
-        data = datasets.DatasetDict({"train": datasets.Dataset.from_list(rows)})
-        data.save_to_disk(str(folder))
+    if name in ("train.parquet", "saved"):
+        write_columns(folder, name, rows)
     elif name == "train.json":
         (folder / name).write_text(json.dumps(rows, indent=1))
     else:
@@ -143,13 +148,8 @@ def test_columns_of_other_names(name: str, tmp_path: Path) -> None:
     ]
     folder = tmp_path / "data"
     folder.mkdir()
-    if name == "train.parquet":
-        pa = pytest.importorskip("pyarrow")
-        pa.parquet = pytest.importorskip("pyarrow.parquet")
-        pa.parquet.write_table(pa.Table.from_pylist(rows), folder / name)
-    elif name == "saved":
-        datasets = pytest.importorskip("datasets")
-        datasets.DatasetDict({"train": datasets.Dataset.from_list(rows)}).save_to_disk(str(folder))
+    if name in ("train.parquet", "saved"):
+        write_columns(folder, name, rows)
     elif name == "train.csv":
         (folder / name).write_text(table(rows), newline="")
     elif name == "train.json":
